@@ -1,0 +1,35 @@
+package codec
+
+// What tests need of the internals.
+const (
+	MaxPooledBytes   = maxPooledBytes
+	MinAssemblyBytes = minAssemblyBytes
+)
+
+// UTF8State opens the incremental validator.
+type UTF8State struct{ s utf8State }
+
+func (u *UTF8State) Write(b []byte) bool { return u.s.write(b) }
+func (u *UTF8State) Complete() bool      { return u.s.complete() }
+
+// HasPartial reports whether d holds partial state.
+func (d *Decoder) HasPartial() bool { return d.p != nil }
+
+// AssemblyCap returns the capacity of d's assembly buffer.
+func (d *Decoder) AssemblyCap() int {
+	if d.p == nil {
+		return 0
+	}
+	return cap(d.p.buf)
+}
+
+// PooledCap returns the capacity of the assembly buffer that a partial keeps when it is given
+// back with one of the capacity n.
+func PooledCap(n int) int {
+	p := &partial{buf: make([]byte, 0, n)}
+	putPartial(p)
+	return cap(p.buf)
+}
+
+// EqualFold opens equalFold.
+func EqualFold(s, t string) bool { return equalFold(s, t) }

@@ -1,0 +1,111 @@
+package codec
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// maxClientHeaderSize is the size in bytes of the largest header with its masking key.
+const maxClientHeaderSize = MaxHeaderSize + 4
+
+// header is what a frame header from a client says. Not safe for concurrent use.
+type header struct {
+	length int64
+	key    [4]byte
+	op     Opcode
+	fin    bool
+}
+
+// assembly is what the header rules need to know of the message in progress. Not safe for
+// concurrent use.
+type assembly struct {
+	fragmented bool  // a data message has begun and not ended
+	size       int64 // its payload bytes so far
+	limit      int64 // its most payload bytes; zero and negative mean no limit
+}
+
+// parseHeader reads the header at the start of b and returns its size, or 0 if b ends within
+// it. Each rule is applied as soon as the bytes it needs are there, and in the order of those
+// bytes, so that a stream gives the same error however it is cut. b is borrowed.
+func parseHeader(b []byte, a assembly) (h header, size int, err error) {
+	if len(b) == 0 {
+		return h, 0, nil
+	}
+	h.op, h.fin = Opcode(b[0]&bitsOp), b[0]&bitFIN != 0
+	if err := checkFirst(b[0], h, a.fragmented); err != nil {
+		return h, 0, err
+	}
+	if len(b) == 1 {
+		return h, 0, nil
+	}
+	if b[1]&bitMask == 0 {
+		return h, 0, ErrUnmasked
+	}
+	short := b[1] & bitsLen
+	if h.op.IsControl() && short > MaxControlPayload {
+		return h, 0, ErrControlTooLong
+	}
+	length, n, err := parseLength(short, b[2:])
+	if n < 0 || err != nil {
+		return h, 0, err
+	}
+	// Subtracting from the limit cannot overflow; adding to the length could.
+	if a.limit > 0 && !h.op.IsControl() && length > a.limit-a.size {
+		return h, 0, ErrMessageTooLarge
+	}
+	h.length = length
+	if len(b) < 2+n+4 {
+		return h, 0, nil
+	}
+	h.key = [4]byte(b[2+n:])
+	return h, 2 + n + 4, nil
+}
+
+// checkFirst applies the rules that need the first header byte alone.
+func checkFirst(first byte, h header, fragmented bool) error {
+	switch {
+	case first&bitsRSV != 0:
+		return ErrReservedBits
+	case h.op.isReserved():
+		return ErrReservedOpcode
+	case h.op.IsControl():
+		if !h.fin {
+			return ErrFragmentedControl
+		}
+	case h.op == OpContinuation && !fragmented:
+		return ErrUnexpectedContinuation
+	case h.op != OpContinuation && fragmented:
+		return ErrExpectedContinuation
+	}
+	return nil
+}
+
+// parseLength returns the payload length and how many bytes of b it took beyond the second
+// header byte, whose seven length bits are short; n is negative if b ends within them.
+func parseLength(short byte, b []byte) (length int64, n int, err error) {
+	switch short {
+	case lenTwo:
+		if len(b) < 2 {
+			return 0, -1, nil
+		}
+		v := binary.BigEndian.Uint16(b)
+		if v <= maxLenOne {
+			return 0, -1, ErrLengthNotMinimal
+		}
+		return int64(v), 2, nil
+	case lenEight:
+		if len(b) > 0 && b[0]&0x80 != 0 {
+			return 0, -1, ErrLengthOverflow
+		}
+		if len(b) < 8 {
+			return 0, -1, nil
+		}
+		v := binary.BigEndian.Uint64(b)
+		if v <= math.MaxUint16 {
+			return 0, -1, ErrLengthNotMinimal
+		}
+		return int64(v), 8, nil
+	default:
+		return int64(short), 0, nil
+	}
+}

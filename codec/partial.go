@@ -1,0 +1,171 @@
+package codec
+
+import (
+	"sync"
+
+	"github.com/gobwas/ws"
+)
+
+const (
+	// maxPooledBytes bounds the assembly buffer of a partial in the pool; a larger one is left
+	// to the collector, so that one huge message does not stay in memory.
+	maxPooledBytes = 64 << 10
+	// minAssemblyBytes is the first size of an assembly buffer whose message is not shorter.
+	minAssemblyBytes = 4 << 10
+)
+
+// partials holds partial states between uses.
+var partials = sync.Pool{New: func() any { return new(partial) }}
+
+// partial is the state of a connection whose last read ended within a frame or between the
+// fragments of a message. It comes from partials and goes back there. Not safe for concurrent
+// use.
+type partial struct {
+	// The data message.
+	buf  []byte    // its payload so far, unmasked
+	op   Opcode    // OpText or OpBinary; OpContinuation means that there is no message
+	text utf8State // of an OpText
+
+	// The frame, of the message or a control frame between its fragments.
+	head      [maxClientHeaderSize]byte // its header bytes so far
+	headLen   uint8                     // how many; 0 again once the header is whole
+	inPayload bool                      // the header is whole, the payload is not
+	h         header                    // the last whole header
+	read      int64                     // its payload bytes so far
+	control   [MaxControlPayload]byte   // a control frame's payload so far, unmasked
+}
+
+// putPartial gives p back. Every message that lies in it is invalid from now on.
+func putPartial(p *partial) {
+	if invariants {
+		poison(p.buf[:cap(p.buf)])
+		poison(p.control[:])
+	}
+	buf := p.buf[:0]
+	if cap(buf) > maxPooledBytes {
+		buf = nil
+	}
+	*p = partial{buf: buf}
+	partials.Put(p)
+}
+
+// atBoundary reports whether the last byte read was the last of a message or control frame
+// and no message is in progress.
+func (p *partial) atBoundary() bool {
+	return p.op == OpContinuation && p.headLen == 0 && !p.inPayload
+}
+
+// next is Decoder.Next for a connection that has partial state. b is borrowed, m as well.
+func (p *partial) next(b []byte, limit int64) (n int, m Message, ok bool, err error) {
+	for n < len(b) && !ok {
+		if !p.inPayload {
+			taken, err := p.readHeader(b[n:], limit)
+			if err != nil {
+				return 0, Message{}, false, err
+			}
+			n += taken
+		}
+		if !p.inPayload {
+			continue
+		}
+		taken, err := p.readPayload(b[n:])
+		if err != nil {
+			return 0, Message{}, false, err
+		}
+		n += taken
+		if p.read < p.h.length {
+			continue
+		}
+		if m, ok, err = p.endFrame(); err != nil {
+			return 0, Message{}, false, err
+		}
+	}
+	return n, m, ok, nil
+}
+
+// readHeader takes header bytes from b, and begins the payload if that completes the header.
+func (p *partial) readHeader(b []byte, limit int64) (n int, err error) {
+	before := int(p.headLen)
+	p.read = 0
+	n = copy(p.head[before:], b)
+	a := assembly{fragmented: p.op != OpContinuation, size: int64(len(p.buf)), limit: limit}
+	h, size, err := parseHeader(p.head[:before+n], a)
+	if err != nil {
+		return 0, err
+	}
+	if size == 0 {
+		p.headLen += uint8(n)
+		return n, nil
+	}
+	p.headLen, p.inPayload, p.h = 0, true, h
+	if h.op == OpText || h.op == OpBinary {
+		p.op = h.op
+	}
+	return size - before, nil
+}
+
+// readPayload takes from b what belongs to the frame.
+func (p *partial) readPayload(b []byte) (n int, err error) {
+	left := p.h.length - p.read
+	if int64(len(b)) > left {
+		b = b[:left]
+	}
+	if p.h.op.IsControl() {
+		at := p.control[p.read:]
+		copy(at, b)
+		ws.Cipher(at[:len(b)], p.h.key, int(p.read%4))
+		p.read += int64(len(b))
+		return len(b), nil
+	}
+	p.grow(len(b), left)
+	at := len(p.buf)
+	p.buf = append(p.buf, b...)
+	ws.Cipher(p.buf[at:], p.h.key, int(p.read%4))
+	p.read += int64(len(b))
+	if p.op == OpText && !p.text.write(p.buf[at:]) {
+		return 0, ErrInvalidUTF8
+	}
+	return len(b), nil
+}
+
+// grow makes room in the assembly buffer for n bytes of a frame that declares left more. It
+// doubles, so that memory follows the bytes that came and not those that were announced. Only
+// the last frame's length bounds it: that of a fragment would mean a copy for each fragment.
+func (p *partial) grow(n int, left int64) {
+	if cap(p.buf)-len(p.buf) >= n {
+		return
+	}
+	room := max(2*cap(p.buf), minAssemblyBytes) - len(p.buf)
+	if p.h.fin && int64(room) > left {
+		room = int(left)
+	}
+	buf := make([]byte, len(p.buf), len(p.buf)+max(room, n))
+	copy(buf, p.buf)
+	p.buf = buf
+}
+
+// endFrame ends the frame whose payload is whole; ok says that this ends a message, which is
+// borrowed until the state is changed or given back.
+func (p *partial) endFrame() (m Message, ok bool, err error) {
+	p.inPayload = false
+	if p.h.op.IsControl() {
+		return Message{Op: p.h.op, Payload: p.control[:p.h.length]}, true, nil
+	}
+	if !p.h.fin {
+		return Message{}, false, nil
+	}
+	if !p.text.complete() {
+		return Message{}, false, ErrInvalidUTF8
+	}
+	m = Message{Op: p.op, Payload: p.buf}
+	p.op = OpContinuation
+	return m, true, nil
+}
+
+// buffered returns the payload bytes held.
+func (p *partial) buffered() int {
+	if p.h.op.IsControl() {
+		return len(p.buf) + int(p.read)
+	}
+	return len(p.buf)
+}

@@ -1,0 +1,247 @@
+package codec
+
+import (
+	"bytes"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+)
+
+const (
+	// MaxRequestBytes is the most bytes of a request head, its blank line included.
+	MaxRequestBytes = 8 << 10
+	// MaxRequestHeaders is the most header lines of a request.
+	MaxRequestHeaders = 64
+)
+
+// RequestError is why a request is refused, in the words of an HTTP response. Status is the
+// status code and Reason a sentence for the client. Immutable after New.
+type RequestError struct {
+	Status int
+	Reason string
+}
+
+// Error returns the status code, its text and the reason.
+func (e *RequestError) Error() string {
+	return "codec: request refused: " + statusLine(e.Status) + ": " + e.Reason
+}
+
+// badRequest returns a RequestError with status 400.
+func badRequest(reason string) error {
+	return &RequestError{Status: http.StatusBadRequest, Reason: reason}
+}
+
+// ParseRequest parses the request head that b begins with and returns it with its size, or nil
+// and 0 while the blank line has not arrived. It is stricter than net/http, since nothing but
+// an opening handshake is expected, and refuses what is wrong as soon as it is there. The
+// error is a *[RequestError]: 400 for malformed lines and for a request that announces a body,
+// 414 for a request line and 431 for a head beyond [MaxRequestBytes], 431 for more than
+// [MaxRequestHeaders] lines, 505 for another version than HTTP/1.1.
+//
+// b is borrowed. The request is owned by the caller; its strings share one copy of the head,
+// so clone what is to outlive the others. Safe for concurrent use.
+func ParseRequest(b []byte) (r *http.Request, n int, err error) {
+	head := b[:min(len(b), MaxRequestBytes)]
+	n, lines, err := scanHead(head)
+	if err != nil {
+		return nil, 0, err
+	}
+	if n == 0 {
+		if len(b) < MaxRequestBytes {
+			return nil, 0, nil
+		}
+		if lines == 0 {
+			return nil, 0, &RequestError{http.StatusRequestURITooLong, "request line too long"}
+		}
+		return nil, 0, &RequestError{http.StatusRequestHeaderFieldsTooLarge, "request head too long"}
+	}
+	r, err = buildRequest(string(head[:n]), lines-1)
+	if err != nil {
+		return nil, 0, err
+	}
+	return r, n, nil
+}
+
+// scanHead checks the lines of head one by one, allocates nothing, and returns the size of the
+// head and its number of lines without blank ones; n is 0 if the blank line has not arrived.
+func scanHead(head []byte) (n, lines int, err error) {
+	rest := trimBlankLine(head)
+	for {
+		line, size, err := cutLine(rest)
+		if err != nil {
+			return 0, lines, err
+		}
+		whole := size > 0
+		switch {
+		case lines == 0:
+			err = checkRequestLine(line, whole)
+		case whole && len(line) == 0:
+			return len(head) - len(rest) + size, lines, nil
+		case whole && lines > MaxRequestHeaders:
+			err = &RequestError{http.StatusRequestHeaderFieldsTooLarge, "too many header lines"}
+		default:
+			err = checkHeaderLine(line, whole)
+		}
+		if err != nil || !whole {
+			return 0, lines, err
+		}
+		lines++
+		rest = rest[size:]
+	}
+}
+
+// trimBlankLine drops one empty line before the request line (RFC 9112 section 2.2).
+func trimBlankLine(head []byte) []byte {
+	return bytes.TrimPrefix(head, []byte("\r\n"))
+}
+
+// cutLine returns the first line of b without its CRLF and its size with it, or what there is
+// of the line and 0. A lone CR or LF is an error, since others may take it for a line end.
+func cutLine(b []byte) (line []byte, size int, err error) {
+	end := bytes.IndexByte(b, '\n')
+	line = b
+	if end >= 0 {
+		line = b[:end]
+	}
+	cr := bytes.IndexByte(line, '\r')
+	switch {
+	case cr >= 0 && cr < len(line)-1:
+		return nil, 0, badRequest("CR without LF")
+	case end < 0 && cr >= 0:
+		return line[:cr], 0, nil
+	case end < 0:
+		return line, 0, nil
+	case cr < 0:
+		return nil, 0, badRequest("LF without CR")
+	}
+	return line[:cr], end + 1, nil
+}
+
+// checkRequestLine checks a request line, or what there is of it.
+func checkRequestLine(line []byte, whole bool) error {
+	method, rest, found := bytes.Cut(line, []byte(" "))
+	if !all(method, isToken) || len(method) == 0 && (found || whole) {
+		return badRequest("malformed method")
+	}
+	target, version, found := bytes.Cut(rest, []byte(" "))
+	if !all(target, isTarget) || len(target) == 0 && (found || whole) {
+		return badRequest("malformed request target")
+	}
+	if !whole {
+		return nil
+	}
+	if len(version) != len("HTTP/1.1") || !bytes.HasPrefix(version, []byte("HTTP/")) ||
+		!isDigit(version[5]) || version[6] != '.' || !isDigit(version[7]) {
+		return badRequest("malformed HTTP version")
+	}
+	if string(version) != "HTTP/1.1" {
+		return &RequestError{http.StatusHTTPVersionNotSupported, "only HTTP/1.1 is supported"}
+	}
+	return nil
+}
+
+// isDigit reports whether c is an ASCII digit.
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// checkHeaderLine checks a header line, or what there is of it. A line that begins with a space
+// would be obsolete line folding; the empty name refuses it too.
+func checkHeaderLine(line []byte, whole bool) error {
+	name, value, found := bytes.Cut(line, []byte(":"))
+	if !all(name, isToken) || len(name) == 0 && found || whole && !found {
+		return badRequest("malformed header name")
+	}
+	if !all(value, isFieldText) {
+		return badRequest("control character in header value")
+	}
+	return nil
+}
+
+// buildRequest makes a request of a head that scanHead accepted, with the given number of
+// header lines.
+func buildRequest(head string, headers int) (*http.Request, error) {
+	line, rest, _ := strings.Cut(strings.TrimPrefix(head, "\r\n"), "\r\n")
+	method, target, _ := strings.Cut(line, " ")
+	target, _, _ = strings.Cut(target, " ")
+	u, err := parseTarget(method, target)
+	if err != nil {
+		return nil, err
+	}
+	h := parseFields(rest, headers)
+	if err := checkNoBody(h); err != nil {
+		return nil, err
+	}
+	hosts := h["Host"]
+	if len(hosts) != 1 || hosts[0] == "" {
+		return nil, badRequest("exactly one Host is required")
+	}
+	delete(h, "Host")
+	host := hosts[0]
+	if !all(host, isHost) {
+		return nil, badRequest("malformed Host")
+	}
+	if u.Host != "" { // RFC 9112 section 3.2.2: the target's host replaces that of the field
+		host = u.Host
+	}
+	return &http.Request{
+		Method: method, URL: u, RequestURI: target, Host: host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: http.NoBody,
+	}, nil
+}
+
+// parseTarget parses a request target in origin-form or absolute-form, or the asterisk of an
+// OPTIONS request (RFC 9112 section 3.2).
+func parseTarget(method, target string) (*url.URL, error) {
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil, badRequest("malformed request target")
+	}
+	switch {
+	case target[0] == '/', target == "*" && method == http.MethodOptions:
+		return u, nil
+	case u.Host == "" || u.User != nil || u.Opaque != "" || !all(u.Host, isHost):
+		return nil, badRequest("malformed request target")
+	}
+	switch u.Scheme {
+	case "http", "https", "ws", "wss":
+		return u, nil
+	default:
+		return nil, badRequest("request target of another scheme")
+	}
+}
+
+// parseFields returns n header lines as a map with canonical keys. The values of a map are
+// parts of one slice, as in net/textproto.
+func parseFields(lines string, n int) http.Header {
+	h := make(http.Header, n)
+	values := make([]string, n)
+	for i := range n {
+		var line string
+		line, lines, _ = strings.Cut(lines, "\r\n")
+		name, value, _ := strings.Cut(line, ":")
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		value = strings.Trim(value, " \t")
+		if h[name] == nil {
+			values[i] = value
+			h[name] = values[i : i+1 : i+1]
+			continue
+		}
+		h[name] = append(h[name], value)
+	}
+	return h
+}
+
+// checkNoBody refuses a request that announces a body: what follows the head are frames, and a
+// proxy that took them for a body would let requests be smuggled.
+func checkNoBody(h http.Header) error {
+	if len(h["Transfer-Encoding"]) > 0 {
+		return badRequest("a handshake has no body")
+	}
+	for _, v := range h["Content-Length"] {
+		if v != "0" {
+			return badRequest("a handshake has no body")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package codec
+
+import (
+	"crypto/sha1" // RFC 6455 section 4.2.2 prescribes it; nothing secret depends on it
+	"encoding/base64"
+	"net/http"
+	"strings"
+)
+
+// The canonical forms of the handshake's header names, as they are in an http.Header.
+const (
+	keyHeader     = "Sec-Websocket-Key"
+	versionHeader = "Sec-Websocket-Version"
+)
+
+const (
+	// acceptGUID is what a server adds to the key (RFC 6455 section 1.3).
+	acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	// keyBytes is the size of a key, and keyChars that of its base64 form.
+	keyBytes = 16
+	keyChars = 24
+)
+
+// CheckUpgrade reports whether r is an opening handshake (RFC 6455 section 4.2.1), whether it
+// comes from [ParseRequest] or from net/http. The error is a *[RequestError]: 405 for another
+// method than GET, 505 for another version than HTTP/1.1, 426 without Upgrade: websocket or
+// with another version of the protocol than 13, else 400. r is borrowed. Safe for concurrent
+// use.
+func CheckUpgrade(r *http.Request) error {
+	switch {
+	case r.Method != http.MethodGet:
+		return &RequestError{http.StatusMethodNotAllowed, "a handshake is a GET request"}
+	case r.ProtoMajor != 1 || r.ProtoMinor != 1:
+		return &RequestError{http.StatusHTTPVersionNotSupported, "only HTTP/1.1 is supported"}
+	case r.Host == "":
+		return badRequest("exactly one Host is required")
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return badRequest("a handshake has no body")
+	case !HeaderHasToken(r.Header, "Upgrade", "websocket"):
+		return &RequestError{http.StatusUpgradeRequired, "Upgrade: websocket is required"}
+	case !HeaderHasToken(r.Header, "Connection", "upgrade"):
+		return badRequest("Connection: Upgrade is required")
+	}
+	if err := checkVersion(r.Header[versionHeader]); err != nil {
+		return err
+	}
+	if keys := r.Header[keyHeader]; len(keys) != 1 || !validKey(keys[0]) {
+		return badRequest("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")
+	}
+	return nil
+}
+
+// checkVersion checks the values of Sec-WebSocket-Version. A request without one gets the
+// answer that tells the version to use.
+func checkVersion(versions []string) error {
+	switch {
+	case len(versions) > 1:
+		return badRequest("more than one Sec-WebSocket-Version")
+	case len(versions) == 0 || versions[0] != "13":
+		return &RequestError{http.StatusUpgradeRequired, "Sec-WebSocket-Version: 13 is required"}
+	default:
+		return nil
+	}
+}
+
+// validKey reports whether key is 16 bytes in base64.
+func validKey(key string) bool {
+	if len(key) != keyChars {
+		return false
+	}
+	var nonce [keyChars]byte
+	n, err := base64.StdEncoding.Decode(nonce[:], []byte(key))
+	return err == nil && n == keyBytes
+}
+
+// HeaderHasToken reports whether one of the comma-separated elements of one of the values of
+// name in h is token, whatever the case of their letters. Safe for concurrent use.
+func HeaderHasToken(h http.Header, name, token string) bool {
+	for _, v := range h[http.CanonicalHeaderKey(name)] {
+		for v != "" {
+			var element string
+			element, v, _ = strings.Cut(v, ",")
+			if equalFold(strings.Trim(element, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// AcceptKey returns the Sec-WebSocket-Accept that answers key (RFC 6455 section 4.2.2). Safe
+// for concurrent use.
+func AcceptKey(key string) string {
+	return string(appendAcceptKey(nil, key))
+}
+
+// appendAcceptKey is AcceptKey into dst.
+func appendAcceptKey(dst []byte, key string) []byte {
+	var buf [keyChars + len(acceptGUID)]byte
+	sum := sha1.Sum(append(append(buf[:0], key...), acceptGUID...))
+	return base64.StdEncoding.AppendEncode(dst, sum[:])
+}
