@@ -1,0 +1,211 @@
+package room
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxLoops is what Member.loop can hold.
+const maxLoops = 1 << 16
+
+// Config holds the settings of a Directory, which copies it. Not safe for concurrent use.
+type Config struct {
+	// Shards is the number of directory shards, a power of two. Zero means four for each
+	// loop, rounded up to a power of two.
+	Shards int
+
+	// Loops is the number of event loops, 1 to 65,536: each room keeps that many tables.
+	Loops int
+
+	// MaxSize is the most members a room takes. Zero means no limit.
+	MaxSize int
+
+	// Now tells the time at which a room became empty. Nil means time.Now. It is called with
+	// Room.mu held, so it must not block and must not call into this package.
+	Now func() time.Time
+}
+
+// Directory maps room IDs to rooms, in hashed shards with a lock each that is held for the
+// lookup only. Safe for concurrent use.
+type Directory[M any] struct {
+	// Immutable after NewDirectory.
+	cfg    Config
+	seed   maphash.Seed
+	shards []shard[M] // a power of two of them
+
+	// Atomic.
+	size atomic.Int64 // rooms in all shards
+}
+
+// shard is one part of the directory. Safe for concurrent use under its mu.
+type shard[M any] struct {
+	mu    sync.RWMutex
+	rooms map[string]*Room[M]
+
+	_ [32]byte // keeps two shards' locks off one 64-byte cache line
+}
+
+// NewDirectory returns an empty directory. It panics if a field of cfg is out of range.
+func NewDirectory[M any](cfg Config) *Directory[M] {
+	if cfg.Loops < 1 || cfg.Loops > maxLoops {
+		panic(fmt.Sprintf("room: Config.Loops is %d, want 1 to %d", cfg.Loops, maxLoops))
+	}
+	if cfg.Shards == 0 {
+		cfg.Shards = 1 << bits.Len(uint(4*cfg.Loops-1))
+	}
+	if cfg.Shards < 0 || cfg.Shards&(cfg.Shards-1) != 0 {
+		panic(fmt.Sprintf("room: Config.Shards is %d, want a power of two", cfg.Shards))
+	}
+	if cfg.MaxSize < 0 {
+		panic(fmt.Sprintf("room: Config.MaxSize is %d, want 0 or more", cfg.MaxSize))
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	d := &Directory[M]{cfg: cfg, seed: maphash.MakeSeed(), shards: make([]shard[M], cfg.Shards)}
+	for i := range d.shards {
+		d.shards[i].rooms = make(map[string]*Room[M])
+	}
+	return d
+}
+
+func (d *Directory[M]) shard(id string) *shard[M] {
+	return &d.shards[maphash.String(d.seed, id)&uint64(len(d.shards)-1)]
+}
+
+// Create adds an empty room with a copy of meta, which may be nil. It returns ErrExists if
+// the directory has a room with that ID. Safe for concurrent use.
+func (d *Directory[M]) Create(id string, meta map[string]any) (*Room[M], error) {
+	s := d.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.rooms[id]; ok {
+		return nil, ErrExists
+	}
+	return d.addLocked(s, id, maps.Clone(meta)), nil
+}
+
+// GetOrCreate returns the room with that ID, and whether it had to add it. The room may be
+// deleted before the caller joins it: on ErrDeleted from Join, call GetOrCreate again.
+// Safe for concurrent use.
+func (d *Directory[M]) GetOrCreate(id string) (r *Room[M], created bool) {
+	if r, ok := d.Get(id); ok {
+		return r, false
+	}
+	s := d.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.rooms[id]; ok {
+		return r, false
+	}
+	return d.addLocked(s, id, nil), true
+}
+
+// addLocked puts a new room into s; the caller holds s.mu and found the ID free.
+func (d *Directory[M]) addLocked(s *shard[M], id string, meta map[string]any) *Room[M] {
+	r := newRoom[M](id, meta, &d.cfg)
+	s.rooms[id] = r
+	d.size.Add(1)
+	return r
+}
+
+// Get returns the room with that ID. Safe for concurrent use.
+func (d *Directory[M]) Get(id string) (*Room[M], bool) {
+	s := d.shard(id)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.rooms[id]
+	return r, ok
+}
+
+// Delete takes the room with that ID out of the directory and marks it deleted: from then
+// on Join returns ErrDeleted. It leaves roster and tables as they are. The caller takes the
+// members off: Members lists them, and a task posted to each loop whose LoopLen is not zero
+// empties that loop's table. The entry of an earlier Join may still be on its way and reach
+// its table behind that task, so a caller checks Deleted after each InsertInLoop.
+// Safe for concurrent use.
+func (d *Directory[M]) Delete(id string) (*Room[M], bool) {
+	s := d.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.rooms[id]
+	if !ok {
+		return nil, false
+	}
+	r.markDeleted()
+	d.dropLocked(s, r)
+	return r, true
+}
+
+func (d *Directory[M]) dropLocked(s *shard[M], r *Room[M]) {
+	delete(s.rooms, r.id)
+	d.size.Add(-1)
+}
+
+// Len returns the number of rooms. Safe for concurrent use.
+func (d *Directory[M]) Len() int { return int(d.size.Load()) }
+
+// Range calls fn for each room until fn returns false, in no order. It visits a snapshot of
+// one shard after the other: a room added or deleted meanwhile may be visited or not. fn runs
+// on the caller's goroutine with no lock held and may call everything here.
+// Safe for concurrent use.
+func (d *Directory[M]) Range(fn func(*Room[M]) bool) {
+	var snapshot []*Room[M]
+	for i := range d.shards {
+		snapshot = d.shards[i].collect(snapshot[:0], func(*Room[M]) bool { return true })
+		for _, r := range snapshot {
+			if !fn(r) {
+				return
+			}
+		}
+	}
+}
+
+// ReapEmpty deletes and returns the rooms that at now have been empty for ttl or longer,
+// counted from their creation or from their last member's leave. A Join that comes first
+// keeps the room; one that comes second returns ErrDeleted. Safe for concurrent use.
+func (d *Directory[M]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M] {
+	var candidates, reaped []*Room[M]
+	for i := range d.shards {
+		s := &d.shards[i]
+		// Most rooms stay: look at all under the read lock, which lets event loops go on,
+		// and take the write lock for those found only.
+		candidates = s.collect(candidates[:0], func(r *Room[M]) bool { return r.emptyFor(now, ttl) })
+		if len(candidates) > 0 {
+			reaped = append(reaped, d.reap(s, candidates, now, ttl)...)
+		}
+	}
+	return reaped
+}
+
+// reap deletes and returns the candidates that are still in s and still empty: since they
+// were collected, a member may have joined, or Delete and Create put another room in place.
+func (d *Directory[M]) reap(s *shard[M], candidates []*Room[M], now time.Time, ttl time.Duration) []*Room[M] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reaped []*Room[M]
+	for _, r := range candidates {
+		if s.rooms[r.id] == r && r.markDeletedIfEmpty(now, ttl) {
+			d.dropLocked(s, r)
+			reaped = append(reaped, r)
+		}
+	}
+	return reaped
+}
+
+// collect appends to dst the rooms of s that match. match runs with s.mu held for reading.
+func (s *shard[M]) collect(dst []*Room[M], match func(*Room[M]) bool) []*Room[M] {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.rooms {
+		if match(r) {
+			dst = append(dst, r)
+		}
+	}
+	return dst
+}

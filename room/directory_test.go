@@ -1,0 +1,225 @@
+package room_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/room"
+)
+
+func newDirectory(loops, maxSize int) *room.Directory[int] {
+	return room.NewDirectory[int](room.Config{Shards: 4, Loops: loops, MaxSize: maxSize})
+}
+
+func TestNewDirectoryPanics(t *testing.T) {
+	tests := []struct {
+		name string
+		cfg  room.Config
+		want string // empty for no panic
+	}{
+		{"smallest", room.Config{Shards: 1, Loops: 1}, ""},
+		{"shards by default", room.Config{Loops: 3}, ""},
+		{"most loops", room.Config{Shards: 1, Loops: 65536}, ""},
+		{"no loops", room.Config{Shards: 1}, "room: Config.Loops is 0, want 1 to 65536"},
+		{"too many loops", room.Config{Shards: 1, Loops: 65537}, "room: Config.Loops is 65537, want 1 to 65536"},
+		{"shards not a power of two", room.Config{Shards: 6, Loops: 1}, "room: Config.Shards is 6, want a power of two"},
+		{"negative shards", room.Config{Shards: -4, Loops: 1}, "room: Config.Shards is -4, want a power of two"},
+		{"negative size", room.Config{Loops: 1, MaxSize: -1}, "room: Config.MaxSize is -1, want 0 or more"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			create := func() { room.NewDirectory[int](tt.cfg) }
+			if tt.want == "" {
+				require.NotPanics(t, create)
+			} else {
+				require.PanicsWithValue(t, tt.want, create)
+			}
+		})
+	}
+}
+
+func TestCreateGetDelete(t *testing.T) {
+	d := newDirectory(2, 7)
+	r, err := d.Create("lobby", map[string]any{"topic": "tea"})
+	require.NoError(t, err)
+	assert.Equal(t, "lobby", r.ID())
+	assert.Equal(t, 7, r.MaxSize())
+	assert.Equal(t, 2, r.Loops())
+	assert.Equal(t, 1, d.Len())
+
+	_, err = d.Create("lobby", nil)
+	require.ErrorIs(t, err, room.ErrExists)
+	again, created := d.GetOrCreate("lobby")
+	assert.Same(t, r, again)
+	assert.False(t, created)
+	other, created := d.GetOrCreate("kitchen")
+	assert.True(t, created)
+	assert.Nil(t, other.Meta())
+	assert.Equal(t, 2, d.Len())
+
+	_, err = r.Join(1, 0)
+	require.NoError(t, err)
+	deleted, ok := d.Delete("lobby")
+	require.True(t, ok)
+	assert.Same(t, r, deleted)
+	assert.True(t, r.Deleted())
+	assert.Equal(t, []int{1}, r.Members(), "the roster stays for the caller to dissolve")
+	_, err = r.Join(2, 0)
+	require.ErrorIs(t, err, room.ErrDeleted)
+	_, ok = d.Get("lobby")
+	assert.False(t, ok)
+	_, ok = d.Delete("lobby")
+	assert.False(t, ok)
+	assert.Equal(t, 1, d.Len())
+
+	second, err := d.Create("lobby", nil)
+	require.NoError(t, err)
+	assert.NotSame(t, r, second)
+	assert.False(t, second.Deleted())
+}
+
+func TestMetaIsCopied(t *testing.T) {
+	meta := map[string]any{"topic": "tea"}
+	d := newDirectory(1, 0)
+	r, err := d.Create("lobby", meta)
+	require.NoError(t, err)
+	meta["topic"] = "coffee"
+	r.Meta()["topic"] = "milk"
+	assert.Equal(t, map[string]any{"topic": "tea"}, r.Meta())
+}
+
+func TestRange(t *testing.T) {
+	d := newDirectory(1, 0)
+	want := map[string]bool{}
+	for i := range 100 {
+		id := fmt.Sprint(i)
+		want[id] = true
+		_, err := d.Create(id, nil)
+		require.NoError(t, err)
+	}
+	got := map[string]bool{}
+	d.Range(func(r *room.Room[int]) bool {
+		got[r.ID()] = true
+		_, ok := d.Delete(r.ID()) // would deadlock under a lock
+		return ok
+	})
+	assert.Equal(t, want, got)
+	assert.Zero(t, d.Len())
+
+	d.GetOrCreate("a")
+	d.GetOrCreate("b")
+	visits := 0
+	d.Range(func(*room.Room[int]) bool { visits++; return false })
+	assert.Equal(t, 1, visits)
+}
+
+func TestReapEmpty(t *testing.T) {
+	const ttl = 10 * time.Minute
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := room.NewDirectory[int](room.Config{Loops: 1, Now: func() time.Time { return now }})
+	never, _ := d.GetOrCreate("never joined")
+	busy, _ := d.GetOrCreate("busy")
+	left, _ := d.GetOrCreate("left")
+	_, err := busy.Join(1, 0)
+	require.NoError(t, err)
+	mem, err := left.Join(2, 0)
+	require.NoError(t, err)
+
+	now = now.Add(time.Minute)
+	require.True(t, left.Leave(mem))
+	now = now.Add(ttl - time.Minute - 1)
+	assert.Empty(t, d.ReapEmpty(now, ttl), "a nanosecond early")
+	now = now.Add(1)
+	assert.Equal(t, []*room.Room[int]{never}, d.ReapEmpty(now, ttl))
+	assert.True(t, never.Deleted())
+	_, err = never.Join(3, 0)
+	require.ErrorIs(t, err, room.ErrDeleted)
+
+	// A member that comes and goes starts the time anew.
+	mem, err = left.Join(2, 0)
+	require.NoError(t, err)
+	now = now.Add(time.Hour)
+	assert.Empty(t, d.ReapEmpty(now, ttl))
+	require.True(t, left.Leave(mem))
+	assert.Empty(t, d.ReapEmpty(now, ttl))
+	assert.Equal(t, []*room.Room[int]{left}, d.ReapEmpty(now, 0))
+	assert.Equal(t, 1, d.Len())
+	assert.False(t, busy.Deleted())
+}
+
+// What happens to a room after ReapEmpty found it and before it takes the shard's lock.
+func TestReapLooksAgain(t *testing.T) {
+	tests := []struct {
+		name   string
+		before func(*testing.T, *room.Directory[int], *room.Room[int])
+		reaped bool
+		rooms  int
+	}{
+		{"nothing", func(*testing.T, *room.Directory[int], *room.Room[int]) {}, true, 0},
+		{"joined", func(t *testing.T, _ *room.Directory[int], r *room.Room[int]) { join(t, r, 1, 0) }, false, 1},
+		{"deleted", func(_ *testing.T, d *room.Directory[int], r *room.Room[int]) { d.Delete(r.ID()) }, false, 0},
+		{"replaced", func(_ *testing.T, d *room.Directory[int], r *room.Room[int]) {
+			d.Delete(r.ID())
+			d.GetOrCreate(r.ID())
+		}, false, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDirectory(1, 0)
+			r, _ := d.GetOrCreate("lobby")
+			tt.before(t, d, r)
+			assert.Equal(t, tt.reaped, d.Reap(r, time.Now(), 0))
+			assert.Equal(t, tt.rooms, d.Len())
+			if now, ok := d.Get("lobby"); tt.rooms == 1 && assert.True(t, ok) {
+				assert.False(t, now.Deleted())
+			}
+		})
+	}
+}
+
+// A room is reaped or joined, never both, and whoever meets a reaped one gets another.
+func TestReapAgainstJoin(t *testing.T) {
+	const joiners, rounds = 4, 2000
+	d := newDirectory(1, 0)
+	var stop atomic.Bool
+	var reaping, joining sync.WaitGroup
+	reaping.Go(func() {
+		for !stop.Load() {
+			for _, r := range d.ReapEmpty(time.Now(), 0) {
+				assert.True(t, r.Deleted())
+				assert.Empty(t, r.Members(), "a room with a member was reaped")
+			}
+		}
+	})
+	var lost atomic.Int64
+	for j := range joiners {
+		joining.Go(func() {
+			for range rounds {
+				var mem *room.Member[int]
+				for mem == nil {
+					r, _ := d.GetOrCreate("lobby")
+					var err error
+					if mem, err = r.Join(j, 0); err != nil {
+						assert.ErrorIs(t, err, room.ErrDeleted)
+						lost.Add(1)
+					}
+				}
+				assert.False(t, mem.Room().Deleted(), "reaped with a member in it")
+				assert.True(t, mem.Room().Leave(mem))
+				assert.True(t, mem.Room().RemoveInLoop(mem))
+			}
+		})
+	}
+	joining.Wait()
+	stop.Store(true)
+	reaping.Wait()
+	d.ReapEmpty(time.Now(), 0)
+	assert.Zero(t, d.Len())
+	t.Logf("%d joins met a reaped room", lost.Load())
+}

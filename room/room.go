@@ -1,0 +1,154 @@
+package room
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Room is one room: the roster, decided at once, and a member table for each event loop,
+// which follows. The methods that end in InLoop are loop-confined, as each of them says.
+// Safe for concurrent use.
+type Room[M any] struct {
+	// Immutable after newRoom.
+	id   string
+	meta map[string]any
+	cfg  *Config
+
+	// Loop-confined: tables[i] belongs to event loop i.
+	tables [][]*Member[M]
+
+	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]; apart
+	// from the tables, so that a publisher reads a few cache lines for all loops.
+	loopLens []atomic.Int32
+	deleted  atomic.Bool // written with mu held
+
+	// Guarded by mu.
+	mu         sync.RWMutex
+	roster     []*Member[M]
+	emptySince time.Time // valid while roster is empty
+}
+
+func newRoom[M any](id string, meta map[string]any, cfg *Config) *Room[M] {
+	return &Room[M]{
+		id:         id,
+		meta:       meta,
+		cfg:        cfg,
+		tables:     make([][]*Member[M], cfg.Loops),
+		loopLens:   make([]atomic.Int32, cfg.Loops),
+		emptySince: cfg.Now(),
+	}
+}
+
+// ID returns the room's ID. Safe for concurrent use.
+func (r *Room[M]) ID() string { return r.id }
+
+// Meta returns a copy of the metadata given to Create, nil if there was none.
+// Safe for concurrent use.
+func (r *Room[M]) Meta() map[string]any { return maps.Clone(r.meta) }
+
+// MaxSize returns the most members the room takes, 0 for no limit. Safe for concurrent use.
+func (r *Room[M]) MaxSize() int { return r.cfg.MaxSize }
+
+// Loops returns the number of event loops, each of which has a table here.
+// Safe for concurrent use.
+func (r *Room[M]) Loops() int { return len(r.tables) }
+
+// Deleted reports whether the room has left the directory. Safe for concurrent use.
+func (r *Room[M]) Deleted() bool { return r.deleted.Load() }
+
+// Len returns the number of members on the roster. Safe for concurrent use.
+func (r *Room[M]) Len() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.roster)
+}
+
+// Members returns a snapshot of the roster, in no order. Safe for concurrent use.
+func (r *Room[M]) Members() []M {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make([]M, len(r.roster))
+	for i, mem := range r.roster {
+		out[i] = mem.Value
+	}
+	return out
+}
+
+// Join puts m on the roster and counts it for its event loop, so that a publisher that
+// comes after Join sees that loop. The caller then posts InsertInLoop to the loop. Join
+// does not look for m on the roster: a caller that must not join twice checks that itself.
+// It returns ErrFull and ErrDeleted, and panics if loop is not one of the Loops.
+// Safe for concurrent use.
+func (r *Room[M]) Join(m M, loop int) (*Member[M], error) {
+	loopLen := &r.loopLens[loop]
+	mem := &Member[M]{Value: m, room: r, loop: uint16(loop)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.deleted.Load() {
+		return nil, ErrDeleted
+	}
+	if r.cfg.MaxSize > 0 && len(r.roster) >= r.cfg.MaxSize {
+		return nil, ErrFull
+	}
+	mem.rosterPos = int32(len(r.roster))
+	r.roster = append(r.roster, mem)
+	loopLen.Add(1)
+	return mem, nil
+}
+
+// Leave takes mem off the roster and reports whether it was on it. The caller then posts
+// RemoveInLoop to the member's loop. It panics if mem is of another room.
+// Safe for concurrent use.
+func (r *Room[M]) Leave(mem *Member[M]) bool {
+	r.mustOwn(mem)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if mem.rosterPos == offRoster {
+		return false
+	}
+	last := len(r.roster) - 1
+	moved := r.roster[last]
+	r.roster[mem.rosterPos] = moved
+	moved.rosterPos = mem.rosterPos
+	mem.rosterPos = offRoster // after moved: they may be one
+	r.roster = truncate(r.roster, last)
+	if last == 0 {
+		r.emptySince = r.cfg.Now()
+	}
+	return true
+}
+
+// LoopLen returns the number of members whose entry is or will be in that loop's table. A
+// publisher skips the loops where it is 0. Safe for concurrent use.
+func (r *Room[M]) LoopLen(loop int) int { return int(r.loopLens[loop].Load()) }
+
+// markDeleted makes every Join from here on return ErrDeleted.
+func (r *Room[M]) markDeleted() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deleted.Store(true)
+}
+
+// markDeletedIfEmpty does the same if the room has been empty for ttl; one hold of mu
+// decides between it and a Join.
+func (r *Room[M]) markDeletedIfEmpty(now time.Time, ttl time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.emptyForLocked(now, ttl) {
+		return false
+	}
+	r.deleted.Store(true)
+	return true
+}
+
+func (r *Room[M]) emptyFor(now time.Time, ttl time.Duration) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.emptyForLocked(now, ttl)
+}
+
+func (r *Room[M]) emptyForLocked(now time.Time, ttl time.Duration) bool {
+	return len(r.roster) == 0 && now.Sub(r.emptySince) >= ttl
+}

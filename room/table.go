@@ -1,0 +1,59 @@
+package room
+
+// InsertInLoop puts mem into its loop's table. It returns false, and does nothing, if mem
+// was put there or removed before. It panics if mem is of another room.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M]) InsertInLoop(mem *Member[M]) bool {
+	r.mustOwn(mem)
+	if mem.state != pending {
+		return false
+	}
+	table := &r.tables[mem.loop]
+	mem.state = present
+	mem.tablePos = int32(len(*table))
+	*table = append(*table, mem)
+	return true
+}
+
+// RemoveInLoop takes mem out of its loop's table, or keeps it from getting there, and no
+// longer counts it for the loop. It returns false if that was done before. It does not touch
+// the roster. It panics if mem is of another room.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M]) RemoveInLoop(mem *Member[M]) bool {
+	r.mustOwn(mem)
+	if mem.state == gone {
+		return false
+	}
+	if mem.state == present {
+		table := &r.tables[mem.loop]
+		last := len(*table) - 1
+		moved := (*table)[last]
+		(*table)[mem.tablePos] = moved
+		moved.tablePos = mem.tablePos
+		*table = truncate(*table, last)
+	}
+	mem.state = gone
+	r.loopLens[mem.loop].Add(-1)
+	return true
+}
+
+// TableInLoop returns that loop's members, in no order. The slice is borrowed until the next
+// InsertInLoop or RemoveInLoop on this room and loop: code that removes while it walks takes
+// the last entry of a fresh TableInLoop until there is none.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M]) TableInLoop(loop int) []*Member[M] { return r.tables[loop] }
+
+// minShrinkCap is the capacity up to which a slice keeps its array: 512 bytes.
+const minShrinkCap = 64
+
+// truncate cuts s to n members, clears what it cuts off for the collector, and moves to an
+// array of half the size once three quarters are unused, so that a room that was once large
+// does not stay so. Halving at a quarter keeps the copying constant for each removal.
+func truncate[M any](s []*Member[M], n int) []*Member[M] {
+	clear(s[n:])
+	s = s[:n]
+	if cap(s) <= minShrinkCap || n >= cap(s)/4 {
+		return s
+	}
+	return append(make([]*Member[M], 0, cap(s)/2), s...)
+}
