@@ -1,0 +1,293 @@
+package router_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/router"
+)
+
+// fields is an Envelope that prints and compares well.
+type fields struct {
+	Type, Event, RequestID, Data string
+	Timestamp                    int64
+}
+
+func fieldsOf(e *router.Envelope) fields {
+	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp}
+}
+
+// structEnvelope is what ParseEnvelope replaces.
+type structEnvelope struct {
+	Type      string          `json:"type"`
+	Event     string          `json:"event"`
+	RequestID string          `json:"request_id"`
+	Data      json.RawMessage `json:"data"`
+	Timestamp int64           `json:"timestamp"`
+}
+
+// reference reads b by the rules of ParseEnvelope, slowly: encoding/json for every value.
+// exact is false if one of the documented differences keeps b from being compared with
+// json.Unmarshal into a struct.
+func reference(b []byte) (f fields, exact, ok bool) {
+	exact = true
+	if depthOf(b) > 512 {
+		return f, false, false
+	}
+	if !json.Valid(b) || bytes.TrimLeft(b, " \t\r\n")[0] != '{' {
+		return f, string(bytes.Trim(b, " \t\r\n")) != "null", false
+	}
+	ok = true
+	text := func(dst *string, raw json.RawMessage) {
+		*dst = ""
+		ok = json.Unmarshal(raw, dst) == nil && ok
+	}
+	known := []string{"type", "event", "request_id", "data", "timestamp"}
+	seen := map[string]bool{}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	_, _ = dec.Token()
+	for dec.More() {
+		token, _ := dec.Token()
+		key := token.(string)
+		var raw json.RawMessage
+		_ = dec.Decode(&raw)
+		for _, k := range known {
+			exact = exact && (key == k || !strings.EqualFold(key, k)) && !seen[key]
+		}
+		seen[key] = true
+		switch key {
+		case "type":
+			text(&f.Type, raw)
+		case "event":
+			text(&f.Event, raw)
+		case "request_id":
+			text(&f.RequestID, raw)
+		case "timestamp":
+			f.Timestamp = 0
+			ok = json.Unmarshal(raw, &f.Timestamp) == nil && ok
+		case "data":
+			f.Data = string(raw)
+			if f.Data == "null" {
+				f.Data = ""
+			}
+		}
+	}
+	return f, exact, ok
+}
+
+// depthOf returns how deep b nests, as far as it is JSON.
+func depthOf(b []byte) int {
+	depth, deepest, quoted := 0, 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// checkEnvelope holds ParseEnvelope to the reference and to json.Unmarshal.
+func checkEnvelope(t *testing.T, b []byte) {
+	t.Helper()
+	before := bytes.Clone(b)
+	var e router.Envelope
+	err := router.ParseEnvelope(b, &e)
+	require.Equal(t, before, b, "input changed")
+	if err != nil {
+		require.ErrorIs(t, err, router.ErrEnvelope)
+	}
+
+	want, exact, ok := reference(b)
+	require.Equal(t, ok, err == nil, "input %q: reference accepts %v, ParseEnvelope says %v", b, ok, err)
+	if ok {
+		require.Equal(t, want, fieldsOf(&e), "input %q", b)
+	}
+	if !exact {
+		return
+	}
+	var s structEnvelope
+	stdErr := json.Unmarshal(b, &s)
+	require.Equal(t, stdErr == nil, err == nil, "input %q: encoding/json says %v, ParseEnvelope %v", b, stdErr, err)
+	if err == nil {
+		if string(s.Data) == "null" {
+			s.Data = nil
+		}
+		require.Equal(t, fields{s.Type, s.Event, s.RequestID, string(s.Data), s.Timestamp}, fieldsOf(&e), "input %q", b)
+	}
+}
+
+var request = []byte(`{"type":"request","event":"chat.send","request_id":"req_1","data":{"room":"lobby","text":"hello, world"},"timestamp":1707552000}`)
+
+func nested(open, end string, n int) string {
+	return strings.Repeat(open, n) + strings.Repeat(end, n)
+}
+
+func TestParseEnvelope(t *testing.T) {
+	tests := []struct {
+		name, in string
+		want     fields
+	}{
+		{"all fields", string(request), fields{"request", "chat.send", "req_1", `{"room":"lobby","text":"hello, world"}`, 1707552000}},
+		{"empty object", `{}`, fields{}},
+		{"space everywhere", " \t\r\n{ \n\"event\" : \"a\" , \"data\" :\t[ 1 , 2 ]\r} \n", fields{Event: "a", Data: "[ 1 , 2 ]"}},
+		{"escapes", `{"event":"a\"\\\/\b\f\n\r\t\u0041\u00e9\ud83d\ude00","data":"\u0041"}`, fields{Event: "a\"\\/\b\f\n\r\tAé😀", Data: `"\u0041"`}},
+		{"lone surrogates", `{"type":"\ud83dx","event":"\ude00","request_id":"\ud83d\ud83d\ude00"}`, fields{Type: "\uFFFDx", Event: "\uFFFD", RequestID: "\uFFFD😀"}},
+		{"invalid UTF-8", "{\"event\":\"a\xffb\",\"data\":\"\xff\"}", fields{Event: "a\uFFFDb", Data: "\"\xff\""}},
+		{"escaped key", `{"\u0065vent":"a"}`, fields{Event: "a"}},
+		{"last of two", `{"event":"a","event":"b","data":1,"data":null}`, fields{Event: "b"}},
+		{"keys match exactly", `{"Event":"a","EVENT":1,"type":"b"}`, fields{Type: "b"}},
+		{"null fields", `{"type":null,"event":null,"request_id":null,"data":null,"timestamp":null}`, fields{}},
+		{"unknown keys", `{"a":{"event":"x"},"b":[true,false,null,-1.5e+3],"event":"y","c":"\n"}`, fields{Event: "y"}},
+		{"smallest timestamp", `{"timestamp":-9223372036854775808}`, fields{Timestamp: -1 << 63}},
+		{"deepest", `{"data":` + nested("[", "]", 511) + `}`, fields{Data: nested("[", "]", 511)}},
+		{"string lengths", `{"type":"1234567","event":"12345678","request_id":"123456789"}`, fields{Type: "1234567", Event: "12345678", RequestID: "123456789"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var e router.Envelope
+			require.NoError(t, router.ParseEnvelope([]byte(tt.in), &e))
+			assert.Equal(t, tt.want, fieldsOf(&e))
+			checkEnvelope(t, []byte(tt.in))
+		})
+	}
+}
+
+var invalidEnvelopes = []string{
+	``, ` `, `null`, `true`, `1`, `"a"`, `[]`, `{`, `}`, `{}}`, `{}{}`, `{} x`, "{}\x00", "\xef\xbb\xbf{}",
+	`{,}`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1 "b":2}`, `{a:1}`, `{'a':1}`, `{1:1}`, `{"a"=1}`, `{"a",1}`,
+	`{"a":[}`, `{"a":[1,]}`, `{"a":[1 2]}`, `{"a":[1}`, `{"a":{]}`, `{"a":{"b"}}`, `{"a":{"b":1,}}`,
+	`{"a":tru}`, `{"a":truee}`, `{"a":nul`, `{"a":falsy}`, `{"a":NaN}`, `{"a":undefined}`, `{"type":nil}`,
+	`{"a":01}`, `{"a":-}`, `{"a":+1}`, `{"a":.5}`, `{"a":1.}`, `{"a":1e}`, `{"a":1e+}`, `{"a":1.e1}`, `{"a":0x1}`, `{"a":-01}`,
+	`{"a":"`, `{"a":"b`, `{"a":"\`, `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\u12g4"}`, `{"a":"\u`, `{"a":"\U0041"}`,
+	"{\"a\":\"\n\"}", "{\"a\":\"1234567\x00\"}", "{\"a\":\"\x1f234567890\"}", "{\"a\x01\":1}",
+	`{"type":1}`, `{"event":true}`, `{"request_id":{}}`, `{"event":[]}`, `{"event":1,"event":"a"}`,
+	`{"timestamp":"1"}`, `{"timestamp":1.5}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`, `{"timestamp":true}`, `{"timestamp":{}}`,
+	`{"timestamp":9223372036854775808}`, `{"timestamp":-9223372036854775809}`, `{"timestamp":}`,
+	`{"data":}`, `{"data":{"a":}}`, `{"data":1 2}`, `{"data":nulll}`, `{} /* comment */`,
+	`{"data":` + nested("[", "]", 512) + `}`, `{"a":` + nested(`{"a":`, `}`, 600) + `}`,
+}
+
+func TestParseEnvelopeRejects(t *testing.T) {
+	for _, in := range invalidEnvelopes {
+		t.Run(fmt.Sprintf("%.40q", in), func(t *testing.T) {
+			var e router.Envelope
+			require.ErrorIs(t, router.ParseEnvelope([]byte(in), &e), router.ErrEnvelope)
+			checkEnvelope(t, []byte(in))
+		})
+	}
+}
+
+func TestParseEnvelopeSaysWhatIsWrong(t *testing.T) {
+	var e router.Envelope
+	err := router.ParseEnvelope([]byte(`{"event":"a","timestamp":1.5}`), &e)
+	require.EqualError(t, err, "router: invalid envelope: want a 64-bit integer at byte 28")
+	assert.Equal(t, "a", string(e.Event), "fields before the error stay")
+}
+
+// Every prefix of a message is refused, and so is the message with any one byte changed
+// exactly when the reference refuses it.
+func TestParseEnvelopeTruncatedAndCorrupted(t *testing.T) {
+	for n := range request {
+		var e router.Envelope
+		require.ErrorIs(t, router.ParseEnvelope(request[:n], &e), router.ErrEnvelope, "prefix of %d", n)
+	}
+	for i := range request {
+		for _, c := range []byte("\x00\x1f \"\\{}[]:,0-eE.nx\x80\xff") {
+			b := bytes.Clone(request)
+			b[i] = c
+			checkEnvelope(t, b)
+		}
+	}
+}
+
+// Appending to a field must not write into the input behind it.
+func TestParseEnvelopeFieldsAreClipped(t *testing.T) {
+	b := bytes.Clone(request)
+	var e router.Envelope
+	require.NoError(t, router.ParseEnvelope(b, &e))
+	for _, field := range [][]byte{e.Type, e.Event, e.RequestID, e.Data} {
+		_ = append(field, "XXXX"...)
+	}
+	assert.Equal(t, request, b)
+}
+
+func TestParseEnvelopeResets(t *testing.T) {
+	var e router.Envelope
+	require.NoError(t, router.ParseEnvelope(request, &e))
+	require.NoError(t, router.ParseEnvelope([]byte(`{}`), &e))
+	assert.Equal(t, fields{}, fieldsOf(&e))
+}
+
+func TestParseEnvelopeDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	var e router.Envelope
+	n := testing.AllocsPerRun(100, func() {
+		if router.ParseEnvelope(request, &e) != nil {
+			t.Fatal("refused")
+		}
+	})
+	assert.Zero(t, n)
+}
+
+func FuzzEnvelope(f *testing.F) {
+	f.Add(request)
+	f.Add([]byte(`{"\u0065vent":"\ud83d\ude00\ud83d","data":[{"a":-0.1e-5},null,true],"timestamp":-0}`))
+	f.Add([]byte("{\"event\":\"\xff\xc3\xa9\",\"data\":null,\"data\":false,\"Type\":1,\"timestamp\":null}"))
+	for _, in := range invalidEnvelopes {
+		f.Add([]byte(in))
+	}
+	f.Fuzz(checkEnvelope)
+}
+
+func BenchmarkParseEnvelope(b *testing.B) {
+	large := bytes.Replace(request, []byte("hello, world"), bytes.Repeat([]byte("hello, world"), 340), 1)
+	for _, in := range [][]byte{request, large} {
+		b.Run(fmt.Sprintf("impl=scanner/bytes=%d", len(in)), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(in)))
+			var e router.Envelope
+			for b.Loop() {
+				if err := router.ParseEnvelope(in, &e); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("impl=encoding-json/bytes=%d", len(in)), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				var e structEnvelope
+				if err := json.Unmarshal(in, &e); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("invalid", func(b *testing.B) {
+		b.ReportAllocs()
+		var e router.Envelope
+		for b.Loop() {
+			if err := router.ParseEnvelope(request[:len(request)-1], &e); !errors.Is(err, router.ErrEnvelope) {
+				b.Fatal(err)
+			}
+		}
+	})
+}

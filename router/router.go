@@ -1,0 +1,156 @@
+package router
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Handler handles one message of one client. On which goroutine it runs, and how long the
+// message is valid, is for the caller of Route.Handler to say.
+type Handler[C, M any] func(C, M) error
+
+// Middleware runs around a handler: it calls next to go on, or returns without it to stop
+// the message there.
+type Middleware[C, M any] func(c C, m M, next Handler[C, M]) error
+
+// Mode says where a route's handler runs.
+type Mode uint8
+
+const (
+	// ModeDefault runs the handler where the manager's handler mode says.
+	ModeDefault Mode = iota
+	// ModePooled runs the handler on the worker pool; it may block.
+	ModePooled
+	// ModeInline runs the handler on the event loop; it must not block.
+	ModeInline
+)
+
+// Route is the handler of one event. Immutable after New.
+type Route[C, M any] struct {
+	// Event is the name it was registered under.
+	Event string
+
+	// Handler is the registered handler with the middleware applied.
+	Handler Handler[C, M]
+
+	// Mode is the mode given to Register.
+	Mode Mode
+
+	bare Handler[C, M] // as registered; Use composes Handler from it anew
+}
+
+// Router maps event names to routes. Lookups take no lock: they read an immutable table
+// that Register, Use and Freeze replace by a changed copy. Safe for concurrent use.
+type Router[C, M any] struct {
+	// Atomic. Replaced with mu held.
+	table atomic.Pointer[table[C, M]]
+
+	// Guarded by mu.
+	mu         sync.Mutex
+	middleware []Middleware[C, M] // outermost first
+}
+
+// table is one state of the router. Immutable after New.
+type table[C, M any] struct {
+	routes    map[string]*Route[C, M]
+	overrides bool // a route's Mode is not ModeDefault
+	frozen    bool
+}
+
+// New returns a router without routes.
+func New[C, M any]() *Router[C, M] {
+	r := &Router[C, M]{}
+	r.table.Store(&table[C, M]{routes: map[string]*Route[C, M]{}})
+	return r
+}
+
+// Register makes h the handler of event. It returns ErrFrozen, ErrEmptyEvent, ErrNilHandler,
+// and ErrExists if event has a handler. Safe for concurrent use.
+func (r *Router[C, M]) Register(event string, h Handler[C, M], mode Mode) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.table.Load()
+	switch {
+	case old.frozen:
+		return ErrFrozen
+	case event == "":
+		return ErrEmptyEvent
+	case h == nil:
+		return ErrNilHandler
+	case old.routes[event] != nil:
+		return ErrExists
+	}
+	routes := maps.Clone(old.routes)
+	routes[event] = r.routeLocked(event, h, mode)
+	r.table.Store(&table[C, M]{routes: routes, overrides: old.overrides || mode != ModeDefault})
+	return nil
+}
+
+// Use puts mw inside the middleware there already is, the first of them outermost. It
+// applies to all routes, also to those registered before; a message of no route meets no
+// middleware. It returns ErrFrozen, and ErrNilHandler if one of mw is nil; then none is used.
+// Safe for concurrent use.
+func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.table.Load()
+	if old.frozen {
+		return ErrFrozen
+	}
+	for _, m := range mw {
+		if m == nil {
+			return ErrNilHandler
+		}
+	}
+	r.middleware = append(r.middleware, mw...)
+	routes := make(map[string]*Route[C, M], len(old.routes))
+	for event, route := range old.routes {
+		routes[event] = r.routeLocked(event, route.bare, route.Mode)
+	}
+	r.table.Store(&table[C, M]{routes: routes, overrides: old.overrides})
+	return nil
+}
+
+// routeLocked composes the chain once, so that a message only calls it.
+func (r *Router[C, M]) routeLocked(event string, bare Handler[C, M], mode Mode) *Route[C, M] {
+	h := bare
+	for _, mw := range slices.Backward(r.middleware) {
+		next := h
+		h = func(c C, m M) error { return mw(c, m, next) }
+	}
+	return &Route[C, M]{Event: event, Handler: h, Mode: mode, bare: bare}
+}
+
+// Freeze makes Register and Use return ErrFrozen from here on. Safe for concurrent use.
+func (r *Router[C, M]) Freeze() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := *r.table.Load()
+	t.frozen = true
+	r.table.Store(&t)
+}
+
+// Frozen reports whether Freeze was called. Safe for concurrent use.
+func (r *Router[C, M]) Frozen() bool { return r.table.Load().frozen }
+
+// Lookup returns the route of event. It takes no lock and allocates nothing.
+// Safe for concurrent use.
+func (r *Router[C, M]) Lookup(event string) (*Route[C, M], bool) {
+	route, ok := r.table.Load().routes[event]
+	return route, ok
+}
+
+// LookupBytes is Lookup for a borrowed event name. Safe for concurrent use.
+func (r *Router[C, M]) LookupBytes(event []byte) (*Route[C, M], bool) {
+	route, ok := r.table.Load().routes[string(event)] // the compiler does not copy event here
+	return route, ok
+}
+
+// HasModeOverrides reports whether a route's Mode is not ModeDefault. While there is none,
+// a caller knows a message's mode without reading its event name. Safe for concurrent use.
+func (r *Router[C, M]) HasModeOverrides() bool { return r.table.Load().overrides }
+
+// Len returns the number of routes. Safe for concurrent use.
+func (r *Router[C, M]) Len() int { return len(r.table.Load().routes) }
