@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// bootTime bounds how long the loops may take to come up.
+const bootTime = 10 * time.Second
+
+// runListening runs the loops with gnet's listeners, one for each loop.
+func (e *Engine) runListening() error {
+	addr, release, err := e.reserve(e.cfg.ListenAddr)
+	if err != nil {
+		return fmt.Errorf("ws: listen %s: %w", e.cfg.ListenAddr, err)
+	}
+	defer release()
+	boot := make(chan struct{})
+	go func() { // owned by this call, which waits for it
+		defer close(boot)
+		select {
+		case <-e.ticking:
+			e.boot(func(ctx context.Context, wakeConn net.Conn) error {
+				result, err := e.gnet.Register(gnet.NewNetConnContext(ctx, wakeConn))
+				return awaitEnroll(result, err, e.stopped)
+			})
+		case <-e.closing:
+		}
+	}()
+	err = gnet.Run((*events)(e), addr, e.options()...)
+	e.closeOnce()
+	<-boot
+	if err != nil {
+		return fmt.Errorf("ws: listen %s: %w", e.cfg.ListenAddr, err)
+	}
+	return nil
+}
+
+// runEnrolling runs the loops without a listener: all connections come from
+// Enroll.
+func (e *Engine) runEnrolling() error {
+	cli, err := gnet.NewClient((*events)(e), e.options()...)
+	if err == nil {
+		err = cli.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("ws: start event loops: %w", err)
+	}
+	e.boot(func(ctx context.Context, wakeConn net.Conn) error {
+		_, err := cli.EnrollContext(wakeConn, gnet.FromContext(ctx))
+		return err
+	})
+	<-e.closing
+	if err := cli.Stop(); err != nil {
+		return fmt.Errorf("ws: stop event loops: %w", err)
+	}
+	return nil
+}
+
+// options are gnet's settings. Each loop accepts for itself (SO_REUSEPORT): a
+// connection refused for lack of descriptors then cannot outrun the loops that
+// refuse, and no second goroutine hands connections over.
+func (e *Engine) options() []gnet.Option {
+	return []gnet.Option{
+		gnet.WithNumEventLoop(e.cfg.Loops),
+		gnet.WithReusePort(true),
+		gnet.WithLoadBalancing(gnet.LeastConnections), // RoundRobin races with Register
+		gnet.WithTicker(true),
+		gnet.WithLogger(logger{e.cfg.Logger}),
+	}
+}
+
+// boot binds every shard to a loop. gnet gives out a loop only with a
+// connection on it, so a wake-up connection is enrolled in each: gnet puts it
+// where there are the fewest connections, and a loop that already has some has
+// been bound by the first of them.
+func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
+	err := e.bindAll(enroll)
+	if err == nil {
+		close(e.started)
+		return
+	}
+	e.mu.Lock()
+	e.failed = fmt.Errorf("ws: start event loops: %w", err)
+	eng := e.gnet
+	e.mu.Unlock()
+	e.halt()
+	if e.cfg.ListenAddr != "" { // a loop without a waker does not hear of halt
+		_ = eng.Stop(context.Background())
+	}
+}
+
+func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
+	for deadline := time.Now().Add(bootTime); ; {
+		e.mu.Lock()
+		bound := e.bound
+		e.mu.Unlock()
+		if bound == len(e.shards) {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d of %d loops came up", bound, len(e.shards))
+		}
+		if err := e.enrollWaker(enroll); err != nil {
+			return err
+		}
+	}
+	for _, s := range e.shards {
+		if s.wake != nil {
+			continue
+		}
+		if err := e.enrollWaker(func(ctx context.Context, c net.Conn) error {
+			result, err := s.loop.Enroll(ctx, c)
+			return awaitEnroll(result, err, e.stopped)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bind returns the shard of a loop, on that loop. The first call for a loop
+// takes the next free shard.
+func (e *Engine) bind(loop gnet.EventLoop) *Shard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.shards[:e.bound] {
+		if s.loop == loop {
+			return s
+		}
+	}
+	s := e.shards[e.bound]
+	s.bindInLoop(loop)
+	e.bound++
+	return s
+}
+
+// awaitEnroll waits for the result of an enrollment, which never comes if the
+// loop ends meanwhile.
+func awaitEnroll(result <-chan gnet.RegisteredResult, err error, stopped <-chan struct{}) error {
+	if err != nil {
+		return err
+	}
+	select {
+	case r := <-result:
+		return r.Err
+	case <-stopped:
+		return ErrStopped
+	}
+}
+
+// descriptorLimit is RLIMIT_NOFILE less a reserve: gnet ends all loops when
+// accept finds no descriptor, so they must never run out.
+func descriptorLimit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1 << 20
+	}
+	n := int(min(limit.Cur, 1<<30))
+	return n - min(max(n/50, 64), 1024)
+}
+
+// checkUnixPath refuses a path that exists and is no socket: gnet deletes what
+// is at the path, recursively.
+func checkUnixPath(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is not a socket", path)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+// Package engine runs WebSocket connections on gnet's event loops: it accepts
+// and enrolls them, decodes what they receive, queues and writes what they
+// send, keeps their timers, closes and drains them. It knows no rooms, no
+// routes and no JSON: payloads are opaque.
+//
+// One shard belongs to each event loop. The shard's state is touched by that
+// loop alone; everything else comes in as a Task through the shard's inbox.
+package engine
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Config holds the settings of an Engine. The root package validates them.
+type Config struct {
+	ListenAddr       string // "tcp://host:port", "unix:///path", or "" for no listener
+	Loops            int    // event loops
+	RingSize         int    // slots of each shard's inbox
+	QueueFrames      int    // frames that a connection may have queued
+	QueueBytes       int64  // bytes that a connection may have queued
+	MessageBytes     int64  // largest inbound message; 0 is no limit
+	MaxDescriptors   int    // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
+	HandshakeTimeout time.Duration
+	PingInterval     time.Duration
+	ReadTimeout      time.Duration // silence after which a connection is dead
+	CloseTimeout     time.Duration // how long the close handshake may take
+	PublishTimeout   time.Duration // how long a publisher waits for room in a ring
+	Logger           *slog.Logger
+}
+
+// Handler is what the engine asks and tells its user. Safe for concurrent use:
+// its methods are called on all loops.
+type Handler interface {
+	// NewConn returns the connection for a peer that was just accepted, with
+	// its owner set. It runs on the event loop.
+	NewConn() *Conn
+	// AdmitOffLoop tells whether Admit may block and so runs on a worker.
+	AdmitOffLoop() bool
+	// Admit decides on an upgrade request. It returns the complete HTTP
+	// response, and whether that is the 101 which opens the connection. r is
+	// owned by the callee.
+	Admit(c *Conn, r *http.Request) (response []byte, accepted bool)
+	// Abandon tells that a connection which Admit accepted ended before it
+	// was open: OnOpen and OnClose are not called for it.
+	Abandon(c *Conn)
+	// OnDrop tells that a message was dropped.
+	OnDrop()
+	// OnReadError and OnWriteError tell that the network failed a connection.
+	OnReadError()
+	OnWriteError()
+	// OnInvalid tells that a peer broke the protocol.
+	OnInvalid(c *Conn, err error)
+	// Go runs fn on a worker; it reports false if it cannot take it. It must
+	// not block.
+	Go(fn func()) bool
+}

@@ -1,0 +1,357 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// Engine runs the event loops and their shards. Safe for concurrent use.
+type Engine struct {
+	// Immutable after New.
+	cfg      Config
+	handler  Handler
+	tickTime time.Duration
+	writable *writablePoller
+	shards   []*Shard
+
+	started chan struct{} // closed once every shard is bound to its loop
+	closing chan struct{} // closed when the loops are to end
+	stopped chan struct{} // closed when the loops have ended
+	ticking chan struct{} // closed at gnet's first tick: its loops exist
+
+	now         atomic.Uint32 // ticks since Run
+	generations atomic.Uint32
+	open        atomic.Int64 // sockets on the loops
+	running     atomic.Bool
+	draining    atomic.Bool
+	halting     atomic.Bool
+
+	enrolls sync.WaitGroup // calls of Enroll; none is added after draining
+
+	// gate is held for reading while a loop is woken, and for writing when
+	// halting is set.
+	gate sync.RWMutex
+
+	mu       sync.Mutex
+	drainEnd CloseInfo   // written before draining is set
+	addr     net.Addr    // guarded by mu
+	bound    int         // shards with a loop; guarded by mu
+	failed   error       // why the start-up failed; guarded by mu
+	gnet     gnet.Engine // guarded by mu
+	wakers   []*waker    // guarded by mu
+
+	began     time.Time // written before the loops start
+	closeAll  sync.Once
+	tickOnce  sync.Once
+	closeOnce func() // closes closing
+}
+
+// New returns an engine that is not running yet.
+func New(cfg Config, h Handler) *Engine {
+	e := &Engine{
+		cfg: cfg, handler: h, tickTime: tickTime(&cfg),
+		started: make(chan struct{}), closing: make(chan struct{}),
+		stopped: make(chan struct{}), ticking: make(chan struct{}),
+	}
+	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
+	if e.cfg.MaxDescriptors == 0 {
+		e.cfg.MaxDescriptors = descriptorLimit()
+	}
+	for i := range cfg.Loops {
+		e.shards = append(e.shards, &Shard{
+			eng: e, index: i, in: newInbox(cfg.RingSize), bufs: make([][]byte, 0, maxWritev),
+		})
+	}
+	return e
+}
+
+// tickTime is the resolution of the timers: a tenth of the shortest of them,
+// between 5 and 250 ms.
+func tickTime(cfg *Config) time.Duration {
+	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
+	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
+}
+
+// ticks converts d to ticks, at least one.
+func (e *Engine) ticks(d time.Duration) uint32 {
+	return uint32(max(1, d/e.tickTime))
+}
+
+// after returns the tick that comes d from now.
+func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
+
+// jitter returns a random time within the ping interval.
+func (e *Engine) jitter() time.Duration {
+	return time.Duration(rand.Int64N(int64(e.cfg.PingInterval)))
+}
+
+// Run starts the loops and returns when they have ended: nil after Stop, and
+// an error if they could not start or ended unasked.
+func (e *Engine) Run() error {
+	if !e.running.CompareAndSwap(false, true) {
+		if e.draining.Load() {
+			return nil // stopped before it ran
+		}
+		return ErrRunning
+	}
+	defer close(e.stopped)
+	var err error
+	if e.writable, err = newWritablePoller(); err != nil {
+		return fmt.Errorf("ws: %w", err)
+	}
+	defer e.writable.close()
+	defer e.closeWakers()
+	e.began = time.Now()
+	if e.cfg.ListenAddr != "" {
+		err = e.runListening()
+	} else {
+		err = e.runEnrolling()
+	}
+	e.mu.Lock()
+	failed := e.failed
+	e.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case failed != nil:
+		return failed
+	case !e.halting.Load():
+		return errors.New("ws: the event loops ended unasked (descriptors exhausted?)")
+	}
+	return nil
+}
+
+// Started is closed once connections are served.
+func (e *Engine) Started() <-chan struct{} { return e.started }
+
+// Stopped is closed once the loops have ended.
+func (e *Engine) Stopped() <-chan struct{} { return e.stopped }
+
+// Draining reports whether Stop was called.
+func (e *Engine) Draining() bool { return e.draining.Load() }
+
+// Addr returns the listener's address, nil without one or before Started.
+func (e *Engine) Addr() net.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.addr
+}
+
+// Shards returns the shards. The slice must not be changed.
+func (e *Engine) Shards() []*Shard { return e.shards }
+
+// onLoop reports whether the caller runs on any of the event loops.
+func (e *Engine) onLoop() bool {
+	for _, s := range e.shards {
+		if s.onLoop() {
+			return true
+		}
+	}
+	return false
+}
+
+// Publish posts t to each of targets, or to none of them: it holds room in all
+// rings before it posts to the first. While a ring is full it waits; ErrTimeout
+// after Config.PublishTimeout, ErrQueueFull at once on an event loop.
+func (e *Engine) Publish(t Task, targets []*Shard) error {
+	if err := e.acquireAll(targets); err != nil {
+		return err
+	}
+	for _, s := range targets {
+		s.put(t)
+	}
+	return nil
+}
+
+// acquireAll takes a credit in the ring of each target. While it waits for
+// one ring it holds nothing in the others.
+func (e *Engine) acquireAll(targets []*Shard) error {
+	held := -1 // the target whose credit a wait has brought
+	var timeout <-chan time.Time
+	for {
+		full := e.tryAcquireAll(targets, held)
+		if full < 0 {
+			return nil
+		}
+		if timeout == nil {
+			if e.onLoop() {
+				return ErrQueueFull
+			}
+			timer := time.NewTimer(e.cfg.PublishTimeout)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		if !targets[full].in.acquire(timeout, e.stopped) {
+			if e.isStopped() {
+				return ErrStopped
+			}
+			return ErrTimeout
+		}
+		held = full
+	}
+}
+
+// tryAcquireAll takes a credit in each target but held, whose credit the
+// caller has. If one is full it gives all back and returns its index, else -1.
+func (e *Engine) tryAcquireAll(targets []*Shard, held int) (full int) {
+	for i, s := range targets {
+		if i == held || s.in.ring.acquire() {
+			continue
+		}
+		for j, t := range targets {
+			if j < i || j == held {
+				t.in.release(1)
+			}
+		}
+		return i
+	}
+	return -1
+}
+
+func (e *Engine) isStopped() bool {
+	select {
+	case <-e.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// EachInLoop calls fn for every connection of s that takes data. fn may queue
+// on it.
+func (s *Shard) EachInLoop(fn func(*Conn)) {
+	s.wheel.each(func(c *Conn) {
+		if c.takesDataInLoop() {
+			fn(c)
+		}
+	})
+}
+
+// admit runs Handler.Admit off the loop.
+func (e *Engine) admit(c *Conn, r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.HandshakeTimeout)
+	defer cancel()
+	t := &admitTask{conn: c, response: codec.AppendRefusal(nil, 500, "internal error", nil)}
+	defer func() { c.shard.Post(t) }()
+	defer e.guard("admit")
+	t.response, t.accepted = e.handler.Admit(c, r.WithContext(ctx))
+}
+
+// guard recovers from a panic and logs it: it must be deferred.
+func (e *Engine) guard(where string) {
+	if r := recover(); r != nil {
+		e.reportPanic(where, r, debug.Stack())
+	}
+}
+
+// reportPanic logs a panic that was recovered.
+func (e *Engine) reportPanic(where string, r any, stack []byte) {
+	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where),
+		slog.Any("panic", r), slog.String("stack", string(stack)))
+}
+
+// closeFD closes c's socket; gnet then calls OnClose.
+func (e *Engine) closeFD(c *Conn) {
+	if err := c.shard.loop.Close(c.gc); err != nil {
+		e.cfg.Logger.Warn("ws: closing a connection", slog.Any("error", err))
+	}
+}
+
+// Stop closes every connection with code and reason, lets what is queued go
+// out first, and ends the loops. If ctx ends before the peers have answered,
+// their sockets are closed as they are and Stop returns ctx.Err(). Calls after
+// the first wait for the same end.
+func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) error {
+	e.beginDrain(CloseInfo{Code: code, Reason: reason})
+	if e.running.CompareAndSwap(false, true) {
+		close(e.stopped) // never ran
+		return nil
+	}
+	select {
+	case <-e.started:
+	case <-e.stopped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	e.closeAll.Do(func() {
+		for _, s := range e.shards {
+			s.Post(closeAllTask{})
+		}
+	})
+	err := e.awaitEmpty(ctx)
+	e.enrolls.Wait()
+	e.halt()
+	<-e.stopped
+	return err
+}
+
+// awaitEmpty waits until no connection is left. It polls: this happens once in
+// an engine's life.
+func (e *Engine) awaitEmpty(ctx context.Context) error {
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for e.open.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.stopped:
+			return nil
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// beginDrain refuses new connections from here on.
+func (e *Engine) beginDrain(end CloseInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.draining.Load() {
+		e.drainEnd = end
+		e.draining.Store(true)
+	}
+}
+
+// halt ends the loops. No loop is woken afterwards: its wake-up descriptor may
+// already be somebody else's.
+func (e *Engine) halt() {
+	e.gate.Lock()
+	e.halting.Store(true)
+	e.gate.Unlock()
+	e.closeOnce()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, w := range e.wakers {
+		w.yield()
+	}
+}
+
+// closeAllTask begins the close handshake of all of a shard's connections.
+type closeAllTask struct{}
+
+func (closeAllTask) RunInLoop(s *Shard) {
+	conns := make([]*Conn, 0, s.wheel.size)
+	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
+	for _, c := range conns {
+		switch {
+		case c.opened:
+			s.beginCloseInLoop(c, s.eng.drainEnd)
+		case !c.lingering && !c.admitting:
+			s.refuse(c, refuseStopping())
+		}
+	}
+}

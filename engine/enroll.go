@@ -1,0 +1,49 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+)
+
+// enrolling is a connection on its way to a loop after net/http accepted it.
+type enrolling struct {
+	conn     *Conn
+	response []byte // the handshake's answer
+	early    []byte // what net/http had read behind the request
+}
+
+// Enroll hands nc, a *net.TCPConn or *net.UnixConn, to the loop with the
+// fewest connections. It writes response there first, then takes early as the
+// first bytes received; both are owned. When Enroll returns without an error
+// the connection is open, nc is closed in favor of a duplicate, and no
+// goroutine stays. On an error nc is closed.
+func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, early []byte) error {
+	e.mu.Lock()
+	draining := e.draining.Load()
+	if !draining {
+		e.enrolls.Add(1)
+	}
+	e.mu.Unlock()
+	if draining {
+		_ = nc.Close()
+		return ErrStopped
+	}
+	defer e.enrolls.Done()
+	_ = nc.SetDeadline(time.Time{})
+	s := e.shards[0]
+	for _, t := range e.shards[1:] {
+		if t.stats.conns.Load() < s.stats.conns.Load() {
+			s = t
+		}
+	}
+	ctx = gnet.NewContext(ctx, &enrolling{conn: c, response: response, early: early})
+	result, err := s.loop.Enroll(ctx, nc)
+	if err := awaitEnroll(result, err, e.stopped); err != nil {
+		_ = nc.Close()
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/gid"
+)
+
+// events is the Engine as gnet sees it. gnet recovers from nothing, so every
+// callback does.
+type events Engine
+
+// OnBoot runs before the loops start.
+func (ev *events) OnBoot(eng gnet.Engine) gnet.Action {
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	ev.gnet = eng
+	return gnet.None
+}
+
+// OnShutdown runs before the loops end.
+func (ev *events) OnShutdown(gnet.Engine) {}
+
+// OnTick runs on a goroutine of gnet's, off the loops: it moves the clock and
+// wakes every loop to look at its timers.
+func (ev *events) OnTick() (time.Duration, gnet.Action) {
+	e := (*Engine)(ev)
+	defer e.guard("tick")
+	e.tickOnce.Do(func() { close(e.ticking) })
+	e.now.Store(uint32(time.Since(e.began) / e.tickTime))
+	select {
+	case <-e.started:
+		for _, s := range e.shards {
+			s.wakeUp()
+		}
+	default:
+	}
+	return e.tickTime, gnet.None
+}
+
+// bindInLoop ties the shard to its loop, whose goroutine runs this.
+func (s *Shard) bindInLoop(loop gnet.EventLoop) {
+	s.loop = loop
+	s.wheel.now = s.eng.now.Load()
+	s.gid.Store(gid.Current())
+}
+
+// OnOpen takes a new connection: one that the loop accepted, one that Enroll
+// hands over, or the loop's waker.
+func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
+	e := (*Engine)(ev)
+	s := e.bind(gc.EventLoop())
+	switch from := gc.Context().(type) {
+	case *wakerEnd:
+		if s.wake != nil {
+			return nil, gnet.Close
+		}
+		s.wake = from.waker
+		return nil, gnet.None
+	case *enrolling:
+		return nil, s.attach(gc, from.conn, from)
+	}
+	if gc.Fd() >= e.cfg.MaxDescriptors { // descriptors are given out lowest first
+		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
+		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
+	}
+	return nil, s.attach(gc, nil, nil)
+}
+
+// attach makes c, or a new connection if c is nil, the owner of gc's traffic.
+func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Action) {
+	s.enter()
+	defer s.leave()
+	defer func() {
+		if r := recover(); r != nil {
+			s.eng.reportPanic("open", r, debug.Stack())
+			action = gnet.Close
+		}
+	}()
+	if c == nil {
+		c = s.eng.handler.NewConn()
+	}
+	c.shard, c.gc, c.addr, c.fd = s, gc, gc.RemoteAddr(), int32(gc.Fd())
+	c.generation = s.eng.generations.Add(1)
+	c.lastRead = s.wheel.now
+	gc.SetContext(c)
+	s.eng.open.Add(1)
+	s.stats.conns.add(1)
+	if from == nil {
+		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
+		if s.eng.draining.Load() {
+			s.refuse(c, refuseStopping())
+		}
+		return gnet.None
+	}
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
+	s.open(c, from.response)
+	if len(from.early) > 0 {
+		s.decode(c, from.early)
+	}
+	return gnet.None
+}
+
+// OnTraffic takes what a connection has received.
+func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
+	e := (*Engine)(ev)
+	c, ok := gc.Context().(*Conn)
+	if !ok {
+		_, _ = gc.Discard(-1)
+		if e.halting.Load() {
+			return gnet.Shutdown
+		}
+		e.bind(gc.EventLoop()).turn()
+		return gnet.None
+	}
+	s := c.shard
+	s.enter()
+	defer s.leave()
+	defer func() {
+		if r := recover(); r != nil {
+			e.reportPanic("traffic", r, debug.Stack())
+			s.reply = replyBatch{}
+			_, _ = gc.Discard(-1)
+			if c.opened {
+				s.fail(c, codec.CloseInternalError, errInternal)
+			} else {
+				s.doom(c, errInternal)
+			}
+		}
+	}()
+	s.readInLoop(c, gc)
+	return gnet.None
+}
+
+var errInternal = errors.New("ws: internal error")
+
+// OnClose ends a connection, whoever closed it.
+func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
+	e := (*Engine)(ev)
+	c, ok := gc.Context().(*Conn)
+	if !ok {
+		return gnet.None
+	}
+	defer e.guard("close")
+	c.shard.detach(c, err)
+	return gnet.None
+}
+
+// detach takes c apart. It must not touch other connections: it can run
+// within anything that writes or closes.
+func (s *Shard) detach(c *Conn, err error) {
+	if c.state.Load() == stateClosed {
+		return
+	}
+	wasOpen := c.opened
+	c.state.Store(stateClosed)
+	if c.end == nil {
+		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
+			s.eng.handler.OnReadError()
+		}
+	}
+	s.wheel.cancel(c)
+	if c.blocked {
+		s.eng.writable.disarm(c)
+	}
+	if c.out != nil {
+		frames, bytes := c.out.pending()
+		c.unreserve(frames, bytes)
+		if frames > 0 {
+			s.stats.undelivered.add(uint64(frames))
+		}
+		s.putQueue(c)
+	}
+	c.in.Release()
+	s.eng.open.Add(-1)
+	s.stats.conns.add(^uint64(0))
+	if wasOpen {
+		s.stats.closed.add(1)
+		c.owner.OnClose(*c.end)
+	}
+}

@@ -1,0 +1,602 @@
+package engine_test
+
+// Each test here guards against one fact of gnet that hurts if it is forgotten;
+// the facts are listed in ARCHITECTURE.md under the same numbers.
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// nextFD returns the descriptor that the process would get next.
+func nextFD(t *testing.T) int {
+	f, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	return int(f.Fd())
+}
+
+func TestFact01ConnectionsBeyondTheDescriptorReserveAreRefusedAndTheEngineLives(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.MaxDescriptors = nextFD(t) + 40
+	})
+	var clients []*client
+	refused := 0
+	for range 60 {
+		c := s.dialTCP()
+		_, err := io.WriteString(c, upgradeRequest)
+		if err != nil {
+			refused++ // the refusal was faster than the request
+			continue
+		}
+		resp, err := http.ReadResponse(c.r, nil)
+		if err != nil || resp.StatusCode == http.StatusServiceUnavailable {
+			refused++
+			continue
+		}
+		require.Equal(t, 101, resp.StatusCode)
+		clients = append(clients, c)
+	}
+	require.NotZero(t, refused)
+	require.NotEmpty(t, clients)
+	for _, c := range clients {
+		c.echo()
+	}
+}
+
+// TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted starts itself as a
+// process of its own, with few descriptors and the reserve switched off.
+func TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted(t *testing.T) {
+	const child = "WS_TEST_EXHAUST_DESCRIPTORS"
+	if os.Getenv(child) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), child+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return
+	}
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}))
+	s := &server{t: t}
+	cfg := testConfig()
+	cfg.MaxDescriptors = 1 << 20
+	s.Engine = engine.New(cfg, s)
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run() }()
+	<-s.Started()
+	var conns []net.Conn
+	for {
+		select {
+		case err := <-ran:
+			require.Error(t, err)
+			return
+		default:
+		}
+		if nc, err := net.DialTimeout("tcp", s.Addr().String(), time.Second); err == nil {
+			conns = append(conns, nc)
+		}
+		require.Less(t, len(conns), 100)
+	}
+}
+
+func TestFact02APanicInAnyCallbackCostsOnlyItsConnection(t *testing.T) {
+	boom := func() { panic("boom") }
+	cases := map[string]func(s *server){
+		"new connection": func(s *server) { s.newConn = boom },
+		"admit": func(s *server) {
+			s.admit = func(*http.Request) ([]byte, bool) { panic("boom") }
+		},
+		"admit off the loop": func(s *server) {
+			s.offLoop = true
+			s.admit = func(*http.Request) ([]byte, bool) { panic("boom") }
+		},
+		"open":    func(s *server) { s.onOpen = func(*peer) { boom() } },
+		"message": func(s *server) { s.onMessage = func(*peer, codec.Opcode, []byte) { boom() } },
+		"close":   func(s *server) { s.onClose = func(*peer, engine.CloseInfo) { boom() } },
+		"task": func(s *server) {
+			s.onOpen = func(p *peer) { p.conn.Shard().Post(taskFunc(func(*engine.Shard) { boom() })) }
+		},
+	}
+	for name, install := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, nil)
+			witness := s.dial()
+			onBoth(s, func() { install(s) })
+			for range 4 { // so that each loop gets its share
+				c := s.dialTCP()
+				c.raw(upgradeRequest + frame(gws.OpText, "hello") + frame(gws.OpClose, ""))
+				_, _ = io.Copy(io.Discard, c.r) // until the server closes
+			}
+			onBoth(s, func() {
+				s.newConn, s.admit, s.onOpen, s.onMessage, s.onClose = nil, nil, nil, nil, nil
+			})
+			witness.echo()
+			s.dial().echo()
+		})
+	}
+}
+
+// onBoth changes the server's hooks while both loops stand still.
+func onBoth(s *server, change func()) {
+	onLoop(s.Shards()[0], func(*engine.Shard) {
+		onLoop(s.Shards()[1], func(*engine.Shard) { change() })
+	})
+}
+
+func TestFact03TasksRunInTheOrderPosted(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.RingSize = 64 })
+	const n = 20_000 // far beyond the 1,024 where gnet's own queue forks
+	got := make([]int, 0, n)
+	for i := range n {
+		s.Shards()[0].Post(taskFunc(func(*engine.Shard) { got = append(got, i) }))
+	}
+	onLoop(s.Shards()[0], func(*engine.Shard) {})
+	require.Len(t, got, n)
+	for i, v := range got {
+		require.Equal(t, i, v)
+	}
+}
+
+func TestFact03APublisherInAnEndlessLoopDoesNotStarveConnections(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	c := s.dial()
+	member := s.dial()
+	go func() { _, _ = io.Copy(io.Discard, member.r) }()
+	p := s.peer(1)
+	f := engine.NewFrame(codec.OpText, bytes.Repeat([]byte("x"), 512))
+	stop := make(chan struct{})
+	var publisher sync.WaitGroup
+	var published atomic.Int64
+	publisher.Go(func() {
+		fan := taskFunc(func(*engine.Shard) { p.conn.DeliverInLoop(f, engine.LaneNormal) })
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if s.Publish(fan, s.Shards()) == nil {
+					published.Add(1)
+				}
+			}
+		}
+	})
+	for range 200 {
+		c.echo()
+	}
+	close(stop)
+	publisher.Wait()
+	assert.Greater(t, published.Load(), int64(1000))
+}
+
+func TestFact04AMessageOnItsWayDoesNotReachTheNextClientOfTheDescriptor(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	s.dial() // keeps the order of descriptors simple
+	old := s.dial()
+	stale := s.peer(1)
+	fd := stale.conn.FD()
+	late := engine.NewSendTask(&stale.conn, engine.NewFrame(codec.OpText, []byte("for the old client")))
+	onLoop(s.Shards()[0], func(sh *engine.Shard) { sh.Doom(&stale.conn) })
+	<-stale.ends
+	_ = old.Close()
+	var next *client
+	for i := 0; next == nil; i++ {
+		require.Less(t, i, 50, "the descriptor was not reused")
+		c := s.dial()
+		if s.peer(2+i).conn.FD() == fd {
+			next = c
+		}
+	}
+	s.Shards()[0].Post(late)
+	require.ErrorIs(t, stale.conn.Send(engine.NewFrame(codec.OpText, []byte("x")), engine.LaneNormal), net.ErrClosed)
+	next.echo() // nothing came before the answer
+}
+
+func TestFact04AWritableEventOfAnEarlierDescriptorIsStale(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	s.dial()
+	p := s.peer(0)
+	sh := p.conn.Shard()
+	onLoop(sh, func(*engine.Shard) {
+		// The socket is writable, so the event comes at once: hold the table's
+		// entry by arming for a generation that has passed.
+		stale := p.conn.Generation() - 1
+		assert.Nil(t, s.TakeWritable(int32(p.conn.FD()), stale))
+		must(t, s.ArmWritable(&p.conn))
+		assert.Nil(t, s.TakeWritable(int32(p.conn.FD()), stale))
+	})
+}
+
+func TestFact05AMemberWhoseWriteFailsDoesNotDisturbTheFanOut(t *testing.T) {
+	s := start(t, nil)
+	const n = 40
+	var clients []*client
+	var members []*peer
+	for i := range n {
+		clients = append(clients, s.dial())
+		members = append(members, s.peer(i))
+	}
+	for i := 0; i < n; i += 2 { // every second peer resets its connection
+		tcp, ok := clients[i].Conn.(*net.TCPConn)
+		require.True(t, ok)
+		must(t, tcp.SetLinger(0))
+	}
+	fan := func(i int) engine.Task {
+		f := engine.NewFrame(codec.OpText, []byte(seq(i)))
+		return taskFunc(func(sh *engine.Shard) {
+			for _, m := range members {
+				if m.conn.Shard() == sh {
+					m.conn.DeliverInLoop(f, engine.LaneNormal)
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		if i%5 == 0 && i/5 < n/2 {
+			_ = clients[2*(i/5)].Close()
+		}
+		must(t, s.Publish(fan(i), s.Shards()))
+	}
+	for i := 1; i < n; i += 2 {
+		for k := range 100 {
+			clients[i].expect(seq(k))
+		}
+	}
+	s.eventually(func() bool { return s.closed.Load() == n/2 }, "%d of %d closed", s.closed.Load(), n/2)
+}
+
+// TestFact06And07SharedFramesArriveWholeAtStalledReaders covers partial writes
+// of frames that several connections share, and our own wait for writability.
+func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.QueueBytes = 1 << 30 })
+	const n, frames, size = 8, 24, 512 << 10
+	want := sha256.New()
+	var tasks []engine.Task
+	var members []*peer
+	for i := range frames {
+		payload := bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i)*2654435761), size/4)
+		want.Write(payload)
+		f := engine.NewFrame(codec.OpBinary, payload)
+		tasks = append(tasks, taskFunc(func(sh *engine.Shard) {
+			for _, m := range members {
+				if m.conn.Shard() == sh {
+					assert.True(t, m.conn.DeliverInLoop(f, engine.LaneNormal))
+				}
+			}
+		}))
+	}
+	var clients []*client
+	for i := range n {
+		clients = append(clients, s.dial())
+		members = append(members, s.peer(i))
+	}
+	for _, task := range tasks {
+		must(t, s.Publish(task, s.Shards()))
+	}
+	var total engine.ShardStats
+	s.eventually(func() bool {
+		total = engine.ShardStats{}
+		for _, sh := range s.Shards() {
+			st := sh.Stats()
+			total.Add(&st)
+		}
+		return total.Blocked >= n
+	}, "only %d sockets filled up", total.Blocked)
+	for first := range 2 { // half of them stall until the others are done
+		var readers sync.WaitGroup
+		for i := first; i < n; i += 2 {
+			readers.Go(func() {
+				got := sha256.New()
+				for range frames {
+					got.Write(clients[i].read().Payload)
+				}
+				assert.Equal(t, want.Sum(nil), got.Sum(nil), "client %d", i)
+			})
+		}
+		readers.Wait()
+	}
+	for _, m := range members {
+		s.eventually(func() bool { return m.conn.QueuedBytes() == 0 }, "bytes stay queued")
+	}
+}
+
+func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.QueueBytes = 1 << 30 })
+	c := s.dial()
+	p := s.peer(0)
+	const frames, size = 64, 256 << 10 // more than the socket's buffers take
+	payload := bytes.Repeat([]byte("x"), size)
+	for range frames {
+		must(t, p.conn.Send(engine.NewFrame(codec.OpBinary, payload), engine.LaneNormal))
+	}
+	must(t, p.conn.Send(engine.NewFrame(codec.OpText, []byte("the last")), engine.LaneNormal))
+	p.conn.Close(codec.CloseNormal, "done")
+	require.ErrorIs(t, p.conn.Send(engine.NewFrame(codec.OpText, payload), engine.LaneNormal), engine.ErrClosed)
+	for range frames {
+		require.Len(t, c.read().Payload, size)
+	}
+	c.expect("the last")
+	c.expectClose(codec.CloseNormal)
+	c.raw(frame(gws.OpClose, "\x03\xe8"))
+	c.expectEOF()
+	assert.Equal(t, codec.CloseNormal, (<-p.ends).Code)
+}
+
+func TestFact08TheReasonOfAFailureArrivesThoughTheClientKeepsSending(t *testing.T) {
+	s := start(t, nil)
+	c := s.dial()
+	junk := strings.Repeat(frame(gws.OpText, strings.Repeat("x", 60<<10)), 64)
+	unmasked := "\x81\x01x"
+	go func() { _, _ = io.WriteString(c, unmasked+junk) }() // 4 MiB that nobody wants
+	c.expectClose(codec.CloseProtocolError)
+	assert.Equal(t, codec.CloseProtocolError, s.endOf(0).Code)
+	s.dial().echo()
+}
+
+// endOf waits for the end of the n-th connection, whose client hangs up.
+func (s *server) endOf(n int) engine.CloseInfo {
+	s.t.Helper()
+	select {
+	case end := <-s.peer(n).ends:
+		return end
+	case <-time.After(patience):
+		s.t.Fatal("the connection did not end")
+		panic("unreachable")
+	}
+}
+
+func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
+	s := start(t, nil)
+	const n = 20
+	var clients []*client
+	for i := range n {
+		clients = append(clients, s.dial())
+		must(t, s.peer(i).conn.Send(engine.NewFrame(codec.OpText, []byte("queued before")), engine.LaneNormal))
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		stopped <- s.Stop(ctx, codec.CloseGoingAway, "bye")
+	}()
+	s.eventually(s.Draining, "Stop did not begin")
+	late := s.dialTCP()
+	late.raw(upgradeRequest)
+	assert.Equal(t, 503, late.response())
+	_ = late.Close()
+	for _, c := range clients {
+		c.expect("queued before")
+		c.expectClose(codec.CloseGoingAway)
+		c.raw(frame(gws.OpClose, "\x03\xe9"))
+		c.expectEOF()
+	}
+	require.NoError(t, <-stopped)
+	assert.EqualValues(t, n, s.closed.Load())
+}
+
+func TestFact10PortZeroIsOnePortForAllLoops(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 4 })
+	for range 64 { // the kernel spreads them over the loops' listeners
+		s.dial().echo()
+	}
+	for i, sh := range s.Shards() {
+		assert.NotZero(t, sh.Stats().Opened, "loop %d", i)
+	}
+}
+
+func TestFact10ASecondListenerOnThePortIsRefused(t *testing.T) {
+	s := start(t, nil)
+	cfg := testConfig()
+	cfg.ListenAddr = "tcp://" + s.Addr().String()
+	err := engine.New(cfg, s).Run()
+	require.ErrorIs(t, err, unix.EADDRINUSE)
+	require.ErrorContains(t, err, cfg.ListenAddr)
+	s.dial().echo()
+}
+
+func TestFact10AUnixPathThatIsNoSocketIsKept(t *testing.T) {
+	dir := t.TempDir()
+	keep := filepath.Join(dir, "precious")
+	must(t, os.WriteFile(keep, []byte("data"), 0o600))
+	for _, path := range []string{dir, keep} {
+		cfg := testConfig()
+		cfg.ListenAddr = "unix://" + path
+		require.ErrorContains(t, engine.New(cfg, &server{t: t}).Run(), "not a socket")
+		require.FileExists(t, keep)
+	}
+}
+
+func TestFact10AUnixSocketServes(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.ListenAddr = "unix://" + filepath.Join(t.TempDir(), "ws.sock")
+	})
+	s.dial().echo()
+}
+
+func TestFact11TimersComeFromTheWheel(t *testing.T) {
+	t.Run("handshake timeout", func(t *testing.T) {
+		s := start(t, func(cfg *engine.Config, _ *server) { cfg.HandshakeTimeout = 100 * time.Millisecond })
+		c := s.dialTCP()
+		c.raw("GET /ws HTTP/1.1\r\nHost: x\r\n")
+		assert.Equal(t, http.StatusRequestTimeout, c.response())
+		c.expectEOF()
+	})
+	t.Run("ping", func(t *testing.T) {
+		s := start(t, func(cfg *engine.Config, _ *server) { cfg.PingInterval = 50 * time.Millisecond })
+		c := s.dial()
+		for range 3 {
+			assert.Equal(t, gws.OpPing, c.read().Header.OpCode)
+		}
+	})
+	t.Run("silence", func(t *testing.T) {
+		s := start(t, func(cfg *engine.Config, _ *server) {
+			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, 200*time.Millisecond
+		})
+		s.dial()
+		end := s.endOf(0)
+		assert.Equal(t, codec.CloseAbnormal, end.Code)
+		assert.ErrorContains(t, end.Err, "heartbeat")
+	})
+	t.Run("any byte counts as life", func(t *testing.T) {
+		s := start(t, func(cfg *engine.Config, _ *server) {
+			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, 300*time.Millisecond
+		})
+		c := s.dial()
+		message := frame(gws.OpText, "a message that trickles in")
+		pace := time.NewTicker(20 * time.Millisecond) // the whole is slower than the timeout
+		defer pace.Stop()
+		for i := range message {
+			c.raw(message[i : i+1])
+			<-pace.C
+		}
+		for {
+			if f := c.read(); f.Header.OpCode == gws.OpText {
+				break
+			}
+		}
+	})
+	t.Run("close timeout", func(t *testing.T) {
+		s := start(t, func(cfg *engine.Config, _ *server) { cfg.CloseTimeout = 100 * time.Millisecond })
+		c := s.dial()
+		s.peer(0).conn.Close(codec.CloseNormal, "")
+		c.expectClose(codec.CloseNormal)
+		c.expectEOF() // though the client never answers
+	})
+}
+
+func TestFact12EnrollHandsOverWhatWasReadBefore(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.ListenAddr = "" })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	defer func() { _ = nc.Close() }()
+	accepted, err := l.Accept()
+	must(t, err)
+	response := []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")
+	early := frame(gws.OpText, "first") + frame(gws.OpText, "second")
+	cut := len(early) - 3
+	must(t, s.Enroll(t.Context(), s.NewConn(), accepted, response, []byte(early[:cut])))
+	_, err = io.WriteString(nc, early[cut:])
+	must(t, err)
+	c := &client{Conn: nc, t: t, r: bufio.NewReader(nc)}
+	must(t, nc.SetDeadline(time.Now().Add(patience)))
+	assert.Equal(t, 101, c.response())
+	c.expect("first")
+	c.expect("second")
+	_, err = accepted.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed, "the original descriptor is closed")
+}
+
+func TestFact12EnrollReturnsWhenTheEngineHasStopped(t *testing.T) {
+	s := start(t, nil)
+	s.shutdown()
+	a, b := net.Pipe()
+	defer func() { _ = b.Close() }()
+	require.ErrorIs(t, s.Enroll(t.Context(), s.NewConn(), a, nil, nil), engine.ErrStopped)
+}
+
+func TestFact13AHandshakeInPiecesAndFramesBehindIt(t *testing.T) {
+	stream := upgradeRequest + frame(gws.OpText, "early")
+	for _, offLoop := range []bool{false, true} {
+		s := start(t, func(_ *engine.Config, s *server) { s.offLoop = offLoop })
+		for _, cut := range []int{1, 3, 17, len(upgradeRequest) - 2, len(upgradeRequest), len(upgradeRequest) + 3} {
+			c := s.dialTCP()
+			for i := 0; i < len(stream); i += cut {
+				c.raw(stream[i:min(i+cut, len(stream))])
+			}
+			require.Equal(t, 101, c.response())
+			c.expect("early")
+			c.echo()
+		}
+	}
+}
+
+func TestFact13ARequestBeyondTheLimitsIsRefused(t *testing.T) {
+	s := start(t, nil)
+	witness := s.dial()
+	cases := map[string]struct {
+		request string
+		status  int
+	}{
+		"long header":      {"GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 9000), 431},
+		"many headers":     {"GET /ws HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 100) + "\r\n", 431},
+		"long target":      {"GET /" + strings.Repeat("x", 9000), 414},
+		"not HTTP":         {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400},
+		"no upgrade":       {"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		"bare line feeds":  {"GET /ws HTTP/1.1\nHost: x\n\n", 400},
+		"HTTP 1.0":         {"GET /ws HTTP/1.0\r\nHost: x\r\n\r\n", 505},
+		"control in value": {"GET /ws HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", 400},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			c := s.dialTCP()
+			c.raw(tc.request)
+			assert.Equal(t, tc.status, c.response())
+			c.expectEOF()
+		})
+	}
+	witness.echo()
+}
+
+func TestFact14GnetLogsToTheConfiguredLogger(t *testing.T) {
+	var buf safeBuffer
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.Logger = slog.New(slog.NewTextHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	s.shutdown()
+	assert.Contains(t, buf.String(), "gnet: ")
+}
+
+// safeBuffer is a bytes.Buffer that goroutines may share.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestRunReportsItsSecondCall(t *testing.T) {
+	s := start(t, nil)
+	require.ErrorIs(t, s.Run(), engine.ErrRunning)
+}
+
+func TestStopBeforeRun(t *testing.T) {
+	e := engine.New(testConfig(), &server{t: t})
+	require.NoError(t, e.Stop(t.Context(), codec.CloseGoingAway, ""))
+	require.NoError(t, e.Run())
+	require.True(t, errors.Is(engine.ErrClosed, net.ErrClosed))
+}

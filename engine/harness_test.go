@@ -1,0 +1,310 @@
+package engine_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// patience is how long a test waits for a condition before it fails.
+const patience = 10 * time.Second
+
+// server is an engine that listens on a free port and echoes, with hooks.
+type server struct {
+	*engine.Engine
+	t    testing.TB
+	ran  chan error
+	stop sync.Once
+
+	newConn   func()
+	admit     func(r *http.Request) ([]byte, bool)
+	offLoop   bool
+	onOpen    func(p *peer)
+	onMessage func(p *peer, op codec.Opcode, payload []byte)
+	onClose   func(p *peer, end engine.CloseInfo)
+
+	opened, closed, abandoned, dropped, invalid atomic.Int64
+
+	mu    sync.Mutex
+	peers []*peer // guarded by mu
+}
+
+// peer is one connection's owner.
+type peer struct {
+	conn engine.Conn
+	srv  *server
+	ends chan engine.CloseInfo
+}
+
+func testConfig() engine.Config {
+	return engine.Config{
+		ListenAddr:       "tcp://127.0.0.1:0",
+		Loops:            2,
+		RingSize:         256,
+		QueueFrames:      256,
+		QueueBytes:       1 << 20,
+		MessageBytes:     1 << 20,
+		HandshakeTimeout: 5 * time.Second,
+		PingInterval:     30 * time.Second,
+		ReadTimeout:      90 * time.Second,
+		CloseTimeout:     3 * time.Second,
+		PublishTimeout:   2 * time.Second,
+		Logger:           slog.New(slog.DiscardHandler),
+	}
+}
+
+// start runs an engine until the test ends.
+func start(t testing.TB, configure func(*engine.Config, *server)) *server {
+	t.Helper()
+	cfg := testConfig()
+	s := &server{t: t, ran: make(chan error, 1)}
+	if configure != nil {
+		configure(&cfg, s)
+	}
+	s.Engine = engine.New(cfg, s)
+	go func() { s.ran <- s.Run() }()
+	select {
+	case <-s.Started():
+	case err := <-s.ran:
+		t.Fatalf("Run returned %v", err)
+	case <-time.After(patience):
+		t.Fatal("the engine did not start")
+	}
+	t.Cleanup(s.shutdown)
+	return s
+}
+
+func (s *server) shutdown() {
+	s.stop.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = s.Stop(ctx, codec.CloseGoingAway, "bye") // clients that do not answer are cut off
+		select {
+		case err := <-s.ran:
+			require.NoError(s.t, err)
+		case <-time.After(patience):
+			s.t.Error("Run did not return")
+		}
+	})
+}
+
+func (s *server) NewConn() *engine.Conn {
+	if s.newConn != nil {
+		s.newConn()
+	}
+	p := &peer{srv: s, ends: make(chan engine.CloseInfo, 1)}
+	p.conn.Init(p)
+	return &p.conn
+}
+
+func (s *server) AdmitOffLoop() bool { return s.offLoop }
+
+func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
+	if s.admit != nil {
+		return s.admit(r)
+	}
+	if err := codec.CheckUpgrade(r); err != nil {
+		return codec.AppendRefusal(nil, 400, err.Error(), nil), false
+	}
+	return codec.AppendAccept(nil, r, nil), true
+}
+
+func (s *server) Abandon(*engine.Conn)          { s.abandoned.Add(1) }
+func (s *server) OnDrop()                       { s.dropped.Add(1) }
+func (s *server) OnReadError()                  {}
+func (s *server) OnWriteError()                 {}
+func (s *server) OnInvalid(*engine.Conn, error) { s.invalid.Add(1) }
+
+func (s *server) Go(fn func()) bool {
+	go fn()
+	return true
+}
+
+func (p *peer) OnOpen() {
+	p.srv.mu.Lock()
+	p.srv.peers = append(p.srv.peers, p)
+	p.srv.mu.Unlock()
+	p.srv.opened.Add(1)
+	if p.srv.onOpen != nil {
+		p.srv.onOpen(p)
+	}
+}
+
+func (p *peer) OnMessage(op codec.Opcode, payload []byte) {
+	if p.srv.onMessage != nil {
+		p.srv.onMessage(p, op, payload)
+		return
+	}
+	_ = p.conn.SendPayload(op, payload, engine.LaneNormal)
+}
+
+func (p *peer) OnClose(end engine.CloseInfo) {
+	p.srv.closed.Add(1)
+	p.ends <- end
+	if p.srv.onClose != nil {
+		p.srv.onClose(p, end)
+	}
+}
+
+// peer returns the n-th connection that opened.
+func (s *server) peer(n int) *peer {
+	s.t.Helper()
+	s.eventually(func() bool { return int(s.opened.Load()) > n }, "connection %d did not open", n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peers[n]
+}
+
+// eventually waits until the condition holds.
+func (s *server) eventually(condition func() bool, format string, args ...any) {
+	s.t.Helper()
+	require.Eventuallyf(s.t, condition, patience, time.Millisecond, format, args...)
+}
+
+// onLoop runs fn on the loop of shard s and waits for it.
+func onLoop(s *engine.Shard, fn func(*engine.Shard)) {
+	done := make(chan struct{})
+	s.Post(taskFunc(func(s *engine.Shard) {
+		defer close(done)
+		fn(s)
+	}))
+	<-done
+}
+
+// taskFunc is a function as a task.
+type taskFunc func(*engine.Shard)
+
+func (f taskFunc) RunInLoop(s *engine.Shard) { f(s) }
+
+// client is a WebSocket client that can also send what no client should.
+type client struct {
+	net.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+const upgradeRequest = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// dialTCP connects without a handshake.
+func (s *server) dialTCP() *client {
+	s.t.Helper()
+	nc, err := net.DialTimeout(s.Addr().Network(), s.Addr().String(), patience)
+	require.NoError(s.t, err)
+	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
+	s.t.Cleanup(func() { _ = nc.Close() })
+	return &client{Conn: nc, t: s.t, r: bufio.NewReaderSize(nc, 64<<10)}
+}
+
+// dial connects and upgrades.
+func (s *server) dial() *client {
+	s.t.Helper()
+	c := s.dialTCP()
+	c.raw(upgradeRequest)
+	require.Equal(s.t, 101, c.response())
+	return c
+}
+
+// raw sends bytes as they are.
+func (c *client) raw(b string) {
+	c.t.Helper()
+	_, err := io.WriteString(c, b)
+	require.NoError(c.t, err)
+}
+
+// response reads an HTTP response and returns its status.
+func (c *client) response() int {
+	c.t.Helper()
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(c.t, err)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(c.t, err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// frame encodes a masked frame.
+func frame(op gws.OpCode, payload string) string {
+	var b strings.Builder
+	f := gws.MaskFrame(gws.NewFrame(op, true, []byte(payload)))
+	if err := gws.WriteFrame(&b, f); err != nil {
+		panic(err)
+	}
+	return b.String()
+}
+
+// send sends one text message.
+func (c *client) send(payload string) {
+	c.t.Helper()
+	c.raw(frame(gws.OpText, payload))
+}
+
+// read reads one frame.
+func (c *client) read() gws.Frame {
+	c.t.Helper()
+	h, err := gws.ReadHeader(c.r)
+	require.NoError(c.t, err)
+	f := gws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(c.r, f.Payload)
+	require.NoError(c.t, err)
+	return f
+}
+
+// expect reads one text message and compares it.
+func (c *client) expect(payload string) {
+	c.t.Helper()
+	f := c.read()
+	require.Equal(c.t, gws.OpText, f.Header.OpCode, "payload %q", f.Payload)
+	require.Equal(c.t, payload, string(f.Payload))
+}
+
+// expectClose reads frames until a close frame and compares its code.
+func (c *client) expectClose(code codec.CloseCode) {
+	c.t.Helper()
+	for {
+		f := c.read()
+		if f.Header.OpCode == gws.OpClose {
+			got, reason := gws.ParseCloseFrameData(f.Payload)
+			require.Equal(c.t, int(code), int(got), reason)
+			return
+		}
+	}
+}
+
+// expectEOF reads until the server closes the connection.
+func (c *client) expectEOF() {
+	c.t.Helper()
+	_, err := io.Copy(io.Discard, c.r)
+	require.NoError(c.t, err)
+}
+
+// echo checks that the server still serves the connection.
+func (c *client) echo() {
+	c.t.Helper()
+	c.send("still there?")
+	c.expect("still there?")
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	require.NoError(t, err)
+}
+
+func seq(n int) string { return fmt.Sprintf("message %06d", n) }

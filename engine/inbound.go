@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+const (
+	// maxEarlyBytes is what a client may send behind its upgrade request while
+	// that is being decided.
+	maxEarlyBytes = 64 << 10
+	// lingerTime is how long a connection that we failed may take to read why.
+	lingerTime = time.Second
+)
+
+// readInLoop processes what gnet has read for c.
+func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
+	c.lastRead = s.wheel.now
+	if c.state.Load() == stateHandshake && !s.handshake(c, gc) {
+		return // what there is stays in gnet's buffer
+	}
+	b, _ := gc.Peek(-1)
+	s.decode(c, b)
+	if c.state.Load() != stateClosed {
+		_, _ = gc.Discard(-1)
+	}
+}
+
+// decode processes b, the bytes that follow those of the last call, in place.
+func (s *Shard) decode(c *Conn, b []byte) {
+	s.stats.bytesIn.add(uint64(len(b)))
+	s.beginReply(c)
+	for len(b) > 0 && !c.lingering && !c.gotClose && !c.doomed {
+		n, m, ok, err := c.in.Next(b, s.eng.cfg.MessageBytes)
+		if err != nil {
+			s.fail(c, codec.CloseCodeOf(err), err)
+			break
+		}
+		b = b[n:]
+		if ok {
+			s.handle(c, m)
+		}
+	}
+	c.in.Done()
+	s.endReply()
+}
+
+// handle acts on one message or control frame.
+func (s *Shard) handle(c *Conn, m codec.Message) {
+	switch m.Op {
+	case codec.OpPing:
+		if c.end == nil {
+			s.pushControl(c, codec.OpPong, m.Payload)
+		}
+	case codec.OpPong:
+	case codec.OpClose:
+		s.handleClose(c, m.Payload)
+	default:
+		if c.state.Load() == stateOpen {
+			s.stats.messagesIn.add(1)
+			c.owner.OnMessage(m.Op, m.Payload)
+		}
+	}
+}
+
+// handleClose acts on the peer's close frame: it answers with the same code
+// behind what is queued, or ends the close handshake that we began
+// (RFC 6455 section 5.5.1).
+func (s *Shard) handleClose(c *Conn, payload []byte) {
+	code, reason, err := codec.ParseClose(payload)
+	if err != nil {
+		s.fail(c, codec.CloseCodeOf(err), err)
+		return
+	}
+	c.gotClose = true
+	if c.end == nil {
+		s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Remote: true})
+	}
+	if c.out == nil {
+		s.sentAll(c)
+	}
+}
+
+// beginCloseInLoop queues the close frame behind everything else and starts
+// the close timeout. After it nothing more is queued.
+func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
+	if c.end != nil || c.state.Load() == stateClosed {
+		return
+	}
+	c.state.Store(stateClosing)
+	c.end = &end
+	s.endReplyOf(c)
+	s.pushExempt(c, codec.AppendClose(nil, end.Code, end.Reason))
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+}
+
+// fail closes a connection whose peer broke the protocol. What else it sends
+// is read and thrown away until it has read our close frame and hangs up:
+// closing at once would reset the connection and could lose the frame
+// (RFC 6455 section 7.1.7).
+func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
+	s.eng.handler.OnInvalid(c, err)
+	reason := strings.TrimPrefix(err.Error(), "codec: ")
+	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
+	c.lingering = true
+}
+
+// sentAll runs when the last queued byte of c is sent.
+func (s *Shard) sentAll(c *Conn) {
+	switch {
+	case c.end == nil || c.doomed:
+	case c.gotClose:
+		drainSocket(int(c.fd))
+		s.doom(c, nil)
+	case c.lingering:
+		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
+	}
+}
+
+// handshake looks for a whole upgrade request. It returns true once the
+// connection is past the handshake and the bytes that follow are to be decoded.
+func (s *Shard) handshake(c *Conn, gc gnet.Conn) bool {
+	if c.lingering {
+		_, _ = gc.Discard(-1)
+		return false
+	}
+	if c.admitting {
+		if gc.InboundBuffered() > maxEarlyBytes {
+			s.doom(c, errEarlyBytes)
+		}
+		return false
+	}
+	b, _ := gc.Peek(-1)
+	r, n, err := codec.ParseRequest(b)
+	if err != nil {
+		_, _ = gc.Discard(-1)
+		s.refuse(c, refusal(err))
+		return false
+	}
+	if n == 0 {
+		return false
+	}
+	_, _ = gc.Discard(n)
+	if c.addr != nil {
+		r.RemoteAddr = c.addr.String()
+	}
+	if !s.eng.handler.AdmitOffLoop() {
+		response, accepted := s.eng.handler.Admit(c, r)
+		return s.admitted(c, response, accepted)
+	}
+	c.admitting = true
+	if !s.eng.handler.Go(func() { s.eng.admit(c, r) }) {
+		c.admitting = false
+		s.refuse(c, refuseStopping())
+	}
+	return false
+}
+
+// refuseStopping is the answer to an upgrade request while the engine stops.
+func refuseStopping() []byte { return codec.AppendRefusal(nil, 503, "server is stopping", nil) }
+
+var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer")
+
+// refusal renders the response to a request that could not be parsed.
+func refusal(err error) []byte {
+	if bad, ok := errors.AsType[*codec.RequestError](err); ok {
+		return codec.AppendRefusal(nil, bad.Status, bad.Reason, nil)
+	}
+	return codec.AppendRefusal(nil, 400, "bad request", nil)
+}
+
+// admitTask brings the decision on an upgrade request back to the loop.
+type admitTask struct {
+	conn     *Conn
+	response []byte
+	accepted bool
+}
+
+func (t *admitTask) RunInLoop(s *Shard) {
+	c := t.conn
+	c.admitting = false
+	if c.state.Load() == stateClosed || c.doomed || c.lingering {
+		if t.accepted {
+			s.eng.handler.Abandon(c)
+		}
+		return
+	}
+	if s.admitted(c, t.response, t.accepted) && c.gc.InboundBuffered() > 0 {
+		s.readInLoop(c, c.gc)
+	}
+}
+
+// admitted answers the upgrade request, and returns true if the connection is
+// now open.
+func (s *Shard) admitted(c *Conn, response []byte, accepted bool) bool {
+	if !accepted {
+		s.refuse(c, response)
+		return false
+	}
+	s.open(c, response)
+	return true
+}
+
+// refuse answers an upgrade request with an error and closes.
+func (s *Shard) refuse(c *Conn, response []byte) {
+	c.end = &CloseInfo{Code: codec.CloseAbnormal}
+	c.lingering = true
+	s.pushFirst(c, response)
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+}
+
+// open starts the message phase. response is the handshake's answer.
+func (s *Shard) open(c *Conn, response []byte) {
+	c.state.Store(stateOpen)
+	c.opened = true
+	c.lastRead = s.wheel.now
+	s.stats.opened.add(1)
+	s.pushFirst(c, response)
+	// The first ping comes at a random time within the interval, so that the
+	// pings of many connections that came at once are spread.
+	s.wheel.schedule(c, s.eng.after(s.eng.jitter()))
+	c.owner.OnOpen()
+	if s.eng.draining.Load() {
+		s.beginCloseInLoop(c, s.eng.drainEnd)
+	}
+}
+
+// expire acts on the deadline of c.
+func (s *Shard) expire(c *Conn) {
+	silent, limit := s.eng.now.Load()-c.lastRead, s.eng.ticks(s.eng.cfg.ReadTimeout)
+	// Whatever happens below, the connection stays in the wheel.
+	s.wheel.schedule(c, s.eng.now.Load()+min(s.eng.ticks(s.eng.cfg.PingInterval), limit-min(silent, limit-1)))
+	switch {
+	case c.end != nil:
+		s.doom(c, nil)
+	case !c.opened:
+		s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
+	case silent >= limit:
+		s.eng.handler.OnReadError()
+		s.doom(c, errSilent)
+	default:
+		s.pushControl(c, codec.OpPing, nil)
+	}
+}
+
+var errSilent = errors.New("ws: heartbeat timeout")
+
+// drainSocket reads what is unread, within a bound: closing a socket with
+// unread bytes resets the connection and can lose what we wrote last.
+func drainSocket(fd int) {
+	var scratch [4096]byte
+	for range 64 {
+		if n, err := unix.Read(fd, scratch[:]); n <= 0 || err != nil {
+			return
+		}
+	}
+}

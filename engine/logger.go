@@ -1,0 +1,33 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// logger brings gnet's messages to a slog.Logger. gnet reports its own starts
+// and stops at the info level, which is detail to us.
+type logger struct{ l *slog.Logger }
+
+// Debugf drops gnet's debug messages.
+func (g logger) Debugf(string, ...any) {}
+
+// Infof logs at the debug level.
+func (g logger) Infof(format string, args ...any) {
+	g.l.Debug("gnet: " + fmt.Sprintf(format, args...))
+}
+
+// Warnf logs at the warning level.
+func (g logger) Warnf(format string, args ...any) {
+	g.l.Warn("gnet: " + fmt.Sprintf(format, args...))
+}
+
+// Errorf logs at the error level.
+func (g logger) Errorf(format string, args ...any) {
+	g.l.Error("gnet: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf does not exit: that is the application's to decide.
+func (g logger) Fatalf(format string, args ...any) {
+	g.l.Error("gnet: " + fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/gid"
+)
+
+const (
+	// fanOutBatch is how many tasks a loop takes from its inbox before it
+	// writes. A member of every room then has at most so many frames in one
+	// writev.
+	fanOutBatch = 64
+	// fanOutTime bounds the same by time, for very large rooms.
+	fanOutTime = 2 * time.Millisecond
+	// turnTime is how long a loop works on its inbox before it looks at its
+	// connections again.
+	turnTime = 5 * time.Millisecond
+)
+
+// Shard is the state that one event loop owns: its connections, their queues,
+// its part of every room, its timer wheel, its counters.
+//
+// Post and Index are safe for concurrent use. Loop-confined otherwise: use only
+// on the event loop that owns the connection.
+type Shard struct {
+	// Immutable once the loop is bound.
+	eng   *Engine
+	index int
+	loop  gnet.EventLoop
+	wake  *waker
+
+	in  *inbox
+	gid atomic.Uintptr // the loop's goroutine
+
+	wheel   wheel
+	dirty   dirtyList
+	doomed  []*Conn
+	free    []*queue
+	bufs    [][]byte // scratch for writev
+	reply   replyBatch
+	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
+	again   bool   // the inbox wants a turn at the end of this callback
+	posted  bool   // the loop itself has posted to its own inbox
+	lastOwn uint64 // position of the last such task
+
+	stats shardStats
+}
+
+// Index returns the shard's number, from 0.
+func (s *Shard) Index() int { return s.index }
+
+// onLoop reports whether the caller runs on this shard's event loop.
+func (s *Shard) onLoop() bool { return gid.Current() == s.gid.Load() }
+
+// Post hands t to the shard's loop. It is never lost while the engine runs: a
+// caller that may wait does so while the ring is full; one that runs on an
+// event loop does not, and its task is kept beside the ring.
+func (s *Shard) Post(t Task) {
+	if s.in.ring.acquire() {
+		s.put(t)
+		return
+	}
+	if s.eng.onLoop() {
+		s.noteOwn(s.in.putOverflow(t))
+		s.wakeUp()
+		return
+	}
+	if s.in.acquire(nil, s.eng.stopped) {
+		s.put(t)
+	}
+}
+
+// postNow is Post for a caller that must not wait and is not an event loop.
+func (s *Shard) postNow(t Task) {
+	if s.in.ring.acquire() {
+		s.put(t)
+		return
+	}
+	s.in.putOverflow(t)
+	s.wakeUp()
+}
+
+// postWait hands t to the shard's loop. If the ring is full it returns
+// ErrQueueFull on an event loop, and elsewhere waits for the configured time.
+func (s *Shard) postWait(t Task) error {
+	if !s.in.ring.acquire() {
+		if s.eng.onLoop() {
+			return ErrQueueFull
+		}
+		timer := time.NewTimer(s.eng.cfg.PublishTimeout)
+		defer timer.Stop()
+		if !s.in.acquire(timer.C, s.eng.stopped) {
+			return ErrQueueFull
+		}
+	}
+	s.put(t)
+	return nil
+}
+
+// put appends a task for which a credit is held, and wakes the loop.
+func (s *Shard) put(t Task) {
+	s.noteOwn(s.in.ring.put(t))
+	s.wakeUp()
+}
+
+// noteOwn remembers the position of a task that the loop posts to itself, so
+// that what it sends directly afterwards does not overtake it.
+func (s *Shard) noteOwn(pos uint64) {
+	if s.onLoop() {
+		s.posted, s.lastOwn = true, pos
+	}
+}
+
+// caughtUpInLoop reports whether all that this loop has posted to itself has
+// run.
+func (s *Shard) caughtUpInLoop() bool {
+	return !s.posted || s.in.ring.head > s.lastOwn
+}
+
+// wakeUp makes the loop look at its inbox, if nobody has done so yet.
+func (s *Shard) wakeUp() {
+	if s.in.awake.Load() || s.in.awake.Swap(true) {
+		return
+	}
+	if s.onLoop() && s.inTurn {
+		s.again = true
+		return
+	}
+	s.stats.wakeUps.Add(1)
+	s.eng.gate.RLock()
+	defer s.eng.gate.RUnlock()
+	if !s.eng.halting.Load() {
+		_ = s.loop.Execute(context.Background(), s) // fails only once the engine has stopped
+	}
+}
+
+// Run implements gnet.Runnable: it takes one turn at the inbox.
+func (s *Shard) Run(context.Context) error {
+	defer s.eng.guard("inbox")
+	s.turn()
+	return nil
+}
+
+// turn works on the timers and the inbox, for turnTime at most. What is left
+// then waits until the loop has served its connections: a task that posts
+// itself would starve them (gnet runs its task queue until it is empty), so
+// the next turn comes in as traffic on the shard's own wake-up connection.
+func (s *Shard) turn() {
+	s.inTurn = true
+	defer func() {
+		s.inTurn, s.again = false, false
+		if r := recover(); r != nil {
+			s.eng.reportPanic("inbox", r, debug.Stack())
+			s.yield()
+		}
+	}()
+	end := time.Now().Add(turnTime)
+	s.tick()
+	for {
+		taken := 0
+		if s.dirty.empty() {
+			taken = s.takeTasks()
+		}
+		if !s.flushDirty(end) || time.Now().After(end) {
+			s.stats.yields.add(1)
+			s.reap()
+			s.yield()
+			return
+		}
+		s.reap()
+		if taken == 0 && s.in.sleepInLoop() {
+			return
+		}
+	}
+}
+
+// takeTasks runs tasks until the inbox is empty or the batch is full, and
+// returns how many. It is the first pass of the fan-out: it fills queues, and
+// writes only for a connection whose queue would overflow.
+func (s *Shard) takeTasks() int {
+	var taken, credits int
+	start := time.Now()
+	for taken < fanOutBatch {
+		t, credit, ok := s.in.popInLoop()
+		if !ok {
+			break
+		}
+		taken++
+		if credit {
+			credits++
+		}
+		s.runTask(t)
+		if taken%8 == 0 && time.Since(start) > fanOutTime {
+			break
+		}
+	}
+	s.in.release(credits)
+	s.stats.tasks.add(uint64(taken))
+	return taken
+}
+
+// runTask runs one task; a panic in it ends that task alone.
+func (s *Shard) runTask(t Task) {
+	defer s.eng.guard("task")
+	t.RunInLoop(s)
+}
+
+// tick fires the deadlines that have come.
+func (s *Shard) tick() {
+	if now := s.eng.now.Load(); now != s.wheel.now {
+		s.wheel.advance(now, s.expire)
+	}
+}
+
+// enter and leave enclose a callback of gnet: what the callback queued is
+// written and who it doomed is closed before the loop goes on.
+func (s *Shard) enter() { s.inTurn = true }
+
+func (s *Shard) leave() {
+	s.inTurn = false
+	if s.again {
+		s.again = false
+		s.turn()
+		return
+	}
+	// A list that a turn left behind is that turn's to go on with.
+	if s.dirty.len() <= maxCallbackFlush {
+		for !s.dirty.empty() {
+			s.flush(s.dirty.pop())
+		}
+	} else if !s.in.awake.Swap(true) {
+		s.yield()
+	}
+	s.reap()
+}
+
+// maxCallbackFlush is how many connections a callback flushes at its end; more
+// are left to a turn.
+const maxCallbackFlush = 32
+
+// markDirty puts c on the list of connections to flush.
+func (s *Shard) markDirty(c *Conn) {
+	if !c.dirty {
+		c.dirty = true
+		s.dirty.push(c)
+	}
+}
+
+// drop counts a dropped message. Safe for concurrent use.
+func (s *Shard) drop() {
+	s.stats.dropped.Add(1)
+	s.eng.handler.OnDrop()
+}
+
+// doom closes c's socket at the end of the running callback or turn. It is
+// never done at once, because gnet calls OnClose from within, and fan-out
+// iterates over what OnClose changes.
+func (s *Shard) doom(c *Conn, err error) {
+	if c.doomed {
+		return
+	}
+	c.doomed = true
+	if c.end == nil {
+		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+	}
+	s.doomed = append(s.doomed, c)
+}
+
+// reap closes the doomed connections.
+func (s *Shard) reap() {
+	for len(s.doomed) > 0 {
+		c := s.doomed[len(s.doomed)-1]
+		s.doomed[len(s.doomed)-1] = nil
+		s.doomed = s.doomed[:len(s.doomed)-1]
+		if c.state.Load() != stateClosed {
+			s.eng.closeFD(c)
+		}
+	}
+}
+
+// dirtyList is the queue of connections with something to write.
+type dirtyList struct {
+	conns []*Conn
+	head  int
+}
+
+func (d *dirtyList) len() int     { return len(d.conns) - d.head }
+func (d *dirtyList) empty() bool  { return d.head == len(d.conns) }
+func (d *dirtyList) push(c *Conn) { d.conns = append(d.conns, c) }
+
+func (d *dirtyList) pop() *Conn {
+	c := d.conns[d.head]
+	d.conns[d.head] = nil
+	d.head++
+	if d.head == len(d.conns) {
+		d.conns, d.head = d.conns[:0], 0
+	}
+	return c
+}

@@ -1,0 +1,70 @@
+package engine
+
+import "sync/atomic"
+
+// counter is written by one loop and read by anyone. A plain store is enough
+// for a single writer, and cheaper than an atomic addition.
+type counter struct{ v atomic.Uint64 }
+
+func (c *counter) add(n uint64) { c.v.Store(c.v.Load() + n) }
+
+// Load returns the count.
+func (c *counter) Load() uint64 { return c.v.Load() }
+
+// shardStats are a shard's counters.
+type shardStats struct {
+	conns, opened, closed          counter
+	messagesIn, messagesOut        counter
+	bytesIn, bytesOut              counter
+	undelivered                    counter
+	writes, blocked, tasks, yields counter
+	dropped, wakeUps               atomic.Uint64 // by any goroutine
+}
+
+// ShardStats is a snapshot of one shard's counters. They count from the start.
+type ShardStats struct {
+	Connections            int    // sockets now, those in the handshake included
+	Opened, Closed         uint64 // connections that finished the handshake; that ended
+	MessagesIn             uint64 // data messages received
+	MessagesOut            uint64 // data frames sent, the handshake's and close frames included
+	BytesIn, BytesOut      uint64
+	Dropped                uint64 // messages refused or dropped because a queue was full
+	Undelivered            uint64 // messages that were queued when their connection ended
+	Writes                 uint64 // write and writev calls
+	Blocked                uint64 // times a socket was full
+	Tasks, WakeUps, Yields uint64 // inbox: tasks run, loop wake-ups, turns cut short for fairness
+	InboxLen               int    // tasks waiting now
+}
+
+// Add adds the counts of o.
+func (st *ShardStats) Add(o *ShardStats) {
+	st.Connections += o.Connections
+	st.Opened += o.Opened
+	st.Closed += o.Closed
+	st.MessagesIn += o.MessagesIn
+	st.MessagesOut += o.MessagesOut
+	st.BytesIn += o.BytesIn
+	st.BytesOut += o.BytesOut
+	st.Dropped += o.Dropped
+	st.Undelivered += o.Undelivered
+	st.Writes += o.Writes
+	st.Blocked += o.Blocked
+	st.Tasks += o.Tasks
+	st.WakeUps += o.WakeUps
+	st.Yields += o.Yields
+	st.InboxLen += o.InboxLen
+}
+
+// Stats returns a snapshot. Safe for concurrent use.
+func (s *Shard) Stats() ShardStats {
+	st := &s.stats
+	return ShardStats{
+		Connections: int(st.conns.Load()), Opened: st.opened.Load(), Closed: st.closed.Load(),
+		MessagesIn: st.messagesIn.Load(), MessagesOut: st.messagesOut.Load(),
+		BytesIn: st.bytesIn.Load(), BytesOut: st.bytesOut.Load(),
+		Dropped: st.dropped.Load(), Undelivered: st.undelivered.Load(),
+		Writes: st.writes.Load(), Blocked: st.blocked.Load(),
+		Tasks: st.tasks.Load(), WakeUps: st.wakeUps.Load(), Yields: st.yields.Load(),
+		InboxLen: s.in.ring.len(),
+	}
+}

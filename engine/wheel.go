@@ -1,0 +1,84 @@
+package engine
+
+// wheelSlots is a power of two. With the default tick of 250 ms one turn of
+// the wheel takes 128 s, longer than any default timeout, so that each
+// connection is looked at once for each of its deadlines.
+const wheelSlots = 512
+
+// wheel is a shard's timer wheel: one deadline for each connection, kept in
+// lists that run through the connections themselves, so that a timer costs no
+// memory of its own. As every connection of a shard has a deadline at all
+// times, the wheel is also the shard's list of connections.
+//
+// Loop-confined: use only on the event loop that owns the connection.
+type wheel struct {
+	slots [wheelSlots]*Conn
+	now   uint32 // the last tick that was processed
+	size  int
+}
+
+// schedule sets c's deadline, in ticks, in place of the one it had. A deadline
+// that is not after now fires at the next tick.
+func (w *wheel) schedule(c *Conn, deadline uint32) {
+	if c.scheduled {
+		w.cancel(c)
+	}
+	if int32(deadline-w.now) <= 0 {
+		deadline = w.now + 1
+	}
+	c.deadline = deadline
+	c.scheduled = true
+	head := &w.slots[deadline%wheelSlots]
+	c.prev, c.next = nil, *head
+	if *head != nil {
+		(*head).prev = c
+	}
+	*head = c
+	w.size++
+}
+
+// cancel takes c out of the wheel.
+func (w *wheel) cancel(c *Conn) {
+	if !c.scheduled {
+		return
+	}
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		w.slots[c.deadline%wheelSlots] = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next, c.scheduled = nil, nil, false
+	w.size--
+}
+
+// advance moves the wheel to tick now and calls fire for each connection whose
+// deadline has come, after taking it out. fire may schedule that connection
+// again and must not cancel another one.
+func (w *wheel) advance(now uint32, fire func(*Conn)) {
+	if behind := now - w.now; behind > wheelSlots {
+		w.now = now - wheelSlots
+	}
+	for w.now != now {
+		w.now++
+		for c := w.slots[w.now%wheelSlots]; c != nil; {
+			next := c.next
+			if int32(c.deadline-now) <= 0 {
+				w.cancel(c)
+				fire(c)
+			}
+			c = next
+		}
+	}
+}
+
+// each calls fn for every connection. fn must not schedule or cancel.
+func (w *wheel) each(fn func(*Conn)) {
+	for _, c := range w.slots {
+		for ; c != nil; c = c.next {
+			fn(c)
+		}
+	}
+}

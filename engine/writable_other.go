@@ -1,0 +1,65 @@
+//go:build !linux
+
+package engine
+
+import (
+	"sync"
+	"time"
+)
+
+// pollBlocked is how often blocked connections try again where there is no
+// epoll.
+const pollBlocked = 5 * time.Millisecond
+
+// writablePoller is the portable fallback, for development: it makes every
+// blocked connection try again on a timer. Safe for concurrent use.
+type writablePoller struct {
+	end, ended chan struct{}
+
+	mu    sync.Mutex
+	conns map[*Conn]struct{} // guarded by mu
+}
+
+func newWritablePoller() (*writablePoller, error) {
+	p := &writablePoller{end: make(chan struct{}), ended: make(chan struct{}), conns: make(map[*Conn]struct{})}
+	go p.run() // owned by the engine: close ends it and waits
+	return p, nil
+}
+
+func (p *writablePoller) arm(c *Conn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+	return nil
+}
+
+func (p *writablePoller) disarm(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+func (p *writablePoller) run() {
+	defer close(p.ended)
+	ticker := time.NewTicker(pollBlocked)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.end:
+			return
+		case <-ticker.C:
+		}
+		p.mu.Lock()
+		conns := p.conns
+		p.conns = make(map[*Conn]struct{})
+		p.mu.Unlock()
+		for c := range conns {
+			c.shard.postNow((*writableTask)(c))
+		}
+	}
+}
+
+func (p *writablePoller) close() {
+	close(p.end)
+	<-p.ended
+}
