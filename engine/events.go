@@ -89,7 +89,7 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	}
 	c.shard, c.gc, c.addr, c.fd = s, gc, gc.RemoteAddr(), int32(gc.Fd())
 	c.generation = s.eng.generations.Add(1)
-	c.lastRead = s.wheel.now
+	c.lastRead = s.eng.now.Load()
 	gc.SetContext(c)
 	s.eng.open.Add(1)
 	s.stats.conns.add(1)

@@ -467,14 +467,16 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 		message := frame(gws.OpText, "a message that trickles in")
 		pace := time.NewTicker(20 * time.Millisecond) // the whole is slower than the timeout
 		defer pace.Stop()
-		for i := range message {
+		for i := range len(message) { // bytes, not runes
 			c.raw(message[i : i+1])
 			<-pace.C
 		}
 		for {
-			if f := c.read(); f.Header.OpCode == gws.OpText {
+			f := c.read()
+			if f.Header.OpCode == gws.OpText {
 				break
 			}
+			require.Equal(t, gws.OpPing, f.Header.OpCode, "%q", f.Payload)
 		}
 	})
 	t.Run("close timeout", func(t *testing.T) {

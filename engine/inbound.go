@@ -21,7 +21,7 @@ const (
 
 // readInLoop processes what gnet has read for c.
 func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
-	c.lastRead = s.wheel.now
+	c.lastRead = s.eng.now.Load()
 	if c.state.Load() == stateHandshake && !s.handshake(c, gc) {
 		return // what there is stays in gnet's buffer
 	}
@@ -220,7 +220,7 @@ func (s *Shard) refuse(c *Conn, response []byte) {
 func (s *Shard) open(c *Conn, response []byte) {
 	c.state.Store(stateOpen)
 	c.opened = true
-	c.lastRead = s.wheel.now
+	c.lastRead = s.eng.now.Load()
 	s.stats.opened.add(1)
 	s.pushFirst(c, response)
 	// The first ping comes at a random time within the interval, so that the
