@@ -60,8 +60,8 @@ func testConfig() engine.Config {
 		QueueBytes:       1 << 20,
 		MessageBytes:     1 << 20,
 		HandshakeTimeout: 5 * time.Second,
-		PingInterval:     30 * time.Second,
-		ReadTimeout:      90 * time.Second,
+		PingInterval:     time.Hour, // so that no ping comes between what a test expects
+		ReadTimeout:      2 * time.Hour,
 		CloseTimeout:     3 * time.Second,
 		PublishTimeout:   2 * time.Second,
 		Logger:           slog.New(slog.DiscardHandler),

@@ -1,0 +1,223 @@
+package ws
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// Opcode is the kind of a data message.
+type Opcode = codec.Opcode
+
+// The kinds of data messages (RFC 6455 section 5.6).
+const (
+	OpText   = codec.OpText
+	OpBinary = codec.OpBinary
+)
+
+// Close codes that applications use (RFC 6455 section 7.4.1); 4000 to 4999 are
+// free for private use.
+const (
+	CloseNormal          = int(codec.CloseNormal)
+	CloseGoingAway       = int(codec.CloseGoingAway)
+	ClosePolicyViolation = int(codec.ClosePolicyViolation)
+	CloseInternalError   = int(codec.CloseInternalError)
+	CloseTryAgainLater   = int(codec.CloseTryAgainLater)
+)
+
+// Client is one connection. It must stay within 240 bytes, which a test holds:
+// what an idle connection costs is this, its ID, and what gnet and the registry
+// keep.
+//
+// Its methods may be called from any goroutine, event loops and handlers
+// included, and never wait for the network. Safe for concurrent use.
+type Client struct {
+	// ID is unique among the connected clients; unguessable unless
+	// WithClientID set it. Immutable.
+	ID string
+	// UserID is what WithUserID set, or 0. Immutable.
+	UserID int64
+
+	manager *Manager
+	conn    engine.Conn
+
+	mu      sync.Mutex
+	rooms   []*membership  // guarded by mu
+	meta    map[string]any // guarded by mu; nil while empty
+	mailbox *mailbox       // guarded by mu; nil while no message waits for a worker
+	gone    bool           // guarded by mu; the connection has ended
+	invalid uint8          // invalid messages in a row; only the handler of the running message touches it
+}
+
+// SendBytes queues b, which is borrowed, as one text message. It returns
+// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound;
+// then nothing was queued. If the ring of the client's event loop is full, it
+// waits up to BroadcastConfig.Timeout first, but never on an event loop.
+func (c *Client) SendBytes(b []byte) error { return c.send(OpText, b, engine.LaneNormal) }
+
+// SendBytesHigh is SendBytes for system messages: they overtake normal messages
+// that are still queued.
+func (c *Client) SendBytesHigh(b []byte) error { return c.send(OpText, b, engine.LaneHigh) }
+
+// SendBinary is SendBytes for a binary message.
+func (c *Client) SendBinary(b []byte) error { return c.send(OpBinary, b, engine.LaneNormal) }
+
+// SendPrepared queues p without encoding it again.
+func (c *Client) SendPrepared(p *Prepared) error {
+	return c.sent(c.conn.Send(p.frame, engine.LaneNormal))
+}
+
+func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
+	return c.sent(c.conn.SendPayload(op, b, lane))
+}
+
+// sent reports a message that was queued.
+func (c *Client) sent(err error) error {
+	if err == nil && c.manager.EventBus.wants(EventMessageSent) {
+		c.manager.EventBus.publish(EventMessageSent, c.ID, nil)
+	}
+	return err
+}
+
+// SendJSON encodes v as JSON and queues it as one text message, like SendBytes.
+func (c *Client) SendJSON(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("ws: encode message: %w", err)
+	}
+	return c.SendBytes(b)
+}
+
+// SendResponse answers a request. data is encoded as JSON; nil sends none.
+func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
+	r := reply{typ: TypeResponse, requestID: requestID, code: code, message: message, traceID: newTraceID()}
+	if data != nil {
+		raw, err := json.Marshal(data)
+		if err != nil {
+			return fmt.Errorf("ws: encode response: %w", err)
+		}
+		r.data = raw
+	}
+	return c.sendReply(&r)
+}
+
+// SendError answers a request with an error.
+func (c *Client) SendError(requestID string, code int, message string) error {
+	return c.sendReply(&reply{
+		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	})
+}
+
+func (c *Client) sendReply(r *reply) error {
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	buf.B = r.append(buf.B[:0])
+	return c.SendBytes(buf.B)
+}
+
+// Close closes the connection with code 1000, behind what is queued. See
+// CloseWithCode.
+func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
+
+// CloseWithCode begins the close handshake: what is queued is still sent, then
+// a close frame with code and reason, of which 123 bytes are sent. A code that
+// must not be sent (RFC 6455 section 7.4) becomes 1000. No message is accepted
+// or handled any more. The connection ends when the client has answered, at the
+// latest after Config.CloseTimeout. Calls after the first have no effect.
+func (c *Client) CloseWithCode(code int, reason string) {
+	cc := codec.CloseNormal
+	if code > 0 && code < 1<<16 && codec.CloseCode(code).Valid() {
+		cc = codec.CloseCode(code)
+	}
+	c.conn.Close(cc, reason)
+}
+
+// IsClosed reports whether the connection is closed or closing.
+func (c *Client) IsClosed() bool { return c.conn.Closed() }
+
+// QueuedBytes returns how many bytes wait to be sent to the client.
+func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
+
+// RemoteAddr returns the client's network address, "host:port".
+func (c *Client) RemoteAddr() string {
+	if addr := c.conn.RemoteAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
+}
+
+// SetMetadata keeps value under key for as long as the client is connected.
+func (c *Client) SetMetadata(key string, value any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meta == nil {
+		c.meta = make(map[string]any)
+	}
+	c.meta[key] = value
+}
+
+// GetMetadata returns what SetMetadata or WithMetadata stored under key.
+func (c *Client) GetMetadata(key string) (any, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	value, ok := c.meta[key]
+	return value, ok
+}
+
+// Prepared is a message encoded once, to be sent to many. Immutable after New.
+type Prepared struct {
+	frame *engine.Frame
+}
+
+// Prepare encodes payload, which is borrowed, as one message of kind op. It
+// panics if op is neither OpText nor OpBinary.
+func Prepare(op Opcode, payload []byte) *Prepared {
+	if op != OpText && op != OpBinary {
+		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
+	}
+	return &Prepared{frame: engine.NewFrame(op, payload)}
+}
+
+// clientOwner is the Client as its connection sees it.
+type clientOwner Client
+
+// OnOpen runs on the client's event loop.
+func (o *clientOwner) OnOpen() {
+	c := (*Client)(o)
+	m := c.manager
+	m.clients.opened(c)
+	m.metrics.IncrementConnections()
+	m.metrics.SetConnectionCount(m.GetClientCount())
+	m.EventBus.publish(EventClientConnected, c.ID, nil)
+}
+
+// OnClose runs on the client's event loop: it leaves all rooms, and tells after
+// the last message was handled.
+func (o *clientOwner) OnClose(end engine.CloseInfo) {
+	c := (*Client)(o)
+	m := c.manager
+	c.leaveAllInLoop()
+	m.clients.remove(c, true)
+	m.metrics.DecrementConnections()
+	m.metrics.SetConnectionCount(m.GetClientCount())
+	if m.EventBus.wants(EventClientDisconnected) {
+		closed := &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Err: end.Err}
+		if !c.mailLast(closed) {
+			m.EventBus.publish(EventClientDisconnected, c.ID, closed)
+		}
+	}
+}
+
+// OnMessage runs on the client's event loop.
+func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
+	c := (*Client)(o)
+	if c.manager.runsInline(c, payload) {
+		c.handle(op, payload)
+		return
+	}
+	c.mail(op, payload)
+}

@@ -1,0 +1,266 @@
+package ws
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// HandlerMode says where handlers run.
+type HandlerMode uint8
+
+const (
+	// Pooled runs handlers on a bounded pool of workers: one message of a
+	// connection at a time, in the order received. A handler may block.
+	Pooled HandlerMode = iota
+	// Inline runs handlers on the connection's event loop, on the bytes as they
+	// were read, with no copy and no handover. A handler must never block: it
+	// holds up every connection of its loop.
+	Inline
+)
+
+// Config holds every setting of a Manager. Start from DefaultConfig: unless a
+// field says what zero means, zero and negative values are refused. NewManager
+// copies it.
+type Config struct {
+	// MaxConnections is how many clients may be connected; one more is refused
+	// with HTTP 503 and ErrTooManyConnections. Default 10,000. Keep it below
+	// the descriptor limit (ulimit -n).
+	MaxConnections int
+	// HeartbeatInterval is the time between pings to each client. Default 30 s.
+	HeartbeatInterval time.Duration
+	// HeartbeatTimeout closes a client from which nothing came for so long. It
+	// must exceed the interval. Default 90 s.
+	HeartbeatTimeout time.Duration
+	// MessageSizeLimit bounds an inbound message, assembled from its fragments,
+	// in bytes; beyond it the client is closed with 1009. Default 512 KiB.
+	MessageSizeLimit int64
+	// MessageQueueSize bounds the messages queued for one client. Default 256.
+	MessageQueueSize int
+	// QueueBytes bounds the bytes queued for one client; an empty queue takes
+	// one message of any size. Default 1 MiB.
+	QueueBytes int64
+	// HandshakeTimeout bounds the time from accept to the end of the handshake,
+	// Authenticate included. Default 10 s.
+	HandshakeTimeout time.Duration
+	// CloseTimeout bounds the close handshake, from our close frame to the end
+	// of the connection. Default 5 s.
+	CloseTimeout time.Duration
+
+	// OriginWhitelist, CheckOrigin and AllowAllOrigins say which web pages may
+	// connect; set one at most. With none, a request's Origin must have the
+	// request's own host, and a request without Origin (not a browser) passes.
+
+	// OriginWhitelist lists exact origins, such as "https://example.com:8443".
+	// A missing Origin is refused.
+	OriginWhitelist []string
+	// CheckOrigin decides by itself. It runs where Authenticate runs.
+	CheckOrigin func(*http.Request) bool
+	// AllowAllOrigins is for development.
+	AllowAllOrigins bool
+
+	// Authenticate runs before the handshake's answer; see WithAuthenticate.
+	Authenticate func(*http.Request) ([]ClientOption, error)
+
+	// EnableCompression asks for permessage-deflate (RFC 7692). This version
+	// accepts the setting and declines the extension in every handshake.
+	EnableCompression bool
+	// Metrics receives measurements; nil is NoopMetrics.
+	Metrics Metrics
+	// Room and Broadcast configure rooms and publishing.
+	Room      RoomConfig
+	Broadcast BroadcastConfig
+
+	// ListenAddr makes the event loops accept connections themselves:
+	// "tcp://host:port", "tcp4://", "tcp6://" or "unix://path". Empty, the
+	// default, serves HandleUpgrade only.
+	ListenAddr string
+	// Path is the URL path of the WebSocket on ListenAddr. Default "/ws".
+	Path string
+	// Loops is the number of event loops, 256 at most; 0, the default, is
+	// GOMAXPROCS.
+	Loops int
+	// RoomShards is the number of shards of the room directory, a power of
+	// two; 0, the default, is 4 for each loop, rounded up.
+	RoomShards int
+
+	// HandlerMode says where handlers run. Default Pooled.
+	HandlerMode HandlerMode
+	// Workers bounds the goroutines that run pooled handlers, and apart from
+	// these as many may run Authenticate; 0, the default, is 256 for each CPU.
+	Workers int
+	// MailboxSize and MailboxBytes bound the messages of one client that wait
+	// for a pooled handler; a client beyond them is closed with 1008. Default
+	// 64 messages and 1 MiB.
+	MailboxSize  int
+	MailboxBytes int64
+
+	// Logger receives what an operator should know; nil is slog.Default().
+	Logger *slog.Logger
+}
+
+// RoomConfig configures rooms.
+type RoomConfig struct {
+	// MaxRoomSize bounds a room's members; 0, the default, is no limit.
+	MaxRoomSize int
+	// CleanupInterval is how often empty rooms are looked for. Default 5 min.
+	CleanupInterval time.Duration
+	// EmptyRoomTTL is how long a room may be empty before it ends. Default
+	// 10 min.
+	EmptyRoomTTL time.Duration
+}
+
+// BroadcastConfig configures publishing.
+type BroadcastConfig struct {
+	// QueueSize is the number of slots of each loop's ring, rounded up to a
+	// power of two. Default 1,024.
+	QueueSize int
+	// Timeout is how long a publisher waits while a ring is full. Default 5 s.
+	Timeout time.Duration
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		MaxConnections:    10_000,
+		HeartbeatInterval: 30 * time.Second,
+		HeartbeatTimeout:  90 * time.Second,
+		MessageSizeLimit:  512 << 10,
+		MessageQueueSize:  256,
+		QueueBytes:        1 << 20,
+		HandshakeTimeout:  10 * time.Second,
+		CloseTimeout:      5 * time.Second,
+		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
+		Broadcast:         BroadcastConfig{QueueSize: 1024, Timeout: 5 * time.Second},
+		Path:              "/ws",
+		MailboxSize:       64,
+		MailboxBytes:      1 << 20,
+	}
+}
+
+// maxLoops is what gnet can number.
+const maxLoops = 256
+
+// Validate returns an error that wraps ErrInvalidConfig and names the field, if
+// a setting is out of range.
+func (c *Config) Validate() error {
+	return firstError(
+		atLeast("MaxConnections", c.MaxConnections, 1),
+		atLeast("HeartbeatInterval", c.HeartbeatInterval, time.Millisecond),
+		atLeast("HeartbeatTimeout", c.HeartbeatTimeout, time.Millisecond),
+		invalidIf(c.HeartbeatTimeout <= c.HeartbeatInterval, "HeartbeatTimeout", "must exceed HeartbeatInterval"),
+		atLeast("MessageSizeLimit", c.MessageSizeLimit, 1),
+		between("MessageQueueSize", c.MessageQueueSize, 1, 1<<20),
+		between("QueueBytes", c.QueueBytes, 1, 1<<38),
+		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
+		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
+		c.validateOrigins(),
+		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),
+		atLeast("Room.CleanupInterval", c.Room.CleanupInterval, time.Millisecond),
+		atLeast("Room.EmptyRoomTTL", c.Room.EmptyRoomTTL, 0),
+		between("Broadcast.QueueSize", c.Broadcast.QueueSize, 1, 1<<20),
+		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
+		c.validateListenAddr(),
+		invalidIf(!strings.HasPrefix(c.Path, "/"), "Path", "must begin with a slash"),
+		between("Loops", c.Loops, 0, maxLoops),
+		between("RoomShards", c.RoomShards, 0, 1<<20),
+		invalidIf(c.RoomShards&(c.RoomShards-1) != 0, "RoomShards", "must be a power of two"),
+		invalidIf(c.HandlerMode > Inline, "HandlerMode", "must be Pooled or Inline"),
+		atLeast("Workers", c.Workers, 0),
+		atLeast("MailboxSize", c.MailboxSize, 1),
+		atLeast("MailboxBytes", c.MailboxBytes, 1),
+	)
+}
+
+func (c *Config) validateOrigins() error {
+	ways := 0
+	for _, set := range []bool{c.OriginWhitelist != nil, c.CheckOrigin != nil, c.AllowAllOrigins} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return invalid("OriginWhitelist", "excludes CheckOrigin and AllowAllOrigins, and they each other")
+	}
+	for _, origin := range c.OriginWhitelist {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || strings.Contains(origin, "*") {
+			return invalid("OriginWhitelist", fmt.Sprintf("%q is not an origin such as https://example.com", origin))
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateListenAddr() error {
+	if c.ListenAddr == "" {
+		return nil
+	}
+	scheme, rest, ok := strings.Cut(c.ListenAddr, "://")
+	switch {
+	case !ok || rest == "":
+		return invalid("ListenAddr", fmt.Sprintf("%q is not of the form tcp://host:port", c.ListenAddr))
+	case scheme != "tcp" && scheme != "tcp4" && scheme != "tcp6" && scheme != "unix":
+		return invalid("ListenAddr", fmt.Sprintf("scheme %q is not tcp, tcp4, tcp6 or unix", scheme))
+	}
+	return nil
+}
+
+// withDefaults returns a copy in which what zero stands for is filled in.
+func (c *Config) withDefaults() Config {
+	cfg := *c
+	if cfg.Loops == 0 {
+		cfg.Loops = min(runtime.GOMAXPROCS(0), maxLoops)
+	}
+	if cfg.RoomShards == 0 {
+		for cfg.RoomShards = 1; cfg.RoomShards < 4*cfg.Loops; {
+			cfg.RoomShards *= 2
+		}
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = 256 * runtime.GOMAXPROCS(0)
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NoopMetrics{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	cfg.OriginWhitelist = append([]string(nil), c.OriginWhitelist...)
+	return cfg
+}
+
+func invalid(field, why string) error {
+	return fmt.Errorf("%w: %s %s", ErrInvalidConfig, field, why)
+}
+
+func invalidIf(bad bool, field, why string) error {
+	if bad {
+		return invalid(field, why)
+	}
+	return nil
+}
+
+// number is what a setting can be.
+type number interface{ ~int | ~int64 }
+
+func atLeast[N number](field string, value, least N) error {
+	return invalidIf(value < least, field, fmt.Sprintf("is %v, must be at least %v", value, least))
+}
+
+func between[N number](field string, value, least, most N) error {
+	return invalidIf(value < least || value > most, field,
+		fmt.Sprintf("is %v, must be between %v and %v", value, least, most))
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/router"
+)
+
+// maxInvalid is how many invalid messages in a row a client may send.
+const maxInvalid = 10
+
+// Handler handles one message of one client. The message is borrowed, its Data
+// included: copy what is to be kept. A *ClientError is sent to the client as it
+// is; the text of any other error is logged, and the client reads code 500.
+//
+// It runs on a worker, or on the event loop if the manager's or the route's
+// mode is Inline; one message of a client at a time, in the order received.
+type Handler func(c *Client, msg *Message) error
+
+// NextFunc goes on to the next middleware or to the handler.
+type NextFunc = Handler
+
+// MiddlewareFunc runs around every handler, where the handler runs. It calls
+// next to go on, or returns without it to stop the message there.
+type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
+
+// RawHandler handles messages without the envelope. The payload is borrowed:
+// it is valid until the handler returns.
+type RawHandler func(c *Client, op Opcode, payload []byte)
+
+// RouteOption sets something on one registered handler.
+type RouteOption func(*router.Mode)
+
+// RunInline runs the handler on the event loop, whatever the manager's mode; it
+// must not block. Only while earlier messages of the same client still wait for
+// a worker does it run there behind them, to keep their order.
+func RunInline() RouteOption { return func(m *router.Mode) { *m = router.ModeInline } }
+
+// RunPooled runs the handler on a worker, whatever the manager's mode.
+func RunPooled() RouteOption { return func(m *router.Mode) { *m = router.ModePooled } }
+
+// Router holds the handlers by event name. Safe for concurrent use.
+type Router struct {
+	routes *router.Router[*Client, *Message]
+}
+
+// Freeze ends registration: Register and Use return ErrRouterFrozen from then
+// on. Lookups never take a lock, before and after.
+func (r *Router) Freeze() { r.routes.Freeze() }
+
+// Use adds middleware around all handlers, outermost first. It returns
+// ErrRouterFrozen after Router.Freeze.
+func (m *Manager) Use(mw ...MiddlewareFunc) error {
+	adapted := make([]router.Middleware[*Client, *Message], 0, len(mw))
+	for _, f := range mw {
+		adapted = append(adapted, func(c *Client, msg *Message, next router.Handler[*Client, *Message]) error {
+			return f(c, msg, NextFunc(next))
+		})
+	}
+	return routerError(m.Router.routes.Use(adapted...))
+}
+
+// Register makes h the handler of event. It returns ErrHandlerExists if there
+// is one, and ErrRouterFrozen after Router.Freeze. The handler answers by
+// itself (Client.SendResponse) unless it returns an error; see Handle for typed
+// handlers.
+func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
+	if h == nil {
+		return fmt.Errorf("ws: register %q: nil handler", event)
+	}
+	mode := router.ModeDefault
+	for _, opt := range opts {
+		opt(&mode)
+	}
+	return routerError(m.Router.routes.Register(event, router.Handler[*Client, *Message](h), mode))
+}
+
+// routerError translates the errors of the router.
+func routerError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, router.ErrFrozen):
+		return ErrRouterFrozen
+	case errors.Is(err, router.ErrExists):
+		return ErrHandlerExists
+	}
+	return fmt.Errorf("ws: register: %w", err)
+}
+
+// HandleRaw makes fn the handler of all messages, text and binary, in place of
+// the envelope and the router. It runs in the manager's handler mode. nil
+// brings the envelope back.
+func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
+	if fn == nil {
+		m.raw.Store(nil)
+		return
+	}
+	raw := RawHandler(fn)
+	m.raw.Store(&raw)
+}
+
+// runsInline decides where a message is handled.
+func (m *Manager) runsInline(c *Client, payload []byte) bool {
+	inline := m.cfg.HandlerMode == Inline
+	if m.raw.Load() == nil && m.Router.routes.HasModeOverrides() {
+		inline = m.routeRunsInline(payload, inline)
+	} else if inline {
+		return true // no message of this manager ever waits for a worker
+	}
+	return inline && !c.hasMail()
+}
+
+// routeRunsInline looks at the mode of the message's route.
+func (m *Manager) routeRunsInline(payload []byte, byDefault bool) bool {
+	var e router.Envelope
+	if router.ParseEnvelope(payload, &e) != nil {
+		return byDefault
+	}
+	if route, ok := m.Router.routes.LookupBytes(e.Event); ok && route.Mode != router.ModeDefault {
+		return route.Mode == router.ModeInline
+	}
+	return byDefault
+}
+
+// handle handles one message, on the event loop or on a worker.
+func (c *Client) handle(op codec.Opcode, payload []byte) {
+	if raw := c.manager.raw.Load(); raw != nil {
+		c.handleRaw(*raw, op, payload)
+		return
+	}
+	var e router.Envelope
+	if err := router.ParseEnvelope(payload, &e); err != nil {
+		c.rejectInvalid("", fmt.Errorf("%w: %w", ErrInvalidMessage, err))
+		return
+	}
+	if t := string(e.Type); t != TypeRequest && t != TypeNotify {
+		c.rejectInvalid(string(e.RequestID), ErrInvalidMessageType)
+		return
+	}
+	c.invalid = 0
+	c.route(&e)
+}
+
+// rejectInvalid answers a message that is no request, and closes a client that
+// sends nothing else.
+func (c *Client) rejectInvalid(requestID string, err error) {
+	c.manager.metrics.IncrementInvalidMessages()
+	c.invalid++
+	if c.invalid > maxInvalid {
+		c.CloseWithCode(ClosePolicyViolation, "too many invalid messages")
+		c.manager.reportError(c, err)
+		return
+	}
+	text := "invalid message"
+	if errors.Is(err, ErrInvalidMessageType) {
+		text = "invalid message type"
+	}
+	_ = c.SendError(requestID, 400, text) // a drop is counted
+}
+
+// route finds the handler of a valid message and runs it.
+func (c *Client) route(e *router.Envelope) {
+	m := c.manager
+	route, ok := m.Router.routes.LookupBytes(e.Event)
+	msg := messagePool.Get().(*Message)
+	defer msg.Release()
+	*msg = Message{Type: TypeRequest, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp}
+	if string(e.Type) == TypeNotify {
+		msg.Type = TypeNotify
+	}
+	if ok {
+		msg.Event = route.Event
+	} else {
+		msg.Event = string(e.Event)
+	}
+	if m.EventBus.wants(EventMessageReceived) {
+		m.EventBus.publish(EventMessageReceived, c.ID, msg.clone())
+	}
+	if !ok {
+		m.metrics.IncrementMessageErrors(msg.Event)
+		_ = c.SendError(msg.RequestID, 404, ErrHandlerNotFound.Error()) // a drop is counted
+		return
+	}
+	c.run(msg, route.Handler)
+}
+
+// run calls the handler of msg and answers its error.
+func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
+	m := c.manager
+	defer func() {
+		if r := recover(); r != nil {
+			c.handlerPanicked(msg, r)
+		}
+	}()
+	m.metrics.IncrementMessageCount(msg.Event)
+	var start time.Time
+	if m.measures {
+		start = time.Now()
+	}
+	err := h(c, msg)
+	if m.measures {
+		m.metrics.RecordMessageLatency(msg.Event, time.Since(start).Nanoseconds())
+	}
+	if err != nil {
+		m.metrics.IncrementMessageErrors(msg.Event)
+		c.answerError(msg, err)
+	}
+}
+
+// answerError sends a handler's error to the client, as far as it may know it.
+func (c *Client) answerError(msg *Message, err error) {
+	r := reply{typ: TypeError, requestID: msg.RequestID, traceID: newTraceID()}
+	if known, ok := errors.AsType[*ClientError](err); ok {
+		r.code, r.message = known.Code, known.Message
+	} else {
+		r.code, r.message = 500, "internal error"
+		c.manager.cfg.Logger.Error("ws: handler failed", slog.String("event", msg.Event),
+			slog.String("client", c.ID), slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
+			slog.Any("error", err))
+		c.manager.reportError(c, err)
+	}
+	_ = c.sendReply(&r) // a drop is counted
+}
+
+// handlerPanicked logs a panic, publishes it, and answers the request.
+func (c *Client) handlerPanicked(msg *Message, recovered any) {
+	m := c.manager
+	trace := newTraceID()
+	m.metrics.IncrementMessageErrors(msg.Event)
+	m.cfg.Logger.Error("ws: handler panicked", slog.String("event", msg.Event), slog.String("client", c.ID),
+		slog.String("trace_id", string(appendTraceID(nil, trace))),
+		slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
+	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
+	_ = c.sendReply(&reply{
+		typ: TypeError, requestID: msg.RequestID, code: 500, message: "internal error", traceID: trace,
+	})
+}
+
+// handleRaw calls the raw handler; a panic in it is logged and published.
+func (c *Client) handleRaw(raw RawHandler, op codec.Opcode, payload []byte) {
+	m := c.manager
+	defer func() {
+		if r := recover(); r != nil {
+			m.metrics.IncrementMessageErrors("")
+			m.reportPanic(r, debug.Stack())
+			m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
+		}
+	}()
+	m.metrics.IncrementMessageCount("")
+	if !m.measures {
+		raw(c, op, payload)
+		return
+	}
+	start := time.Now()
+	raw(c, op, payload)
+	m.metrics.RecordMessageLatency("", time.Since(start).Nanoseconds())
+}

@@ -1,0 +1,107 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// Errors that callers test for with errors.Is.
+var (
+	// ErrTooManyConnections refuses a connection beyond Config.MaxConnections.
+	ErrTooManyConnections = errors.New("ws: too many connections")
+	// ErrClientIDExists refuses a connection whose WithClientID is taken.
+	ErrClientIDExists = errors.New("ws: client ID exists")
+	// ErrClientNotFound says that no connected client has the ID.
+	ErrClientNotFound = errors.New("ws: client not found")
+	// ErrConnectionClosed is returned for a client that is closed or closing.
+	// It also matches net.ErrClosed.
+	ErrConnectionClosed = engine.ErrClosed
+	// ErrRoomNotFound says that there is no room of that ID.
+	ErrRoomNotFound = errors.New("ws: room not found")
+	// ErrRoomExists is returned by CreateRoom for an ID that is taken.
+	ErrRoomExists = errors.New("ws: room exists")
+	// ErrRoomFull refuses a member beyond RoomConfig.MaxRoomSize.
+	ErrRoomFull = errors.New("ws: room full")
+	// ErrAlreadyInRoom is returned by JoinRoom for a member of the room.
+	ErrAlreadyInRoom = errors.New("ws: already in room")
+	// ErrHandlerNotFound says that no handler is registered for an event.
+	ErrHandlerNotFound = errors.New("ws: handler not found")
+	// ErrHandlerExists is returned when an event has a handler already.
+	ErrHandlerExists = errors.New("ws: handler exists")
+	// ErrRouterFrozen is returned by Register and Use after Router.Freeze.
+	ErrRouterFrozen = errors.New("ws: router frozen")
+	// ErrInvalidMessage says that a message is not a valid envelope.
+	ErrInvalidMessage = errors.New("ws: invalid message")
+	// ErrInvalidMessageType says that a message's type or opcode is not one
+	// that a client may send.
+	ErrInvalidMessageType = errors.New("ws: invalid message type")
+	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit.
+	ErrMessageTooLarge = codec.ErrMessageTooLarge
+	// ErrChannelFull is returned when a client's outbound queue is at a bound,
+	// or, to a handler that runs on an event loop, when a loop's ring is full.
+	// Nothing was queued.
+	ErrChannelFull = engine.ErrQueueFull
+	// ErrBroadcastTimeout is returned when a loop's ring stayed full for
+	// BroadcastConfig.Timeout. Nothing was published.
+	ErrBroadcastTimeout = engine.ErrTimeout
+	// ErrInvalidConfig is wrapped by an error that names the field.
+	ErrInvalidConfig = errors.New("ws: invalid config")
+	// ErrManagerStopped is returned after Shutdown, or when Run was never
+	// called.
+	ErrManagerStopped = engine.ErrStopped
+)
+
+// ClientError is an error whose code and message a handler wants the client to
+// read. The text of any other error stays in the log. Immutable after New.
+type ClientError struct {
+	Code    int
+	Message string
+}
+
+// NewClientError returns a ClientError. Codes follow those of HTTP.
+func NewClientError(code int, message string) *ClientError {
+	return &ClientError{Code: code, Message: message}
+}
+
+func (e *ClientError) Error() string { return fmt.Sprintf("%s (code %d)", e.Message, e.Code) }
+
+// HandshakeError refuses an upgrade with an HTTP status. Return one from
+// WithAuthenticate; Reason is the response's body. Immutable after New.
+type HandshakeError struct {
+	Status int
+	Reason string
+	Header http.Header // added to the response; may be nil
+	Err    error       // what HandleUpgrade's error unwraps to; may be nil
+}
+
+func (e *HandshakeError) Error() string {
+	return fmt.Sprintf("ws: handshake refused with status %d: %s", e.Status, e.Reason)
+}
+
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// CloseError says how a connection ended. It is the Data of
+// EventClientDisconnected. Immutable after New.
+type CloseError struct {
+	// Code and Reason are those of the first close frame, whoever sent it;
+	// code 1006 if there was none.
+	Code   int
+	Reason string
+	// Remote tells that the client closed first.
+	Remote bool
+	// Err is the network or protocol error behind it, if there is one.
+	Err error
+}
+
+func (e *CloseError) Error() string {
+	if e.Reason == "" {
+		return fmt.Sprintf("ws: closed with code %d", e.Code)
+	}
+	return fmt.Sprintf("ws: closed with code %d: %s", e.Code, e.Reason)
+}
+
+func (e *CloseError) Unwrap() error { return e.Err }

@@ -1,0 +1,194 @@
+package ws
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// EventType names what an Event tells of.
+type EventType string
+
+// The events, with the type of their Data.
+const (
+	// EventClientConnected comes before any of the client's messages is
+	// handled by a subscriber. Data: nil.
+	EventClientConnected EventType = "client.connected"
+	// EventClientDisconnected comes after the client's last message was
+	// handled. Data: *CloseError.
+	EventClientDisconnected EventType = "client.disconnected"
+	// EventMessageReceived tells of a valid message, before its handler runs.
+	// Data: *Message, a copy that the subscriber may keep.
+	EventMessageReceived EventType = "message.received"
+	// EventMessageSent tells of a message that a Client method has queued;
+	// broadcasts are not reported for each member. Data: nil.
+	EventMessageSent EventType = "message.sent"
+	// EventRoomJoined and EventRoomLeft. Data: the room's ID, a string.
+	EventRoomJoined EventType = "room.joined"
+	EventRoomLeft   EventType = "room.left"
+	// EventError tells of a handler's panic or internal error, and of a client
+	// that broke the protocol. Data: error.
+	EventError EventType = "error"
+)
+
+// Event is something that happened to a client.
+type Event struct {
+	Type     EventType
+	ClientID string
+	Data     any
+	Time     time.Time
+}
+
+// maxQueuedEvents bounds the events in wait, connects and disconnects apart.
+const maxQueuedEvents = 8192
+
+// EventBus hands events to subscribers, one after the other on one goroutine of
+// its own, in the order in which they happened to each client. It never blocks
+// an event loop: connects and disconnects are always kept; the other events are
+// dropped, and counted, while too many wait. Safe for concurrent use.
+type EventBus struct {
+	logger  *slog.Logger
+	dropped atomic.Int64
+	wanted  atomic.Uint32 // a bit for each type with subscribers
+	done    chan struct{}
+
+	mu          sync.Mutex
+	subscribers map[EventType][]func(Event) // guarded by mu; the slices are copied on write
+	queue       []Event                     // guarded by mu
+	running     bool                        // guarded by mu
+	closed      bool                        // guarded by mu
+	ready       sync.Cond                   // on mu
+}
+
+func newEventBus(logger *slog.Logger) *EventBus {
+	b := &EventBus{logger: logger, done: make(chan struct{}), subscribers: make(map[EventType][]func(Event))}
+	b.ready.L = &b.mu
+	return b
+}
+
+// GetDroppedEventCount returns how many events were dropped.
+func (b *EventBus) GetDroppedEventCount() int64 { return b.dropped.Load() }
+
+// ResetDroppedEventCount sets the count of dropped events to 0.
+func (b *EventBus) ResetDroppedEventCount() { b.dropped.Store(0) }
+
+// bit numbers the event types.
+func (t EventType) bit() uint32 {
+	switch t {
+	case EventClientConnected:
+		return 1 << 0
+	case EventClientDisconnected:
+		return 1 << 1
+	case EventMessageReceived:
+		return 1 << 2
+	case EventMessageSent:
+		return 1 << 3
+	case EventRoomJoined:
+		return 1 << 4
+	case EventRoomLeft:
+		return 1 << 5
+	case EventError:
+		return 1 << 6
+	}
+	return 0
+}
+
+// lifecycle is the set of events that are never dropped.
+const lifecycle = 1<<0 | 1<<1
+
+func (b *EventBus) subscribe(t EventType, fn func(Event)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	b.subscribers[t] = append(slices.Clip(b.subscribers[t]), fn)
+	b.wanted.Or(t.bit())
+	if !b.running {
+		b.running = true
+		go b.run() // owned by the bus: close ends it and waits
+	}
+}
+
+// wants reports whether anybody subscribed to t. Ask before making an event.
+func (b *EventBus) wants(t EventType) bool { return b.wanted.Load()&t.bit() != 0 }
+
+// publish queues an event that somebody wants.
+func (b *EventBus) publish(t EventType, clientID string, data any) {
+	if !b.wants(t) {
+		return
+	}
+	e := Event{Type: t, ClientID: clientID, Data: data, Time: time.Now()}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || (len(b.queue) >= maxQueuedEvents && t.bit()&lifecycle == 0) {
+		b.dropped.Add(1)
+		return
+	}
+	b.queue = append(b.queue, e)
+	b.ready.Signal()
+}
+
+// run hands out events until close, and then those that wait.
+func (b *EventBus) run() {
+	defer close(b.done)
+	var batch []Event
+	for {
+		b.mu.Lock()
+		for len(b.queue) == 0 && !b.closed {
+			b.ready.Wait()
+		}
+		if len(b.queue) == 0 {
+			b.mu.Unlock()
+			return
+		}
+		clear(batch)
+		batch, b.queue = b.queue, batch[:0]
+		if cap(b.queue) > maxQueuedEvents {
+			b.queue = nil
+		}
+		b.mu.Unlock()
+		for i := range batch {
+			b.deliver(&batch[i])
+		}
+	}
+}
+
+func (b *EventBus) deliver(e *Event) {
+	b.mu.Lock()
+	subscribers := b.subscribers[e.Type]
+	b.mu.Unlock()
+	for _, fn := range subscribers {
+		b.call(fn, *e)
+	}
+}
+
+// call runs one subscriber; its panic is its own.
+func (b *EventBus) call(fn func(Event), e Event) {
+	defer func() {
+		if r := recover(); r != nil {
+			b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
+				slog.String("panic", fmt.Sprint(r)), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	fn(e)
+}
+
+// close refuses further events and returns a channel that is closed when those
+// that wait have been handed out.
+func (b *EventBus) close() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		b.ready.Broadcast()
+		if !b.running {
+			close(b.done)
+		}
+	}
+	return b.done
+}

@@ -1,0 +1,155 @@
+package ws
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// mailbox holds a client's messages that wait for a worker. It exists only
+// while there are some; the client's mutex guards it.
+type mailbox struct {
+	letters []letter
+	head    int
+	bytes   int64
+}
+
+// letter is one message, or, with buf nil, the end of the connection.
+type letter struct {
+	op     codec.Opcode
+	buf    *pool.Buffer
+	closed *CloseError
+}
+
+var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
+
+// maxRun is how many messages of one client a worker handles before others get
+// their turn.
+const maxRun = 16
+
+var errMailboxFull = errors.New("ws: client sends faster than its messages are handled")
+
+// mail hands a copy of payload to the workers. A client whose mailbox is full
+// is closed: gnet cannot stop reading from it.
+func (c *Client) mail(op codec.Opcode, payload []byte) {
+	buf := pool.GetBuffer()
+	buf.B = append(buf.B[:0], payload...)
+	if !c.post(letter{op: op, buf: buf}) {
+		pool.PutBuffer(buf)
+		c.CloseWithCode(ClosePolicyViolation, "too many messages in flight")
+		c.manager.reportError(c, errMailboxFull)
+	}
+}
+
+// post puts l into the mailbox, and the client in line for a worker if it is
+// not there yet. It reports false if the mailbox is full.
+func (c *Client) post(l letter) bool {
+	cfg := &c.manager.cfg
+	c.mu.Lock()
+	first := c.mailbox == nil
+	if first {
+		c.mailbox = mailboxPool.Get().(*mailbox)
+	}
+	box := c.mailbox
+	if l.buf != nil {
+		n := int64(len(l.buf.B))
+		waiting := len(box.letters) - box.head
+		if waiting >= cfg.MailboxSize || (waiting > 0 && box.bytes+n > cfg.MailboxBytes) {
+			c.mu.Unlock()
+			return false
+		}
+		box.bytes += n
+	}
+	box.letters = append(box.letters, l)
+	c.mu.Unlock()
+	if first && !c.manager.workers.Submit((*mailReader)(c)) {
+		c.discardMail()
+	}
+	return true
+}
+
+// mailLast posts the end of the connection behind the messages that wait. It
+// reports false if none do.
+func (c *Client) mailLast(closed *CloseError) bool {
+	c.mu.Lock()
+	empty := c.mailbox == nil
+	c.mu.Unlock()
+	if empty {
+		return false // and stays so: only the event loop, which runs this, posts
+	}
+	return c.post(letter{closed: closed})
+}
+
+// hasMail reports whether messages wait for a worker or are being handled.
+func (c *Client) hasMail() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mailbox != nil
+}
+
+// nextLetter takes the oldest letter. When there is none, the mailbox is gone.
+func (c *Client) nextLetter() (letter, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	box := c.mailbox
+	if box.head == len(box.letters) {
+		c.mailbox = nil
+		box.letters, box.head, box.bytes = box.letters[:0], 0, 0
+		mailboxPool.Put(box)
+		return letter{}, false
+	}
+	l := box.letters[box.head]
+	box.letters[box.head] = letter{}
+	box.head++
+	if l.buf != nil {
+		box.bytes -= int64(len(l.buf.B))
+	}
+	if box.head == len(box.letters) {
+		box.letters, box.head = box.letters[:0], 0
+	}
+	return l, true
+}
+
+// discardMail drops what waits after the workers have ended.
+func (c *Client) discardMail() {
+	for {
+		l, ok := c.nextLetter()
+		if !ok {
+			return
+		}
+		if l.buf != nil {
+			pool.PutBuffer(l.buf)
+			c.manager.countDropped(1)
+		}
+	}
+}
+
+// mailReader is the Client as a task of the workers.
+type mailReader Client
+
+// Run handles messages of the client, maxRun at most.
+func (r *mailReader) Run() {
+	c := (*Client)(r)
+	for range maxRun {
+		l, ok := c.nextLetter()
+		if !ok {
+			return
+		}
+		c.open(l)
+	}
+	if !c.manager.workers.Submit(r) {
+		c.discardMail()
+	}
+}
+
+// open acts on one letter.
+func (c *Client) open(l letter) {
+	if l.buf == nil {
+		c.manager.EventBus.publish(EventClientDisconnected, c.ID, l.closed)
+		return
+	}
+	defer pool.PutBuffer(l.buf)
+	c.handle(l.op, l.buf.B)
+}

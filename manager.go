@@ -1,0 +1,186 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/pool"
+	"github.com/qi-realtime/ws/room"
+	"github.com/qi-realtime/ws/router"
+)
+
+// Manager holds the connections, rooms and handlers of one service. Create it
+// with NewManager, register handlers, and call Run. Safe for concurrent use.
+type Manager struct {
+	// Router freezes the set of handlers.
+	Router *Router
+	// EventBus tells how many events were dropped; see Subscribe.
+	EventBus *EventBus
+
+	cfg      Config
+	metrics  Metrics
+	measures bool // metrics is not the no-op
+	engine   *engine.Engine
+	clients  *registry
+	rooms    *room.Directory[*Client]
+	workers  *pool.Workers // handlers
+	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
+	raw      atomic.Pointer[RawHandler]
+
+	runOnce  sync.Once
+	stopOnce sync.Once
+	stopping chan struct{} // closed when Shutdown begins
+	janitor  sync.WaitGroup
+}
+
+// NewManager returns a manager that is not running yet. It returns an error
+// that wraps ErrInvalidConfig and names the field if an option is out of range.
+func NewManager(opts ...Option) (*Manager, error) {
+	cfg := DefaultConfig()
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	_, noop := cfg.Metrics.(NoopMetrics)
+	m := &Manager{
+		EventBus: newEventBus(cfg.Logger),
+		Router:   &Router{router.New[*Client, *Message]()},
+		cfg:      cfg,
+		metrics:  cfg.Metrics,
+		measures: !noop,
+		clients:  newRegistry(),
+		rooms: room.NewDirectory[*Client](room.Config{
+			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
+		}),
+		stopping: make(chan struct{}),
+	}
+	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
+	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
+	m.engine = engine.New(engine.Config{
+		ListenAddr:       cfg.ListenAddr,
+		Loops:            cfg.Loops,
+		RingSize:         cfg.Broadcast.QueueSize,
+		QueueFrames:      cfg.MessageQueueSize,
+		QueueBytes:       cfg.QueueBytes,
+		MessageBytes:     cfg.MessageSizeLimit,
+		HandshakeTimeout: cfg.HandshakeTimeout,
+		PingInterval:     cfg.HeartbeatInterval,
+		ReadTimeout:      cfg.HeartbeatTimeout,
+		CloseTimeout:     cfg.CloseTimeout,
+		PublishTimeout:   cfg.Broadcast.Timeout,
+		Logger:           cfg.Logger,
+	}, (*engineHandler)(m))
+	return m, nil
+}
+
+// Run starts the event loops and returns when they have ended: nil after
+// Shutdown, or an error that names the address if it cannot listen, or says why
+// the loops ended unasked. It may be called once.
+func (m *Manager) Run() error {
+	m.runOnce.Do(func() {
+		m.janitor.Go(m.clean) // ends with the engine; Run waits for it
+	})
+	err := m.engine.Run()
+	if errors.Is(err, engine.ErrRunning) {
+		return fmt.Errorf("ws: Run: %w", err)
+	}
+	m.janitor.Wait()
+	return err
+}
+
+// clean looks for rooms that have been empty for long.
+func (m *Manager) clean() {
+	ticker := time.NewTicker(m.cfg.Room.CleanupInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-m.engine.Stopped():
+			return
+		case now := <-ticker.C:
+			m.reapRooms(now)
+		}
+	}
+}
+
+// Shutdown refuses new connections, closes all clients with code 1001 behind
+// what is queued for them, waits until they have answered, ends the event
+// loops, waits for the handlers that run, and hands out the events in wait. If
+// ctx ends first it closes what is left as it is and returns ctx.Err(). It must
+// not be called by a handler or subscriber, for which it waits. Calls after the
+// first wait for the same end.
+func (m *Manager) Shutdown(ctx context.Context) error {
+	m.stopOnce.Do(func() { close(m.stopping) })
+	err := m.engine.Stop(ctx, codec.CloseGoingAway, "server is shutting down")
+	if e := m.admits.Close(ctx); err == nil {
+		err = e
+	}
+	if e := m.workers.Close(ctx); err == nil {
+		err = e
+	}
+	select {
+	case <-m.EventBus.close():
+	case <-ctx.Done():
+		if err == nil {
+			err = ctx.Err()
+		}
+	}
+	m.janitor.Wait()
+	return err
+}
+
+// Addr returns the address of the native path's listener, nil without
+// WithListenAddr. It waits until Run has started listening; if Run was not
+// called, that is until Shutdown.
+func (m *Manager) Addr() net.Addr {
+	if m.cfg.ListenAddr == "" {
+		return nil
+	}
+	select {
+	case <-m.engine.Started():
+	case <-m.engine.Stopped():
+	}
+	return m.engine.Addr()
+}
+
+// Subscribe calls fn for every event of type t. Subscribers run one after the
+// other on a goroutine of the bus: one that blocks holds up the events, not the
+// connections, and a panic in it is logged.
+func (m *Manager) Subscribe(t EventType, fn func(Event)) { m.EventBus.subscribe(t, fn) }
+
+// GetClient returns the connected client of that ID.
+func (m *Manager) GetClient(id string) (*Client, bool) { return m.clients.get(id) }
+
+// GetClientCount returns how many clients are connected.
+func (m *Manager) GetClientCount() int { return int(m.clients.open.Load()) }
+
+// RangeClients calls fn for every connected client until it returns false. No
+// lock is held meanwhile: clients that come or go may be seen or not.
+func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
+
+// countDropped counts n dropped messages.
+func (m *Manager) countDropped(n int) {
+	for range n {
+		m.metrics.IncrementDroppedMessages()
+	}
+}
+
+// reportError publishes an error of c's.
+func (m *Manager) reportError(c *Client, err error) {
+	m.EventBus.publish(EventError, c.ID, err)
+}
+
+// reportPanic logs a panic that nothing nearer has recovered.
+func (m *Manager) reportPanic(recovered any, stack []byte) {
+	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), slog.String("stack", string(stack)))
+}

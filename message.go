@@ -1,0 +1,178 @@
+package ws
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// The types of a message.
+const (
+	TypeRequest  = "request"  // from a client; is answered
+	TypeResponse = "response" // answers a request
+	TypeError    = "error"    // answers a request that failed
+	TypeNotify   = "notify"   // from the server, or from a client that wants no answer
+)
+
+// Message is the envelope of a request or notification. Encode it with
+// encoding/json or send it with Client.SendJSON. Not safe for concurrent use.
+type Message struct {
+	Type      string          `json:"type"`
+	Event     string          `json:"event,omitempty"`
+	RequestID string          `json:"request_id,omitempty"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	Timestamp int64           `json:"timestamp"` // Unix seconds
+}
+
+// Response is the envelope that answers a request.
+type Response struct {
+	Type      string          `json:"type"`
+	RequestID string          `json:"request_id,omitempty"`
+	Code      int             `json:"code"`
+	Message   string          `json:"message"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	TraceID   string          `json:"trace_id,omitempty"`
+	Timestamp int64           `json:"timestamp"`
+}
+
+// ErrorResponse is the envelope that answers a request which failed.
+type ErrorResponse struct {
+	Type      string `json:"type"`
+	RequestID string `json:"request_id,omitempty"`
+	Code      int    `json:"code"`
+	Message   string `json:"message"`
+	TraceID   string `json:"trace_id,omitempty"`
+	Timestamp int64  `json:"timestamp"`
+}
+
+// messagePool holds Messages: those that handlers receive, and those of
+// NewMessage that were released.
+var messagePool = sync.Pool{New: func() any { return new(Message) }}
+
+// NewMessage returns a request for event with data encoded as JSON, taken from
+// a pool: call Release when it is sent. It returns data's encoding error.
+func NewMessage(event string, data any) (*Message, error) {
+	return fill(messagePool.Get().(*Message), TypeRequest, event, data)
+}
+
+// NewNotifyMessage is NewMessage for a notification.
+func NewNotifyMessage(event string, data any) (*Message, error) {
+	return fill(messagePool.Get().(*Message), TypeNotify, event, data)
+}
+
+// NewMessageSimple is NewMessage without the pool: the collector frees it.
+func NewMessageSimple(event string, data any) (*Message, error) {
+	return fill(new(Message), TypeRequest, event, data)
+}
+
+// NewNotifyMessageSimple is NewNotifyMessage without the pool.
+func NewNotifyMessageSimple(event string, data any) (*Message, error) {
+	return fill(new(Message), TypeNotify, event, data)
+}
+
+func fill(m *Message, typ, event string, data any) (*Message, error) {
+	*m = Message{Type: typ, Event: event, Timestamp: time.Now().Unix()}
+	if data != nil {
+		raw, err := json.Marshal(data)
+		if err != nil {
+			return nil, fmt.Errorf("ws: encode data of %q: %w", event, err)
+		}
+		m.Data = raw
+	}
+	return m, nil
+}
+
+// Release gives m back to the pool. m must not be used afterwards, nor be
+// released twice. Messages that a handler receives are the library's to
+// release.
+func (m *Message) Release() {
+	*m = Message{}
+	messagePool.Put(m)
+}
+
+// clone returns a copy that owns its data.
+func (m *Message) clone() *Message {
+	c := *m
+	c.Data = append(json.RawMessage(nil), m.Data...)
+	return &c
+}
+
+// Unmarshal decodes the message's data into v. A message without data leaves v
+// as it is.
+func (m *Message) Unmarshal(v any) error {
+	if len(m.Data) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(m.Data, v); err != nil {
+		return fmt.Errorf("ws: decode data of %q: %w", m.Event, err)
+	}
+	return nil
+}
+
+// reply is what a response or error envelope is made of.
+type reply struct {
+	typ       string
+	requestID string
+	code      int
+	message   string
+	data      []byte // JSON, or nil
+	traceID   uint64
+}
+
+// append encodes r as JSON. It does what encoding/json does with Response and
+// ErrorResponse, without reflection.
+func (r *reply) append(b []byte) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, r.typ...)
+	if r.requestID != "" {
+		b = append(b, `","request_id":`...)
+		b = appendJSONString(b, r.requestID)
+		b = append(b, `,"code":`...)
+	} else {
+		b = append(b, `","code":`...)
+	}
+	b = strconv.AppendInt(b, int64(r.code), 10)
+	b = append(b, `,"message":`...)
+	b = appendJSONString(b, r.message)
+	if len(r.data) > 0 {
+		b = append(b, `,"data":`...)
+		b = append(b, r.data...)
+	}
+	b = append(b, `,"trace_id":"`...)
+	b = appendTraceID(b, r.traceID)
+	b = append(b, `","timestamp":`...)
+	b = strconv.AppendInt(b, time.Now().Unix(), 10)
+	return append(b, '}')
+}
+
+// newTraceID returns a number that ties a reply to the log lines about its
+// request. It is no secret.
+func newTraceID() uint64 { return rand.Uint64() }
+
+// appendTraceID appends id as 16 hexadecimal digits.
+func appendTraceID(b []byte, id uint64) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, digits[id>>shift&0xf])
+	}
+	return b
+}
+
+// appendJSONString appends s as a JSON string.
+func appendJSONString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
+			quoted, err := json.Marshal(s) // never fails for a string
+			if err != nil {
+				return append(b, `""`...)
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}

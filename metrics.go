@@ -1,0 +1,72 @@
+package ws
+
+// Metrics receives measurements. Its methods are called on event loops and
+// workers, also at the same time: they must be safe for concurrent use and must
+// not block. Times are in nanoseconds.
+type Metrics interface {
+	IncrementConnections()
+	DecrementConnections()
+	SetConnectionCount(count int)
+	// IncrementMessageCount counts a received message by its event; the event
+	// is "" for messages that HandleRaw takes.
+	IncrementMessageCount(event string)
+	// RecordMessageLatency is the time a handler took.
+	RecordMessageLatency(event string, ns int64)
+	// IncrementMessageErrors counts handlers that returned an error or
+	// panicked.
+	IncrementMessageErrors(event string)
+	SetRoomCount(count int)
+	SetRoomMemberCount(roomID string, count int)
+	// RecordBroadcastLatency is the time from publishing to the last member's
+	// queue.
+	RecordBroadcastLatency(ns int64)
+	// IncrementDroppedMessages counts a message that a full queue refused.
+	IncrementDroppedMessages()
+	IncrementReadErrors()
+	IncrementWriteErrors()
+	IncrementInvalidMessages()
+}
+
+// NoopMetrics measures nothing. Safe for concurrent use.
+type NoopMetrics struct{}
+
+// The methods of NoopMetrics do nothing.
+
+// IncrementConnections does nothing.
+func (NoopMetrics) IncrementConnections() {}
+
+// DecrementConnections does nothing.
+func (NoopMetrics) DecrementConnections() {}
+
+// SetConnectionCount does nothing.
+func (NoopMetrics) SetConnectionCount(int) {}
+
+// IncrementMessageCount does nothing.
+func (NoopMetrics) IncrementMessageCount(string) {}
+
+// RecordMessageLatency does nothing.
+func (NoopMetrics) RecordMessageLatency(string, int64) {}
+
+// IncrementMessageErrors does nothing.
+func (NoopMetrics) IncrementMessageErrors(string) {}
+
+// SetRoomCount does nothing.
+func (NoopMetrics) SetRoomCount(int) {}
+
+// SetRoomMemberCount does nothing.
+func (NoopMetrics) SetRoomMemberCount(string, int) {}
+
+// RecordBroadcastLatency does nothing.
+func (NoopMetrics) RecordBroadcastLatency(int64) {}
+
+// IncrementDroppedMessages does nothing.
+func (NoopMetrics) IncrementDroppedMessages() {}
+
+// IncrementReadErrors does nothing.
+func (NoopMetrics) IncrementReadErrors() {}
+
+// IncrementWriteErrors does nothing.
+func (NoopMetrics) IncrementWriteErrors() {}
+
+// IncrementInvalidMessages does nothing.
+func (NoopMetrics) IncrementInvalidMessages() {}

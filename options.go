@@ -1,0 +1,105 @@
+package ws
+
+import (
+	"net/http"
+	"time"
+)
+
+// Option sets one field of the Config of a new Manager.
+type Option func(*Config)
+
+// WithConfig replaces the whole configuration. Options after it change it.
+func WithConfig(cfg Config) Option { return func(c *Config) { *c = cfg } }
+
+// WithMaxConnections sets Config.MaxConnections.
+func WithMaxConnections(n int) Option { return func(c *Config) { c.MaxConnections = n } }
+
+// WithHeartbeatInterval sets Config.HeartbeatInterval.
+func WithHeartbeatInterval(d time.Duration) Option {
+	return func(c *Config) { c.HeartbeatInterval = d }
+}
+
+// WithHeartbeatTimeout sets Config.HeartbeatTimeout.
+func WithHeartbeatTimeout(d time.Duration) Option { return func(c *Config) { c.HeartbeatTimeout = d } }
+
+// WithMessageSizeLimit sets Config.MessageSizeLimit, in bytes.
+func WithMessageSizeLimit(n int64) Option { return func(c *Config) { c.MessageSizeLimit = n } }
+
+// WithMessageQueueSize sets Config.MessageQueueSize, in messages.
+func WithMessageQueueSize(n int) Option { return func(c *Config) { c.MessageQueueSize = n } }
+
+// WithQueueBytes sets Config.QueueBytes.
+func WithQueueBytes(n int64) Option { return func(c *Config) { c.QueueBytes = n } }
+
+// WithCheckOriginWhitelist sets Config.OriginWhitelist.
+func WithCheckOriginWhitelist(origins []string) Option {
+	return func(c *Config) { c.OriginWhitelist = origins }
+}
+
+// WithCheckOrigin sets Config.CheckOrigin.
+func WithCheckOrigin(check func(*http.Request) bool) Option {
+	return func(c *Config) { c.CheckOrigin = check }
+}
+
+// WithAllowAllOrigins sets Config.AllowAllOrigins.
+func WithAllowAllOrigins() Option { return func(c *Config) { c.AllowAllOrigins = true } }
+
+// WithEnableCompression sets Config.EnableCompression.
+func WithEnableCompression(on bool) Option { return func(c *Config) { c.EnableCompression = on } }
+
+// WithMetrics sets Config.Metrics.
+func WithMetrics(m Metrics) Option { return func(c *Config) { c.Metrics = m } }
+
+// WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
+func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
+
+// WithPath sets Config.Path.
+func WithPath(path string) Option { return func(c *Config) { c.Path = path } }
+
+// WithAuthenticate sets Config.Authenticate: auth decides on each upgrade
+// request before it is answered, whichever way the connection came, and
+// returns what is known of the client. An error refuses with 401, or with the
+// status of a *HandshakeError. It may block: it runs off the event loops, on
+// the goroutine of HandleUpgrade or on a worker, and the request's context ends
+// after HandshakeTimeout. The request's body is empty, and its strings share one
+// piece of memory: strings.Clone what metadata is to keep.
+func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
+	return func(c *Config) { c.Authenticate = auth }
+}
+
+// WithLoops sets Config.Loops.
+func WithLoops(n int) Option { return func(c *Config) { c.Loops = n } }
+
+// WithRoomShards sets Config.RoomShards.
+func WithRoomShards(n int) Option { return func(c *Config) { c.RoomShards = n } }
+
+// WithHandlerMode sets Config.HandlerMode.
+func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.HandlerMode = mode } }
+
+// ClientOption sets something on one client at its upgrade.
+type ClientOption func(*clientOptions)
+
+// clientOptions is what ClientOptions set.
+type clientOptions struct {
+	id     string
+	userID int64
+	meta   map[string]any
+}
+
+// WithUserID names the user whose device the client is; see
+// Manager.BroadcastToUser. 0 is no user.
+func WithUserID(id int64) ClientOption { return func(o *clientOptions) { o.userID = id } }
+
+// WithMetadata sets one entry of the client's metadata.
+func WithMetadata(key string, value any) ClientOption {
+	return func(o *clientOptions) {
+		if o.meta == nil {
+			o.meta = make(map[string]any)
+		}
+		o.meta[key] = value
+	}
+}
+
+// WithClientID sets the client's ID in place of a random one. If a connected
+// client has it, the upgrade is refused with HTTP 409 and ErrClientIDExists.
+func WithClientID(id string) ClientOption { return func(o *clientOptions) { o.id = id } }

@@ -1,0 +1,153 @@
+package ws
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// registryShards is a power of two, large enough that accepting and looking up
+// seldom meet at a lock.
+const registryShards = 64
+
+// registry finds clients by ID and by user. Safe for concurrent use.
+type registry struct {
+	seed     maphash.Seed
+	admitted atomic.Int64 // clients from Admit on, for MaxConnections
+	open     atomic.Int64 // clients whose connection is open
+	shards   [registryShards]registryShard
+}
+
+// registryShard is the part of the registry for some IDs and some users.
+type registryShard struct {
+	mu    sync.RWMutex
+	byID  map[string]*Client  // guarded by mu
+	users map[int64][]*Client // guarded by mu; open clients only
+}
+
+func newRegistry() *registry {
+	r := &registry{seed: maphash.MakeSeed()}
+	for i := range r.shards {
+		r.shards[i].byID = make(map[string]*Client)
+		r.shards[i].users = make(map[int64][]*Client)
+	}
+	return r
+}
+
+func (r *registry) shard(id string) *registryShard {
+	return &r.shards[maphash.String(r.seed, id)%registryShards]
+}
+
+func (r *registry) userShard(userID int64) *registryShard {
+	return &r.shards[uint64(userID)%registryShards]
+}
+
+// admit counts c and takes its ID. It returns ErrTooManyConnections or
+// ErrClientIDExists.
+func (r *registry) admit(c *Client, limit int) error {
+	if r.admitted.Add(1) > int64(limit) {
+		r.admitted.Add(-1)
+		return ErrTooManyConnections
+	}
+	s := r.shard(c.ID)
+	s.mu.Lock()
+	_, taken := s.byID[c.ID]
+	if !taken {
+		s.byID[c.ID] = c
+	}
+	s.mu.Unlock()
+	if taken {
+		r.admitted.Add(-1)
+		return ErrClientIDExists
+	}
+	return nil
+}
+
+// opened makes c, which was admitted, a device of its user.
+func (r *registry) opened(c *Client) {
+	r.open.Add(1)
+	if c.UserID == 0 {
+		return
+	}
+	s := r.userShard(c.UserID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[c.UserID] = append(s.users[c.UserID], c)
+}
+
+// remove forgets c, which was admitted; wasOpen tells whether opened was
+// called.
+func (r *registry) remove(c *Client, wasOpen bool) {
+	s := r.shard(c.ID)
+	s.mu.Lock()
+	delete(s.byID, c.ID)
+	s.mu.Unlock()
+	r.admitted.Add(-1)
+	if wasOpen {
+		r.open.Add(-1)
+		r.removeDevice(c)
+	}
+}
+
+func (r *registry) removeDevice(c *Client) {
+	if c.UserID == 0 {
+		return
+	}
+	s := r.userShard(c.UserID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	devices := s.users[c.UserID]
+	i := slices.Index(devices, c)
+	if i < 0 {
+		return
+	}
+	if len(devices) == 1 {
+		delete(s.users, c.UserID)
+		return
+	}
+	last := len(devices) - 1
+	devices[i] = devices[last]
+	devices[last] = nil
+	s.users[c.UserID] = devices[:last]
+}
+
+// get returns the client of that ID if its connection was opened.
+func (r *registry) get(id string) (*Client, bool) {
+	s := r.shard(id)
+	s.mu.RLock()
+	c := s.byID[id]
+	s.mu.RUnlock()
+	if c == nil || !c.conn.Opened() {
+		return nil, false
+	}
+	return c, true
+}
+
+// devices returns a copy of the user's clients.
+func (r *registry) devices(userID int64) []*Client {
+	s := r.userShard(userID)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.users[userID])
+}
+
+// each calls fn for every open client until it returns false. No lock is held
+// meanwhile.
+func (r *registry) each(fn func(*Client) bool) {
+	var clients []*Client
+	for i := range r.shards {
+		s := &r.shards[i]
+		clients = clients[:0]
+		s.mu.RLock()
+		for _, c := range s.byID {
+			clients = append(clients, c)
+		}
+		s.mu.RUnlock()
+		for _, c := range clients {
+			if c.conn.Opened() && !fn(c) {
+				return
+			}
+		}
+	}
+}

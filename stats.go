@@ -1,0 +1,33 @@
+package ws
+
+import "github.com/qi-realtime/ws/engine"
+
+// LoopStats counts what one event loop has done since Run. Its fields are
+// described where they are defined.
+type LoopStats = engine.ShardStats
+
+// Stats is a snapshot of a Manager.
+type Stats struct {
+	Clients       int         // connected
+	Rooms         int         // with and without members
+	Handlers      int         // registered
+	WaitingTasks  int         // clients whose messages wait for a worker
+	DroppedEvents int64       // see EventBus
+	Loops         []LoopStats // one for each event loop
+	Total         LoopStats   // their sum
+}
+
+// Stats returns a snapshot: Total is the sum of Loops as they are in it. It
+// takes no lock that a loop could wait for.
+func (m *Manager) Stats() Stats {
+	st := Stats{
+		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
+		WaitingTasks: m.workers.Waiting(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
+	}
+	for _, s := range m.engine.Shards() {
+		loop := s.Stats()
+		st.Loops = append(st.Loops, loop)
+		st.Total.Add(&loop)
+	}
+	return st
+}

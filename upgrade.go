@@ -1,0 +1,250 @@
+package ws
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// HandleUpgrade answers the upgrade request r and hands its connection to an
+// event loop; no goroutine stays behind. It waits until Run has started. If it
+// refuses, it has written the HTTP error and returns why: ErrTooManyConnections
+// (503), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError.
+//
+// opts set what is known of the client; those that Authenticate returns are
+// applied after them. The connection must be plain TCP or a Unix socket.
+func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
+	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
+	defer cancel()
+	c := m.newClient()
+	err := m.awaitRun(ctx)
+	if err == nil {
+		err = m.admit(c, r.WithContext(ctx), opts)
+	}
+	if err != nil {
+		h := asHandshakeError(err)
+		maps.Copy(w.Header(), h.Header)
+		http.Error(w, h.Reason, h.Status)
+		return err
+	}
+	if err := m.hijack(ctx, c, w, r); err != nil {
+		if !c.conn.Opened() {
+			m.clients.remove(c, false)
+		}
+		return err
+	}
+	return nil
+}
+
+// awaitRun waits until the event loops run.
+func (m *Manager) awaitRun(ctx context.Context) error {
+	select {
+	case <-m.stopping:
+		return ErrManagerStopped
+	default:
+	}
+	select {
+	case <-m.engine.Started():
+		return nil
+	case <-m.engine.Stopped():
+	case <-m.stopping:
+	case <-ctx.Done():
+	}
+	return ErrManagerStopped
+}
+
+// hijack takes the connection from net/http and enrolls it.
+func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request) error {
+	if r.TLS != nil {
+		http.Error(w, "TLS connections are not supported", http.StatusNotImplemented)
+		return &HandshakeError{Status: http.StatusNotImplemented, Reason: "TLS connections are not supported"}
+	}
+	nc, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
+		return fmt.Errorf("ws: hijack: %w", err)
+	}
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
+		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
+		_ = nc.Close()
+		return fmt.Errorf("ws: hijack: connection is a %T, not plain TCP or a Unix socket", nc)
+	}
+	early := make([]byte, rw.Reader.Buffered())
+	_, _ = rw.Read(early) // from the buffer, in whole
+	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, nil), early); err != nil {
+		return fmt.Errorf("ws: enroll: %w", err)
+	}
+	return nil
+}
+
+// newClient returns a client that is not connected yet.
+func (m *Manager) newClient() *Client {
+	c := &Client{manager: m}
+	c.conn.Init((*clientOwner)(c))
+	return c
+}
+
+// admit decides on an upgrade request and registers the client.
+func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
+	select {
+	case <-m.stopping:
+		return ErrManagerStopped
+	default:
+	}
+	if err := codec.CheckUpgrade(r); err != nil {
+		return err
+	}
+	if !m.originAllowed(r) {
+		return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
+	}
+	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
+		return ErrTooManyConnections // before Authenticate, which may be costly
+	}
+	var o clientOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if m.cfg.Authenticate != nil {
+		more, err := m.cfg.Authenticate(r)
+		if err != nil {
+			return authError(err)
+		}
+		for _, opt := range more {
+			opt(&o)
+		}
+	}
+	c.ID, c.UserID, c.meta = strings.Clone(o.id), o.userID, o.meta // not a part of the request's head
+	if c.ID == "" {
+		c.ID = rand.Text()
+	}
+	return m.clients.admit(c, m.cfg.MaxConnections)
+}
+
+// authError makes a refusal of what Authenticate returned. The client reads the
+// text of a HandshakeError only.
+func authError(err error) error {
+	if _, ok := errors.AsType[*HandshakeError](err); ok {
+		return err
+	}
+	return &HandshakeError{Status: http.StatusUnauthorized, Reason: "unauthorized", Err: err}
+}
+
+// originAllowed applies the configured check to the request's Origin.
+func (m *Manager) originAllowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	switch {
+	case m.cfg.AllowAllOrigins:
+		return true
+	case m.cfg.CheckOrigin != nil:
+		return m.cfg.CheckOrigin(r)
+	case len(m.cfg.OriginWhitelist) > 0:
+		return slices.ContainsFunc(m.cfg.OriginWhitelist, func(allowed string) bool {
+			return strings.EqualFold(allowed, origin)
+		})
+	case origin == "":
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+}
+
+// asHandshakeError says how an error of admit is answered.
+func asHandshakeError(err error) *HandshakeError {
+	var h *HandshakeError
+	var bad *codec.RequestError
+	switch {
+	case errors.As(err, &h):
+		if h.Status < 300 || h.Status > 599 {
+			return &HandshakeError{Status: http.StatusInternalServerError, Reason: h.Reason, Header: h.Header}
+		}
+		return h
+	case errors.As(err, &bad):
+		h := &HandshakeError{Status: bad.Status, Reason: bad.Reason}
+		if bad.Status == http.StatusUpgradeRequired {
+			h.Header = http.Header{
+				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
+			}
+		}
+		return h
+	case errors.Is(err, ErrTooManyConnections):
+		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many connections"}
+	case errors.Is(err, ErrClientIDExists):
+		return &HandshakeError{Status: http.StatusConflict, Reason: "client ID exists"}
+	case errors.Is(err, ErrManagerStopped):
+		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "server is stopping"}
+	}
+	return &HandshakeError{Status: http.StatusInternalServerError, Reason: "internal error"}
+}
+
+// engineHandler is the Manager as the engine sees it.
+type engineHandler Manager
+
+// NewConn returns the connection of a new client.
+func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
+
+// AdmitOffLoop tells whether user code takes part in Admit.
+func (h *engineHandler) AdmitOffLoop() bool {
+	return h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil
+}
+
+// Admit answers a request on the native path.
+func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) ([]byte, bool) {
+	m := (*Manager)(h)
+	if r.URL.Path != m.cfg.Path {
+		if r.URL.Path == "/healthz" {
+			return []byte(healthy), false
+		}
+		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
+	}
+	if err := m.admit(ownerOf(conn), r, nil); err != nil {
+		e := asHandshakeError(err)
+		return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), false
+	}
+	return codec.AppendAccept(nil, r, nil), true
+}
+
+// healthy is the answer to GET /healthz.
+const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n" +
+	"Content-Length: 3\r\nConnection: close\r\n\r\nok\n"
+
+// ownerOf returns the client of a connection.
+func ownerOf(conn *engine.Conn) *Client { return (*Client)(conn.Owner().(*clientOwner)) }
+
+// Abandon undoes Admit.
+func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.remove(ownerOf(conn), false) }
+
+// OnDrop counts a dropped message.
+func (h *engineHandler) OnDrop() { (*Manager)(h).countDropped(1) }
+
+// OnReadError counts a connection that the network ended.
+func (h *engineHandler) OnReadError() { h.metrics.IncrementReadErrors() }
+
+// OnWriteError counts a failed write.
+func (h *engineHandler) OnWriteError() { h.metrics.IncrementWriteErrors() }
+
+// OnInvalid counts a peer that broke the protocol.
+func (h *engineHandler) OnInvalid(conn *engine.Conn, err error) {
+	h.metrics.IncrementInvalidMessages()
+	(*Manager)(h).reportError(ownerOf(conn), err)
+}
+
+// Go runs fn on a worker.
+func (h *engineHandler) Go(fn func()) bool { return h.admits.Submit(taskFunc(fn)) }
+
+// taskFunc is a function as a task of the workers.
+type taskFunc func()
+
+// Run calls f.
+func (f taskFunc) Run() { f() }
