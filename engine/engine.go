@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -72,7 +73,7 @@ func New(cfg Config, h Handler) *Engine {
 	}
 	for i := range cfg.Loops {
 		e.shards = append(e.shards, &Shard{
-			eng: e, index: i, in: newInbox(cfg.RingSize), bufs: make([][]byte, 0, maxWritev),
+			eng: e, index: i, in: newInbox(cfg.RingSize), iov: make([]unix.Iovec, 0, maxWritev),
 		})
 	}
 	return e

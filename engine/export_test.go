@@ -1,5 +1,7 @@
 package engine
 
+import "golang.org/x/sys/unix"
+
 // What the tests in package engine_test see of the internals.
 
 type (
@@ -34,28 +36,20 @@ func NewSendTask(c *Conn, f *Frame) Task {
 // Doom closes a connection's socket from its loop.
 func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
 
-// TakeWritable asks the writability poller for the connection of an event.
-func (e *Engine) TakeWritable(fd int32, generation uint32) *Conn {
-	return e.writable.take(fd, generation)
-}
-
-// ArmWritable arms the poller for c; call it on the loop.
-func (e *Engine) ArmWritable(c *Conn) error { return e.writable.arm(c) }
-
 // Generation returns the generation of the connection's descriptor.
 func (c *Conn) Generation() uint32 { return c.generation }
 
 // Schedule and the other methods open wheel.
-func (w *wheel) Schedule(c *Conn, deadline uint32)           { w.schedule(c, deadline) }
-func (w *wheel) Cancel(c *Conn)                              { w.cancel(c) }
-func (w *wheel) Advance(now uint32, fire func(*Conn))        { w.advance(now, fire) }
-func (w *wheel) Each(fn func(*Conn))                         { w.each(fn) }
-func (w *wheel) Size() int                                   { return w.size }
-func (q *queue) Push(f *Frame, lane Lane)                    { q.push(f, lane) }
-func (q *queue) Empty() bool                                 { return q.empty() }
-func (q *queue) Advance(n int) (frames, bytes int)           { return q.advance(n) }
-func (q *queue) Gather(bufs [][]byte, n int) ([][]byte, int) { return q.gather(bufs, n) }
-func (q *queue) Pending() (frames, bytes int)                { return q.pending() }
+func (w *wheel) Schedule(c *Conn, deadline uint32)                  { w.schedule(c, deadline) }
+func (w *wheel) Cancel(c *Conn)                                     { w.cancel(c) }
+func (w *wheel) Advance(now uint32, fire func(*Conn))               { w.advance(now, fire) }
+func (w *wheel) Each(fn func(*Conn))                                { w.each(fn) }
+func (w *wheel) Size() int                                          { return w.size }
+func (q *queue) Push(f *Frame, lane Lane)                           { q.push(f, lane) }
+func (q *queue) Empty() bool                                        { return q.empty() }
+func (q *queue) Advance(n int) (frames, bytes int)                  { return q.advance(n) }
+func (q *queue) Gather(iov []unix.Iovec, n int) ([]unix.Iovec, int) { return q.gather(iov, n) }
+func (q *queue) Pending() (frames, bytes int)                       { return q.pending() }
 
 // RawFrame returns a frame of these bytes.
 func RawFrame(b []byte) *Frame { return &Frame{data: b} }

@@ -116,9 +116,9 @@ func (s *Shard) flushDirty(end time.Time) bool {
 func (s *Shard) flush(c *Conn) {
 	c.dirty = false
 	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
-		bufs, total := c.out.gather(s.bufs[:0], maxWriteBytes)
-		n, err := writev(int(c.fd), bufs)
-		clear(bufs)
+		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
+		n, err := writev(int(c.fd), iov)
+		clear(iov)
 		s.stats.writes.add(1)
 		if n > 0 {
 			s.stats.bytesOut.add(uint64(n))

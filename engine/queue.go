@@ -1,5 +1,11 @@
 package engine
 
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
 // queue holds the frames that a connection still has to send. It exists only
 // while there are some: an idle connection has none.
 //
@@ -49,23 +55,30 @@ func (q *queue) empty() bool {
 		q.lanes[LaneHigh].len() == 0 && q.lanes[LaneNormal].len() == 0
 }
 
-// gather appends to bufs the bytes to send, in order, up to the capacity of
-// bufs and about maxBytes.
-func (q *queue) gather(bufs [][]byte, maxBytes int) (_ [][]byte, total int) {
+// gather appends to iov the bytes to send, in order, up to the capacity of iov
+// and about maxBytes. iov refers to the frames: clear it after use.
+func (q *queue) gather(iov []unix.Iovec, maxBytes int) (_ []unix.Iovec, total int) {
 	if q.current != nil {
 		rest := q.current.data[q.sent:]
-		bufs, total = append(bufs, rest), len(rest)
+		iov, total = append(iov, iovec(rest)), len(rest)
 	}
 	for i := range q.lanes {
 		l := &q.lanes[i]
 		for _, fr := range l.frames[l.head:] {
-			if len(bufs) == cap(bufs) || total >= maxBytes {
-				return bufs, total
+			if len(iov) == cap(iov) || total >= maxBytes {
+				return iov, total
 			}
-			bufs, total = append(bufs, fr.data), total+len(fr.data)
+			iov, total = append(iov, iovec(fr.data)), total+len(fr.data)
 		}
 	}
-	return bufs, total
+	return iov, total
+}
+
+// iovec describes b, which is not empty, to writev.
+func iovec(b []byte) (v unix.Iovec) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+	return v
 }
 
 // advance removes n sent bytes from the front. It returns how many frames that

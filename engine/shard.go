@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/gid"
@@ -43,7 +44,7 @@ type Shard struct {
 	dirty   dirtyList
 	doomed  []*Conn
 	free    []*queue
-	bufs    [][]byte // scratch for writev
+	iov     []unix.Iovec // scratch for writev
 	reply   replyBatch
 	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
 	again   bool   // the inbox wants a turn at the end of this callback

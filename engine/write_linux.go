@@ -6,15 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writev writes bufs in one system call and changes none of them.
+// writev writes what iov describes in one system call.
 //
-// The socket does not block, so the call needs no scheduler's help: a raw
-// system call saves handing the processor over.
-func writev(fd int, bufs [][]byte) (int, error) {
-	if len(bufs) == 1 {
-		return write(fd, bufs[0])
+// The socket does not block, so the call needs no help of the scheduler: a raw
+// system call saves offering the processor to another thread and getting it
+// back.
+func writev(fd int, iov []unix.Iovec) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+	if errno != 0 {
+		return 0, errno
 	}
-	return unix.Writev(fd, bufs)
+	return int(n), nil
 }
 
 // write writes b in one system call.

@@ -2,10 +2,20 @@
 
 package engine
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
 
-// writev writes bufs in one system call and changes none of them.
-func writev(fd int, bufs [][]byte) (int, error) { return unix.Writev(fd, bufs) }
+	"golang.org/x/sys/unix"
+)
+
+// writev writes what iov describes in one system call.
+func writev(fd int, iov []unix.Iovec) (int, error) {
+	bufs := make([][]byte, len(iov))
+	for i, v := range iov {
+		bufs[i] = unsafe.Slice(v.Base, v.Len)
+	}
+	return unix.Writev(fd, bufs)
+}
 
 // write writes b in one system call.
 func write(fd int, b []byte) (int, error) { return unix.Write(fd, b) }

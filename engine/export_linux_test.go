@@ -1,0 +1,9 @@
+package engine
+
+// TakeWritable asks the writability poller for the connection of an event.
+func (e *Engine) TakeWritable(fd int32, generation uint32) *Conn {
+	return e.writable.take(fd, generation)
+}
+
+// ArmWritable arms the poller for c; call it on the loop.
+func (e *Engine) ArmWritable(c *Conn) error { return e.writable.arm(c) }
