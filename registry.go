@@ -22,14 +22,14 @@ type registry struct {
 // registryShard is the part of the registry for some IDs and some users.
 type registryShard struct {
 	mu    sync.RWMutex
-	byID  map[string]*Client  // guarded by mu
+	byID  clientTable         // guarded by mu
 	users map[int64][]*Client // guarded by mu; open clients only
 }
 
 func newRegistry() *registry {
 	r := &registry{seed: maphash.MakeSeed()}
 	for i := range r.shards {
-		r.shards[i].byID = make(map[string]*Client)
+		r.shards[i].byID.seed = maphash.MakeSeed()
 		r.shards[i].users = make(map[int64][]*Client)
 	}
 	return r
@@ -52,12 +52,9 @@ func (r *registry) admit(c *Client, limit int) error {
 	}
 	s := r.shard(c.ID)
 	s.mu.Lock()
-	_, taken := s.byID[c.ID]
-	if !taken {
-		s.byID[c.ID] = c
-	}
+	inserted := s.byID.insert(c)
 	s.mu.Unlock()
-	if taken {
+	if !inserted {
 		r.admitted.Add(-1)
 		return ErrClientIDExists
 	}
@@ -81,7 +78,7 @@ func (r *registry) opened(c *Client) {
 func (r *registry) remove(c *Client, wasOpen bool) {
 	s := r.shard(c.ID)
 	s.mu.Lock()
-	delete(s.byID, c.ID)
+	s.byID.remove(c)
 	s.mu.Unlock()
 	r.admitted.Add(-1)
 	if wasOpen {
@@ -116,7 +113,7 @@ func (r *registry) removeDevice(c *Client) {
 func (r *registry) get(id string) (*Client, bool) {
 	s := r.shard(id)
 	s.mu.RLock()
-	c := s.byID[id]
+	c := s.byID.get(id)
 	s.mu.RUnlock()
 	if c == nil || !c.conn.Opened() {
 		return nil, false
@@ -140,8 +137,10 @@ func (r *registry) each(fn func(*Client) bool) {
 		s := &r.shards[i]
 		clients = clients[:0]
 		s.mu.RLock()
-		for _, c := range s.byID {
-			clients = append(clients, c)
+		for _, c := range s.byID.slots {
+			if c != nil {
+				clients = append(clients, c)
+			}
 		}
 		s.mu.RUnlock()
 		for _, c := range clients {

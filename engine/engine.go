@@ -40,7 +40,8 @@ type Engine struct {
 	draining    atomic.Bool
 	halting     atomic.Bool
 
-	enrolls sync.WaitGroup // calls of Enroll; none is added after draining
+	enrolls   sync.WaitGroup // calls of Enroll; none is added after draining
+	enrolling sync.Map       // *Conn to *enrolling, while Enroll runs
 
 	// gate is held for reading while a loop is woken, and for writing when
 	// halting is set.

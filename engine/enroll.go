@@ -8,9 +8,10 @@ import (
 	"github.com/panjf2000/gnet/v2"
 )
 
-// enrolling is a connection on its way to a loop after net/http accepted it.
+// enrolling is what a connection brings along on its way to a loop after
+// net/http accepted it. It is kept apart from gnet's context, which would hold
+// it for the connection's life.
 type enrolling struct {
-	conn     *Conn
 	response []byte // the handshake's answer
 	early    []byte // what net/http had read behind the request
 }
@@ -39,8 +40,9 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 			s = t
 		}
 	}
-	ctx = gnet.NewContext(ctx, &enrolling{conn: c, response: response, early: early})
-	result, err := s.loop.Enroll(ctx, nc)
+	e.enrolling.Store(c, &enrolling{response: response, early: early})
+	defer e.enrolling.Delete(c)
+	result, err := s.loop.Enroll(gnet.NewContext(ctx, c), nc)
 	if err := awaitEnroll(result, err, e.stopped); err != nil {
 		_ = nc.Close()
 		return err

@@ -64,8 +64,12 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 		}
 		s.wake = from.waker
 		return nil, gnet.None
-	case *enrolling:
-		return nil, s.attach(gc, from.conn, from)
+	case *Conn:
+		brought, ok := e.enrolling.Load(from)
+		if !ok {
+			return nil, gnet.Close // Enroll has given up
+		}
+		return nil, s.attach(gc, from, brought.(*enrolling))
 	}
 	if gc.Fd() >= e.cfg.MaxDescriptors { // descriptors are given out lowest first
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")

@@ -51,5 +51,8 @@ func (q *queue) Advance(n int) (frames, bytes int)                  { return q.a
 func (q *queue) Gather(iov []unix.Iovec, n int) ([]unix.Iovec, int) { return q.gather(iov, n) }
 func (q *queue) Pending() (frames, bytes int)                       { return q.pending() }
 
+// ExemptFrame returns a frame that does not count.
+func ExemptFrame(b []byte) *Frame { return &Frame{data: b, exempt: true} }
+
 // RawFrame returns a frame of these bytes.
 func RawFrame(b []byte) *Frame { return &Frame{data: b} }

@@ -6,7 +6,8 @@ import "github.com/qi-realtime/ws/codec"
 // after encoding, queues refer to them, and the collector frees them.
 // Safe for concurrent use.
 type Frame struct {
-	data []byte
+	data   []byte
+	exempt bool // does not count against a queue's bounds: no data message
 }
 
 // NewFrame encodes payload, which is borrowed, as one unmasked data frame.

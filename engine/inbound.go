@@ -96,7 +96,7 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	c.state.Store(stateClosing)
 	c.end = &end
 	s.endReplyOf(c)
-	s.pushExempt(c, codec.AppendClose(nil, end.Code, end.Reason))
+	s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 

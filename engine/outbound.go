@@ -72,7 +72,7 @@ func (s *Shard) pushControl(c *Conn, op codec.Opcode, payload []byte) {
 		s.reply.buf = codec.AppendFrame(s.reply.buf, op, payload)
 		return
 	}
-	f := &Frame{data: codec.NewFrame(op, payload)}
+	f := &Frame{data: codec.NewFrame(op, payload), exempt: true}
 	if c.out != nil {
 		lane := &c.out.lanes[LaneControl]
 		for i, queued := range lane.frames[lane.head:] {
@@ -87,17 +87,14 @@ func (s *Shard) pushControl(c *Conn, op codec.Opcode, payload []byte) {
 
 // pushFirst queues bytes that go out before any frame: the handshake's answer.
 func (s *Shard) pushFirst(c *Conn, data []byte) {
-	c.queued.Add(1<<queuedShift | uint64(len(data)))
 	c.out = s.getQueue()
-	c.out.current = &Frame{data: data}
+	c.out.current = &Frame{data: data, exempt: true}
 	s.markDirty(c)
 }
 
-// pushExempt queues bytes behind everything, whatever the bounds: the close
-// frame.
-func (s *Shard) pushExempt(c *Conn, data []byte) {
-	c.queued.Add(1<<queuedShift | uint64(len(data)))
-	s.pushInLoop(c, &Frame{data: data}, LaneNormal)
+// pushLast queues the close frame, which goes behind everything.
+func (s *Shard) pushLast(c *Conn, data []byte) {
+	s.pushInLoop(c, &Frame{data: data, exempt: true}, LaneNormal)
 }
 
 // flushDirty is the second pass of the fan-out: one writev for each connection
@@ -242,12 +239,13 @@ func (s *Shard) writeReply() {
 	}
 	n = max(n, 0)
 	s.stats.bytesOut.add(uint64(n))
-	s.stats.messagesOut.add(uint64(frames))
 	if n < len(buf) {
+		frames = max(0, frames-1) // the rest counts as one message when it is sent
 		rest := append([]byte(nil), buf[n:]...)
 		c.queued.Add(1<<queuedShift | uint64(len(rest)))
 		c.out = s.getQueue()
 		c.out.current = &Frame{data: rest} // it may begin within a frame: nothing goes before it
 		s.block(c)
 	}
+	s.stats.messagesOut.add(uint64(frames))
 }

@@ -13,7 +13,6 @@ import (
 type queue struct {
 	current *Frame // frame half sent; goes on before any lane
 	sent    int    // bytes of current that are sent
-	exempt  bool   // current is a control frame
 	lanes   [numLanes]fifo
 }
 
@@ -86,8 +85,7 @@ func iovec(b []byte) (v unix.Iovec) {
 func (q *queue) advance(n int) (frames, bytes int) {
 	for n > 0 {
 		if q.current == nil {
-			q.current, q.exempt = q.next()
-			q.sent = 0
+			q.current, q.sent = q.next(), 0
 		}
 		step := min(n, len(q.current.data)-q.sent)
 		q.sent += step
@@ -95,7 +93,7 @@ func (q *queue) advance(n int) (frames, bytes int) {
 		if q.sent < len(q.current.data) {
 			return frames, bytes
 		}
-		if !q.exempt {
+		if !q.current.exempt {
 			frames++
 			bytes += len(q.current.data)
 		}
@@ -105,10 +103,10 @@ func (q *queue) advance(n int) (frames, bytes int) {
 }
 
 // next pops the frame that goes out next. The queue is not empty.
-func (q *queue) next() (fr *Frame, exempt bool) {
+func (q *queue) next() *Frame {
 	for i := range q.lanes {
 		if q.lanes[i].len() > 0 {
-			return q.lanes[i].pop(), Lane(i) == LaneControl
+			return q.lanes[i].pop()
 		}
 	}
 	panic("engine: advance beyond the queue")
@@ -116,13 +114,18 @@ func (q *queue) next() (fr *Frame, exempt bool) {
 
 // pending counts what is left and counts against the bounds.
 func (q *queue) pending() (frames, bytes int) {
-	if q.current != nil && !q.exempt {
-		frames, bytes = 1, len(q.current.data)
-	}
-	for _, l := range q.lanes[LaneHigh:] {
-		frames += l.len()
-		for _, fr := range l.frames[l.head:] {
+	count := func(fr *Frame) {
+		if !fr.exempt {
+			frames++
 			bytes += len(fr.data)
+		}
+	}
+	if q.current != nil {
+		count(q.current)
+	}
+	for _, l := range q.lanes {
+		for _, fr := range l.frames[l.head:] {
+			count(fr)
 		}
 	}
 	return frames, bytes
@@ -138,5 +141,5 @@ func (q *queue) reset() {
 			l.frames = nil
 		}
 	}
-	q.current, q.sent, q.exempt = nil, 0, false
+	q.current, q.sent = nil, 0
 }

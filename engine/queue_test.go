@@ -30,7 +30,7 @@ func TestQueueLanesOvertakeButNeverWithinAFrame(t *testing.T) {
 	frames, n := q.Advance(3) // "normal-1 " is half sent
 	assert.Zero(t, frames+n)
 	q.Push(engine.RawFrame([]byte("high ")), engine.LaneHigh)
-	q.Push(engine.RawFrame([]byte("ping ")), engine.LaneControl)
+	q.Push(engine.ExemptFrame([]byte("ping ")), engine.LaneControl)
 	iov, total := q.Gather(make([]unix.Iovec, 0, 16), 1<<20)
 	assert.Equal(t, "mal-1 ping high normal-2 ", string(written(iov)))
 	assert.Equal(t, 25, total)
@@ -66,8 +66,10 @@ func TestQueueAgainstAByteStream(t *testing.T) {
 			lane := engine.Lane(rng.IntN(3))
 			f := fmt.Appendf(nil, "<%d:%06d:%s>", lane, pushed[lane], bytes.Repeat([]byte("x"), rng.IntN(30)))
 			pushed[lane]++
-			q.Push(engine.RawFrame(f), lane)
-			if lane != engine.LaneControl {
+			if lane == engine.LaneControl {
+				q.Push(engine.ExemptFrame(f), lane)
+			} else {
+				q.Push(engine.RawFrame(f), lane)
 				frames++
 				size += len(f)
 			}

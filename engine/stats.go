@@ -26,7 +26,7 @@ type ShardStats struct {
 	Connections            int    // sockets now, those in the handshake included
 	Opened, Closed         uint64 // connections that finished the handshake; that ended
 	MessagesIn             uint64 // data messages received
-	MessagesOut            uint64 // data frames sent, the handshake's and close frames included
+	MessagesOut            uint64 // data messages sent
 	BytesIn, BytesOut      uint64
 	Dropped                uint64 // messages refused or dropped because a queue was full
 	Undelivered            uint64 // messages that were queued when their connection ended

@@ -1,0 +1,19 @@
+package ws
+
+import "hash/maphash"
+
+// What the tests in package ws_test see of the internals.
+
+// MinTable is the smallest size of a ClientTable.
+const MinTable = minTable
+
+// ClientTable opens clientTable.
+type ClientTable struct{ t clientTable }
+
+func NewClientTable() *ClientTable { return &ClientTable{clientTable{seed: maphash.MakeSeed()}} }
+
+func (t *ClientTable) Get(id string) *Client { return t.t.get(id) }
+func (t *ClientTable) Insert(c *Client) bool { return t.t.insert(c) }
+func (t *ClientTable) Remove(c *Client)      { t.t.remove(c) }
+func (t *ClientTable) Size() int             { return t.t.size }
+func (t *ClientTable) Slots() int            { return len(t.t.slots) }
