@@ -110,6 +110,9 @@ func (m *Manager) reapRooms(now time.Time) {
 // Once it has returned, the client receives what is published to the room.
 func (c *Client) JoinRoom(id string) error {
 	m := c.manager
+	if c.conn.Closed() {
+		return ErrConnectionClosed // and creates no room
+	}
 	for {
 		r, created := m.rooms.GetOrCreate(id)
 		if created {
@@ -133,7 +136,7 @@ func (c *Client) JoinRoom(id string) error {
 func (c *Client) enterRoom(r *room.Room[*Client]) (*membership, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone || c.conn.Closed() || !c.conn.Opened() {
+	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
 	for _, mem := range c.rooms {

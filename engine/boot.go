@@ -28,7 +28,7 @@ func (e *Engine) runListening() error {
 		case <-e.ticking:
 			e.boot(func(ctx context.Context, wakeConn net.Conn) error {
 				result, err := e.gnet.Register(gnet.NewNetConnContext(ctx, wakeConn))
-				return awaitEnroll(result, err, e.stopped)
+				return awaitEnroll(result, err, e.closing)
 			})
 		case <-e.closing:
 		}
@@ -117,7 +117,7 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 		}
 		if err := e.enrollWaker(func(ctx context.Context, c net.Conn) error {
 			result, err := s.loop.Enroll(ctx, c)
-			return awaitEnroll(result, err, e.stopped)
+			return awaitEnroll(result, err, e.closing)
 		}); err != nil {
 			return err
 		}
@@ -142,15 +142,15 @@ func (e *Engine) bind(loop gnet.EventLoop) *Shard {
 }
 
 // awaitEnroll waits for the result of an enrollment, which never comes if the
-// loop ends meanwhile.
-func awaitEnroll(result <-chan gnet.RegisteredResult, err error, stopped <-chan struct{}) error {
+// loop ends meanwhile, or for ended.
+func awaitEnroll(result <-chan gnet.RegisteredResult, err error, ended <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
 	select {
 	case r := <-result:
 		return r.Err
-	case <-stopped:
+	case <-ended:
 		return ErrStopped
 	}
 }

@@ -91,6 +91,9 @@ func (c *Conn) Owner() Owner { return c.owner }
 // Opened reports whether the handshake has succeeded, at whatever time.
 func (c *Conn) Opened() bool { return c.state.Load() != stateHandshake }
 
+// Open reports whether messages can be sent and received.
+func (c *Conn) Open() bool { return c.state.Load() == stateOpen }
+
 // Closed reports whether the connection is closed or closing.
 func (c *Conn) Closed() bool { return c.state.Load() >= stateClosing }
 

@@ -122,6 +122,7 @@ func (e *Engine) Run() error {
 	} else {
 		err = e.runEnrolling()
 	}
+	asked := e.setHalting()
 	e.mu.Lock()
 	failed := e.failed
 	e.mu.Unlock()
@@ -130,10 +131,19 @@ func (e *Engine) Run() error {
 		return err
 	case failed != nil:
 		return failed
-	case !e.halting.Load():
+	case !asked:
 		return errors.New("ws: the event loops ended unasked (descriptors exhausted?)")
 	}
 	return nil
+}
+
+// setHalting makes sure that no loop is woken from here on: its wake-up
+// descriptor may already be somebody else's. It reports whether that was so
+// before.
+func (e *Engine) setHalting() (before bool) {
+	e.gate.Lock()
+	defer e.gate.Unlock()
+	return e.halting.Swap(true)
 }
 
 // Started is closed once connections are served.
@@ -328,12 +338,9 @@ func (e *Engine) beginDrain(end CloseInfo) {
 	}
 }
 
-// halt ends the loops. No loop is woken afterwards: its wake-up descriptor may
-// already be somebody else's.
+// halt ends the loops.
 func (e *Engine) halt() {
-	e.gate.Lock()
-	e.halting.Store(true)
-	e.gate.Unlock()
+	e.setHalting()
 	e.closeOnce()
 	e.mu.Lock()
 	defer e.mu.Unlock()
