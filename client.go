@@ -200,12 +200,15 @@ func (o *clientOwner) OnOpen() {
 func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	c := (*Client)(o)
 	m := c.manager
-	c.leaveAllInLoop()
+	rooms := c.leaveAllInLoop()
 	m.clients.remove(c, true)
 	m.metrics.DecrementConnections()
 	m.metrics.SetConnectionCount(m.GetClientCount())
 	if m.EventBus.wants(EventClientDisconnected) {
 		closed := &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Err: end.Err}
+		for _, mem := range rooms {
+			closed.Rooms = append(closed.Rooms, mem.Room().ID())
+		}
 		if !c.mailLast(closed) {
 			m.EventBus.publish(EventClientDisconnected, c.ID, closed)
 		}

@@ -3,6 +3,7 @@ package ws
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -76,8 +77,8 @@ type Config struct {
 	Broadcast BroadcastConfig
 
 	// ListenAddr makes the event loops accept connections themselves:
-	// "tcp://host:port", "tcp4://", "tcp6://" or "unix://path". Empty, the
-	// default, serves HandleUpgrade only.
+	// "tcp://host:port", "tcp4://", "tcp6://", "unix://path", or "host:port"
+	// for TCP. Empty, the default, serves HandleUpgrade only.
 	ListenAddr string
 	// Path is the URL path of the WebSocket on ListenAddr. Default "/ws".
 	Path string
@@ -200,8 +201,11 @@ func (c *Config) validateListenAddr() error {
 		return nil
 	}
 	scheme, rest, ok := strings.Cut(c.ListenAddr, "://")
-	switch {
-	case !ok || rest == "":
+	if !ok {
+		scheme, rest = "tcp", c.ListenAddr
+	}
+	switch _, _, err := net.SplitHostPort(rest); {
+	case scheme != "unix" && err != nil, rest == "":
 		return invalid("ListenAddr", fmt.Sprintf("%q is not of the form tcp://host:port", c.ListenAddr))
 	case scheme != "tcp" && scheme != "tcp4" && scheme != "tcp6" && scheme != "unix":
 		return invalid("ListenAddr", fmt.Sprintf("scheme %q is not tcp, tcp4, tcp6 or unix", scheme))
@@ -222,6 +226,9 @@ func (c *Config) withDefaults() Config {
 	}
 	if cfg.Workers == 0 {
 		cfg.Workers = 256 * runtime.GOMAXPROCS(0)
+	}
+	if cfg.ListenAddr != "" && !strings.Contains(cfg.ListenAddr, "://") {
+		cfg.ListenAddr = "tcp://" + cfg.ListenAddr
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NoopMetrics{}

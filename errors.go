@@ -93,6 +93,8 @@ type CloseError struct {
 	Reason string
 	// Remote tells that the client closed first.
 	Remote bool
+	// Rooms are the IDs of the rooms that the client was in.
+	Rooms []string
 	// Err is the network or protocol error behind it, if there is one.
 	Err error
 }

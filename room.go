@@ -195,8 +195,9 @@ func (c *Client) GetRooms() []string {
 	return ids
 }
 
-// leaveAllInLoop ends all memberships of a client whose connection has ended.
-func (c *Client) leaveAllInLoop() {
+// leaveAllInLoop ends all memberships of a client whose connection has ended,
+// and returns them.
+func (c *Client) leaveAllInLoop() []*membership {
 	c.mu.Lock()
 	rooms := c.rooms
 	c.rooms, c.gone = nil, true
@@ -209,6 +210,7 @@ func (c *Client) leaveAllInLoop() {
 			c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
 		}
 	}
+	return rooms
 }
 
 // joinTask puts a member into its loop's table.

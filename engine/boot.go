@@ -70,6 +70,7 @@ func (e *Engine) options() []gnet.Option {
 	return []gnet.Option{
 		gnet.WithNumEventLoop(e.cfg.Loops),
 		gnet.WithReusePort(true),
+		gnet.WithReuseAddr(true),                      // or a restart fails while old connections are in TIME_WAIT
 		gnet.WithLoadBalancing(gnet.LeastConnections), // RoundRobin races with Register
 		gnet.WithTicker(true),
 		gnet.WithLogger(logger{e.cfg.Logger}),

@@ -401,6 +401,18 @@ func TestFact10ASecondListenerOnThePortIsRefused(t *testing.T) {
 	s.dial().echo()
 }
 
+func TestFact10AListenerComesBackAfterARestart(t *testing.T) {
+	first := start(t, nil)
+	c := first.dial()
+	first.peer(0).conn.Close(codec.CloseNormal, "") // our side closes first and waits in TIME_WAIT
+	c.expectClose(codec.CloseNormal)
+	c.raw(frame(gws.OpClose, "\x03\xe8"))
+	c.expectEOF()
+	addr := "tcp://" + first.Addr().String()
+	first.shutdown()
+	start(t, func(cfg *engine.Config, _ *server) { cfg.ListenAddr = addr }).dial().echo()
+}
+
 func TestFact10AUnixPathThatIsNoSocketIsKept(t *testing.T) {
 	dir := t.TempDir()
 	keep := filepath.Join(dir, "precious")
