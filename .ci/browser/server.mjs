@@ -1,0 +1,75 @@
+// Starts and stops the chat binary that CHAT_BINARY names, for the tests beside this file.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:net";
+
+export async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+export class ChatServer {
+  static async create() {
+    const server = new ChatServer();
+    server.page = await freePort();
+    server.native = await freePort();
+    await server.start();
+    return server;
+  }
+
+  async start() {
+    const binary = process.env.CHAT_BINARY;
+    if (!binary) throw new Error("CHAT_BINARY names no binary: go build -o chat ./examples/chat");
+    const args = ["-addr", `127.0.0.1:${this.page}`, "-native", `tcp://127.0.0.1:${this.native}`];
+    this.process = spawn(binary, args, { stdio: ["ignore", "inherit", "inherit"] });
+    this.exited = once(this.process, "exit");
+    for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(50)) {
+      if (this.process.exitCode !== null) throw new Error(`chat exited with ${this.process.exitCode}`);
+      const config = await fetch(`http://127.0.0.1:${this.page}/config.json`).then((r) => r.json()).catch(() => null);
+      if (!config) continue;
+      if (config.native_port !== String(this.native)) throw new Error(`config.json: ${JSON.stringify(config)}`);
+      return;
+    }
+    throw new Error("chat did not start within 20 s");
+  }
+
+  // signal sends SIGTERM or SIGKILL and resolves with the exit code, null after SIGKILL.
+  async signal(name) {
+    this.process.kill(name);
+    const [code] = await within(20_000, this.exited, `exit after ${name}`);
+    return code;
+  }
+}
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+export function within(ms, promise, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: nothing within ${ms} ms`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+// Runs each named test in turn, prints its outcome, and ends the process: 0 if all passed.
+export async function runTests(tests, cleanUp) {
+  let failed = 0;
+  for (const [name, test] of Object.entries(tests)) {
+    const from = Date.now();
+    try {
+      await within(180_000, test(), name);
+      console.log(`ok    ${name} (${Date.now() - from} ms)`);
+    } catch (error) {
+      failed++;
+      console.log(`FAIL  ${name}\n${error.stack ?? error}`);
+    }
+  }
+  await cleanUp();
+  console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
+  process.exit(failed ? 1 : 0);
+}
