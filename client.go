@@ -50,6 +50,7 @@ type Client struct {
 	meta    map[string]any // guarded by mu; nil while empty
 	mailbox *mailbox       // guarded by mu; nil while no message waits for a worker
 	gone    bool           // guarded by mu; the connection has ended
+	shut    bool           // guarded by mu; CloseWithCode was called: what waits in the mailbox is not handled
 	invalid uint8          // invalid messages in a row; only the handler of the running message touches it
 }
 
@@ -133,6 +134,9 @@ func (c *Client) CloseWithCode(code int, reason string) {
 	if code > 0 && code < 1<<16 && codec.CloseCode(code).Valid() {
 		cc = codec.CloseCode(code)
 	}
+	c.mu.Lock()
+	c.shut = true
+	c.mu.Unlock()
 	c.conn.Close(cc, reason)
 }
 

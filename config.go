@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -187,9 +188,12 @@ func (c *Config) validateOrigins() error {
 	if ways > 1 {
 		return invalid("OriginWhitelist", "excludes CheckOrigin and AllowAllOrigins, and they each other")
 	}
+	if c.OriginWhitelist != nil && len(c.OriginWhitelist) == 0 {
+		return invalid("OriginWhitelist", "is empty and would refuse everybody")
+	}
 	for _, origin := range c.OriginWhitelist {
 		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || strings.Contains(origin, "*") {
+		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
 			return invalid("OriginWhitelist", fmt.Sprintf("%q is not an origin such as https://example.com", origin))
 		}
 	}
@@ -204,7 +208,11 @@ func (c *Config) validateListenAddr() error {
 	if !ok {
 		scheme, rest = "tcp", c.ListenAddr
 	}
-	switch _, _, err := net.SplitHostPort(rest); {
+	_, port, err := net.SplitHostPort(rest)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	switch {
 	case scheme != "unix" && err != nil, rest == "":
 		return invalid("ListenAddr", fmt.Sprintf("%q is not of the form tcp://host:port", c.ListenAddr))
 	case scheme != "tcp" && scheme != "tcp4" && scheme != "tcp6" && scheme != "unix":

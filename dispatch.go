@@ -11,6 +11,10 @@ import (
 	"github.com/qi-realtime/ws/router"
 )
 
+// unknownEvent stands in metrics for events without a handler. Clients choose
+// their names: as labels they would grow without bound.
+const unknownEvent = "(unknown)"
+
 // maxInvalid is how many invalid messages in a row a client may send.
 const maxInvalid = 10
 
@@ -183,7 +187,7 @@ func (c *Client) route(e *router.Envelope) {
 		m.EventBus.publish(EventMessageReceived, c.ID, msg.clone())
 	}
 	if !ok {
-		m.metrics.IncrementMessageErrors(msg.Event)
+		m.metrics.IncrementMessageErrors(unknownEvent)
 		_ = c.SendError(msg.RequestID, 404, ErrHandlerNotFound.Error()) // a drop is counted
 		return
 	}

@@ -5,15 +5,20 @@ import (
 	"sync"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/pool"
 )
 
 // mailbox holds a client's messages that wait for a worker. It exists only
-// while there are some; the client's mutex guards it.
+// while there are some, and, where a manager has both inline and pooled
+// handlers, until what the last of them has sent is past the event loop's
+// inbox: an inline handler would overtake it. The client's mutex guards it.
 type mailbox struct {
 	letters []letter
 	head    int
 	bytes   int64
+	reading bool // a worker is at it, or the client is in line for one
+	fenced  bool // a fenceTask is in the inbox
 }
 
 // letter is one message, or, with buf nil, the end of the connection.
@@ -48,8 +53,7 @@ func (c *Client) mail(op codec.Opcode, payload []byte) {
 func (c *Client) post(l letter) bool {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
-	first := c.mailbox == nil
-	if first {
+	if c.mailbox == nil {
 		c.mailbox = mailboxPool.Get().(*mailbox)
 	}
 	box := c.mailbox
@@ -63,8 +67,10 @@ func (c *Client) post(l letter) bool {
 		box.bytes += n
 	}
 	box.letters = append(box.letters, l)
+	submit := !box.reading
+	box.reading = true
 	c.mu.Unlock()
-	if first && !c.manager.workers.Submit((*mailReader)(c)) {
+	if submit && !c.manager.workers.Submit((*mailReader)(c)) {
 		c.discardMail()
 	}
 	return true
@@ -89,17 +95,25 @@ func (c *Client) hasMail() bool {
 	return c.mailbox != nil
 }
 
-// nextLetter takes the oldest letter. When there is none, the mailbox is gone.
+// nextLetter takes the oldest letter. When there is none, the reading ends.
 func (c *Client) nextLetter() (letter, bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	box := c.mailbox
 	if box.head == len(box.letters) {
-		c.mailbox = nil
-		box.letters, box.head, box.bytes = box.letters[:0], 0, 0
-		mailboxPool.Put(box)
+		box.reading = false
+		fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
+		if fence {
+			box.fenced = true
+		} else if !box.fenced {
+			c.dropMailboxLocked()
+		}
+		c.mu.Unlock()
+		if fence {
+			c.conn.Shard().Post((*fenceTask)(c))
+		}
 		return letter{}, false
 	}
+	defer c.mu.Unlock()
 	l := box.letters[box.head]
 	box.letters[box.head] = letter{}
 	box.head++
@@ -110,6 +124,28 @@ func (c *Client) nextLetter() (letter, bool) {
 		box.letters, box.head = box.letters[:0], 0
 	}
 	return l, true
+}
+
+// dropMailboxLocked gives the empty mailbox back.
+func (c *Client) dropMailboxLocked() {
+	box := c.mailbox
+	c.mailbox = nil
+	*box = mailbox{letters: box.letters[:0]}
+	mailboxPool.Put(box)
+}
+
+// fenceTask is posted when a worker has read the mailbox to its end. When it
+// runs, so has everything that the worker's handlers have posted.
+type fenceTask Client
+
+func (t *fenceTask) RunInLoop(*engine.Shard) {
+	c := (*Client)(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mailbox.fenced = false
+	if !c.mailbox.reading {
+		c.dropMailboxLocked()
+	}
 }
 
 // discardMail drops what waits after the workers have ended.
@@ -151,5 +187,10 @@ func (c *Client) open(l letter) {
 		return
 	}
 	defer pool.PutBuffer(l.buf)
-	c.handle(l.op, l.buf.B)
+	c.mu.Lock()
+	shut := c.shut
+	c.mu.Unlock()
+	if !shut {
+		c.handle(l.op, l.buf.B)
+	}
 }

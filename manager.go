@@ -35,10 +35,12 @@ type Manager struct {
 	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
 	raw      atomic.Pointer[RawHandler]
 
-	runOnce  sync.Once
-	stopOnce sync.Once
-	stopping chan struct{} // closed when Shutdown begins
-	janitor  sync.WaitGroup
+	runOnce    sync.Once
+	stopOnce   sync.Once
+	finishOnce sync.Once
+	stopping   chan struct{} // closed when Shutdown begins
+	finished   chan struct{} // closed when the handlers and subscribers are done
+	janitor    sync.WaitGroup
 }
 
 // NewManager returns a manager that is not running yet. It returns an error
@@ -64,6 +66,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
 		}),
 		stopping: make(chan struct{}),
+		finished: make(chan struct{}),
 	}
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
@@ -122,21 +125,23 @@ func (m *Manager) clean() {
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.stopOnce.Do(func() { close(m.stopping) })
 	err := m.engine.Stop(ctx, codec.CloseGoingAway, "server is shutting down")
-	if e := m.admits.Close(ctx); err == nil {
-		err = e
-	}
-	if e := m.workers.Close(ctx); err == nil {
-		err = e
-	}
+	m.finishOnce.Do(func() { go m.finish() }) // ends when the last handler has returned
 	select {
-	case <-m.EventBus.close():
+	case <-m.finished:
 	case <-ctx.Done():
-		if err == nil {
-			err = ctx.Err()
-		}
+		err = ctx.Err()
 	}
 	m.janitor.Wait()
 	return err
+}
+
+// finish waits for the handlers that run, however long they take, and then for
+// the subscribers: the disconnects that follow the last messages are not lost.
+func (m *Manager) finish() {
+	defer close(m.finished)
+	_ = m.admits.Close(context.Background()) // an error would be the context's
+	_ = m.workers.Close(context.Background())
+	<-m.EventBus.close()
 }
 
 // Addr returns the address of the native path's listener, nil without

@@ -89,13 +89,7 @@ func (m *Manager) DeleteRoom(id string) {
 type dissolveTask struct{ room *room.Room[*Client] }
 
 func (t *dissolveTask) RunInLoop(s *engine.Shard) {
-	for {
-		table := t.room.TableInLoop(s.Index())
-		if len(table) == 0 {
-			return
-		}
-		t.room.RemoveInLoop(table[len(table)-1])
-	}
+	t.room.DissolveInLoop(s.Index())
 }
 
 // reapRooms ends the rooms that have been empty for long.
@@ -218,11 +212,7 @@ type joinTask membership
 
 func (t *joinTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
-	r := mem.Room()
-	r.InsertInLoop(mem)
-	if r.Deleted() {
-		r.RemoveInLoop(mem) // the table may have been dissolved already
-	}
+	mem.Room().InsertInLoop(mem)
 }
 
 // leaveTask takes a member out of its loop's table.

@@ -19,7 +19,8 @@ import (
 // HandleUpgrade answers the upgrade request r and hands its connection to an
 // event loop; no goroutine stays behind. It waits until Run has started. If it
 // refuses, it has written the HTTP error and returns why: ErrTooManyConnections
-// (503), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError.
+// (503), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError;
+// any other error is the network's.
 //
 // opts set what is known of the client; those that Authenticate returns are
 // applied after them. The connection must be plain TCP or a Unix socket.
@@ -104,7 +105,7 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 	default:
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
-		return err
+		return asHandshakeError(err)
 	}
 	if !m.originAllowed(r) {
 		return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
@@ -120,6 +121,9 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 		more, err := m.cfg.Authenticate(r)
 		if err != nil {
 			return authError(err)
+		}
+		if r.Context().Err() != nil {
+			return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
 		}
 		for _, opt := range more {
 			opt(&o)
@@ -171,7 +175,7 @@ func asHandshakeError(err error) *HandshakeError {
 		}
 		return h
 	case errors.As(err, &bad):
-		h := &HandshakeError{Status: bad.Status, Reason: bad.Reason}
+		h := &HandshakeError{Status: bad.Status, Reason: bad.Reason, Err: err}
 		if bad.Status == http.StatusUpgradeRequired {
 			h.Header = http.Header{
 				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},

@@ -22,11 +22,14 @@ import (
 // Engine runs the event loops and their shards. Safe for concurrent use.
 type Engine struct {
 	// Immutable after New.
-	cfg      Config
-	handler  Handler
-	tickTime time.Duration
-	writable *writablePoller
-	shards   []*Shard
+	cfg     Config
+	handler Handler
+	// fanOutAhead is the constant, or less for short queues: a batch must not
+	// fill the queue of a client that reads.
+	fanOutAhead int
+	tickTime    time.Duration
+	writable    *writablePoller
+	shards      []*Shard
 
 	started chan struct{} // closed once every shard is bound to its loop
 	closing chan struct{} // closed when the loops are to end
@@ -65,7 +68,8 @@ type Engine struct {
 func New(cfg Config, h Handler) *Engine {
 	e := &Engine{
 		cfg: cfg, handler: h, tickTime: tickTime(&cfg),
-		started: make(chan struct{}), closing: make(chan struct{}),
+		fanOutAhead: max(1, min(fanOutAhead, cfg.QueueFrames/2)),
+		started:     make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
@@ -293,11 +297,9 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 		return nil
 	}
 	select {
-	case <-e.started:
+	case <-e.started: // or it fails: both within bootTime
 	case <-e.stopped:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {

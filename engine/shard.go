@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	// fanOutBatch is how many tasks a loop takes from its inbox before it
-	// writes. A member of every room then has at most so many frames in one
-	// writev.
+	// fanOutBatch is how many tasks a loop takes from its inbox at once.
 	fanOutBatch = 64
+	// fanOutAhead is how many it takes, at most, before it has written to every
+	// connection that has something pending. It goes on taking while it writes,
+	// so that the connections whose turn comes later get more in one writev.
+	fanOutAhead = 128
 	// fanOutTime bounds the same by time, for very large rooms.
 	fanOutTime = 2 * time.Millisecond
 	// turnTime is how long a loop works on its inbox before it looks at its
@@ -42,6 +44,7 @@ type Shard struct {
 
 	wheel   wheel
 	dirty   dirtyList
+	ahead   int // tasks taken since the dirty list was last empty
 	doomed  []*Conn
 	free    []*queue
 	iov     []unix.Iovec // scratch for writev
@@ -165,10 +168,7 @@ func (s *Shard) turn() {
 	end := time.Now().Add(turnTime)
 	s.tick()
 	for {
-		taken := 0
-		if s.dirty.empty() {
-			taken = s.takeTasks()
-		}
+		taken := s.takeTasks()
 		if !s.flushDirty(end) || time.Now().After(end) {
 			s.stats.yields.add(1)
 			s.reap()
@@ -186,9 +186,12 @@ func (s *Shard) turn() {
 // returns how many. It is the first pass of the fan-out: it fills queues, and
 // writes only for a connection whose queue would overflow.
 func (s *Shard) takeTasks() int {
+	if s.dirty.empty() {
+		s.ahead = 0
+	}
 	var taken, credits int
 	start := time.Now()
-	for taken < fanOutBatch {
+	for taken < min(fanOutBatch, s.eng.fanOutAhead-s.ahead) {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break
@@ -202,6 +205,7 @@ func (s *Shard) takeTasks() int {
 			break
 		}
 	}
+	s.ahead += taken
 	s.in.release(credits)
 	s.stats.tasks.add(uint64(taken))
 	return taken

@@ -16,8 +16,9 @@ type Room[M any] struct {
 	meta map[string]any
 	cfg  *Config
 
-	// Loop-confined: tables[i] belongs to event loop i.
-	tables [][]*Member[M]
+	// Loop-confined: tables[i] and dissolved[i] belong to event loop i.
+	tables    [][]*Member[M]
+	dissolved []bool // the table was emptied for good
 
 	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]; apart
 	// from the tables, so that a publisher reads a few cache lines for all loops.
@@ -36,6 +37,7 @@ func newRoom[M any](id string, meta map[string]any, cfg *Config) *Room[M] {
 		meta:       meta,
 		cfg:        cfg,
 		tables:     make([][]*Member[M], cfg.Loops),
+		dissolved:  make([]bool, cfg.Loops),
 		loopLens:   make([]atomic.Int32, cfg.Loops),
 		emptySince: cfg.Now(),
 	}

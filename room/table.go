@@ -1,11 +1,16 @@
 package room
 
 // InsertInLoop puts mem into its loop's table. It returns false, and does nothing, if mem
-// was put there or removed before. It panics if mem is of another room.
+// was put there or removed before; after DissolveInLoop it removes mem instead. It panics if
+// mem is of another room.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M]) InsertInLoop(mem *Member[M]) bool {
 	r.mustOwn(mem)
 	if mem.state != pending {
+		return false
+	}
+	if r.dissolved[mem.loop] {
+		r.RemoveInLoop(mem)
 		return false
 	}
 	table := &r.tables[mem.loop]
@@ -35,6 +40,16 @@ func (r *Room[M]) RemoveInLoop(mem *Member[M]) bool {
 	mem.state = gone
 	r.loopLens[mem.loop].Add(-1)
 	return true
+}
+
+// DissolveInLoop empties that loop's table for good: a member whose entry was on its way
+// does not get in any more. It does not touch the roster.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M]) DissolveInLoop(loop int) {
+	r.dissolved[loop] = true
+	for len(r.tables[loop]) > 0 {
+		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1])
+	}
 }
 
 // TableInLoop returns that loop's members, in no order. The slice is borrowed until the next
