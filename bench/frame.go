@@ -1,0 +1,153 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+const (
+	opBinary = 0x2
+	opClose  = 0x8
+	opPing   = 0x9
+	opPong   = 0xA
+
+	// stampBytes is what the load carries at the start of each payload: a
+	// sequence number and the time of sending (monotonicNow), little-endian.
+	stampBytes = 16
+	// maxHeader is the longest header of an unmasked frame.
+	maxHeader = 10
+)
+
+// mask is the masking key of all frames that the load generator sends. It is
+// fixed, so that frames are built once; the server cannot know that.
+var mask = [4]byte{0x5a, 0xc3, 0x3c, 0xa5}
+
+// mask64 is the key twice, as stamps are masked.
+var mask64 = uint64(binary.LittleEndian.Uint32(mask[:]))<<32 | uint64(binary.LittleEndian.Uint32(mask[:]))
+
+// frame is one frame of the server.
+type frame struct {
+	op   byte
+	size int
+	// head is the payload's start, stampBytes at most; borrowed.
+	head []byte
+}
+
+// seq and sent read the stamp; the payload must hold one.
+func (f *frame) seq() uint64 { return binary.LittleEndian.Uint64(f.head) }
+func (f *frame) sent() int64 { return int64(binary.LittleEndian.Uint64(f.head[8:])) }
+
+// parser cuts a stream into frames. Between two reads it keeps the header and
+// the stamp of an unfinished frame and the count of its other bytes, which are
+// not looked at. Not safe for concurrent use.
+type parser struct {
+	kept    [maxHeader + stampBytes]byte
+	n       uint8  // bytes in kept; 0 between frames
+	skipped uint32 // bytes that came behind them
+}
+
+var errBadFrame = errors.New("bench: masked, fragmented or oversized frame from the server")
+
+// next takes one frame off b, which follows the bytes of the last call. ok is
+// false if b ended first; then all of b is used up.
+func (p *parser) next(b []byte) (rest []byte, f frame, ok bool, err error) {
+	if p.n == 0 {
+		header, size, known, err := frameHeader(b)
+		if err != nil {
+			return nil, frame{}, false, err
+		}
+		if end := header + size; known && end <= len(b) {
+			head := b[header : header+min(size, stampBytes)]
+			return b[end:], frame{op: b[0] & 0xF, size: size, head: head}, true, nil
+		}
+	}
+	return p.nextPart(b)
+}
+
+// nextPart is next for a frame that comes in pieces.
+func (p *parser) nextPart(b []byte) (rest []byte, f frame, ok bool, err error) {
+	for {
+		header, size, known, err := frameHeader(p.kept[:p.n])
+		if err != nil {
+			return nil, frame{}, false, err
+		}
+		keep := header
+		if known {
+			keep += min(size, stampBytes)
+		}
+		if have := int(p.n); have < keep {
+			n := copy(p.kept[have:keep], b)
+			p.n += uint8(n)
+			if b = b[n:]; have+n < keep {
+				return b, frame{}, false, nil
+			}
+			continue
+		}
+		skip := min(header+size-keep-int(p.skipped), len(b))
+		p.skipped += uint32(skip)
+		if b = b[skip:]; keep+int(p.skipped) < header+size {
+			return b, frame{}, false, nil
+		}
+		p.n, p.skipped = 0, 0
+		return b, frame{op: p.kept[0] & 0xF, size: size, head: p.kept[header:keep]}, true, nil
+	}
+}
+
+// frameHeader reads a frame's header off b: its length and the payload's. If b
+// is too short, known is false and header is the length to try next.
+func frameHeader(b []byte) (header, size int, known bool, err error) {
+	if len(b) < 2 {
+		return 2, 0, false, nil
+	}
+	if b[0]&0xF0 != 0x80 || b[1]&0x80 != 0 {
+		return 0, 0, false, errBadFrame
+	}
+	switch size = int(b[1]); size {
+	case 126:
+		if len(b) < 4 {
+			return 4, 0, false, nil
+		}
+		return 4, int(binary.BigEndian.Uint16(b[2:])), true, nil
+	case 127:
+		if len(b) < maxHeader {
+			return maxHeader, 0, false, nil
+		}
+		long := binary.BigEndian.Uint64(b[2:])
+		if long > 1<<30 {
+			return 0, 0, false, errBadFrame
+		}
+		return maxHeader, int(long), true, nil
+	default:
+		return 2, size, true, nil
+	}
+}
+
+// maskedFrame returns payload as one masked frame.
+func maskedFrame(op byte, payload []byte) []byte {
+	dst := append(make([]byte, 0, len(payload)+14), 0x80|op)
+	switch n := len(payload); {
+	case n < 126:
+		dst = append(dst, 0x80|byte(n))
+	case n < 1<<16:
+		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
+	}
+	dst = append(dst, mask[:]...)
+	for i, c := range payload {
+		dst = append(dst, c^mask[i&3])
+	}
+	return dst
+}
+
+// appendStamped appends template, a masked frame whose payload of size bytes
+// begins with a stamp of zeros, with that stamp filled in.
+func appendStamped(dst, template []byte, size int, seq uint64, now int64) []byte {
+	at := len(dst) + len(template) - size
+	dst = append(dst, template...)
+	binary.LittleEndian.PutUint64(dst[at:], seq^mask64)
+	binary.LittleEndian.PutUint64(dst[at+8:], uint64(now)^mask64)
+	return dst
+}

@@ -1,0 +1,138 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// silent is the traffic of idle connections.
+type silent struct{}
+
+func (silent) frame(*loop, *clientConn, *frame, int64) {}
+func (silent) done(*loop, *clientConn, int64)          {}
+
+// runIdle measures memory at several connection counts, on a fresh server for
+// each path.
+func runIdle(ctx context.Context, o *options) ([]*table, error) {
+	steps := &table{command: "idle", title: "Idle connections: the server's memory after garbage collection", columns: []column{
+		{"path", "path", "%s"},
+		{"conns", "connections", "%d"},
+		{"heap_bytes", "heap KiB", "%.0f"},
+		{"heap_inuse_bytes", "heap in use KiB", "%.0f"},
+		{"rss_bytes", "RSS KiB", "%.0f"},
+		{"goroutines", "goroutines", "%d"},
+		{"accept_us", "accept µs/conn", "%.1f"},
+	}}
+	slopes := &table{command: "idle-slope", title: "For each connection (least squares; last - first)", columns: []column{
+		{"path", "path", "%s"},
+		{"heap_bytes", "heap B", "%.0f"},
+		{"heap_bytes_ends", "(ends)", "%.0f"},
+		{"objects", "objects", "%.2f"},
+		{"heap_inuse_bytes", "heap in use B", "%.0f"},
+		{"rss_bytes", "RSS B", "%.0f"},
+		{"rss_bytes_ends", "(ends)", "%.0f"},
+		{"accept_us", "accept and upgrade µs", "%.1f"},
+	}}
+	paths := []string{"native", "http"}
+	if o.path != "" {
+		paths = []string{o.path}
+	}
+	for _, path := range paths {
+		if err := idlePath(ctx, o, path, steps, slopes); err != nil {
+			return nil, fmt.Errorf("%s path: %w", path, err)
+		}
+	}
+	return []*table{steps, slopes}, nil
+}
+
+func idlePath(ctx context.Context, o *options, path string, steps, slopes *table) error {
+	counts, err := o.stepCounts()
+	if err != nil {
+		return err
+	}
+	last := counts[len(counts)-1]
+	srv, g, stop, err := start(ctx, o, path, last, false, func(int) traffic { return silent{} })
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var n, heap, inuse, rss, objects []float64
+	var accepting time.Duration
+	for _, conns := range counts {
+		before, err := srv.call(command{Name: "report"})
+		if err != nil {
+			return err
+		}
+		if err := g.connect(ctx, conns); err != nil {
+			return err
+		}
+		after, err := srv.call(command{Name: "report"})
+		if err != nil {
+			return err
+		}
+		if o.join {
+			if err := joinRoom(ctx, g, srv, conns, before.Members); err != nil {
+				return err
+			}
+		}
+		if err := wait(ctx, o.quiet); err != nil {
+			return err
+		}
+		r, err := srv.call(command{Name: "settle"})
+		if err != nil {
+			return err
+		}
+		if r.Clients != conns {
+			return fmt.Errorf("the server has %d clients, not %d", r.Clients, conns)
+		}
+		spent := after.CPU - before.CPU
+		accepting += spent
+		added := float64(conns)
+		if len(n) > 0 {
+			added -= n[len(n)-1]
+		}
+		n, heap, inuse = append(n, float64(conns)), append(heap, float64(r.HeapAlloc)), append(inuse, float64(r.HeapInuse))
+		rss, objects = append(rss, float64(r.RSS)), append(objects, float64(r.Objects))
+		steps.add(path, conns, float64(r.HeapAlloc)/1024, float64(r.HeapInuse)/1024, float64(r.RSS)/1024, r.Goroutines,
+			micros(spent)/added)
+	}
+	if o.memprofile != "" {
+		if _, err := srv.call(command{Name: "heap", File: o.memprofile}); err != nil {
+			return err
+		}
+	}
+	slopes.add(path, slope(n, heap), ends(n, heap), slope(n, objects), slope(n, inuse), slope(n, rss), ends(n, rss),
+		micros(accepting)/float64(last))
+	return g.err()
+}
+
+// slope is the least-squares slope of y over x.
+func slope(x, y []float64) float64 {
+	var mx, my, xy, xx float64
+	for i := range x {
+		mx += x[i] / float64(len(x))
+		my += y[i] / float64(len(x))
+	}
+	for i := range x {
+		xy += (x[i] - mx) * (y[i] - my)
+		xx += (x[i] - mx) * (x[i] - mx)
+	}
+	if xx == 0 {
+		return 0
+	}
+	return xy / xx
+}
+
+// ends is the slope between the first and the last point.
+func ends(x, y []float64) float64 {
+	last := len(x) - 1
+	if last < 1 {
+		return 0
+	}
+	return (y[last] - y[0]) / (x[last] - x[0])
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -1,0 +1,356 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The phases of a client connection.
+const (
+	phaseConnecting = iota
+	phaseUpgrading
+	phaseOpen
+	phaseClosed
+)
+
+// wakeIndex stands for the loop's eventfd among the connections' indices.
+const wakeIndex = -1
+
+// maxOpening is how many connections of a loop may be in the handshake at once.
+const maxOpening = 128
+
+// clientConn is one connection of the load generator, about 64 bytes: there is
+// no goroutine and no buffer behind it. Loop-confined: use only on the loop
+// that owns the connection.
+type clientConn struct {
+	fd     int32
+	phase  uint8
+	parser parser
+	next   uint64 // sequence number expected next
+	sent   uint64 // sequence number to send next
+}
+
+// traffic is what a command does with its connections. Its methods run on the
+// connection's loop.
+type traffic interface {
+	// frame handles one data message.
+	frame(l *loop, c *clientConn, f *frame, now int64)
+	// done runs when what one read brought has been handled.
+	done(l *loop, c *clientConn, now int64)
+}
+
+// loop is one epoll loop of the load generator, on a goroutine of its own.
+// Loop-confined, but for what says otherwise.
+type loop struct {
+	epoll, wake int
+	addr        unix.SockaddrInet4
+	request     []byte
+	traffic     traffic
+
+	conns   []clientConn
+	pending map[int32][]byte // by index: handshake read so far, or bytes unsent; rarely any
+	toOpen  int
+	opening int
+	in, out []byte
+	rtt     histogram // of every message
+	last    histogram // of each publish's last member
+
+	measuring bool // record into the histograms
+
+	// Written by the loop, read by anyone.
+	opened, messages, lost, disordered, reads, writes atomic.Uint64
+
+	mu      sync.Mutex
+	todo    []func() // guarded by mu; a nil ends the loop
+	failure error    // guarded by mu; the first
+}
+
+// newLoop returns a loop for at most n connections to addr; run serves it.
+func newLoop(addr unix.SockaddrInet4, n int) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeIndex}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &event); err != nil {
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	return &loop{
+		epoll: epoll, wake: wake, addr: addr,
+		request: []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
+		conns: make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
+	}, nil
+}
+
+// acceptKey answers the request's fixed key (the example of RFC 6455 section 1.3).
+var acceptKey = []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
+// do runs f on the loop. Safe for concurrent use.
+func (l *loop) do(f func()) {
+	l.mu.Lock()
+	l.todo = append(l.todo, f)
+	l.mu.Unlock()
+	one := [8]byte{1}
+	_, _ = unix.Write(l.wake, one[:])
+}
+
+// fail keeps the first error.
+func (l *loop) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure == nil {
+		l.failure = err
+	}
+}
+
+// err returns the first error. Safe for concurrent use.
+func (l *loop) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}
+
+// run serves the loop until do(nil).
+func (l *loop) run() {
+	events := make([]unix.EpollEvent, 4096)
+	for {
+		n := pollNow(l.epoll, events)
+		if n == 0 {
+			var err error
+			if n, err = unix.EpollWait(l.epoll, events, -1); err != nil && err != unix.EINTR {
+				l.fail(os.NewSyscallError("epoll_wait", err))
+				return
+			}
+		}
+		for i := range max(n, 0) {
+			if events[i].Fd != wakeIndex {
+				l.serve(events[i].Fd, events[i].Events)
+			} else if !l.runTodo() {
+				l.close()
+				return
+			}
+		}
+		for l.toOpen > 0 && l.opening < maxOpening && l.err() == nil {
+			l.open()
+		}
+	}
+}
+
+// runTodo runs what do was given. It returns false at the end.
+func (l *loop) runTodo() bool {
+	var b [8]byte
+	_, _ = unix.Read(l.wake, b[:])
+	l.mu.Lock()
+	todo := l.todo
+	l.todo = nil
+	l.mu.Unlock()
+	for _, f := range todo {
+		if f == nil {
+			return false
+		}
+		f()
+	}
+	return true
+}
+
+// close resets all connections, so that none lingers in TIME_WAIT.
+func (l *loop) close() {
+	for i := range l.conns {
+		c := &l.conns[i]
+		if c.phase != phaseClosed {
+			_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			_ = unix.Close(int(c.fd))
+		}
+	}
+	_ = unix.Close(l.epoll)
+	_ = unix.Close(l.wake)
+}
+
+// open starts one connection.
+func (l *loop) open() {
+	l.toOpen--
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		l.fail(os.NewSyscallError("socket", err))
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err := unix.Connect(fd, &l.addr); err != nil && err != unix.EINPROGRESS {
+		_ = unix.Close(fd)
+		l.fail(os.NewSyscallError("connect", err))
+		return
+	}
+	index := int32(len(l.conns))
+	l.conns = append(l.conns, clientConn{fd: int32(fd)})
+	l.opening++
+	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
+}
+
+func (l *loop) watch(op int, index int32, events uint32) {
+	event := unix.EpollEvent{Events: events, Fd: index}
+	if err := unix.EpollCtl(l.epoll, op, int(l.conns[index].fd), &event); err != nil {
+		l.fail(os.NewSyscallError("epoll_ctl", err))
+	}
+}
+
+// drop ends a connection that failed.
+func (l *loop) drop(index int32, err error) {
+	c := &l.conns[index]
+	if c.phase < phaseOpen {
+		l.opening--
+	}
+	c.phase = phaseClosed
+	_ = unix.Close(int(c.fd))
+	l.fail(fmt.Errorf("connection %d: %w", index, err))
+}
+
+// serve handles the readiness of one connection.
+func (l *loop) serve(index int32, events uint32) {
+	c := &l.conns[index]
+	switch {
+	case c.phase == phaseConnecting:
+		if code, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil || code != 0 {
+			l.drop(index, fmt.Errorf("connect: %w", unix.Errno(code)))
+			return
+		}
+		c.phase = phaseUpgrading
+		l.send(index, l.request)
+		l.watch(unix.EPOLL_CTL_MOD, index, unix.EPOLLIN)
+		return
+	case c.phase == phaseClosed:
+		return
+	case events&unix.EPOLLOUT != 0:
+		unsent := l.pending[index]
+		delete(l.pending, index)
+		l.watch(unix.EPOLL_CTL_MOD, index, unix.EPOLLIN)
+		l.send(index, unsent)
+	}
+	if events&^unix.EPOLLOUT == 0 {
+		return
+	}
+	n, errno := rawIO(unix.SYS_READ, c.fd, l.in)
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case errno != 0:
+		l.drop(index, os.NewSyscallError("read", errno))
+	case n == 0:
+		l.drop(index, errors.New("closed by the server"))
+	case c.phase == phaseUpgrading:
+		l.upgrade(index, l.in[:n])
+	default:
+		l.receive(index, l.in[:n])
+	}
+}
+
+// upgrade reads the server's answer to the upgrade request.
+func (l *loop) upgrade(index int32, b []byte) {
+	if before := l.pending[index]; before != nil {
+		b = append(before, b...)
+		delete(l.pending, index)
+	}
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		l.pending[index] = bytes.Clone(b)
+		return
+	}
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) || !bytes.Contains(b[:end], acceptKey) {
+		l.drop(index, fmt.Errorf("upgrade refused: %q", b))
+		return
+	}
+	l.conns[index].phase = phaseOpen
+	l.opening--
+	l.opened.Add(1)
+	if b = b[end+4:]; len(b) > 0 {
+		l.receive(index, b)
+	}
+}
+
+// receive handles what the server sent.
+func (l *loop) receive(index int32, b []byte) {
+	c := &l.conns[index]
+	now := monotonicNow()
+	var messages uint64
+	for len(b) > 0 {
+		rest, f, ok, err := c.parser.next(b)
+		switch b = rest; {
+		case err != nil:
+			l.drop(index, err)
+			return
+		case !ok:
+		case f.op < opClose:
+			messages++
+			l.traffic.frame(l, c, &f, now)
+		case f.op == opClose:
+			l.drop(index, fmt.Errorf("close frame from the server: %x", f.head))
+			return
+		case f.op == opPing:
+			l.send(index, maskedFrame(opPong, f.head))
+		}
+	}
+	count(&l.messages, messages)
+	count(&l.reads, 1)
+	l.traffic.done(l, c, now)
+	if len(l.out) > 0 {
+		l.send(index, l.out)
+		l.out = l.out[:0]
+	}
+}
+
+// count adds to a counter that only its loop writes.
+func count(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
+
+// send writes b; what the socket does not take is kept and sent later.
+func (l *loop) send(index int32, b []byte) {
+	c := &l.conns[index]
+	if c.phase == phaseClosed {
+		return
+	}
+	if unsent := l.pending[index]; unsent != nil && c.phase == phaseOpen {
+		l.pending[index] = append(unsent, b...)
+		return
+	}
+	count(&l.writes, 1)
+	n, errno := rawIO(unix.SYS_WRITE, c.fd, b)
+	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		l.drop(index, os.NewSyscallError("write", errno))
+		return
+	}
+	if n < len(b) {
+		l.pending[index] = bytes.Clone(b[n:])
+		l.watch(unix.EPOLL_CTL_MOD, index, unix.EPOLLIN|unix.EPOLLOUT)
+	}
+}
+
+// rawIO reads or writes a non-blocking descriptor without telling the
+// scheduler, which need not know of what cannot wait.
+func rawIO(trap uintptr, fd int32, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+// pollNow is epoll_wait with no wait, in the same way.
+func pollNow(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}

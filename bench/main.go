@@ -1,0 +1,233 @@
+//go:build linux
+
+// Command bench measures the library on this machine: memory for each idle
+// connection, echo and fan-out throughput, delivery latency. See README.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// options is what the flags set; zero conns means the command's own default.
+type options struct {
+	conns, size, inflight, outstanding int
+	steps, path                        string
+	sweep, join, json, verbose         bool
+	rate                               float64
+	duration, warmup, quiet            time.Duration
+	rounds                             int
+	loops, procs, clientLoops          int
+	queue, ring                        int
+	cpuprofile, memprofile             string
+}
+
+func defaultOptions() options {
+	return options{
+		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "",
+		rate: 4, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
+		clientLoops: runtime.NumCPU(),
+	}
+}
+
+// register declares the flags of a command, or all of them if cmd is empty.
+// What is already in o is the default, so flags may precede the command.
+func (o *options) register(fs *flag.FlagSet, cmd string) {
+	has := func(commands ...string) bool {
+		for _, c := range commands {
+			if cmd == "" || cmd == "all" || cmd == c {
+				return true
+			}
+		}
+		return false
+	}
+	fs.BoolVar(&o.json, "json", o.json, "print JSON")
+	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
+	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
+	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS")
+	fs.IntVar(&o.procs, "procs", o.procs, "GOMAXPROCS of the server; 0 leaves it alone")
+	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
+	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
+	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
+	if has("idle") {
+		fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
+		fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
+		fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
+		fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
+	}
+	if has("echo", "fanout", "latency") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 1,000 for echo, 10,000 for the room")
+		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
+		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency takes twice as long")
+		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
+		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
+		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
+	}
+	if has("echo") {
+		fs.IntVar(&o.inflight, "inflight", o.inflight, "echo: messages in flight on each connection")
+	}
+	if has("fanout") {
+		fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
+		fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
+	}
+	if has("latency") {
+		fs.Float64Var(&o.rate, "rate", o.rate, "latency: publishes per second")
+	}
+}
+
+// commands are the subcommands, in the order of all.
+var commands = []struct {
+	name, about string
+	run         func(context.Context, *options) ([]*table, error)
+}{
+	{"idle", "heap and RSS for each idle connection, and the CPU that accepting it takes", runIdle},
+	{"echo", "messages per second when every client keeps some in flight, and their round trip", runEcho},
+	{"fanout", "deliveries per second to one large room at full speed", runFanout},
+	{"latency", "time from publish to delivery in one large room at a fixed rate", runLatency},
+}
+
+const usage = "usage: bench [flags] idle|echo|fanout|latency|all [flags]\n\n"
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		exit(serve(os.Args[2], os.Stdin, os.Stdout))
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	exit(bench(ctx, os.Args[1:], os.Stdout))
+}
+
+func exit(err error) {
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// bench runs the command line args.
+func bench(ctx context.Context, args []string, out io.Writer) error {
+	o := defaultOptions()
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	o.register(fs, "")
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), usage)
+		for _, c := range commands {
+			fmt.Fprintf(fs.Output(), "  %-8s  %s\n", c.name, c.about)
+		}
+		fmt.Fprint(fs.Output(), "  all       all of these\n\nflags (bench COMMAND -h shows a command's own):\n")
+		fs.PrintDefaults()
+	}
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	cmd := fs.Arg(0)
+	if cmd == "" {
+		fs.Usage()
+		return flag.ErrHelp
+	}
+	sub := flag.NewFlagSet("bench "+cmd, flag.ContinueOnError)
+	o.register(sub, cmd)
+	if err := sub.Parse(fs.Args()[1:]); err != nil {
+		return err
+	}
+	if err := o.validate(); err != nil {
+		return err
+	}
+	return runCommands(ctx, cmd, &o, out)
+}
+
+// runCommands runs one command, or all, and prints.
+func runCommands(ctx context.Context, cmd string, o *options, out io.Writer) error {
+	m := thisMachine(ctx, o)
+	if !o.json {
+		m.write(out)
+	}
+	var tables []*table
+	found := false
+	for _, c := range commands {
+		if cmd != c.name && cmd != "all" {
+			continue
+		}
+		found = true
+		opts := *o
+		ts, err := c.run(ctx, &opts)
+		if err != nil {
+			return fmt.Errorf("bench %s: %w", c.name, err)
+		}
+		tables = append(tables, ts...)
+		for _, t := range ts {
+			if !o.json {
+				t.write(out)
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("bench: no command %q\n%s", cmd, usage)
+	}
+	if !o.json {
+		return nil
+	}
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(map[string]any{"machine": m, "results": tables})
+}
+
+func (o *options) validate() error {
+	switch {
+	case o.path != "" && o.path != "native" && o.path != "http":
+		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
+	case o.size < stampBytes || o.size > 1<<20:
+		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, stampBytes)
+	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.rate < 0 || o.clientLoops < 1 || o.rounds < 1:
+		return errors.New("bench: -inflight, -outstanding, -rate, -client-loops or -rounds is out of range")
+	}
+	_, err := o.stepCounts()
+	return err
+}
+
+// stepCounts reads -steps.
+func (o *options) stepCounts() ([]int, error) {
+	var counts []int
+	for field := range strings.SplitSeq(o.steps, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 || (len(counts) > 0 && n <= counts[len(counts)-1]) {
+			return nil, fmt.Errorf("bench: -steps is %q, must be rising counts such as 2000,15000", o.steps)
+		}
+		counts = append(counts, n)
+	}
+	return counts, nil
+}
+
+// start runs a server and a load generator for it. The caller calls stop.
+func start(ctx context.Context, o *options, path string, conns int, echo bool, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {
+		return nil, nil, nil, fmt.Errorf("%d connections need a higher ulimit -n than %d", conns, limit.Cur)
+	}
+	srv, err = startServer(ctx, o, serverConfig{Echo: echo, MaxConnections: conns + 16})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	g, err = newGenerator(srv.addr(path), o.clientLoops, conns, t)
+	if err != nil {
+		srv.stop()
+		return nil, nil, nil, err
+	}
+	return srv, g, func() { g.stop(); srv.stop() }, nil
+}
