@@ -98,8 +98,8 @@ func routerError(err error) error {
 }
 
 // HandleRaw makes fn the handler of all messages, text and binary, in place of
-// the envelope and the router. It runs in the manager's handler mode. nil
-// brings the envelope back.
+// the envelope, the router and EventMessageReceived. It runs in the manager's
+// handler mode. nil brings the envelope back.
 func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 	if fn == nil {
 		m.raw.Store(nil)
@@ -188,7 +188,7 @@ func (c *Client) route(e *router.Envelope) {
 	}
 	if !ok {
 		m.metrics.IncrementMessageErrors(unknownEvent)
-		_ = c.SendError(msg.RequestID, 404, ErrHandlerNotFound.Error()) // a drop is counted
+		_ = c.SendError(msg.RequestID, 404, "handler not found") // a drop is counted
 		return
 	}
 	c.run(msg, route.Handler)

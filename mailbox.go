@@ -19,6 +19,7 @@ type mailbox struct {
 	bytes   int64
 	reading bool // a worker is at it, or the client is in line for one
 	fenced  bool // a fenceTask is in the inbox
+	refence bool // more was read since it was posted
 }
 
 // letter is one message, or, with buf nil, the end of the connection.
@@ -102,9 +103,12 @@ func (c *Client) nextLetter() (letter, bool) {
 	if box.head == len(box.letters) {
 		box.reading = false
 		fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
-		if fence {
+		switch {
+		case box.fenced:
+			box.refence = true
+		case fence:
 			box.fenced = true
-		} else if !box.fenced {
+		default:
 			c.dropMailboxLocked()
 		}
 		c.mu.Unlock()
@@ -141,10 +145,15 @@ type fenceTask Client
 func (t *fenceTask) RunInLoop(*engine.Shard) {
 	c := (*Client)(t)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mailbox.fenced = false
-	if !c.mailbox.reading {
+	box := c.mailbox
+	again := box.refence && !box.reading
+	box.fenced, box.refence = again, false
+	if !again && !box.reading {
 		c.dropMailboxLocked()
+	}
+	c.mu.Unlock()
+	if again {
+		c.conn.Shard().Post(t)
 	}
 }
 
@@ -168,15 +177,19 @@ type mailReader Client
 // Run handles messages of the client, maxRun at most.
 func (r *mailReader) Run() {
 	c := (*Client)(r)
+	done := false
+	defer func() { // also if a handler ends its goroutine
+		if !done && !c.manager.workers.Submit(r) {
+			c.discardMail()
+		}
+	}()
 	for range maxRun {
 		l, ok := c.nextLetter()
 		if !ok {
+			done = true
 			return
 		}
 		c.open(l)
-	}
-	if !c.manager.workers.Submit(r) {
-		c.discardMail()
 	}
 }
 

@@ -2,8 +2,6 @@ package ws
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -35,12 +33,10 @@ type Manager struct {
 	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
 	raw      atomic.Pointer[RawHandler]
 
-	runOnce    sync.Once
 	stopOnce   sync.Once
 	finishOnce sync.Once
 	stopping   chan struct{} // closed when Shutdown begins
 	finished   chan struct{} // closed when the handlers and subscribers are done
-	janitor    sync.WaitGroup
 }
 
 // NewManager returns a manager that is not running yet. It returns an error
@@ -48,7 +44,9 @@ type Manager struct {
 func NewManager(opts ...Option) (*Manager, error) {
 	cfg := DefaultConfig()
 	for _, opt := range opts {
-		opt(&cfg)
+		if opt != nil {
+			opt(&cfg)
+		}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -91,24 +89,22 @@ func NewManager(opts ...Option) (*Manager, error) {
 // Shutdown, or an error that names the address if it cannot listen, or says why
 // the loops ended unasked. It may be called once.
 func (m *Manager) Run() error {
-	m.runOnce.Do(func() {
-		m.janitor.Go(m.clean) // ends with the engine; Run waits for it
-	})
+	ended := make(chan struct{})
+	var janitor sync.WaitGroup
+	janitor.Go(func() { m.clean(ended) }) // owned by this call, which waits for it
 	err := m.engine.Run()
-	if errors.Is(err, engine.ErrRunning) {
-		return fmt.Errorf("ws: Run: %w", err)
-	}
-	m.janitor.Wait()
+	close(ended)
+	janitor.Wait()
 	return err
 }
 
-// clean looks for rooms that have been empty for long.
-func (m *Manager) clean() {
+// clean looks for rooms that have been empty for long, until ended is closed.
+func (m *Manager) clean(ended <-chan struct{}) {
 	ticker := time.NewTicker(m.cfg.Room.CleanupInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-m.engine.Stopped():
+		case <-ended:
 			return
 		case now := <-ticker.C:
 			m.reapRooms(now)
@@ -131,7 +127,6 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	m.janitor.Wait()
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -107,8 +108,8 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 	if err := codec.CheckUpgrade(r); err != nil {
 		return asHandshakeError(err)
 	}
-	if !m.originAllowed(r) {
-		return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
+	if err := m.guarded(func() error { return m.checkOrigin(r) }); err != nil {
+		return err
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
 		return ErrTooManyConnections // before Authenticate, which may be costly
@@ -118,9 +119,13 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 		opt(&o)
 	}
 	if m.cfg.Authenticate != nil {
-		more, err := m.cfg.Authenticate(r)
-		if err != nil {
+		var more []ClientOption
+		err := m.guarded(func() (err error) {
+			more, err = m.cfg.Authenticate(r)
 			return authError(err)
+		})
+		if err != nil {
+			return err
 		}
 		if r.Context().Err() != nil {
 			return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
@@ -139,10 +144,35 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 // authError makes a refusal of what Authenticate returned. The client reads the
 // text of a HandshakeError only.
 func authError(err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[*HandshakeError](err); ok {
 		return err
 	}
 	return &HandshakeError{Status: http.StatusUnauthorized, Reason: "unauthorized", Err: err}
+}
+
+// guarded calls fn, which runs user code; a panic is logged and refuses with
+// 500.
+func (m *Manager) guarded(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.reportPanic(r, debug.Stack())
+			err = &HandshakeError{
+				Status: http.StatusInternalServerError, Reason: "internal error", Err: fmt.Errorf("ws: panic: %v", r),
+			}
+		}
+	}()
+	return fn()
+}
+
+// checkOrigin refuses a request from a page that may not connect.
+func (m *Manager) checkOrigin(r *http.Request) error {
+	if m.originAllowed(r) {
+		return nil
+	}
+	return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
 }
 
 // originAllowed applies the configured check to the request's Origin.
@@ -181,13 +211,16 @@ func asHandshakeError(err error) *HandshakeError {
 				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
 			}
 		}
+		if bad.Status == http.StatusMethodNotAllowed {
+			h.Header = http.Header{"Allow": {http.MethodGet}}
+		}
 		return h
 	case errors.Is(err, ErrTooManyConnections):
 		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many connections"}
 	case errors.Is(err, ErrClientIDExists):
 		return &HandshakeError{Status: http.StatusConflict, Reason: "client ID exists"}
 	case errors.Is(err, ErrManagerStopped):
-		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "server is stopping"}
+		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "server is not running"}
 	}
 	return &HandshakeError{Status: http.StatusInternalServerError, Reason: "internal error"}
 }
@@ -199,8 +232,8 @@ type engineHandler Manager
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
 
 // AdmitOffLoop tells whether user code takes part in Admit.
-func (h *engineHandler) AdmitOffLoop() bool {
-	return h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil
+func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
+	return r.URL.Path == h.cfg.Path && (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil)
 }
 
 // Admit answers a request on the native path.

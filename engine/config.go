@@ -36,8 +36,8 @@ type Handler interface {
 	// NewConn returns the connection for a peer that was just accepted, with
 	// its owner set. It runs on the event loop.
 	NewConn() *Conn
-	// AdmitOffLoop tells whether Admit may block and so runs on a worker.
-	AdmitOffLoop() bool
+	// AdmitOffLoop tells whether Admit may block on r and so runs on a worker.
+	AdmitOffLoop(r *http.Request) bool
 	// Admit decides on an upgrade request. It returns the complete HTTP
 	// response, and whether that is the 101 which opens the connection. r is
 	// owned by the callee.

@@ -112,7 +112,7 @@ func (s *server) NewConn() *engine.Conn {
 	return &p.conn
 }
 
-func (s *server) AdmitOffLoop() bool { return s.offLoop }
+func (s *server) AdmitOffLoop(*http.Request) bool { return s.offLoop }
 
 func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
 	if s.admit != nil {

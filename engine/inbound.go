@@ -151,7 +151,7 @@ func (s *Shard) handshake(c *Conn, gc gnet.Conn) bool {
 	if c.addr != nil {
 		r.RemoteAddr = c.addr.String()
 	}
-	if !s.eng.handler.AdmitOffLoop() {
+	if !s.eng.handler.AdmitOffLoop(r) {
 		response, accepted := s.eng.handler.Admit(c, r)
 		return s.admitted(c, response, accepted)
 	}

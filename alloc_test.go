@@ -1,0 +1,88 @@
+//go:build !race
+
+package ws_test
+
+import (
+	"io"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// mallocs returns how many objects the process allocates while fn runs.
+func mallocs(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.Mallocs - before.Mallocs
+}
+
+// An inline raw echo allocates nothing, on either side.
+func TestEchoDoesNotAllocate(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithHandlerMode(ws.Inline))
+		s.HandleRaw(echo)
+		c := s.dial(w)
+		request := []byte(frame(2, string(make([]byte, 512))))
+		reply := make([]byte, 4+512)
+		run := func(n int) {
+			for range n {
+				if _, err := c.Write(request); err != nil {
+					t.Error(err)
+				}
+				if _, err := io.ReadFull(c.Conn, reply); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		run(1000)
+		const n = 10_000
+		assert.Less(t, float64(mallocs(func() { run(n) }))/n, 0.05, "allocations for each message")
+	})
+}
+
+// A fan-out allocates for the message, not for its members.
+func TestFanOutDoesNotAllocate(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		const members, publishes, length = 1000, 20, 512
+		s := start(t)
+		var conns []*client
+		for range members {
+			c, sc := s.dialClient(w)
+			require.NoError(t, sc.JoinRoom("r"))
+			conns = append(conns, c)
+		}
+		message := make([]byte, length)
+		buf := make([]byte, 4+length)
+		run := func(n int) {
+			for range n {
+				if err := s.BroadcastToRoom("r", message, nil); err != nil {
+					t.Error(err)
+				}
+				for _, c := range conns {
+					if _, err := io.ReadFull(c.Conn, buf); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}
+		run(5)
+		assert.Less(t, float64(mallocs(func() { run(publishes) }))/(publishes*members), 0.05, "allocations for each delivery")
+	})
+}
+
+// An event that nobody subscribed to costs nothing: none is made for a send.
+func TestUnwantedEventsDoNotAllocate(t *testing.T) {
+	s := start(t, ws.WithMessageQueueSize(1))
+	_, sc := s.dialClient(native)
+	s.stall(sc)
+	payload := []byte("x")
+	p := ws.Prepare(ws.OpText, payload)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = sc.SendPrepared(p) }), "a send that is refused")
+}

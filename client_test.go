@@ -1,0 +1,428 @@
+package ws_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestClientIdentity(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithAuthenticate(byQuery))
+		ids := make(map[string]bool)
+		for range 50 {
+			c, sc := s.dialClient(w)
+			assert.GreaterOrEqual(t, len(sc.ID), 22, "128 bits in base64")
+			assert.False(t, ids[sc.ID])
+			ids[sc.ID] = true
+			assert.Zero(t, sc.UserID)
+			assert.Equal(t, c.LocalAddr().String(), sc.RemoteAddr())
+			got, ok := s.GetClient(sc.ID)
+			assert.True(t, ok)
+			assert.Same(t, sc, got)
+		}
+		assert.Equal(t, 50, s.GetClientCount())
+
+		_, sc := s.dialClient(w, "id=ann", "user=-7", "role=admin")
+		assert.Equal(t, "ann", sc.ID)
+		assert.Equal(t, int64(-7), sc.UserID)
+		role, ok := sc.GetMetadata("role")
+		assert.True(t, ok)
+		assert.Equal(t, "admin", role)
+		got, ok := s.GetClient("ann")
+		assert.True(t, ok)
+		assert.Same(t, sc, got)
+
+		_, ok = s.GetClient("bob")
+		assert.False(t, ok)
+		_, ok = s.GetClient("")
+		assert.False(t, ok)
+	})
+}
+
+func TestMetadata(t *testing.T) {
+	s := start(t)
+	_, sc := s.dialClient(native)
+	_, ok := sc.GetMetadata("a")
+	assert.False(t, ok)
+	sc.SetMetadata("a", 1)
+	sc.SetMetadata("a", []string{"x"})
+	sc.SetMetadata("nil", nil)
+	v, ok := sc.GetMetadata("a")
+	assert.True(t, ok)
+	assert.Equal(t, []string{"x"}, v)
+	v, ok = sc.GetMetadata("nil")
+	assert.True(t, ok)
+	assert.Nil(t, v)
+}
+
+func TestSends(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		c, sc := s.dialClient(w)
+		payload := []byte("borrowed")
+		require.NoError(t, sc.SendBytes(payload))
+		copy(payload, "reused!!")
+		require.NoError(t, sc.SendJSON(map[string]int{"a": 1}))
+		require.NoError(t, sc.SendBytes(nil))
+		c.expect("borrowed", `{"a":1}`, "")
+		require.NoError(t, sc.SendBytesHigh([]byte("high")))
+		c.expect("high")
+
+		require.NoError(t, sc.SendBinary([]byte{0, 1, 255}))
+		f := c.read()
+		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+		assert.Equal(t, []byte{0, 1, 255}, f.Payload)
+
+		p := ws.Prepare(ws.OpBinary, []byte("twice"))
+		require.NoError(t, sc.SendPrepared(p))
+		require.NoError(t, sc.SendPrepared(p))
+		for range 2 {
+			f := c.read()
+			assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+			assert.Equal(t, "twice", string(f.Payload))
+		}
+		for _, n := range []int{125, 126, 65535, 65536, 1 << 20} {
+			text := strings.Repeat("x", n)
+			require.NoError(t, sc.SendBytes([]byte(text)))
+			c.expect(text)
+		}
+	})
+}
+
+func TestPreparePanicsForControlFrames(t *testing.T) {
+	for _, op := range []ws.Opcode{0, 8, 9, 10, 3} {
+		assert.Panics(t, func() { ws.Prepare(op, nil) }, "opcode %d", op)
+	}
+}
+
+// One goroutine's messages arrive in its order, whichever method sent them.
+func TestSendOrder(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithMessageQueueSize(10_000))
+		c, sc := s.dialClient(w)
+		require.NoError(t, sc.JoinRoom("r"))
+		const senders, each = 4, 300
+		var wg sync.WaitGroup
+		for g := range senders {
+			wg.Go(func() {
+				for i := range each {
+					text := fmt.Appendf(nil, "%d %d", g, i)
+					switch i % 3 {
+					case 0:
+						assert.NoError(t, sc.SendBytes(text))
+					case 1:
+						assert.NoError(t, s.BroadcastToRoom("r", text, nil))
+					default:
+						assert.NoError(t, sc.SendPrepared(ws.Prepare(ws.OpText, text)))
+					}
+				}
+			})
+		}
+		var next [senders]int
+		for range senders * each {
+			var g, i int
+			_, err := fmt.Sscan(string(c.read().Payload), &g, &i)
+			require.NoError(t, err)
+			require.Equal(t, next[g], i, "sender %d", g)
+			next[g]++
+		}
+		wg.Wait()
+	})
+}
+
+func TestSendOnFullQueue(t *testing.T) {
+	sends := []struct {
+		name string
+		send func(*ws.Client) error
+	}{
+		{"SendBytes", func(c *ws.Client) error { return c.SendBytes([]byte("x")) }},
+		{"SendBytesHigh", func(c *ws.Client) error { return c.SendBytesHigh([]byte("x")) }},
+		{"SendBinary", func(c *ws.Client) error { return c.SendBinary([]byte("x")) }},
+		{"SendPrepared", func(c *ws.Client) error { return c.SendPrepared(ws.Prepare(ws.OpText, []byte("x"))) }},
+		{"SendJSON", func(c *ws.Client) error { return c.SendJSON("x") }},
+		{"SendResponse", func(c *ws.Client) error { return c.SendResponse("", 200, "x", nil) }},
+		{"SendError", func(c *ws.Client) error { return c.SendError("", 400, "x") }},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithMessageQueueSize(4), withDeepQueue)
+		c, sc := s.dialClient(w)
+		s.stall(sc)
+		for i := range 3 {
+			require.NoError(t, sc.SendBytes(fmt.Appendf(nil, "queued %d", i)))
+		}
+		queued := sc.QueuedBytes()
+		assert.Greater(t, queued, len(bigMessage))
+		for i, tt := range sends {
+			require.ErrorIs(t, tt.send(sc), ws.ErrChannelFull, tt.name)
+			assert.EqualValues(t, i+1, s.Stats().Total.Dropped, "a refusal is counted once")
+		}
+		assert.Equal(t, queued, sc.QueuedBytes(), "refused messages are not counted")
+		assert.False(t, sc.IsClosed())
+
+		c.expect(bigMessage, "queued 0", "queued 1", "queued 2")
+		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "%d bytes queued", sc.QueuedBytes())
+		require.NoError(t, sc.SendBytes([]byte("again")))
+		c.expect("again")
+	})
+}
+
+func TestQueueBytes(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithQueueBytes(1000))
+		c, sc := s.dialClient(w)
+		assert.Zero(t, sc.QueuedBytes())
+		s.stall(sc) // an empty queue takes one message of any size
+		require.ErrorIs(t, sc.SendBytes([]byte("one more")), ws.ErrChannelFull)
+		require.ErrorIs(t, sc.SendBytesHigh([]byte("one more")), ws.ErrChannelFull)
+		c.expect(bigMessage)
+		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "the queue did not drain")
+		require.NoError(t, sc.SendBytes([]byte("now")))
+		c.expect("now")
+	})
+}
+
+func TestSendBytesHighOvertakes(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, withDeepQueue)
+		c, sc := s.dialClient(w)
+		require.NoError(t, sc.JoinRoom("r"))
+		s.stall(sc)
+		require.NoError(t, sc.SendBytes([]byte("normal 1")))
+		require.NoError(t, s.BroadcastToRoom("r", []byte("normal 2"), nil))
+		require.NoError(t, sc.SendBytesHigh([]byte("high 1")))
+		require.NoError(t, sc.SendBytes([]byte("normal 3")))
+		require.NoError(t, sc.SendBytesHigh([]byte("high 2")))
+		c.expect(bigMessage, "high 1", "high 2", "normal 1", "normal 2", "normal 3")
+	})
+}
+
+func TestClose(t *testing.T) {
+	tests := []struct {
+		name   string
+		close  func(*ws.Client)
+		code   int
+		reason string
+	}{
+		{"Close", (*ws.Client).Close, 1000, ""},
+		{"reason", func(c *ws.Client) { c.CloseWithCode(ws.ClosePolicyViolation, "spam") }, 1008, "spam"},
+		{"private code", func(c *ws.Client) { c.CloseWithCode(4999, "mine") }, 4999, "mine"},
+		{"registered code", func(c *ws.Client) { c.CloseWithCode(3000, "") }, 3000, ""},
+		{"try again later", func(c *ws.Client) { c.CloseWithCode(ws.CloseTryAgainLater, "") }, 1013, ""},
+		{"1005 is never sent", func(c *ws.Client) { c.CloseWithCode(1005, "") }, 1000, ""},
+		{"1006 is never sent", func(c *ws.Client) { c.CloseWithCode(1006, "") }, 1000, ""},
+		{"0", func(c *ws.Client) { c.CloseWithCode(0, "") }, 1000, ""},
+		{"negative", func(c *ws.Client) { c.CloseWithCode(-1, "") }, 1000, ""},
+		{"too large", func(c *ws.Client) { c.CloseWithCode(1<<16+1000, "") }, 1000, ""},
+		{"the first counts", func(c *ws.Client) { c.CloseWithCode(4000, "a"); c.CloseWithCode(4001, "b"); c.Close() }, 4000, "a"},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				c, sc := s.dialClient(w)
+				assert.False(t, sc.IsClosed())
+				require.NoError(t, sc.SendBytes([]byte("before")))
+				tt.close(sc)
+				assert.True(t, sc.IsClosed(), "at once")
+				c.expect("before")
+				assert.Equal(t, tt.reason, c.expectClose(tt.code))
+				c.finish(tt.code)
+				eventually(t, func() bool { _, ok := s.GetClient(sc.ID); return !ok }, "still registered")
+				assert.True(t, sc.IsClosed())
+			})
+		}
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "%d clients left", s.GetClientCount())
+	})
+}
+
+func TestCloseReasonIsCut(t *testing.T) {
+	s := start(t)
+	c, sc := s.dialClient(native)
+	sc.CloseWithCode(4000, strings.Repeat("ä", 100))
+	reason := c.expectClose(4000)
+	assert.LessOrEqual(t, len(reason), 123)
+	assert.GreaterOrEqual(t, len(reason), 120)
+	assert.True(t, utf8.ValidString(reason), "%q", reason)
+}
+
+// A client that does not answer our close frame is cut off.
+func TestCloseTimeout(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, func(c *ws.Config) { c.CloseTimeout = 50 * time.Millisecond })
+		ends := s.events(ws.EventClientDisconnected)
+		c, sc := s.dialClient(w)
+		sc.CloseWithCode(4000, "bye")
+		end := receive(t, ends, "no end")
+		assert.Equal(t, sc.ID, end.ClientID)
+		assert.Equal(t, 4000, end.Data.(*ws.CloseError).Code)
+		assert.False(t, end.Data.(*ws.CloseError).Remote)
+		assert.Equal(t, "bye", c.expectClose(4000))
+	})
+}
+
+func TestErrorsOfAClosedClient(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		sends := map[string]func(*ws.Client) error{
+			"SendBytes":     func(c *ws.Client) error { return c.SendBytes([]byte("x")) },
+			"SendBytesHigh": func(c *ws.Client) error { return c.SendBytesHigh([]byte("x")) },
+			"SendBinary":    func(c *ws.Client) error { return c.SendBinary(nil) },
+			"SendJSON":      func(c *ws.Client) error { return c.SendJSON(1) },
+			"SendPrepared":  func(c *ws.Client) error { return c.SendPrepared(ws.Prepare(ws.OpText, nil)) },
+			"SendResponse":  func(c *ws.Client) error { return c.SendResponse("1", 200, "", nil) },
+			"SendError":     func(c *ws.Client) error { return c.SendError("1", 500, "") },
+			"JoinRoom":      func(c *ws.Client) error { return c.JoinRoom("late") },
+		}
+		check := func(sc *ws.Client) {
+			t.Helper()
+			for name, send := range sends {
+				err := send(sc)
+				require.ErrorIs(t, err, ws.ErrConnectionClosed, name)
+				require.ErrorIs(t, err, net.ErrClosed, name)
+			}
+			sc.Close()
+			sc.LeaveRoom("r")
+			sc.SetMetadata("k", "v")
+			_, _ = sc.GetMetadata("k")
+			assert.Zero(t, sc.QueuedBytes())
+			assert.NotEmpty(t, sc.RemoteAddr())
+			assert.True(t, sc.IsClosed())
+		}
+		c, sc := s.dialClient(w)
+		sc.Close()
+		check(sc) // closing
+		c.expectClose(1000)
+		c.finish(1000)
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
+		check(sc) // closed
+		assert.Empty(t, sc.GetRooms())
+		_, ok := s.GetRoom("late")
+		assert.False(t, ok, "a room that nobody could join was created")
+		assert.True(t, errors.Is(ws.ErrConnectionClosed, net.ErrClosed))
+	})
+}
+
+// All methods may be called at once, while the connection closes too.
+func TestClientFromManyGoroutines(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode, ws.WithAuthenticate(byQuery))
+		registerGreetings(t, s.Manager)
+		c, sc := s.dialClient(w, "user=3")
+		var stopped atomic.Bool
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := 0; !stopped.Load(); i++ {
+					_ = sc.SendBytes([]byte("m"))
+					_ = sc.SendBytesHigh([]byte("h"))
+					_ = sc.SendError("1", 400, "e")
+					_ = sc.JoinRoom(fmt.Sprint("room ", (g+i)%3))
+					_ = s.BroadcastToRoom(fmt.Sprint("room ", i%3), []byte("b"), nil)
+					s.BroadcastToUser(3, []byte("u"))
+					s.BroadcastAll([]byte("a"))
+					sc.LeaveRoom(fmt.Sprint("room ", i%3))
+					s.DeleteRoom(fmt.Sprint("room ", (i+1)%3))
+					_ = sc.GetRooms()
+					sc.SetMetadata("k", i)
+					_, _ = sc.GetMetadata("k")
+					_, _, _ = sc.RemoteAddr(), sc.IsClosed(), sc.QueuedBytes()
+					_, _ = s.GetRoomMembers("room 1"), s.Stats()
+				}
+			})
+		}
+		for range 20 {
+			c.send(request("only", "1", ""))
+			c.read()
+		}
+		sc.Close()
+		c.expectClose(1000)
+		c.finish(1000)
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
+		stopped.Store(true)
+		wg.Wait()
+		assert.Empty(t, sc.GetRooms())
+		for i := range 3 {
+			assert.Empty(t, s.GetRoomMembers(fmt.Sprint("room ", i)))
+		}
+	})
+}
+
+func TestHeartbeat(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(200*time.Millisecond))
+		ends := s.events(ws.EventClientDisconnected)
+		alive, aliveClient := s.dialClient(w)
+		_, deadClient := s.dialClient(w)
+		for begin := time.Now(); time.Since(begin) < 400*time.Millisecond; {
+			f := alive.readFrame()
+			require.Equal(t, gws.OpPing, f.Header.OpCode)
+			alive.raw(frame(gws.OpPong, string(f.Payload)))
+		}
+		end := receive(t, ends, "the silent client was not found")
+		assert.Equal(t, deadClient.ID, end.ClientID)
+		assert.Equal(t, 1006, end.Data.(*ws.CloseError).Code)
+		assert.False(t, aliveClient.IsClosed())
+	})
+}
+
+// Any inbound byte counts as life, not pongs alone.
+func TestHeartbeatCountsMessages(t *testing.T) {
+	s := start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(200*time.Millisecond))
+	s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
+	c, sc := s.dialClient(native)
+	for begin := time.Now(); time.Since(begin) < 400*time.Millisecond; {
+		c.send("x")
+		c.expect("x") // pings are read, and not answered
+	}
+	assert.False(t, sc.IsClosed())
+}
+
+func TestMessageSizeLimit(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode, ws.WithMessageSizeLimit(1000))
+		s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
+		failures := s.events(ws.EventError)
+		text := strings.Repeat("x", 1000)
+		c := s.dial(w)
+		c.send(text)
+		c.expect(text)
+		c.raw(fragment(1, false, text[:500]) + fragment(0, true, text[500:]))
+		c.expect(text)
+		c.send(text + "x")
+		c.expectClose(1009)
+		err, _ := receive(t, failures, "no EventError").Data.(error)
+		require.ErrorIs(t, err, ws.ErrMessageTooLarge)
+
+		c = s.dial(w)
+		c.raw(fragment(1, false, text) + fragment(0, false, "x"))
+		c.expectClose(1009)
+
+		c = s.dial(w) // the length alone is enough
+		c.raw("\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff")
+		c.expectClose(1009)
+	})
+}
+
+// The default limit is 512 KiB.
+func TestDefaultMessageSizeLimit(t *testing.T) {
+	s := start(t)
+	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendJSON(len(payload)) })
+	c := s.dial(native)
+	c.send(strings.Repeat("x", 512<<10))
+	c.expect("524288")
+	c.send(strings.Repeat("x", 512<<10+1))
+	c.expectClose(1009)
+}

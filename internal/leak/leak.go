@@ -1,0 +1,79 @@
+// Package leak fails a package's tests if they leave goroutines or descriptors
+// behind. Tests use it; the library does not.
+package leak
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// patience is how long what is ending may take.
+const patience = 15 * time.Second
+
+// Main runs the tests and exits. Call it from TestMain.
+func Main(m *testing.M) {
+	// The runtime's network poller takes descriptors of its own with the first
+	// socket.
+	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		_ = l.Close()
+	}
+	goroutines, descriptors := len(Goroutines()), openDescriptors()
+	code := m.Run()
+	if code == 0 && !nothingLeft(goroutines, descriptors) {
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// nothingLeft waits until there are no more goroutines and descriptors than
+// before, and tells what is too much.
+func nothingLeft(goroutines, descriptors int) bool {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); ; <-poll.C {
+		left, open := Goroutines(), openDescriptors()
+		if len(left) <= goroutines && open <= descriptors {
+			return true
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(os.Stderr, "left over: %d goroutines (%d before), %d descriptors (%d before)\n%s\n",
+				len(left), goroutines, open, descriptors, strings.Join(left, "\n\n"))
+			return false
+		}
+	}
+}
+
+// Goroutines returns the stacks of all goroutines but the idle ones of gnet's
+// worker pool, which it keeps for a while, or for the life of the process.
+func Goroutines() []string {
+	buf := make([]byte, 4<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var ours []string
+	for stack := range strings.SplitSeq(string(buf), "\n\n") {
+		idle := strings.Contains(stack, "panjf2000/ants") &&
+			!strings.Contains(stack, "qi-realtime/ws") && !strings.Contains(stack, "panjf2000/gnet/v2.(")
+		if !idle {
+			ours = append(ours, stack)
+		}
+	}
+	return ours
+}
+
+// openDescriptors returns the number of open descriptors, 0 where it is not
+// known.
+func openDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}

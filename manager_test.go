@@ -1,0 +1,229 @@
+package ws_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Every client gets what is queued for it, then 1001.
+func TestShutdown(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		var conns []*client
+		for range 20 {
+			c, sc := s.dialClient(w)
+			require.NoError(t, sc.JoinRoom("r"))
+			conns = append(conns, c)
+		}
+		for i := range 50 {
+			require.NoError(t, s.BroadcastToRoom("r", fmt.Append(nil, i), nil))
+		}
+		results := make(chan error, 3)
+		for range 3 { // all wait for the same end
+			go func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				results <- s.Shutdown(ctx)
+			}()
+		}
+		for _, c := range conns {
+			for i := range 50 {
+				c.expect(fmt.Sprint(i))
+			}
+			c.expectClose(1001)
+			c.finish(1001)
+		}
+		for range 3 {
+			require.NoError(t, receive(t, results, "Shutdown did not return"))
+		}
+		require.NoError(t, receive(t, s.ran, "Run did not return"))
+		s.ran <- nil // for the cleanup
+		assert.Zero(t, s.GetClientCount())
+		require.NoError(t, s.Shutdown(context.Background()), "again")
+		require.NoError(t, s.Run(), "a manager that was shut down")
+
+		// Everything may still be called.
+		s.BroadcastAll([]byte("x"))
+		s.BroadcastToUser(1, []byte("x"))
+		require.NoError(t, s.BroadcastToRoom("r", []byte("x"), nil))
+		s.DeleteRoom("r")
+		_, err := s.CreateRoom("new", nil)
+		require.NoError(t, err)
+		_ = s.Stats()
+	})
+}
+
+// A client that is behind gets all of its queue before the close frame.
+func TestShutdownFlushesQueues(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, withDeepQueue)
+		c, sc := s.dialClient(w)
+		s.stall(sc)
+		require.NoError(t, sc.SendBytes([]byte("last")))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.shutdown()
+		}()
+		eventually(t, sc.IsClosed, "not closing")
+		c.expect(bigMessage, "last")
+		c.expectClose(1001)
+		c.finish(1001)
+		receive(t, done, "Shutdown did not return")
+	})
+}
+
+// A client that says nothing holds up Shutdown no longer than its context.
+func TestShutdownOfASilentClient(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		ends := s.events(ws.EventClientDisconnected)
+		c := s.dial(w)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
+		require.NoError(t, receive(t, s.ran, "Run did not return"))
+		s.ran <- nil
+		c.expectClose(1001)
+		assert.Equal(t, 1001, receive(t, ends, "no disconnect").Data.(*ws.CloseError).Code)
+		require.NoError(t, s.Shutdown(context.Background()))
+		assert.Zero(t, s.GetClientCount())
+	})
+}
+
+// Shutdown waits for handlers, and a connect's disconnect is never lost, even
+// if Shutdown gave up waiting.
+func TestShutdownWaitsForHandlers(t *testing.T) {
+	s := start(t)
+	var connected, disconnected atomic.Int64
+	s.Subscribe(ws.EventClientConnected, func(ws.Event) { connected.Add(1) })
+	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Add(1) })
+	entered, release := make(chan struct{}), make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(release) }))
+	var after atomic.Value
+	require.NoError(t, s.Register("block", func(c *ws.Client, _ *ws.Message) error {
+		close(entered)
+		<-release
+		after.Store(c.SendBytes([]byte("late")))
+		return nil
+	}))
+	c := s.dial(native)
+	c.send(request("block", "1", ""))
+	receive(t, entered, "not called")
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
+	release <- struct{}{}
+	require.NoError(t, s.Shutdown(context.Background()))
+	err, _ := after.Load().(error)
+	require.ErrorIs(t, err, ws.ErrConnectionClosed)
+	assert.EqualValues(t, 1, connected.Load())
+	assert.EqualValues(t, 1, disconnected.Load(), "the disconnect was dropped")
+}
+
+func TestShutdownBeforeRun(t *testing.T) {
+	m, err := ws.NewManager(testOptions()...)
+	require.NoError(t, err)
+	m.Subscribe(ws.EventError, func(ws.Event) {})
+	require.NoError(t, m.Shutdown(context.Background()))
+	require.NoError(t, m.Run())
+	require.NoError(t, m.Shutdown(context.Background()))
+}
+
+// Shutdown may come at any moment of the start.
+func TestShutdownDuringStart(t *testing.T) {
+	for i := range 30 {
+		m, err := ws.NewManager(append(testOptions(), func(c *ws.Config) {
+			if i%2 == 0 {
+				c.ListenAddr = ""
+			}
+		})...)
+		require.NoError(t, err)
+		ran := make(chan error, 1)
+		go func() { ran <- m.Run() }()
+		for range i / 2 * 1000 {
+			_ = m.GetClientCount()
+		}
+		shutdown(t, m)
+		require.NoError(t, receive(t, ran, "Run did not return"))
+	}
+}
+
+func TestRunTwice(t *testing.T) {
+	s := start(t)
+	require.Error(t, s.Run())
+	_, err := s.tryDial(native)
+	require.NoError(t, err, "the first goes on")
+}
+
+// A port in use: Run says so, and names the address.
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	other := start(t)
+	for name, addr := range map[string]string{"net": l.Addr().String(), "another manager": other.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, ws.WithListenAddr("tcp://"+addr))
+			err := m.Run()
+			require.Error(t, err)
+			assert.ErrorContains(t, err, addr)
+			require.ErrorContains(t, err, "in use")
+		})
+	}
+}
+
+// A manager with many loops listens on one port.
+func TestAddr(t *testing.T) {
+	s := start(t, ws.WithLoops(4))
+	addr, ok := s.Addr().(*net.TCPAddr)
+	require.True(t, ok)
+	assert.NotZero(t, addr.Port)
+	assert.True(t, addr.IP.IsLoopback())
+	for range 20 {
+		s.dial(native)
+	}
+	assert.Equal(t, 20, s.GetClientCount())
+}
+
+func TestRangeClients(t *testing.T) {
+	s := start(t)
+	want := map[string]bool{}
+	for i := range 10 {
+		_, sc := s.dialClient([]way{native, overNet}[i%2])
+		want[sc.ID] = true
+	}
+	got := map[string]bool{}
+	s.RangeClients(func(c *ws.Client) bool {
+		assert.False(t, got[c.ID], "twice")
+		got[c.ID] = true
+		_, ok := s.GetClient(c.ID) // no lock is held
+		return assert.True(t, ok)
+	})
+	assert.Equal(t, want, got)
+	calls := 0
+	s.RangeClients(func(*ws.Client) bool { calls++; return calls < 3 })
+	assert.Equal(t, 3, calls)
+}
+
+// Both ways give the same Client, at the same time.
+func TestBothWaysAtOnce(t *testing.T) {
+	s := start(t)
+	a, aClient := s.dialClient(native)
+	b, bClient := s.dialClient(overNet)
+	require.NoError(t, aClient.JoinRoom("r"))
+	require.NoError(t, bClient.JoinRoom("r"))
+	require.NoError(t, s.BroadcastToRoom("r", []byte("both"), nil))
+	a.expect("both")
+	b.expect("both")
+}

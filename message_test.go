@@ -1,0 +1,170 @@
+package ws_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestNewMessage(t *testing.T) {
+	tests := []struct {
+		name   string
+		make   func(string, any) (*ws.Message, error)
+		typ    string
+		pooled bool
+	}{
+		{"NewMessage", ws.NewMessage, ws.TypeRequest, true},
+		{"NewNotifyMessage", ws.NewNotifyMessage, ws.TypeNotify, true},
+		{"NewMessageSimple", ws.NewMessageSimple, ws.TypeRequest, false},
+		{"NewNotifyMessageSimple", ws.NewNotifyMessageSimple, ws.TypeNotify, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := tt.make("chat.send", map[string]int{"n": 7})
+			require.NoError(t, err)
+			assert.Equal(t, tt.typ, m.Type)
+			assert.Equal(t, "chat.send", m.Event)
+			assert.Empty(t, m.RequestID)
+			assert.JSONEq(t, `{"n":7}`, string(m.Data))
+			assert.InDelta(t, time.Now().Unix(), m.Timestamp, 5, "seconds")
+
+			var got struct{ N int }
+			require.NoError(t, m.Unmarshal(&got))
+			assert.Equal(t, 7, got.N)
+			var wrong []string
+			require.Error(t, m.Unmarshal(&wrong))
+
+			m.RequestID = "req_1"
+			b, err := json.Marshal(m)
+			require.NoError(t, err)
+			var e envelope
+			require.NoError(t, json.Unmarshal(b, &e))
+			assert.Equal(t, envelope{
+				Type: tt.typ, Event: "chat.send", RequestID: "req_1", Data: json.RawMessage(`{"n":7}`), Timestamp: m.Timestamp,
+			}, e)
+			if tt.pooled {
+				m.Release()
+			}
+
+			m, err = tt.make("empty", nil)
+			require.NoError(t, err)
+			assert.Empty(t, m.Data, "of a message that was used before: nothing")
+			assert.Empty(t, m.RequestID)
+			b, err = json.Marshal(m)
+			require.NoError(t, err)
+			assert.NotContains(t, string(b), "data")
+			got.N = 3
+			require.NoError(t, m.Unmarshal(&got), "no data is no error")
+			assert.Equal(t, 3, got.N)
+
+			_, err = tt.make("bad", make(chan int))
+			require.Error(t, err)
+			assert.ErrorContains(t, err, "bad", "names the event")
+		})
+	}
+}
+
+// Messages that were sent do not change when they are released.
+func TestReleaseAfterSend(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		c, sc := s.dialClient(w)
+		for i := range 100 {
+			m, err := ws.NewNotifyMessage("tick", i)
+			require.NoError(t, err)
+			require.NoError(t, sc.SendJSON(m))
+			m.Release()
+		}
+		for i := range 100 {
+			e := c.readEnvelope()
+			assert.Equal(t, "notify", e.Type)
+			assert.Equal(t, "tick", e.Event)
+			want, _ := json.Marshal(i)
+			assert.Equal(t, string(want), string(e.Data))
+		}
+	})
+}
+
+// The fields that a handler reads are those of the frame, and its message may
+// be cut at any place into frames.
+func TestReceivedMessage(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode)
+		got := make(chan ws.Message, 1)
+		require.NoError(t, s.Register("chat.send", func(_ *ws.Client, m *ws.Message) error {
+			kept := *m
+			kept.Data = append(json.RawMessage(nil), m.Data...)
+			got <- kept
+			return nil
+		}))
+		c := s.dial(w)
+		text := request("chat.send", "req_ä", `{"text": [1, "ü"]}`)
+		want := ws.Message{
+			Type: "request", Event: "chat.send", RequestID: "req_ä", Data: json.RawMessage(`{"text": [1, "ü"]}`), Timestamp: 1707552000,
+		}
+		c.send(text)
+		assert.Equal(t, want, receive(t, got, "no message"))
+		for i := 1; i < len(text); i += 7 {
+			c.raw(fragment(1, false, text[:i]) + frame(9, "ping") + fragment(0, true, text[i:]))
+			assert.Equal(t, want, receive(t, got, "no message cut at %d", i))
+		}
+		bytes := frame(1, text)
+		for i := 1; i < len(bytes); i += 11 {
+			c.raw(bytes[:i])
+			c.raw(bytes[i:])
+			assert.Equal(t, want, receive(t, got, "no message cut at %d", i))
+		}
+	})
+}
+
+func TestResponsesInJSON(t *testing.T) {
+	b, err := json.Marshal(ws.Response{
+		Type: ws.TypeResponse, RequestID: "req_1", Code: 200, Message: "success", Data: json.RawMessage(`{"a":1}`),
+		TraceID: "t", Timestamp: 1707552001,
+	})
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"type":"response","request_id":"req_1","code":200,"message":"success","data":{"a":1},"trace_id":"t","timestamp":1707552001}`, string(b))
+	b, err = json.Marshal(ws.ErrorResponse{
+		Type: ws.TypeError, RequestID: "req_1", Code: 400, Message: "bad", TraceID: "t", Timestamp: 1707552001,
+	})
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"type":"error","request_id":"req_1","code":400,"message":"bad","trace_id":"t","timestamp":1707552001}`, string(b))
+}
+
+// What the library encodes by hand is what encoding/json would, for any text.
+func TestReplyEncoding(t *testing.T) {
+	s := start(t)
+	c, sc := s.dialClient(native)
+	for _, text := range []string{"", "plain", `"quoted" \ back`, "line\nbreak\x00\x1f", "ü 😀 \u2028", "<b>&</b>", "broken \xff UTF-8"} {
+		require.NoError(t, sc.SendError(text, 418, text))
+		clean, _ := json.Marshal(text)
+		var want string
+		require.NoError(t, json.Unmarshal(clean, &want))
+		e := c.readEnvelope()
+		assert.Equal(t, want, e.RequestID)
+		assert.Equal(t, want, e.Message)
+		assert.Equal(t, 418, e.Code)
+		assert.Len(t, e.TraceID, 16)
+	}
+	require.NoError(t, sc.SendResponse("r", 201, "made", map[string]string{"a": "b"}))
+	assert.JSONEq(t, `{"a":"b"}`, c.expectReplyOf("response", "r", 201))
+	require.NoError(t, sc.SendResponse("", 200, "", nil))
+	assert.Empty(t, c.expectReplyOf("response", "", 200))
+	require.Error(t, sc.SendResponse("r", 200, "", make(chan int)))
+	require.Error(t, sc.SendJSON(make(chan int)))
+}
+
+// expectReplyOf reads a reply, checks it, and returns its data.
+func (c *client) expectReplyOf(typ, id string, code int) string {
+	c.t.Helper()
+	e := c.readEnvelope()
+	require.Equal(c.t, envelope{
+		Type: typ, RequestID: id, Code: code, Message: e.Message, Data: e.Data, TraceID: e.TraceID, Timestamp: e.Timestamp,
+	}, e)
+	return string(e.Data)
+}

@@ -1,0 +1,129 @@
+package ws_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// trace is a list of what happened. Safe for concurrent use.
+type trace struct {
+	mu    sync.Mutex
+	steps []string // guarded by mu
+}
+
+func (tr *trace) add(step string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.steps = append(tr.steps, step)
+}
+
+// take returns the steps, joined by spaces, and forgets them.
+func (tr *trace) take() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	defer func() { tr.steps = nil }()
+	return strings.Join(tr.steps, " ")
+}
+
+// peek returns the steps, joined by spaces.
+func (tr *trace) peek() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return strings.Join(tr.steps, " ")
+}
+
+// around is a middleware that tells when it begins and ends.
+func (tr *trace) around(name string) ws.MiddlewareFunc {
+	return func(c *ws.Client, m *ws.Message, next ws.NextFunc) error {
+		tr.add(name + "(")
+		defer tr.add(")" + name)
+		return next(c, m)
+	}
+}
+
+func TestMiddleware(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode)
+		tr := new(trace)
+		require.NoError(t, s.Use(tr.around("a"), tr.around("b")))
+		require.NoError(t, ws.Handle(s.Manager, "echo", func(_ *ws.Client, req *string) (*string, error) {
+			tr.add("handler")
+			return req, nil
+		}))
+		require.NoError(t, s.Use(tr.around("c")), "also around handlers that there are already")
+		require.NoError(t, s.Use(func(c *ws.Client, m *ws.Message, next ws.NextFunc) error {
+			switch m.RequestID {
+			case "stop":
+				return nil
+			case "refuse":
+				return ws.NewClientError(403, "no entry")
+			case "fail":
+				return errors.New("secret")
+			case "panic":
+				panic("middleware")
+			case "replace":
+				other, err := ws.NewMessageSimple("echo", "another")
+				if err != nil {
+					return err
+				}
+				other.RequestID = "replaced"
+				return next(c, other)
+			case "change":
+				m.Data = []byte(`"changed"`)
+			case "twice":
+				if err := next(c, m); err != nil {
+					return err
+				}
+			}
+			return next(c, m)
+		}))
+		c := s.dial(w)
+		const all = "a( b( c( handler )c )b )a"
+		const stopped = "a( b( c( )c )b )a"
+		tests := []struct {
+			id, replyID string
+			code        int
+			data, want  string
+		}{
+			{"pass", "pass", 200, `"hi"`, all},
+			{"refuse", "refuse", 403, "", stopped},
+			{"fail", "fail", 500, "", stopped},
+			{"panic", "panic", 500, "", stopped},
+			{"replace", "replaced", 200, `"another"`, all},
+			{"change", "change", 200, `"changed"`, all},
+		}
+		for _, tt := range tests {
+			t.Run(tt.id, func(t *testing.T) {
+				c := &client{Conn: c.Conn, r: c.r, t: t}
+				c.send(request("echo", tt.id, `"hi"`))
+				assert.Equal(t, tt.data, c.expectReply(tt.replyID, tt.code, ""))
+				eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
+				assert.Equal(t, tt.want, tr.take())
+			})
+		}
+		c.send(request("echo", "stop", `"hi"`), request("echo", "twice", `"hi"`))
+		c.expectReply("twice", 200, "") // and no reply to "stop"
+		c.expectReply("twice", 200, "")
+		c.send(request("nobody", "n", ""))
+		c.expectReply("n", 404, "")
+		tr.take()
+		c.send(request("nobody", "n", ""))
+		c.expectReply("n", 404, "")
+		assert.Empty(t, tr.take(), "a message without a handler meets no middleware")
+
+		s.Router.Freeze()
+		require.ErrorIs(t, s.Use(tr.around("d")), ws.ErrRouterFrozen)
+		c.send(request("echo", "frozen", `"hi"`))
+		c.expectReply("frozen", 200, "")
+		eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
+		assert.Equal(t, all, tr.take())
+		require.Error(t, s.Use(nil))
+	})
+}

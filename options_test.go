@@ -1,0 +1,164 @@
+package ws_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestDefaultConfig(t *testing.T) {
+	cfg := ws.DefaultConfig()
+	require.NoError(t, cfg.Validate())
+	assert.Equal(t, 10_000, cfg.MaxConnections)
+	assert.Equal(t, 30*time.Second, cfg.HeartbeatInterval)
+	assert.Equal(t, 90*time.Second, cfg.HeartbeatTimeout)
+	assert.EqualValues(t, 512<<10, cfg.MessageSizeLimit)
+	assert.Equal(t, 256, cfg.MessageQueueSize)
+	assert.Equal(t, 10*time.Second, cfg.HandshakeTimeout)
+	assert.Equal(t, ws.RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
+	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
+	assert.Positive(t, cfg.Broadcast.QueueSize)
+	assert.Equal(t, ws.Pooled, cfg.HandlerMode)
+	assert.Equal(t, "/ws", cfg.Path)
+	assert.Equal(t, 64, cfg.MailboxSize)
+	assert.EqualValues(t, 1<<20, cfg.MailboxBytes)
+	assert.False(t, cfg.EnableCompression)
+	assert.False(t, cfg.AllowAllOrigins)
+	_, err := ws.NewManager()
+	require.NoError(t, err)
+}
+
+func TestBadOptions(t *testing.T) {
+	set := func(f func(*ws.Config)) ws.Option { return f }
+	pass := func(*http.Request) bool { return true }
+	tests := []struct {
+		name, field string
+		option      ws.Option
+	}{
+		{"no connections", "MaxConnections", ws.WithMaxConnections(0)},
+		{"negative connections", "MaxConnections", ws.WithMaxConnections(-1)},
+		{"no interval", "HeartbeatInterval", ws.WithHeartbeatInterval(0)},
+		{"negative interval", "HeartbeatInterval", ws.WithHeartbeatInterval(-time.Second)},
+		{"no timeout", "HeartbeatTimeout", ws.WithHeartbeatTimeout(0)},
+		{"timeout equals interval", "HeartbeatTimeout", ws.WithHeartbeatTimeout(30 * time.Second)},
+		{"interval beyond timeout", "HeartbeatTimeout", ws.WithHeartbeatInterval(2 * time.Minute)},
+		{"no message size", "MessageSizeLimit", ws.WithMessageSizeLimit(0)},
+		{"negative message size", "MessageSizeLimit", ws.WithMessageSizeLimit(-1)},
+		{"no queue", "MessageQueueSize", ws.WithMessageQueueSize(0)},
+		{"negative queue", "MessageQueueSize", ws.WithMessageQueueSize(-1)},
+		{"huge queue", "MessageQueueSize", ws.WithMessageQueueSize(1<<20 + 1)},
+		{"no queue bytes", "QueueBytes", ws.WithQueueBytes(0)},
+		{"negative queue bytes", "QueueBytes", ws.WithQueueBytes(-1)},
+		{"huge queue bytes", "QueueBytes", ws.WithQueueBytes(1 << 62)},
+		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
+		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
+		{"wildcard origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://*.example.com"})},
+		{"any origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"*"})},
+		{"origin without scheme", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"example.com"})},
+		{"origin with port, without scheme", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"example.com:80"})},
+		{"origin with path", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://example.com/"})},
+		{"origin with query", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://example.com?a"})},
+		{"origin with fragment", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://example.com#a"})},
+		{"origin with user", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://me@example.com"})},
+		{"empty origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://example.com", ""})},
+		{"empty whitelist", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{})},
+		{"two origin checks", "OriginWhitelist", set(func(c *ws.Config) {
+			c.CheckOrigin, c.OriginWhitelist = pass, []string{"https://example.com"}
+		})},
+		{"check and all origins", "AllowAllOrigins", set(func(c *ws.Config) {
+			c.CheckOrigin, c.AllowAllOrigins = pass, true
+		})},
+		{"negative room size", "Room.MaxRoomSize", set(func(c *ws.Config) { c.Room.MaxRoomSize = -1 })},
+		{"no cleanup interval", "Room.CleanupInterval", set(func(c *ws.Config) { c.Room.CleanupInterval = 0 })},
+		{"negative TTL", "Room.EmptyRoomTTL", set(func(c *ws.Config) { c.Room.EmptyRoomTTL = -1 })},
+		{"no ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 0 })},
+		{"huge ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 1<<20 + 1 })},
+		{"no broadcast timeout", "Broadcast.Timeout", set(func(c *ws.Config) { c.Broadcast.Timeout = 0 })},
+		{"address without host", "ListenAddr", ws.WithListenAddr("tcp://")},
+		{"address of another scheme", "ListenAddr", ws.WithListenAddr("udp://:8080")},
+		{"address with http", "ListenAddr", ws.WithListenAddr("http://:8080")},
+		{"address without port", "ListenAddr", ws.WithListenAddr("tcp://localhost")},
+		{"port out of range", "ListenAddr", ws.WithListenAddr("tcp://:65536")},
+		{"path without slash", "Path", ws.WithPath("ws")},
+		{"empty path", "Path", ws.WithPath("")},
+		{"negative loops", "Loops", ws.WithLoops(-1)},
+		{"too many loops", "Loops", ws.WithLoops(257)},
+		{"negative shards", "RoomShards", ws.WithRoomShards(-4)},
+		{"shards no power of two", "RoomShards", ws.WithRoomShards(3)},
+		{"unknown mode", "HandlerMode", ws.WithHandlerMode(2)},
+		{"negative workers", "Workers", set(func(c *ws.Config) { c.Workers = -1 })},
+		{"no mailbox", "MailboxSize", set(func(c *ws.Config) { c.MailboxSize = 0 })},
+		{"no mailbox bytes", "MailboxBytes", set(func(c *ws.Config) { c.MailboxBytes = 0 })},
+		{"zero Config", "MaxConnections", ws.WithConfig(ws.Config{})},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := ws.NewManager(tt.option)
+			require.ErrorIs(t, err, ws.ErrInvalidConfig)
+			assert.Nil(t, m)
+			assert.ErrorContains(t, err, tt.field)
+
+			cfg := ws.DefaultConfig()
+			tt.option(&cfg)
+			require.ErrorIs(t, cfg.Validate(), ws.ErrInvalidConfig)
+		})
+	}
+}
+
+func TestGoodOptions(t *testing.T) {
+	tests := []struct {
+		name   string
+		option ws.Option
+	}{
+		{"origins with port", ws.WithCheckOriginWhitelist([]string{"https://example.com:8443", "http://[::1]:80"})},
+		{"own check", ws.WithCheckOrigin(func(*http.Request) bool { return true })},
+		{"compression", ws.WithEnableCompression(true)},
+		{"nil metrics", ws.WithMetrics(nil)},
+		{"one of each", func(c *ws.Config) { c.Loops, c.RoomShards, c.Workers, c.Broadcast.QueueSize = 1, 1, 1, 1 }},
+		{"most loops", ws.WithLoops(256)},
+		{"no TTL", func(c *ws.Config) { c.Room.EmptyRoomTTL = 0 }},
+		{"listen on IPv6", ws.WithListenAddr("tcp6://[::1]:0")},
+		{"listen on host:port", ws.WithListenAddr("localhost:0")},
+		{"listen on a path", ws.WithListenAddr("unix:///tmp/ws.sock")},
+		{"whole Config", ws.WithConfig(ws.DefaultConfig())},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := ws.NewManager(tt.option)
+			require.NoError(t, err)
+			require.NoError(t, m.Shutdown(context.Background()))
+		})
+	}
+}
+
+// NewManager copies the configuration.
+func TestConfigIsCopied(t *testing.T) {
+	origins := []string{"https://example.com"}
+	s := start(t, ws.WithCheckOriginWhitelist(origins))
+	origins[0] = "https://evil.example"
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("/ws", "Origin: https://evil.example\r\n"))
+	resp, _ := c.response()
+	assert.Equal(t, 403, resp.StatusCode)
+}
+
+// One connection works with the smallest configuration there is.
+func TestSmallestConfig(t *testing.T) {
+	s := start(t, func(c *ws.Config) {
+		c.MaxConnections, c.MessageQueueSize, c.QueueBytes = 1, 1, 1
+		c.Loops, c.RoomShards, c.Workers, c.MailboxSize, c.MailboxBytes = 1, 1, 1, 1, 1
+		c.Broadcast.QueueSize = 1
+	})
+	registerGreetings(t, s.Manager)
+	c := s.dial(native)
+	for range 10 {
+		c.send(request("only", "1", ""))
+		c.expectReply("1", 200, "")
+	}
+}

@@ -1,0 +1,15 @@
+package ws_test
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Each idle connection costs a Client.
+func TestClientSize(t *testing.T) {
+	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(240))
+}

@@ -1,0 +1,77 @@
+package ws_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Every device of a user gets a message, on whichever loop and way it is.
+func TestBroadcastToUserReachesAllDevices(t *testing.T) {
+	s := start(t, ws.WithAuthenticate(byQuery), ws.WithLoops(3))
+	devices := map[int64][]*client{}
+	for i := range 24 {
+		user := int64(i % 5)
+		devices[user] = append(devices[user], s.dial([]way{native, overNet}[i%2], fmt.Sprint("user=", user)))
+	}
+	for user := range int64(5) {
+		s.BroadcastToUser(user, fmt.Append(nil, "for user ", user))
+	}
+	s.BroadcastAll([]byte("fence"))
+	for user, conns := range devices {
+		for _, c := range conns {
+			if user != 0 { // nobody
+				c.expect(fmt.Sprint("for user ", user))
+			}
+			c.expect("fence")
+		}
+	}
+}
+
+// The index of devices follows connections that come and go.
+func TestDevicesComeAndGo(t *testing.T) {
+	s := start(t, ws.WithAuthenticate(byQuery))
+	stays := s.dial(native, "user=1")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 15 {
+				c, err := s.tryDial([]way{native, overNet}[i%2], "user=1")
+				if assert.NoError(t, err) {
+					assert.NoError(t, c.Close())
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		s.BroadcastToUser(1, fmt.Append(nil, i))
+		stays.expect(fmt.Sprint(i))
+	}
+	wg.Wait()
+	eventually(t, func() bool { return s.GetClientCount() == 1 }, "%d clients", s.GetClientCount())
+	s.BroadcastToUser(1, []byte("end"))
+	stays.expect("end")
+}
+
+// With WithUserID on HandleUpgrade's own options, those of Authenticate win.
+func TestUpgradeOptionsAndAuthenticate(t *testing.T) {
+	s := start(t, ws.WithAuthenticate(byQuery))
+	s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.upgrades <- s.HandleUpgrade(w, r, ws.WithUserID(5), ws.WithMetadata("a", 1), ws.WithMetadata("b", 2))
+	})
+	_, sc := s.dialClient(overNet, "b=query")
+	require.NoError(t, receive(t, s.upgrades, "HandleUpgrade did not return"))
+	assert.Equal(t, int64(5), sc.UserID)
+	a, _ := sc.GetMetadata("a")
+	b, _ := sc.GetMetadata("b")
+	assert.Equal(t, 1, a)
+	assert.Equal(t, "query", b)
+	_, sc = s.dialClient(overNet, "user=6")
+	assert.Equal(t, int64(6), sc.UserID)
+}
