@@ -160,6 +160,7 @@ func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
 // detach takes c apart. It must not touch other connections: it can run
 // within anything that writes or closes.
 func (s *Shard) detach(c *Conn, err error) {
+	s.mustBeInLoop()
 	if c.state.Load() == stateClosed {
 		return
 	}

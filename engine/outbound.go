@@ -31,6 +31,7 @@ func (c *Conn) DeliverInLoop(f *Frame, lane Lane) bool {
 
 // enqueueInLoop is DeliverInLoop.
 func (s *Shard) enqueueInLoop(c *Conn, f *Frame, lane Lane) bool {
+	s.mustBeInLoop()
 	if !c.takesDataInLoop() {
 		return false
 	}
@@ -111,6 +112,7 @@ func (s *Shard) flushDirty(end time.Time) bool {
 
 // flush writes what c has pending until it is sent or the socket is full.
 func (s *Shard) flush(c *Conn) {
+	s.mustBeInLoop()
 	c.dirty = false
 	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)

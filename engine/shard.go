@@ -63,6 +63,14 @@ func (s *Shard) Index() int { return s.index }
 // onLoop reports whether the caller runs on this shard's event loop.
 func (s *Shard) onLoop() bool { return gid.Current() == s.gid.Load() }
 
+// mustBeInLoop panics, under the build tag invariants, if the caller does not run
+// on this shard's loop: its state is not guarded otherwise.
+func (s *Shard) mustBeInLoop() {
+	if invariants && !s.onLoop() {
+		panic("engine: loop-confined state touched off its loop")
+	}
+}
+
 // Post hands t to the shard's loop. It is never lost while the engine runs: a
 // caller that may wait does so while the ring is full; one that runs on an
 // event loop does not, and its task is kept beside the ring.
@@ -213,6 +221,7 @@ func (s *Shard) takeTasks() int {
 
 // runTask runs one task; a panic in it ends that task alone.
 func (s *Shard) runTask(t Task) {
+	s.mustBeInLoop()
 	defer s.eng.guard("task")
 	t.RunInLoop(s)
 }
@@ -252,6 +261,7 @@ const maxCallbackFlush = 32
 
 // markDirty puts c on the list of connections to flush.
 func (s *Shard) markDirty(c *Conn) {
+	s.mustBeInLoop()
 	if !c.dirty {
 		c.dirty = true
 		s.dirty.push(c)
@@ -268,6 +278,7 @@ func (s *Shard) drop() {
 // never done at once, because gnet calls OnClose from within, and fan-out
 // iterates over what OnClose changes.
 func (s *Shard) doom(c *Conn, err error) {
+	s.mustBeInLoop()
 	if c.doomed {
 		return
 	}

@@ -1,0 +1,6 @@
+//go:build invariants
+
+package engine
+
+// invariants switches on checks that cost time; see mustBeInLoop.
+const invariants = true
