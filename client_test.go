@@ -70,7 +70,7 @@ func TestMetadata(t *testing.T) {
 
 func TestSends(t *testing.T) {
 	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+		s := start(t, ws.WithQueueBytes(4<<20)) // so that 1 MiB may follow what just left
 		c, sc := s.dialClient(w)
 		payload := []byte("borrowed")
 		require.NoError(t, sc.SendBytes(payload))

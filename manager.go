@@ -116,8 +116,9 @@ func (m *Manager) clean(ended <-chan struct{}) {
 // what is queued for them, waits until they have answered, ends the event
 // loops, waits for the handlers that run, and hands out the events in wait. If
 // ctx ends first it closes what is left as it is and returns ctx.Err(). It must
-// not be called by a handler or subscriber, for which it waits. Calls after the
-// first wait for the same end.
+// not be called by a handler or subscriber, for which it waits. Later calls wait
+// for the same end; if the context of one of them ends first, it ends the
+// connections for all.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.stopOnce.Do(func() { close(m.stopping) })
 	err := m.engine.Stop(ctx, codec.CloseGoingAway, "server is shutting down")

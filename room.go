@@ -112,24 +112,41 @@ func (c *Client) JoinRoom(id string) error {
 		if created {
 			m.metrics.SetRoomCount(m.rooms.Len())
 		}
-		mem, err := c.enterRoom(r)
+		err := c.enterRoom(r)
 		if errors.Is(err, room.ErrDeleted) {
 			continue // it ended just now; the next round creates it anew
 		}
 		if err != nil {
 			return err
 		}
-		c.conn.Shard().Post((*joinTask)(mem))
 		m.metrics.SetRoomMemberCount(id, r.Len())
 		m.EventBus.publish(EventRoomJoined, c.ID, id)
 		return nil
 	}
 }
 
-// enterRoom puts c on the room's roster.
-func (c *Client) enterRoom(r *room.Room[*Client]) (*membership, error) {
+// enterRoom puts c on the room's roster and posts the table's entry, in one
+// step: with a leave at the same time, the tasks come in the order of the
+// decisions.
+func (c *Client) enterRoom(r *room.Room[*Client]) error {
+	if !c.conn.Open() {
+		return ErrConnectionClosed
+	}
+	slot := c.conn.Shard().Reserve()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	mem, err := c.joinLocked(r)
+	if err != nil {
+		slot.Release()
+		return err
+	}
+	c.rooms = append(c.rooms, mem)
+	slot.Post((*joinTask)(mem))
+	return nil
+}
+
+// joinLocked decides on a membership.
+func (c *Client) joinLocked(r *room.Room[*Client]) (*membership, error) {
 	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
@@ -139,36 +156,47 @@ func (c *Client) enterRoom(r *room.Room[*Client]) (*membership, error) {
 		}
 	}
 	mem, err := r.Join(c, c.conn.Shard().Index())
-	switch {
-	case errors.Is(err, room.ErrFull):
+	if errors.Is(err, room.ErrFull) {
 		return nil, ErrRoomFull
-	case err != nil:
-		return nil, err
 	}
-	c.rooms = append(c.rooms, mem)
-	return mem, nil
+	return mem, err
 }
 
 // LeaveRoom ends the membership. It has no effect on a client that is not in
 // the room. What was published before is still delivered.
 func (c *Client) LeaveRoom(id string) {
 	r, ok := c.manager.rooms.Get(id)
-	if !ok {
+	if !ok || !c.conn.Opened() || !c.exitRoom(r) {
 		return
 	}
-	mem := c.forgetRoom(r)
-	if mem == nil || !r.Leave(mem) {
-		return
-	}
-	c.conn.Shard().Post((*leaveTask)(mem))
 	c.manager.metrics.SetRoomMemberCount(id, r.Len())
 	c.manager.EventBus.publish(EventRoomLeft, c.ID, id)
 }
 
-// forgetRoom takes the membership of r off the client's list and returns it.
+// exitRoom is the reverse of enterRoom. It reports whether c was in the room.
+func (c *Client) exitRoom(r *room.Room[*Client]) bool {
+	slot := c.conn.Shard().Reserve()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mem := c.forgetRoomLocked(r)
+	if mem == nil || !r.Leave(mem) {
+		slot.Release()
+		return false
+	}
+	slot.Post((*leaveTask)(mem))
+	return true
+}
+
+// forgetRoom is forgetRoomLocked.
 func (c *Client) forgetRoom(r *room.Room[*Client]) *membership {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.forgetRoomLocked(r)
+}
+
+// forgetRoomLocked takes the membership of r off the client's list and returns
+// it.
+func (c *Client) forgetRoomLocked(r *room.Room[*Client]) *membership {
 	for i, mem := range c.rooms {
 		if mem.Room() == r {
 			c.rooms = slices.Delete(c.rooms, i, i+1)
@@ -226,7 +254,7 @@ func (t *leaveTask) RunInLoop(*engine.Shard) {
 // BroadcastToRoom queues msg, which is borrowed, as one text message for every
 // member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
 // ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
-// message. In a handler that runs on an event loop it does not wait and
+// message; ErrManagerStopped after Shutdown. In a handler that runs on an event loop it does not wait and
 // returns ErrChannelFull.
 //
 // A member whose queue is full does not get the message, which is counted
@@ -266,7 +294,8 @@ func (m *Manager) publish(r *room.Room[*Client], f *engine.Frame, exclude *Clien
 }
 
 // BroadcastAll queues msg, which is borrowed, as one text message for every
-// client. If an event loop's ring stays full for BroadcastConfig.Timeout,
+// client that is connected when it is called; one that connects while it is on
+// its way may get it, too. If an event loop's ring stays full for BroadcastConfig.Timeout,
 // nobody gets the message: that is logged and counted as one dropped message
 // for each client.
 func (m *Manager) BroadcastAll(msg []byte) {

@@ -181,8 +181,12 @@ func (e *Engine) onLoop() bool {
 
 // Publish posts t to each of targets, or to none of them: it holds room in all
 // rings before it posts to the first. While a ring is full it waits; ErrTimeout
-// after Config.PublishTimeout, ErrQueueFull at once on an event loop.
+// after Config.PublishTimeout, ErrQueueFull at once on an event loop. It
+// returns ErrStopped after Stop.
 func (e *Engine) Publish(t Task, targets []*Shard) error {
+	if e.halting.Load() {
+		return ErrStopped
+	}
 	if err := e.acquireAll(targets); err != nil {
 		return err
 	}

@@ -47,5 +47,8 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 		_ = nc.Close()
 		return err
 	}
+	if !c.Opened() {
+		return ErrClosed // no descriptors left, or the loop could not take it
+	}
 	return nil
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"io"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -66,8 +65,9 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 		return nil, gnet.None
 	case *Conn:
 		brought, ok := e.enrolling.Load(from)
-		if !ok {
-			return nil, gnet.Close // Enroll has given up
+		if !ok || gc.Fd() >= e.cfg.MaxDescriptors {
+			gc.SetContext(nil) // Enroll has given up, or will
+			return nil, gnet.Close
 		}
 		return nil, s.attach(gc, from, brought.(*enrolling))
 	}
@@ -164,13 +164,10 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.state.Load() == stateClosed {
 		return
 	}
-	wasOpen := c.opened
 	c.state.Store(stateClosed)
+	lost := c.end == nil && err != nil && !errors.Is(err, io.EOF)
 	if c.end == nil {
 		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
-			s.eng.handler.OnReadError()
-		}
 	}
 	s.wheel.cancel(c)
 	if c.blocked {
@@ -187,8 +184,11 @@ func (s *Shard) detach(c *Conn, err error) {
 	c.in.Release()
 	s.eng.open.Add(-1)
 	s.stats.conns.add(^uint64(0))
-	if wasOpen {
+	if c.opened {
 		s.stats.closed.add(1)
 		c.owner.OnClose(*c.end)
+	}
+	if lost {
+		s.eng.handler.OnReadError()
 	}
 }

@@ -109,6 +109,9 @@ func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(err.Error(), "codec: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
 	c.lingering = true
+	if c.out == nil { // our close frame is sent already
+		s.sentAll(c)
+	}
 }
 
 // sentAll runs when the last queued byte of c is sent.

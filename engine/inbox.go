@@ -57,10 +57,16 @@ func (in *inbox) putOverflow(t Task) (pos uint64) {
 // popInLoop takes the next task in order. credit tells whether the task came
 // from the ring, whose credit the caller gives back with release.
 func (in *inbox) popInLoop() (t Task, credit, ok bool) {
+	// Look at the ring first: what a poster put beside it before it filled the
+	// next slot is then seen, too.
+	ready := in.ring.ready()
 	if in.overflowSize.Load() > 0 {
 		if t, ok = in.popOverflow(in.ring.head); ok {
 			return t, false, true
 		}
+	}
+	if !ready {
+		return nil, false, false
 	}
 	t, ok = in.ring.pop()
 	return t, true, ok
@@ -102,8 +108,7 @@ func (in *inbox) release(n int) {
 // meanwhile that nobody else will wake the loop for.
 func (in *inbox) sleepInLoop() bool {
 	in.awake.Store(false)
-	next := &in.ring.slots[in.ring.head&in.ring.mask]
-	if next.turn.Load() != in.ring.head+1 && in.overflowSize.Load() == 0 {
+	if !in.ring.ready() && in.overflowSize.Load() == 0 {
 		return true
 	}
 	return in.awake.Swap(true)

@@ -19,12 +19,12 @@ const (
 	// processed to the end.
 	maxReplyBytes = 64 << 10
 	// maxFreeQueues bounds a shard's free list of queues.
-	maxFreeQueues = 16 << 10
+	maxFreeQueues = 8 << 10
 )
 
 // DeliverInLoop queues the shared frame f on c, and reports whether it was
-// taken: it is dropped, and counted, if c's queue is at a bound. It does not
-// write, except to make room in the queue of a connection that is not blocked.
+// taken: it is dropped, and counted, if c's queue is at a bound and its socket
+// is full. It writes only if the queue is at a bound.
 func (c *Conn) DeliverInLoop(f *Frame, lane Lane) bool {
 	return c.shard.enqueueInLoop(c, f, lane)
 }
@@ -35,22 +35,27 @@ func (s *Shard) enqueueInLoop(c *Conn, f *Frame, lane Lane) bool {
 	if !c.takesDataInLoop() {
 		return false
 	}
-	if !c.reserve(len(f.data)) && !s.makeRoom(c, len(f.data)) {
+	if c.reserve(len(f.data)) {
+		s.pushInLoop(c, f, lane)
+		return true
+	}
+	return s.writeThrough(c, f, lane)
+}
+
+// writeThrough queues f on a connection whose queue is at a bound, and writes
+// at once: neither a batch of fan-outs nor messages that are still on their way
+// through the inbox make a client that reads lose one. Only a connection whose
+// socket is full drops f. So a queue holds at most one frame beyond its bounds.
+func (s *Shard) writeThrough(c *Conn, f *Frame, lane Lane) bool {
+	s.flush(c)
+	if c.blocked || !c.takesDataInLoop() {
 		s.drop()
 		return false
 	}
+	c.queued.Add(1<<queuedShift | uint64(len(f.data)))
 	s.pushInLoop(c, f, lane)
-	return true
-}
-
-// makeRoom writes what c has queued, so that a batch of fan-outs cannot
-// overflow the queue of a client that reads, and tries again to reserve n bytes.
-func (s *Shard) makeRoom(c *Conn, n int) bool {
-	if c.blocked || c.out == nil {
-		return false
-	}
 	s.flush(c)
-	return c.takesDataInLoop() && c.reserve(n)
+	return true
 }
 
 // pushInLoop queues a frame whose room is reserved, or that needs none.

@@ -24,7 +24,7 @@ type fifo struct {
 
 // maxPooledFrames bounds the capacity of a fifo that goes back to the free
 // list, so that one long backlog does not stay for ever.
-const maxPooledFrames = 256
+const maxPooledFrames = 128
 
 func (f *fifo) len() int { return len(f.frames) - f.head }
 

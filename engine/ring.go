@@ -6,8 +6,7 @@ import "sync/atomic"
 //
 // Room is counted in credits, apart from the slots: a producer acquires a
 // credit first and then cannot fail. So a publisher can hold one credit in
-// each of several rings before it puts anything into any of them, and an
-// append is a fetch-and-add, not a loop.
+// each of several rings before it puts anything into any of them.
 //
 // acquire, restore and put are safe for concurrent use; pop and release belong
 // to the consumer.
@@ -46,11 +45,17 @@ func newRing[T any](size int) *ring[T] {
 
 // acquire takes one credit and reports whether there was one.
 func (r *ring[T]) acquire() bool {
-	if r.free.Add(-1) >= 0 {
-		return true
+	for {
+		n := r.free.Load()
+		if n <= 0 {
+			return false
+		}
+		// Not an addition that is taken back when it went too far: another
+		// producer would meanwhile see a full ring that is not.
+		if r.free.CompareAndSwap(n, n-1) {
+			return true
+		}
 	}
-	r.free.Add(1)
-	return false
 }
 
 // restore gives back n credits that were acquired and not used, or whose items
@@ -66,14 +71,19 @@ func (r *ring[T]) put(item T) (pos uint64) {
 	return pos
 }
 
+// ready reports whether the next item can be popped.
+func (r *ring[T]) ready() bool {
+	return r.slots[r.head&r.mask].turn.Load() == r.head+1
+}
+
 // pop takes the oldest item. It reports false if there is none, or if the
 // producer that claimed the next slot has not filled it yet. The slot is free
 // for producers only after restore.
 func (r *ring[T]) pop() (item T, ok bool) {
-	s := &r.slots[r.head&r.mask]
-	if s.turn.Load() != r.head+1 {
+	if !r.ready() {
 		return item, false
 	}
+	s := &r.slots[r.head&r.mask]
 	item = s.item
 	var zero T
 	s.item = zero

@@ -74,30 +74,40 @@ func (s *Shard) mustBeInLoop() {
 // Post hands t to the shard's loop. It is never lost while the engine runs: a
 // caller that may wait does so while the ring is full; one that runs on an
 // event loop does not, and its task is kept beside the ring.
-func (s *Shard) Post(t Task) {
-	if s.in.ring.acquire() {
-		s.put(t)
+func (s *Shard) Post(t Task) { s.Reserve().Post(t) }
+
+// Reserve waits like Post for room for one task, so that posting it can be done
+// where nothing may wait: with a lock held that makes a decision and its task
+// one step.
+func (s *Shard) Reserve() Slot {
+	return Slot{s, s.in.ring.acquire() || (!s.eng.onLoop() && s.in.acquire(nil, s.eng.stopped))}
+}
+
+// Slot is room for one task: it must be posted to or released.
+type Slot struct {
+	shard  *Shard
+	inRing bool // a credit is held; otherwise the task is kept beside the ring
+}
+
+// Post hands t to the shard's loop and does not wait.
+func (l Slot) Post(t Task) {
+	if l.inRing {
+		l.shard.put(t)
 		return
 	}
-	if s.eng.onLoop() {
-		s.noteOwn(s.in.putOverflow(t))
-		s.wakeUp()
-		return
-	}
-	if s.in.acquire(nil, s.eng.stopped) {
-		s.put(t)
+	l.shard.noteOwn(l.shard.in.putOverflow(t))
+	l.shard.wakeUp()
+}
+
+// Release gives the room back.
+func (l Slot) Release() {
+	if l.inRing {
+		l.shard.in.release(1)
 	}
 }
 
-// postNow is Post for a caller that must not wait and is not an event loop.
-func (s *Shard) postNow(t Task) {
-	if s.in.ring.acquire() {
-		s.put(t)
-		return
-	}
-	s.in.putOverflow(t)
-	s.wakeUp()
-}
+// postNow is Post for a goroutine that must not wait and is no event loop.
+func (s *Shard) postNow(t Task) { Slot{s, s.in.ring.acquire()}.Post(t) }
 
 // postWait hands t to the shard's loop. If the ring is full it returns
 // ErrQueueFull on an event loop, and elsewhere waits for the configured time.

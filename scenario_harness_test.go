@@ -1,0 +1,620 @@
+package ws_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws"
+)
+
+// scenarioPatience is how long a scenario waits for a condition before it fails.
+const scenarioPatience = 30 * time.Second
+
+// scenarioWay is how connections reach the event loops.
+type scenarioWay string
+
+const (
+	scenarioNative  scenarioWay = "native"
+	scenarioNetHTTP scenarioWay = "net/http"
+)
+
+// scenarioUnbounded lifts the bounds of the outbound queues, for scenarios in
+// which a publisher may be far ahead of the clients and nothing may be lost.
+func scenarioUnbounded(c *ws.Config) {
+	c.MessageQueueSize = 1 << 20
+	c.QueueBytes = 1 << 38
+}
+
+// scenarioServer is a manager that runs, reachable on both ways.
+type scenarioServer struct {
+	*ws.Manager
+	t    testing.TB
+	ran  chan error
+	http *http.Server
+	addr map[scenarioWay]string
+	done sync.Once
+}
+
+// scenarioManager returns a manager for a scenario, that does not run yet.
+func scenarioManager(t testing.TB, opts ...ws.Option) *ws.Manager {
+	t.Helper()
+	defaults := func(c *ws.Config) {
+		c.ListenAddr = "tcp://127.0.0.1:0"
+		c.Loops = 2
+		c.MaxConnections = 20_000
+		c.HeartbeatInterval = time.Hour // so that pings come only where a scenario wants them
+		c.HeartbeatTimeout = 2 * time.Hour
+		c.CloseTimeout = 20 * time.Second
+		c.Broadcast.Timeout = scenarioPatience
+		c.Logger = slog.New(slog.DiscardHandler)
+		c.Authenticate = scenarioAuthenticate
+	}
+	m, err := ws.NewManager(append([]ws.Option{defaults}, opts...)...)
+	require.NoError(t, err)
+	return m
+}
+
+// scenarioAuthenticate takes the user's number from the query: /ws?user=7.
+func scenarioAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
+	var user int64
+	if q := r.URL.RawQuery; q != "" {
+		if _, err := fmt.Sscanf(q, "user=%d&id=%d", &user, new(int)); err != nil {
+			return nil, err
+		}
+	}
+	return []ws.ClientOption{
+		ws.WithUserID(user), ws.WithMetadata("query", strings.Clone(r.URL.RawQuery)),
+	}, nil
+}
+
+// scenarioStart runs a manager until the test ends, and then checks that
+// neither goroutines nor descriptors are left.
+func scenarioStart(t testing.TB, opts ...ws.Option) *scenarioServer {
+	t.Helper()
+	scenarioLeavesNothing(t)
+	return scenarioServe(t, scenarioManager(t, opts...))
+}
+
+func scenarioServe(t testing.TB, m *ws.Manager) *scenarioServer {
+	t.Helper()
+	s := &scenarioServer{Manager: m, t: t, ran: make(chan error, 1)}
+	go func() { s.ran <- m.Run() }()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) }),
+		ReadHeaderTimeout: time.Second,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	go func() { _ = s.http.Serve(l) }()
+	t.Cleanup(func() { s.stop(scenarioPatience) })
+	require.NotNil(t, m.Addr())
+	s.addr = map[scenarioWay]string{scenarioNative: m.Addr().String(), scenarioNetHTTP: l.Addr().String()}
+	return s
+}
+
+// stop shuts down within the time given and checks that Run returns nil. Calls
+// after the first have no effect.
+func (s *scenarioServer) stop(within time.Duration) {
+	s.done.Do(func() {
+		_ = s.http.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		defer cancel()
+		require.NoError(s.t, s.Shutdown(ctx))
+		require.NoError(s.t, scenarioReceive(s.t, s.ran, "Run's return"))
+	})
+}
+
+// scenarioReceive takes one value from ch.
+func scenarioReceive[T any](t testing.TB, ch <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(scenarioPatience):
+		require.Failf(t, "timeout", "waiting for %s", what)
+		panic("not reached")
+	}
+}
+
+// scenarioUntil waits until the condition holds.
+func scenarioUntil(t testing.TB, condition func() bool, format string, args ...any) {
+	t.Helper()
+	deadline := time.Now().Add(scenarioPatience)
+	for poll := time.NewTicker(time.Millisecond); !condition(); <-poll.C {
+		if time.Now().After(deadline) {
+			poll.Stop()
+			require.Failf(t, "condition never held", format, args...)
+		}
+	}
+}
+
+// scenarioWithin runs fn on a goroutine of its own and fails if it hangs.
+func scenarioWithin(t testing.TB, what string, fn func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn()
+	}()
+	select {
+	case <-done:
+	case <-time.After(scenarioPatience):
+		stacks := make([]byte, 1<<20)
+		t.Fatalf("%s hangs\n%s", what, stacks[:runtime.Stack(stacks, true)])
+	}
+}
+
+// scenarioLeavesNothing checks at the end of the test, after all other
+// cleanups, that no goroutine and no descriptor is left of it.
+func scenarioLeavesNothing(t testing.TB) {
+	t.Helper()
+	scenarioRaiseLimit(t)
+	goroutines, descriptors := len(scenarioGoroutines()), scenarioDescriptors()
+	t.Cleanup(func() {
+		if t.Failed() {
+			return // what is left then is no news
+		}
+		scenarioUntil(t, func() bool {
+			return len(scenarioGoroutines()) <= goroutines && scenarioDescriptors() <= descriptors
+		}, "goroutines or descriptors left: %d and %d before\n%s", goroutines, descriptors,
+			scenarioText(func() string {
+				return fmt.Sprintf("%d descriptors\n%s", scenarioDescriptors(), strings.Join(scenarioGoroutines(), "\n\n"))
+			}))
+	})
+}
+
+// scenarioGoroutines returns the stacks of all goroutines but the idle ones of
+// gnet's worker pool, which lives as long as the process.
+func scenarioGoroutines() (stacks []string) {
+	buf := make([]byte, 4<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	for stack := range strings.SplitSeq(string(buf), "\n\n") {
+		if !strings.Contains(stack, "panjf2000/ants") || strings.Contains(stack, "qi-realtime/ws") ||
+			strings.Contains(stack, "panjf2000/gnet/v2.(") {
+			stacks = append(stacks, stack)
+		}
+	}
+	return stacks
+}
+
+// scenarioDescriptors returns the number of open descriptors.
+func scenarioDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0 // not known here
+	}
+	return len(entries)
+}
+
+// scenarioText is a text that is made when it is printed.
+type scenarioText func() string
+
+func (s scenarioText) String() string { return s() }
+
+// scenarioRaiseLimit raises the limit of descriptors to what the process may
+// have.
+func scenarioRaiseLimit(t testing.TB) {
+	t.Helper()
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	if limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	}
+}
+
+// scenarioConnections returns how many of n in-process connections the limit of
+// descriptors allows: each takes two.
+func scenarioConnections(t testing.TB, n int) int {
+	t.Helper()
+	scenarioRaiseLimit(t)
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	allowed := int(min(limit.Cur, 1<<20))/2 - 1000
+	if allowed < n {
+		t.Logf("%d of %d connections: the limit is %d descriptors", allowed, n, limit.Cur)
+	}
+	return min(n, allowed)
+}
+
+// scenarioSwarm is a client for many connections: non-blocking sockets in an
+// epoll that one goroutine serves. It answers pings and close frames.
+type scenarioSwarm struct {
+	t     testing.TB
+	epfd  int
+	endFD int
+	ended chan struct{}
+
+	mu    sync.Mutex
+	conns map[int32]*scenarioConn // guarded by mu
+}
+
+// scenarioConn is one connection of a swarm.
+type scenarioConn struct {
+	swarm *scenarioSwarm
+	buf   []byte // bytes of a frame in parts; the swarm's goroutine only
+
+	// onMessage receives each data message, on the swarm's goroutine. The
+	// payload is borrowed.
+	onMessage func(payload []byte)
+	received  atomic.Int64 // data messages
+	closeCode atomic.Int32 // of the close frame that came, 0 before
+	orderly   atomic.Bool  // the end was a FIN, not a reset
+	over      atomic.Bool  // the connection has ended, whoever ended it
+
+	mu     sync.Mutex
+	fd     int  // -1 when closed; guarded by mu
+	closed bool // the close frame is sent, nothing may follow it; guarded by mu
+}
+
+func scenarioNewSwarm(t testing.TB) *scenarioSwarm {
+	t.Helper()
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	require.NoError(t, err)
+	endFD, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	require.NoError(t, err)
+	require.NoError(t, unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, endFD,
+		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(endFD)}))
+	s := &scenarioSwarm{t: t, epfd: epfd, endFD: endFD, ended: make(chan struct{}), conns: make(map[int32]*scenarioConn)}
+	go s.run() // ends in close
+	t.Cleanup(s.close)
+	return s
+}
+
+// close ends the goroutine and all connections.
+func (s *scenarioSwarm) close() {
+	_, _ = unix.Write(s.endFD, binary.NativeEndian.AppendUint64(nil, 1))
+	<-s.ended
+	s.mu.Lock()
+	conns := s.conns
+	s.conns = make(map[int32]*scenarioConn)
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.hangUp()
+	}
+	_, _ = unix.Close(s.epfd), unix.Close(s.endFD)
+}
+
+// scenarioDial says how to open one connection.
+type scenarioDial struct {
+	query     string               // of the URL
+	onMessage func(payload []byte) // see scenarioConn
+	mute      bool                 // never read anything behind the handshake
+	recvBuf   int                  // SO_RCVBUF, 0 for the system's choice
+}
+
+// scenarioTCP opens a blocking socket to a loopback address.
+func scenarioTCP(addr string, recvBuf int) (fd int, err error) {
+	tcp, err := net.ResolveTCPAddr("tcp4", addr)
+	if err != nil {
+		return -1, err
+	}
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if recvBuf > 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, recvBuf)
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	timeout := unix.NsecToTimeval(int64(scenarioPatience))
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+	sa := &unix.SockaddrInet4{Port: tcp.Port}
+	copy(sa.Addr[:], tcp.IP.To4())
+	for {
+		if err = unix.Connect(fd, sa); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, unix.EISCONN) {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// scenarioUpgrade is a handshake's request.
+func scenarioUpgrade(query string) string {
+	return "GET /ws?" + query + " HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+}
+
+// scenarioHandshake upgrades on a blocking socket and returns what came behind
+// the answer.
+func scenarioHandshake(fd int, query string) (early []byte, err error) {
+	if _, err := unix.Write(fd, []byte(scenarioUpgrade(query))); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 0, 1024)
+	for {
+		if head, rest, ok := bytes.Cut(buf, []byte("\r\n\r\n")); ok {
+			if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+				return nil, fmt.Errorf("refused: %q", head)
+			}
+			return rest, nil
+		}
+		chunk := make([]byte, 4096)
+		n, err := unix.Read(fd, chunk)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, errors.New("the server hung up during the handshake")
+		}
+		buf = append(buf, chunk[:n]...)
+	}
+}
+
+// tryDial opens a connection. It blocks, and needs no goroutine.
+func (s *scenarioSwarm) tryDial(addr string, d scenarioDial) (*scenarioConn, error) {
+	fd, err := scenarioTCP(addr, d.recvBuf)
+	if err != nil {
+		return nil, err
+	}
+	early, err := scenarioHandshake(fd, d.query)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	c := &scenarioConn{swarm: s, fd: fd, onMessage: d.onMessage}
+	if d.mute {
+		s.mu.Lock()
+		s.conns[int32(fd)] = c
+		s.mu.Unlock()
+		return c, nil
+	}
+	c.take(early) // nothing else reads this connection yet
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[int32(fd)] = c
+	return c, unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)})
+}
+
+func (s *scenarioSwarm) dial(addr string, d scenarioDial) *scenarioConn {
+	s.t.Helper()
+	c, err := s.tryDial(addr, d)
+	require.NoError(s.t, err)
+	return c
+}
+
+// run serves the connections.
+func (s *scenarioSwarm) run() {
+	defer close(s.ended)
+	events := make([]unix.EpollEvent, 256)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.EpollWait(s.epfd, events, -1)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if int(ev.Fd) == s.endFD {
+				return
+			}
+			s.mu.Lock()
+			c := s.conns[ev.Fd]
+			s.mu.Unlock()
+			if c != nil {
+				c.read(buf)
+			}
+		}
+	}
+}
+
+// read takes what came. It runs on the swarm's goroutine.
+func (c *scenarioConn) read(buf []byte) {
+	c.mu.Lock()
+	if c.fd < 0 {
+		c.mu.Unlock()
+		return
+	}
+	n, err := unix.Read(c.fd, buf)
+	c.mu.Unlock()
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != nil:
+		c.hangUp()
+	case n == 0:
+		c.orderly.Store(true)
+		c.hangUp()
+	default:
+		c.take(buf[:n])
+	}
+}
+
+// take decodes what came.
+func (c *scenarioConn) take(b []byte) {
+	if len(c.buf) > 0 {
+		c.buf = append(c.buf, b...)
+		b = c.buf
+	}
+	for {
+		op, payload, rest, ok := scenarioFrame(b)
+		if !ok {
+			break
+		}
+		b = rest
+		c.handle(op, payload)
+	}
+	c.buf = append(c.buf[:0], b...)
+	if len(c.buf) == 0 {
+		c.buf = nil
+	}
+}
+
+func (c *scenarioConn) handle(op gws.OpCode, payload []byte) {
+	switch op {
+	case gws.OpPing:
+		_ = c.send(gws.OpPong, payload)
+	case gws.OpPong:
+	case gws.OpClose:
+		code := int32(gws.StatusNoStatusRcvd)
+		if len(payload) >= 2 {
+			code = int32(binary.BigEndian.Uint16(payload))
+		}
+		c.closeCode.Store(code)
+		_ = c.send(gws.OpClose, payload[:min(2, len(payload))])
+	default:
+		if c.onMessage != nil {
+			c.onMessage(payload)
+		}
+		c.received.Add(1)
+	}
+}
+
+// scenarioFrame takes one of the server's frames, which are neither masked nor
+// fragmented, from the front of b.
+func scenarioFrame(b []byte) (op gws.OpCode, payload, rest []byte, ok bool) {
+	if len(b) < 2 {
+		return 0, nil, b, false
+	}
+	size, head := int(b[1]), 2
+	switch size {
+	case 126:
+		if head = 4; len(b) >= head {
+			size = int(binary.BigEndian.Uint16(b[2:]))
+		}
+	case 127:
+		if head = 10; len(b) >= head {
+			size = int(binary.BigEndian.Uint64(b[2:]))
+		}
+	}
+	if len(b) < head+size {
+		return 0, nil, b, false
+	}
+	return gws.OpCode(b[0] & 0xf), b[head : head+size], b[head+size:], true
+}
+
+// scenarioMasked encodes a client's frame.
+func scenarioMasked(op gws.OpCode, payload []byte) []byte {
+	var b bytes.Buffer
+	if err := gws.WriteFrame(&b, gws.MaskFrame(gws.NewFrame(op, true, payload))); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// send writes one frame. Nothing is sent behind a close frame.
+func (c *scenarioConn) send(op gws.OpCode, payload []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.closed = op == gws.OpClose
+	return c.writeLocked(scenarioMasked(op, payload))
+}
+
+// raw writes bytes as they are.
+func (c *scenarioConn) raw(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeLocked(b)
+}
+
+// writeLocked writes b, and waits while the socket is full.
+func (c *scenarioConn) writeLocked(b []byte) error {
+	for len(b) > 0 {
+		if c.fd < 0 {
+			return net.ErrClosed
+		}
+		n, err := unix.Write(c.fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}, 1000)
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		default:
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
+// hangUp closes the socket.
+func (c *scenarioConn) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return
+	}
+	c.swarm.mu.Lock()
+	delete(c.swarm.conns, int32(c.fd))
+	c.swarm.mu.Unlock()
+	_ = unix.Close(c.fd)
+	c.fd = -1
+	c.over.Store(true)
+}
+
+// abort closes the socket with a reset.
+func (c *scenarioConn) abort() {
+	c.mu.Lock()
+	if c.fd >= 0 {
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	c.mu.Unlock()
+	c.hangUp()
+}
+
+// serverSide returns the server's side of the connection that was dialed with
+// that query.
+func (s *scenarioServer) serverSide(query string) *ws.Client {
+	s.t.Helper()
+	var found *ws.Client
+	s.RangeClients(func(c *ws.Client) bool {
+		if q, _ := c.GetMetadata("query"); q == query {
+			found = c
+		}
+		return found == nil
+	})
+	require.NotNil(s.t, found, "no client with query %q", query)
+	return found
+}
+
+// serverSides returns the server's sides by query.
+func (s *scenarioServer) serverSides() map[string]*ws.Client {
+	found := make(map[string]*ws.Client)
+	s.RangeClients(func(c *ws.Client) bool {
+		if q, ok := c.GetMetadata("query"); ok {
+			found[q.(string)] = c
+		}
+		return true
+	})
+	return found
+}
+
+// scenarioQuery names a connection: its user and its number.
+func scenarioQuery(user, id int) string { return fmt.Sprintf("user=%d&id=%d", user, id) }
+
+// scenarioHeap returns the bytes of reachable heap.
+func scenarioHeap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

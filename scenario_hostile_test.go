@@ -1,0 +1,182 @@
+package ws_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws"
+)
+
+// scenarioHostile is one client that means harm, on a blocking socket. It
+// returns the socket if it keeps it open, or -1.
+type scenarioHostile func(rnd *rand.Rand, addr string) (fd int, err error)
+
+// scenarioGarbage returns random bytes.
+func scenarioGarbage(rnd *rand.Rand, most int) []byte {
+	b := make([]byte, 1+rnd.IntN(most))
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return b
+}
+
+// scenarioSay connects and sends bytes. The server may hang up meanwhile.
+func scenarioSay(addr string, b []byte) (fd int, err error) {
+	if fd, err = scenarioTCP(addr, 0); err == nil {
+		_, _ = unix.SendmsgN(fd, b, nil, nil, unix.MSG_NOSIGNAL)
+	}
+	return fd, err
+}
+
+// scenarioReset closes the socket with a reset.
+func scenarioReset(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
+
+var scenarioHostiles = map[string]scenarioHostile{
+	"garbage in place of a request": func(rnd *rand.Rand, addr string) (int, error) {
+		return scenarioSay(addr, scenarioGarbage(rnd, 4096))
+	},
+	"a broken request": func(rnd *rand.Rand, addr string) (int, error) {
+		b := []byte(scenarioUpgrade(""))
+		b[rnd.IntN(len(b))] ^= byte(1 + rnd.IntN(255))
+		return scenarioSay(addr, b)
+	},
+	"a request without an end": func(rnd *rand.Rand, addr string) (int, error) {
+		b := []byte(scenarioUpgrade(""))
+		return scenarioSay(addr, b[:1+rnd.IntN(len(b)-1)])
+	},
+	"a header that never ends": func(_ *rand.Rand, addr string) (int, error) {
+		b := []byte("GET /ws HTTP/1.1\r\nHost: x\r\nX: ")
+		return scenarioSay(addr, append(b, make([]byte, 64<<10)...))
+	},
+	"silence": func(_ *rand.Rand, addr string) (int, error) { return scenarioTCP(addr, 0) },
+	"connect and reset": func(_ *rand.Rand, addr string) (int, error) {
+		fd, err := scenarioTCP(addr, 0)
+		if err == nil {
+			scenarioReset(fd)
+		}
+		return -1, err
+	},
+	"reset behind the request": func(_ *rand.Rand, addr string) (int, error) {
+		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		if err == nil {
+			scenarioReset(fd)
+		}
+		return -1, err
+	},
+	"garbage in place of frames": func(rnd *rand.Rand, addr string) (int, error) {
+		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), scenarioGarbage(rnd, 4096)...))
+	},
+	"a broken frame": func(rnd *rand.Rand, addr string) (int, error) {
+		b := scenarioMasked(gws.OpText, []byte("hello"))
+		b[rnd.IntN(2)] ^= byte(1 + rnd.IntN(255))
+		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b...))
+	},
+	"a frame without an end": func(_ *rand.Rand, addr string) (int, error) {
+		b := scenarioMasked(gws.OpBinary, make([]byte, 4096))
+		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b[:2048]...))
+	},
+	"half open": func(_ *rand.Rand, addr string) (int, error) { // never answers a ping
+		return scenarioSay(addr, []byte(scenarioUpgrade("")))
+	},
+	"half closed": func(_ *rand.Rand, addr string) (int, error) {
+		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		if err == nil {
+			_ = unix.Shutdown(fd, unix.SHUT_WR)
+		}
+		return fd, err
+	},
+	"an echo flood that reads nothing": func(_ *rand.Rand, addr string) (int, error) {
+		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		if err != nil {
+			return fd, err
+		}
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return fd, err
+		}
+		b := scenarioMasked(gws.OpBinary, make([]byte, 32<<10))
+		for range 100 {
+			if _, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_NOSIGNAL); err != nil {
+				break
+			}
+		}
+		return fd, nil
+	},
+}
+
+// Clients that mean harm come in numbers, and a witness is served throughout;
+// when the timeouts have passed all of them are gone.
+func TestScenarioHostileClients(t *testing.T) { scenarioHostility(t, 12) }
+
+func scenarioHostility(t *testing.T, each int) {
+	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+		t.Run(string(way), func(t *testing.T) {
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			s := scenarioStart(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
+				c.HandshakeTimeout = 300 * time.Millisecond
+				c.CloseTimeout = 300 * time.Millisecond
+				c.HeartbeatInterval = 200 * time.Millisecond
+				c.HeartbeatTimeout = 600 * time.Millisecond
+				c.QueueBytes = 256 << 10
+			})
+			s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
+				_ = c.SendPrepared(ws.Prepare(op, payload)) // a flood fills the queue
+			})
+			var fds []int
+			t.Cleanup(func() { // before the server stops
+				for _, fd := range fds {
+					_ = unix.Close(fd)
+				}
+			})
+			swarm := scenarioNewSwarm(t)
+			witness := swarm.dial(s.addr[way], scenarioDial{})
+			var stop atomic.Bool
+			var serving sync.WaitGroup
+			echoes := int64(0)
+			serving.Go(func() {
+				pace := time.NewTicker(100 * time.Microsecond)
+				defer pace.Stop()
+				for !stop.Load() && assert.NoError(t, witness.send(gws.OpText, []byte("still there?"))) {
+					echoes++
+					for since := time.Now(); witness.received.Load() < echoes; {
+						if time.Since(since) > scenarioPatience || witness.over.Load() {
+							assert.Fail(t, "the witness is not served", "seed %d", seed)
+							return
+						}
+						<-pace.C
+					}
+				}
+			})
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			for range each {
+				for name, attack := range scenarioHostiles {
+					fd, err := attack(rnd, s.addr[way])
+					require.NoError(t, err, name)
+					if fd >= 0 {
+						fds = append(fds, fd)
+					}
+				}
+			}
+			scenarioUntil(t, func() bool { return s.Stats().Total.Connections == 1 && s.GetClientCount() == 1 },
+				"seed %d: only the witness is left: %v", seed, scenarioText(func() string {
+					return fmt.Sprintf("%d connections, %d clients", s.Stats().Total.Connections, s.GetClientCount())
+				}))
+			stop.Store(true)
+			serving.Wait()
+			assert.Positive(t, echoes)
+			t.Logf("%d hostile clients, %d echoes meanwhile", each*len(scenarioHostiles), echoes)
+		})
+	}
+}

@@ -1,0 +1,269 @@
+package ws_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// No goroutine belongs to a connection, whichever way it came: thousands are
+// opened, published to and shut down while the number of goroutines stays.
+func TestScenarioManyConnectionsTakeNoGoroutines(t *testing.T) {
+	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+		t.Run(string(way), func(t *testing.T) {
+			scenarioFanOut(t, way, scenarioConnections(t, 5000), 10)
+		})
+	}
+}
+
+// scenarioFanOut opens n connections, publishes a number of messages to all of
+// them, and shuts down.
+func scenarioFanOut(t *testing.T, way scenarioWay, n, messages int) {
+	s := scenarioStart(t, func(c *ws.Config) { c.Authenticate = nil })
+	swarm := scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, 0, n)
+	open := func(upTo int) {
+		for len(conns) < upTo {
+			conns = append(conns, swarm.dial(s.addr[way], scenarioDial{}))
+		}
+		scenarioUntil(t, func() bool { return s.GetClientCount() == upTo }, "%d clients", upTo)
+	}
+	open(100)
+	before := runtime.NumGoroutine()
+	open(n)
+	const slack = 16 // handlers of net/http and workers of gnet that are about to end
+	scenarioUntil(t, func() bool { return runtime.NumGoroutine() <= before+slack },
+		"%d goroutines with 100 connections, with %d: %v", before, n,
+		scenarioText(func() string { return fmt.Sprint(runtime.NumGoroutine()) }))
+	t.Logf("goroutines: %d with 100 connections, %d with %d", before, runtime.NumGoroutine(), n)
+
+	joined := 0
+	s.RangeClients(func(c *ws.Client) bool {
+		assert.NoError(t, c.JoinRoom("all"))
+		joined++
+		return true
+	})
+	require.Equal(t, n, joined)
+	require.Len(t, s.GetRoomMembers("all"), n)
+	for i := range messages {
+		require.NoError(t, s.BroadcastToRoom("all", fmt.Appendf(nil, "message %d", i), nil))
+		all := int64(i + 1)
+		for i, c := range conns {
+			scenarioUntil(t, func() bool { return c.received.Load() >= all }, "message %d on connection %d", all, i)
+		}
+	}
+	assert.Zero(t, s.Stats().Total.Dropped)
+
+	s.stop(scenarioPatience)
+	for i, c := range conns {
+		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d", i)
+		require.True(t, c.orderly.Load(), "connection %d was reset", i)
+		require.EqualValues(t, messages, c.received.Load(), "connection %d", i)
+	}
+	assert.Zero(t, s.GetClientCount())
+	assert.Empty(t, s.GetRoomMembers("all"))
+}
+
+// scenarioCut ends many connections at once.
+type scenarioCut func(s *scenarioServer, conns []*scenarioConn)
+
+func scenarioServerCloses(s *scenarioServer, _ []*scenarioConn) {
+	s.RangeClients(func(c *ws.Client) bool {
+		c.CloseWithCode(ws.CloseTryAgainLater, "again")
+		return true
+	})
+}
+
+func scenarioClientsReset(_ *scenarioServer, conns []*scenarioConn) {
+	for _, c := range conns {
+		c.abort()
+	}
+}
+
+// All clients are cut off at once and are back at once, while the server
+// publishes to everybody.
+func TestScenarioReconnectStorm(t *testing.T) {
+	t.Run("the server closes", func(t *testing.T) { scenarioStorm(t, scenarioNetHTTP, 1000, scenarioServerCloses) })
+	t.Run("the clients reset", func(t *testing.T) { scenarioStorm(t, scenarioNative, 1000, scenarioClientsReset) })
+}
+
+func scenarioStorm(t *testing.T, way scenarioWay, n int, cut scenarioCut) {
+	const dialers = 8
+	var connected, disconnected atomic.Int64
+	s := scenarioStart(t)
+	s.Subscribe(ws.EventClientConnected, func(ws.Event) { connected.Add(1) })
+	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Add(1) })
+	swarm := scenarioNewSwarm(t)
+	dialAll := func() []*scenarioConn {
+		conns := make([]*scenarioConn, n)
+		var wg sync.WaitGroup
+		for d := range dialers {
+			wg.Go(func() {
+				for i := d; i < n; i += dialers {
+					c, err := swarm.tryDial(s.addr[way], scenarioDial{query: scenarioQuery(i, i)})
+					if assert.NoError(t, err) {
+						conns[i] = c
+					}
+				}
+			})
+		}
+		wg.Wait()
+		require.False(t, t.Failed())
+		return conns
+	}
+	first := dialAll()
+
+	stop := make(chan struct{})
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		// At a steady pace: in one process with thousands of clients, a publisher at full
+		// speed leaves the clients no time to dial.
+		for pace := time.NewTicker(10 * time.Millisecond); ; s.BroadcastAll([]byte("to all")) {
+			select {
+			case <-stop:
+				pace.Stop()
+				return
+			case <-pace.C:
+			}
+		}
+	})
+	scenarioUntil(t, func() bool { return first[n-1].received.Load() > 0 }, "a broadcast")
+	cut(s, first)
+	second := dialAll()
+	for i, c := range first {
+		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+	}
+	scenarioUntil(t, func() bool { return s.GetClientCount() == n }, "clients after the storm: %v",
+		scenarioText(func() string { return fmt.Sprint(s.GetClientCount()) }))
+	had := make([]int64, n)
+	for i, c := range second {
+		had[i] = c.received.Load()
+	}
+	for i, c := range second {
+		scenarioUntil(t, func() bool { return c.received.Load() > had[i] }, "a broadcast on new connection %d", i)
+	}
+	close(stop)
+	publishing.Wait()
+	for i, c := range second {
+		require.False(t, c.over.Load(), "new connection %d has ended", i)
+		require.Len(t, scenarioClientsOf(s, int64(i)), 1, "user %d", i)
+	}
+	s.stop(scenarioPatience)
+	assert.EqualValues(t, 2*n, connected.Load())
+	assert.EqualValues(t, 2*n, disconnected.Load())
+}
+
+// scenarioClientsOf returns the connected clients of a user.
+func scenarioClientsOf(s *scenarioServer, user int64) (clients []*ws.Client) {
+	s.RangeClients(func(c *ws.Client) bool {
+		if c.UserID == user {
+			clients = append(clients, c)
+		}
+		return true
+	})
+	return clients
+}
+
+// scenarioDropMeter counts what the metrics hear of.
+type scenarioDropMeter struct {
+	ws.NoopMetrics
+	dropped atomic.Int64
+}
+
+func (m *scenarioDropMeter) IncrementDroppedMessages() { m.dropped.Add(1) }
+
+// One member in twenty never reads. The others lose nothing and see the order;
+// what waits for the slow ones stays within their bounds, and every message
+// that they lose is counted.
+func TestScenarioSlowReadersHarmNobody(t *testing.T) {
+	const members, every, size = 500, 20, 512
+	const queueFrames, queueBytes = 128, 48 << 10 // bytes bind first
+	var meter scenarioDropMeter
+	s := scenarioStart(t, ws.WithMessageQueueSize(queueFrames), ws.WithQueueBytes(queueBytes), ws.WithMetrics(&meter))
+	swarm := scenarioNewSwarm(t)
+	var healthy []*scenarioConn
+	var slow []*ws.Client
+	var disorder atomic.Int64
+	for i := range members {
+		query := scenarioQuery(0, i)
+		d := scenarioDial{query: query}
+		if d.mute = i%every == 0; d.mute {
+			d.recvBuf = 4096
+			swarm.dial(s.addr[scenarioNative], d)
+			slow = append(slow, s.serverSide(query))
+			continue
+		}
+		next := uint64(0)
+		d.onMessage = func(payload []byte) {
+			if binary.BigEndian.Uint64(payload) != next {
+				disorder.Add(1)
+			}
+			next++
+		}
+		healthy = append(healthy, swarm.dial(s.addr[scenarioNative], d))
+	}
+	for _, c := range s.serverSides() {
+		require.NoError(t, c.JoinRoom("prices"))
+	}
+
+	// The publisher is never more than half a queue ahead of the healthy ones,
+	// which therefore must not lose anything.
+	const burst, least, most = queueBytes / size / 2, 2000, 40_000
+	published := 0
+	heap := scenarioHeap()
+	full := func() bool {
+		for _, c := range slow {
+			if c.QueuedBytes() < queueBytes-2*size {
+				return false
+			}
+		}
+		return true
+	}
+	payload := make([]byte, size)
+	for published < least || !full() || s.Stats().Total.Dropped < uint64(len(slow)*burst) {
+		require.Less(t, published, most, "the slow readers' sockets never filled")
+		for range burst {
+			binary.BigEndian.PutUint64(payload, uint64(published))
+			require.NoError(t, s.BroadcastToRoom("prices", payload, nil))
+			published++
+		}
+		for i, c := range healthy {
+			scenarioUntil(t, func() bool { return c.received.Load() >= int64(published) },
+				"message %d on healthy connection %d", published, i)
+		}
+		for _, c := range slow {
+			require.LessOrEqual(t, c.QueuedBytes(), queueBytes)
+		}
+	}
+	for _, c := range healthy {
+		require.EqualValues(t, published, c.received.Load(), "no loss and no duplicate")
+	}
+	assert.Zero(t, disorder.Load(), "messages out of order")
+
+	stats := s.Stats()
+	assert.Positive(t, stats.Total.Dropped)
+	assert.EqualValues(t, stats.Total.Dropped, meter.dropped.Load())
+	queued := 0
+	for _, c := range slow {
+		queued += c.QueuedBytes()
+	}
+	// Frames are shared; if each slow reader had its own copies, that were its queue.
+	grown := int64(scenarioHeap()) - int64(heap)
+	t.Logf("%d messages, %d drops, %d bytes queued for %d slow readers, heap grew by %d bytes",
+		published, stats.Total.Dropped, queued, len(slow), grown)
+	assert.Less(t, grown, int64(len(slow)*queueBytes+4<<20))
+	// What is accounted for: sent, queued or dropped, for each member.
+	sent := stats.Total.MessagesOut
+	waiting := uint64(queued / (size + 4))
+	assert.EqualValues(t, members*published, sent+waiting+stats.Total.Dropped)
+}

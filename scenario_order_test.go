@@ -1,0 +1,542 @@
+package ws_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// scenarioLog is what one client has received: the numbers of each publisher's
+// messages. Only the swarm's goroutine writes it, until the swarm is quiet.
+type scenarioLog [][]uint32
+
+// scenarioStamp encodes a message that names its publisher and its number.
+func scenarioStamp(publisher int, number uint32) []byte {
+	b := make([]byte, 0, 24)
+	b = binary.BigEndian.AppendUint32(b, uint32(publisher))
+	return binary.BigEndian.AppendUint32(b, number)
+}
+
+// take records a stamped message.
+func (l scenarioLog) take(payload []byte) {
+	p := binary.BigEndian.Uint32(payload)
+	l[p] = append(l[p], binary.BigEndian.Uint32(payload[4:]))
+}
+
+// scenarioPublish repeats a publish as its errors allow: nothing was sent then.
+func scenarioPublish(t testing.TB, publish func() error) {
+	for {
+		err := publish()
+		if errors.Is(err, ws.ErrBroadcastTimeout) || errors.Is(err, ws.ErrChannelFull) {
+			continue
+		}
+		assert.NoError(t, err)
+		return
+	}
+}
+
+// Several publishers send to rooms, users, clients and everybody at once: each
+// client receives each publisher's messages in the order sent, whichever way
+// they were sent, all of them and each once.
+func TestScenarioOrderOfPublishers(t *testing.T) {
+	for _, ring := range []int{1, 8, 1024} {
+		t.Run(fmt.Sprintf("ring=%d", ring), func(t *testing.T) { scenarioOrder(t, ring) })
+	}
+}
+
+func scenarioOrder(t *testing.T, ring int) {
+	const clients, users, rooms, publishers, messages = 60, 12, 5, 6, 1500
+	s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
+	swarm := scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, clients)
+	logs := make([]scenarioLog, clients)
+	members := make([][]int, rooms)
+	for i := range conns {
+		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
+		logs[i] = make(scenarioLog, publishers)
+		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: scenarioQuery(1+i%users, i), onMessage: logs[i].take})
+	}
+	sides := make([]*ws.Client, clients)
+	for query, c := range s.serverSides() {
+		i, err := strconv.Atoi(query[strings.LastIndex(query, "=")+1:])
+		require.NoError(t, err)
+		sides[i] = c
+		for r := range rooms {
+			if i%(r+1) == 0 {
+				require.NoError(t, c.JoinRoom(fmt.Sprint("room ", r)))
+				members[r] = append(members[r], i)
+			}
+		}
+	}
+
+	want := make([]scenarioLog, publishers) // by publisher, then client
+	var publishing sync.WaitGroup
+	for p := range publishers {
+		want[p] = make(scenarioLog, clients)
+		publishing.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(p), 1))
+			for n := range uint32(messages) {
+				msg := scenarioStamp(p, n)
+				reach := func(i int) { want[p][i] = append(want[p][i], n) }
+				switch rnd.IntN(8) {
+				case 0:
+					s.BroadcastAll(msg)
+					for i := range clients {
+						reach(i)
+					}
+				case 1:
+					user := rnd.IntN(users)
+					s.BroadcastToUser(int64(1+user), msg)
+					for i := user; i < clients; i += users {
+						reach(i)
+					}
+				case 2, 3, 4:
+					r, exclude := rnd.IntN(rooms), rnd.IntN(clients)
+					scenarioPublish(t, func() error { return s.BroadcastToRoom(fmt.Sprint("room ", r), msg, sides[exclude]) })
+					for _, i := range members[r] {
+						if i != exclude {
+							reach(i)
+						}
+					}
+				default:
+					i := rnd.IntN(clients)
+					scenarioPublish(t, func() error { return sides[i].SendBytes(msg) })
+					reach(i)
+				}
+			}
+		})
+	}
+	scenarioWithin(t, "publishing", publishing.Wait)
+	for i, c := range conns {
+		total := 0
+		for p := range publishers {
+			total += len(want[p][i])
+		}
+		scenarioUntil(t, func() bool { return c.received.Load() >= int64(total) }, "%d messages on connection %d: %v",
+			total, i, scenarioText(func() string { return fmt.Sprint(c.received.Load()) }))
+	}
+	s.stop(scenarioPatience) // nothing more can come
+	for i := range conns {
+		for p := range publishers {
+			require.Equal(t, want[p][i], logs[i][p], "publisher %d to client %d", p, i)
+		}
+	}
+	assert.Zero(t, s.Stats().Total.Dropped)
+}
+
+// The publishers are inline handlers: each broadcasts to rooms that have its
+// own client and members on other loops, and then sends to its client and to
+// another. They must not wait: what a full ring refuses was not sent.
+func TestScenarioOrderOfInlinePublishers(t *testing.T) {
+	inline := map[string]func(m *ws.Manager, handle func(*ws.Client, []byte)) ws.Option{
+		"mode of the manager": func(*ws.Manager, func(*ws.Client, []byte)) ws.Option { return ws.WithHandlerMode(ws.Inline) },
+		"mode of the route":   func(*ws.Manager, func(*ws.Client, []byte)) ws.Option { return ws.WithHandlerMode(ws.Pooled) },
+	}
+	for name, mode := range inline {
+		for _, ring := range []int{2, 1024} {
+			t.Run(fmt.Sprintf("%s, ring=%d", name, ring), func(t *testing.T) {
+				scenarioInlineOrder(t, mode(nil, nil), ring)
+			})
+		}
+	}
+}
+
+// scenarioInlinePublisher is one client whose handler publishes. Only its event
+// loop touches it.
+type scenarioInlinePublisher struct {
+	number  uint32
+	refused int
+	want    scenarioLog // by client
+}
+
+func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
+	const clients, requests, each = 16, 150, 6
+	const rooms = 3
+	s := scenarioStart(t, scenarioUnbounded, mode, func(c *ws.Config) {
+		c.Broadcast.QueueSize = ring
+		c.MailboxSize = 1 << 20
+	})
+	sides := make([]*ws.Client, clients)
+	publishers := make([]*scenarioInlinePublisher, clients)
+	index := make(map[*ws.Client]int) // written before the first request
+	var handled atomic.Int64
+	require.NoError(t, s.Register("publish", func(c *ws.Client, msg *ws.Message) error {
+		defer handled.Add(1)
+		me := index[c]
+		p := publishers[me]
+		try := func(err error, reach ...int) {
+			switch {
+			case err == nil:
+				for _, i := range reach {
+					p.want[i] = append(p.want[i], p.number)
+				}
+			case errors.Is(err, ws.ErrChannelFull):
+				p.refused++
+			default:
+				t.Error(err)
+			}
+			p.number++
+		}
+		for k := range each {
+			room := (me + k) % rooms
+			var members []int
+			for i := room; i < clients; i += rooms {
+				members = append(members, i)
+			}
+			try(s.BroadcastToRoom(fmt.Sprint("room ", room), scenarioStamp(me, p.number), nil), members...)
+			try(c.SendBytes(scenarioStamp(me, p.number)), me)
+			other := (me + 1 + k) % clients
+			try(sides[other].SendBytes(scenarioStamp(me, p.number)), other)
+		}
+		return nil
+	}, ws.RunInline()))
+
+	swarm := scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, clients)
+	logs := make([]scenarioLog, clients)
+	for i := range conns {
+		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
+		query := scenarioQuery(0, i)
+		logs[i] = make(scenarioLog, clients)
+		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: query, onMessage: logs[i].take})
+		sides[i] = s.serverSide(query)
+		index[sides[i]] = i
+		publishers[i] = &scenarioInlinePublisher{want: make(scenarioLog, clients)}
+		require.NoError(t, sides[i].JoinRoom(fmt.Sprint("room ", i%rooms)))
+	}
+	request := scenarioMasked(gws.OpText, []byte(`{"type":"notify","event":"publish"}`))
+	var sending sync.WaitGroup
+	for half := range 2 {
+		sending.Go(func() {
+			for n := range requests {
+				for i := half; i < clients; i += 2 {
+					burst := strings.Repeat(string(request), 1+n%3) // several in one read too
+					assert.NoError(t, conns[i].raw([]byte(burst)))
+				}
+			}
+		})
+	}
+	scenarioWithin(t, "sending", sending.Wait)
+	total := 0
+	for n := range requests {
+		total += (1 + n%3) * clients
+	}
+	scenarioUntil(t, func() bool { return handled.Load() == int64(total) }, "%d requests: %v", total,
+		scenarioText(func() string { return fmt.Sprint(handled.Load()) }))
+	s.stop(scenarioPatience)
+	refused := 0
+	for i, c := range conns {
+		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		require.EqualValues(t, 1001, c.closeCode.Load())
+		for me, p := range publishers {
+			require.Equal(t, p.want[i], logs[i][me], "publisher %d to client %d", me, i)
+		}
+	}
+	for _, p := range publishers {
+		refused += p.refused
+	}
+	t.Logf("%d requests, %d of %d publishes refused", total, refused, total*each*3)
+}
+
+// A client's requests are handled in turn by a pooled and an inline handler:
+// the replies come in that order, too.
+func TestScenarioOrderOfMixedHandlers(t *testing.T) {
+	const clients, pairs = 8, 500
+	s := scenarioStart(t, func(c *ws.Config) { c.MailboxSize = 1 << 20 }, scenarioUnbounded)
+	reply := func(c *ws.Client, msg *ws.Message) error { return c.SendBytes(msg.Data) }
+	require.NoError(t, s.Register("pooled", reply, ws.RunPooled()))
+	require.NoError(t, s.Register("inline", reply, ws.RunInline()))
+	swarm := scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, clients)
+	var disorder atomic.Int64
+	for i := range conns {
+		next := 0
+		conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+			if string(b) != strconv.Itoa(next) {
+				disorder.Add(1)
+			}
+			next++
+		}})
+	}
+	for n := range 2 * pairs {
+		event := []string{"pooled", "inline"}[n%2]
+		for _, c := range conns {
+			require.NoError(t, c.send(gws.OpText, fmt.Appendf(nil, `{"type":"request","event":%q,"request_id":"r","data":%d}`, event, n)))
+		}
+	}
+	for i, c := range conns {
+		scenarioUntil(t, func() bool { return c.received.Load() == 2*pairs }, "replies on connection %d", i)
+	}
+	assert.Zero(t, disorder.Load(), "replies out of order")
+}
+
+// scenarioHold is a server with one event loop that an inline handler holds.
+type scenarioHold struct {
+	*scenarioServer
+	free        chan struct{}                // ends the hold
+	held, other *ws.Client                   // on the loop held, on the other one
+	conns       map[*ws.Client]*scenarioConn // the clients' ends
+	texts       map[*ws.Client]*scenarioTexts
+	inline      chan func(*ws.Client) // what the "run" message does, on the loop of its client
+}
+
+// scenarioTexts collects messages.
+type scenarioTexts struct {
+	mu    sync.Mutex
+	texts []string // guarded by mu
+}
+
+func (l *scenarioTexts) take(b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.texts = append(l.texts, string(b))
+}
+
+func (l *scenarioTexts) list() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.texts...)
+}
+
+// scenarioHoldLoop starts two loops with a client on each, both in the room
+// "both" and each in a room of its own, "held" and "other"; then an inline
+// handler of the first client holds its loop.
+func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
+	t.Helper()
+	h := &scenarioHold{
+		free: make(chan struct{}), conns: make(map[*ws.Client]*scenarioConn),
+		texts: make(map[*ws.Client]*scenarioTexts), inline: make(chan func(*ws.Client), 1),
+	}
+	h.scenarioServer = scenarioStart(t, append([]ws.Option{ws.WithHandlerMode(ws.Inline)}, opts...)...)
+	holding := make(chan struct{})
+	h.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
+		switch string(payload) {
+		case "hold":
+			close(holding)
+			<-h.free
+		case "run":
+			(<-h.inline)(c)
+		}
+	})
+	swarm := scenarioNewSwarm(t)
+	t.Cleanup(sync.OnceFunc(h.release))
+	var byLoop [2]*ws.Client
+	for i := 0; byLoop[0] == nil || byLoop[1] == nil; i++ {
+		before := h.Stats()
+		query := scenarioQuery(0, i)
+		texts := new(scenarioTexts)
+		conn := swarm.dial(h.addr[scenarioNative], scenarioDial{query: query, onMessage: texts.take})
+		after := h.Stats()
+		for loop := range byLoop {
+			if after.Loops[loop].Opened > before.Loops[loop].Opened && byLoop[loop] == nil {
+				c := h.serverSide(query)
+				byLoop[loop], h.conns[c], h.texts[c] = c, conn, texts
+			}
+		}
+	}
+	h.held, h.other = byLoop[0], byLoop[1]
+	require.NoError(t, h.held.JoinRoom("held"))
+	require.NoError(t, h.other.JoinRoom("other"))
+	require.NoError(t, h.held.JoinRoom("both"))
+	require.NoError(t, h.other.JoinRoom("both"))
+	require.NoError(t, h.BroadcastToRoom("both", []byte("ready"), nil))
+	for c := range h.conns {
+		h.expect(c, "ready")
+	}
+	require.NoError(t, h.conns[h.held].send(gws.OpText, []byte("hold")))
+	scenarioReceive(t, holding, "the hold")
+	return h
+}
+
+// release ends the hold.
+func (h *scenarioHold) release() {
+	select {
+	case <-h.free:
+	default:
+		close(h.free)
+	}
+}
+
+// expect waits until c has received just these texts, in that order.
+func (h *scenarioHold) expect(c *ws.Client, texts ...string) {
+	h.t.Helper()
+	scenarioUntil(h.t, func() bool { return len(h.texts[c].list()) >= len(texts) }, "want %q, got %v", texts,
+		scenarioText(func() string { return fmt.Sprintf("%q", h.texts[c].list()) }))
+	require.Equal(h.t, texts, h.texts[c].list())
+}
+
+// onOther runs fn in an inline handler on the loop that is not held.
+func (h *scenarioHold) onOther(fn func(*ws.Client)) {
+	h.t.Helper()
+	done := make(chan struct{})
+	h.inline <- func(c *ws.Client) {
+		defer close(done)
+		fn(c)
+	}
+	require.NoError(h.t, h.conns[h.other].send(gws.OpText, []byte("run")))
+	scenarioReceive(h.t, done, "the inline handler")
+}
+
+// One loop's ring is full and stays full: a publish waits for as long as it was
+// told, and then nobody has the message, on any loop; a handler on another loop
+// is told at once. When the loop is free again everything flows.
+func TestScenarioFullRing(t *testing.T) {
+	const ring, timeout = 4, 250 * time.Millisecond
+	h := scenarioHoldLoop(t, func(c *ws.Config) { c.Broadcast = ws.BroadcastConfig{QueueSize: ring, Timeout: timeout} })
+	for i := range ring {
+		require.NoError(t, h.BroadcastToRoom("held", fmt.Appendf(nil, "in the ring %d", i), nil))
+	}
+	refused := map[string]func() error{
+		"room on the loop held": func() error { return h.BroadcastToRoom("held", []byte("no"), nil) },
+		"room on both loops":    func() error { return h.BroadcastToRoom("both", []byte("no"), nil) },
+		"prepared":              func() error { return h.BroadcastPrepared("both", ws.Prepare(ws.OpText, []byte("no")), nil) },
+	}
+	for name, publish := range refused {
+		began := time.Now()
+		require.ErrorIs(t, publish(), ws.ErrBroadcastTimeout, name)
+		assert.GreaterOrEqual(t, time.Since(began), timeout, name)
+	}
+	require.ErrorIs(t, h.held.SendBytes([]byte("no")), ws.ErrChannelFull)
+	require.NoError(t, h.BroadcastToRoom("other", []byte("to the other loop"), nil))
+	h.expect(h.other, "ready", "to the other loop")
+
+	h.onOther(func(c *ws.Client) {
+		began := time.Now()
+		assert.ErrorIs(t, h.BroadcastToRoom("both", []byte("no"), nil), ws.ErrChannelFull)
+		assert.ErrorIs(t, h.BroadcastToRoom("held", []byte("no"), nil), ws.ErrChannelFull)
+		assert.ErrorIs(t, h.held.SendBytes([]byte("no")), ws.ErrChannelFull)
+		h.held.LeaveRoom("both") // neither of these may wait, or be lost
+		assert.NoError(t, h.held.JoinRoom("late"))
+		assert.Less(t, time.Since(began), timeout, "waited on an event loop")
+		assert.NoError(t, c.SendBytes([]byte("from the handler")))
+	})
+	h.expect(h.other, "ready", "to the other loop", "from the handler")
+
+	// Publishers that wait get their turn when the loop is free again.
+	var waiting sync.WaitGroup
+	began := make(chan struct{}, 8)
+	for range cap(began) {
+		waiting.Go(func() {
+			began <- struct{}{}
+			scenarioPublish(t, func() error { return h.BroadcastToRoom("held", []byte("waited"), nil) })
+		})
+	}
+	for range cap(began) {
+		<-began
+	}
+	h.release()
+	scenarioWithin(t, "waiting publishers", waiting.Wait)
+	want := []string{"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3"}
+	for range cap(began) {
+		want = append(want, "waited")
+	}
+	h.expect(h.held, want...)
+	require.NoError(t, h.BroadcastToRoom("both", []byte("both: not for who left"), nil))
+	require.NoError(t, h.BroadcastToRoom("late", []byte("late"), nil))
+	h.expect(h.held, append(want, "late")...)
+	h.expect(h.other, "ready", "to the other loop", "from the handler", "both: not for who left")
+	require.Zero(t, h.Stats().Total.InboxLen)
+}
+
+// A broadcast that was accepted is not lost to a client that reads because of
+// what is sent to that client behind it.
+func TestScenarioBroadcastAheadOfDirectSends(t *testing.T) {
+	const queue = 16
+	h := scenarioHoldLoop(t, ws.WithMessageQueueSize(queue))
+	require.NoError(t, h.BroadcastToRoom("held", []byte("broadcast"), nil))
+	want := []string{"ready", "broadcast"}
+	for i := 0; ; i++ {
+		text := fmt.Sprint("direct ", i)
+		if err := h.held.SendBytes([]byte(text)); err != nil {
+			require.ErrorIs(t, err, ws.ErrChannelFull)
+			break
+		}
+		want = append(want, text)
+	}
+	require.Len(t, want, 2+queue)
+	h.release()
+	h.expect(h.held, want...)
+}
+
+// Publishers that find the smallest ring full never sleep past its emptying.
+func TestScenarioWaitingPublishersWake(t *testing.T) {
+	const publishers, messages = 8, 2000
+	s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
+		c.Broadcast = ws.BroadcastConfig{QueueSize: 1, Timeout: 2 * time.Second}
+		c.Loops = 1
+	})
+	swarm := scenarioNewSwarm(t)
+	conn := swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0)})
+	client := s.serverSide(scenarioQuery(0, 0))
+	require.NoError(t, client.JoinRoom("room"))
+	var publishing sync.WaitGroup
+	var late atomic.Int64
+	for range publishers {
+		publishing.Go(func() {
+			for range messages {
+				if err := s.BroadcastToRoom("room", []byte("x"), nil); err != nil {
+					late.Add(1)
+				}
+			}
+		})
+	}
+	scenarioWithin(t, "publishing", publishing.Wait)
+	assert.Zero(t, late.Load(), "publishes timed out although the loop was idle")
+	scenarioUntil(t, func() bool { return conn.received.Load() == publishers*messages-late.Load() }, "all messages")
+}
+
+// A client leaves and joins a room on two goroutines while a third publishes to
+// it: whatever the order, no message comes twice.
+func TestScenarioConcurrentJoinAndLeave(t *testing.T) {
+	const rounds = 300_000
+	s := scenarioStart(t, scenarioUnbounded)
+	swarm := scenarioNewSwarm(t)
+	var twice atomic.Int64
+	last := int64(-1)
+	swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0), onMessage: func(b []byte) {
+		n, _ := strconv.ParseInt(string(b), 10, 64)
+		if n <= last {
+			twice.Add(1)
+		}
+		last = n
+	}})
+	client := s.serverSide(scenarioQuery(0, 0))
+	_, err := s.CreateRoom("room", nil)
+	require.NoError(t, err)
+	var stop atomic.Bool
+	var others sync.WaitGroup
+	for range 2 {
+		others.Go(func() {
+			for !stop.Load() {
+				if err := client.JoinRoom("room"); err != nil {
+					assert.ErrorIs(t, err, ws.ErrAlreadyInRoom)
+				}
+			}
+		})
+		others.Go(func() {
+			for !stop.Load() {
+				client.LeaveRoom("room")
+			}
+		})
+	}
+	for n := range rounds {
+		require.NoError(t, s.BroadcastToRoom("room", strconv.AppendInt(nil, int64(n), 10), nil))
+	}
+	stop.Store(true)
+	scenarioWithin(t, "joining and leaving", others.Wait)
+	s.stop(scenarioPatience)
+	assert.Zero(t, twice.Load(), "messages that came twice")
+}

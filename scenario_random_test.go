@@ -1,0 +1,450 @@
+package ws_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Random operations of several goroutines on many clients, against a model of
+// what each of them must have received: what was published between the return
+// of JoinRoom and the call of LeaveRoom, nothing that was published before the
+// one was called or after the other returned, each message once, and those of
+// one publisher in order.
+func TestScenarioRandomOperations(t *testing.T) {
+	scenarioRandom(t, scenarioRandomPlan{seed: rand.Uint64(), workers: 6, clients: 36, operations: 2500})
+}
+
+// scenarioRandomPlan is the size of a run.
+type scenarioRandomPlan struct {
+	seed                         uint64
+	workers, clients, operations int
+}
+
+const (
+	scenarioRooms     = 6
+	scenarioWildRooms = 2 // the last of them; joins and deletions of them run at once
+	scenarioUsers     = 8
+)
+
+// scenarioSpan is the time of a call, on the model's clock.
+type scenarioSpan struct{ call, ret int64 }
+
+// scenarioForever is the time of what has not happened.
+const scenarioForever = math.MaxInt64
+
+// scenarioStay is the time that a client was somewhere.
+type scenarioStay struct {
+	room        int // -1: connected
+	enter, exit scenarioSpan
+}
+
+// within reports whether a publish at that time must reach who stays.
+func (s *scenarioStay) within(at scenarioSpan) bool {
+	return at.call > s.enter.ret && at.ret < s.exit.call
+}
+
+// touches reports whether a publish at that time may reach who stays.
+func (s *scenarioStay) touches(at scenarioSpan) bool {
+	return at.ret > s.enter.call && at.call < s.exit.ret
+}
+
+// scenarioMessage is one publish that was accepted.
+type scenarioMessage struct {
+	publisher int
+	number    uint32
+	at        scenarioSpan
+	room      int               // -1 if it went to user or only
+	user      int               // -1 if not; 0 is everybody
+	only      *scenarioIdentity // nil if it is no direct send
+	exclude   *scenarioIdentity
+}
+
+// scenarioIdentity is one connection of a random run.
+type scenarioIdentity struct {
+	number int
+	user   int
+	conn   *scenarioConn
+	side   *ws.Client
+
+	got    [][2]uint32 // publisher and number; only the swarm's goroutine writes it
+	echoed atomic.Int64
+
+	// Of the worker that owns the client.
+	stays     []*scenarioStay // the first is the connection itself
+	in        [scenarioRooms]*scenarioStay
+	cutOff    bool  // ended without waiting for what is under way
+	confirmed int64 // all that was published before has arrived
+}
+
+// scenarioRandomRun is the state of a random run.
+type scenarioRandomRun struct {
+	scenarioRandomPlan
+	*scenarioServer
+	swarm *scenarioSwarm
+	clock atomic.Int64
+	next  atomic.Int64 // number of the next connection
+
+	// Deleting one of the tame rooms excludes joins and leaves, so that the
+	// model knows who was in it.
+	deleting [scenarioRooms]sync.RWMutex
+
+	mu       sync.Mutex
+	all      []*scenarioIdentity                           // guarded by mu
+	current  []*scenarioIdentity                           // guarded by mu; by client
+	members  [scenarioRooms]map[*scenarioIdentity]struct{} // guarded by mu; of tame rooms
+	messages []scenarioMessage                             // guarded by mu
+}
+
+func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
+	t.Logf("seed %d", plan.seed)
+	r := &scenarioRandomRun{scenarioRandomPlan: plan, current: make([]*scenarioIdentity, plan.clients)}
+	r.scenarioServer = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 32 })
+	r.swarm = scenarioNewSwarm(t)
+	for i := range r.members {
+		r.members[i] = make(map[*scenarioIdentity]struct{})
+	}
+	for i := range r.current {
+		r.connect(rand.New(rand.NewPCG(plan.seed, uint64(i))), i)
+	}
+	var working sync.WaitGroup
+	for w := range plan.workers {
+		working.Go(func() {
+			worker := &scenarioWorker{scenarioRandomRun: r, index: w, rnd: rand.New(rand.NewPCG(plan.seed, uint64(1000+w)))}
+			for n := 0; n < plan.operations && !t.Failed(); n++ {
+				worker.step()
+			}
+		})
+	}
+	scenarioWithin(t, "random operations", working.Wait)
+	for _, id := range r.current {
+		r.confirm(id)
+	}
+	r.stop(scenarioPatience) // nothing more can come
+	for _, id := range r.all {
+		scenarioUntil(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
+	}
+	r.check()
+}
+
+// span measures a call on the model's clock.
+func (r *scenarioRandomRun) span(call func()) (s scenarioSpan) {
+	s.call = r.clock.Add(1)
+	call()
+	s.ret = r.clock.Add(1)
+	return s
+}
+
+// connect opens a new connection for a client.
+func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
+	number := int(r.next.Add(1))
+	id := &scenarioIdentity{number: number, user: 1 + client%scenarioUsers}
+	way := []scenarioWay{scenarioNative, scenarioNetHTTP}[rnd.IntN(2)]
+	query := scenarioQuery(id.user, number)
+	stay := &scenarioStay{room: -1, exit: scenarioSpan{scenarioForever, scenarioForever}}
+	stay.enter = r.span(func() {
+		var err error
+		id.conn, err = r.swarm.tryDial(r.addr[way], scenarioDial{query: query, onMessage: func(b []byte) {
+			p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+			if p == scenarioConfirms {
+				id.echoed.Store(int64(n))
+				return
+			}
+			id.got = append(id.got, [2]uint32{p, n})
+		}})
+		assert.NoError(r.t, err, "seed %d", r.seed)
+	})
+	if id.conn == nil {
+		return
+	}
+	id.side = r.serverSide(query)
+	id.stays = append(id.stays, stay)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, id)
+	r.current[client] = id
+}
+
+// scenarioConfirms is the publisher's number in a message that confirms all
+// before it.
+const scenarioConfirms = math.MaxUint32
+
+// confirm waits until the client has received all that was published so far.
+func (r *scenarioRandomRun) confirm(id *scenarioIdentity) {
+	if id.stays[0].exit.call != scenarioForever {
+		return
+	}
+	at := r.clock.Add(1)
+	want := id.echoed.Load() + 1
+	b := binary.BigEndian.AppendUint32(nil, scenarioConfirms)
+	scenarioPublish(r.t, func() error { return id.side.SendBytes(binary.BigEndian.AppendUint32(b, uint32(want))) })
+	deadline := time.Now().Add(scenarioPatience)
+	for poll := time.NewTicker(100 * time.Microsecond); id.echoed.Load() != want; <-poll.C {
+		if time.Now().After(deadline) {
+			assert.Fail(r.t, "not confirmed", "seed %d, connection %d", r.seed, id.number)
+			return
+		}
+	}
+	id.confirmed = at
+}
+
+// scenarioWorker is one of the goroutines. It alone operates on the clients
+// whose number is its own modulo the number of workers, and publishes to all.
+type scenarioWorker struct {
+	*scenarioRandomRun
+	index  int
+	rnd    *rand.Rand
+	number uint32 // of the last message
+}
+
+// step does one random operation.
+func (w *scenarioWorker) step() {
+	client := w.index + w.workers*w.rnd.IntN(w.clients/w.workers)
+	w.mu.Lock()
+	id := w.current[client]
+	w.mu.Unlock()
+	switch n := w.rnd.IntN(1000); {
+	case n < 200:
+		w.join(id, w.rnd.IntN(scenarioRooms))
+	case n < 320:
+		w.leave(id, w.rnd.IntN(scenarioRooms))
+	case n < 325:
+		w.delete(w.rnd.IntN(scenarioRooms))
+	case n < 340:
+		w.end(id)
+		w.connect(w.rnd, client)
+	case n < 345:
+		w.confirm(id)
+	default:
+		w.publish()
+	}
+}
+
+func scenarioTame(room int) bool { return room < scenarioRooms-scenarioWildRooms }
+
+func (w *scenarioWorker) join(id *scenarioIdentity, room int) {
+	w.deleting[room].RLock()
+	defer w.deleting[room].RUnlock()
+	var err error
+	at := w.span(func() { err = id.side.JoinRoom(fmt.Sprint("room ", room)) })
+	if !scenarioTame(room) {
+		return
+	}
+	if id.in[room] != nil {
+		assert.ErrorIs(w.t, err, ws.ErrAlreadyInRoom, "seed %d, connection %d", w.seed, id.number)
+		return
+	}
+	if !assert.NoError(w.t, err, "seed %d, connection %d", w.seed, id.number) {
+		return
+	}
+	stay := &scenarioStay{room: room, enter: at, exit: scenarioSpan{scenarioForever, scenarioForever}}
+	id.stays = append(id.stays, stay)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id.in[room] = stay
+	w.members[room][id] = struct{}{}
+}
+
+func (w *scenarioWorker) leave(id *scenarioIdentity, room int) {
+	w.deleting[room].RLock()
+	defer w.deleting[room].RUnlock()
+	at := w.span(func() { id.side.LeaveRoom(fmt.Sprint("room ", room)) })
+	w.left(id, room, at)
+}
+
+// left ends a stay in the model, if there is one.
+func (w *scenarioWorker) left(id *scenarioIdentity, room int, at scenarioSpan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if stay := id.in[room]; stay != nil {
+		stay.exit, id.in[room] = at, nil
+		delete(w.members[room], id)
+	}
+}
+
+func (w *scenarioWorker) delete(room int) {
+	if scenarioTame(room) {
+		w.deleting[room].Lock()
+		defer w.deleting[room].Unlock()
+	}
+	at := w.span(func() { w.DeleteRoom(fmt.Sprint("room ", room)) })
+	if !scenarioTame(room) {
+		return
+	}
+	w.mu.Lock()
+	members := make([]*scenarioIdentity, 0, len(w.members[room]))
+	for id := range w.members[room] {
+		members = append(members, id)
+	}
+	w.mu.Unlock()
+	for _, id := range members {
+		w.left(id, room, at)
+	}
+}
+
+// end ends the connection in one of several ways.
+func (w *scenarioWorker) end(id *scenarioIdentity) {
+	for room := range scenarioRooms {
+		w.deleting[room].RLock()
+		defer w.deleting[room].RUnlock()
+	}
+	var at scenarioSpan
+	switch w.rnd.IntN(3) {
+	case 0: // what was published before is still sent
+		at = w.span(func() { id.side.CloseWithCode(ws.CloseNormal, "") })
+		assert.ErrorIs(w.t, id.side.SendBytes([]byte("too late")), ws.ErrConnectionClosed)
+	case 1:
+		w.confirm(id)
+		id.cutOff = true
+		at = w.span(id.conn.abort)
+		at.ret = scenarioForever // the server hears of it later
+	default:
+		id.cutOff = true
+		at = w.span(id.conn.abort)
+		at.ret = scenarioForever
+	}
+	id.stays[0].exit = at
+	for room := range scenarioRooms {
+		w.left(id, room, at)
+	}
+}
+
+func (w *scenarioWorker) publish() {
+	w.number++
+	m := scenarioMessage{publisher: w.index, number: w.number, room: -1, user: -1}
+	msg := scenarioStamp(w.index, w.number)
+	var err error
+	switch w.rnd.IntN(10) {
+	case 0:
+		m.user = 0
+		m.at = w.span(func() { w.BroadcastAll(msg) })
+	case 1:
+		m.user = 1 + w.rnd.IntN(scenarioUsers)
+		m.at = w.span(func() { w.BroadcastToUser(int64(m.user), msg) })
+	case 2, 3, 4:
+		m.only = w.anyone()
+		m.at = w.span(func() { err = m.only.side.SendBytes(msg) })
+	default:
+		m.room = w.rnd.IntN(scenarioRooms)
+		var exclude *ws.Client
+		if w.rnd.IntN(4) == 0 {
+			m.exclude = w.anyone()
+			exclude = m.exclude.side
+		}
+		m.at = w.span(func() { err = w.BroadcastToRoom(fmt.Sprint("room ", m.room), msg, exclude) })
+	}
+	if err != nil {
+		if m.only != nil {
+			assert.ErrorIs(w.t, err, ws.ErrConnectionClosed, "seed %d", w.seed)
+		} else {
+			assert.ErrorIs(w.t, err, ws.ErrRoomNotFound, "seed %d", w.seed)
+		}
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.messages = append(w.messages, m)
+}
+
+// anyone returns a connection, that of another worker too.
+func (w *scenarioWorker) anyone() *scenarioIdentity {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.current[w.rnd.IntN(len(w.current))]
+}
+
+// check compares what came with the model.
+func (r *scenarioRandomRun) check() {
+	byPublisher := make([]map[uint32]*scenarioMessage, r.workers)
+	for i := range byPublisher {
+		byPublisher[i] = make(map[uint32]*scenarioMessage)
+	}
+	for i := range r.messages {
+		m := &r.messages[i]
+		byPublisher[m.publisher][m.number] = m
+	}
+	delivered := 0
+	for _, id := range r.all {
+		delivered += len(id.got)
+		r.checkConnection(id, byPublisher)
+	}
+	r.t.Logf("%d connections, %d messages published, %d delivered", len(r.all), len(r.messages), delivered)
+}
+
+func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uint32]*scenarioMessage) {
+	what := fmt.Sprintf("seed %d, connection %d", r.seed, id.number)
+	got := make(map[[2]uint32]bool, len(id.got))
+	last := make([]uint32, r.workers)
+	for _, g := range id.got {
+		require.Less(r.t, last[g[0]], g[1], "%s: publisher %d out of order or twice", what, g[0])
+		last[g[0]] = g[1]
+		got[g] = true
+		m := sent[g[0]][g[1]]
+		require.NotNil(r.t, m, "%s: message %v was not published", what, g)
+		require.True(r.t, r.mayReach(id, m), "%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
+	}
+	for i := range r.messages {
+		m := &r.messages[i]
+		if r.mustReach(id, m) {
+			require.True(r.t, got[[2]uint32{uint32(m.publisher), m.number}],
+				"%s: message %+v is lost; its stays: %v", what, *m, scenarioText(id.history))
+		}
+	}
+}
+
+// history prints the stays of a connection.
+func (id *scenarioIdentity) history() (text string) {
+	for _, s := range id.stays {
+		text += fmt.Sprintf("\n%+v", *s)
+	}
+	return fmt.Sprintf("%s\nconfirmed until %d, cut off: %v", text, id.confirmed, id.cutOff)
+}
+
+// mayReach reports whether the model allows the delivery.
+func (r *scenarioRandomRun) mayReach(id *scenarioIdentity, m *scenarioMessage) bool {
+	if m.exclude == id {
+		return false
+	}
+	if m.user == 0 && m.at.call < id.stays[0].exit.ret {
+		return true // also to who came while it was under way: no order is promised there
+	}
+	if !id.stays[0].touches(m.at) {
+		return false
+	}
+	switch {
+	case m.only != nil:
+		return m.only == id
+	case m.user >= 0:
+		return m.user == id.user
+	case !scenarioTame(m.room):
+		return true
+	}
+	return slices.ContainsFunc(id.stays[1:], func(s *scenarioStay) bool { return s.room == m.room && s.touches(m.at) })
+}
+
+// mustReach reports whether the model demands the delivery.
+func (r *scenarioRandomRun) mustReach(id *scenarioIdentity, m *scenarioMessage) bool {
+	if !id.stays[0].within(m.at) || m.exclude == id || (id.cutOff && m.at.ret >= id.confirmed) {
+		return false
+	}
+	switch {
+	case m.only != nil:
+		return m.only == id
+	case m.user >= 0:
+		return m.user == 0 || m.user == id.user
+	case !scenarioTame(m.room):
+		return false
+	}
+	return slices.ContainsFunc(id.stays[1:], func(s *scenarioStay) bool { return s.room == m.room && s.within(m.at) })
+}

@@ -1,0 +1,381 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Shutdown comes while publishers publish, handlers run and clients dial: every
+// client reads a close frame behind whole messages in order, and everything
+// ends.
+func TestScenarioShutdownUnderLoad(t *testing.T) {
+	for _, mode := range []ws.HandlerMode{ws.Pooled, ws.Inline} {
+		name := map[ws.HandlerMode]string{ws.Pooled: "pooled", ws.Inline: "inline"}[mode]
+		t.Run(name, func(t *testing.T) { scenarioShutdownUnderLoad(t, mode) })
+	}
+}
+
+func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
+	const clients, publishers = 200, 4
+	s := scenarioStart(t, ws.WithHandlerMode(mode), func(c *ws.Config) {
+		c.Broadcast.QueueSize = 64
+		c.MailboxSize = 1 << 20
+	})
+	var opened, closed atomic.Int64
+	s.Subscribe(ws.EventClientConnected, func(ws.Event) { opened.Add(1) })
+	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { closed.Add(1) })
+	s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
+		if err := c.SendBinary(payload); err != nil {
+			assert.True(t, errors.Is(err, ws.ErrConnectionClosed) || errors.Is(err, ws.ErrChannelFull), "%v", err)
+		}
+	})
+	swarm := scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, clients)
+	logs := make([]scenarioLog, clients)
+	sides := make([]*ws.Client, clients)
+	for i := range conns {
+		query := scenarioQuery(1, i)
+		logs[i] = make(scenarioLog, publishers+1)
+		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
+		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: query, onMessage: logs[i].take})
+		sides[i] = s.serverSide(query)
+		require.NoError(t, sides[i].JoinRoom("all"))
+	}
+	var stop atomic.Bool
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer stop.Store(true)
+	accepted := make([]scenarioLog, publishers) // direct sends by publisher, then client
+	for p := range publishers {
+		accepted[p] = make(scenarioLog, clients)
+		working.Go(func() {
+			for n := uint32(0); !stop.Load(); n++ {
+				i := int(n) % clients
+				if n%20 == 0 {
+					if err := s.BroadcastToRoom("all", scenarioStamp(p, n), nil); err != nil {
+						assert.ErrorIs(t, err, ws.ErrManagerStopped)
+					}
+				} else if sides[i].SendBytes(scenarioStamp(p, n)) == nil {
+					accepted[p][i] = append(accepted[p][i], n)
+				}
+			}
+		})
+	}
+	working.Go(func() { // the clients send, too
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
+		for n := uint32(0); !stop.Load(); n++ {
+			<-pace.C
+			for _, c := range conns {
+				_ = c.send(gws.OpBinary, scenarioStamp(publishers, n)) // fails once the connection has ended
+			}
+		}
+	})
+	late := make([]*scenarioConn, 0, 64)
+	working.Go(func() { // clients that come during the shutdown
+		for !stop.Load() && len(late) < cap(late) {
+			c, err := swarm.tryDial(s.addr[scenarioNative], scenarioDial{})
+			if err != nil {
+				return // refused or reset: it is too late
+			}
+			late = append(late, c)
+		}
+	})
+	for i, c := range conns {
+		scenarioUntil(t, func() bool { return c.received.Load() >= 20 }, "messages on connection %d", i)
+	}
+	scenarioWithin(t, "Shutdown", func() { s.stop(scenarioPatience) })
+	stop.Store(true)
+	scenarioWithin(t, "publishers and clients", working.Wait)
+
+	for i, c := range append(conns, late...) {
+		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d got neither all nor a close frame", i)
+		require.True(t, c.orderly.Load(), "connection %d was reset", i)
+		require.Empty(t, c.buf, "connection %d ended within a frame", i)
+	}
+	for i := range conns {
+		for p, log := range logs[i] {
+			for k := 1; k < len(log); k++ {
+				require.Less(t, log[k-1], log[k], "publisher %d to client %d: out of order", p, i)
+			}
+		}
+		for p := range publishers {
+			scenarioPrefix(t, accepted[p][i], logs[i][p], p, i)
+		}
+	}
+	assert.EqualValues(t, clients+len(late), opened.Load())
+	assert.EqualValues(t, opened.Load(), closed.Load())
+	scenarioAfterShutdown(t, s.Manager, sides[0])
+}
+
+// scenarioPrefix checks that what came of a publisher's accepted direct sends
+// is all of them up to some point: the close frame.
+func scenarioPrefix(t *testing.T, accepted, got []uint32, publisher, client int) {
+	t.Helper()
+	arrived := make(map[uint32]bool, len(got))
+	for _, n := range got {
+		arrived[n] = true
+	}
+	missing := false
+	for _, n := range accepted {
+		if arrived[n] && missing {
+			require.Failf(t, "a gap", "publisher %d to client %d: message %d came, an earlier one did not", publisher, client, n)
+		}
+		missing = missing || !arrived[n]
+	}
+}
+
+// A client that breaks the protocol after it was told of the end is not kept
+// until the close timeout.
+func TestScenarioProtocolErrorWhileClosing(t *testing.T) {
+	s := scenarioStart(t, func(c *ws.Config) { c.CloseTimeout = time.Hour })
+	swarm := scenarioNewSwarm(t)
+	conn := swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true, query: scenarioQuery(0, 0)})
+	s.serverSide(scenarioQuery(0, 0)).Close()
+	scenarioUntil(t, func() bool { return s.Stats().Total.Writes >= 2 }, "the close frame")
+	require.NoError(t, conn.send(gws.OpText, []byte{0xff})) // no UTF-8
+	require.NoError(t, conn.send(gws.OpClose, []byte{3, 232}))
+	scenarioUntil(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
+}
+
+// scenarioAfterShutdown makes every call that there is on a manager that was
+// shut down, and on a client of it, if it had one: they return what is
+// documented, and none hangs.
+func scenarioAfterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
+	t.Helper()
+	scenarioWithin(t, "a call after Shutdown", func() {
+		for range 3 {
+			if err := m.BroadcastToRoom("all", []byte("x"), nil); err != nil {
+				assert.True(t, errors.Is(err, ws.ErrRoomNotFound) || errors.Is(err, ws.ErrManagerStopped), "%v", err)
+			}
+			m.BroadcastAll([]byte("x"))
+			m.BroadcastToUser(1, []byte("x"))
+		}
+		assert.ErrorIs(t, m.BroadcastToRoom("nowhere", []byte("x"), nil), ws.ErrRoomNotFound)
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/ws?user=1&id=1", nil)
+		assert.ErrorIs(t, m.HandleUpgrade(w, r), ws.ErrManagerStopped)
+		assert.Equal(t, http.StatusServiceUnavailable, w.Code)
+		st := m.Stats()
+		assert.Zero(t, st.Clients)
+		assert.Zero(t, st.Total.Connections)
+		assert.Zero(t, m.GetClientCount())
+		m.RangeClients(func(*ws.Client) bool {
+			assert.Fail(t, "a client is left")
+			return false
+		})
+		assert.Empty(t, m.GetRoomMembers("all"))
+		m.DeleteRoom("all")
+		_ = m.Addr()
+		ctx, cancel := context.WithTimeout(context.Background(), scenarioPatience)
+		defer cancel()
+		assert.NoError(t, m.Shutdown(ctx))
+		assert.NoError(t, m.Run()) // stopped already, or
+		if c == nil {
+			return
+		}
+		assert.True(t, c.IsClosed())
+		assert.ErrorIs(t, c.SendBytes([]byte("x")), ws.ErrConnectionClosed)
+		assert.ErrorIs(t, c.SendBytesHigh([]byte("x")), ws.ErrConnectionClosed)
+		assert.ErrorIs(t, c.SendPrepared(ws.Prepare(ws.OpBinary, []byte("x"))), ws.ErrConnectionClosed)
+		assert.ErrorIs(t, c.JoinRoom("all"), ws.ErrConnectionClosed)
+		c.LeaveRoom("all")
+		c.Close()
+		assert.Empty(t, c.GetRooms())
+		assert.Zero(t, c.QueuedBytes())
+	})
+}
+
+// Clients that do not answer the close frame are cut off when the context ends,
+// and Shutdown says so.
+func TestScenarioShutdownCutsOffWhoDoesNotAnswer(t *testing.T) {
+	scenarioLeavesNothing(t)
+	m := scenarioManager(t)
+	s := scenarioServe(t, m)
+	swarm := scenarioNewSwarm(t)
+	for range 50 {
+		swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true})
+		swarm.dial(s.addr[scenarioNetHTTP], scenarioDial{mute: true})
+	}
+	scenarioUntil(t, func() bool { return m.GetClientCount() == 100 }, "100 clients")
+	s.done.Do(func() { // in place of an orderly stop
+		_ = s.http.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		scenarioWithin(t, "Shutdown", func() { assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded) })
+		require.NoError(t, scenarioReceive(t, s.ran, "Run's return"))
+	})
+	assert.Zero(t, m.GetClientCount())
+}
+
+// A context that has ended already ends everything at once, at any time: it
+// never leaves a manager behind that runs on.
+func TestScenarioShutdownWithEndedContext(t *testing.T) {
+	for _, when := range []string{"running", "with a client", "starting", "never run"} {
+		t.Run(when, func(t *testing.T) {
+			scenarioLeavesNothing(t)
+			ended, cancel := context.WithCancel(context.Background())
+			cancel()
+			for range 8 { // the outcome must not depend on chance
+				m := scenarioManager(t)
+				ran := make(chan error, 1)
+				switch when {
+				case "running", "with a client":
+					go func() { ran <- m.Run() }()
+					require.NotNil(t, m.Addr())
+				case "starting":
+					go func() { ran <- m.Run() }()
+				default:
+					ran <- nil
+				}
+				if when == "with a client" {
+					scenarioNewSwarm(t).dial(m.Addr().String(), scenarioDial{mute: true})
+				}
+				scenarioWithin(t, "Shutdown", func() {
+					if err := m.Shutdown(ended); err != nil {
+						assert.ErrorIs(t, err, context.Canceled)
+					}
+				})
+				require.NoError(t, scenarioReceive(t, ran, "Run's return"))
+				scenarioAfterShutdown(t, m, nil)
+			}
+		})
+	}
+}
+
+// Shutdown and Run meet in every order.
+func TestScenarioStartAndStopRaces(t *testing.T) {
+	ctx := func(t *testing.T) context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), scenarioPatience)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	t.Run("Shutdown right after Run", func(t *testing.T) {
+		scenarioLeavesNothing(t)
+		for i := range 20 {
+			var opts []ws.Option
+			if i%2 == 0 {
+				opts = append(opts, ws.WithListenAddr("")) // loops without a listener
+			}
+			m := scenarioManager(t, opts...)
+			ran := make(chan error, 1)
+			go func() { ran <- m.Run() }()
+			scenarioWithin(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
+			require.NoError(t, scenarioReceive(t, ran, "Run's return"))
+		}
+	})
+	t.Run("never run", func(t *testing.T) {
+		scenarioLeavesNothing(t)
+		m := scenarioManager(t)
+		scenarioWithin(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
+		scenarioAfterShutdown(t, m, nil)
+	})
+	t.Run("Run twice", func(t *testing.T) {
+		s := scenarioStart(t)
+		scenarioWithin(t, "the second Run", func() { assert.Error(t, s.Run()) })
+		require.NotNil(t, s.Addr())
+		scenarioNewSwarm(t).dial(s.addr[scenarioNative], scenarioDial{})
+		s.stop(scenarioPatience)
+	})
+	t.Run("Shutdown from many goroutines", func(t *testing.T) {
+		s := scenarioStart(t)
+		swarm := scenarioNewSwarm(t)
+		conns := make([]*scenarioConn, 100)
+		for i := range conns {
+			conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{})
+		}
+		var stopping sync.WaitGroup
+		for range 8 {
+			stopping.Go(func() { assert.NoError(t, s.Shutdown(ctx(t))) })
+		}
+		scenarioWithin(t, "Shutdown", stopping.Wait)
+		s.stop(scenarioPatience)
+		for i, c := range conns {
+			scenarioUntil(t, c.over.Load, "end of connection %d", i)
+			require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d", i)
+		}
+	})
+	t.Run("a second Shutdown with less time", func(t *testing.T) {
+		s := scenarioStart(t)
+		swarm := scenarioNewSwarm(t)
+		swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true})
+		first := make(chan error, 1)
+		go func() { first <- s.Shutdown(ctx(t)) }()
+		scenarioUntil(t, func() bool { // its close frame is on the way: it has begun
+			return s.Stats().Total.Writes >= 2
+		}, "the first Shutdown's close frame")
+		hurry, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		scenarioWithin(t, "the second Shutdown", func() { assert.ErrorIs(t, s.Shutdown(hurry), context.DeadlineExceeded) })
+		swarm.close() // now the first may end as well
+		swarm.ended = make(chan struct{})
+		close(swarm.ended)
+		scenarioReceive(t, first, "the first Shutdown")
+		s.stop(scenarioPatience)
+	})
+}
+
+// Managers start and stop in quick succession with connections in every stage
+// of their life.
+func TestScenarioQuickCycles(t *testing.T) { scenarioCycles(t, 50) }
+
+func scenarioCycles(t *testing.T, cycles int) {
+	scenarioLeavesNothing(t)
+	for i := range cycles {
+		t.Run(fmt.Sprint(i), func(t *testing.T) { scenarioCycle(t, i) })
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func scenarioCycle(t *testing.T, i int) {
+	s := scenarioServe(t, scenarioManager(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond }))
+	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
+	swarm := scenarioNewSwarm(t)
+	var dialing sync.WaitGroup
+	var stop atomic.Bool
+	for d := range 4 {
+		addr := s.addr[[]scenarioWay{scenarioNative, scenarioNetHTTP}[d%2]]
+		dialing.Go(func() {
+			for n := 0; !stop.Load() && n < 50; n++ {
+				switch d {
+				case 2: // in the middle of the handshake
+					if fd, err := scenarioTCP(addr, 0); err == nil {
+						c := &scenarioConn{swarm: swarm, fd: fd}
+						_ = c.raw([]byte(strings.TrimSuffix(scenarioUpgrade(""), "\n")))
+						c.abort()
+					}
+				default:
+					c, err := swarm.tryDial(addr, scenarioDial{mute: n%10 == 0})
+					if err != nil {
+						return // the server has stopped
+					}
+					_ = c.send(gws.OpText, []byte("hello"))
+					if n%3 == 0 {
+						c.abort()
+					}
+				}
+			}
+		})
+	}
+	scenarioUntil(t, func() bool { return s.Stats().Total.Opened > uint64(i%20) }, "connections")
+	scenarioWithin(t, "Shutdown", func() { s.stop(scenarioPatience) })
+	stop.Store(true)
+	scenarioWithin(t, "dialing", dialing.Wait)
+}
