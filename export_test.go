@@ -17,3 +17,9 @@ func (t *ClientTable) Insert(c *Client) bool { return t.t.insert(c) }
 func (t *ClientTable) Remove(c *Client)      { t.t.remove(c) }
 func (t *ClientTable) Size() int             { return t.t.size }
 func (t *ClientTable) Slots() int            { return len(t.t.slots) }
+
+// NewTestClient returns a client of m that is not connected.
+func NewTestClient(m *Manager) *Client { return m.newClient() }
+
+// HandleMessage handles payload as a text message of c.
+func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
