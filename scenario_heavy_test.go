@@ -1,4 +1,4 @@
-//go:build heavy
+//go:build heavy && linux
 
 package ws_test
 
