@@ -143,7 +143,8 @@ func (c *Client) CloseWithCode(code int, reason string) {
 // IsClosed reports whether the connection is closed or closing.
 func (c *Client) IsClosed() bool { return c.conn.Closed() }
 
-// QueuedBytes returns how many bytes wait to be sent to the client.
+// QueuedBytes returns how many bytes wait to be sent to the client, 0 once its
+// connection has ended.
 func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 
 // RemoteAddr returns the client's network address, "host:port".

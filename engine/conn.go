@@ -104,8 +104,13 @@ func (c *Conn) RemoteAddr() net.Addr { return c.addr }
 func (c *Conn) Shard() *Shard { return c.shard }
 
 // QueuedBytes returns how many bytes of data frames wait to be sent, those on
-// their way to the connection's loop included.
-func (c *Conn) QueuedBytes() int { return int(c.queued.Load() & queuedBytesMask) }
+// their way to the connection's loop included; 0 once the connection has ended.
+func (c *Conn) QueuedBytes() int {
+	if c.state.Load() == stateClosed {
+		return 0 // a send that raced with the end of the loops stays counted
+	}
+	return int(c.queued.Load() & queuedBytesMask)
+}
 
 // Send queues f. It returns ErrClosed once the connection is closing,
 // ErrQueueFull when its queue is at a bound, or, for a caller that must not
