@@ -23,3 +23,6 @@ func NewTestClient(m *Manager) *Client { return m.newClient() }
 
 // HandleMessage handles payload as a text message of c.
 func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
+
+// WorkersClosed reports whether the worker pool of m refuses tasks.
+func WorkersClosed(m *Manager) bool { return !m.workers.Submit(taskFunc(func() {})) }

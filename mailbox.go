@@ -164,32 +164,39 @@ func (c *Client) discardMail() {
 		if !ok {
 			return
 		}
-		if l.buf != nil {
-			pool.PutBuffer(l.buf)
-			c.manager.countDropped(1)
+		if l.buf == nil {
+			c.open(l) // the end of the connection is told all the same
+			continue
 		}
+		pool.PutBuffer(l.buf)
+		c.manager.countDropped(1)
 	}
 }
 
 // mailReader is the Client as a task of the workers.
 type mailReader Client
 
-// Run handles messages of the client, maxRun at most.
+// Run handles messages of the client, and lets others have their turn after
+// maxRun of them. While the workers are closing, it goes on to the last.
 func (r *mailReader) Run() {
 	c := (*Client)(r)
 	done := false
-	defer func() { // also if a handler ends its goroutine
+	defer func() { // in case that a handler ended its goroutine
 		if !done && !c.manager.workers.Submit(r) {
 			c.discardMail()
 		}
 	}()
-	for range maxRun {
+	for n := 1; ; n++ {
 		l, ok := c.nextLetter()
 		if !ok {
 			done = true
 			return
 		}
 		c.open(l)
+		if n%maxRun == 0 && c.manager.workers.Submit(r) {
+			done = true
+			return
+		}
 	}
 }
 

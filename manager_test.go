@@ -227,3 +227,36 @@ func TestBothWaysAtOnce(t *testing.T) {
 	a.expect("both")
 	b.expect("both")
 }
+
+// What waits in a mailbox when Shutdown comes is handled to the last message,
+// and the disconnect comes behind it.
+func TestShutdownHandlesWhatWasReceived(t *testing.T) {
+	const messages = 60 // several turns of a worker
+	s := start(t)
+	var handled, disconnected atomic.Int64
+	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Store(handled.Load()) })
+	entered, release := make(chan struct{}, messages), make(chan struct{})
+	require.NoError(t, s.Register("wait", func(*ws.Client, *ws.Message) error {
+		entered <- struct{}{}
+		<-release
+		handled.Add(1)
+		return nil
+	}))
+	c := s.dial(native)
+	for range messages {
+		c.send(request("wait", "1", ""))
+	}
+	receive(t, entered, "not called")
+	eventually(t, func() bool { return s.Stats().Total.MessagesIn == messages }, "not received")
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	c.expectClose(1001)
+	c.finish(1001)
+	require.NoError(t, receive(t, s.ran, "Run did not return"))
+	s.ran <- nil
+	eventually(t, func() bool { return ws.WorkersClosed(s.Manager) }, "the workers still take messages")
+	close(release)
+	require.NoError(t, receive(t, stopped, "Shutdown did not return"))
+	assert.EqualValues(t, messages, handled.Load())
+	assert.EqualValues(t, messages, disconnected.Load(), "messages handled before the disconnect")
+}
