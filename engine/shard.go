@@ -21,10 +21,13 @@ const (
 	// so that the connections whose turn comes later get more in one writev.
 	fanOutAhead = 128
 	// fanOutTime bounds the same by time, for very large rooms.
-	fanOutTime = 2 * time.Millisecond
+	fanOutTime = time.Millisecond / 2
 	// turnTime is how long a loop works on its inbox before it looks at its
-	// connections again.
-	turnTime = 5 * time.Millisecond
+	// connections again. gnet accepts one connection each time it looks, so this
+	// also bounds how fast a reconnect storm is taken in while a publisher
+	// runs at full speed: with 5 ms it was 270 connections/s, with 1 ms 410, at
+	// the same rate of deliveries.
+	turnTime = time.Millisecond
 )
 
 // Shard is the state that one event loop owns: its connections, their queues,
