@@ -17,9 +17,11 @@ func (g logger) Infof(format string, args ...any) {
 	g.l.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 
-// Warnf logs at the warning level.
+// Warnf logs at the debug level: all that gnet warns of is an event for a
+// connection that was closed in the same round, one line for each, which is
+// normal when many connections break at once.
 func (g logger) Warnf(format string, args ...any) {
-	g.l.Warn("gnet: " + fmt.Sprintf(format, args...))
+	g.l.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 
 // Errorf logs at the error level.

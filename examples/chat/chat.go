@@ -67,9 +67,10 @@ type chat struct {
 // newChat registers the chat's handlers and subscriptions with m.
 func newChat(m *ws.Manager) (*chat, error) {
 	c := &chat{m: m, changed: make(map[string]struct{})}
-	m.Subscribe(ws.EventRoomLeft, func(e ws.Event) {
-		if room, ok := e.Data.(string); ok {
-			c.markChanged(room) // also when the client left by disconnecting
+	// Not EventRoomLeft, which may be dropped when very many leave at once.
+	m.Subscribe(ws.EventClientDisconnected, func(e ws.Event) {
+		if end, ok := e.Data.(*ws.CloseError); ok {
+			c.markChanged(end.Rooms...)
 		}
 	})
 	err := errors.Join(
@@ -92,6 +93,7 @@ func (c *chat) join(client *ws.Client, req *joinRequest) (*joinResponse, error) 
 	for _, old := range client.GetRooms() {
 		if old != room {
 			client.LeaveRoom(old)
+			c.markChanged(old)
 		}
 	}
 	client.SetMetadata("name", name)
@@ -105,6 +107,7 @@ func (c *chat) join(client *ws.Client, req *joinRequest) (*joinResponse, error) 
 func (c *chat) leave(client *ws.Client, _ *struct{}) error {
 	for _, room := range client.GetRooms() {
 		client.LeaveRoom(room)
+		c.markChanged(room)
 	}
 	return nil
 }
@@ -166,10 +169,12 @@ func (c *chat) publishPresence() {
 	}
 }
 
-func (c *chat) markChanged(room string) {
+func (c *chat) markChanged(rooms ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.changed[room] = struct{}{}
+	for _, room := range rooms {
+		c.changed[room] = struct{}{}
+	}
 }
 
 // notify encodes what the server pushes, once for all who receive it.
