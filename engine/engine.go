@@ -265,7 +265,7 @@ func (e *Engine) admit(c *Conn, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.HandshakeTimeout)
 	defer cancel()
 	t := &admitTask{conn: c, response: codec.AppendRefusal(nil, 500, "internal error", nil)}
-	defer func() { c.shard.Post(t) }()
+	defer func() { c.shard.postUrgent(t) }()
 	defer e.guard("admit")
 	t.response, t.accepted = e.handler.Admit(c, r.WithContext(ctx))
 }

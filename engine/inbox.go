@@ -18,6 +18,10 @@ type Task interface {
 // is full). An overflow task keeps its place in the order: it carries the
 // ring's position at its posting and runs before that position is popped.
 //
+// Apart from the order there are urgent tasks: a socket that is writable again,
+// a handshake that was decided. They neither wait for room nor behind what the
+// ring holds.
+//
 // Safe for concurrent use, except for the methods that say InLoop.
 type inbox struct {
 	ring *ring[Task]
@@ -28,10 +32,12 @@ type inbox struct {
 
 	waiters      atomic.Int32 // producers in wait
 	overflowSize atomic.Int32
+	urgentSize   atomic.Int32
 
 	mu       sync.Mutex
 	space    chan struct{} // closed and replaced when credits come back; guarded by mu
 	overflow []overflowTask
+	urgent   []Task // guarded by mu
 }
 
 // overflowTask is a task with its place in the ring's order.
@@ -52,6 +58,27 @@ func (in *inbox) putOverflow(t Task) (pos uint64) {
 	in.overflow = append(in.overflow, overflowTask{pos, t})
 	in.overflowSize.Add(1)
 	return pos
+}
+
+// putUrgent adds a task that keeps no order with others.
+func (in *inbox) putUrgent(t Task) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.urgent = append(in.urgent, t)
+	in.urgentSize.Add(1)
+}
+
+// takeUrgentInLoop returns the urgent tasks and forgets them.
+func (in *inbox) takeUrgentInLoop() []Task {
+	if in.urgentSize.Load() == 0 {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	urgent := in.urgent
+	in.urgent = nil
+	in.urgentSize.Store(0)
+	return urgent
 }
 
 // popInLoop takes the next task in order. credit tells whether the task came
@@ -108,7 +135,7 @@ func (in *inbox) release(n int) {
 // meanwhile that nobody else will wake the loop for.
 func (in *inbox) sleepInLoop() bool {
 	in.awake.Store(false)
-	if !in.ring.ready() && in.overflowSize.Load() == 0 {
+	if !in.ring.ready() && in.overflowSize.Load() == 0 && in.urgentSize.Load() == 0 {
 		return true
 	}
 	return in.awake.Swap(true)

@@ -109,8 +109,12 @@ func (l Slot) Release() {
 	}
 }
 
-// postNow is Post for a goroutine that must not wait and is no event loop.
-func (s *Shard) postNow(t Task) { Slot{s, s.in.ring.acquire()}.Post(t) }
+// postUrgent hands t to the shard's loop, ahead of what the ring holds, and
+// never waits.
+func (s *Shard) postUrgent(t Task) {
+	s.in.putUrgent(t)
+	s.wakeUp()
+}
 
 // postWait hands t to the shard's loop. If the ring is full it returns
 // ErrQueueFull on an event loop, and elsewhere waits for the configured time.
@@ -189,6 +193,9 @@ func (s *Shard) turn() {
 	end := time.Now().Add(turnTime)
 	s.tick()
 	for {
+		for _, t := range s.in.takeUrgentInLoop() {
+			s.runTask(t)
+		}
 		taken := s.takeTasks()
 		if !s.flushDirty(end) || time.Now().After(end) {
 			s.stats.yields.add(1)

@@ -92,7 +92,7 @@ func (p *writablePoller) run() {
 				return
 			}
 			if c := p.take(ev.Fd, uint32(ev.Pad)); c != nil {
-				c.shard.postNow((*writableTask)(c))
+				c.shard.postUrgent((*writableTask)(c))
 			}
 		}
 	}

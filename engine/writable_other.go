@@ -54,7 +54,7 @@ func (p *writablePoller) run() {
 		p.conns = make(map[*Conn]struct{})
 		p.mu.Unlock()
 		for c := range conns {
-			c.shard.postNow((*writableTask)(c))
+			c.shard.postUrgent((*writableTask)(c))
 		}
 	}
 }
