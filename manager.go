@@ -66,6 +66,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}
+	if !noop {
+		m.metrics = &guardedMetrics{cfg.Metrics, m.reportPanic}
+	}
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.engine = engine.New(engine.Config{

@@ -254,8 +254,8 @@ func (t *leaveTask) RunInLoop(*engine.Shard) {
 // BroadcastToRoom queues msg, which is borrowed, as one text message for every
 // member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
 // ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
-// message; ErrManagerStopped after Shutdown. In a handler that runs on an event loop it does not wait and
-// returns ErrChannelFull.
+// message; ErrManagerStopped after Shutdown. In a handler that runs on an event
+// loop it does not wait and returns ErrChannelFull.
 //
 // A member whose queue is full does not get the message, which is counted
 // (Stats, Metrics); the others are not held up.
@@ -295,14 +295,14 @@ func (m *Manager) publish(r *room.Room[*Client], f *engine.Frame, exclude *Clien
 
 // BroadcastAll queues msg, which is borrowed, as one text message for every
 // client that is connected when it is called; one that connects while it is on
-// its way may get it, too. If an event loop's ring stays full for BroadcastConfig.Timeout,
-// nobody gets the message: that is logged and counted as one dropped message
-// for each client.
+// its way may get it, too. If an event loop's ring stays full for
+// BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
+// as one dropped message for each client.
 func (m *Manager) BroadcastAll(msg []byte) {
 	var buf [16]*engine.Shard
 	targets := buf[:0]
 	for _, s := range m.engine.Shards() {
-		if s.Stats().Connections > 0 {
+		if s.Connections() > 0 {
 			targets = append(targets, s)
 		}
 	}

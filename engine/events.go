@@ -133,7 +133,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 			s.reply = replyBatch{}
 			_, _ = gc.Discard(-1)
 			if c.opened {
-				s.fail(c, codec.CloseInternalError, errInternal)
+				s.closeLingering(c, codec.CloseInternalError, errInternal)
 			} else {
 				s.doom(c, errInternal)
 			}

@@ -24,9 +24,6 @@ func (r *Ring[T]) Cap() int       { return len(r.r.slots) }
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
 
-// Idle reports whether the connection holds nothing beside its struct.
-func (c *Conn) Idle() bool { return c.out == nil && c.in.Buffered() == 0 }
-
 // NewSendTask is a send that is already on its way to the loop.
 func NewSendTask(c *Conn, f *Frame) Task {
 	c.reserve(len(f.data))

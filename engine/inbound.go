@@ -105,7 +105,12 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 // closing at once would reset the connection and could lose the frame
 // (RFC 6455 section 7.1.7).
 func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
+	s.closeLingering(c, code, err)
 	s.eng.handler.OnInvalid(c, err)
+}
+
+// closeLingering is fail without the blame.
+func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(err.Error(), "codec: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
 	c.lingering = true
@@ -237,6 +242,7 @@ func (s *Shard) open(c *Conn, response []byte) {
 
 // expire acts on the deadline of c.
 func (s *Shard) expire(c *Conn) {
+	defer s.eng.guard("timer") // the wheel goes on with the others
 	silent, limit := s.eng.now.Load()-c.lastRead, s.eng.ticks(s.eng.cfg.ReadTimeout)
 	// Whatever happens below, the connection stays in the wheel.
 	s.wheel.schedule(c, s.eng.now.Load()+min(s.eng.ticks(s.eng.cfg.PingInterval), limit-min(silent, limit-1)))
@@ -246,8 +252,8 @@ func (s *Shard) expire(c *Conn) {
 	case !c.opened:
 		s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
 	case silent >= limit:
-		s.eng.handler.OnReadError()
 		s.doom(c, errSilent)
+		s.eng.handler.OnReadError()
 	default:
 		s.pushControl(c, codec.OpPing, nil)
 	}

@@ -134,8 +134,8 @@ func (s *Shard) flush(c *Conn) {
 		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
 			s.block(c)
 		case err != nil && !errors.Is(err, unix.EINTR):
-			s.eng.handler.OnWriteError()
 			s.doom(c, err)
+			s.eng.handler.OnWriteError()
 		case c.out.empty():
 			s.putQueue(c)
 			s.sentAll(c)
@@ -240,8 +240,8 @@ func (s *Shard) writeReply() {
 	n, err := write(int(c.fd), buf)
 	s.stats.writes.add(1)
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-		s.eng.handler.OnWriteError()
 		s.doom(c, err)
+		s.eng.handler.OnWriteError()
 		return
 	}
 	n = max(n, 0)

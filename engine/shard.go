@@ -33,7 +33,8 @@ const (
 // Shard is the state that one event loop owns: its connections, their queues,
 // its part of every room, its timer wheel, its counters.
 //
-// Post and Index are safe for concurrent use. Loop-confined otherwise: use only
+// Post, Reserve, Index, Connections and Stats are safe for concurrent use.
+// Loop-confined otherwise: use only
 // on the event loop that owns the connection.
 type Shard struct {
 	// Immutable once the loop is bound.
@@ -258,6 +259,7 @@ func (s *Shard) tick() {
 func (s *Shard) enter() { s.inTurn = true }
 
 func (s *Shard) leave() {
+	defer s.eng.guard("flush")
 	s.inTurn = false
 	if s.again {
 		s.again = false

@@ -55,6 +55,10 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.InboxLen += o.InboxLen
 }
 
+// Connections returns how many sockets the shard has now. Safe for concurrent
+// use.
+func (s *Shard) Connections() int { return int(s.stats.conns.Load()) }
+
 // Stats returns a snapshot. Safe for concurrent use.
 func (s *Shard) Stats() ShardStats {
 	st := &s.stats
