@@ -28,6 +28,7 @@ type Config struct {
 	CloseTimeout     time.Duration // how long the close handshake may take
 	PublishTimeout   time.Duration // how long a publisher waits for room in a ring
 	Logger           *slog.Logger
+	Now              func() time.Time // the clock of all timers; nil is time.Now
 }
 
 // Handler is what the engine asks and tells its user. Safe for concurrent use:

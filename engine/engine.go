@@ -73,6 +73,9 @@ func New(cfg Config, h Handler) *Engine {
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
+	if e.cfg.Now == nil {
+		e.cfg.Now = time.Now
+	}
 	if e.cfg.MaxDescriptors == 0 {
 		e.cfg.MaxDescriptors = descriptorLimit()
 	}
@@ -95,6 +98,9 @@ func tickTime(cfg *Config) time.Duration {
 func (e *Engine) ticks(d time.Duration) uint32 {
 	return uint32(max(1, d/e.tickTime))
 }
+
+// elapsed is the time since Run.
+func (e *Engine) elapsed() time.Duration { return e.cfg.Now().Sub(e.began) }
 
 // after returns the tick that comes d from now.
 func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
@@ -120,7 +126,7 @@ func (e *Engine) Run() error {
 	}
 	defer e.writable.close()
 	defer e.closeWakers()
-	e.began = time.Now()
+	e.began = e.cfg.Now()
 	if e.cfg.ListenAddr != "" {
 		err = e.runListening()
 	} else {

@@ -33,7 +33,7 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	e := (*Engine)(ev)
 	defer e.guard("tick")
 	e.tickOnce.Do(func() { close(e.ticking) })
-	e.now.Store(uint32(time.Since(e.began) / e.tickTime))
+	e.now.Store(uint32(e.elapsed() / e.tickTime))
 	select {
 	case <-e.started:
 		for _, s := range e.shards {
