@@ -55,13 +55,14 @@ type Client struct {
 }
 
 // SendBytes queues b, which is borrowed, as one text message. It returns
-// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound;
-// then nothing was queued. If the ring of the client's event loop is full, it
+// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound
+// and the OverflowPolicy is DropNewest; then nothing was queued. If the ring of the client's event loop is full, it
 // waits up to BroadcastConfig.Timeout first, but never on an event loop.
 func (c *Client) SendBytes(b []byte) error { return c.send(OpText, b, engine.LaneNormal) }
 
 // SendBytesHigh is SendBytes for system messages: they overtake normal messages
-// that are still queued.
+// that are still queued, and have bounds of their own (HighQueueSize,
+// HighQueueBytes).
 func (c *Client) SendBytesHigh(b []byte) error { return c.send(OpText, b, engine.LaneHigh) }
 
 // SendBinary is SendBytes for a binary message.
@@ -69,7 +70,17 @@ func (c *Client) SendBinary(b []byte) error { return c.send(OpBinary, b, engine.
 
 // SendPrepared queues p without encoding it again.
 func (c *Client) SendPrepared(p *Prepared) error {
-	return c.sent(c.conn.Send(p.frame, engine.LaneNormal))
+	return c.sent(c.conn.Send(p.frame))
+}
+
+// Send queues b, which is borrowed, as one message with options. It returns
+// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once.
+// Off the client's event loop it cannot say so of a message with a ConflateKey,
+// or under another OverflowPolicy than DropNewest, where the loop decides what
+// is dropped; all drops are counted.
+func (c *Client) Send(b []byte, opts ...MessageOption) error {
+	o := newMessageOptions(OpText, opts)
+	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
 }
 
 func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
@@ -178,13 +189,15 @@ type Prepared struct {
 	frame *engine.Frame
 }
 
-// Prepare encodes payload, which is borrowed, as one message of kind op. It
-// panics if op is neither OpText nor OpBinary.
-func Prepare(op Opcode, payload []byte) *Prepared {
+// Prepare encodes payload, which is borrowed, as one message of kind op. The
+// time of a TTL runs from each sending of it. It panics if op is neither OpText
+// nor OpBinary.
+func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 	if op != OpText && op != OpBinary {
 		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
 	}
-	return &Prepared{frame: engine.NewFrame(op, payload)}
+	o := newMessageOptions(op, opts)
+	return &Prepared{frame: engine.NewFrame(o.op, payload, o.Handling)}
 }
 
 // clientOwner is the Client as its connection sees it.

@@ -149,7 +149,7 @@ func TestSendOnFullQueue(t *testing.T) {
 		send func(*ws.Client) error
 	}{
 		{"SendBytes", func(c *ws.Client) error { return c.SendBytes([]byte("x")) }},
-		{"SendBytesHigh", func(c *ws.Client) error { return c.SendBytesHigh([]byte("x")) }},
+		{"Send", func(c *ws.Client) error { return c.Send([]byte("x")) }},
 		{"SendBinary", func(c *ws.Client) error { return c.SendBinary([]byte("x")) }},
 		{"SendPrepared", func(c *ws.Client) error { return c.SendPrepared(ws.Prepare(ws.OpText, []byte("x"))) }},
 		{"SendJSON", func(c *ws.Client) error { return c.SendJSON("x") }},
@@ -167,7 +167,7 @@ func TestSendOnFullQueue(t *testing.T) {
 		assert.Greater(t, queued, len(bigMessage))
 		for i, tt := range sends {
 			require.ErrorIs(t, tt.send(sc), ws.ErrChannelFull, tt.name)
-			assert.EqualValues(t, i+1, s.Stats().Total.Dropped, "a refusal is counted once")
+			assert.EqualValues(t, i+1, s.Stats().Total.Drops.Full, "a refusal is counted once")
 		}
 		assert.Equal(t, queued, sc.QueuedBytes(), "refused messages are not counted")
 		assert.False(t, sc.IsClosed())
@@ -186,7 +186,6 @@ func TestQueueBytes(t *testing.T) {
 		assert.Zero(t, sc.QueuedBytes())
 		s.stall(sc) // an empty queue takes one message of any size
 		require.ErrorIs(t, sc.SendBytes([]byte("one more")), ws.ErrChannelFull)
-		require.ErrorIs(t, sc.SendBytesHigh([]byte("one more")), ws.ErrChannelFull)
 		c.expect(bigMessage)
 		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "the queue did not drain")
 		require.NoError(t, sc.SendBytes([]byte("now")))

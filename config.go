@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/qi-realtime/ws/engine"
 )
 
 // HandlerMode says where handlers run.
@@ -23,6 +25,22 @@ const (
 	// were read, with no copy and no handover. A handler must never block: it
 	// holds up every connection of its loop.
 	Inline
+)
+
+// OverflowPolicy says what happens to a message for a client whose queue is
+// full and whose socket takes nothing. A client that reads is never concerned:
+// when its queue fills up faster than it is written, it is written at once.
+type OverflowPolicy = engine.Policy
+
+// The overflow policies.
+const (
+	// DropNewest drops the new message. A direct sender reads ErrChannelFull.
+	DropNewest = engine.DropNewest
+	// DropOldest drops the messages that wait longest, until the new one fits.
+	DropOldest = engine.DropOldest
+	// Disconnect drops what is queued and closes the client with code 1013, "try
+	// again later".
+	Disconnect = engine.Disconnect
 )
 
 // Config holds every setting of a Manager. Start from DefaultConfig: unless a
@@ -43,9 +61,38 @@ type Config struct {
 	MessageSizeLimit int64
 	// MessageQueueSize bounds the messages queued for one client. Default 256.
 	MessageQueueSize int
-	// QueueBytes bounds the bytes queued for one client; an empty queue takes
-	// one message of any size. Default 1 MiB.
+	// QueueBytes bounds the bytes queued for one client, those of a message half
+	// sent included; an empty queue takes one message of any size. Default 1 MiB.
 	QueueBytes int64
+	// HighQueueSize and HighQueueBytes bound the messages of high priority
+	// (SendBytesHigh), which have a queue of their own. Default 64 messages and
+	// 256 KiB.
+	HighQueueSize  int
+	HighQueueBytes int64
+	// QueueBudget bounds the memory, in bytes, of what is queued for all clients
+	// whose sockets are full. Beyond it those with the most queued lose first,
+	// by the OverflowPolicy, until it is kept; clients that read are not
+	// concerned. A message that waits in several queues counts in each, with
+	// about 100 bytes beside its own. 0, the default, is no limit. It should hold
+	// several of the largest messages: a client is cut off if the budget can
+	// only be kept by dropping what is half sent to it.
+	QueueBudget int64
+	// OverflowPolicy says what a full queue does. 0 is DropNewest, the default.
+	OverflowPolicy OverflowPolicy
+	// HighWaterMark and LowWaterMark are shares of the bounds of a client's
+	// queue, between 0 and 1, whichever bound is nearer. A client whose socket is
+	// full becomes slow when its queue reaches the high mark, or loses a message;
+	// it is slow no more when its queue is written down below the low mark.
+	// Default 0.5 and 0.1.
+	HighWaterMark float64
+	LowWaterMark  float64
+	// OnSlow and OnDrain, if set, tell that a client has become slow, with the
+	// bytes then queued for it, and that it is slow no more. They run on a worker
+	// and may block. The calls for one client come one after the other and
+	// alternate; an episode that ends before OnSlow could be called is left out,
+	// and a client that is closed while slow gets no OnDrain.
+	OnSlow  func(c *Client, queuedBytes int)
+	OnDrain func(c *Client)
 	// HandshakeTimeout bounds the time from accept to the end of the handshake,
 	// Authenticate included. Default 10 s.
 	HandshakeTimeout time.Duration
@@ -134,6 +181,11 @@ func DefaultConfig() Config {
 		MessageSizeLimit:  512 << 10,
 		MessageQueueSize:  256,
 		QueueBytes:        1 << 20,
+		HighQueueSize:     64,
+		HighQueueBytes:    256 << 10,
+		OverflowPolicy:    DropNewest,
+		HighWaterMark:     0.5,
+		LowWaterMark:      0.1,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
 		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
@@ -158,6 +210,13 @@ func (c *Config) Validate() error {
 		atLeast("MessageSizeLimit", c.MessageSizeLimit, 1),
 		between("MessageQueueSize", c.MessageQueueSize, 1, 1<<20),
 		between("QueueBytes", c.QueueBytes, 1, 1<<38),
+		between("HighQueueSize", c.HighQueueSize, 1, 1<<20),
+		between("HighQueueBytes", c.HighQueueBytes, 1, 1<<38),
+		atLeast("QueueBudget", c.QueueBudget, 0),
+		validatePolicy("OverflowPolicy", c.OverflowPolicy),
+		invalidIf(!(c.HighWaterMark > 0 && c.HighWaterMark <= 1), "HighWaterMark", "must be above 0 and at most 1"),
+		invalidIf(!(c.LowWaterMark > 0 && c.LowWaterMark < c.HighWaterMark), "LowWaterMark",
+			"must be above 0 and below HighWaterMark"),
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
 		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
 		c.validateOrigins(),
@@ -238,6 +297,9 @@ func (c *Config) withDefaults() Config {
 	if cfg.ListenAddr != "" && !strings.Contains(cfg.ListenAddr, "://") {
 		cfg.ListenAddr = "tcp://" + cfg.ListenAddr
 	}
+	if cfg.OverflowPolicy == 0 {
+		cfg.OverflowPolicy = DropNewest
+	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NoopMetrics{}
 	}
@@ -246,6 +308,11 @@ func (c *Config) withDefaults() Config {
 	}
 	cfg.OriginWhitelist = append([]string(nil), c.OriginWhitelist...)
 	return cfg
+}
+
+// validatePolicy takes 0 as well.
+func validatePolicy(field string, p OverflowPolicy) error {
+	return invalidIf(p > Disconnect, field, "must be DropNewest, DropOldest or Disconnect")
 }
 
 func invalid(field, why string) error {

@@ -169,7 +169,7 @@ func (c *Client) discardMail() {
 			continue
 		}
 		pool.PutBuffer(l.buf)
-		c.manager.countDropped(1)
+		c.manager.metrics.IncrementDroppedMessages()
 	}
 }
 

@@ -28,9 +28,10 @@ type Manager struct {
 	measures bool // metrics is not the no-op
 	engine   *engine.Engine
 	clients  *registry
-	rooms    *room.Directory[*Client]
+	rooms    *room.Directory[*Client, roomData]
 	workers  *pool.Workers // handlers
 	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
+	slow     slowWatch
 	raw      atomic.Pointer[RawHandler]
 
 	stopOnce   sync.Once
@@ -60,7 +61,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		metrics:  cfg.Metrics,
 		measures: !noop,
 		clients:  newRegistry(),
-		rooms: room.NewDirectory[*Client](room.Config{
+		rooms: room.NewDirectory[*Client, roomData](room.Config{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
 		}),
 		stopping: make(chan struct{}),
@@ -69,6 +70,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	if !noop {
 		m.metrics = &guardedMetrics{cfg.Metrics, m.reportPanic}
 	}
+	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.engine = engine.New(engine.Config{
@@ -77,6 +79,12 @@ func NewManager(opts ...Option) (*Manager, error) {
 		RingSize:         cfg.Broadcast.QueueSize,
 		QueueFrames:      cfg.MessageQueueSize,
 		QueueBytes:       cfg.QueueBytes,
+		HighFrames:       cfg.HighQueueSize,
+		HighBytes:        cfg.HighQueueBytes,
+		QueueBudget:      cfg.QueueBudget,
+		Policy:           cfg.OverflowPolicy,
+		HighMark:         cfg.HighWaterMark,
+		LowMark:          cfg.LowWaterMark,
 		MessageBytes:     cfg.MessageSizeLimit,
 		HandshakeTimeout: cfg.HandshakeTimeout,
 		PingInterval:     cfg.HeartbeatInterval,
@@ -171,13 +179,6 @@ func (m *Manager) GetClientCount() int { return int(m.clients.open.Load()) }
 // RangeClients calls fn for every connected client until it returns false. No
 // lock is held meanwhile: clients that come or go may be seen or not.
 func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
-
-// countDropped counts n dropped messages.
-func (m *Manager) countDropped(n int) {
-	for range n {
-		m.metrics.IncrementDroppedMessages()
-	}
-}
 
 // reportError publishes an error of c's.
 func (m *Manager) reportError(c *Client, err error) {

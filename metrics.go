@@ -20,7 +20,8 @@ type Metrics interface {
 	// RecordBroadcastLatency is the time from publishing to the last member's
 	// queue.
 	RecordBroadcastLatency(ns int64)
-	// IncrementDroppedMessages counts a message that a full queue refused.
+	// IncrementDroppedMessages counts a message that a client did not get, for
+	// any reason but that a newer one has conflated it; see Stats.
 	IncrementDroppedMessages()
 	IncrementReadErrors()
 	IncrementWriteErrors()

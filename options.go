@@ -31,6 +31,30 @@ func WithMessageQueueSize(n int) Option { return func(c *Config) { c.MessageQueu
 // WithQueueBytes sets Config.QueueBytes.
 func WithQueueBytes(n int64) Option { return func(c *Config) { c.QueueBytes = n } }
 
+// WithHighQueueSize sets Config.HighQueueSize, in messages.
+func WithHighQueueSize(n int) Option { return func(c *Config) { c.HighQueueSize = n } }
+
+// WithHighQueueBytes sets Config.HighQueueBytes.
+func WithHighQueueBytes(n int64) Option { return func(c *Config) { c.HighQueueBytes = n } }
+
+// WithQueueBudget sets Config.QueueBudget, in bytes.
+func WithQueueBudget(n int64) Option { return func(c *Config) { c.QueueBudget = n } }
+
+// WithOverflowPolicy sets Config.OverflowPolicy.
+func WithOverflowPolicy(p OverflowPolicy) Option { return func(c *Config) { c.OverflowPolicy = p } }
+
+// WithHighWaterMark sets Config.HighWaterMark.
+func WithHighWaterMark(share float64) Option { return func(c *Config) { c.HighWaterMark = share } }
+
+// WithLowWaterMark sets Config.LowWaterMark.
+func WithLowWaterMark(share float64) Option { return func(c *Config) { c.LowWaterMark = share } }
+
+// WithOnSlow sets Config.OnSlow.
+func WithOnSlow(fn func(c *Client, queuedBytes int)) Option { return func(c *Config) { c.OnSlow = fn } }
+
+// WithOnDrain sets Config.OnDrain.
+func WithOnDrain(fn func(c *Client)) Option { return func(c *Config) { c.OnDrain = fn } }
+
 // WithCheckOriginWhitelist sets Config.OriginWhitelist.
 func WithCheckOriginWhitelist(origins []string) Option {
 	return func(c *Config) { c.OriginWhitelist = origins }

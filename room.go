@@ -2,37 +2,67 @@ package ws
 
 import (
 	"errors"
+	"maps"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/room"
 )
 
-// membership is one client in one room.
-type membership = room.Member[*Client]
+// roomEntry is a room in the directory, and membership one client in it.
+type (
+	roomEntry  = room.Room[*Client, roomData]
+	membership = room.Member[*Client, roomData]
+)
+
+// roomData is what the Manager keeps with a room.
+type roomData struct {
+	meta   map[string]any // immutable
+	policy OverflowPolicy // immutable; 0 is the manager's
+	drops  engine.Drops
+}
 
 // Room is a set of clients that messages are published to. Safe for concurrent
 // use.
 type Room struct {
-	room *room.Room[*Client]
+	room *roomEntry
+}
+
+// RoomOption sets something on one room when it is created.
+type RoomOption func(*roomData)
+
+// WithRoomOverflowPolicy says what happens to a message that is published to
+// the room, for a member whose queue is full, in place of the manager's
+// OverflowPolicy.
+func WithRoomOverflowPolicy(p OverflowPolicy) RoomOption {
+	return func(d *roomData) { d.policy = p }
 }
 
 // ID returns the room's ID.
 func (r *Room) ID() string { return r.room.ID() }
 
 // Metadata returns a copy of what CreateRoom was given.
-func (r *Room) Metadata() map[string]any { return r.room.Meta() }
+func (r *Room) Metadata() map[string]any { return maps.Clone(r.room.Data().meta) }
 
 // MemberCount returns how many clients are in the room.
 func (r *Room) MemberCount() int { return r.room.Len() }
 
+// Drops counts the messages published to the room that members did not get.
+func (r *Room) Drops() DropCounts { return r.room.Data().drops.Counts() }
+
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
-// if there is one of that ID. A room that stays empty for
-// RoomConfig.EmptyRoomTTL ends.
-func (m *Manager) CreateRoom(id string, meta map[string]any) (*Room, error) {
-	r, err := m.rooms.Create(id, meta)
+// if there is one of that ID, and ErrInvalidConfig for an option out of range.
+// A room that stays empty for RoomConfig.EmptyRoomTTL ends.
+func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption) (*Room, error) {
+	made := roomData{meta: maps.Clone(meta)}
+	for _, opt := range opts {
+		opt(&made)
+	}
+	if err := validatePolicy("RoomOverflowPolicy", made.policy); err != nil {
+		return nil, err
+	}
+	r, err := m.rooms.Create(id, func(d *roomData) { d.meta, d.policy = made.meta, made.policy })
 	if err != nil {
 		return nil, ErrRoomExists
 	}
@@ -86,7 +116,7 @@ func (m *Manager) DeleteRoom(id string) {
 }
 
 // dissolveTask empties a deleted room's table on a loop.
-type dissolveTask struct{ room *room.Room[*Client] }
+type dissolveTask struct{ room *roomEntry }
 
 func (t *dissolveTask) RunInLoop(s *engine.Shard) {
 	t.room.DissolveInLoop(s.Index())
@@ -128,7 +158,7 @@ func (c *Client) JoinRoom(id string) error {
 // enterRoom puts c on the room's roster and posts the table's entry, in one
 // step: with a leave at the same time, the tasks come in the order of the
 // decisions.
-func (c *Client) enterRoom(r *room.Room[*Client]) error {
+func (c *Client) enterRoom(r *roomEntry) error {
 	if !c.conn.Open() {
 		return ErrConnectionClosed
 	}
@@ -146,7 +176,7 @@ func (c *Client) enterRoom(r *room.Room[*Client]) error {
 }
 
 // joinLocked decides on a membership.
-func (c *Client) joinLocked(r *room.Room[*Client]) (*membership, error) {
+func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
@@ -174,7 +204,7 @@ func (c *Client) LeaveRoom(id string) {
 }
 
 // exitRoom is the reverse of enterRoom. It reports whether c was in the room.
-func (c *Client) exitRoom(r *room.Room[*Client]) bool {
+func (c *Client) exitRoom(r *roomEntry) bool {
 	slot := c.conn.Shard().Reserve()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -188,7 +218,7 @@ func (c *Client) exitRoom(r *room.Room[*Client]) bool {
 }
 
 // forgetRoom is forgetRoomLocked.
-func (c *Client) forgetRoom(r *room.Room[*Client]) *membership {
+func (c *Client) forgetRoom(r *roomEntry) *membership {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.forgetRoomLocked(r)
@@ -196,7 +226,7 @@ func (c *Client) forgetRoom(r *room.Room[*Client]) *membership {
 
 // forgetRoomLocked takes the membership of r off the client's list and returns
 // it.
-func (c *Client) forgetRoomLocked(r *room.Room[*Client]) *membership {
+func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
 	for i, mem := range c.rooms {
 		if mem.Room() == r {
 			c.rooms = slices.Delete(c.rooms, i, i+1)
@@ -249,119 +279,4 @@ type leaveTask membership
 func (t *leaveTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
 	mem.Room().RemoveInLoop(mem)
-}
-
-// BroadcastToRoom queues msg, which is borrowed, as one text message for every
-// member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
-// ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
-// message; ErrManagerStopped after Shutdown. In a handler that runs on an event
-// loop it does not wait and returns ErrChannelFull.
-//
-// A member whose queue is full does not get the message, which is counted
-// (Stats, Metrics); the others are not held up.
-func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
-	r, ok := m.rooms.Get(roomID)
-	if !ok {
-		return ErrRoomNotFound
-	}
-	return m.publish(r, engine.NewFrame(OpText, msg), exclude)
-}
-
-// BroadcastPrepared is BroadcastToRoom for a prepared message.
-func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client) error {
-	r, ok := m.rooms.Get(roomID)
-	if !ok {
-		return ErrRoomNotFound
-	}
-	return m.publish(r, p.frame, exclude)
-}
-
-// publish posts one task to each loop that has members of the room.
-func (m *Manager) publish(r *room.Room[*Client], f *engine.Frame, exclude *Client) error {
-	var buf [16]*engine.Shard
-	targets := buf[:0]
-	for i, s := range m.engine.Shards() {
-		if r.LoopLen(i) > 0 {
-			targets = append(targets, s)
-		}
-	}
-	if len(targets) == 0 {
-		return nil
-	}
-	b := &broadcast{manager: m, room: r, frame: f, exclude: exclude}
-	b.begin(len(targets))
-	return m.engine.Publish(b, targets)
-}
-
-// BroadcastAll queues msg, which is borrowed, as one text message for every
-// client that is connected when it is called; one that connects while it is on
-// its way may get it, too. If an event loop's ring stays full for
-// BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
-// as one dropped message for each client.
-func (m *Manager) BroadcastAll(msg []byte) {
-	var buf [16]*engine.Shard
-	targets := buf[:0]
-	for _, s := range m.engine.Shards() {
-		if s.Connections() > 0 {
-			targets = append(targets, s)
-		}
-	}
-	if len(targets) == 0 {
-		return
-	}
-	b := &broadcast{manager: m, frame: engine.NewFrame(OpText, msg)}
-	b.begin(len(targets))
-	if err := m.engine.Publish(b, targets); err != nil {
-		m.countDropped(m.GetClientCount())
-		m.cfg.Logger.Warn("ws: BroadcastAll: nothing was sent", "error", err)
-	}
-}
-
-// BroadcastToUser queues msg, which is borrowed, as one text message for every
-// client of the user (WithUserID). Its cost grows with these, not with all
-// connections. A client whose queue is full does not get it, which is counted.
-func (m *Manager) BroadcastToUser(userID int64, msg []byte) {
-	devices := m.clients.devices(userID)
-	if len(devices) == 0 {
-		return
-	}
-	f := engine.NewFrame(OpText, msg)
-	for _, c := range devices {
-		_ = c.conn.Send(f, engine.LaneNormal) // drops are counted where they happen
-	}
-}
-
-// broadcast is the task that fans one frame out, the same on every loop.
-type broadcast struct {
-	manager *Manager
-	room    *room.Room[*Client] // nil for all clients
-	frame   *engine.Frame
-	exclude *Client
-
-	// For RecordBroadcastLatency; start is zero if nobody measures.
-	start time.Time
-	loops atomic.Int32 // loops that have not fanned out yet
-}
-
-// begin starts the clock if somebody measures.
-func (b *broadcast) begin(loops int) {
-	if b.manager.measures {
-		b.start = time.Now()
-		b.loops.Store(int32(loops))
-	}
-}
-
-func (b *broadcast) RunInLoop(s *engine.Shard) {
-	if b.room == nil {
-		s.EachInLoop(func(c *engine.Conn) { c.DeliverInLoop(b.frame, engine.LaneNormal) })
-	} else {
-		for _, mem := range b.room.TableInLoop(s.Index()) {
-			if mem.Value != b.exclude {
-				mem.Value.conn.DeliverInLoop(b.frame, engine.LaneNormal)
-			}
-		}
-	}
-	if !b.start.IsZero() && b.loops.Add(-1) == 0 {
-		b.manager.metrics.RecordBroadcastLatency(time.Since(b.start).Nanoseconds())
-	}
 }

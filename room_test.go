@@ -335,7 +335,7 @@ func TestSlowMember(t *testing.T) {
 			require.NoError(t, s.BroadcastToRoom("r", []byte(text), nil))
 			fast.expect(text)
 		}
-		eventually(t, func() bool { return s.Stats().Total.Dropped == n-(queue-1) }, "dropped %d", s.Stats().Total.Dropped)
+		eventually(t, func() bool { return s.Stats().Total.Drops.Full == n-(queue-1) }, "dropped %d", s.Stats().Total.Drops.Full)
 		assert.False(t, slowClient.IsClosed())
 		slow.expect(bigMessage)
 		for i := range queue - 1 {
@@ -370,9 +370,9 @@ func TestBroadcastTimeout(t *testing.T) {
 	assert.LessOrEqual(t, sent, 8)
 	require.ErrorIs(t, s.BroadcastPrepared("r", ws.Prepare(ws.OpText, nil), nil), ws.ErrBroadcastTimeout)
 	require.ErrorIs(t, sc.SendBytes([]byte("x")), ws.ErrChannelFull)
-	dropped := s.Stats().Total.Dropped
+	dropped := s.Stats().Total.Drops.Full
 	s.BroadcastAll([]byte("x")) // gives up, too
-	assert.LessOrEqual(t, dropped, s.Stats().Total.Dropped)
+	assert.LessOrEqual(t, dropped, s.Stats().Total.Drops.Full)
 	done := make(chan struct{})
 	go func() { // these wait, as nothing may be lost
 		defer close(done)

@@ -63,7 +63,7 @@ func scenarioFanOut(t *testing.T, way scenarioWay, n, messages int) {
 			scenarioUntil(t, func() bool { return c.received.Load() >= all }, "message %d on connection %d", all, i)
 		}
 	}
-	assert.Zero(t, s.Stats().Total.Dropped)
+	assert.Zero(t, s.Stats().Total.Drops.Full)
 
 	s.stop(scenarioPatience)
 	for i, c := range conns {
@@ -232,7 +232,7 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 		return true
 	}
 	payload := make([]byte, size)
-	for published < least || !full() || s.Stats().Total.Dropped < uint64(len(slow)*burst) {
+	for published < least || !full() || s.Stats().Total.Drops.Full < uint64(len(slow)*burst) {
 		require.Less(t, published, most, "the slow readers' sockets never filled")
 		for range burst {
 			binary.BigEndian.PutUint64(payload, uint64(published))
@@ -253,8 +253,8 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	assert.Zero(t, disorder.Load(), "messages out of order")
 
 	stats := s.Stats()
-	assert.Positive(t, stats.Total.Dropped)
-	assert.EqualValues(t, stats.Total.Dropped, meter.dropped.Load())
+	assert.Positive(t, stats.Total.Drops.Full)
+	assert.EqualValues(t, stats.Total.Drops.Full, meter.dropped.Load())
 	queued := 0
 	for _, c := range slow {
 		queued += c.QueuedBytes()
@@ -262,10 +262,10 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	// Frames are shared; if each slow reader had its own copies, that were its queue.
 	grown := int64(scenarioHeap()) - int64(heap)
 	t.Logf("%d messages, %d drops, %d bytes queued for %d slow readers, heap grew by %d bytes",
-		published, stats.Total.Dropped, queued, len(slow), grown)
+		published, stats.Total.Drops.Full, queued, len(slow), grown)
 	assert.Less(t, grown, int64(len(slow)*queueBytes+4<<20))
 	// What is accounted for: sent, queued or dropped, for each member.
 	sent := stats.Total.MessagesOut
 	waiting := uint64(queued / (size + 4))
-	assert.EqualValues(t, members*published, sent+waiting+stats.Total.Dropped)
+	assert.EqualValues(t, members*published, sent+waiting+stats.Total.Drops.Full)
 }

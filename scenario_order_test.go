@@ -136,7 +136,7 @@ func scenarioOrder(t *testing.T, ring int) {
 			require.Equal(t, want[p][i], logs[i][p], "publisher %d to client %d", p, i)
 		}
 	}
-	assert.Zero(t, s.Stats().Total.Dropped)
+	assert.Zero(t, s.Stats().Total.Drops.Full)
 }
 
 // The publishers are inline handlers: each broadcasts to rooms that have its

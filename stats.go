@@ -6,6 +6,10 @@ import "github.com/qi-realtime/ws/engine"
 // described where they are defined.
 type LoopStats = engine.ShardStats
 
+// DropCounts says how many messages clients did not get, by reason. Its fields
+// are described where they are defined.
+type DropCounts = engine.DropCounts
+
 // Stats is a snapshot of a Manager.
 type Stats struct {
 	Clients       int         // connected

@@ -262,8 +262,13 @@ func ownerOf(conn *engine.Conn) *Client { return (*Client)(conn.Owner().(*client
 // Abandon undoes Admit.
 func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.remove(ownerOf(conn), false) }
 
-// OnDrop counts a dropped message.
-func (h *engineHandler) OnDrop() { (*Manager)(h).countDropped(1) }
+// OnDrop counts a message that a client did not get. One that was conflated is
+// not lost.
+func (h *engineHandler) OnDrop(why engine.DropReason) {
+	if why != engine.DropConflated {
+		h.metrics.IncrementDroppedMessages()
+	}
+}
 
 // OnReadError counts a connection that the network ended.
 func (h *engineHandler) OnReadError() { h.metrics.IncrementReadErrors() }

@@ -306,7 +306,7 @@ func (s *servant) measure() *report {
 		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
 		Goroutines: runtime.NumGoroutine(), Clients: st.Clients,
 		Writes: st.Total.Writes, WakeUps: st.Total.WakeUps, Tasks: st.Total.Tasks,
-		Dropped: st.Total.Dropped, Messages: st.Total.MessagesOut,
+		Dropped: st.Total.Drops.Lost(), Messages: st.Total.MessagesOut,
 		Published: s.published.Load(), PublishErrors: s.errors.Load(),
 	}
 	if room, ok := s.manager.GetRoom(benchRoom); ok {

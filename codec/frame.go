@@ -60,6 +60,19 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(AppendHeader(dst, op, len(payload)), payload...)
 }
 
+// FrameSize returns the size in bytes of the unmasked frame at the start of b, whose header
+// is whole. Safe for concurrent use.
+func FrameSize(b []byte) int {
+	switch n := int(b[1] & bitsLen); n {
+	case lenTwo:
+		return 4 + int(binary.BigEndian.Uint16(b[2:]))
+	case lenEight:
+		return MaxHeaderSize + int(binary.BigEndian.Uint64(b[2:]))
+	default:
+		return 2 + n
+	}
+}
+
 // NewFrame returns one unmasked frame with FIN set in a slice of exactly its size. The payload
 // is borrowed; the frame is shared: nobody changes it again. The caller keeps the payload
 // within MaxControlPayload for a control opcode. Safe for concurrent use.

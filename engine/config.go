@@ -18,10 +18,16 @@ type Config struct {
 	ListenAddr       string // "tcp://host:port", "unix:///path", or "" for no listener
 	Loops            int    // event loops
 	RingSize         int    // slots of each shard's inbox
-	QueueFrames      int    // frames that a connection may have queued
-	QueueBytes       int64  // bytes that a connection may have queued
-	MessageBytes     int64  // largest inbound message; 0 is no limit
-	MaxDescriptors   int    // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
+	QueueFrames      int    // frames that a connection may have queued in LaneNormal
+	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
+	HighFrames       int    // the same for LaneHigh
+	HighBytes        int64
+	QueueBudget      int64   // memory that the queues of all connections whose socket is full may take; 0 is no limit
+	Policy           Policy  // what a full queue does, unless the frame says otherwise
+	HighMark         float64 // share of a lane's bounds at which a connection whose socket is full is slow
+	LowMark          float64 // share at which it is not any more
+	MessageBytes     int64   // largest inbound message; 0 is no limit
+	MaxDescriptors   int     // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
 	ReadTimeout      time.Duration // silence after which a connection is dead
@@ -47,7 +53,13 @@ type Handler interface {
 	// was open: OnOpen and OnClose are not called for it.
 	Abandon(c *Conn)
 	// OnDrop tells that a message was dropped.
-	OnDrop()
+	OnDrop(why DropReason)
+	// OnSlow tells that a connection's socket is full and its queue has reached
+	// the high-water mark, or loses messages. OnDrain, in turn, tells that the
+	// queue is down to the low-water mark. They run on the connection's loop,
+	// within its fan-out: they must not touch any connection's queue.
+	OnSlow(c *Conn, queuedBytes int)
+	OnDrain(c *Conn)
 	// OnReadError and OnWriteError tell that the network failed a connection.
 	OnReadError()
 	OnWriteError()

@@ -43,7 +43,7 @@ const (
 
 // Conn is one connection, tied to one event loop for life. Embed it by value
 // in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 136 bytes, which a test
+// struct and what gnet keeps. It must stay within 144 bytes, which a test
 // holds.
 //
 // Methods are safe for concurrent use, except for those that say InLoop.
@@ -57,7 +57,7 @@ type Conn struct {
 
 	// Atomic.
 	state  atomic.Uint32
-	queued atomic.Uint64 // what counts against the bounds: frames<<queuedShift | bytes
+	queued [dataLanes]atomic.Uint64 // what counts against each lane's bounds: frames<<queuedShift | bytes
 
 	// Loop-confined.
 	out        *queue // nil while nothing is pending
@@ -69,7 +69,8 @@ type Conn struct {
 	generation uint32     // of fd, for the writability poller
 	scheduled  bool       // is in the wheel
 	dirty      bool       // is in shard.dirty
-	blocked    bool       // waits for writability
+	blocked    bool       // waits for writability; is in shard.laggards
+	slow       bool       // the owner was told that it is a slow consumer
 	admitting  bool       // the upgrade request is being decided off the loop
 	opened     bool       // OnOpen was called
 	doomed     bool       // is in shard.doomed
@@ -103,37 +104,47 @@ func (c *Conn) RemoteAddr() net.Addr { return c.addr }
 // Shard returns the shard that owns the connection, nil before it is open.
 func (c *Conn) Shard() *Shard { return c.shard }
 
-// QueuedBytes returns how many bytes of data frames wait to be sent, those on
-// their way to the connection's loop included; 0 once the connection has ended.
-func (c *Conn) QueuedBytes() int {
+// QueuedBytes returns how many bytes of data frames wait to be sent, those that
+// are reserved for a send on its way to the connection's loop included; 0 once
+// the connection has ended.
+func (c *Conn) QueuedBytes() (n int) {
 	if c.state.Load() == stateClosed {
-		return 0 // a send that raced with the end of the loops stays counted
+		return 0
 	}
-	return int(c.queued.Load() & queuedBytesMask)
+	for lane := range c.queued {
+		n += int(c.queued[lane].Load() & queuedBytesMask)
+	}
+	return n
 }
 
 // Send queues f. It returns ErrClosed once the connection is closing,
 // ErrQueueFull when its queue is at a bound, or, for a caller that must not
 // wait, when its loop's ring is full.
-func (c *Conn) Send(f *Frame, lane Lane) error {
+//
+// Off the loop, only a plain frame under DropNewest is told at once that the
+// queue is full: whether another one drops something is decided on the loop.
+func (c *Conn) Send(f *Frame) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
 	}
 	s := c.shard
-	onLoop := s.onLoop()
-	if onLoop && s.caughtUpInLoop() {
-		if !s.enqueueInLoop(c, f, lane) {
+	f = s.eng.Stamp(f)
+	if s.onLoop() && s.caughtUpInLoop() {
+		if !s.enqueueInLoop(c, f) {
 			return ErrQueueFull
 		}
 		return nil
 	}
-	if !c.reserve(len(f.data)) {
-		s.drop()
+	reserved := f.key == "" && s.policyOf(f) == DropNewest
+	if reserved && !c.reserve(f) {
+		s.drop(f, DropFull)
 		return ErrQueueFull
 	}
-	if err := s.postWait(&sendTask{conn: c, frame: f, lane: lane}); err != nil {
-		c.unreserve(1, len(f.data))
-		s.drop()
+	if err := s.postWait(&sendTask{conn: c, frame: f, reserved: reserved}); err != nil {
+		if reserved {
+			c.unreserve(f.lane, 1, f.Len())
+		}
+		s.drop(f, DropFull)
 		return err
 	}
 	return nil
@@ -150,7 +161,7 @@ func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
 	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload) {
 		return nil
 	}
-	return c.Send(NewFrame(op, payload), lane)
+	return c.Send(NewFrame(op, payload, Handling{Lane: lane}))
 }
 
 // Close begins the close handshake behind everything that is queued already.
@@ -167,42 +178,93 @@ func (c *Conn) Close(code codec.CloseCode, reason string) {
 // before that call is still to be sent.
 func (c *Conn) takesDataInLoop() bool { return c.opened && c.end == nil }
 
-// reserve counts one frame of n bytes against the queue's bounds. A queue that
-// is empty takes one message of any size.
-func (c *Conn) reserve(n int) bool {
-	cfg := &c.shard.eng.cfg
-	q := c.queued.Add(1<<queuedShift | uint64(n))
-	frames, bytes := q>>queuedShift, int64(q&queuedBytesMask)
-	if frames > uint64(cfg.QueueFrames) || (bytes > cfg.QueueBytes && frames > 1) {
-		c.unreserve(1, n)
+// bounds are the most that a lane may hold.
+type bounds struct {
+	frames uint64
+	bytes  int64
+}
+
+// exceeded reports whether q is beyond b. A lane that is empty takes one
+// message of any size.
+func (b *bounds) exceeded(q uint64) bool {
+	frames := q >> queuedShift
+	return frames > b.frames || (int64(q&queuedBytesMask) > b.bytes && frames > 1)
+}
+
+// share is a part of b, at least 1.
+func (b *bounds) share(part float64) bounds {
+	return bounds{max(1, uint64(part*float64(b.frames))), max(1, int64(part*float64(b.bytes)))}
+}
+
+// reserve counts f against the bounds of its lane, if it fits.
+func (c *Conn) reserve(f *Frame) bool { return c.reserveBytes(f.lane, f.Len()) }
+
+// reserveBytes is reserve for a frame of n bytes.
+func (c *Conn) reserveBytes(lane Lane, n int) bool {
+	q := c.queued[lane].Add(1<<queuedShift | uint64(n))
+	if c.shard.eng.bounds[lane].exceeded(q) {
+		c.unreserve(lane, 1, n)
 		return false
 	}
 	return true
 }
 
-// unreserve takes back frames and bytes that were reserved.
-func (c *Conn) unreserve(frames, bytes int) {
-	if frames > 0 {
-		c.queued.Add(-(uint64(frames)<<queuedShift | uint64(bytes)))
+// reserveGrowth counts n more bytes, or -n less, for a frame that is counted
+// already, if it still fits.
+func (c *Conn) reserveGrowth(lane Lane, n int) bool {
+	q := c.queued[lane].Add(uint64(n)) // wraps around for a negative one
+	if n > 0 && c.shard.eng.bounds[lane].exceeded(q) {
+		c.queued[lane].Add(-uint64(n))
+		return false
 	}
+	return true
 }
 
-// sendTask carries a frame to the loop of its connection; its room in the
-// queue is reserved.
+// forceReserve counts f, whether it fits or not.
+func (c *Conn) forceReserve(f *Frame) {
+	c.queued[f.lane].Add(1<<queuedShift | uint64(f.Len()))
+}
+
+// unreserve takes back frames and bytes that were reserved.
+func (c *Conn) unreserve(lane Lane, frames, bytes int) {
+	c.queued[lane].Add(-(uint64(frames)<<queuedShift | uint64(bytes)))
+}
+
+// above reports whether any lane is at a mark.
+func (c *Conn) above(mark *[dataLanes]bounds) bool {
+	for lane := range c.queued {
+		q := c.queued[lane].Load()
+		if q>>queuedShift >= mark[lane].frames || int64(q&queuedBytesMask) >= mark[lane].bytes {
+			return true
+		}
+	}
+	return false
+}
+
+// sendTask carries a frame to the loop of its connection.
 type sendTask struct {
-	conn  *Conn
-	frame *Frame
-	lane  Lane
+	conn     *Conn
+	frame    *Frame
+	reserved bool // its room in the queue
 }
 
 func (t *sendTask) RunInLoop(s *Shard) {
-	c := t.conn
-	if !c.takesDataInLoop() {
-		c.unreserve(1, len(t.frame.data))
-		s.drop()
-		return
+	switch {
+	case !t.reserved:
+		s.enqueueInLoop(t.conn, t.frame)
+	case t.conn.takesDataInLoop():
+		s.pushInLoop(t.conn, t.frame)
+	default:
+		s.lost(t.conn, t.frame, DropClosed)
 	}
-	s.pushInLoop(c, t.frame, t.lane)
+}
+
+// AbandonTask counts the message that will not be sent any more.
+func (t *sendTask) AbandonTask(s *Shard) {
+	if t.reserved {
+		t.conn.unreserve(t.frame.lane, 1, t.frame.Len())
+	}
+	s.drop(t.frame, DropClosed)
 }
 
 // closeTask begins the close handshake of a connection whose state is already

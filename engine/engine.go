@@ -28,6 +28,9 @@ type Engine struct {
 	// fill the queue of a client that reads.
 	fanOutAhead int
 	tickTime    time.Duration
+	bounds      [dataLanes]bounds
+	highMark    [dataLanes]bounds
+	lowMark     [dataLanes]bounds
 	writable    *writablePoller
 	shards      []*Shard
 
@@ -39,6 +42,7 @@ type Engine struct {
 	now         atomic.Uint32 // ticks since Run
 	generations atomic.Uint32
 	open        atomic.Int64 // sockets on the loops
+	backlog     atomic.Int64 // what the laggards of all shards hold; kept for a budget only
 	running     atomic.Bool
 	draining    atomic.Bool
 	halting     atomic.Bool
@@ -71,6 +75,11 @@ func New(cfg Config, h Handler) *Engine {
 		fanOutAhead: max(1, min(fanOutAhead, cfg.QueueFrames/2)),
 		started:     make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
+	}
+	e.bounds[LaneNormal] = bounds{uint64(cfg.QueueFrames), cfg.QueueBytes}
+	e.bounds[LaneHigh] = bounds{uint64(cfg.HighFrames), cfg.HighBytes}
+	for lane, b := range e.bounds {
+		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
 	}
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	if e.cfg.Now == nil {
@@ -119,6 +128,7 @@ func (e *Engine) Run() error {
 		}
 		return ErrRunning
 	}
+	defer e.abandonAll()
 	defer close(e.stopped)
 	var err error
 	if e.writable, err = newWritablePoller(); err != nil {
@@ -186,14 +196,15 @@ func (e *Engine) onLoop() bool {
 }
 
 // Publish posts t to each of targets, or to none of them: it holds room in all
-// rings before it posts to the first. While a ring is full it waits; ErrTimeout
-// after Config.PublishTimeout, ErrQueueFull at once on an event loop. It
-// returns ErrStopped after Stop.
-func (e *Engine) Publish(t Task, targets []*Shard) error {
+// rings before it posts to the first. While a ring is full it waits, behind
+// those who came before; ErrTimeout after Config.PublishTimeout, the context's
+// error if that ends first, ErrQueueFull at once on an event loop. It returns
+// ErrStopped after Stop.
+func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	if e.halting.Load() {
 		return ErrStopped
 	}
-	if err := e.acquireAll(targets); err != nil {
+	if err := e.acquireAll(ctx, targets); err != nil {
 		return err
 	}
 	for _, s := range targets {
@@ -202,49 +213,65 @@ func (e *Engine) Publish(t Task, targets []*Shard) error {
 	return nil
 }
 
-// acquireAll takes a credit in the ring of each target. While it waits for
-// one ring it holds nothing in the others.
-func (e *Engine) acquireAll(targets []*Shard) error {
-	held := -1 // the target whose credit a wait has brought
-	var timeout <-chan time.Time
-	for {
-		full := e.tryAcquireAll(targets, held)
-		if full < 0 {
-			return nil
-		}
-		if timeout == nil {
-			if e.onLoop() {
-				return ErrQueueFull
-			}
-			timer := time.NewTimer(e.cfg.PublishTimeout)
-			defer timer.Stop()
-			timeout = timer.C
-		}
-		if !targets[full].in.acquire(timeout, e.stopped) {
-			if e.isStopped() {
-				return ErrStopped
-			}
-			return ErrTimeout
-		}
-		held = full
+// acquireAll takes a credit in the ring of each target.
+func (e *Engine) acquireAll(ctx context.Context, targets []*Shard) error {
+	full := tryAcquireAll(targets, -1)
+	if full < 0 {
+		return nil
 	}
+	if e.onLoop() {
+		return ErrQueueFull
+	}
+	timer := time.NewTimer(e.cfg.PublishTimeout)
+	defer timer.Stop()
+	p := patience{timeout: timer.C, ctx: ctx, stopped: e.stopped}
+	// While one loop is stuck, those who wait for it must not use up the rings
+	// of the others: wait there with nothing held elsewhere.
+	if err := targets[full].in.acquire(p); err != nil {
+		return err
+	}
+	if tryAcquireAll(targets, full) < 0 {
+		return nil
+	}
+	// Several rings are full. Waiting in turn with nothing held could go on for
+	// ever; holding and waiting ends if all do it in the same order.
+	targets[full].in.release(1)
+	for i, s := range targets {
+		if err := s.in.acquire(p); err != nil {
+			releaseAll(targets[:i], -1)
+			return err
+		}
+	}
+	return nil
 }
 
 // tryAcquireAll takes a credit in each target but held, whose credit the
-// caller has. If one is full it gives all back and returns its index, else -1.
-func (e *Engine) tryAcquireAll(targets []*Shard, held int) (full int) {
+// caller has. If one is full it gives back what it took and returns its index,
+// else -1.
+func tryAcquireAll(targets []*Shard, held int) (full int) {
 	for i, s := range targets {
-		if i == held || s.in.ring.acquire() {
-			continue
+		if i != held && !s.in.tryAcquire() {
+			releaseAll(targets[:i], held)
+			return i
 		}
-		for j, t := range targets {
-			if j < i || j == held {
-				t.in.release(1)
-			}
-		}
-		return i
 	}
 	return -1
+}
+
+// releaseAll gives back the credits of all targets but held.
+func releaseAll(targets []*Shard, held int) {
+	for i, s := range targets {
+		if i != held {
+			s.in.release(1)
+		}
+	}
+}
+
+// abandonAll abandons what waits in the inboxes after the loops have ended.
+func (e *Engine) abandonAll() {
+	for _, s := range e.shards {
+		s.in.drain(s)
+	}
 }
 
 func (e *Engine) isStopped() bool {

@@ -171,14 +171,15 @@ func (s *Shard) detach(c *Conn, err error) {
 	}
 	s.wheel.cancel(c)
 	if c.blocked {
+		s.catchUp(c)
+		c.blocked = false
 		s.eng.writable.disarm(c)
 	}
+	if c.slow {
+		s.stats.slow.add(^uint64(0))
+	}
 	if c.out != nil {
-		frames, bytes := c.out.pending()
-		c.unreserve(frames, bytes)
-		if frames > 0 {
-			s.stats.undelivered.add(uint64(frames))
-		}
+		s.discard(c, DropClosed)
 		s.putQueue(c)
 	}
 	c.in.Release()

@@ -1,6 +1,10 @@
 package engine
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // What the tests in package engine_test see of the internals.
 
@@ -26,8 +30,7 @@ func (c *Conn) FD() int { return int(c.fd) }
 
 // NewSendTask is a send that is already on its way to the loop.
 func NewSendTask(c *Conn, f *Frame) Task {
-	c.reserve(len(f.data))
-	return &sendTask{conn: c, frame: f, lane: LaneNormal}
+	return &sendTask{conn: c, frame: f, reserved: c.reserve(f)}
 }
 
 // Doom closes a connection's socket from its loop.
@@ -37,19 +40,57 @@ func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
 func (c *Conn) Generation() uint32 { return c.generation }
 
 // Schedule and the other methods open wheel.
-func (w *wheel) Schedule(c *Conn, deadline uint32)                  { w.schedule(c, deadline) }
-func (w *wheel) Cancel(c *Conn)                                     { w.cancel(c) }
-func (w *wheel) Advance(now uint32, fire func(*Conn))               { w.advance(now, fire) }
-func (w *wheel) Each(fn func(*Conn))                                { w.each(fn) }
-func (w *wheel) Size() int                                          { return w.size }
-func (q *queue) Push(f *Frame, lane Lane)                           { q.push(f, lane) }
-func (q *queue) Empty() bool                                        { return q.empty() }
-func (q *queue) Advance(n int) (frames, bytes int)                  { return q.advance(n) }
-func (q *queue) Gather(iov []unix.Iovec, n int) ([]unix.Iovec, int) { return q.gather(iov, n) }
-func (q *queue) Pending() (frames, bytes int)                       { return q.pending() }
+func (w *wheel) Schedule(c *Conn, deadline uint32)          { w.schedule(c, deadline) }
+func (w *wheel) Cancel(c *Conn)                             { w.cancel(c) }
+func (w *wheel) Advance(now uint32, fire func(*Conn))       { w.advance(now, fire) }
+func (w *wheel) Each(fn func(*Conn))                        { w.each(fn) }
+func (w *wheel) Size() int                                  { return w.size }
+func (q *queue) Push(f *Frame)                              { q.push(f) }
+func (q *queue) Empty() bool                                { return q.empty() }
+func (q *queue) Cost() int                                  { return q.cost }
+func (q *queue) Evict(lane Lane, oldest bool) *Frame        { return q.evict(lane, oldest) }
+func (q *queue) Purge(now time.Duration, gone func(*Frame)) { q.purge(now, gone) }
+func (q *queue) Clear(gone func(*Frame))                    { q.clear(gone) }
+func (q *queue) Reset()                                     { q.reset() }
+func (q *queue) Len(lane Lane) int                          { return q.lanes[lane].len() }
 
-// ExemptFrame returns a frame that does not count.
-func ExemptFrame(b []byte) *Frame { return &Frame{data: b, exempt: true} }
+// Replace is replace for a frame that fits everywhere.
+func (q *queue) Replace(f *Frame) (old *Frame) {
+	return q.replace(f, func(*Frame) bool { return true })
+}
+
+// Advance returns the sums over the lanes.
+func (q *queue) Advance(n int) (frames, bytes int) {
+	for _, t := range q.advance(n) {
+		frames += t.frames
+		bytes += t.bytes
+	}
+	return frames, bytes
+}
+func (q *queue) Gather(iov []unix.Iovec, n int) ([]unix.Iovec, int) { return q.gather(iov, n) }
+
+// ControlFrame returns a control frame of these bytes.
+func ControlFrame(b []byte) *Frame { return &Frame{data: b, lane: LaneControl, exempt: true} }
 
 // RawFrame returns a frame of these bytes.
-func RawFrame(b []byte) *Frame { return &Frame{data: b} }
+func RawFrame(b []byte, h Handling) *Frame {
+	f := &Frame{data: b}
+	f.handle(h)
+	return f
+}
+
+// ExpiringAt returns f with that time of expiry.
+func (f *Frame) ExpiringAt(at time.Duration) *Frame {
+	f.expires = at
+	return f
+}
+
+// Data returns the encoded frame, and Cost the memory it takes.
+func (f *Frame) Data() []byte { return f.data }
+func (f *Frame) Cost() int    { return f.cost() }
+
+// What Handling has set.
+func (f *Frame) Lane() Lane             { return f.lane }
+func (f *Frame) Key() string            { return f.key }
+func (f *Frame) Scope() *Drops          { return f.scope }
+func (f *Frame) Expires() time.Duration { return f.expires }

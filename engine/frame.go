@@ -1,32 +1,100 @@
 package engine
 
-import "github.com/qi-realtime/ws/codec"
+import (
+	"time"
+	"unsafe"
 
-// Frame is one encoded WebSocket frame. Its bytes are shared: they never change
-// after encoding, queues refer to them, and the collector frees them.
-// Safe for concurrent use.
+	"github.com/qi-realtime/ws/codec"
+)
+
+// Frame is one encoded WebSocket frame and how it is treated while it waits.
+// It is shared: it never changes once it is sent, queues refer to it, and the
+// collector frees it. Safe for concurrent use.
 type Frame struct {
-	data   []byte
-	exempt bool // does not count against a queue's bounds: no data message
+	data    []byte
+	key     string        // see Handling
+	scope   *Drops        // see Handling
+	ttl     time.Duration // see Handling
+	expires time.Duration // when it is too late to write the frame, on the engine's clock; 0 is never
+	policy  Policy
+	lane    Lane
+	exempt  bool // does not count against a queue's bounds: no data message
+}
+
+// Handling says how a frame is treated while it waits in a connection's queue.
+// The zero value is a normal frame under the engine's policy.
+type Handling struct {
+	Lane   Lane          // not LaneControl
+	Policy Policy        // what happens when the queue is full; 0 is Config.Policy
+	Key    string        // a newer frame of the same key and scope takes the place of one that waits; "" is none
+	TTL    time.Duration // how long the frame may wait, from Stamp or Send on; 0 is for ever
+	Scope  *Drops        // counts the frame's drops beside the shard; may be nil
 }
 
 // NewFrame encodes payload, which is borrowed, as one unmasked data frame.
-func NewFrame(op codec.Opcode, payload []byte) *Frame {
-	return &Frame{data: codec.NewFrame(op, payload)}
+func NewFrame(op codec.Opcode, payload []byte, h Handling) *Frame {
+	f := &Frame{data: codec.NewFrame(op, payload)}
+	f.handle(h)
+	return f
+}
+
+func (f *Frame) handle(h Handling) {
+	f.lane, f.policy, f.key, f.ttl, f.scope = h.Lane, h.Policy, h.Key, h.TTL, h.Scope
+}
+
+// In returns a frame of the same bytes with another policy and scope.
+func (f *Frame) In(policy Policy, scope *Drops) *Frame {
+	g := *f
+	g.policy, g.scope = policy, scope
+	return &g
 }
 
 // Len returns the size of the encoded frame in bytes.
 func (f *Frame) Len() int { return len(f.data) }
 
+// frameCost is what a frame takes beside its bytes: itself, and its place in a
+// queue, whose slice may be half used.
+const frameCost = int(unsafe.Sizeof(Frame{}) + 2*unsafe.Sizeof((*Frame)(nil)))
+
+// cost is the memory that the frame takes if one queue holds it.
+func (f *Frame) cost() int { return cap(f.data) + frameCost }
+
+// Stamp starts the frame's time to live. Send does so by itself.
+func (e *Engine) Stamp(f *Frame) *Frame {
+	if f.ttl == 0 {
+		return f
+	}
+	g := *f
+	g.ttl, g.expires = 0, max(1, e.elapsed()+f.ttl)
+	return &g
+}
+
 // Lane is the priority of a frame in a connection's outbound queue. A frame of
 // a higher lane overtakes the queued frames of lower ones, never the rest of a
-// frame half sent.
+// frame half sent. Each lane has bounds of its own.
 type Lane uint8
 
-// The lanes, highest first.
+// The lanes.
 const (
-	LaneControl Lane = iota // pings and pongs; exempt from the queue's bounds
-	LaneHigh
-	LaneNormal
+	LaneNormal  Lane = iota
+	LaneHigh         // overtakes LaneNormal
+	LaneControl      // pings and pongs, overtake both; at most one of each waits
 	numLanes
+)
+
+// dataLanes are the lanes with bounds: LaneNormal and LaneHigh.
+const dataLanes = 2
+
+// sendOrder lists the lanes, the one that is sent first before the others.
+var sendOrder = [numLanes]Lane{LaneControl, LaneHigh, LaneNormal}
+
+// Policy says what happens to a message for a connection whose queue is full
+// and whose socket takes nothing.
+type Policy uint8
+
+// The policies.
+const (
+	DropNewest Policy = 1 + iota // the new message is dropped
+	DropOldest                   // the messages that wait longest are dropped
+	Disconnect                   // the connection is closed with code 1013
 )

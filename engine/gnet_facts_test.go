@@ -166,18 +166,18 @@ func TestFact03APublisherInAnEndlessLoopDoesNotStarveConnections(t *testing.T) {
 	member := s.dial()
 	go func() { _, _ = io.Copy(io.Discard, member.r) }()
 	p := s.peer(1)
-	f := engine.NewFrame(codec.OpText, bytes.Repeat([]byte("x"), 512))
+	f := engine.NewFrame(codec.OpText, bytes.Repeat([]byte("x"), 512), engine.Handling{})
 	stop := make(chan struct{})
 	var publisher sync.WaitGroup
 	var published atomic.Int64
 	publisher.Go(func() {
-		fan := taskFunc(func(*engine.Shard) { p.conn.DeliverInLoop(f, engine.LaneNormal) })
+		fan := taskFunc(func(*engine.Shard) { p.conn.DeliverInLoop(f) })
 		for {
 			select {
 			case <-stop:
 				return
 			default:
-				if s.Publish(fan, s.Shards()) == nil {
+				if s.Publish(context.Background(), fan, s.Shards()) == nil {
 					published.Add(1)
 				}
 			}
@@ -197,7 +197,7 @@ func TestFact04AMessageOnItsWayDoesNotReachTheNextClientOfTheDescriptor(t *testi
 	old := s.dial()
 	stale := s.peer(1)
 	fd := stale.conn.FD()
-	late := engine.NewSendTask(&stale.conn, engine.NewFrame(codec.OpText, []byte("for the old client")))
+	late := engine.NewSendTask(&stale.conn, engine.NewFrame(codec.OpText, []byte("for the old client"), engine.Handling{}))
 	onLoop(s.Shards()[0], func(sh *engine.Shard) { sh.Doom(&stale.conn) })
 	<-stale.ends
 	_ = old.Close()
@@ -210,7 +210,7 @@ func TestFact04AMessageOnItsWayDoesNotReachTheNextClientOfTheDescriptor(t *testi
 		}
 	}
 	s.Shards()[0].Post(late)
-	require.ErrorIs(t, stale.conn.Send(engine.NewFrame(codec.OpText, []byte("x")), engine.LaneNormal), net.ErrClosed)
+	require.ErrorIs(t, stale.conn.Send(engine.NewFrame(codec.OpText, []byte("x"), engine.Handling{})), net.ErrClosed)
 	next.echo() // nothing came before the answer
 }
 
@@ -229,11 +229,11 @@ func TestFact05AMemberWhoseWriteFailsDoesNotDisturbTheFanOut(t *testing.T) {
 		must(t, tcp.SetLinger(0))
 	}
 	fan := func(i int) engine.Task {
-		f := engine.NewFrame(codec.OpText, []byte(seq(i)))
+		f := engine.NewFrame(codec.OpText, []byte(seq(i)), engine.Handling{})
 		return taskFunc(func(sh *engine.Shard) {
 			for _, m := range members {
 				if m.conn.Shard() == sh {
-					m.conn.DeliverInLoop(f, engine.LaneNormal)
+					m.conn.DeliverInLoop(f)
 				}
 			}
 		})
@@ -242,7 +242,7 @@ func TestFact05AMemberWhoseWriteFailsDoesNotDisturbTheFanOut(t *testing.T) {
 		if i%5 == 0 && i/5 < n/2 {
 			_ = clients[2*(i/5)].Close()
 		}
-		must(t, s.Publish(fan(i), s.Shards()))
+		must(t, s.Publish(context.Background(), fan(i), s.Shards()))
 	}
 	for i := 1; i < n; i += 2 {
 		for k := range 100 {
@@ -263,11 +263,11 @@ func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
 	for i := range frames {
 		payload := bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i)*2654435761), size/4)
 		want.Write(payload)
-		f := engine.NewFrame(codec.OpBinary, payload)
+		f := engine.NewFrame(codec.OpBinary, payload, engine.Handling{})
 		tasks = append(tasks, taskFunc(func(sh *engine.Shard) {
 			for _, m := range members {
 				if m.conn.Shard() == sh {
-					assert.True(t, m.conn.DeliverInLoop(f, engine.LaneNormal))
+					assert.True(t, m.conn.DeliverInLoop(f))
 				}
 			}
 		}))
@@ -278,7 +278,7 @@ func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
 		members = append(members, s.peer(i))
 	}
 	for _, task := range tasks {
-		must(t, s.Publish(task, s.Shards()))
+		must(t, s.Publish(context.Background(), task, s.Shards()))
 	}
 	var total engine.ShardStats
 	s.eventually(func() bool {
@@ -314,11 +314,11 @@ func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
 	const frames, size = 64, 256 << 10 // more than the socket's buffers take
 	payload := bytes.Repeat([]byte("x"), size)
 	for range frames {
-		must(t, p.conn.Send(engine.NewFrame(codec.OpBinary, payload), engine.LaneNormal))
+		must(t, p.conn.Send(engine.NewFrame(codec.OpBinary, payload, engine.Handling{})))
 	}
-	must(t, p.conn.Send(engine.NewFrame(codec.OpText, []byte("the last")), engine.LaneNormal))
+	must(t, p.conn.Send(engine.NewFrame(codec.OpText, []byte("the last"), engine.Handling{})))
 	p.conn.Close(codec.CloseNormal, "done")
-	require.ErrorIs(t, p.conn.Send(engine.NewFrame(codec.OpText, payload), engine.LaneNormal), engine.ErrClosed)
+	require.ErrorIs(t, p.conn.Send(engine.NewFrame(codec.OpText, payload, engine.Handling{})), engine.ErrClosed)
 	for range frames {
 		require.Len(t, c.read().Payload, size)
 	}
@@ -358,7 +358,7 @@ func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
 	var clients []*client
 	for i := range n {
 		clients = append(clients, s.dial())
-		must(t, s.peer(i).conn.Send(engine.NewFrame(codec.OpText, []byte("queued before")), engine.LaneNormal))
+		must(t, s.peer(i).conn.Send(engine.NewFrame(codec.OpText, []byte("queued before"), engine.Handling{})))
 	}
 	stopped := make(chan error, 1)
 	go func() {

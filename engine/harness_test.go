@@ -38,7 +38,7 @@ type server struct {
 	onMessage func(p *peer, op codec.Opcode, payload []byte)
 	onClose   func(p *peer, end engine.CloseInfo)
 
-	opened, closed, abandoned, dropped, invalid atomic.Int64
+	opened, closed, abandoned, dropped, invalid, slow, drained atomic.Int64
 
 	mu    sync.Mutex
 	peers []*peer // guarded by mu
@@ -58,6 +58,11 @@ func testConfig() engine.Config {
 		RingSize:         256,
 		QueueFrames:      256,
 		QueueBytes:       1 << 20,
+		HighFrames:       64,
+		HighBytes:        1 << 18,
+		Policy:           engine.DropNewest,
+		HighMark:         0.5,
+		LowMark:          0.1,
 		MessageBytes:     1 << 20,
 		HandshakeTimeout: 5 * time.Second,
 		PingInterval:     time.Hour, // so that no ping comes between what a test expects
@@ -125,7 +130,9 @@ func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
 }
 
 func (s *server) Abandon(*engine.Conn)          { s.abandoned.Add(1) }
-func (s *server) OnDrop()                       { s.dropped.Add(1) }
+func (s *server) OnDrop(engine.DropReason)      { s.dropped.Add(1) }
+func (s *server) OnSlow(*engine.Conn, int)      { s.slow.Add(1) }
+func (s *server) OnDrain(*engine.Conn)          { s.drained.Add(1) }
 func (s *server) OnReadError()                  {}
 func (s *server) OnWriteError()                 {}
 func (s *server) OnInvalid(*engine.Conn, error) { s.invalid.Add(1) }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,6 +12,14 @@ import (
 // in which tasks were posted, and must not block.
 type Task interface {
 	RunInLoop(s *Shard)
+}
+
+// Abandoner is a Task that wants to know that it will not run, because the
+// engine has stopped.
+type Abandoner interface {
+	// AbandonTask runs in place of RunInLoop, on any goroutine, and must not
+	// block or post. The loop has ended.
+	AbandonTask(s *Shard)
 }
 
 // inbox is the one door into a shard: a bounded ring of tasks, and beside it
@@ -30,14 +40,19 @@ type inbox struct {
 	// that only the first of many posts wakes the loop.
 	awake atomic.Bool
 
-	waiters      atomic.Int32 // producers in wait
+	waiters      atomic.Int32 // len(waiting)
 	overflowSize atomic.Int32
 	urgentSize   atomic.Int32
 
 	mu       sync.Mutex
-	space    chan struct{} // closed and replaced when credits come back; guarded by mu
-	overflow []overflowTask
-	urgent   []Task // guarded by mu
+	waiting  []*waiter      // producers in wait for a credit, oldest first; guarded by mu
+	overflow []overflowTask // guarded by mu
+	urgent   []Task         // guarded by mu
+}
+
+// waiter is a producer that waits for a credit.
+type waiter struct {
+	granted chan struct{} // closed with mu held, when it has one
 }
 
 // overflowTask is a task with its place in the ring's order.
@@ -47,7 +62,7 @@ type overflowTask struct {
 }
 
 func newInbox(size int) *inbox {
-	return &inbox{ring: newRing[Task](size), space: make(chan struct{})}
+	return &inbox{ring: newRing[Task](size)}
 }
 
 // putOverflow appends a task that found no credit, and returns its position.
@@ -116,7 +131,7 @@ func (in *inbox) popOverflow(head uint64) (Task, bool) {
 	return t, true
 }
 
-// release gives n credits back and wakes the producers that wait.
+// release gives n credits back, first to the producers that wait longest.
 func (in *inbox) release(n int) {
 	if n == 0 {
 		return
@@ -127,8 +142,15 @@ func (in *inbox) release(n int) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	close(in.space)
-	in.space = make(chan struct{})
+	for len(in.waiting) > 0 && in.ring.acquire() {
+		close(in.waiting[0].granted)
+		in.forgetWaiterLocked(0)
+	}
+}
+
+func (in *inbox) forgetWaiterLocked(i int) {
+	in.waiting = slices.Delete(in.waiting, i, i+1)
+	in.waiters.Store(int32(len(in.waiting)))
 }
 
 // sleepInLoop declares the inbox empty. It returns false if a task came in
@@ -141,28 +163,103 @@ func (in *inbox) sleepInLoop() bool {
 	return in.awake.Swap(true)
 }
 
-// acquire takes a credit; if there is none it waits for one until timeout
-// fires or done is closed, and reports whether it got one. A nil timeout never
-// fires.
-func (in *inbox) acquire(timeout <-chan time.Time, done <-chan struct{}) bool {
-	if in.ring.acquire() {
-		return true
+// tryAcquire takes a credit and reports whether it got one. It overtakes nobody
+// who waits.
+func (in *inbox) tryAcquire() bool { return in.waiters.Load() == 0 && in.ring.acquire() }
+
+// acquire takes a credit. If there is none, it waits for one, behind those who
+// wait already, until the patience ends, and returns why it ended.
+func (in *inbox) acquire(p patience) error {
+	if in.tryAcquire() {
+		return nil
 	}
-	in.waiters.Add(1)
-	defer in.waiters.Add(-1)
-	for {
-		in.mu.Lock()
-		space := in.space
-		in.mu.Unlock()
-		if in.ring.acquire() {
-			return true
-		}
-		select {
-		case <-space:
-		case <-timeout:
-			return false
-		case <-done:
-			return false
+	w := &waiter{granted: make(chan struct{})}
+	if in.enlist(w) {
+		return nil
+	}
+	err := p.wait(w.granted)
+	if err == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	i := slices.Index(in.waiting, w)
+	if i < 0 {
+		return nil // granted meanwhile
+	}
+	in.forgetWaiterLocked(i)
+	return err
+}
+
+// enlist lets w wait. It returns true if there was a credit for it after all.
+func (in *inbox) enlist(w *waiter) (granted bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.waiting = append(in.waiting, w)
+	in.waiters.Store(int32(len(in.waiting)))
+	// A release that came before the line above has seen nobody wait: look once
+	// more. One that comes after it finds w.
+	if len(in.waiting) > 1 || !in.ring.acquire() {
+		return false
+	}
+	in.forgetWaiterLocked(0)
+	return true
+}
+
+// patience is how long a producer waits: until the first of these. Any may be
+// nil. The owner of the timeout stops its timer.
+type patience struct {
+	timeout <-chan time.Time
+	ctx     context.Context
+	stopped <-chan struct{}
+}
+
+// wait waits for granted and returns nil, or an error if the patience ends
+// first: ErrTimeout, the context's, or ErrStopped.
+func (p *patience) wait(granted <-chan struct{}) error {
+	var done <-chan struct{}
+	if p.ctx != nil {
+		done = p.ctx.Done()
+	}
+	select {
+	case <-granted:
+		return nil
+	case <-p.timeout:
+		return ErrTimeout
+	case <-done:
+		return p.ctx.Err()
+	case <-p.stopped:
+		return ErrStopped
+	}
+}
+
+// drain abandons the tasks that wait, after the loop has ended. Safe for
+// concurrent use.
+func (in *inbox) drain(s *Shard) {
+	for _, t := range in.takeAll() {
+		if a, ok := t.(Abandoner); ok {
+			abandon(a, s)
 		}
 	}
+}
+
+// takeAll takes all tasks, in no order.
+func (in *inbox) takeAll() (tasks []Task) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.ring.ready() {
+		t, _ := in.ring.pop()
+		tasks = append(tasks, t)
+	}
+	for _, t := range in.overflow {
+		tasks = append(tasks, t.task)
+	}
+	in.overflow = nil
+	in.overflowSize.Store(0)
+	return tasks
+}
+
+func abandon(a Abandoner, s *Shard) {
+	defer s.eng.guard("abandon")
+	a.AbandonTask(s)
 }

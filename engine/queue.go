@@ -1,57 +1,134 @@
 package engine
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // queue holds the frames that a connection still has to send. It exists only
-// while there are some: an idle connection has none.
+// while there are some, or while the socket is full: an idle connection has
+// none.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type queue struct {
 	current *Frame // frame half sent; goes on before any lane
 	sent    int    // bytes of current that are sent
 	lanes   [numLanes]fifo
+	expires time.Duration // no frame in the lanes expires before; 0 if none does
+	cost    int           // memory that the frames take
+	rank    int           // position in shard.laggards while the socket is full
 }
 
-// fifo is a slice with a moving head.
-type fifo struct {
-	frames []*Frame
-	head   int
-}
+// tally counts the frames that count against the bounds of a lane, and their
+// bytes.
+type tally struct{ frames, bytes int }
 
-// maxPooledFrames bounds the capacity of a fifo that goes back to the free
-// list, so that one long backlog does not stay for ever.
-const maxPooledFrames = 128
-
-func (f *fifo) len() int { return len(f.frames) - f.head }
-
-func (f *fifo) push(fr *Frame) {
-	if f.head > 32 && f.head > len(f.frames)/2 {
-		n := copy(f.frames, f.frames[f.head:])
-		clear(f.frames[n:])
-		f.frames, f.head = f.frames[:n], 0
+func (t *tally) add(f *Frame) {
+	if !f.exempt {
+		t.frames++
+		t.bytes += len(f.data)
 	}
-	f.frames = append(f.frames, fr)
 }
 
-func (f *fifo) pop() *Frame {
-	fr := f.frames[f.head]
-	f.frames[f.head] = nil
-	f.head++
-	if f.head == len(f.frames) {
-		f.frames, f.head = f.frames[:0], 0
+func (q *queue) push(f *Frame) {
+	q.lanes[f.lane].push(f)
+	q.cost += f.cost()
+	q.noteExpiry(f)
+}
+
+func (q *queue) noteExpiry(f *Frame) {
+	if f.expires != 0 && (q.expires == 0 || f.expires < q.expires) {
+		q.expires = f.expires
 	}
-	return fr
 }
 
-func (q *queue) push(fr *Frame, lane Lane) { q.lanes[lane].push(fr) }
+// replace puts f in the place of the queued frame that it conflates, if there
+// is one and fits says yes, and returns that one.
+func (q *queue) replace(f *Frame, fits func(old *Frame) bool) (old *Frame) {
+	l := &q.lanes[f.lane]
+	i := l.find(f)
+	if i < 0 || !fits(l.frames[i]) {
+		return nil
+	}
+	old, l.frames[i] = l.frames[i], f
+	q.cost += f.cost() - old.cost()
+	q.noteExpiry(f)
+	return old
+}
+
+// replaceControl puts f in the place of the queued control frame of its kind,
+// and reports whether there was one.
+func (q *queue) replaceControl(f *Frame) bool {
+	l := &q.lanes[LaneControl]
+	for i, queued := range l.frames[l.head:] {
+		if queued.data[0] == f.data[0] {
+			l.frames[l.head+i] = f
+			q.cost += f.cost() - queued.cost()
+			return true
+		}
+	}
+	return false
+}
+
+// begin makes f the frame half sent, of which so many bytes are sent. There is
+// none.
+func (q *queue) begin(f *Frame, sent int) {
+	q.current, q.sent = f, sent
+	q.cost += f.cost()
+}
+
+// evict removes the oldest or the newest frame of a lane that is not empty.
+func (q *queue) evict(lane Lane, oldest bool) *Frame {
+	l := &q.lanes[lane]
+	var f *Frame
+	if oldest {
+		f = l.pop()
+	} else {
+		f = l.popNewest()
+	}
+	q.cost -= f.cost()
+	return f
+}
+
+// purge removes the frames that have expired and calls gone for each.
+func (q *queue) purge(now time.Duration, gone func(*Frame)) {
+	if q.expires == 0 || now < q.expires {
+		return
+	}
+	q.expires = 0
+	for i := range q.lanes {
+		q.lanes[i].filter(func(f *Frame) bool {
+			if f.expires != 0 && f.expires <= now {
+				q.cost -= f.cost()
+				gone(f)
+				return false
+			}
+			q.noteExpiry(f)
+			return true
+		})
+	}
+}
+
+// clear removes all frames but the one half sent, and calls gone for each that
+// counts against the bounds.
+func (q *queue) clear(gone func(*Frame)) {
+	for i := range q.lanes {
+		for q.lanes[i].len() > 0 {
+			f := q.lanes[i].pop()
+			q.cost -= f.cost()
+			if !f.exempt {
+				gone(f)
+			}
+		}
+	}
+	q.expires = 0
+}
 
 func (q *queue) empty() bool {
-	return q.current == nil && q.lanes[LaneControl].len() == 0 &&
-		q.lanes[LaneHigh].len() == 0 && q.lanes[LaneNormal].len() == 0
+	return q.current == nil && q.lanes[LaneNormal].len() == 0 &&
+		q.lanes[LaneHigh].len() == 0 && q.lanes[LaneControl].len() == 0
 }
 
 // gather appends to iov the bytes to send, in order, up to the capacity of iov
@@ -61,13 +138,13 @@ func (q *queue) gather(iov []unix.Iovec, maxBytes int) (_ []unix.Iovec, total in
 		rest := q.current.data[q.sent:]
 		iov, total = append(iov, iovec(rest)), len(rest)
 	}
-	for i := range q.lanes {
-		l := &q.lanes[i]
-		for _, fr := range l.frames[l.head:] {
+	for _, lane := range sendOrder {
+		l := &q.lanes[lane]
+		for _, f := range l.frames[l.head:] {
 			if len(iov) == cap(iov) || total >= maxBytes {
 				return iov, total
 			}
-			iov, total = append(iov, iovec(fr.data)), total+len(fr.data)
+			iov, total = append(iov, iovec(f.data)), total+len(f.data)
 		}
 	}
 	return iov, total
@@ -80,66 +157,42 @@ func iovec(b []byte) (v unix.Iovec) {
 	return v
 }
 
-// advance removes n sent bytes from the front. It returns how many frames that
-// count against the queue's bounds left the queue, and their bytes.
-func (q *queue) advance(n int) (frames, bytes int) {
+// advance removes n sent bytes from the front. It returns what left the queue.
+func (q *queue) advance(n int) (left [dataLanes]tally) {
 	for n > 0 {
 		if q.current == nil {
 			q.current, q.sent = q.next(), 0
 		}
-		step := min(n, len(q.current.data)-q.sent)
+		f := q.current
+		step := min(n, len(f.data)-q.sent)
 		q.sent += step
 		n -= step
-		if q.sent < len(q.current.data) {
-			return frames, bytes
+		if q.sent < len(f.data) {
+			return left
 		}
-		if !q.current.exempt {
-			frames++
-			bytes += len(q.current.data)
-		}
+		q.cost -= f.cost()
 		q.current, q.sent = nil, 0
+		if f.lane < dataLanes {
+			left[f.lane].add(f)
+		}
 	}
-	return frames, bytes
+	return left
 }
 
 // next pops the frame that goes out next. The queue is not empty.
 func (q *queue) next() *Frame {
-	for i := range q.lanes {
-		if q.lanes[i].len() > 0 {
-			return q.lanes[i].pop()
+	for _, lane := range sendOrder {
+		if q.lanes[lane].len() > 0 {
+			return q.lanes[lane].pop()
 		}
 	}
 	panic("engine: advance beyond the queue")
 }
 
-// pending counts what is left and counts against the bounds.
-func (q *queue) pending() (frames, bytes int) {
-	count := func(fr *Frame) {
-		if !fr.exempt {
-			frames++
-			bytes += len(fr.data)
-		}
-	}
-	if q.current != nil {
-		count(q.current)
-	}
-	for _, l := range q.lanes {
-		for _, fr := range l.frames[l.head:] {
-			count(fr)
-		}
-	}
-	return frames, bytes
-}
-
 // reset empties the queue and keeps small slices for its next owner.
 func (q *queue) reset() {
 	for i := range q.lanes {
-		l := &q.lanes[i]
-		clear(l.frames[l.head:])
-		l.frames, l.head = l.frames[:0], 0
-		if cap(l.frames) > maxPooledFrames {
-			l.frames = nil
-		}
+		q.lanes[i].reset()
 	}
-	q.current, q.sent = nil, 0
+	q.current, q.sent, q.expires, q.cost = nil, 0, 0, 0
 }

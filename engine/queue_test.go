@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
@@ -23,14 +25,23 @@ func written(iov []unix.Iovec) []byte {
 	return b
 }
 
+// raw is a frame of these bytes.
+func raw(text string, h engine.Handling) *engine.Frame { return engine.RawFrame([]byte(text), h) }
+
+// waiting is all that q would send.
+func waiting(q *engine.Queue) string {
+	iov, _ := q.Gather(make([]unix.Iovec, 0, 1<<12), 1<<30)
+	return string(written(iov))
+}
+
 func TestQueueLanesOvertakeButNeverWithinAFrame(t *testing.T) {
 	var q engine.Queue
-	q.Push(engine.RawFrame([]byte("normal-1 ")), engine.LaneNormal)
-	q.Push(engine.RawFrame([]byte("normal-2 ")), engine.LaneNormal)
+	q.Push(raw("normal-1 ", engine.Handling{}))
+	q.Push(raw("normal-2 ", engine.Handling{}))
 	frames, n := q.Advance(3) // "normal-1 " is half sent
 	assert.Zero(t, frames+n)
-	q.Push(engine.RawFrame([]byte("high ")), engine.LaneHigh)
-	q.Push(engine.ExemptFrame([]byte("ping ")), engine.LaneControl)
+	q.Push(raw("high ", engine.Handling{Lane: engine.LaneHigh}))
+	q.Push(engine.ControlFrame([]byte("ping ")))
 	iov, total := q.Gather(make([]unix.Iovec, 0, 16), 1<<20)
 	assert.Equal(t, "mal-1 ping high normal-2 ", string(written(iov)))
 	assert.Equal(t, 25, total)
@@ -38,12 +49,13 @@ func TestQueueLanesOvertakeButNeverWithinAFrame(t *testing.T) {
 	assert.Equal(t, 3, frames, "control frames do not count")
 	assert.Equal(t, len("normal-1 ")+len("high ")+len("normal-2 "), n)
 	assert.True(t, q.Empty())
+	assert.Zero(t, q.Cost())
 }
 
 func TestQueueGatherIsBounded(t *testing.T) {
 	var q engine.Queue
 	for i := range 100 {
-		q.Push(engine.RawFrame(fmt.Appendf(nil, "%04d", i)), engine.LaneNormal)
+		q.Push(raw(fmt.Sprintf("%04d", i), engine.Handling{}))
 	}
 	iov, total := q.Gather(make([]unix.Iovec, 0, 10), 1<<20)
 	assert.Len(t, iov, 10)
@@ -53,58 +65,185 @@ func TestQueueGatherIsBounded(t *testing.T) {
 	assert.Equal(t, 28, total)
 }
 
-// TestQueueAgainstAByteStream pushes and sends at random: what is sent is made
-// of whole frames, each lane in its order, and the counts agree.
-func TestQueueAgainstAByteStream(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	var q engine.Queue
-	var sent []byte
-	var pushed [3]int // next number of each lane
-	frames, size := 0, 0
-	for range 20_000 {
-		if rng.IntN(3) > 0 {
-			lane := engine.Lane(rng.IntN(3))
-			f := fmt.Appendf(nil, "<%d:%06d:%s>", lane, pushed[lane], bytes.Repeat([]byte("x"), rng.IntN(30)))
-			pushed[lane]++
-			if lane == engine.LaneControl {
-				q.Push(engine.ExemptFrame(f), lane)
-			} else {
-				q.Push(engine.RawFrame(f), lane)
-				frames++
-				size += len(f)
+func TestQueueConflatesInPlace(t *testing.T) {
+	room1, room2 := new(engine.Drops), new(engine.Drops)
+	price := func(text, key string, scope *engine.Drops) *engine.Frame {
+		return raw(text, engine.Handling{Key: key, Scope: scope})
+	}
+	for _, before := range []int{0, 100} { // without and with an index
+		t.Run(fmt.Sprint(before, " before"), func(t *testing.T) {
+			var q engine.Queue
+			for range before {
+				q.Push(raw("", engine.Handling{}))
 			}
-			continue
-		}
-		iov, total := q.Gather(make([]unix.Iovec, 0, 1+rng.IntN(64)), 1+rng.IntN(2000))
-		n := rng.IntN(total + 1)
-		sent = append(sent, written(iov)[:n]...)
-		f, b := q.Advance(n)
-		frames -= f
-		size -= b
+			q.Push(price("a1 ", "a", room1))
+			q.Push(raw("plain ", engine.Handling{}))
+			q.Push(price("b1 ", "b", room1))
+			q.Push(price("A1 ", "a", room2))
+			assert.Nil(t, q.Replace(price("c1 ", "c", room1)))
+			assert.Nil(t, q.Replace(raw("high ", engine.Handling{Lane: engine.LaneHigh, Key: "a", Scope: room1})), "another lane")
+			assert.Nil(t, q.Replace(price("nowhere ", "a", nil)), "another scope")
+			assert.Equal(t, "a1 ", string(q.Replace(price("a2-longer ", "a", room1)).Data()))
+			assert.Equal(t, "A1 ", string(q.Replace(price("A2 ", "a", room2)).Data()))
+			assert.Equal(t, "a2-longer ", string(q.Replace(price("a3 ", "a", room1)).Data()))
+			assert.Equal(t, "a3 plain b1 A2 ", waiting(&q))
+			q.Advance(1) // a3 is half sent
+			assert.Nil(t, q.Replace(price("a4 ", "a", room1)), "what is half sent stays")
+			assert.Equal(t, "b1 ", string(q.Replace(price("b2 ", "b", room1)).Data()))
+			assert.Equal(t, "3 plain b2 A2 ", waiting(&q))
+		})
 	}
-	gotFrames, gotBytes := q.Pending()
-	assert.Equal(t, frames, gotFrames)
-	assert.Equal(t, size, gotBytes)
-	iov, total := q.Gather(make([]unix.Iovec, 0, 1<<16), 1<<30)
-	sent = append(sent, written(iov)...)
-	q.Advance(total)
-	require.True(t, q.Empty())
+}
 
-	var next [3]int
-	for len(sent) > 0 {
-		end := bytes.IndexByte(sent, '>')
-		require.Equal(t, byte('<'), sent[0])
-		var lane, n int
-		_, err := fmt.Sscanf(string(sent[:9]), "<%d:%06d", &lane, &n)
-		require.NoError(t, err, "%q", sent[:end])
-		require.Equal(t, next[lane], n)
-		next[lane]++
-		sent = sent[end+1:]
+func TestQueuePurgesWhatHasExpired(t *testing.T) {
+	var q engine.Queue
+	push := func(text string, at time.Duration, h engine.Handling) { q.Push(raw(text, h).ExpiringAt(at)) }
+	push("half-sent ", 1, engine.Handling{})
+	q.Advance(5)
+	push("a ", 10, engine.Handling{Key: "a"})
+	push("stays ", 0, engine.Handling{})
+	push("b ", 30, engine.Handling{})
+	push("high ", 20, engine.Handling{Lane: engine.LaneHigh})
+	var gone []string
+	purge := func(now time.Duration) []string {
+		gone = nil
+		q.Purge(now, func(f *engine.Frame) { gone = append(gone, string(f.Data())) })
+		return gone
 	}
-	assert.Equal(t, pushed, next)
+	assert.Empty(t, purge(9))
+	assert.Equal(t, []string{"a "}, purge(10), "at the very moment")
+	assert.Nil(t, q.Replace(raw("a2 ", engine.Handling{Key: "a"})), "it is gone from the index")
+	assert.Equal(t, "sent high stays b ", waiting(&q))
+	assert.Equal(t, []string{"b ", "high "}, purge(100))
+	assert.Empty(t, purge(1000))
+	assert.Equal(t, "sent stays ", waiting(&q))
+}
+
+// modelLane is a slow, obvious queue of one lane.
+type modelLane []*engine.Frame
+
+// TestQueueAgainstAModel does random operations and compares with plain slices.
+func TestQueueAgainstAModel(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { queueAgainstAModel(t, rand.New(rand.NewPCG(seed, 4))) })
+	}
+}
+
+func queueAgainstAModel(t *testing.T, rng *rand.Rand) {
+	var q engine.Queue
+	var lanes [3]modelLane
+	var half *engine.Frame // half sent
+	var sent int
+	scopes := []*engine.Drops{nil, new(engine.Drops)}
+	order := []engine.Lane{engine.LaneControl, engine.LaneHigh, engine.LaneNormal}
+	now, number := time.Duration(1), 0
+	newFrame := func() *engine.Frame {
+		number++
+		text := fmt.Appendf(nil, "<%d:%s>", number, bytes.Repeat([]byte("x"), rng.IntN(30)))
+		if rng.IntN(10) == 0 {
+			return engine.ControlFrame(text)
+		}
+		h := engine.Handling{Lane: engine.Lane(rng.IntN(2)), Scope: scopes[rng.IntN(2)]}
+		if rng.IntN(2) == 0 {
+			h.Key = fmt.Sprint(rng.IntN(60))
+		}
+		f := engine.RawFrame(text, h)
+		if rng.IntN(4) == 0 {
+			f.ExpiringAt(now + time.Duration(rng.IntN(50)))
+		}
+		return f
+	}
+	for range 5000 {
+		now++
+		switch n := rng.IntN(100); {
+		case n < 60:
+			f := newFrame()
+			l := &lanes[f.Lane()]
+			i := -1
+			for j, g := range *l {
+				if f.Key() != "" && g.Key() == f.Key() && g.Scope() == f.Scope() {
+					i = j
+				}
+			}
+			var old *engine.Frame
+			if f.Key() != "" {
+				old = q.Replace(f)
+			}
+			if i >= 0 {
+				require.Same(t, (*l)[i], old)
+				(*l)[i] = f
+				continue
+			}
+			require.Nil(t, old)
+			q.Push(f)
+			*l = append(*l, f)
+		case n < 65: // evict
+			lane, oldest := engine.Lane(rng.IntN(2)), rng.IntN(2) == 0
+			l := &lanes[lane]
+			if len(*l) == 0 {
+				continue
+			}
+			i := len(*l) - 1
+			if oldest {
+				i = 0
+			}
+			require.Same(t, (*l)[i], q.Evict(lane, oldest))
+			*l = slices.Delete(*l, i, i+1)
+		case n < 70: // expire
+			want, got := 0, 0
+			for i := range lanes {
+				lanes[i] = slices.DeleteFunc(lanes[i], func(f *engine.Frame) bool {
+					expired := f.Expires() != 0 && f.Expires() <= now
+					if expired {
+						want++
+					}
+					return expired
+				})
+			}
+			q.Purge(now, func(*engine.Frame) { got++ })
+			require.Equal(t, want, got)
+		case n == 70:
+			q.Clear(func(*engine.Frame) {})
+			lanes = [3]modelLane{}
+		default: // send
+			_, total := q.Gather(make([]unix.Iovec, 0, 1+rng.IntN(64)), 1+rng.IntN(200))
+			n := rng.IntN(total + 1)
+			q.Advance(n)
+			for n > 0 {
+				if half == nil {
+					for _, lane := range order {
+						if len(lanes[lane]) > 0 {
+							half, sent = lanes[lane][0], 0
+							lanes[lane] = lanes[lane][1:]
+							break
+						}
+					}
+				}
+				step := min(n, half.Len()-sent)
+				if sent, n = sent+step, n-step; sent == half.Len() {
+					half = nil
+				}
+			}
+		}
+		var want []byte
+		cost := 0
+		if half != nil {
+			want = append(want, half.Data()[sent:]...)
+			cost += half.Cost()
+		}
+		for _, lane := range order {
+			for _, f := range lanes[lane] {
+				want = append(want, f.Data()...)
+				cost += f.Cost()
+			}
+		}
+		require.Equal(t, string(want), waiting(&q))
+		require.Equal(t, cost, q.Cost())
+		require.Equal(t, len(want) == 0, q.Empty())
+	}
 }
 
 // TestConnSize holds the budget that Conn's comment states.
 func TestConnSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(136))
+	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(144))
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -46,11 +47,17 @@ type Shard struct {
 	in  *inbox
 	gid atomic.Uintptr // the loop's goroutine
 
-	wheel   wheel
-	dirty   dirtyList
-	ahead   int // tasks taken since the dirty list was last empty
-	doomed  []*Conn
-	free    []*queue
+	wheel  wheel
+	dirty  dirtyList
+	ahead  int // tasks taken since the dirty list was last empty
+	doomed []*Conn
+	free   []*queue
+
+	laggards     laggards
+	disconnected []*Conn      // slow, whose close frame is to follow
+	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
+	trimming     atomic.Bool  // a trimTask is in the inbox
+
 	iov     []unix.Iovec // scratch for writev
 	reply   replyBatch
 	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
@@ -84,7 +91,7 @@ func (s *Shard) Post(t Task) { s.Reserve().Post(t) }
 // where nothing may wait: with a lock held that makes a decision and its task
 // one step.
 func (s *Shard) Reserve() Slot {
-	return Slot{s, s.in.ring.acquire() || (!s.eng.onLoop() && s.in.acquire(nil, s.eng.stopped))}
+	return Slot{s, s.in.tryAcquire() || (!s.eng.onLoop() && s.in.acquire(patience{stopped: s.eng.stopped}) == nil)}
 }
 
 // Slot is room for one task: it must be posted to or released.
@@ -118,15 +125,20 @@ func (s *Shard) postUrgent(t Task) {
 }
 
 // postWait hands t to the shard's loop. If the ring is full it returns
-// ErrQueueFull on an event loop, and elsewhere waits for the configured time.
+// ErrQueueFull on an event loop, and elsewhere after the configured time;
+// ErrClosed if the engine stops meanwhile.
 func (s *Shard) postWait(t Task) error {
-	if !s.in.ring.acquire() {
+	if !s.in.tryAcquire() {
 		if s.eng.onLoop() {
 			return ErrQueueFull
 		}
 		timer := time.NewTimer(s.eng.cfg.PublishTimeout)
 		defer timer.Stop()
-		if !s.in.acquire(timer.C, s.eng.stopped) {
+		err := s.in.acquire(patience{timeout: timer.C, stopped: s.eng.stopped})
+		if errors.Is(err, ErrStopped) {
+			return ErrClosed
+		}
+		if err != nil {
 			return ErrQueueFull
 		}
 	}
@@ -138,6 +150,9 @@ func (s *Shard) postWait(t Task) error {
 func (s *Shard) put(t Task) {
 	s.noteOwn(s.in.ring.put(t))
 	s.wakeUp()
+	if s.eng.halting.Load() && s.eng.isStopped() {
+		s.in.drain(s) // the loop has ended, perhaps before it saw t
+	}
 }
 
 // noteOwn remembers the position of a task that the loop posts to itself, so
@@ -247,10 +262,14 @@ func (s *Shard) runTask(t Task) {
 	t.RunInLoop(s)
 }
 
-// tick fires the deadlines that have come.
+// tick fires the deadlines that have come, and frees what has expired in queues
+// that nothing leaves.
 func (s *Shard) tick() {
 	if now := s.eng.now.Load(); now != s.wheel.now {
 		s.wheel.advance(now, s.expire)
+		for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
+			s.purge(c)
+		}
 	}
 }
 
@@ -290,10 +309,22 @@ func (s *Shard) markDirty(c *Conn) {
 	}
 }
 
-// drop counts a dropped message. Safe for concurrent use.
-func (s *Shard) drop() {
-	s.stats.dropped.Add(1)
-	s.eng.handler.OnDrop()
+// drop counts a message that is dropped for one connection. f may be nil. Safe
+// for concurrent use.
+func (s *Shard) drop(f *Frame, why DropReason) {
+	s.stats.drops.add(why, 1)
+	if f != nil && f.scope != nil {
+		f.scope.add(why, 1)
+	}
+	s.eng.handler.OnDrop(why)
+}
+
+// CountRefused counts a message that never reached the shard, for n of its
+// connections. Safe for concurrent use.
+func (s *Shard) CountRefused(n int) {
+	for range n {
+		s.drop(nil, DropFull)
+	}
 }
 
 // doom closes c's socket at the end of the running callback or turn. It is
@@ -311,8 +342,19 @@ func (s *Shard) doom(c *Conn, err error) {
 	s.doomed = append(s.doomed, c)
 }
 
-// reap closes the doomed connections.
+// reap closes the doomed connections, and begins the close handshake of the
+// disconnected ones.
 func (s *Shard) reap() {
+	for len(s.disconnected) > 0 {
+		last := len(s.disconnected) - 1
+		c := s.disconnected[last]
+		s.disconnected[last] = nil
+		s.disconnected = s.disconnected[:last]
+		if c.state.Load() != stateClosed {
+			s.pushLast(c, codec.AppendClose(nil, c.end.Code, c.end.Reason))
+			s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+		}
+	}
 	for len(s.doomed) > 0 {
 		c := s.doomed[len(s.doomed)-1]
 		s.doomed[len(s.doomed)-1] = nil

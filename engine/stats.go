@@ -16,9 +16,10 @@ type shardStats struct {
 	conns, opened, closed          counter
 	messagesIn, messagesOut        counter
 	bytesIn, bytesOut              counter
-	undelivered                    counter
 	writes, blocked, tasks, yields counter
-	dropped, wakeUps               atomic.Uint64 // by any goroutine
+	backlog, laggards, slow        counter
+	wakeUps                        atomic.Uint64 // by any goroutine
+	drops                          Drops         // by any goroutine
 }
 
 // ShardStats is a snapshot of one shard's counters. They count from the start.
@@ -28,12 +29,14 @@ type ShardStats struct {
 	MessagesIn             uint64 // data messages received
 	MessagesOut            uint64 // data messages sent
 	BytesIn, BytesOut      uint64
-	Dropped                uint64 // messages refused or dropped because a queue was full
-	Undelivered            uint64 // messages that were queued when their connection ended
-	Writes                 uint64 // write and writev calls
-	Blocked                uint64 // times a socket was full
-	Tasks, WakeUps, Yields uint64 // inbox: tasks run, loop wake-ups, turns cut short for fairness
-	InboxLen               int    // tasks waiting now
+	Drops                  DropCounts // messages that were not sent
+	Writes                 uint64     // write and writev calls
+	Blocked                uint64     // times a socket was full
+	Laggards               int        // connections whose socket is full now
+	Backlog                int64      // memory that their queues take, in bytes: what QueueBudget bounds. A frame that waits in several is counted in each
+	Slow                   int        // connections now between OnSlow and OnDrain
+	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
+	InboxLen               int        // tasks waiting now
 }
 
 // Add adds the counts of o.
@@ -45,10 +48,12 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.MessagesOut += o.MessagesOut
 	st.BytesIn += o.BytesIn
 	st.BytesOut += o.BytesOut
-	st.Dropped += o.Dropped
-	st.Undelivered += o.Undelivered
+	st.Drops.Add(&o.Drops)
 	st.Writes += o.Writes
 	st.Blocked += o.Blocked
+	st.Laggards += o.Laggards
+	st.Backlog += o.Backlog
+	st.Slow += o.Slow
 	st.Tasks += o.Tasks
 	st.WakeUps += o.WakeUps
 	st.Yields += o.Yields
@@ -66,8 +71,8 @@ func (s *Shard) Stats() ShardStats {
 		Connections: int(st.conns.Load()), Opened: st.opened.Load(), Closed: st.closed.Load(),
 		MessagesIn: st.messagesIn.Load(), MessagesOut: st.messagesOut.Load(),
 		BytesIn: st.bytesIn.Load(), BytesOut: st.bytesOut.Load(),
-		Dropped: st.dropped.Load(), Undelivered: st.undelivered.Load(),
-		Writes: st.writes.Load(), Blocked: st.blocked.Load(),
+		Drops: st.drops.Counts(), Writes: st.writes.Load(), Blocked: st.blocked.Load(),
+		Laggards: int(st.laggards.Load()), Backlog: int64(st.backlog.Load()), Slow: int(st.slow.Load()),
 		Tasks: st.tasks.Load(), WakeUps: st.wakeUps.Load(), Yields: st.yields.Load(),
 		InboxLen: s.in.ring.len(),
 	}

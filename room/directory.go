@@ -3,7 +3,6 @@ package room
 import (
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -32,26 +31,26 @@ type Config struct {
 
 // Directory maps room IDs to rooms, in hashed shards with a lock each that is held for the
 // lookup only. Safe for concurrent use.
-type Directory[M any] struct {
+type Directory[M, D any] struct {
 	// Immutable after NewDirectory.
 	cfg    Config
 	seed   maphash.Seed
-	shards []shard[M] // a power of two of them
+	shards []shard[M, D] // a power of two of them
 
 	// Atomic.
 	size atomic.Int64 // rooms in all shards
 }
 
 // shard is one part of the directory. Safe for concurrent use under its mu.
-type shard[M any] struct {
+type shard[M, D any] struct {
 	mu    sync.RWMutex
-	rooms map[string]*Room[M]
+	rooms map[string]*Room[M, D]
 
 	_ [32]byte // keeps two shards' locks off one 64-byte cache line
 }
 
 // NewDirectory returns an empty directory. It panics if a field of cfg is out of range.
-func NewDirectory[M any](cfg Config) *Directory[M] {
+func NewDirectory[M, D any](cfg Config) *Directory[M, D] {
 	if cfg.Loops < 1 || cfg.Loops > maxLoops {
 		panic(fmt.Sprintf("room: Config.Loops is %d, want 1 to %d", cfg.Loops, maxLoops))
 	}
@@ -67,33 +66,34 @@ func NewDirectory[M any](cfg Config) *Directory[M] {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	d := &Directory[M]{cfg: cfg, seed: maphash.MakeSeed(), shards: make([]shard[M], cfg.Shards)}
+	d := &Directory[M, D]{cfg: cfg, seed: maphash.MakeSeed(), shards: make([]shard[M, D], cfg.Shards)}
 	for i := range d.shards {
-		d.shards[i].rooms = make(map[string]*Room[M])
+		d.shards[i].rooms = make(map[string]*Room[M, D])
 	}
 	return d
 }
 
-func (d *Directory[M]) shard(id string) *shard[M] {
+func (d *Directory[M, D]) shard(id string) *shard[M, D] {
 	return &d.shards[maphash.String(d.seed, id)&uint64(len(d.shards)-1)]
 }
 
-// Create adds an empty room with a copy of meta, which may be nil. It returns ErrExists if
+// Create adds an empty room. init, which may be nil, fills in its Data, before anybody else
+// sees it and with a lock held: it must not block or call into this package. Create returns ErrExists if
 // the directory has a room with that ID. Safe for concurrent use.
-func (d *Directory[M]) Create(id string, meta map[string]any) (*Room[M], error) {
+func (d *Directory[M, D]) Create(id string, init func(*D)) (*Room[M, D], error) {
 	s := d.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.rooms[id]; ok {
 		return nil, ErrExists
 	}
-	return d.addLocked(s, id, maps.Clone(meta)), nil
+	return d.addLocked(s, id, init), nil
 }
 
 // GetOrCreate returns the room with that ID, and whether it had to add it. The room may be
 // deleted before the caller joins it: on ErrDeleted from Join, call GetOrCreate again.
 // Safe for concurrent use.
-func (d *Directory[M]) GetOrCreate(id string) (r *Room[M], created bool) {
+func (d *Directory[M, D]) GetOrCreate(id string) (r *Room[M, D], created bool) {
 	if r, ok := d.Get(id); ok {
 		return r, false
 	}
@@ -107,15 +107,18 @@ func (d *Directory[M]) GetOrCreate(id string) (r *Room[M], created bool) {
 }
 
 // addLocked puts a new room into s; the caller holds s.mu and found the ID free.
-func (d *Directory[M]) addLocked(s *shard[M], id string, meta map[string]any) *Room[M] {
-	r := newRoom[M](id, meta, &d.cfg)
+func (d *Directory[M, D]) addLocked(s *shard[M, D], id string, init func(*D)) *Room[M, D] {
+	r := newRoom[M, D](id, &d.cfg)
+	if init != nil {
+		init(&r.data)
+	}
 	s.rooms[id] = r
 	d.size.Add(1)
 	return r
 }
 
 // Get returns the room with that ID. Safe for concurrent use.
-func (d *Directory[M]) Get(id string) (*Room[M], bool) {
+func (d *Directory[M, D]) Get(id string) (*Room[M, D], bool) {
 	s := d.shard(id)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -129,7 +132,7 @@ func (d *Directory[M]) Get(id string) (*Room[M], bool) {
 // empties that loop's table. The entry of an earlier Join may still be on its way and reach
 // its table behind that task, so a caller checks Deleted after each InsertInLoop.
 // Safe for concurrent use.
-func (d *Directory[M]) Delete(id string) (*Room[M], bool) {
+func (d *Directory[M, D]) Delete(id string) (*Room[M, D], bool) {
 	s := d.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,22 +145,22 @@ func (d *Directory[M]) Delete(id string) (*Room[M], bool) {
 	return r, true
 }
 
-func (d *Directory[M]) dropLocked(s *shard[M], r *Room[M]) {
+func (d *Directory[M, D]) dropLocked(s *shard[M, D], r *Room[M, D]) {
 	delete(s.rooms, r.id)
 	d.size.Add(-1)
 }
 
 // Len returns the number of rooms. Safe for concurrent use.
-func (d *Directory[M]) Len() int { return int(d.size.Load()) }
+func (d *Directory[M, D]) Len() int { return int(d.size.Load()) }
 
 // Range calls fn for each room until fn returns false, in no order. It visits a snapshot of
 // one shard after the other: a room added or deleted meanwhile may be visited or not. fn runs
 // on the caller's goroutine with no lock held and may call everything here.
 // Safe for concurrent use.
-func (d *Directory[M]) Range(fn func(*Room[M]) bool) {
-	var snapshot []*Room[M]
+func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
+	var snapshot []*Room[M, D]
 	for i := range d.shards {
-		snapshot = d.shards[i].collect(snapshot[:0], func(*Room[M]) bool { return true })
+		snapshot = d.shards[i].collect(snapshot[:0], func(*Room[M, D]) bool { return true })
 		for _, r := range snapshot {
 			if !fn(r) {
 				return
@@ -169,13 +172,13 @@ func (d *Directory[M]) Range(fn func(*Room[M]) bool) {
 // ReapEmpty deletes and returns the rooms that at now have been empty for ttl or longer,
 // counted from their creation or from their last member's leave. A Join that comes first
 // keeps the room; one that comes second returns ErrDeleted. Safe for concurrent use.
-func (d *Directory[M]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M] {
-	var candidates, reaped []*Room[M]
+func (d *Directory[M, D]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
+	var candidates, reaped []*Room[M, D]
 	for i := range d.shards {
 		s := &d.shards[i]
 		// Most rooms stay: look at all under the read lock, which lets event loops go on,
 		// and take the write lock for those found only.
-		candidates = s.collect(candidates[:0], func(r *Room[M]) bool { return r.emptyFor(now, ttl) })
+		candidates = s.collect(candidates[:0], func(r *Room[M, D]) bool { return r.emptyFor(now, ttl) })
 		if len(candidates) > 0 {
 			reaped = append(reaped, d.reap(s, candidates, now, ttl)...)
 		}
@@ -185,10 +188,10 @@ func (d *Directory[M]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M] {
 
 // reap deletes and returns the candidates that are still in s and still empty: since they
 // were collected, a member may have joined, or Delete and Create put another room in place.
-func (d *Directory[M]) reap(s *shard[M], candidates []*Room[M], now time.Time, ttl time.Duration) []*Room[M] {
+func (d *Directory[M, D]) reap(s *shard[M, D], candidates []*Room[M, D], now time.Time, ttl time.Duration) []*Room[M, D] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var reaped []*Room[M]
+	var reaped []*Room[M, D]
 	for _, r := range candidates {
 		if s.rooms[r.id] == r && r.markDeletedIfEmpty(now, ttl) {
 			d.dropLocked(s, r)
@@ -199,7 +202,7 @@ func (d *Directory[M]) reap(s *shard[M], candidates []*Room[M], now time.Time, t
 }
 
 // collect appends to dst the rooms of s that match. match runs with s.mu held for reading.
-func (s *shard[M]) collect(dst []*Room[M], match func(*Room[M]) bool) []*Room[M] {
+func (s *shard[M, D]) collect(dst []*Room[M, D], match func(*Room[M, D]) bool) []*Room[M, D] {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, r := range s.rooms {

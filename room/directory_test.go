@@ -13,8 +13,11 @@ import (
 	"github.com/qi-realtime/ws/room"
 )
 
-func newDirectory(loops, maxSize int) *room.Directory[int] {
-	return room.NewDirectory[int](room.Config{Shards: 4, Loops: loops, MaxSize: maxSize})
+// roomData is what these tests keep with a room.
+type roomData struct{ topic string }
+
+func newDirectory(loops, maxSize int) *room.Directory[int, roomData] {
+	return room.NewDirectory[int, roomData](room.Config{Shards: 4, Loops: loops, MaxSize: maxSize})
 }
 
 func TestNewDirectoryPanics(t *testing.T) {
@@ -34,7 +37,7 @@ func TestNewDirectoryPanics(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			create := func() { room.NewDirectory[int](tt.cfg) }
+			create := func() { room.NewDirectory[int, roomData](tt.cfg) }
 			if tt.want == "" {
 				require.NotPanics(t, create)
 			} else {
@@ -46,7 +49,7 @@ func TestNewDirectoryPanics(t *testing.T) {
 
 func TestCreateGetDelete(t *testing.T) {
 	d := newDirectory(2, 7)
-	r, err := d.Create("lobby", map[string]any{"topic": "tea"})
+	r, err := d.Create("lobby", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "lobby", r.ID())
 	assert.Equal(t, 7, r.MaxSize())
@@ -60,7 +63,7 @@ func TestCreateGetDelete(t *testing.T) {
 	assert.False(t, created)
 	other, created := d.GetOrCreate("kitchen")
 	assert.True(t, created)
-	assert.Nil(t, other.Meta())
+	assert.NotSame(t, r, other)
 	assert.Equal(t, 2, d.Len())
 
 	_, err = r.Join(1, 0)
@@ -84,14 +87,15 @@ func TestCreateGetDelete(t *testing.T) {
 	assert.False(t, second.Deleted())
 }
 
-func TestMetaIsCopied(t *testing.T) {
-	meta := map[string]any{"topic": "tea"}
+func TestDataIsTheRoomsOwn(t *testing.T) {
 	d := newDirectory(1, 0)
-	r, err := d.Create("lobby", meta)
+	r, err := d.Create("lobby", func(data *roomData) { data.topic = "tea" })
 	require.NoError(t, err)
-	meta["topic"] = "coffee"
-	r.Meta()["topic"] = "milk"
-	assert.Equal(t, map[string]any{"topic": "tea"}, r.Meta())
+	assert.Equal(t, "tea", r.Data().topic)
+	again, _ := d.GetOrCreate("lobby")
+	assert.Same(t, r.Data(), again.Data())
+	other, _ := d.GetOrCreate("kitchen")
+	assert.Empty(t, other.Data().topic)
 }
 
 func TestRange(t *testing.T) {
@@ -104,7 +108,7 @@ func TestRange(t *testing.T) {
 		require.NoError(t, err)
 	}
 	got := map[string]bool{}
-	d.Range(func(r *room.Room[int]) bool {
+	d.Range(func(r *room.Room[int, roomData]) bool {
 		got[r.ID()] = true
 		_, ok := d.Delete(r.ID()) // would deadlock under a lock
 		return ok
@@ -115,14 +119,14 @@ func TestRange(t *testing.T) {
 	d.GetOrCreate("a")
 	d.GetOrCreate("b")
 	visits := 0
-	d.Range(func(*room.Room[int]) bool { visits++; return false })
+	d.Range(func(*room.Room[int, roomData]) bool { visits++; return false })
 	assert.Equal(t, 1, visits)
 }
 
 func TestReapEmpty(t *testing.T) {
 	const ttl = 10 * time.Minute
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	d := room.NewDirectory[int](room.Config{Loops: 1, Now: func() time.Time { return now }})
+	d := room.NewDirectory[int, roomData](room.Config{Loops: 1, Now: func() time.Time { return now }})
 	never, _ := d.GetOrCreate("never joined")
 	busy, _ := d.GetOrCreate("busy")
 	left, _ := d.GetOrCreate("left")
@@ -136,7 +140,7 @@ func TestReapEmpty(t *testing.T) {
 	now = now.Add(ttl - time.Minute - 1)
 	assert.Empty(t, d.ReapEmpty(now, ttl), "a nanosecond early")
 	now = now.Add(1)
-	assert.Equal(t, []*room.Room[int]{never}, d.ReapEmpty(now, ttl))
+	assert.Equal(t, []*room.Room[int, roomData]{never}, d.ReapEmpty(now, ttl))
 	assert.True(t, never.Deleted())
 	_, err = never.Join(3, 0)
 	require.ErrorIs(t, err, room.ErrDeleted)
@@ -148,7 +152,7 @@ func TestReapEmpty(t *testing.T) {
 	assert.Empty(t, d.ReapEmpty(now, ttl))
 	require.True(t, left.Leave(mem))
 	assert.Empty(t, d.ReapEmpty(now, ttl))
-	assert.Equal(t, []*room.Room[int]{left}, d.ReapEmpty(now, 0))
+	assert.Equal(t, []*room.Room[int, roomData]{left}, d.ReapEmpty(now, 0))
 	assert.Equal(t, 1, d.Len())
 	assert.False(t, busy.Deleted())
 }
@@ -157,14 +161,14 @@ func TestReapEmpty(t *testing.T) {
 func TestReapLooksAgain(t *testing.T) {
 	tests := []struct {
 		name   string
-		before func(*testing.T, *room.Directory[int], *room.Room[int])
+		before func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData])
 		reaped bool
 		rooms  int
 	}{
-		{"nothing", func(*testing.T, *room.Directory[int], *room.Room[int]) {}, true, 0},
-		{"joined", func(t *testing.T, _ *room.Directory[int], r *room.Room[int]) { join(t, r, 1, 0) }, false, 1},
-		{"deleted", func(_ *testing.T, d *room.Directory[int], r *room.Room[int]) { d.Delete(r.ID()) }, false, 0},
-		{"replaced", func(_ *testing.T, d *room.Directory[int], r *room.Room[int]) {
+		{"nothing", func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData]) {}, true, 0},
+		{"joined", func(t *testing.T, _ *room.Directory[int, roomData], r *room.Room[int, roomData]) { join(t, r, 1, 0) }, false, 1},
+		{"deleted", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) { d.Delete(r.ID()) }, false, 0},
+		{"replaced", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) {
 			d.Delete(r.ID())
 			d.GetOrCreate(r.ID())
 		}, false, 1},
@@ -201,7 +205,7 @@ func TestReapAgainstJoin(t *testing.T) {
 	for j := range joiners {
 		joining.Go(func() {
 			for range rounds {
-				var mem *room.Member[int]
+				var mem *room.Member[int, roomData]
 				for mem == nil {
 					r, _ := d.GetOrCreate("lobby")
 					var err error

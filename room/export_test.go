@@ -3,12 +3,12 @@ package room
 import "time"
 
 // Reap is the second half of ReapEmpty, for one room that the first half found.
-func (d *Directory[M]) Reap(candidate *Room[M], now time.Time, ttl time.Duration) bool {
-	return len(d.reap(d.shard(candidate.id), []*Room[M]{candidate}, now, ttl)) == 1
+func (d *Directory[M, D]) Reap(candidate *Room[M, D], now time.Time, ttl time.Duration) bool {
+	return len(d.reap(d.shard(candidate.id), []*Room[M, D]{candidate}, now, ttl)) == 1
 }
 
 // RosterCap returns the capacity of the roster.
-func (r *Room[M]) RosterCap() int {
+func (r *Room[M, D]) RosterCap() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return cap(r.roster)

@@ -15,11 +15,11 @@ const (
 // Member is one membership: what joined, and its places in the roster and in a table. Join
 // makes it; it never joins again. At most 32 bytes with a pointer as Value, since there is
 // one for each connection in each room. Safe for concurrent use.
-type Member[M any] struct {
+type Member[M, D any] struct {
 	// Value is what joined. Immutable after Join.
 	Value M
 
-	room *Room[M] // immutable
+	room *Room[M, D] // immutable
 
 	rosterPos int32 // guarded by room.mu
 	tablePos  int32 // loop-confined
@@ -29,13 +29,13 @@ type Member[M any] struct {
 }
 
 // Room returns the room that m is or was a member of. Safe for concurrent use.
-func (m *Member[M]) Room() *Room[M] { return m.room }
+func (m *Member[M, D]) Room() *Room[M, D] { return m.room }
 
 // Loop returns the event loop whose table holds m. Safe for concurrent use.
-func (m *Member[M]) Loop() int { return int(m.loop) }
+func (m *Member[M, D]) Loop() int { return int(m.loop) }
 
 // mustOwn panics if mem is of another room: the positions in it would corrupt this one.
-func (r *Room[M]) mustOwn(mem *Member[M]) {
+func (r *Room[M, D]) mustOwn(mem *Member[M, D]) {
 	if mem.room != r {
 		panic("room: member of another room")
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 type (
-	intRoom   = room.Room[int]
-	intMember = room.Member[int]
+	intRoom   = room.Room[int, roomData]
+	intMember = room.Member[int, roomData]
 )
 
 // sim drives a directory like the caller does, with a plain slice of tasks as each loop's
@@ -24,7 +24,7 @@ type (
 type sim struct {
 	t       *testing.T
 	rng     *rand.Rand
-	d       *room.Directory[int]
+	d       *room.Directory[int, roomData]
 	maxSize int
 	now     time.Time
 
@@ -194,7 +194,7 @@ func TestRandomOperations(t *testing.T) {
 				owed: map[*intMember]bool{}, empty: map[*intRoom]time.Time{},
 				inbox: make([][]func(), 1+seed%5),
 			}
-			s.d = room.NewDirectory[int](room.Config{
+			s.d = room.NewDirectory[int, roomData](room.Config{
 				Shards: 2, Loops: len(s.inbox), MaxSize: s.maxSize, Now: func() time.Time { return s.now },
 			})
 			for op := range 4000 {

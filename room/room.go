@@ -1,7 +1,6 @@
 package room
 
 import (
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,14 +9,15 @@ import (
 // Room is one room: the roster, decided at once, and a member table for each event loop,
 // which follows. The methods that end in InLoop are loop-confined, as each of them says.
 // Safe for concurrent use.
-type Room[M any] struct {
+type Room[M, D any] struct {
 	// Immutable after newRoom.
-	id   string
-	meta map[string]any
-	cfg  *Config
+	id  string
+	cfg *Config
+
+	data D // the caller's
 
 	// Loop-confined: tables[i] and dissolved[i] belong to event loop i.
-	tables    [][]*Member[M]
+	tables    [][]*Member[M, D]
 	dissolved []bool // the table was emptied for good
 
 	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]; apart
@@ -27,16 +27,15 @@ type Room[M any] struct {
 
 	// Guarded by mu.
 	mu         sync.RWMutex
-	roster     []*Member[M]
+	roster     []*Member[M, D]
 	emptySince time.Time // valid while roster is empty
 }
 
-func newRoom[M any](id string, meta map[string]any, cfg *Config) *Room[M] {
-	return &Room[M]{
+func newRoom[M, D any](id string, cfg *Config) *Room[M, D] {
+	return &Room[M, D]{
 		id:         id,
-		meta:       meta,
 		cfg:        cfg,
-		tables:     make([][]*Member[M], cfg.Loops),
+		tables:     make([][]*Member[M, D], cfg.Loops),
 		dissolved:  make([]bool, cfg.Loops),
 		loopLens:   make([]atomic.Int32, cfg.Loops),
 		emptySince: cfg.Now(),
@@ -44,31 +43,30 @@ func newRoom[M any](id string, meta map[string]any, cfg *Config) *Room[M] {
 }
 
 // ID returns the room's ID. Safe for concurrent use.
-func (r *Room[M]) ID() string { return r.id }
+func (r *Room[M, D]) ID() string { return r.id }
 
-// Meta returns a copy of the metadata given to Create, nil if there was none.
-// Safe for concurrent use.
-func (r *Room[M]) Meta() map[string]any { return maps.Clone(r.meta) }
+// Data returns what the caller keeps with the room. Safe for concurrent use as far as D is.
+func (r *Room[M, D]) Data() *D { return &r.data }
 
 // MaxSize returns the most members the room takes, 0 for no limit. Safe for concurrent use.
-func (r *Room[M]) MaxSize() int { return r.cfg.MaxSize }
+func (r *Room[M, D]) MaxSize() int { return r.cfg.MaxSize }
 
 // Loops returns the number of event loops, each of which has a table here.
 // Safe for concurrent use.
-func (r *Room[M]) Loops() int { return len(r.tables) }
+func (r *Room[M, D]) Loops() int { return len(r.tables) }
 
 // Deleted reports whether the room has left the directory. Safe for concurrent use.
-func (r *Room[M]) Deleted() bool { return r.deleted.Load() }
+func (r *Room[M, D]) Deleted() bool { return r.deleted.Load() }
 
 // Len returns the number of members on the roster. Safe for concurrent use.
-func (r *Room[M]) Len() int {
+func (r *Room[M, D]) Len() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.roster)
 }
 
 // Members returns a snapshot of the roster, in no order. Safe for concurrent use.
-func (r *Room[M]) Members() []M {
+func (r *Room[M, D]) Members() []M {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	out := make([]M, len(r.roster))
@@ -83,9 +81,9 @@ func (r *Room[M]) Members() []M {
 // does not look for m on the roster: a caller that must not join twice checks that itself.
 // It returns ErrFull and ErrDeleted, and panics if loop is not one of the Loops.
 // Safe for concurrent use.
-func (r *Room[M]) Join(m M, loop int) (*Member[M], error) {
+func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	loopLen := &r.loopLens[loop]
-	mem := &Member[M]{Value: m, room: r, loop: uint16(loop)}
+	mem := &Member[M, D]{Value: m, room: r, loop: uint16(loop)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.deleted.Load() {
@@ -103,7 +101,7 @@ func (r *Room[M]) Join(m M, loop int) (*Member[M], error) {
 // Leave takes mem off the roster and reports whether it was on it. The caller then posts
 // RemoveInLoop to the member's loop. It panics if mem is of another room.
 // Safe for concurrent use.
-func (r *Room[M]) Leave(mem *Member[M]) bool {
+func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,10 +122,10 @@ func (r *Room[M]) Leave(mem *Member[M]) bool {
 
 // LoopLen returns the number of members whose entry is or will be in that loop's table. A
 // publisher skips the loops where it is 0. Safe for concurrent use.
-func (r *Room[M]) LoopLen(loop int) int { return int(r.loopLens[loop].Load()) }
+func (r *Room[M, D]) LoopLen(loop int) int { return int(r.loopLens[loop].Load()) }
 
 // markDeleted makes every Join from here on return ErrDeleted.
-func (r *Room[M]) markDeleted() {
+func (r *Room[M, D]) markDeleted() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deleted.Store(true)
@@ -135,7 +133,7 @@ func (r *Room[M]) markDeleted() {
 
 // markDeletedIfEmpty does the same if the room has been empty for ttl; one hold of mu
 // decides between it and a Join.
-func (r *Room[M]) markDeletedIfEmpty(now time.Time, ttl time.Duration) bool {
+func (r *Room[M, D]) markDeletedIfEmpty(now time.Time, ttl time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.emptyForLocked(now, ttl) {
@@ -145,12 +143,12 @@ func (r *Room[M]) markDeletedIfEmpty(now time.Time, ttl time.Duration) bool {
 	return true
 }
 
-func (r *Room[M]) emptyFor(now time.Time, ttl time.Duration) bool {
+func (r *Room[M, D]) emptyFor(now time.Time, ttl time.Duration) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.emptyForLocked(now, ttl)
 }
 
-func (r *Room[M]) emptyForLocked(now time.Time, ttl time.Duration) bool {
+func (r *Room[M, D]) emptyForLocked(now time.Time, ttl time.Duration) bool {
 	return len(r.roster) == 0 && now.Sub(r.emptySince) >= ttl
 }

@@ -12,24 +12,24 @@ import (
 )
 
 func TestMemberSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(room.Member[*int]{}), uintptr(32))
+	assert.LessOrEqual(t, unsafe.Sizeof(room.Member[*int, roomData]{}), uintptr(32))
 }
 
-func newRoom(t testing.TB, loops, maxSize int) *room.Room[int] {
+func newRoom(t testing.TB, loops, maxSize int) *room.Room[int, roomData] {
 	t.Helper()
 	r, err := newDirectory(loops, maxSize).Create("lobby", nil)
 	require.NoError(t, err)
 	return r
 }
 
-func join(t testing.TB, r *room.Room[int], value, loop int) *room.Member[int] {
+func join(t testing.TB, r *room.Room[int, roomData], value, loop int) *room.Member[int, roomData] {
 	t.Helper()
 	mem, err := r.Join(value, loop)
 	require.NoError(t, err)
 	return mem
 }
 
-func table(r *room.Room[int], loop int) []int {
+func table(r *room.Room[int, roomData], loop int) []int {
 	values := []int{}
 	for _, mem := range r.TableInLoop(loop) {
 		values = append(values, mem.Value)
@@ -61,7 +61,7 @@ func TestLeaveSwapsWithLast(t *testing.T) {
 	for _, first := range []int{0, 1, 2} {
 		t.Run(fmt.Sprint("position=", first), func(t *testing.T) {
 			r := newRoom(t, 1, 0)
-			var mems []*room.Member[int]
+			var mems []*room.Member[int, roomData]
 			for v := range 3 {
 				mems = append(mems, join(t, r, v, 0))
 				require.True(t, r.InsertInLoop(mems[v]))
@@ -140,7 +140,7 @@ func TestPanicsOnCallersBug(t *testing.T) {
 func TestCapacityIsReleased(t *testing.T) {
 	const n = 10_000
 	r := newRoom(t, 1, 0)
-	var mems []*room.Member[int]
+	var mems []*room.Member[int, roomData]
 	for v := range n {
 		mems = append(mems, join(t, r, v, 0))
 		r.InsertInLoop(mems[v])
@@ -182,7 +182,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 func BenchmarkFanOut(b *testing.B) {
 	const members = 10_000
 	type conn struct{ queued int }
-	d := room.NewDirectory[*conn](room.Config{Loops: 1})
+	d := room.NewDirectory[*conn, roomData](room.Config{Loops: 1})
 	r, _ := d.GetOrCreate("lobby")
 	for range members {
 		mem, err := r.Join(&conn{}, 0)
@@ -199,7 +199,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	d := room.NewDirectory[int](room.Config{Loops: 4})
+	d := room.NewDirectory[int, roomData](room.Config{Loops: 4})
 	for i := range 1000 {
 		d.GetOrCreate(fmt.Sprint("room.", i))
 	}

@@ -4,7 +4,7 @@ package room
 // was put there or removed before; after DissolveInLoop it removes mem instead. It panics if
 // mem is of another room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M]) InsertInLoop(mem *Member[M]) bool {
+func (r *Room[M, D]) InsertInLoop(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
 	if mem.state != pending {
 		return false
@@ -24,7 +24,7 @@ func (r *Room[M]) InsertInLoop(mem *Member[M]) bool {
 // longer counts it for the loop. It returns false if that was done before. It does not touch
 // the roster. It panics if mem is of another room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M]) RemoveInLoop(mem *Member[M]) bool {
+func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
 	if mem.state == gone {
 		return false
@@ -45,7 +45,7 @@ func (r *Room[M]) RemoveInLoop(mem *Member[M]) bool {
 // DissolveInLoop empties that loop's table for good: a member whose entry was on its way
 // does not get in any more. It does not touch the roster.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M]) DissolveInLoop(loop int) {
+func (r *Room[M, D]) DissolveInLoop(loop int) {
 	r.dissolved[loop] = true
 	for len(r.tables[loop]) > 0 {
 		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1])
@@ -56,7 +56,7 @@ func (r *Room[M]) DissolveInLoop(loop int) {
 // InsertInLoop or RemoveInLoop on this room and loop: code that removes while it walks takes
 // the last entry of a fresh TableInLoop until there is none.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M]) TableInLoop(loop int) []*Member[M] { return r.tables[loop] }
+func (r *Room[M, D]) TableInLoop(loop int) []*Member[M, D] { return r.tables[loop] }
 
 // minShrinkCap is the capacity up to which a slice keeps its array: 512 bytes.
 const minShrinkCap = 64
@@ -64,11 +64,11 @@ const minShrinkCap = 64
 // truncate cuts s to n members, clears what it cuts off for the collector, and moves to an
 // array of half the size once three quarters are unused, so that a room that was once large
 // does not stay so. Halving at a quarter keeps the copying constant for each removal.
-func truncate[M any](s []*Member[M], n int) []*Member[M] {
+func truncate[M, D any](s []*Member[M, D], n int) []*Member[M, D] {
 	clear(s[n:])
 	s = s[:n]
 	if cap(s) <= minShrinkCap || n >= cap(s)/4 {
 		return s
 	}
-	return append(make([]*Member[M], 0, cap(s)/2), s...)
+	return append(make([]*Member[M, D], 0, cap(s)/2), s...)
 }

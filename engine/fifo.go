@@ -1,0 +1,152 @@
+package engine
+
+// fifo is one lane of a queue: a slice with a moving head, and an index by
+// conflation key once searching would cost.
+//
+// Loop-confined: use only on the event loop that owns the connection.
+type fifo struct {
+	frames []*Frame
+	head   int
+	keyed  int             // frames with a key
+	popped int             // frames that have left at the head; numbers the others in index
+	index  map[slotKey]int // the newest frame of each key, by number; nil while the lane is short
+}
+
+// slotKey is what conflates: keys are apart by scope, so that two rooms may
+// use the same.
+type slotKey struct {
+	scope *Drops
+	key   string
+}
+
+func (f *Frame) slot() slotKey { return slotKey{f.scope, f.key} }
+
+const (
+	// maxPooledFrames bounds the capacity of a fifo that goes back to the free
+	// list, so that one long backlog does not stay for ever.
+	maxPooledFrames = 128
+	// maxScan is the length up to which a fifo is searched without an index.
+	maxScan = 32
+)
+
+func (l *fifo) len() int { return len(l.frames) - l.head }
+
+func (l *fifo) push(f *Frame) {
+	if l.head > 32 && l.head > len(l.frames)/2 {
+		l.compact()
+	}
+	l.frames = append(l.frames, f)
+	if f.key != "" {
+		l.keyed++
+		if l.index != nil {
+			l.index[f.slot()] = l.popped + l.len() - 1
+		}
+	}
+}
+
+// compact moves the frames to the front of the slice.
+func (l *fifo) compact() {
+	n := copy(l.frames, l.frames[l.head:])
+	clear(l.frames[n:])
+	l.frames, l.head = l.frames[:n], 0
+}
+
+func (l *fifo) pop() *Frame {
+	f := l.frames[l.head]
+	l.frames[l.head] = nil
+	l.forget(f, l.popped)
+	l.head++
+	l.popped++
+	if l.head == len(l.frames) {
+		l.frames, l.head = l.frames[:0], 0
+	}
+	return f
+}
+
+func (l *fifo) popNewest() *Frame {
+	last := len(l.frames) - 1
+	f := l.frames[last]
+	l.frames[last] = nil
+	l.forget(f, l.popped+l.len()-1)
+	l.frames = l.frames[:last]
+	return f
+}
+
+// forget takes f, which has that number, out of the index.
+func (l *fifo) forget(f *Frame, number int) {
+	if f.key == "" {
+		return
+	}
+	l.keyed--
+	if l.index == nil {
+		return
+	}
+	if l.index[f.slot()] == number {
+		delete(l.index, f.slot())
+	}
+	if l.keyed == 0 {
+		l.index = nil
+	}
+}
+
+// find returns the position in frames of the newest that f conflates, or -1.
+func (l *fifo) find(f *Frame) int {
+	if l.keyed == 0 {
+		return -1
+	}
+	if l.index == nil {
+		if l.len() <= maxScan {
+			return l.scan(f)
+		}
+		l.buildIndex()
+	}
+	if number, ok := l.index[f.slot()]; ok {
+		return l.head + number - l.popped
+	}
+	return -1
+}
+
+func (l *fifo) scan(f *Frame) int {
+	for i := len(l.frames) - 1; i >= l.head; i-- {
+		if g := l.frames[i]; g.key == f.key && g.scope == f.scope {
+			return i
+		}
+	}
+	return -1
+}
+
+func (l *fifo) buildIndex() {
+	l.index = make(map[slotKey]int, l.keyed)
+	for i, f := range l.frames[l.head:] {
+		if f.key != "" {
+			l.index[f.slot()] = l.popped + i
+		}
+	}
+}
+
+// filter keeps the frames for which keep returns true.
+func (l *fifo) filter(keep func(*Frame) bool) {
+	kept := l.frames[:l.head]
+	for _, f := range l.frames[l.head:] {
+		if keep(f) {
+			kept = append(kept, f)
+		} else if f.key != "" {
+			l.keyed--
+		}
+	}
+	clear(l.frames[len(kept):])
+	l.frames, l.index = kept, nil
+	if l.len() == 0 {
+		l.frames, l.head = l.frames[:0], 0
+	}
+}
+
+// reset empties the fifo.
+func (l *fifo) reset() {
+	clear(l.frames[l.head:])
+	frames := l.frames[:0]
+	if cap(frames) > maxPooledFrames {
+		frames = nil
+	}
+	*l = fifo{frames: frames}
+}

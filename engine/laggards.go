@@ -1,0 +1,187 @@
+package engine
+
+// laggards are a shard's connections whose socket is full, as a heap: first
+// the one whose queue takes the most memory. A connection's queue knows its
+// place.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type laggards struct {
+	conns []*Conn
+}
+
+func (l *laggards) cost(i int) int { return l.conns[i].out.cost }
+
+// worst returns the memory that the largest queue takes.
+func (l *laggards) worst() int {
+	if len(l.conns) == 0 {
+		return 0
+	}
+	return l.cost(0)
+}
+
+func (l *laggards) add(c *Conn) {
+	c.out.rank = len(l.conns)
+	l.conns = append(l.conns, c)
+	l.up(c.out.rank)
+}
+
+func (l *laggards) remove(c *Conn) {
+	i, last := c.out.rank, len(l.conns)-1
+	l.swap(i, last)
+	l.conns[last] = nil
+	l.conns = l.conns[:last]
+	if i < last {
+		l.fix(l.conns[i])
+	}
+}
+
+// fix restores the order after c's queue has changed.
+func (l *laggards) fix(c *Conn) {
+	l.up(c.out.rank)
+	l.down(c.out.rank)
+}
+
+func (l *laggards) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if l.cost(parent) >= l.cost(i) {
+			return
+		}
+		l.swap(i, parent)
+		i = parent
+	}
+}
+
+func (l *laggards) down(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(l.conns) {
+			return
+		}
+		if child+1 < len(l.conns) && l.cost(child+1) > l.cost(child) {
+			child++
+		}
+		if l.cost(i) >= l.cost(child) {
+			return
+		}
+		l.swap(i, child)
+		i = child
+	}
+}
+
+func (l *laggards) swap(i, j int) {
+	l.conns[i], l.conns[j] = l.conns[j], l.conns[i]
+	l.conns[i].out.rank, l.conns[j].out.rank = i, j
+}
+
+// lag puts c, whose socket has just become full, among the laggards.
+func (s *Shard) lag(c *Conn) {
+	s.laggards.add(c)
+	s.stats.laggards.add(1)
+	s.weighed(c.out.cost)
+}
+
+// catchUp takes c from the laggards.
+func (s *Shard) catchUp(c *Conn) {
+	s.laggards.remove(c)
+	s.stats.laggards.add(^uint64(0))
+	s.weighed(-c.out.cost)
+}
+
+// reweigh takes into account that the queue of c, a laggard, has grown by so
+// many bytes of memory.
+func (s *Shard) reweigh(c *Conn, growth int) {
+	s.laggards.fix(c)
+	s.weighed(growth)
+}
+
+// weighed adds to what the laggards of this shard, and of all, hold.
+func (s *Shard) weighed(growth int) {
+	s.stats.backlog.add(uint64(growth)) // wraps around for a negative one
+	if s.eng.cfg.QueueBudget > 0 {
+		s.worst.Store(int64(s.laggards.worst()))
+		s.eng.backlog.Add(int64(growth))
+	}
+}
+
+// keepBudget makes the worst laggards lose until all queues are within the
+// budget. If the worst are on another loop it is asked to act. It reports
+// whether f, which was queued on c last, is still there.
+//
+// Two loops whose laggards hold about the same would hand the work back and
+// forth, so a loop acts itself if its worst is within an eighth of the worst of
+// all, or if the others do not keep up.
+func (s *Shard) keepBudget(c *Conn, f *Frame) (kept bool) {
+	kept = true
+	budget := s.eng.cfg.QueueBudget
+	for over := s.eng.backlog.Load(); over > budget; over = s.eng.backlog.Load() {
+		worst := s.eng.worstShard()
+		mine := int64(s.laggards.worst())
+		if theirs := worst.worst.Load(); mine < theirs-theirs/8 {
+			worst.askToTrim()
+			if mine == 0 || over <= budget+budget/16 {
+				return kept
+			}
+		}
+		if mine == 0 {
+			return kept
+		}
+		victim := s.laggards.conns[0]
+		if lost := s.trim(victim); victim == c && lost == f {
+			kept = false
+		}
+	}
+	return kept
+}
+
+// worstShard returns the shard with the laggard that holds the most.
+func (e *Engine) worstShard() *Shard {
+	worst := e.shards[0]
+	for _, s := range e.shards[1:] {
+		if s.worst.Load() > worst.worst.Load() {
+			worst = s
+		}
+	}
+	return worst
+}
+
+// askToTrim makes the shard look at its own laggards.
+func (s *Shard) askToTrim() {
+	if !s.trimming.Swap(true) {
+		s.postUrgent(trimTask{})
+	}
+}
+
+// trimTask is posted by a shard that found the budget exceeded.
+type trimTask struct{}
+
+func (trimTask) RunInLoop(s *Shard) {
+	s.trimming.Store(false)
+	s.keepBudget(nil, nil)
+}
+
+// trim takes from c, the worst laggard: the message that its policy drops, or,
+// if that is to disconnect or there is nothing but a frame half sent,
+// everything. It returns the message.
+func (s *Shard) trim(c *Conn) (lost *Frame) {
+	s.noteSlow(c)
+	policy := s.eng.cfg.Policy
+	if c.end == nil && policy != Disconnect {
+		for lane := range Lane(dataLanes) {
+			if c.out.lanes[lane].len() > 0 {
+				return s.evict(c, lane, policy == DropOldest, DropBudget)
+			}
+		}
+	}
+	if c.end == nil && c.out.current == nil {
+		s.disconnect(c, DropBudget)
+		return nil
+	}
+	// What is half sent cannot be taken back, nor can a close frame follow it.
+	if c.end == nil {
+		c.end = slowEnd()
+	}
+	s.discard(c, DropBudget)
+	s.doom(c, nil)
+	return nil
+}

@@ -1,0 +1,513 @@
+package ws_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// sender is a way to send one text message to one client, which is in the room
+// "r".
+type sender struct {
+	name string
+	send func(s *server, c *ws.Client, text string) error
+}
+
+// senders are the ways that end in a client's normal queue. What inline
+// handlers send goes another way through the engine; see TestInlineReplies.
+var senders = []sender{
+	{"SendBytes", func(_ *server, c *ws.Client, text string) error { return c.SendBytes([]byte(text)) }},
+	{"Send", func(_ *server, c *ws.Client, text string) error { return c.Send([]byte(text)) }},
+	{"BroadcastToRoom", func(s *server, _ *ws.Client, text string) error {
+		return s.BroadcastToRoom("r", []byte(text), nil)
+	}},
+	{"BroadcastPrepared", func(s *server, _ *ws.Client, text string) error {
+		return s.BroadcastPrepared("r", ws.Prepare(ws.OpText, []byte(text)), nil)
+	}},
+	{"Publish", func(s *server, _ *ws.Client, text string) error {
+		_, err := s.Publish("r", []byte(text))
+		return err
+	}},
+	{"BroadcastAll", func(s *server, _ *ws.Client, text string) error {
+		s.BroadcastAll([]byte(text))
+		return nil
+	}},
+	{"BroadcastToUser", func(s *server, _ *ws.Client, text string) error {
+		s.BroadcastToUser(7, []byte(text))
+		return nil
+	}},
+}
+
+// onAllSenders runs test with a client of user 7 in room "r" whose socket is
+// full: a bigMessage is half sent.
+func onAllSenders(t *testing.T, opts []ws.Option, test func(t *testing.T, s *server, c *client, sc *ws.Client, send func(string) error)) {
+	t.Helper()
+	for _, sender := range senders {
+		t.Run(sender.name, func(t *testing.T) {
+			s := start(t, append([]ws.Option{withDeepQueue, ws.WithAuthenticate(byQuery)}, opts...)...)
+			c, sc := s.dialClient(native, "user=7")
+			require.NoError(t, sc.JoinRoom("r"))
+			s.stall(sc)
+			test(t, s, c, sc, func(text string) error { return sender.send(s, sc, text) })
+		})
+	}
+}
+
+// settle waits until all that was posted to the event loops before has run. It
+// queues nothing.
+func (s *server) settle() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.RangeClients(func(c *ws.Client) bool {
+		if c.JoinRoom("settle") != nil {
+			return true // it is closed
+		}
+		d, err := s.Publish("settle", nil, ws.Exclude(c))
+		require.NoError(s.t, err)
+		require.NoError(s.t, d.Wait(ctx))
+		s.DeleteRoom("settle")
+		return true
+	})
+}
+
+// drops waits until the drops are these, and no other comes.
+func (s *server) drops(want ws.DropCounts) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for s.Stats().Total.Drops != want && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond) // polls a condition, and prints what it was at last
+	}
+	require.Equal(s.t, want, s.Stats().Total.Drops)
+}
+
+func numbers(from, to int) (texts []string) {
+	for i := from; i < to; i++ {
+		texts = append(texts, fmt.Sprint("message ", i))
+	}
+	return texts
+}
+
+func TestDropNewestKeepsTheOldest(t *testing.T) {
+	opts := []ws.Option{ws.WithMessageQueueSize(4)} // one of them is half sent
+	onAllSenders(t, opts, func(t *testing.T, s *server, c *client, sc *ws.Client, send func(string) error) {
+		for _, text := range numbers(0, 10) {
+			_ = send(text)
+		}
+		s.drops(ws.DropCounts{Full: 7})
+		assert.False(t, sc.IsClosed())
+		c.expect(append([]string{bigMessage}, numbers(0, 3)...)...)
+		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "%d bytes queued", sc.QueuedBytes())
+		require.NoError(t, send("again"))
+		c.expect("again")
+	})
+}
+
+func TestDropOldestKeepsTheNewest(t *testing.T) {
+	opts := []ws.Option{ws.WithMessageQueueSize(4), ws.WithOverflowPolicy(ws.DropOldest)}
+	onAllSenders(t, opts, func(t *testing.T, s *server, c *client, sc *ws.Client, send func(string) error) {
+		for _, text := range numbers(0, 10) {
+			require.NoError(t, send(text))
+		}
+		s.drops(ws.DropCounts{Full: 7})
+		assert.Equal(t, 4+6+len(bigMessage)+3*(2+len("message 0")), sc.QueuedBytes())
+		c.expect(append([]string{bigMessage}, numbers(7, 10)...)...)
+		require.NoError(t, send("again"))
+		c.expect("again")
+	})
+}
+
+// DropOldest makes room for bytes too, and drops the new message only if it
+// does not fit beside the one that is half sent.
+func TestDropOldestCountsBytes(t *testing.T) {
+	s := start(t, ws.WithQueueBytes(int64(len(bigMessage)+1000)), ws.WithOverflowPolicy(ws.DropOldest))
+	c, sc := s.dialClient(native)
+	s.stall(sc)
+	for _, n := range []int{100, 200, 300, 600, 2000} {
+		require.NoError(t, sc.SendBytes([]byte(strings.Repeat("x", n))))
+	}
+	s.settle()
+	s.drops(ws.DropCounts{Full: 5}) // the last makes room in vain
+	require.NoError(t, sc.SendBytes([]byte("fits")))
+	c.expect(bigMessage, "fits")
+}
+
+func TestDisconnectClosesWith1013(t *testing.T) {
+	opts := []ws.Option{ws.WithMessageQueueSize(4), ws.WithOverflowPolicy(ws.Disconnect)}
+	onAllSenders(t, opts, func(t *testing.T, s *server, c *client, sc *ws.Client, send func(string) error) {
+		ended := s.events(ws.EventClientDisconnected)
+		for _, text := range numbers(0, 3) {
+			require.NoError(t, send(text))
+		}
+		s.settle()
+		assert.False(t, sc.IsClosed())
+		require.NoError(t, send("one too many"))
+		eventually(t, sc.IsClosed, "it is not closed")
+		s.drops(ws.DropCounts{Full: 1, Closed: 3})
+		require.ErrorIs(t, sc.SendBytes([]byte("late")), ws.ErrConnectionClosed)
+
+		c.expect(bigMessage) // what was half sent is sent
+		assert.Equal(t, "client reads too slowly", c.expectClose(ws.CloseTryAgainLater))
+		c.finish(ws.CloseTryAgainLater)
+		end := receive(t, ended, "no disconnect").Data.(*ws.CloseError)
+		assert.Equal(t, ws.CloseTryAgainLater, end.Code)
+		assert.False(t, end.Remote)
+		assert.Contains(t, end.Rooms, "r")
+	})
+}
+
+// One that reads nothing any more does not see the close frame; it is cut off
+// after the close timeout.
+func TestDisconnectDoesNotWaitForever(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(1), ws.WithOverflowPolicy(ws.Disconnect),
+		func(c *ws.Config) { c.CloseTimeout = 50 * time.Millisecond })
+	ended := s.events(ws.EventClientDisconnected)
+	_, sc := s.dialClient(native)
+	s.stall(sc)
+	require.NoError(t, sc.SendBytes([]byte("one too many")))
+	end := receive(t, ended, "no disconnect").Data.(*ws.CloseError)
+	assert.Equal(t, ws.CloseTryAgainLater, end.Code)
+	assert.Zero(t, s.GetClientCount())
+	s.drops(ws.DropCounts{Full: 1, Closed: 1}) // the new one, and the one half sent
+}
+
+// BroadcastAll walks over the shard's connections, which a disconnect must not
+// change.
+func TestBroadcastAllDisconnectsSlowClients(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithLoops(1), ws.WithMessageQueueSize(2), ws.WithOverflowPolicy(ws.Disconnect))
+	var slow, healthy []*client
+	for range 20 {
+		c, sc := s.dialClient(native)
+		s.stall(sc)
+		slow = append(slow, c)
+		healthy = append(healthy, s.dial(native))
+	}
+	for _, text := range numbers(0, 3) {
+		s.BroadcastAll([]byte(text))
+	}
+	for _, c := range healthy {
+		c.expect(numbers(0, 3)...)
+	}
+	for _, c := range slow {
+		c.expect(bigMessage)
+		c.expectClose(ws.CloseTryAgainLater)
+		c.finish(ws.CloseTryAgainLater)
+	}
+	s.drops(ws.DropCounts{Full: 20, Closed: 20})
+}
+
+func TestRoomHasItsOwnPolicyAndDrops(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(4))
+	prices, err := s.CreateRoom("prices", nil, ws.WithRoomOverflowPolicy(ws.DropOldest))
+	require.NoError(t, err)
+	chat, err := s.CreateRoom("chat", nil)
+	require.NoError(t, err)
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("prices"))
+	require.NoError(t, sc.JoinRoom("chat"))
+	s.stall(sc)
+	publish := func(room string, from, to int) {
+		for _, text := range numbers(from, to) {
+			require.NoError(t, s.BroadcastToRoom(room, []byte(room+" "+text), nil))
+		}
+		s.settle()
+	}
+	publish("chat", 0, 5)
+	publish("prices", 5, 7) // of the older ones, chat's are dropped
+	publish("chat", 7, 8)
+	assert.Equal(t, ws.DropCounts{Full: 5}, chat.Drops())
+	assert.Zero(t, prices.Drops())
+	publish("prices", 8, 11)
+	assert.Equal(t, ws.DropCounts{Full: 6}, chat.Drops())
+	assert.Equal(t, ws.DropCounts{Full: 2}, prices.Drops())
+	c.expect(bigMessage, "prices message 8", "prices message 9", "prices message 10")
+	assert.EqualValues(t, 8, s.Stats().Total.Drops.Full)
+
+	_, err = s.CreateRoom("bad", nil, ws.WithRoomOverflowPolicy(17))
+	require.ErrorIs(t, err, ws.ErrInvalidConfig)
+	require.ErrorContains(t, err, "RoomOverflowPolicy")
+}
+
+func TestConflation(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(6))
+	prices, err := s.CreateRoom("prices", nil)
+	require.NoError(t, err)
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("prices"))
+	require.NoError(t, sc.JoinRoom("other"))
+	s.stall(sc)
+	publish := func(room, key, text string) {
+		d, err := s.Publish(room, []byte(text), ws.ConflateKey(key))
+		require.NoError(t, err)
+		require.NoError(t, d.Wait(context.Background()))
+		assert.Equal(t, 1, d.Queued())
+		assert.Zero(t, d.Dropped())
+	}
+	publish("prices", "A", "A 0")
+	require.NoError(t, sc.SendBytes([]byte("in between")))
+	publish("prices", "B", "B 0")
+	publish("other", "A", "other A")
+	for i := range 100 {
+		publish("prices", "A", fmt.Sprint("A ", i))
+		publish("prices", "B", fmt.Sprint("B ", i))
+		require.NoError(t, sc.Send([]byte(fmt.Sprint("direct ", i)), ws.ConflateKey("A")))
+		require.NoError(t, sc.SendPrepared(ws.Prepare(ws.OpText, []byte(fmt.Sprint("direct ", i)), ws.ConflateKey("A"))))
+	}
+	s.settle()
+	// The queue is full; what conflates still gets in.
+	require.ErrorIs(t, sc.SendBytes([]byte("no room")), ws.ErrChannelFull)
+	publish("prices", "A", "the last A")
+	s.drops(ws.DropCounts{Full: 1, Conflated: 101 + 100 + 199})
+	assert.Equal(t, ws.DropCounts{Conflated: 201}, prices.Drops())
+	c.expect(bigMessage, "the last A", "in between", "B 99", "other A", "direct 99")
+}
+
+// A message that has grown too large for the place of the older one is handled
+// like any other.
+func TestConflationKeepsTheBounds(t *testing.T) {
+	tests := []struct {
+		policy ws.OverflowPolicy
+		want   []string
+	}{
+		{ws.DropNewest, []string{"K", "rest"}},
+		{ws.DropOldest, []string{strings.Repeat("K", 1000)}},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.policy), func(t *testing.T) {
+			s := start(t, ws.WithQueueBytes(int64(len(bigMessage)+1015)), ws.WithOverflowPolicy(tt.policy))
+			c, sc := s.dialClient(native)
+			s.stall(sc)
+			require.NoError(t, sc.Send([]byte("K"), ws.ConflateKey("K")))
+			require.NoError(t, sc.SendBytes([]byte("rest")))
+			require.NoError(t, sc.Send([]byte(strings.Repeat("K", 1000)), ws.ConflateKey("K")))
+			s.settle()
+			assert.LessOrEqual(t, sc.QueuedBytes(), len(bigMessage)+1015)
+			c.expect(append([]string{bigMessage}, tt.want...)...)
+		})
+	}
+}
+
+func TestTTL(t *testing.T) {
+	s := start(t, withDeepQueue)
+	room, err := s.CreateRoom("r", nil)
+	require.NoError(t, err)
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("r"))
+	publish := func(text string, ttl time.Duration) {
+		_, err := s.Publish("r", []byte(text), ws.TTL(ttl))
+		require.NoError(t, err)
+	}
+	publish("gone before it is there", -1)
+	publish("in time", time.Hour)
+	publish("for ever", 0)
+	c.expect("in time", "for ever")
+	s.drops(ws.DropCounts{Expired: 1})
+
+	s.stall(sc)
+	before := sc.QueuedBytes()
+	publish("waits", time.Hour)
+	publish("expires", time.Millisecond)
+	p := ws.Prepare(ws.OpText, []byte("expires, too"), ws.TTL(time.Millisecond))
+	require.NoError(t, sc.SendPrepared(p))
+	s.drops(ws.DropCounts{Expired: 3}) // though nothing can be written
+	assert.Equal(t, before+2+len("waits"), sc.QueuedBytes())
+	assert.Equal(t, ws.DropCounts{Expired: 2}, room.Drops())
+	c.expect(bigMessage, "waits")
+	// The time of a prepared message runs from each sending.
+	p = ws.Prepare(ws.OpText, []byte("prepared"), ws.TTL(time.Hour))
+	require.NoError(t, sc.SendPrepared(p))
+	require.NoError(t, s.BroadcastPrepared("r", p, nil))
+	c.expect("prepared", "prepared")
+}
+
+// Expired messages do not take the room of those that follow.
+func TestExpiredMessagesMakeRoom(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(3))
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("r"))
+	s.stall(sc)
+	for range 10 {
+		_, err := s.Publish("r", []byte("short-lived"), ws.TTL(time.Nanosecond))
+		require.NoError(t, err)
+	}
+	for _, text := range numbers(0, 2) {
+		require.NoError(t, s.BroadcastToRoom("r", []byte(text), nil))
+	}
+	s.drops(ws.DropCounts{Expired: 10})
+	c.expect(append([]string{bigMessage}, numbers(0, 2)...)...)
+}
+
+func TestHighLaneHasItsOwnBounds(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(3), ws.WithHighQueueSize(2), ws.WithHighQueueBytes(100))
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("r"))
+	s.stall(sc)
+	require.NoError(t, sc.SendBytes([]byte("normal 0")))
+	require.NoError(t, sc.SendBytes([]byte("normal 1")))
+	require.ErrorIs(t, sc.SendBytes([]byte("full")), ws.ErrChannelFull)
+	require.NoError(t, sc.SendBytesHigh([]byte("high 0")))
+	require.ErrorIs(t, sc.SendBytesHigh([]byte(strings.Repeat("x", 100))), ws.ErrChannelFull, "bytes")
+	d, err := s.Publish("r", []byte("high 1"), ws.HighPriority())
+	require.NoError(t, err)
+	require.NoError(t, d.Wait(context.Background()))
+	assert.Equal(t, 1, d.Queued())
+	require.ErrorIs(t, sc.SendBytesHigh([]byte("full")), ws.ErrChannelFull, "messages")
+	c.raw(frame(gws.OpPing, "are you there?"))
+	s.settle()
+
+	for rest := len(bigMessage); rest > 0; { // never interleaved with the one half sent
+		f := c.readFrame()
+		require.Equal(t, gws.OpText, f.Header.OpCode)
+		rest -= len(f.Payload)
+	}
+	pong := c.readFrame()
+	assert.Equal(t, gws.OpPong, pong.Header.OpCode, "control frames before all others")
+	c.expect("high 0", "high 1", "normal 0", "normal 1")
+}
+
+func TestPublishOptions(t *testing.T) {
+	s := start(t)
+	a, ac := s.dialClient(native)
+	b, bc := s.dialClient(native)
+	require.NoError(t, ac.JoinRoom("r"))
+	require.NoError(t, bc.JoinRoom("r"))
+	d, err := s.Publish("r", []byte("binary"), ws.Binary(), ws.Exclude(ac))
+	require.NoError(t, err)
+	require.NoError(t, d.Wait(context.Background()))
+	assert.Equal(t, 1, d.Queued())
+	f := b.read()
+	assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+	require.NoError(t, ac.Send([]byte("direct"), ws.Binary()))
+	f = a.read()
+	assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+	assert.Equal(t, "direct", string(f.Payload))
+}
+
+func TestDeliveryReport(t *testing.T) {
+	s := start(t, withDeepQueue, ws.WithMessageQueueSize(2))
+	const members, stalled = 10, 3
+	var clients []*ws.Client
+	for range members {
+		_, sc := s.dialClient(native)
+		require.NoError(t, sc.JoinRoom("r"))
+		clients = append(clients, sc)
+	}
+	for _, sc := range clients[:stalled] {
+		s.stall(sc)
+		require.NoError(t, sc.SendBytes([]byte("fills the queue")))
+	}
+	d, err := s.Publish("r", []byte("x"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, d.Wait(ctx))
+	<-d.Done()
+	assert.Equal(t, members-stalled, d.Queued())
+	assert.Equal(t, stalled, d.Dropped())
+
+	var none ws.Delivery
+	<-none.Done()
+	assert.Zero(t, none.Queued()+none.Dropped())
+	_, err = s.CreateRoom("empty", nil)
+	require.NoError(t, err)
+	d, err = s.Publish("empty", []byte("x"))
+	require.NoError(t, err)
+	require.NoError(t, d.Wait(ctx))
+	assert.Zero(t, d.Queued()+d.Dropped())
+	_, err = s.Publish("no such room", nil)
+	require.ErrorIs(t, err, ws.ErrRoomNotFound)
+
+	canceled, cancelNow := context.WithCancel(ctx)
+	cancelNow()
+	_, err = s.PublishContext(canceled, "r", []byte("x"))
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// block holds up the only event loop of s until the returned function is
+// called.
+func (s *server) block() (release func()) {
+	s.t.Helper()
+	held, free := make(chan struct{}), make(chan struct{})
+	s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) {
+		close(held)
+		<-free
+	})
+	s.dial(native).send("block")
+	receive(s.t, held, "the handler did not run")
+	return func() { close(free) }
+}
+
+func TestPublishContextEndsWithItsContext(t *testing.T) {
+	s := start(t, ws.WithLoops(1), ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
+		c.Broadcast.QueueSize = 1
+		c.Broadcast.Timeout = time.Hour
+	})
+	c, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("r"))
+	s.settle()
+	release := s.block()
+	first, err := s.Publish("r", []byte("in the ring"))
+	require.NoError(t, err)
+	assert.Zero(t, first.Queued())
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.PublishContext(ctx, "r", []byte("waits in vain"))
+		result <- err
+	}()
+	cancel()
+	require.ErrorIs(t, receive(t, result, "the publish did not end"), context.Canceled)
+	release()
+	require.NoError(t, first.Wait(context.Background()))
+	require.NoError(t, s.BroadcastToRoom("r", []byte("the next"), nil))
+	c.expect("in the ring", "the next")
+}
+
+// A report is completed though its loop has ended.
+func TestDeliveryEndsWithTheManager(t *testing.T) {
+	s := start(t, ws.WithLoops(1))
+	_, sc := s.dialClient(native)
+	require.NoError(t, sc.JoinRoom("r"))
+	stop := make(chan struct{})
+	done := make(chan ws.Delivery, 1)
+	go func() {
+		var last ws.Delivery
+		for {
+			select {
+			case <-stop:
+				done <- last
+				return
+			default:
+			}
+			if d, err := s.Publish("r", []byte("x")); err == nil {
+				last = d
+			}
+		}
+	}()
+	s.abortShutdown()
+	close(stop)
+	last := <-done
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, last.Wait(ctx))
+}
+
+// abortShutdown stops the manager without waiting for its clients.
+func (s *server) abortShutdown() {
+	s.stop.Do(func() {
+		s.web.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		require.NoError(s.t, receive(s.t, s.ran, "Run did not return"))
+		shutdown(s.t, s.Manager)
+	})
+}

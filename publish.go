@@ -1,0 +1,228 @@
+package ws
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/qi-realtime/ws/engine"
+)
+
+// MessageOption says how one message is treated while it waits in a client's
+// queue.
+type MessageOption func(*messageOptions)
+
+// messageOptions is what MessageOptions set.
+type messageOptions struct {
+	engine.Handling
+	op      Opcode
+	exclude *Client
+}
+
+func newMessageOptions(op Opcode, opts []MessageOption) messageOptions {
+	o := messageOptions{op: op}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// ConflateKey makes the message take the place of one with the same key that
+// still waits in a client's queue: a slow client gets the newest, and never a
+// backlog of old ones. Keys are apart by room, and those of Client.Send are the
+// client's own. Only where that would exceed the queue's bounds does it queue
+// like another message. An empty key does nothing.
+func ConflateKey(key string) MessageOption { return func(o *messageOptions) { o.Key = key } }
+
+// TTL bounds the time that the message may wait, from the time it is sent: a
+// client that it cannot be written to by then does not get it, which is counted.
+// What is in the socket's buffer, or half in it, is written. 0 is no limit; with
+// a negative d nobody gets it.
+func TTL(d time.Duration) MessageOption { return func(o *messageOptions) { o.TTL = d } }
+
+// HighPriority makes the message overtake normal ones that are still queued,
+// like SendBytesHigh.
+func HighPriority() MessageOption { return func(o *messageOptions) { o.Lane = engine.LaneHigh } }
+
+// Binary makes the message a binary one; without it, it is text.
+func Binary() MessageOption { return func(o *messageOptions) { o.op = OpBinary } }
+
+// Exclude leaves out one member of the room. It has an effect in Publish and
+// PublishContext only.
+func Exclude(c *Client) MessageOption { return func(o *messageOptions) { o.exclude = c } }
+
+// BroadcastToRoom queues msg, which is borrowed, as one text message for every
+// member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
+// ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
+// message; ErrManagerStopped after Shutdown. In a handler that runs on an event
+// loop it does not wait and returns ErrChannelFull.
+//
+// What happens to the message for a member whose queue is full is said by the
+// OverflowPolicy; the others are not held up. Publish reports on it.
+func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
+	r, ok := m.rooms.Get(roomID)
+	if !ok {
+		return ErrRoomNotFound
+	}
+	d := r.Data()
+	f := engine.NewFrame(OpText, msg, engine.Handling{Policy: d.policy, Scope: &d.drops})
+	return m.publish(context.Background(), r, f, exclude, nil)
+}
+
+// BroadcastPrepared is BroadcastToRoom for a prepared message.
+func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client) error {
+	r, ok := m.rooms.Get(roomID)
+	if !ok {
+		return ErrRoomNotFound
+	}
+	d := r.Data()
+	return m.publish(context.Background(), r, p.frame.In(d.policy, &d.drops), exclude, nil)
+}
+
+// Publish is BroadcastToRoom with options, and with a report of how many
+// members the message was queued for.
+func (m *Manager) Publish(roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
+	return m.PublishContext(context.Background(), roomID, msg, opts...)
+}
+
+// PublishContext is Publish; where that waits because an event loop's ring is
+// full, the wait also ends with ctx, whose error it then returns. Nobody gets
+// the message then.
+func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
+	r, ok := m.rooms.Get(roomID)
+	if !ok {
+		return Delivery{}, ErrRoomNotFound
+	}
+	if err := ctx.Err(); err != nil {
+		return Delivery{}, err
+	}
+	o := newMessageOptions(OpText, opts)
+	d := r.Data()
+	o.Policy, o.Scope = d.policy, &d.drops
+	report := &deliveryReport{done: make(chan struct{})}
+	if err := m.publish(ctx, r, engine.NewFrame(o.op, msg, o.Handling), o.exclude, report); err != nil {
+		return Delivery{}, err
+	}
+	return Delivery{report}, nil
+}
+
+// publish posts one task to each loop that has members of the room. report may
+// be nil.
+func (m *Manager) publish(ctx context.Context, r *roomEntry, f *engine.Frame, exclude *Client, report *deliveryReport) error {
+	var buf [16]*engine.Shard
+	targets := buf[:0]
+	for i, s := range m.engine.Shards() {
+		if r.LoopLen(i) > 0 {
+			targets = append(targets, s)
+		}
+	}
+	b := &broadcast{manager: m, room: r, frame: m.engine.Stamp(f), exclude: exclude, report: report}
+	return b.post(ctx, targets)
+}
+
+// BroadcastAll queues msg, which is borrowed, as one text message for every
+// client that is connected when it is called; one that connects while it is on
+// its way may get it, too. If an event loop's ring stays full for
+// BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
+// as one dropped message for each client.
+func (m *Manager) BroadcastAll(msg []byte) {
+	var buf [16]*engine.Shard
+	targets := buf[:0]
+	for _, s := range m.engine.Shards() {
+		if s.Connections() > 0 {
+			targets = append(targets, s)
+		}
+	}
+	b := &broadcast{manager: m, frame: engine.NewFrame(OpText, msg, engine.Handling{})}
+	if err := b.post(context.Background(), targets); err != nil {
+		for _, s := range targets {
+			s.CountRefused(s.Connections())
+		}
+		m.cfg.Logger.Warn("ws: BroadcastAll: nothing was sent", "error", err)
+	}
+}
+
+// BroadcastToUser queues msg, which is borrowed, as one text message for every
+// client of the user (WithUserID). Its cost grows with these, not with all
+// connections. A client whose queue is full does not get it, which is counted.
+func (m *Manager) BroadcastToUser(userID int64, msg []byte) {
+	devices := m.clients.devices(userID)
+	if len(devices) == 0 {
+		return
+	}
+	f := engine.NewFrame(OpText, msg, engine.Handling{})
+	for _, c := range devices {
+		_ = c.conn.Send(f) // drops are counted where they happen
+	}
+}
+
+// broadcast is the task that fans one frame out, the same on every loop.
+type broadcast struct {
+	manager *Manager
+	room    *roomEntry // nil for all clients
+	frame   *engine.Frame
+	exclude *Client
+	report  *deliveryReport // nil if nobody wants one
+
+	start time.Time    // for RecordBroadcastLatency; zero if nobody measures
+	loops atomic.Int32 // loops that have not fanned out yet
+}
+
+// post hands b to the loops.
+func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
+	if len(targets) == 0 {
+		b.complete()
+		return nil
+	}
+	if b.manager.measures {
+		b.start = time.Now()
+	}
+	b.loops.Store(int32(len(targets)))
+	return b.manager.engine.Publish(ctx, b, targets)
+}
+
+// RunInLoop fans out to the members on one loop.
+func (b *broadcast) RunInLoop(s *engine.Shard) {
+	var queued, dropped int64
+	deliver := func(c *engine.Conn) {
+		if c.DeliverInLoop(b.frame) {
+			queued++
+		} else {
+			dropped++
+		}
+	}
+	if b.room == nil {
+		s.EachInLoop(deliver)
+	} else {
+		for _, mem := range b.room.TableInLoop(s.Index()) {
+			if mem.Value != b.exclude {
+				deliver(&mem.Value.conn)
+			}
+		}
+	}
+	if b.report != nil {
+		b.report.queued.Add(queued)
+		b.report.dropped.Add(dropped)
+	}
+	if b.loops.Add(-1) == 0 {
+		b.complete()
+	}
+}
+
+// AbandonTask takes the place of RunInLoop on a loop that has ended, which has
+// no members any more.
+func (b *broadcast) AbandonTask(*engine.Shard) {
+	if b.loops.Add(-1) == 0 {
+		b.complete()
+	}
+}
+
+// complete tells that the last loop has fanned out.
+func (b *broadcast) complete() {
+	if b.report != nil {
+		close(b.report.done)
+	}
+	if !b.start.IsZero() {
+		b.manager.metrics.RecordBroadcastLatency(time.Since(b.start).Nanoseconds())
+	}
+}

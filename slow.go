@@ -1,0 +1,94 @@
+package ws
+
+import (
+	"runtime/debug"
+	"sync"
+
+	"github.com/qi-realtime/ws/engine"
+)
+
+// slowWatch tells the application which clients are slow, on the worker pool.
+// For each client at most one call runs or waits, however often it goes back
+// and forth: an episode that is over before it could be told is left out. Safe
+// for concurrent use.
+type slowWatch struct {
+	manager *Manager
+
+	mu      sync.Mutex
+	pending map[*Client]*slowEdge // guarded by mu; those with a call that runs or waits
+}
+
+// slowEdge is a task of the workers: one client has become slow, or is not any
+// more. Its fields are guarded by the watch's mu.
+type slowEdge struct {
+	watch  *slowWatch
+	client *Client
+	slow   bool // the state now
+	told   bool // the state that the application knows, or will when the running call has begun
+	bytes  int  // queued when it became slow
+}
+
+// OnSlow runs on the connection's event loop.
+func (h *engineHandler) OnSlow(conn *engine.Conn, queuedBytes int) {
+	h.slow.note(ownerOf(conn), true, queuedBytes)
+}
+
+// OnDrain runs on the connection's event loop.
+func (h *engineHandler) OnDrain(conn *engine.Conn) { h.slow.note(ownerOf(conn), false, 0) }
+
+// note takes the new state of c.
+func (w *slowWatch) note(c *Client, slow bool, bytes int) {
+	if cfg := &w.manager.cfg; cfg.OnSlow == nil && cfg.OnDrain == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.pending[c]
+	if e == nil {
+		e = &slowEdge{watch: w, client: c, told: !slow}
+		w.pending[c] = e
+		if !w.manager.workers.Submit(e) {
+			delete(w.pending, c) // the manager stops
+		}
+	}
+	e.slow, e.bytes = slow, bytes
+}
+
+// Run makes one call, and lets others have their turn before the next.
+func (e *slowEdge) Run() {
+	w := e.watch
+	w.mu.Lock()
+	slow, bytes, news := e.slow, e.bytes, e.slow != e.told
+	e.told = e.slow
+	w.mu.Unlock()
+	defer e.next()
+	if news {
+		e.tell(slow, bytes)
+	}
+}
+
+// next submits e again if there is more to tell.
+func (e *slowEdge) next() {
+	w := e.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e.slow == e.told || !w.manager.workers.Submit(e) {
+		delete(w.pending, e.client)
+	}
+}
+
+// tell calls the application; its panic is logged.
+func (e *slowEdge) tell(slow bool, bytes int) {
+	m := e.watch.manager
+	defer func() {
+		if r := recover(); r != nil {
+			m.reportPanic(r, debug.Stack())
+		}
+	}()
+	switch {
+	case slow && m.cfg.OnSlow != nil:
+		m.cfg.OnSlow(e.client, bytes)
+	case !slow && m.cfg.OnDrain != nil:
+		m.cfg.OnDrain(e.client)
+	}
+}
