@@ -169,6 +169,27 @@ func TestSlope(t *testing.T) {
 	assert.InDelta(t, 600, ends(x, y), 1e-6)
 }
 
+// result is one table.
+type result struct {
+	Command string
+	Rows    []map[string]any
+}
+
+// runBench runs one command line, shortly.
+func runBench(t *testing.T, args ...string) []result {
+	t.Helper()
+	args = append([]string{"-json", "-duration", "200ms", "-warmup", "20ms"}, args...)
+	var out bytes.Buffer
+	require.NoError(t, bench(t.Context(), args, &out))
+	var got struct {
+		Machine machine
+		Results []result
+	}
+	require.NoError(t, json.Unmarshal(out.Bytes(), &got))
+	require.NotEmpty(t, got.Results)
+	return got.Results
+}
+
 // TestCommands runs every command, small, against a real server process.
 func TestCommands(t *testing.T) {
 	for name, args := range map[string][]string{
@@ -177,38 +198,67 @@ func TestCommands(t *testing.T) {
 		"echo http":   {"echo", "-conns", "50", "-path", "http", "-size", "70000"},
 		"fanout":      {"fanout", "-conns", "50", "-sweep"},
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
+		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},
 		"one member":  {"fanout", "-conns", "1"},
 		"three loops": {"fanout", "-conns", "50", "-client-loops", "3", "-loops", "3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var out bytes.Buffer
-			if args[0] != "-steps" {
-				args = append(args, "-duration", "200ms", "-warmup", "20ms")
-			}
-			require.NoError(t, bench(t.Context(), append([]string{"-json"}, args...), &out))
-			var got struct {
-				Machine machine
-				Results []struct {
-					Command string
-					Rows    []map[string]any
-				}
-			}
-			require.NoError(t, json.Unmarshal(out.Bytes(), &got))
-			require.NotEmpty(t, got.Results)
-			for _, result := range got.Results {
+			for _, result := range runBench(t, args...) {
 				require.NotEmpty(t, result.Rows)
 				for _, row := range result.Rows {
 					if _, ok := row["per_second"]; !ok {
 						continue
 					}
-					assert.Greater(t, row["per_second"], 0.0)
-					for _, wrong := range []string{"missing", "disordered", "dropped"} {
-						if n, ok := row[wrong]; ok {
-							assert.Zero(t, n, wrong)
-						}
-					}
+					assertClean(t, row)
 				}
+			}
+		})
+	}
+}
+
+// assertClean asserts that nothing was lost that should have come.
+func assertClean(t *testing.T, row map[string]any) {
+	t.Helper()
+	assert.Greater(t, row["per_second"], 0.0)
+	wrong := []string{"missing", "disordered", "dropped"}
+	if stalled, ok := row["stalled"]; ok && stalled.(float64) > 0 {
+		wrong = wrong[:2]
+		assert.Greater(t, row["dropped"], 0.0, "stalled members drop what is published")
+	}
+	for _, key := range wrong {
+		if n, ok := row[key]; ok {
+			assert.Zero(t, n, key)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	assert.Zero(t, median(nil))
+	assert.InDelta(t, 3.0, median([]float64{9, 1, 3}), 0)
+	assert.InDelta(t, 2.5, median([]float64{9, 2, 1, 3}), 0)
+}
+
+// TestStalled compares a room without and with stalled members: four rows, and
+// two of their ratios.
+func TestStalled(t *testing.T) {
+	for name, args := range map[string][]string{
+		"fanout":  {"fanout", "-sweep=false"},
+		"latency": {"latency", "-rate", "300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			results := runBench(t, append(args, "-conns", "41", "-stalled", "12.5", "-compare", "-rounds", "2")...)
+			require.Len(t, results, 2)
+			var stalled []any
+			for _, row := range results[0].Rows {
+				assertClean(t, row)
+				stalled = append(stalled, row["stalled"])
+			}
+			assert.Equal(t, []any{0.0, 5.0, 0.0, 5.0}, stalled)
+			require.Len(t, results[1].Rows, 1)
+			for _, key := range []string{"server_us", "per_second", "last_p50", "last_p99"} {
+				assert.Greater(t, results[1].Rows[0][key], 0.0, key)
 			}
 		})
 	}
@@ -216,10 +266,13 @@ func TestCommands(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	for name, args := range map[string][]string{
-		"no such command": {"frobnicate"},
-		"short payload":   {"echo", "-size", "15"},
-		"falling steps":   {"idle", "-steps", "10,5"},
-		"unknown path":    {"echo", "-path", "tls"},
+		"no such command":    {"frobnicate"},
+		"short payload":      {"echo", "-size", "15"},
+		"falling steps":      {"idle", "-steps", "10,5"},
+		"unknown path":       {"echo", "-path", "tls"},
+		"rate of nothing":    {"latency", "-rate", "4,"},
+		"all stalled":        {"fanout", "-stalled", "100"},
+		"nothing to compare": {"latency", "-compare"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Error(t, bench(t.Context(), args, new(bytes.Buffer)))

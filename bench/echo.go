@@ -39,12 +39,7 @@ func (e *echoing) fill(l *loop, c *clientConn, n int, now int64) {
 
 // runEcho measures round trips.
 func runEcho(ctx context.Context, o *options) ([]*table, error) {
-	if o.conns == 0 {
-		o.conns = 1000
-	}
-	if o.path == "" {
-		o.path = "native"
-	}
+	o.setDefaults(1000)
 	t := &table{command: "echo", title: "Echo (HandleRaw inline, binary)", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "connections", "%d"},
@@ -68,7 +63,7 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 
 func echoRound(ctx context.Context, o *options, t *table) error {
 	work := make([]*echoing, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, true, func(i int) traffic {
+	srv, g, stop, err := start(ctx, o, o.path, o.conns, serverConfig{Echo: true}, func(i int) traffic {
 		work[i] = &echoing{template: maskedFrame(opBinary, make([]byte, o.size)), size: o.size}
 		return work[i]
 	})
@@ -91,7 +86,7 @@ func echoRound(ctx context.Context, o *options, t *table) error {
 		return err
 	}
 	t.add(o.path, o.conns, o.inflight, o.size, w.perSecond(w.client.messages),
-		w.perMessage(micros(w.server.CPU)), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
+		w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)),
 		g.sum().disordered)
 	return nil

@@ -67,6 +67,25 @@ func (g *generator) share(i, n int) int {
 	return (n + len(g.loops) - 1 - i) / len(g.loops)
 }
 
+// chooseStalled decides which of the connections yet to be opened will stall,
+// by their number among all.
+func (g *generator) chooseStalled(which func(n int) bool) {
+	g.each(func(i int, l *loop) {
+		l.stalls = func(index int) bool { return which(index*len(g.loops) + i) }
+	})
+}
+
+// stall makes the connections that were chosen read no more.
+func (g *generator) stall() {
+	g.each(func(_ int, l *loop) {
+		for index := range l.conns {
+			if l.stalls(index) {
+				l.stall(index)
+			}
+		}
+	})
+}
+
 // connect opens connections until there are n, and waits for them.
 func (g *generator) connect(ctx context.Context, n int) error {
 	for i, l := range g.loops {
@@ -144,6 +163,9 @@ func (w *window) perSecond(n uint64) float64 {
 func (w *window) perMessage(n float64) float64 {
 	return n / w.elapsed.Seconds() / w.perSecond(max(w.client.messages, 1))
 }
+
+// serverMicros is the server's CPU time for one message.
+func (w *window) serverMicros() float64 { return w.perMessage(micros(w.server.CPU)) }
 
 // measure lets the load run for warmup, and then measures it for d.
 func (g *generator) measure(ctx context.Context, srv *server, o *options) (*window, error) {

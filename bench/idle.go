@@ -54,7 +54,7 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 		return err
 	}
 	last := counts[len(counts)-1]
-	srv, g, stop, err := start(ctx, o, path, last, false, func(int) traffic { return silent{} })
+	srv, g, stop, err := start(ctx, o, path, last, serverConfig{}, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -136,3 +136,4 @@ func ends(x, y []float64) float64 {
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

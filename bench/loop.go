@@ -19,6 +19,7 @@ const (
 	phaseConnecting = iota
 	phaseUpgrading
 	phaseOpen
+	phaseStalled // open, and never read again
 	phaseClosed
 )
 
@@ -60,6 +61,7 @@ type loop struct {
 	pending map[int32][]byte // by index: handshake read so far, or bytes unsent; rarely any
 	toOpen  int
 	opening int
+	stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
 	in, out []byte
 	rtt     histogram // of every message
 	last    histogram // of each publish's last member
@@ -93,6 +95,7 @@ func newLoop(addr unix.SockaddrInet4, n int) (*loop, error) {
 		request: []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
 		conns: make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
+		stalls: func(int) bool { return false },
 	}, nil
 }
 
@@ -189,15 +192,33 @@ func (l *loop) open() {
 		return
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	index := int32(len(l.conns))
+	if l.stalls(int(index)) {
+		holdLittle(fd)
+	}
 	if err := unix.Connect(fd, &l.addr); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		l.fail(os.NewSyscallError("connect", err))
 		return
 	}
-	index := int32(len(l.conns))
 	l.conns = append(l.conns, clientConn{fd: int32(fd)})
 	l.opening++
 	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
+}
+
+// holdLittle makes a connection that nobody reads stall soon: its receive
+// buffer is small, and so is the segment size that it announces, by which the
+// kernel sizes the server's send buffer. With the segments of the loopback
+// interface that would be 2.6 MB; with those of an Ethernet it is 87 KB.
+func holdLittle(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1460)
+}
+
+// stall makes the connection read no more. Its end is still noticed.
+func (l *loop) stall(index int) {
+	l.conns[index].phase = phaseStalled
+	l.watch(unix.EPOLL_CTL_MOD, int32(index), 0)
 }
 
 func (l *loop) watch(op int, index int32, events uint32) {
@@ -232,6 +253,9 @@ func (l *loop) serve(index int32, events uint32) {
 		l.watch(unix.EPOLL_CTL_MOD, index, unix.EPOLLIN)
 		return
 	case c.phase == phaseClosed:
+		return
+	case c.phase == phaseStalled: // an error or hang-up, which epoll always tells
+		l.drop(index, errors.New("a stalled connection was ended by the server"))
 		return
 	case events&unix.EPOLLOUT != 0:
 		unsent := l.pending[index]

@@ -26,7 +26,9 @@ type options struct {
 	conns, size, inflight, outstanding int
 	steps, path                        string
 	sweep, join, json, verbose         bool
-	rate                               float64
+	compare                            bool
+	stalled                            float64 // percent
+	rates                              string
 	duration, warmup, quiet            time.Duration
 	rounds                             int
 	loops, procs, clientLoops          int
@@ -37,7 +39,7 @@ type options struct {
 func defaultOptions() options {
 	return options{
 		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "",
-		rate: 4, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
+		rates: "4", duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(),
 	}
 }
@@ -83,7 +85,11 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
 	}
 	if has("latency") {
-		fs.Float64Var(&o.rate, "rate", o.rate, "latency: publishes per second")
+		fs.StringVar(&o.rates, "rate", o.rates, "latency: publishes per second, `rates` such as 4,10,100 for a row each")
+	}
+	if has("fanout", "latency") {
+		fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
+		fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
 	}
 }
 
@@ -194,11 +200,40 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < stampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, stampBytes)
-	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.rate < 0 || o.clientLoops < 1 || o.rounds < 1:
-		return errors.New("bench: -inflight, -outstanding, -rate, -client-loops or -rounds is out of range")
+	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1:
+		return errors.New("bench: -inflight, -outstanding, -client-loops or -rounds is out of range")
+	}
+	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {
+		return errors.New("bench: -stalled must be at least 0 and below 100, and above 0 with -compare")
+	}
+	if _, err := o.rateList(); err != nil {
+		return err
 	}
 	_, err := o.stepCounts()
 	return err
+}
+
+// setDefaults fills in what depends on the command.
+func (o *options) setDefaults(conns int) {
+	if o.conns == 0 {
+		o.conns = conns
+	}
+	if o.path == "" {
+		o.path = "native"
+	}
+}
+
+// rateList reads -rate.
+func (o *options) rateList() ([]float64, error) {
+	var rates []float64
+	for field := range strings.SplitSeq(o.rates, ",") {
+		rate, err := strconv.ParseFloat(field, 64)
+		if err != nil || !(rate > 0 && rate <= 1e6) {
+			return nil, fmt.Errorf("bench: -rate is %q, must be publishes per second such as 4,10,100", o.rates)
+		}
+		rates = append(rates, rate)
+	}
+	return rates, nil
 }
 
 // stepCounts reads -steps.
@@ -215,12 +250,13 @@ func (o *options) stepCounts() ([]int, error) {
 }
 
 // start runs a server and a load generator for it. The caller calls stop.
-func start(ctx context.Context, o *options, path string, conns int, echo bool, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
+func start(ctx context.Context, o *options, path string, conns int, cfg serverConfig, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {
 		return nil, nil, nil, fmt.Errorf("%d connections need a higher ulimit -n than %d", conns, limit.Cur)
 	}
-	srv, err = startServer(ctx, o, serverConfig{Echo: echo, MaxConnections: conns + 16})
+	cfg.MaxConnections = conns + 16
+	srv, err = startServer(ctx, o, cfg)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -18,7 +19,7 @@ const seqWindow = 1 << 12
 // completions counts, for each publish, the loops whose members all have it.
 // Safe for concurrent use.
 type completions struct {
-	loops   int32
+	loops   int32 // that have members who read
 	control *loop // its connection 0 carries the acknowledgements
 	ack     bool
 	done    [seqWindow]atomic.Int32
@@ -27,7 +28,7 @@ type completions struct {
 // members checks what the room's members on one loop receive.
 type members struct {
 	*completions
-	total int              // members on this loop
+	total int              // members on this loop that read
 	got   [seqWindow]int32 // of them, how many have the publish
 	sent  [seqWindow]int64
 }
@@ -84,25 +85,21 @@ func (m *members) acknowledge(l *loop, seq uint64) {
 
 // room is a running server whose room every connection but one has joined.
 type room struct {
-	srv   *server
-	g     *generator
-	stop  func()
-	conns int
+	srv     *server
+	g       *generator
+	stop    func()
+	stalled int // members that do not read
+	reading int // the other members
 
 	published uint64 // by earlier loads
 }
 
-// openRoom starts a server and fills its room.
-func openRoom(ctx context.Context, o *options, ack bool) (*room, error) {
-	if o.conns == 0 {
-		o.conns = 10_000
-	}
-	if o.path == "" {
-		o.path = "native"
-	}
-	comp := &completions{loops: int32(o.clientLoops), ack: ack}
+// openRoom starts a server and fills its room. So many percent of the members
+// are stalled when it returns.
+func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64) (*room, error) {
+	comp := &completions{ack: ack}
 	work := make([]*members, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, false, func(i int) traffic {
+	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, serverConfig{}, func(i int) traffic {
 		work[i] = &members{completions: comp}
 		return work[i]
 	})
@@ -110,22 +107,73 @@ func openRoom(ctx context.Context, o *options, ack bool) (*room, error) {
 		return nil, err
 	}
 	comp.control = g.loops[0]
-	for i, m := range work {
-		m.total = g.share(i, o.conns+1)
+	// Connection 0 is the control connection. The stalled ones are spread
+	// evenly over the others.
+	stalledBelow := func(n int) int { return int(float64(n-1) * stalledPercent / 100) }
+	stalls := func(n int) bool { return n > 0 && stalledBelow(n+1) > stalledBelow(n) }
+	r := &room{srv: srv, g: g, stop: stop}
+	for n := 1; n <= o.conns; n++ {
+		if stalls(n) {
+			r.stalled++
+			continue
+		}
+		r.reading++
+		m := work[n%o.clientLoops]
+		if m.total++; m.total == 1 {
+			comp.loops++
+		}
 	}
-	work[0].total-- // the control connection
-	if o.conns < o.clientLoops {
-		comp.loops = int32(o.conns)
-	}
-	r := &room{srv: srv, g: g, stop: stop, conns: o.conns}
-	if err = g.connect(ctx, o.conns+1); err == nil {
-		err = joinRoom(ctx, g, srv, o.conns, -1)
-	}
-	if err != nil {
+	g.chooseStalled(stalls)
+	if err := r.enter(ctx, o); err != nil {
 		stop()
 		return nil, err
 	}
 	return r, nil
+}
+
+// enter makes the members connect and join, and the stalled ones stall.
+func (r *room) enter(ctx context.Context, o *options) error {
+	if err := r.g.connect(ctx, o.conns+1); err != nil {
+		return err
+	}
+	if err := joinRoom(ctx, r.g, r.srv, o.conns, -1); err != nil {
+		return err
+	}
+	if r.stalled == 0 {
+		return nil
+	}
+	r.g.stall()
+	return r.fillStalled(ctx, o.size)
+}
+
+// fillStalled publishes until each stalled member's socket and queue are full:
+// until exactly these have something queued, and drop all that is published.
+func (r *room) fillStalled(ctx context.Context, size int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	// Small enough for the socket buffers of the members that read.
+	fill := command{Name: "fill", Size: size, Count: max(1, min(16, (64<<10)/size))}
+	for dropped := r.srv.Dropped; ; {
+		before := r.g.sum()
+		rep, err := r.srv.call(fill)
+		if err != nil {
+			return err
+		}
+		missing, _, err := r.deliver(ctx, before, rep.Published)
+		if err != nil {
+			return err
+		}
+		if missing > 0 {
+			return fmt.Errorf("%d deliveries did not come while others stalled", missing)
+		}
+		if rep, err = r.srv.call(command{Name: "queues"}); err != nil {
+			return err
+		}
+		if rep.Backlogged == r.stalled && rep.Dropped-dropped == uint64(fill.Count*r.stalled) {
+			return nil
+		}
+		dropped = rep.Dropped
+	}
 }
 
 // joinRoom makes the connections join, and waits until conns have. Connection 0
@@ -162,7 +210,7 @@ type outcome struct {
 }
 
 // publish runs one load on the room, measures it, and waits until all that was
-// published is delivered.
+// published is delivered to the members that read.
 func (r *room) publish(ctx context.Context, o *options, c command) (*outcome, error) {
 	before := r.g.sum()
 	began, err := r.srv.call(c)
@@ -177,21 +225,30 @@ func (r *room) publish(ctx context.Context, o *options, c command) (*outcome, er
 	if err != nil {
 		return nil, err
 	}
-	want := (ended.Published - r.published) * uint64(r.conns)
-	r.published = ended.Published
+	out := &outcome{window: w, dropped: ended.Dropped - began.Dropped}
+	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
+	return out, err
+}
+
+// deliver waits until the members that read have everything up to published, or
+// until nothing more comes. before is from the time when they had all of the
+// earlier loads.
+func (r *room) deliver(ctx context.Context, before tally, published uint64) (missing, disordered uint64, err error) {
+	want := (published - r.published) * uint64(r.reading)
+	r.published = published
 	progress, seen := time.Now(), uint64(0)
 	for {
 		t := r.g.sum()
-		out := &outcome{window: w, disordered: t.disordered - before.disordered, dropped: ended.Dropped - began.Dropped}
-		have := t.messages - before.messages - out.disordered
+		disordered = t.disordered - before.disordered
+		have := t.messages - before.messages - disordered
 		if have > seen {
 			progress, seen = time.Now(), have
 		}
-		if out.missing = want - min(have, want); out.missing == 0 || time.Since(progress) > patience {
-			return out, r.g.err()
+		if missing = want - min(have, want); missing == 0 || time.Since(progress) > patience {
+			return missing, disordered, r.g.err()
 		}
 		if err := wait(ctx, 5*time.Millisecond); err != nil {
-			return nil, err
+			return 0, 0, err
 		}
 	}
 }

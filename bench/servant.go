@@ -49,9 +49,10 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.ProfileHeap {
 		runtime.MemProfileRate = 512
 	}
+	patient := func(c *ws.Config) { c.HeartbeatTimeout = time.Hour } // a stalled client answers no ping
 	opts := []ws.Option{
 		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithHandlerMode(ws.Inline),
-		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops),
+		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops), patient,
 	}
 	if cfg.Queue > 0 {
 		opts = append(opts, ws.WithMessageQueueSize(cfg.Queue))
@@ -123,6 +124,9 @@ func (s *servant) obey(in io.Reader, out io.Writer) error {
 		}
 		err := s.execute(&c)
 		r := s.measure()
+		if c.Name == "queues" {
+			s.measureQueues(r)
+		}
 		if err != nil {
 			r.Error = err.Error()
 		}
@@ -134,7 +138,7 @@ func (s *servant) obey(in io.Reader, out io.Writer) error {
 
 func (s *servant) execute(c *command) error {
 	switch c.Name {
-	case "report":
+	case "report", "queues":
 		return nil
 	case "settle": // free what is garbage, so that memory can be measured
 		runtime.GC()
@@ -158,6 +162,9 @@ func (s *servant) execute(c *command) error {
 		p := s.publisher.Swap(nil)
 		close(p.stop)
 		<-p.stopped
+		return nil
+	case "fill":
+		s.fill(c.Size, c.Count)
 		return nil
 	case "heap":
 		f, err := os.Create(c.File)
@@ -200,6 +207,45 @@ func (s *servant) measure() *report {
 		r.Members = room.MemberCount()
 	}
 	return r
+}
+
+// measureQueues looks at every client's queue, which takes too long for a
+// report that is made while a load runs.
+func (s *servant) measureQueues(r *report) {
+	s.manager.RangeClients(func(c *ws.Client) bool {
+		if n := c.QueuedBytes(); n > 0 {
+			r.Backlogged++
+			r.QueuedBytes += uint64(n)
+		}
+		return true
+	})
+}
+
+// fill publishes n messages and waits until the event loops have done with them
+// what they can: have sent, queued or dropped them.
+func (s *servant) fill(size, n int) {
+	p := &publisher{servant: s}
+	payload := make([]byte, size)
+	for range n {
+		p.publish(payload, monotonicNow())
+	}
+	s.quiesce()
+}
+
+// quiesce waits until the event loops have neither run a task nor written for
+// some time: a single look could find a loop that the kernel had no processor
+// for.
+func (s *servant) quiesce() {
+	var tasks, writes uint64
+	for same := 0; same < 4; {
+		time.Sleep(2 * time.Millisecond)
+		st := s.manager.Stats().Total
+		if st.InboxLen > 0 || st.Tasks != tasks || st.Writes != writes {
+			tasks, writes, same = st.Tasks, st.Writes, 0
+			continue
+		}
+		same++
+	}
 }
 
 // residentBytes is this process's RSS, exactly (smaps_rollup) if the kernel

@@ -25,8 +25,9 @@ type serverConfig struct {
 
 // command is one line to the server; a report is its answer.
 type command struct {
-	Name        string // report, settle, publish, stop, profile, heap
+	Name        string // report, queues, settle, publish, stop, fill, profile, heap
 	Size        int
+	Count       int     // fill: so many messages
 	Outstanding int     // publish: so many unacknowledged at once ...
 	Rate        float64 // ... or so many a second
 	File        string  // profile: begin; empty: end
@@ -51,6 +52,9 @@ type report struct {
 	Clients, Members                          int
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	Published, PublishErrors                  uint64
+
+	Backlogged  int    // queues: clients that have messages queued
+	QueuedBytes uint64 // queues: of all clients
 }
 
 // server is the load generator's end of a server process.
