@@ -248,7 +248,7 @@ func TestStalled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, append(args, "-conns", "41", "-stalled", "12.5", "-compare", "-rounds", "2")...)
+			results := runBench(t, append(args, "-conns", "41", "-stalled", "12.5", "-compare", "-rounds", "2", "-queue", "32")...)
 			require.Len(t, results, 2)
 			var stalled []any
 			for _, row := range results[0].Rows {
@@ -261,6 +261,30 @@ func TestStalled(t *testing.T) {
 				assert.Greater(t, results[1].Rows[0][key], 0.0, key)
 			}
 		})
+	}
+}
+
+// TestSlow asserts that what was published is held by every client, and once.
+func TestSlow(t *testing.T) {
+	t.Parallel()
+	results := runBench(t, "slow", "-conns", "30", "-size", "1000")
+	require.Len(t, results[0].Rows, 2)
+	all, last := results[0].Rows[0], results[0].Rows[1]
+	assert.Greater(t, all["held"], float64(slowMessages), "each had one before")
+	assert.InDelta(t, slowMessages, last["held"], 0)
+	assert.InDelta(t, 1004*slowMessages, last["copies_bytes"], 0)
+	assert.Less(t, last["heap_bytes"], last["copies_bytes"])
+}
+
+func TestFair(t *testing.T) {
+	t.Parallel()
+	results := runBench(t, "fair", "-conns", "30")
+	require.Len(t, results[0].Rows, 1)
+	row := results[0].Rows[0]
+	assert.InDelta(t, 1, row["loops"], 0)
+	assert.Zero(t, row["missing"]) // members that get no processor may drop
+	for _, key := range []string{"per_second", "echoes_per_second", "p50_us", "max_us"} {
+		assert.Greater(t, row[key], 0.0, key)
 	}
 }
 

@@ -142,6 +142,12 @@ func maskedFrame(op byte, payload []byte) []byte {
 	return dst
 }
 
+// serverFrameBytes is the length of the server's frame, which has no mask, of a
+// payload of size bytes.
+func serverFrameBytes(size int) int {
+	return len(maskedFrame(opBinary, make([]byte, size))) - len(mask)
+}
+
 // appendStamped appends template, a masked frame whose payload of size bytes
 // begins with a stamp of zeros, with that stamp filled in.
 func appendStamped(dst, template []byte, size int, seq uint64, now int64) []byte {

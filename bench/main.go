@@ -58,7 +58,7 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	fs.BoolVar(&o.json, "json", o.json, "print JSON")
 	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
 	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
-	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS")
+	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
 	fs.IntVar(&o.procs, "procs", o.procs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
 	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
@@ -69,12 +69,14 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
 		fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 	}
-	if has("echo", "fanout", "latency") {
-		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 1,000 for echo, 10,000 for the room")
+	if has("echo", "fanout", "latency", "slow", "fair") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 1,000 for the others")
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
-		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency takes twice as long")
-		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
+	}
+	if has("echo", "fanout", "latency", "fair") {
+		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
+		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
 	if has("echo") {
@@ -102,9 +104,11 @@ var commands = []struct {
 	{"echo", "messages per second when every client keeps some in flight, and their round trip", runEcho},
 	{"fanout", "deliveries per second to one large room at full speed", runFanout},
 	{"latency", "time from publish to delivery in one large room at a fixed rate", runLatency},
+	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
+	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 }
 
-const usage = "usage: bench [flags] idle|echo|fanout|latency|all [flags]\n\n"
+const usage = "usage: bench [flags] idle|echo|fanout|latency|slow|fair|all [flags]\n\n"
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {

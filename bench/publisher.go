@@ -9,16 +9,30 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// publisher sends stamped messages to the room.
+// publisher sends messages to the room: so many unacknowledged, or at a fixed
+// rate, or without a pause.
 type publisher struct {
-	servant     *servant
-	first       uint64 // sequence number; acknowledgements of earlier ones are late
-	size        int
-	outstanding int
-	credits     chan struct{} // nil at a fixed rate
-	interval    time.Duration
-	stop        chan struct{}
-	stopped     chan struct{}
+	servant  *servant
+	first    uint64 // sequence number; acknowledgements of earlier ones are late
+	size     int
+	credits  chan struct{} // one for each message that may be unacknowledged, or nil
+	interval time.Duration // of a fixed rate, or 0
+	stop     chan struct{}
+	stopped  chan struct{}
+}
+
+func newPublisher(s *servant, c *command) *publisher {
+	p := &publisher{
+		servant: s, first: s.published.Load(), size: c.Size,
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	switch {
+	case c.Rate > 0:
+		p.interval = time.Duration(float64(time.Second) / c.Rate)
+	case c.Outstanding > 0:
+		p.credits = make(chan struct{}, c.Outstanding)
+	}
+	return p
 }
 
 // acked runs on an event loop: it must not block.
@@ -32,10 +46,37 @@ func (p *publisher) acked(seq uint64) {
 	}
 }
 
-// run publishes until stop. At a fixed rate a message carries the time at which
-// it was due, so that a publisher that falls behind does not hide it.
+// run publishes until stop.
 func (p *publisher) run() {
 	defer close(p.stopped)
+	if p.credits == nil && p.interval == 0 {
+		p.flood()
+		return
+	}
+	p.pace()
+}
+
+// flood publishes one message over and over, as fast as the rings take it.
+func (p *publisher) flood() {
+	s := p.servant
+	prepared := ws.Prepare(ws.OpBinary, make([]byte, p.size))
+	for {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		if s.manager.BroadcastPrepared(benchRoom, prepared, nil) != nil {
+			s.errors.Add(1)
+			continue
+		}
+		s.published.Add(1)
+	}
+}
+
+// pace publishes stamped messages. At a fixed rate a message carries the time at
+// which it was due, so that a publisher that falls behind does not hide it.
+func (p *publisher) pace() {
 	for range cap(p.credits) {
 		p.credits <- struct{}{}
 	}

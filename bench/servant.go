@@ -25,11 +25,13 @@ import (
 )
 
 // benchRoom is the one room; members join it by a message of the byte
-// joinByte. An acknowledgement is ackByte and the sequence number, 8 bytes.
+// joinByte. An acknowledgement is ackByte and the sequence number, 8 bytes. What
+// begins with echoByte is sent back.
 const (
 	benchRoom = "bench"
 	joinByte  = 'j'
 	ackByte   = 'a'
+	echoByte  = 'e'
 )
 
 // servant is the server process.
@@ -56,6 +58,9 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	}
 	if cfg.Queue > 0 {
 		opts = append(opts, ws.WithMessageQueueSize(cfg.Queue))
+	}
+	if cfg.QueueBytes > 0 {
+		opts = append(opts, ws.WithQueueBytes(cfg.QueueBytes))
 	}
 	if cfg.Ring > 0 {
 		opts = append(opts, func(c *ws.Config) { c.Broadcast.QueueSize = cfg.Ring })
@@ -109,6 +114,8 @@ func (s *servant) handle(c *ws.Client, _ ws.Opcode, payload []byte) {
 		if p := s.publisher.Load(); p != nil {
 			p.acked(binary.LittleEndian.Uint64(payload[1:]))
 		}
+	case echoByte:
+		_ = c.SendBinary(payload) // the client would miss it
 	}
 }
 
@@ -124,7 +131,7 @@ func (s *servant) obey(in io.Reader, out io.Writer) error {
 		}
 		err := s.execute(&c)
 		r := s.measure()
-		if c.Name == "queues" {
+		if c.Name == "queues" || c.Name == "settle" {
 			s.measureQueues(r)
 		}
 		if err != nil {
@@ -146,15 +153,7 @@ func (s *servant) execute(c *command) error {
 		debug.FreeOSMemory()
 		return nil
 	case "publish":
-		p := &publisher{
-			servant: s, first: s.published.Load(), size: c.Size, outstanding: c.Outstanding,
-			stop: make(chan struct{}), stopped: make(chan struct{}),
-		}
-		if c.Rate > 0 {
-			p.interval = time.Duration(float64(time.Second) / c.Rate)
-		} else {
-			p.credits = make(chan struct{}, c.Outstanding)
-		}
+		p := newPublisher(s, c)
 		s.publisher.Store(p)
 		go p.run() // owned by the servant: the command stop ends it
 		return nil

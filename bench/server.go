@@ -20,6 +20,7 @@ type serverConfig struct {
 	MaxConnections int
 	Loops          int
 	Queue, Ring    int
+	QueueBytes     int64
 	ProfileHeap    bool
 }
 
@@ -29,7 +30,7 @@ type command struct {
 	Size        int
 	Count       int     // fill: so many messages
 	Outstanding int     // publish: so many unacknowledged at once ...
-	Rate        float64 // ... or so many a second
+	Rate        float64 // ... or so many a second, or else without a pause
 	File        string  // profile: begin; empty: end
 }
 
@@ -53,8 +54,9 @@ type report struct {
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	Published, PublishErrors                  uint64
 
-	Backlogged  int    // queues: clients that have messages queued
-	QueuedBytes uint64 // queues: of all clients
+	// In the answers to queues and settle only.
+	Backlogged  int    // clients that have messages queued
+	QueuedBytes uint64 // of all clients
 }
 
 // server is the load generator's end of a server process.

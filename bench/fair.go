@@ -1,0 +1,129 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+)
+
+// pinging is the traffic of one connection that sends a message, waits for its
+// echo, and sends the next.
+type pinging struct {
+	message []byte // a masked frame
+	sent    int64
+}
+
+func (p *pinging) frame(l *loop, _ *clientConn, _ *frame, now int64) {
+	if l.measuring {
+		l.rtt.record(now - p.sent)
+	}
+	l.out = append(l.out, p.message...)
+	p.sent = monotonicNow()
+}
+
+func (p *pinging) done(*loop, *clientConn, int64) {}
+
+// runFair measures how long one connection waits while its event loop is given
+// more fan-out than it can do.
+func runFair(ctx context.Context, o *options) ([]*table, error) {
+	o.setDefaults(1000)
+	o.duration *= 2
+	if o.loops == 0 {
+		o.loops = 1
+	}
+	t := &table{command: "fair", title: "One echo connection beside a publisher without a pause", columns: []column{
+		{"path", "path", "%s"},
+		{"loops", "loops", "%d"},
+		{"members", "members", "%d"},
+		{"size", "bytes", "%d"},
+		{"per_second", "deliveries/s", "%.0f"},
+		{"server_us", "server µs/dlv", "%.2f"},
+		{"echoes_per_second", "echoes/s", "%.0f"},
+		{"p50_us", "echo p50 µs", "%.0f"},
+		{"p99_us", "p99 µs", "%.0f"},
+		{"p999_us", "p99.9 µs", "%.0f"},
+		{"max_us", "max µs", "%.0f"},
+		{"missing", "missing", "%d"},
+		{"dropped", "dropped", "%d"},
+	}}
+	for range o.rounds {
+		if err := fairRound(ctx, o, t); err != nil {
+			return nil, err
+		}
+	}
+	return []*table{t}, nil
+}
+
+func fairRound(ctx context.Context, o *options, t *table) error {
+	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, serverConfig{}, func(int) traffic { return silent{} })
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := g.connect(ctx, o.conns); err != nil {
+		return err
+	}
+	if err := joinRoom(ctx, g, srv, o.conns, 0); err != nil {
+		return err
+	}
+	// The echo connection has a loop of its own, and that a processor of the Go
+	// scheduler: behind the members' loops it would wait for these.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(o.clientLoops + 2))
+	payload := make([]byte, o.size)
+	payload[0] = echoByte
+	ping := &pinging{message: maskedFrame(opBinary, payload)}
+	echo, err := newGenerator(srv.addr(o.path), 1, 1, func(int) traffic { return ping })
+	if err != nil {
+		return err
+	}
+	defer echo.stop()
+	if err := echo.connect(ctx, 1); err != nil {
+		return err
+	}
+	return fairLoad(ctx, o, t, srv, g, echo)
+}
+
+// fairLoad runs the load and adds its row.
+func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *generator) error {
+	if _, err := srv.call(command{Name: "publish", Size: o.size}); err != nil {
+		return err
+	}
+	echo.each(func(_ int, l *loop) {
+		p := l.traffic.(*pinging)
+		p.sent = monotonicNow()
+		l.send(0, p.message)
+	})
+	if err := wait(ctx, o.warmup); err != nil {
+		return err
+	}
+	began := monotonicNow()
+	echo.each(func(_ int, l *loop) { l.measuring = true })
+	warm := *o
+	warm.warmup = 0
+	w, err := g.measure(ctx, srv, &warm)
+	if err != nil {
+		return err
+	}
+	var rtt histogram
+	echo.each(func(_ int, l *loop) { l.measuring, rtt = false, l.rtt })
+	elapsed := time.Duration(monotonicNow() - began)
+	ended, err := srv.call(command{Name: "stop"})
+	if err != nil {
+		return err
+	}
+	r := &room{srv: srv, g: g, reading: o.conns}
+	missing, _, err := r.deliver(ctx, tally{}, ended.Published)
+	if err != nil {
+		return err
+	}
+	if ended, err = srv.call(command{Name: "report"}); err != nil { // with what was dropped since
+		return err
+	}
+	t.add(o.path, o.loops, o.conns, o.size, w.perSecond(w.client.messages), w.serverMicros(),
+		float64(rtt.total)/elapsed.Seconds(), micros(rtt.quantile(0.5)), micros(rtt.quantile(0.99)),
+		micros(rtt.quantile(0.999)), micros(time.Duration(rtt.max)),
+		missing-min(missing, ended.Dropped), ended.Dropped)
+	return echo.err()
+}

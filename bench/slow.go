@@ -1,0 +1,107 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// slowMessages is what each stalled client is given to hold.
+	slowMessages = 100
+	// slowQueue is the least queue bound: what clients hold before they are all
+	// stalled must fit, too.
+	slowQueue = 4096
+)
+
+// runSlow measures what the backlog of stalled clients costs.
+func runSlow(ctx context.Context, o *options) ([]*table, error) {
+	o.setDefaults(1000)
+	o.queue = max(o.queue, slowQueue)
+	t := &table{command: "slow", title: "Stalled clients that hold messages: heap after garbage collection", columns: []column{
+		{"path", "path", "%s"},
+		{"conns", "clients", "%d"},
+		{"frame_bytes", "frame B", "%d"},
+		{"measured", "measured", "%s"},
+		{"held", "messages held", "%.1f"},
+		{"heap_bytes", "heap B/client", "%.0f"},
+		{"heap_bytes_message", "heap B/message", "%.1f"},
+		{"copies_bytes", "copies B/client", "%.0f"},
+	}}
+	for range o.rounds {
+		if err := slowRound(ctx, o, t); err != nil {
+			return nil, err
+		}
+	}
+	return []*table{t}, nil
+}
+
+func slowRound(ctx context.Context, o *options, t *table) error {
+	frame := serverFrameBytes(o.size)
+	cfg := serverConfig{QueueBytes: int64(o.queue) * int64(frame)}
+	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(int) traffic { return silent{} })
+	if err != nil {
+		return err
+	}
+	defer stop()
+	g.chooseStalled(func(int) bool { return true })
+	if err := g.connect(ctx, o.conns); err != nil {
+		return err
+	}
+	if err := joinRoom(ctx, g, srv, o.conns, 0); err != nil {
+		return err
+	}
+	g.stall()
+	idle, err := srv.call(command{Name: "settle"})
+	if err != nil {
+		return err
+	}
+	if err := backlogAll(ctx, srv, o.conns, o.size); err != nil {
+		return err
+	}
+	before, err := srv.call(command{Name: "settle"})
+	if err != nil {
+		return err
+	}
+	if _, err := srv.call(command{Name: "fill", Size: o.size, Count: slowMessages}); err != nil {
+		return err
+	}
+	after, err := srv.call(command{Name: "settle"})
+	if err != nil {
+		return err
+	}
+	if after.Dropped > 0 {
+		return fmt.Errorf("%d messages were dropped: a higher -queue is needed", after.Dropped)
+	}
+	for _, since := range []struct {
+		*report
+		name string
+	}{{idle, "since they were idle"}, {before, fmt.Sprintf("the last %d", slowMessages)}} {
+		clients := float64(o.conns)
+		held := float64(after.QueuedBytes-since.QueuedBytes) / float64(frame) / clients
+		heap := (float64(after.HeapAlloc) - float64(since.HeapAlloc)) / clients
+		t.add(o.path, o.conns, frame, since.name, held, heap, ratio(heap, held), held*float64(frame))
+	}
+	return g.err()
+}
+
+// backlogAll publishes until each client has something queued.
+func backlogAll(ctx context.Context, srv *server, clients, size int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		// Few at a time, so that those that stall first hold few more.
+		if _, err := srv.call(command{Name: "fill", Size: size, Count: max(1, 2048/size)}); err != nil {
+			return err
+		}
+		r, err := srv.call(command{Name: "queues"})
+		if err != nil || r.Backlogged == clients {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d of %d clients have stalled: %w", r.Backlogged, clients, ctx.Err())
+		}
+	}
+}
