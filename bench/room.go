@@ -166,11 +166,10 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 		if missing > 0 {
 			return fmt.Errorf("%d deliveries did not come while others stalled", missing)
 		}
-		if rep, err = r.srv.call(command{Name: "queues"}); err != nil {
-			return err
-		}
-		if rep.Backlogged == r.stalled && rep.Dropped-dropped == uint64(fill.Count*r.stalled) {
-			return nil
+		if rep.Dropped-dropped == uint64(fill.Count*r.stalled) {
+			if stuck, err := stalled(ctx, r.srv, r.stalled); err != nil || stuck {
+				return err
+			}
 		}
 		dropped = rep.Dropped
 	}

@@ -96,12 +96,30 @@ func backlogAll(ctx context.Context, srv *server, clients, size int) error {
 		if _, err := srv.call(command{Name: "fill", Size: size, Count: max(1, 2048/size)}); err != nil {
 			return err
 		}
-		r, err := srv.call(command{Name: "queues"})
-		if err != nil || r.Backlogged == clients {
+		stuck, err := stalled(ctx, srv, clients)
+		if err != nil || stuck {
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%d of %d clients have stalled: %w", r.Backlogged, clients, ctx.Err())
+			return fmt.Errorf("not all of %d clients have stalled: %w", clients, ctx.Err())
 		}
 	}
+}
+
+// stalled reports whether so many clients have something queued, and whether it
+// stays queued for longer than a delayed acknowledgement takes: until the first
+// of these a socket may be full that takes more a moment later.
+func stalled(ctx context.Context, srv *server, clients int) (bool, error) {
+	before, err := srv.call(command{Name: "queues"})
+	if err != nil || before.Backlogged != clients {
+		return false, err
+	}
+	if err := wait(ctx, 250*time.Millisecond); err != nil {
+		return false, err
+	}
+	after, err := srv.call(command{Name: "queues"})
+	if err != nil {
+		return false, err
+	}
+	return after.Backlogged == clients && after.QueuedBytes == before.QueuedBytes, nil
 }
