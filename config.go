@@ -143,8 +143,9 @@ type Config struct {
 	// these as many may run Authenticate; 0, the default, is 256 for each CPU.
 	Workers int
 	// MailboxSize and MailboxBytes bound the messages of one client that wait
-	// for a pooled handler; a client beyond them is closed with 1008. Default
-	// 64 messages and 1 MiB.
+	// for a pooled handler, without the one that is being handled; a client
+	// beyond them is closed with 1008. An empty mailbox takes one message of any
+	// size. Default 64 messages and 1 MiB.
 	MailboxSize  int
 	MailboxBytes int64
 

@@ -167,49 +167,6 @@ func TestHandlersCallBack(t *testing.T) {
 	})
 }
 
-// A client that sends faster than its messages are handled is closed.
-func TestMailboxOverflow(t *testing.T) {
-	tests := []struct {
-		name    string
-		option  ws.Option
-		payload string
-	}{
-		{"by count", func(c *ws.Config) { c.MailboxSize = 8 }, ""},
-		{"by bytes", func(c *ws.Config) { c.MailboxBytes = 4000 }, `"` + strings.Repeat("x", 900) + `"`},
-	}
-	onBothWays(t, func(t *testing.T, w way) {
-		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
-				s := start(t, tt.option)
-				failures := s.events(ws.EventError)
-				entered, release := make(chan struct{}, 100), make(chan struct{})
-				free := sync.OnceFunc(func() { close(release) })
-				t.Cleanup(free)
-				require.NoError(t, s.Register("block", func(*ws.Client, *ws.Message) error {
-					entered <- struct{}{}
-					<-release
-					return nil
-				}))
-				bystander := s.dial(w)
-				c, sc := s.dialClient(w)
-				c.send(request("block", "first", ""))
-				receive(t, entered, "not called")
-				for range 20 {
-					c.send(request("block", "more", tt.payload))
-				}
-				c.expectClose(1008)
-				assert.True(t, sc.IsClosed())
-				e := receive(t, failures, "no EventError")
-				assert.Equal(t, sc.ID, e.ClientID)
-				bystander.send("?")
-				bystander.expectReply("", 400, "")
-				free()
-				c.finish(1008)
-			})
-		}
-	})
-}
-
 // A full mailbox is none: as many messages as it holds may wait.
 func TestMailboxHolds(t *testing.T) {
 	s := start(t)

@@ -100,6 +100,12 @@ func WithRoomShards(n int) Option { return func(c *Config) { c.RoomShards = n } 
 // WithHandlerMode sets Config.HandlerMode.
 func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.HandlerMode = mode } }
 
+// WithMailboxSize sets Config.MailboxSize, in messages.
+func WithMailboxSize(n int) Option { return func(c *Config) { c.MailboxSize = n } }
+
+// WithMailboxBytes sets Config.MailboxBytes.
+func WithMailboxBytes(n int64) Option { return func(c *Config) { c.MailboxBytes = n } }
+
 // ClientOption sets something on one client at its upgrade.
 type ClientOption func(*clientOptions)
 

@@ -93,8 +93,10 @@ func TestBadOptions(t *testing.T) {
 		{"shards no power of two", "RoomShards", ws.WithRoomShards(3)},
 		{"unknown mode", "HandlerMode", ws.WithHandlerMode(2)},
 		{"negative workers", "Workers", set(func(c *ws.Config) { c.Workers = -1 })},
-		{"no mailbox", "MailboxSize", set(func(c *ws.Config) { c.MailboxSize = 0 })},
-		{"no mailbox bytes", "MailboxBytes", set(func(c *ws.Config) { c.MailboxBytes = 0 })},
+		{"no mailbox", "MailboxSize", ws.WithMailboxSize(0)},
+		{"negative mailbox", "MailboxSize", ws.WithMailboxSize(-1)},
+		{"no mailbox bytes", "MailboxBytes", ws.WithMailboxBytes(0)},
+		{"negative mailbox bytes", "MailboxBytes", ws.WithMailboxBytes(-1)},
 		{"zero Config", "MaxConnections", ws.WithConfig(ws.Config{})},
 	}
 	for _, tt := range tests {

@@ -1,0 +1,122 @@
+package ws_test
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// registerBlock registers "block", which says that it was called and answers
+// when release has been called.
+func registerBlock(t *testing.T, m *ws.Manager) (entered <-chan string, release func()) {
+	t.Helper()
+	begun, released := make(chan string, 1000), make(chan struct{})
+	release = sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release)
+	require.NoError(t, m.Register("block", func(c *ws.Client, m *ws.Message) error {
+		begun <- m.RequestID
+		<-released
+		return c.SendResponse(m.RequestID, 200, "success", nil)
+	}))
+	return begun, release
+}
+
+// sync returns when the server has taken everything that was sent.
+func (c *client) sync() {
+	c.t.Helper()
+	c.raw(frame(gws.OpPing, "sync"))
+	f := c.readFrame()
+	require.Equal(c.t, gws.OpPong, f.Header.OpCode, "payload %q", f.Payload)
+}
+
+// boundedMailboxes hold 8 messages that blockMessage makes of one-digit ids.
+func boundedMailboxes() map[string]ws.Option {
+	length := int64(len(blockMessage(1)))
+	return map[string]ws.Option{
+		"by count":         ws.WithMailboxSize(8),
+		"by bytes":         ws.WithMailboxBytes(8 * length),
+		"by bytes, uneven": ws.WithMailboxBytes(9*length - 1),
+	}
+}
+
+func blockMessage(id int) string { return request("block", strconv.Itoa(id), "") }
+
+// As many messages as a mailbox holds may wait, and are handled.
+func TestMailboxAtItsBound(t *testing.T) {
+	for name, bound := range boundedMailboxes() {
+		t.Run(name, func(t *testing.T) {
+			onBothWays(t, func(t *testing.T, w way) {
+				s := start(t, bound)
+				entered, release := registerBlock(t, s.Manager)
+				c, sc := s.dialClient(w)
+				c.send(blockMessage(0))
+				receive(t, entered, "not called")
+				for id := 1; id <= 8; id++ {
+					c.send(blockMessage(id))
+				}
+				c.sync()
+				assert.False(t, sc.IsClosed())
+				release()
+				for id := range 9 {
+					c.expectReply(strconv.Itoa(id), 200, "")
+				}
+			})
+		})
+	}
+}
+
+// A client whose messages are more than its mailbox holds is closed, and
+// nothing of what waits is handled. The others do not notice.
+func TestMailboxBeyondItsBound(t *testing.T) {
+	for name, bound := range boundedMailboxes() {
+		t.Run(name, func(t *testing.T) {
+			onBothWays(t, func(t *testing.T, w way) {
+				s := start(t, bound, ws.WithLoops(1))
+				registerGreetings(t, s.Manager)
+				entered, release := registerBlock(t, s.Manager)
+				failures, ends := s.events(ws.EventError), s.events(ws.EventClientDisconnected)
+				bystander := s.dial(w)
+				c, sc := s.dialClient(w)
+				c.send(blockMessage(0))
+				receive(t, entered, "not called")
+				for id := 1; id <= 9; id++ {
+					c.send(blockMessage(id))
+				}
+				assert.Equal(t, "too many messages in flight", c.expectClose(1008))
+				assert.True(t, sc.IsClosed())
+				assert.Equal(t, sc.ID, receive(t, failures, "no EventError").ClientID)
+				bystander.send(request("only", "1", ""))
+				bystander.expectReply("1", 200, "")
+				release()
+				c.finish(1008)
+				assert.Equal(t, sc.ID, receive(t, ends, "no disconnect").ClientID) // comes after the last handler
+				assert.Empty(t, entered, "messages handled after the close")
+			})
+		})
+	}
+}
+
+// A mailbox that is empty takes one message of any size.
+func TestMailboxTakesOneOfAnySize(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithMailboxBytes(1))
+		entered, release := registerBlock(t, s.Manager)
+		c, sc := s.dialClient(w)
+		big := `"` + strings.Repeat("x", 300_000) + `"`
+		c.send(request("block", "first", big))
+		receive(t, entered, "not called")
+		c.send(request("block", "second", big)) // the first is out of the mailbox
+		c.sync()
+		assert.False(t, sc.IsClosed())
+		release()
+		c.expectReply("first", 200, "")
+		c.expectReply("second", 200, "")
+	})
+}
