@@ -24,5 +24,15 @@ func NewTestClient(m *Manager) *Client { return m.newClient() }
 // HandleMessage handles payload as a text message of c.
 func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
 
+// Mail puts payload into the mailbox of c as a text message.
+func Mail(c *Client, payload []byte) { c.mail(OpText, payload) }
+
+// MailboxCap returns how many messages fit into the memory of c's mailbox.
+func MailboxCap(c *Client) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cap(c.mailbox.letters)
+}
+
 // WorkersClosed reports whether the worker pool of m refuses tasks.
 func WorkersClosed(m *Manager) bool { return !m.workers.Submit(taskFunc(func() {})) }

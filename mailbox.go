@@ -29,6 +29,21 @@ type letter struct {
 	closed *CloseError
 }
 
+// add puts l behind the others. When the slice is full and half of it or more has
+// been read, what waits moves to its front: a client that always has something
+// waiting would make it grow for as long as it is connected.
+func (b *mailbox) add(l letter) {
+	if len(b.letters) == cap(b.letters) && b.head > 0 && b.head >= len(b.letters)/2 {
+		n := copy(b.letters, b.letters[b.head:])
+		clear(b.letters[n:])
+		b.letters, b.head = b.letters[:n], 0
+	}
+	b.letters = append(b.letters, l)
+}
+
+// maxPooledLetters bounds the mailboxes that are kept for the next client.
+const maxPooledLetters = 1024
+
 var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 
 // maxRun is how many messages of one client a worker handles before others get
@@ -67,7 +82,7 @@ func (c *Client) post(l letter) bool {
 		}
 		box.bytes += n
 	}
-	box.letters = append(box.letters, l)
+	box.add(l)
 	submit := !box.reading
 	box.reading = true
 	c.mu.Unlock()
@@ -134,8 +149,10 @@ func (c *Client) nextLetter() (letter, bool) {
 func (c *Client) dropMailboxLocked() {
 	box := c.mailbox
 	c.mailbox = nil
-	*box = mailbox{letters: box.letters[:0]}
-	mailboxPool.Put(box)
+	if cap(box.letters) <= maxPooledLetters {
+		*box = mailbox{letters: box.letters[:0]}
+		mailboxPool.Put(box)
+	}
 }
 
 // fenceTask is posted when a worker has read the mailbox to its end. When it

@@ -120,3 +120,33 @@ func TestMailboxTakesOneOfAnySize(t *testing.T) {
 		c.expectReply("second", 200, "")
 	})
 }
+
+// The memory of a mailbox does not grow with the messages that it has seen,
+// also if it is never empty.
+func TestMailboxMemory(t *testing.T) {
+	const waiting, messages = 20, 10_000
+	m := newManager(t)
+	var handled []string
+	step := make(chan struct{})
+	require.NoError(t, m.Register("step", func(_ *ws.Client, msg *ws.Message) error {
+		handled = append(handled, msg.RequestID)
+		step <- struct{}{}
+		return nil
+	}))
+	c := ws.NewTestClient(m)
+	for id := range messages {
+		ws.Mail(c, []byte(request("step", strconv.Itoa(id), "")))
+		if id >= waiting {
+			<-step
+		}
+	}
+	assert.LessOrEqual(t, ws.MailboxCap(c), 4*waiting)
+	for range waiting {
+		<-step
+	}
+	shutdown(t, m) // waits for the handler
+	require.Len(t, handled, messages)
+	for id, got := range handled {
+		require.Equal(t, strconv.Itoa(id), got)
+	}
+}
