@@ -25,8 +25,13 @@ func mallocs(fn func()) uint64 {
 
 // An inline raw echo allocates nothing, on either side.
 func TestEchoDoesNotAllocate(t *testing.T) {
+	t.Run("no limit", func(t *testing.T) { echoDoesNotAllocate(t, ws.RateLimit{}) })
+	t.Run("rate limit", func(t *testing.T) { echoDoesNotAllocate(t, ws.RateLimit{Messages: 1e9, Bytes: 1e12}) })
+}
+
+func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
 	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithHandlerMode(ws.Inline))
+		s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithRateLimit(limit))
 		s.HandleRaw(echo)
 		c := s.dial(w)
 		request := []byte(frame(2, string(make([]byte, 512))))

@@ -203,6 +203,8 @@ func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 // clientOwner is the Client as its connection sees it.
 type clientOwner Client
 
+func (o *clientOwner) client() *Client { return (*Client)(o) }
+
 // OnOpen runs on the client's event loop.
 func (o *clientOwner) OnOpen() {
 	c := (*Client)(o)

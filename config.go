@@ -149,6 +149,9 @@ type Config struct {
 	MailboxSize  int
 	MailboxBytes int64
 
+	// RateLimit bounds what one client may send. Default no limit.
+	RateLimit RateLimit
+
 	// Logger receives what an operator should know; nil is slog.Default().
 	Logger *slog.Logger
 }
@@ -235,6 +238,7 @@ func (c *Config) Validate() error {
 		atLeast("Workers", c.Workers, 0),
 		atLeast("MailboxSize", c.MailboxSize, 1),
 		atLeast("MailboxBytes", c.MailboxBytes, 1),
+		c.RateLimit.validate(),
 	)
 }
 

@@ -31,7 +31,7 @@ const (
 	EventRoomJoined EventType = "room.joined"
 	EventRoomLeft   EventType = "room.left"
 	// EventError tells of a handler's panic or internal error, and of a client
-	// that broke the protocol. Data: error.
+	// that broke the protocol or a limit and is closed. Data: error.
 	EventError EventType = "error"
 )
 

@@ -1,6 +1,10 @@
 package ws
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"time"
+	"unsafe"
+)
 
 // What the tests in package ws_test see of the internals.
 
@@ -23,6 +27,26 @@ func NewTestClient(m *Manager) *Client { return m.newClient() }
 
 // HandleMessage handles payload as a text message of c.
 func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
+
+// LimitedClientSize is what a connection with a RateLimit costs.
+const LimitedClientSize = unsafe.Sizeof(limitedClient{})
+
+// Limiter opens limiter, with its limits.
+type Limiter struct {
+	limits  *limits
+	limiter limiter
+}
+
+// NewLimiter returns nil if r is no limit.
+func NewLimiter(r RateLimit) *Limiter {
+	if lim := newLimits(r); lim != nil {
+		return &Limiter{limits: lim}
+	}
+	return nil
+}
+
+func (l *Limiter) Admit(now time.Duration, n int) bool { return l.limiter.admit(l.limits, now, n) }
+func (l *Limiter) Exhausted() bool                     { return l.limiter.exhausted(l.limits) }
 
 // Mail puts payload into the mailbox of c as a text message.
 func Mail(c *Client, payload []byte) { c.mail(OpText, payload) }

@@ -34,6 +34,10 @@ type Manager struct {
 	slow     slowWatch
 	raw      atomic.Pointer[RawHandler]
 
+	limits      *limits       // nil without a RateLimit
+	created     time.Time     // where the limiters' clock begins
+	rateLimited atomic.Uint64 // messages refused
+
 	stopOnce   sync.Once
 	finishOnce sync.Once
 	stopping   chan struct{} // closed when Shutdown begins
@@ -60,6 +64,8 @@ func NewManager(opts ...Option) (*Manager, error) {
 		cfg:      cfg,
 		metrics:  cfg.Metrics,
 		measures: !noop,
+		limits:   newLimits(cfg.RateLimit),
+		created:  time.Now(),
 		clients:  newRegistry(),
 		rooms: room.NewDirectory[*Client, roomData](room.Config{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,

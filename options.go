@@ -106,6 +106,9 @@ func WithMailboxSize(n int) Option { return func(c *Config) { c.MailboxSize = n 
 // WithMailboxBytes sets Config.MailboxBytes.
 func WithMailboxBytes(n int64) Option { return func(c *Config) { c.MailboxBytes = n } }
 
+// WithRateLimit sets Config.RateLimit.
+func WithRateLimit(r RateLimit) Option { return func(c *Config) { c.RateLimit = r } }
+
 // ClientOption sets something on one client at its upgrade.
 type ClientOption func(*clientOptions)
 

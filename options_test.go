@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, "/ws", cfg.Path)
 	assert.Equal(t, 64, cfg.MailboxSize)
 	assert.EqualValues(t, 1<<20, cfg.MailboxBytes)
+	assert.Zero(t, cfg.RateLimit)
 	assert.False(t, cfg.EnableCompression)
 	assert.False(t, cfg.AllowAllOrigins)
 	_, err := ws.NewManager()
@@ -97,6 +99,15 @@ func TestBadOptions(t *testing.T) {
 		{"negative mailbox", "MailboxSize", ws.WithMailboxSize(-1)},
 		{"no mailbox bytes", "MailboxBytes", ws.WithMailboxBytes(0)},
 		{"negative mailbox bytes", "MailboxBytes", ws.WithMailboxBytes(-1)},
+		{"negative rate", "RateLimit.Messages", ws.WithRateLimit(ws.RateLimit{Messages: -1})},
+		{"rate that is no number", "RateLimit.Messages", ws.WithRateLimit(ws.RateLimit{Messages: math.NaN()})},
+		{"infinite rate", "RateLimit.Messages", ws.WithRateLimit(ws.RateLimit{Messages: math.Inf(1)})},
+		{"negative byte rate", "RateLimit.Bytes", ws.WithRateLimit(ws.RateLimit{Bytes: -0.5})},
+		{"byte rate that is no number", "RateLimit.Bytes", ws.WithRateLimit(ws.RateLimit{Bytes: math.NaN()})},
+		{"infinite byte rate", "RateLimit.Bytes", ws.WithRateLimit(ws.RateLimit{Bytes: math.Inf(-1)})},
+		{"negative burst", "RateLimit.MessageBurst", ws.WithRateLimit(ws.RateLimit{Messages: 1, MessageBurst: -1})},
+		{"negative byte burst", "RateLimit.ByteBurst", ws.WithRateLimit(ws.RateLimit{Bytes: 1, ByteBurst: -1})},
+		{"negative tolerance", "RateLimit.Tolerance", ws.WithRateLimit(ws.RateLimit{Messages: 1, Tolerance: -1})},
 		{"zero Config", "MaxConnections", ws.WithConfig(ws.Config{})},
 	}
 	for _, tt := range tests {
@@ -128,6 +139,10 @@ func TestGoodOptions(t *testing.T) {
 		{"listen on IPv6", ws.WithListenAddr("tcp6://[::1]:0")},
 		{"listen on host:port", ws.WithListenAddr("localhost:0")},
 		{"listen on a path", ws.WithListenAddr("unix:///tmp/ws.sock")},
+		{"rate limit", ws.WithRateLimit(ws.RateLimit{
+			Messages: math.MaxFloat64, Bytes: math.SmallestNonzeroFloat64, MessageBurst: math.MaxInt, ByteBurst: 1, Tolerance: 1,
+		})},
+		{"no rate limit", ws.WithRateLimit(ws.RateLimit{})},
 		{"whole Config", ws.WithConfig(ws.DefaultConfig())},
 	}
 	for _, tt := range tests {

@@ -17,6 +17,7 @@ type Stats struct {
 	Handlers      int         // registered
 	WaitingTasks  int         // clients whose messages wait for a worker
 	DroppedEvents int64       // see EventBus
+	RateLimited   uint64      // messages refused by Config.RateLimit
 	Loops         []LoopStats // one for each event loop
 	Total         LoopStats   // their sum
 }
@@ -27,6 +28,7 @@ func (m *Manager) Stats() Stats {
 	st := Stats{
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.workers.Waiting(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
+		RateLimited: m.rateLimited.Load(),
 	}
 	for _, s := range m.engine.Shards() {
 		loop := s.Stats()

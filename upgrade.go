@@ -93,6 +93,11 @@ func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, 
 
 // newClient returns a client that is not connected yet.
 func (m *Manager) newClient() *Client {
+	if m.limits != nil {
+		l := &limitedClient{clientOwner: clientOwner{manager: m}}
+		l.conn.Init(l)
+		return l.client()
+	}
 	c := &Client{manager: m}
 	c.conn.Init((*clientOwner)(c))
 	return c
@@ -257,7 +262,9 @@ const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
 	"Content-Length: 3\r\nConnection: close\r\n\r\nok\n"
 
 // ownerOf returns the client of a connection.
-func ownerOf(conn *engine.Conn) *Client { return (*Client)(conn.Owner().(*clientOwner)) }
+func ownerOf(conn *engine.Conn) *Client {
+	return conn.Owner().(interface{ client() *Client }).client()
+}
 
 // Abandon undoes Admit.
 func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.remove(ownerOf(conn), false) }

@@ -1,0 +1,135 @@
+package ws
+
+import (
+	"math"
+	"time"
+)
+
+// RateLimit bounds what one client may send: data messages and the bytes of
+// their payloads, each by a token bucket. Control frames do not count. The zero
+// value is no limit.
+//
+// A message is admitted if both buckets have the tokens for it. A bucket that is
+// full admits one message of any size: one that is larger than the bucket leaves
+// it in debt, and nothing more is admitted until that is paid. A message that is
+// refused costs no tokens and is not handled, whatever the handler mode: the
+// client reads an error with code 429 and the message's request_id, at once and
+// so perhaps before the answers to earlier messages. With Manager.HandleRaw there
+// is no answer. Stats counts what was refused.
+type RateLimit struct {
+	// Messages and Bytes are how many of them are admitted in a second, on
+	// average; 0 is no limit. Fractions are allowed.
+	Messages, Bytes float64
+	// MessageBurst and ByteBurst are the sizes of the buckets: how many may
+	// come at once. 0 is what comes in one second, but 1 message at least. A
+	// burst without its rate has no effect.
+	MessageBurst int
+	ByteBurst    int64
+	// Tolerance is how many messages may be refused without both buckets having
+	// been full in between; at one more the client is closed with 1008, and what
+	// waits of its messages is not handled. 0 is 10.
+	Tolerance int
+}
+
+// defaultTolerance is what a Tolerance of 0 stands for.
+const defaultTolerance = 10
+
+// validate returns an error that names the field that is out of range.
+func (r *RateLimit) validate() error {
+	return firstError(
+		validRate("RateLimit.Messages", r.Messages),
+		validRate("RateLimit.Bytes", r.Bytes),
+		atLeast("RateLimit.MessageBurst", r.MessageBurst, 0),
+		atLeast("RateLimit.ByteBurst", r.ByteBurst, 0),
+		atLeast("RateLimit.Tolerance", r.Tolerance, 0),
+	)
+}
+
+func validRate(field string, rate float64) error {
+	return invalidIf(!(rate >= 0) || math.IsInf(rate, 1), field, "must be 0 or a positive, finite number")
+}
+
+// limits is a RateLimit with what zero stands for filled in. Immutable after
+// New.
+type limits struct {
+	messages, bytes bucket
+	tolerance       int
+}
+
+// newLimits returns nil if r is no limit.
+func newLimits(r RateLimit) *limits {
+	if r.Messages == 0 && r.Bytes == 0 {
+		return nil
+	}
+	l := &limits{
+		messages:  bucket{r.Messages, float64(r.MessageBurst)},
+		bytes:     bucket{r.Bytes, float64(r.ByteBurst)},
+		tolerance: r.Tolerance,
+	}
+	if r.MessageBurst == 0 {
+		l.messages.size = max(1, r.Messages)
+	}
+	if r.ByteBurst == 0 {
+		l.bytes.size = r.Bytes
+	}
+	if r.Tolerance == 0 {
+		l.tolerance = defaultTolerance
+	}
+	return l
+}
+
+// bucket describes a token bucket. What is missing in it is the client's: 0 is
+// full, more than size is debt. Immutable after New.
+type bucket struct {
+	rate float64 // tokens for each second; 0 is no limit
+	size float64
+}
+
+// refill returns what is still missing after some time.
+func (b bucket) refill(missing float64, elapsed time.Duration) float64 {
+	return max(0, missing-b.rate*float64(elapsed)/float64(time.Second))
+}
+
+// has reports whether the bucket has n tokens, or is full.
+func (b bucket) has(missing, n float64) bool {
+	return b.rate == 0 || missing == 0 || missing+n <= b.size
+}
+
+// take returns what is missing without n tokens more.
+func (b bucket) take(missing, n float64) float64 {
+	if b.rate == 0 {
+		return 0
+	}
+	return missing + n
+}
+
+// limiter is what one client has used of its limits. The zero value has full
+// buckets. Not safe for concurrent use.
+type limiter struct {
+	messages, bytes float64       // missing in the buckets at last
+	last            time.Duration // when a message was last admitted
+	refused         int           // messages since the buckets were full
+}
+
+// admit decides on a message of n bytes that comes at now, a time on any clock
+// that the limiter's calls share. A clock that goes back adds no tokens, and
+// none twice.
+func (l *limiter) admit(lim *limits, now time.Duration, n int) bool {
+	now = max(now, l.last)
+	messages := lim.messages.refill(l.messages, now-l.last)
+	bytes := lim.bytes.refill(l.bytes, now-l.last)
+	if messages == 0 && bytes == 0 {
+		l.refused = 0
+	}
+	if !lim.messages.has(messages, 1) || !lim.bytes.has(bytes, float64(n)) {
+		l.refused++
+		return false
+	}
+	l.messages = lim.messages.take(messages, 1)
+	l.bytes = lim.bytes.take(bytes, float64(n))
+	l.last = now
+	return true
+}
+
+// exhausted reports whether more was refused than is tolerated.
+func (l *limiter) exhausted(lim *limits) bool { return l.refused > lim.tolerance }

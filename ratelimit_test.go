@@ -1,0 +1,159 @@
+package ws_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// arrival is a number of messages that come at the same time.
+type arrival struct {
+	at       time.Duration
+	messages int
+	bytes    int // of each
+	admitted int // the first of them
+}
+
+func TestLimiterAdmits(t *testing.T) {
+	const ms = time.Millisecond
+	tests := []struct {
+		name     string
+		limit    ws.RateLimit
+		arrivals []arrival
+	}{
+		{"burst, then the rate", ws.RateLimit{Messages: 10, MessageBurst: 3}, []arrival{
+			{0, 5, 1, 3},
+			{99 * ms, 1, 1, 0},
+			{100 * ms, 2, 1, 1},
+			{199*ms + 999_999, 1, 1, 0},
+			{200 * ms, 1, 1, 1},
+			{399 * ms, 2, 1, 1},
+			{400 * ms, 2, 1, 1},
+		}},
+		{"no more than the burst is saved", ws.RateLimit{Messages: 10, MessageBurst: 3}, []arrival{
+			{time.Hour, 5, 1, 3}, {1000 * time.Hour, 5, 1, 3},
+		}},
+		{"what was refused costs nothing", ws.RateLimit{Messages: 1, MessageBurst: 1}, []arrival{
+			{0, 1, 1, 1}, {time.Second - 1, 1000, 1, 0}, {time.Second, 1, 1, 1},
+		}},
+		{"exactly at the rate", ws.RateLimit{Messages: 1000, MessageBurst: 1}, []arrival{
+			{1 * ms, 1, 1, 1}, {2 * ms, 1, 1, 1}, {3 * ms, 1, 1, 1}, {4 * ms, 1, 1, 1}, {5*ms - 1, 1, 1, 0}, {5 * ms, 1, 1, 1},
+		}},
+		{"default burst: one second's worth", ws.RateLimit{Messages: 4}, []arrival{{0, 9, 1, 4}, {time.Minute, 9, 1, 4}}},
+		{"default burst: at least one message", ws.RateLimit{Messages: 0.25}, []arrival{
+			{0, 2, 1, 1}, {3999 * ms, 1, 1, 0}, {4000 * ms, 2, 1, 1},
+		}},
+		{"fractions", ws.RateLimit{Messages: 2.5}, []arrival{
+			{0, 9, 1, 2}, {200 * ms, 9, 1, 1}, {599 * ms, 1, 1, 0}, {600 * ms, 1, 1, 1},
+		}},
+		{"bytes", ws.RateLimit{Bytes: 1000, ByteBurst: 500}, []arrival{
+			{0, 9, 100, 5}, {100*ms - 1, 1, 100, 0}, {100 * ms, 2, 100, 1}, {1100 * ms, 1, 500, 1},
+		}},
+		{"default byte burst", ws.RateLimit{Bytes: 1000}, []arrival{{0, 9, 250, 4}}},
+		{"empty messages have no bytes", ws.RateLimit{Bytes: 1, ByteBurst: 1}, []arrival{{0, 9, 0, 9}, {0, 2, 1, 1}, {0, 9, 0, 9}}},
+		{"larger than the burst: a full bucket only", ws.RateLimit{Bytes: 1000, ByteBurst: 500}, []arrival{
+			{0, 1, 1, 1}, {1*ms - 1, 1, 501, 0}, {1 * ms, 1, 501, 1},
+		}},
+		{"debt is paid", ws.RateLimit{Bytes: 1000, ByteBurst: 500}, []arrival{
+			{0, 1, 10_000, 1}, {0, 1, 0, 0}, {9499 * ms, 1, 0, 0}, {9500 * ms, 1, 0, 1}, {9999 * ms, 2, 499, 1}, {10_499 * ms, 1, 10_000, 1},
+		}},
+		{"messages refuse, bytes are not charged", ws.RateLimit{Messages: 1, MessageBurst: 1, Bytes: 1, ByteBurst: 100}, []arrival{
+			{0, 3, 10, 1}, {time.Second, 1, 91, 1},
+		}},
+		{"bytes refuse, messages are not charged", ws.RateLimit{Messages: 1, MessageBurst: 3, Bytes: 1, ByteBurst: 100}, []arrival{
+			{0, 1, 100, 1}, {0, 5, 1, 0}, {0, 9, 0, 2},
+		}},
+		{"the clock does not move", ws.RateLimit{Messages: 1e9, MessageBurst: 2}, []arrival{{5, 9, 1, 2}, {5, 9, 1, 0}, {6, 9, 1, 1}}},
+		{"the clock goes back", ws.RateLimit{Messages: 1, MessageBurst: 2}, []arrival{
+			{10 * time.Second, 9, 1, 2}, {0, 9, 1, 0}, {9 * time.Second, 9, 1, 0}, {11 * time.Second, 9, 1, 1},
+		}},
+		{"a clock below zero", ws.RateLimit{Messages: 1, MessageBurst: 2}, []arrival{{-time.Hour, 9, 1, 2}, {time.Second, 9, 1, 1}}},
+		{"the fastest rate", ws.RateLimit{Messages: math.MaxFloat64, MessageBurst: 2}, []arrival{{0, 9, 1, 2}, {1, 9, 1, 2}}},
+		{"the slowest rate", ws.RateLimit{Messages: math.SmallestNonzeroFloat64, MessageBurst: 2}, []arrival{
+			{0, 9, 1, 2}, {math.MaxInt64, 9, 1, 0},
+		}},
+		{"the largest burst", ws.RateLimit{Bytes: 1, ByteBurst: math.MaxInt64}, []arrival{{0, 9, math.MaxInt32, 9}}},
+		{"a burst without its rate", ws.RateLimit{Messages: 1, ByteBurst: 1}, []arrival{{0, 9, 1000, 1}, {time.Second, 9, 1000, 1}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := ws.NewLimiter(tt.limit)
+			for _, a := range tt.arrivals {
+				for i := range a.messages {
+					assert.Equal(t, i < a.admitted, l.Admit(a.at, a.bytes), "at %v, message %d of %d bytes", a.at, i+1, a.bytes)
+				}
+			}
+		})
+	}
+}
+
+// In the long run a client gets its rate, however it sends.
+func TestLimiterRate(t *testing.T) {
+	for _, every := range []time.Duration{time.Nanosecond * 977, 10 * time.Microsecond, 3 * time.Millisecond} {
+		t.Run(every.String(), func(t *testing.T) {
+			l := ws.NewLimiter(ws.RateLimit{Messages: 7})
+			const steps = 1_000_000
+			admitted := 0
+			for i := range steps {
+				if l.Admit(time.Duration(i)*every, 1) {
+					admitted++
+				}
+			}
+			assert.InDelta(t, 7+7*(steps*every).Seconds(), admitted, 1)
+		})
+	}
+}
+
+// A client is closed for what was refused since its buckets were full.
+func TestLimiterTolerance(t *testing.T) {
+	l := ws.NewLimiter(ws.RateLimit{Messages: 1, MessageBurst: 2, Bytes: 1000, ByteBurst: 10_000, Tolerance: 3})
+	refuse := func(at time.Duration, n int) {
+		t.Helper()
+		for range n {
+			require.False(t, l.Admit(at, 1))
+		}
+	}
+	admit := func(at time.Duration, n int) {
+		t.Helper()
+		for range n {
+			require.True(t, l.Admit(at, 1))
+			require.False(t, l.Exhausted())
+		}
+	}
+	admit(0, 2)
+	refuse(0, 3)
+	assert.False(t, l.Exhausted())
+	admit(2*time.Second, 2) // full again
+	refuse(2*time.Second, 2)
+	admit(3*time.Second, 1) // not full
+	refuse(3*time.Second, 1)
+	assert.False(t, l.Exhausted())
+	refuse(3*time.Second, 1)
+	assert.True(t, l.Exhausted())
+
+	require.True(t, l.Admit(5*time.Second, 4000)) // full; the bytes are so at 9 s
+	assert.False(t, l.Exhausted())
+	admit(5*time.Second, 1)
+	refuse(5*time.Second, 3)
+	admit(8*time.Second, 2) // one bucket of the two is full
+	refuse(8*time.Second, 1)
+	assert.True(t, l.Exhausted())
+}
+
+func TestLimiterDefaults(t *testing.T) {
+	assert.Nil(t, ws.NewLimiter(ws.RateLimit{}))
+	assert.Nil(t, ws.NewLimiter(ws.RateLimit{MessageBurst: 1, ByteBurst: 1, Tolerance: 1}), "no rate")
+	l := ws.NewLimiter(ws.RateLimit{Messages: 1})
+	require.True(t, l.Admit(0, 1))
+	for range 10 {
+		require.False(t, l.Admit(0, 1))
+		require.False(t, l.Exhausted())
+	}
+	require.False(t, l.Admit(0, 1))
+	assert.True(t, l.Exhausted())
+}
