@@ -70,9 +70,9 @@ type Config struct {
 	HighQueueSize  int
 	HighQueueBytes int64
 	// QueueBudget bounds the memory, in bytes, of what is queued for all clients
-	// whose sockets are full. Beyond it those with the most queued lose first,
-	// by the OverflowPolicy, until it is kept; clients that read are not
-	// concerned. A message that waits in several queues counts in each, with
+	// whose sockets are full. At seven eighths of it those with the most queued
+	// begin to lose, by the OverflowPolicy, and it is not exceeded; clients that
+	// read are not concerned. A message that waits in several queues counts in each, with
 	// about 100 bytes beside its own. 0, the default, is no limit. It should hold
 	// several of the largest messages: a client is cut off if the budget can
 	// only be kept by dropping what is half sent to it.

@@ -141,11 +141,23 @@ func byQuery(r *http.Request) ([]ws.ClientOption, error) {
 	return opts, nil
 }
 
+// waitFor waits until the condition holds, and reports whether it does.
+func waitFor(condition func() bool) bool {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); !condition(); <-poll.C {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
 // eventually waits until the condition holds.
 func eventually(t testing.TB, condition func() bool, format string, args ...any) {
 	t.Helper()
-	if !condition() {
-		require.Eventuallyf(t, condition, patience, time.Millisecond, format, args...)
+	if !waitFor(condition) {
+		require.Failf(t, "the condition never held", format, args...)
 	}
 }
 

@@ -82,10 +82,7 @@ func (s *server) settle() {
 // drops waits until the drops are these, and no other comes.
 func (s *server) drops(want ws.DropCounts) {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for s.Stats().Total.Drops != want && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond) // polls a condition, and prints what it was at last
-	}
+	_ = waitFor(func() bool { return s.Stats().Total.Drops == want })
 	require.Equal(s.t, want, s.Stats().Total.Drops)
 }
 

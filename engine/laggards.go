@@ -104,22 +104,22 @@ func (s *Shard) weighed(growth int) {
 	}
 }
 
-// keepBudget makes the worst laggards lose until all queues are within the
-// budget. If the worst are on another loop it is asked to act. It reports
-// whether f, which was queued on c last, is still there.
+// keepBudget makes the worst laggards lose while all of them hold more than
+// seven eighths of the budget. If the worst is on another loop, it is asked to
+// act, for which it has the last eighth: beyond the budget this loop takes from
+// its own. It reports whether f, which was queued on c last, is still there.
 //
 // Two loops whose laggards hold about the same would hand the work back and
 // forth, so a loop acts itself if its worst is within an eighth of the worst of
-// all, or if the others do not keep up.
+// all.
 func (s *Shard) keepBudget(c *Conn, f *Frame) (kept bool) {
 	kept = true
 	budget := s.eng.cfg.QueueBudget
-	for over := s.eng.backlog.Load(); over > budget; over = s.eng.backlog.Load() {
-		worst := s.eng.worstShard()
-		mine := int64(s.laggards.worst())
+	for held := s.eng.backlog.Load(); held > budget-budget/8; held = s.eng.backlog.Load() {
+		mine, worst := int64(s.laggards.worst()), s.eng.worstShard()
 		if theirs := worst.worst.Load(); mine < theirs-theirs/8 {
 			worst.askToTrim()
-			if mine == 0 || over <= budget+budget/16 {
+			if held <= budget {
 				return kept
 			}
 		}
