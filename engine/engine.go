@@ -103,9 +103,10 @@ func tickTime(cfg *Config) time.Duration {
 	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
 }
 
-// ticks converts d to ticks, at least one.
+// ticks converts d to ticks, at least one, and few enough that deadlines can be
+// compared though the clock wraps around: with the shortest tick, 62 days.
 func (e *Engine) ticks(d time.Duration) uint32 {
-	return uint32(max(1, d/e.tickTime))
+	return uint32(min(max(1, d/e.tickTime), 1<<30))
 }
 
 // elapsed is the time since Run.
@@ -213,6 +214,10 @@ func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	return nil
 }
 
+// maxRounds is how often a publisher that finds one ring after the other full
+// gives back what it has.
+const maxRounds = 3
+
 // acquireAll takes a credit in the ring of each target.
 func (e *Engine) acquireAll(ctx context.Context, targets []*Shard) error {
 	full := tryAcquireAll(targets, -1)
@@ -226,16 +231,20 @@ func (e *Engine) acquireAll(ctx context.Context, targets []*Shard) error {
 	defer timer.Stop()
 	p := patience{timeout: timer.C, ctx: ctx, stopped: e.stopped}
 	// While one loop is stuck, those who wait for it must not use up the rings
-	// of the others: wait there with nothing held elsewhere.
-	if err := targets[full].in.acquire(p); err != nil {
-		return err
+	// of the others: wait for one ring with nothing held in the rest.
+	for range maxRounds {
+		if err := targets[full].in.acquire(p); err != nil {
+			return err
+		}
+		next := tryAcquireAll(targets, full)
+		if next < 0 {
+			return nil
+		}
+		targets[full].in.release(1)
+		full = next
 	}
-	if tryAcquireAll(targets, full) < 0 {
-		return nil
-	}
-	// Several rings are full. Waiting in turn with nothing held could go on for
-	// ever; holding and waiting ends if all do it in the same order.
-	targets[full].in.release(1)
+	// Several rings are full, and all of them move: that could go on for ever.
+	// Holding and waiting ends, if all do it in the same order.
 	for i, s := range targets {
 		if err := s.in.acquire(p); err != nil {
 			releaseAll(targets[:i], -1)

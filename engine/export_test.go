@@ -33,6 +33,9 @@ func NewSendTask(c *Conn, f *Frame) Task {
 	return &sendTask{conn: c, frame: f, reserved: c.reserve(f)}
 }
 
+// Waiting returns how many producers wait for room in the shard's ring.
+func (s *Shard) Waiting() int { return int(s.in.waiters.Load()) }
+
 // Doom closes a connection's socket from its loop.
 func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
 

@@ -107,7 +107,7 @@ func (l Slot) Post(t Task) {
 		return
 	}
 	l.shard.noteOwn(l.shard.in.putOverflow(t))
-	l.shard.wakeUp()
+	l.shard.announce()
 }
 
 // Release gives the room back.
@@ -149,9 +149,16 @@ func (s *Shard) postWait(t Task) error {
 // put appends a task for which a credit is held, and wakes the loop.
 func (s *Shard) put(t Task) {
 	s.noteOwn(s.in.ring.put(t))
+	s.announce()
+}
+
+// announce makes sure that somebody deals with a task that was just put into
+// the inbox: the loop, or, if that has ended, perhaps before it saw the task,
+// the caller.
+func (s *Shard) announce() {
 	s.wakeUp()
 	if s.eng.halting.Load() && s.eng.isStopped() {
-		s.in.drain(s) // the loop has ended, perhaps before it saw t
+		s.in.drain(s)
 	}
 }
 

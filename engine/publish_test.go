@@ -1,0 +1,232 @@
+package engine_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// hold holds up the loop of sh until the returned function is called. The task
+// that does so keeps its room in the ring.
+func hold(sh *engine.Shard) (release func()) {
+	held, free := make(chan struct{}), make(chan struct{})
+	sh.Post(taskFunc(func(*engine.Shard) {
+		close(held)
+		<-free
+	}))
+	<-held
+	return sync.OnceFunc(func() { close(free) })
+}
+
+// Publishers that find a full ring get their turns in the order in which they
+// came, whether they need one ring or several.
+func TestPublishersShareAFullRingFairly(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.RingSize = 4
+		cfg.PublishTimeout = patience
+	})
+	shards := s.Shards()
+	targets := [][]*engine.Shard{shards, shards[:1], shards[1:], shards, shards[:1], shards[1:], shards, shards}
+	counts := make([]atomic.Int64, len(targets))
+	nothing := taskFunc(func(*engine.Shard) {})
+	stop := make(chan struct{})
+	var publishing sync.WaitGroup
+	for i := range targets {
+		publishing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if !assert.NoError(t, s.Publish(context.Background(), nothing, slices.Clone(targets[i]))) {
+					return
+				}
+				counts[i].Add(1)
+			}
+		})
+	}
+	const each = 500
+	least := func() (n int64) {
+		n = counts[0].Load()
+		for i := range counts {
+			n = min(n, counts[i].Load())
+		}
+		return n
+	}
+	s.eventually(func() bool { return least() >= each }, "the publisher with the least got %d turns", least())
+	close(stop)
+	publishing.Wait()
+	alike := func(publishers ...int) {
+		least, most := int64(1<<60), int64(0)
+		for _, i := range publishers {
+			least, most = min(least, counts[i].Load()), max(most, counts[i].Load())
+		}
+		assert.Less(t, most, 3*least, "publishers %v: from %d to %d turns", publishers, least, most)
+	}
+	alike(0, 3, 6, 7)
+	alike(1, 4)
+	alike(2, 5)
+}
+
+// While one loop is stuck, many publishers that wait for it do not use up the
+// rings of the others.
+func TestPublishersThatWaitHoldNothingElsewhere(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.RingSize = 4
+		cfg.PublishTimeout = time.Hour
+	})
+	well, stuck := s.Shards()[0], s.Shards()[1]
+	release := hold(stuck)
+	t.Cleanup(release)
+	var ran [2]atomic.Int64
+	both := taskFunc(func(sh *engine.Shard) { ran[sh.Index()].Add(1) })
+	const publishers = 32
+	var waiting sync.WaitGroup
+	for range publishers {
+		waiting.Go(func() { assert.NoError(t, s.Publish(context.Background(), both, []*engine.Shard{well, stuck})) })
+	}
+	s.eventually(func() bool { return stuck.Waiting() == publishers-3 }, "the ring is not full")
+	var alone atomic.Int64
+	for range 100 {
+		must(t, s.Publish(context.Background(), taskFunc(func(*engine.Shard) { alone.Add(1) }), []*engine.Shard{well}))
+	}
+	s.eventually(func() bool { return alone.Load() == 100 }, "the other loop stands")
+	assert.EqualValues(t, 3, ran[0].Load(), "who waits has published nothing")
+	release()
+	waiting.Wait()
+	s.eventually(func() bool { return ran[0].Load() == publishers && ran[1].Load() == publishers }, "all arrive")
+}
+
+// A publish that ends in vain has reached no loop, and gives back its room.
+func TestPublishInVainReachesNobody(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.RingSize = 4
+		cfg.PublishTimeout = 10 * time.Millisecond
+	})
+	well, stuck := s.Shards()[0], s.Shards()[1]
+	release := hold(stuck)
+	defer release()
+	targets := []*engine.Shard{well, stuck}
+	var ran atomic.Int64
+	task := taskFunc(func(*engine.Shard) { ran.Add(1) })
+	for range 3 {
+		must(t, s.Publish(context.Background(), task, slices.Clone(targets)))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 20 {
+		require.ErrorIs(t, s.Publish(context.Background(), task, slices.Clone(targets)), engine.ErrTimeout)
+		require.ErrorIs(t, s.Publish(ctx, task, slices.Clone(targets)), context.Canceled)
+		onLoop(well, func(*engine.Shard) { // never waits
+			assert.ErrorIs(t, s.Publish(context.Background(), task, slices.Clone(targets)), engine.ErrQueueFull)
+		})
+	}
+	assert.EqualValues(t, 3, ran.Load(), "those on the loop that is well")
+	assert.Zero(t, stuck.Waiting())
+	release()
+	s.eventually(func() bool { return ran.Load() == 6 }, "what was accepted")
+	for range 100 { // all credits are back
+		s.eventually(func() bool {
+			return s.Publish(context.Background(), task, slices.Clone(targets)) == nil
+		}, "no room")
+	}
+}
+
+// ending is a task that counts how it ended.
+type ending struct{ ran, abandoned *atomic.Int64 }
+
+func (e ending) RunInLoop(*engine.Shard)   { e.ran.Add(1) }
+func (e ending) AbandonTask(*engine.Shard) { e.abandoned.Add(1) }
+
+// Each task that is posted while the engine stops either runs or is abandoned,
+// once.
+func TestTasksAtTheEndRunOrAreAbandoned(t *testing.T) {
+	for range 20 {
+		s := start(t, nil)
+		var posted, ran, abandoned atomic.Int64
+		stop := make(chan struct{})
+		var posting sync.WaitGroup
+		for i := range 4 {
+			posting.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					task := ending{&ran, &abandoned}
+					if i%2 == 0 {
+						if s.Publish(context.Background(), task, slices.Clone(s.Shards())) == nil {
+							posted.Add(2)
+						}
+					} else {
+						s.Shards()[0].Post(task)
+						posted.Add(1)
+					}
+				}
+			})
+		}
+		s.eventually(func() bool { return ran.Load() > 100 }, "tasks run")
+		s.shutdown()
+		close(stop)
+		posting.Wait()
+		s.Shards()[1].Post(ending{&ran, &abandoned}) // for sure too late
+		posted.Add(1)
+		assert.Equal(t, posted.Load(), ran.Load()+abandoned.Load())
+		assert.Positive(t, abandoned.Load())
+	}
+}
+
+// What may not wait any longer is dropped, though the socket stays full; what is
+// half sent stays.
+func TestTimeToLiveOnAVirtualClock(t *testing.T) {
+	var later atomic.Int64
+	since := time.Now()
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.QueueBytes = 1 << 30
+		cfg.CloseTimeout = 50 * time.Millisecond // which makes a tick 5 ms
+		cfg.PingInterval, cfg.ReadTimeout = 1000*time.Hour, 2000*time.Hour
+		cfg.Now = func() time.Time { return since.Add(time.Duration(later.Load())) }
+	})
+	c := s.dial()
+	conn := &s.peer(0).conn
+	send := func(text string, ttl time.Duration) {
+		must(t, conn.Send(engine.NewFrame(codec.OpText, []byte(text), engine.Handling{TTL: ttl})))
+	}
+	stats := func() engine.ShardStats { return conn.Shard().Stats() }
+	large := string(make([]byte, 16<<20))
+	send(large, time.Second)
+	s.eventually(func() bool { return stats().Blocked == 1 }, "the socket did not fill")
+	send("a minute", time.Minute)
+	send("an hour", time.Hour)
+	send("for ever", 0)
+	pass := func(d time.Duration) {
+		ticks := stats().Tasks
+		later.Add(int64(d))
+		onLoop(conn.Shard(), func(*engine.Shard) {})
+		s.eventually(func() bool { return stats().Tasks > ticks }, "no turn")
+	}
+	pass(time.Minute - 1)
+	assert.Zero(t, stats().Drops)
+	queued := conn.QueuedBytes()
+	pass(1)
+	s.eventually(func() bool { return stats().Drops.Expired == 1 }, "a minute is over")
+	assert.Equal(t, queued-2-len("a minute"), conn.QueuedBytes())
+	send("late", time.Second)
+	later.Add(int64(time.Second))
+	require.Equal(t, large, string(c.read().Payload), "what was half sent is sent")
+	c.expect("an hour")
+	c.expect("for ever")
+	c.echo()
+	assert.Equal(t, engine.DropCounts{Expired: 2}, stats().Drops)
+}
