@@ -201,7 +201,6 @@ func TestInlineReplies(t *testing.T) {
 			bound := min(int64(tt.frames)*(size+4), tt.bytes)
 			assert.LessOrEqual(t, most.Load(), bound+size+4, "one frame beyond the bound at most")
 			s.settle()
-			st := s.Stats().Total
 			if tt.policy == ws.Disconnect {
 				eventually(t, func() bool { return s.Stats().Total.Drops.Closed > 0 }, "not closed")
 				c.expectReplies(size)
@@ -209,7 +208,7 @@ func TestInlineReplies(t *testing.T) {
 				return
 			}
 			eventually(t, func() bool { return s.Stats().Total.MessagesIn == requests }, "requests")
-			st = s.Stats().Total
+			st := s.Stats().Total
 			want := accepted.Load()
 			if tt.policy == ws.DropOldest {
 				want -= int64(st.Drops.Full)

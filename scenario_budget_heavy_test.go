@@ -1,0 +1,73 @@
+//go:build heavy && linux
+
+package ws_test
+
+import (
+	"encoding/binary"
+	"runtime/debug"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Messages that no two clients share, for 2,000 clients that read nothing: what
+// the process takes for them stays within the budget and a fifth, as long as the
+// collector is told of a limit, which is what GOMEMLIMIT is for.
+func TestScenarioHeavyQueueBudget(t *testing.T) {
+	const clients, budget, size, each = 2000, 64 << 20, 1024, 150 // 300 MiB on offer
+	s := scenarioStart(t, ws.WithQueueBudget(budget), ws.WithMessageQueueSize(1<<20), ws.WithQueueBytes(1<<30))
+	swarm := scenarioNewSwarm(t)
+	healthy := swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0)})
+	hc := s.serverSide(scenarioQuery(0, 0))
+	for i := range clients {
+		swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i+1), mute: true, recvBuf: 4096})
+	}
+	var stalled []*ws.Client
+	s.RangeClients(func(c *ws.Client) bool {
+		require.NoError(t, c.JoinRoom("all"))
+		if c != hc {
+			stalled = append(stalled, c)
+		}
+		return true
+	})
+	payload := make([]byte, size)
+	for n := uint64(0); s.Stats().Total.Laggards < clients; n++ { // fill the sockets
+		require.Less(t, n, uint64(20_000), "the sockets do not fill")
+		delivery, err := s.Publish("all", payload, ws.ConflateKey("one waits at most"))
+		require.NoError(t, err)
+		<-delivery.Done()
+	}
+	scenarioHeap()
+	debug.FreeOSMemory()
+	before := scenarioRSS(t)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(int64(before + budget)))
+
+	sent, peak := int64(0), before
+	received := healthy.received.Load()
+	for n := range each {
+		for i, c := range stalled {
+			binary.BigEndian.PutUint64(payload, uint64(n*clients+i))
+			_ = c.SendBytes(payload)
+			if i%100 == 0 {
+				require.NoError(t, hc.SendBytes(payload), "a sender to a healthy client notices")
+				sent++
+			}
+		}
+		peak = max(peak, scenarioRSS(t))
+		scenarioUntil(t, func() bool { return healthy.received.Load() == received+sent }, "the healthy client")
+		require.LessOrEqual(t, s.Stats().Total.Backlog, int64(budget+budget/100))
+	}
+	stats := s.Stats().Total
+	scenarioHeap()
+	debug.FreeOSMemory()
+	after := scenarioRSS(t)
+	t.Logf("budget %d MiB, held %d MiB, dropped %d; RSS grew by %d MiB, at the peak by %d MiB", budget>>20,
+		stats.Backlog>>20, stats.Drops.Budget, (after-before)>>20, (peak-before)>>20)
+	assert.Positive(t, stats.Drops.Budget)
+	assert.Greater(t, stats.Backlog, int64(budget*3/4), "the budget is used")
+	assert.LessOrEqual(t, after-before, budget*12/10)
+	assert.LessOrEqual(t, peak-before, budget*12/10)
+}
