@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"time"
 
 	gws "github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
@@ -145,4 +146,24 @@ func ExamplePrepare() {
 	// Output:
 	// tick
 	// tick
+}
+
+// A price feed: a client that reads too slowly gets the newest price, never a
+// backlog of old ones, and none that is older than two seconds.
+func ExampleManager_Publish() {
+	m, err := ws.NewManager()
+	if err != nil {
+		panic(err)
+	}
+	if _, err = m.CreateRoom("prices", nil, ws.WithRoomOverflowPolicy(ws.DropOldest)); err != nil {
+		panic(err)
+	}
+	tick := []byte(`{"pair":"EURUSD","price":1.0842}`)
+	d, err := m.Publish("prices", tick, ws.ConflateKey("EURUSD"), ws.TTL(2*time.Second))
+	if err != nil {
+		panic(err)
+	}
+	<-d.Done()
+	fmt.Println("queued for", d.Queued(), "members, dropped for", d.Dropped())
+	// Output: queued for 0 members, dropped for 0
 }

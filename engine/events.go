@@ -130,6 +130,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	defer func() {
 		if r := recover(); r != nil {
 			e.reportPanic("traffic", r, debug.Stack())
+			s.dropReplies(c, s.reply.tally)
 			s.reply = replyBatch{}
 			_, _ = gc.Discard(-1)
 			if c.opened {

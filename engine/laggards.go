@@ -160,24 +160,23 @@ func (trimTask) RunInLoop(s *Shard) {
 	s.keepBudget(nil, nil)
 }
 
-// trim takes from c, the worst laggard: the message that its policy drops, or,
-// if that is to disconnect or there is nothing but a frame half sent,
-// everything. It returns the message.
+// trim takes from c, the worst laggard: the message that the policy drops, or
+// all that waits if the policy is to disconnect. If nothing waits but the rest of
+// a frame half sent, the connection is cut off: no close frame can follow half
+// a frame. It returns the message.
 func (s *Shard) trim(c *Conn) (lost *Frame) {
 	s.noteSlow(c)
 	policy := s.eng.cfg.Policy
-	if c.end == nil && policy != Disconnect {
-		for lane := range Lane(dataLanes) {
-			if c.out.lanes[lane].len() > 0 {
-				return s.evict(c, lane, policy == DropOldest, DropBudget)
-			}
+	for lane := range Lane(dataLanes) {
+		if c.end != nil || c.out.lanes[lane].len() == 0 {
+			continue
 		}
+		if policy == Disconnect {
+			s.disconnect(c, DropBudget)
+			return nil
+		}
+		return s.evict(c, lane, policy == DropOldest, DropBudget)
 	}
-	if c.end == nil && c.out.current == nil {
-		s.disconnect(c, DropBudget)
-		return nil
-	}
-	// What is half sent cannot be taken back, nor can a close frame follow it.
 	if c.end == nil {
 		c.end = slowEnd()
 	}
