@@ -1,0 +1,152 @@
+package engine
+
+import "github.com/qi-realtime/ws/codec"
+
+// conflate puts f in the place of a queued frame with the same key, if there is
+// one and f fits there.
+func (s *Shard) conflate(c *Conn, f *Frame) bool {
+	if c.out == nil {
+		return false
+	}
+	old := c.out.replace(f, func(old *Frame) bool { return c.reserveGrowth(f.lane, f.Len()-old.Len()) })
+	if old == nil {
+		return false
+	}
+	s.drop(old, DropConflated)
+	if c.blocked {
+		s.reweigh(c, f.cost()-old.cost())
+		s.keepBudget(c, f)
+	}
+	return true
+}
+
+// overflow queues f on a connection whose queue is at a bound, if it can.
+//
+// First it writes: neither a batch of fan-outs nor messages that are still on
+// their way through the inbox make a client that reads lose one. If then the
+// socket is not full, f goes out at once, so that a queue holds at most one
+// frame beyond its bounds. If it is, the policy decides.
+func (s *Shard) overflow(c *Conn, f *Frame) bool {
+	s.endReplyOf(c)
+	s.flush(c)
+	if !c.takesDataInLoop() || c.doomed {
+		s.drop(f, DropClosed)
+		return false
+	}
+	if !c.blocked {
+		c.forceReserve(f)
+		s.pushInLoop(c, f)
+		s.flush(c)
+		return true
+	}
+	s.noteSlow(c)
+	s.purge(c)
+	if c.reserve(f) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
+		return s.pushInLoop(c, f)
+	}
+	s.drop(f, DropFull)
+	if s.policyOf(f) == Disconnect {
+		s.disconnect(c, DropClosed)
+	}
+	return false
+}
+
+// makeRoom drops the oldest frames of f's lane until f fits, and reserves its
+// room. It reports false if f does not fit beside a frame half sent.
+func (s *Shard) makeRoom(c *Conn, f *Frame) bool {
+	for c.out.lanes[f.lane].len() > 0 {
+		s.evict(c, f.lane, true, DropFull)
+		if c.reserve(f) {
+			return true
+		}
+	}
+	return false
+}
+
+// policyOf returns what happens to f at a full queue.
+func (s *Shard) policyOf(f *Frame) Policy {
+	if f.policy == 0 {
+		return s.eng.cfg.Policy
+	}
+	return f.policy
+}
+
+// evict drops the oldest or the newest frame of a laggard's lane, which holds
+// one.
+func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
+	f := c.out.evict(lane, oldest)
+	s.lost(c, f, why)
+	s.reweigh(c, -f.cost())
+	return f
+}
+
+// lost counts a queued frame that is dropped.
+func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
+	c.unreserve(f.lane, 1, f.Len())
+	s.drop(f, why)
+}
+
+// purge drops what has expired.
+func (s *Shard) purge(c *Conn) {
+	if c.out.expires == 0 {
+		return
+	}
+	before := c.out.cost
+	c.out.purge(s.eng.elapsed(), func(f *Frame) { s.lost(c, f, DropExpired) })
+	if c.blocked {
+		s.reweigh(c, c.out.cost-before)
+	}
+}
+
+// discard drops all that c has queued, what is half sent included.
+func (s *Shard) discard(c *Conn, why DropReason) {
+	q := c.out
+	before := q.cost
+	q.clear(func(f *Frame) { s.lost(c, f, why) })
+	if f := q.current; f != nil {
+		q.current, q.cost = nil, 0
+		if !f.exempt {
+			s.lost(c, f, why)
+		}
+	}
+	if c.blocked {
+		s.reweigh(c, -before)
+	}
+}
+
+// disconnect closes a client that reads too slowly. What is queued is dropped,
+// but for the rest of a frame half sent, and the close frame follows at the end
+// of the running callback or turn: like doom, it must not touch what fan-out
+// iterates over.
+func (s *Shard) disconnect(c *Conn, why DropReason) {
+	before := c.out.cost
+	c.out.clear(func(f *Frame) { s.lost(c, f, why) })
+	s.reweigh(c, c.out.cost-before)
+	c.state.Store(stateClosing)
+	c.end = slowEnd()
+	s.disconnected = append(s.disconnected, c)
+}
+
+// slowEnd is the end of a client that reads too slowly.
+func slowEnd() *CloseInfo {
+	return &CloseInfo{Code: codec.CloseTryAgainLater, Reason: "client reads too slowly"}
+}
+
+// noteSlow tells, once, that a laggard's queue has reached the high-water mark,
+// or that it loses messages.
+func (s *Shard) noteSlow(c *Conn) {
+	if !c.slow {
+		c.slow = true
+		s.stats.slow.add(1)
+		s.eng.handler.OnSlow(c, c.QueuedBytes())
+	}
+}
+
+// noteDrained tells that a slow client's queue is down to the low-water mark.
+func (s *Shard) noteDrained(c *Conn) {
+	if c.slow && c.end == nil && !c.above(&s.eng.lowMark) {
+		c.slow = false
+		s.stats.slow.add(^uint64(0))
+		s.eng.handler.OnDrain(c)
+	}
+}

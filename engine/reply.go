@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// maxReplyBytes is where a batch of replies is written before its read is
+// processed to the end.
+const maxReplyBytes = 64 << 10
+
+// replyBatch collects what an inline handler sends on the connection whose
+// read is being processed. It leaves in one write at the read's end.
+type replyBatch struct {
+	conn  *Conn // nil outside of a read
+	buf   []byte
+	tally // of its data frames, whose room in LaneNormal is reserved
+}
+
+// replyInLoop appends a reply to the batch if c is the connection being read,
+// nothing is queued before it and nothing that this loop has published is
+// still on its way.
+func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte) bool {
+	if s.reply.conn != c || c.out != nil || c.state.Load() != stateOpen || !s.caughtUpInLoop() {
+		return false
+	}
+	n := codec.HeaderSize(len(payload)) + len(payload)
+	if !c.reserveBytes(LaneNormal, n) {
+		return false // the batch is written first
+	}
+	s.reply.buf = codec.AppendFrame(s.reply.buf, op, payload)
+	s.reply.frames++
+	s.reply.bytes += n
+	if len(s.reply.buf) >= maxReplyBytes {
+		s.writeReply()
+	}
+	return true
+}
+
+// beginReply opens the batch for c.
+func (s *Shard) beginReply(c *Conn) { s.reply.conn = c }
+
+// endReply writes the batch and closes it.
+func (s *Shard) endReply() {
+	if s.reply.conn != nil {
+		s.writeReply()
+		s.reply.conn = nil
+	}
+}
+
+// endReplyOf is endReply if the batch is c's.
+func (s *Shard) endReplyOf(c *Conn) {
+	if s.reply.conn == c {
+		s.endReply()
+	}
+}
+
+// writeReply writes the batch; what the socket does not take is queued.
+func (s *Shard) writeReply() {
+	c, buf, replies := s.reply.conn, s.reply.buf, s.reply.tally
+	s.reply.tally = tally{}
+	if cap(s.reply.buf) > 4*maxReplyBytes {
+		s.reply.buf = nil
+	} else {
+		s.reply.buf = s.reply.buf[:0]
+	}
+	if len(buf) == 0 {
+		return
+	}
+	if c.doomed || c.state.Load() == stateClosed {
+		s.dropReplies(c, replies)
+		return
+	}
+	n, err := write(int(c.fd), buf)
+	s.stats.writes.add(1)
+	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		s.dropReplies(c, replies)
+		s.doom(c, err)
+		s.eng.handler.OnWriteError()
+		return
+	}
+	n = max(n, 0)
+	s.stats.bytesOut.add(uint64(n))
+	if n < len(buf) {
+		queued := s.queueRest(c, buf, n)
+		replies.frames -= queued.frames
+		replies.bytes -= queued.bytes
+		s.block(c)
+	}
+	s.sent(c, [dataLanes]tally{LaneNormal: replies})
+}
+
+// dropReplies drops the batch of a connection that has failed.
+func (s *Shard) dropReplies(c *Conn, replies tally) {
+	c.unreserve(LaneNormal, replies.frames, replies.bytes)
+	for range replies.frames {
+		s.drop(nil, DropClosed)
+	}
+}
+
+// queueRest queues the frames of buf that end beyond the n bytes which are
+// sent, the first of them half sent, and counts them.
+func (s *Shard) queueRest(c *Conn, buf []byte, n int) (queued tally) {
+	c.out = s.getQueue()
+	for len(buf) > 0 {
+		size := codec.FrameSize(buf)
+		if n >= size {
+			buf, n = buf[size:], n-size
+			continue
+		}
+		f := &Frame{data: bytes.Clone(buf[:size])}
+		if codec.Opcode(f.data[0] & 0xf).IsControl() {
+			f.lane, f.exempt = LaneControl, true
+		}
+		if n > 0 {
+			c.out.begin(f, n)
+		} else {
+			c.out.push(f)
+		}
+		queued.add(f)
+		buf, n = buf[size:], 0
+	}
+	return queued
+}
