@@ -41,7 +41,11 @@ func TestScenarioHeavyQuickCycles(t *testing.T) { scenarioCycles(t, 200) }
 // Random operations for a minute, in runs with seeds of their own.
 func TestScenarioHeavyRandomOperations(t *testing.T) {
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		scenarioRandomOnce(t, scenarioRandomPlan{seed: rand.Uint64(), workers: 8, clients: 64, operations: 5000})
+		for _, queueBytes := range scenarioRandomBounds {
+			scenarioRandomOnce(t, scenarioRandomPlan{
+				seed: rand.Uint64(), workers: 8, clients: 64, operations: 5000, queueBytes: 2 * queueBytes,
+			})
+		}
 		if t.Failed() {
 			return
 		}

@@ -3,7 +3,9 @@
 package ws_test
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -11,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,22 +24,49 @@ import (
 // what each of them must have received: what was published between the return
 // of JoinRoom and the call of LeaveRoom, nothing that was published before the
 // one was called or after the other returned, each message once, and those of
-// one publisher in order.
+// one publisher in order. Some of the clients stop reading and go on later:
+// without bounds they lose nothing either; with bounds they may lose what is
+// broadcast, and the others still lose nothing.
 func TestScenarioRandomOperations(t *testing.T) {
-	scenarioRandom(t, scenarioRandomPlan{seed: rand.Uint64(), workers: 6, clients: 36, operations: 2500})
+	for _, queueBytes := range scenarioRandomBounds {
+		t.Run(scenarioBoundName(queueBytes), func(t *testing.T) {
+			scenarioRandom(t, scenarioRandomPlan{
+				seed: rand.Uint64(), workers: 6, clients: 36, operations: 2000, queueBytes: queueBytes,
+			})
+		})
+	}
+}
+
+// scenarioRandomBounds are the values of scenarioRandomPlan.queueBytes.
+var scenarioRandomBounds = []int64{0, 256 << 10}
+
+func scenarioBoundName(queueBytes int64) string {
+	if queueBytes == 0 {
+		return "unbounded queues"
+	}
+	return fmt.Sprintf("queues of %d bytes", queueBytes)
 }
 
 // scenarioRandomPlan is the size of a run.
 type scenarioRandomPlan struct {
 	seed                         uint64
 	workers, clients, operations int
+	queueBytes                   int64 // bound of each client's queue; 0 for none
 }
 
 const (
 	scenarioRooms     = 6
 	scenarioWildRooms = 2 // the last of them; joins and deletions of them run at once
 	scenarioUsers     = 8
+
+	// scenarioStallable is one client in so many: their sockets are small, and
+	// they stop reading at times.
+	scenarioStallable = 3
+	scenarioFat       = 64 << 10 // padding of a large message
 )
+
+// scenarioPadding is what a large message has behind its stamp.
+var scenarioPadding = bytes.Repeat([]byte("padding "), scenarioFat/8)
 
 // scenarioSpan is the time of a call, on the model's clock.
 type scenarioSpan struct{ call, ret int64 }
@@ -80,10 +108,15 @@ type scenarioIdentity struct {
 	conn   *scenarioConn
 	side   *ws.Client
 
+	stallable bool
+	slow      atomic.Bool // it has stalled, be it once
+
 	got    [][2]uint32 // publisher and number; only the swarm's goroutine writes it
 	echoed atomic.Int64
+	torn   atomic.Bool // a large message came in another shape
 
 	// Of the worker that owns the client.
+	stalled   bool
 	stays     []*scenarioStay // the first is the connection itself
 	in        [scenarioRooms]*scenarioStay
 	cutOff    bool  // ended without waiting for what is under way
@@ -97,6 +130,10 @@ type scenarioRandomRun struct {
 	swarm *scenarioSwarm
 	clock atomic.Int64
 	next  atomic.Int64 // number of the next connection
+
+	witnesses []*scenarioWitness // one on each loop
+	fat       sync.Mutex         // held while a large message is under way
+	full      atomic.Int64       // direct sends that a full queue refused
 
 	// Deleting one of the tame rooms excludes joins and leaves, so that the
 	// model knows who was in it.
@@ -112,8 +149,14 @@ type scenarioRandomRun struct {
 func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	t.Logf("seed %d", plan.seed)
 	r := &scenarioRandomRun{scenarioRandomPlan: plan, current: make([]*scenarioIdentity, plan.clients)}
-	r.scenarioServer = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 32 })
+	r.scenarioServer = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
+		c.Broadcast.QueueSize = 32
+		if plan.queueBytes > 0 {
+			c.QueueBytes = plan.queueBytes
+		}
+	})
 	r.swarm = scenarioNewSwarm(t)
+	r.witnesses = r.scenarioServer.witnesses(r.swarm)
 	for i := range r.members {
 		r.members[i] = make(map[*scenarioIdentity]struct{})
 	}
@@ -133,11 +176,14 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	for _, id := range r.current {
 		r.confirm(id)
 	}
+	stats := r.Stats().Total
 	r.stop(scenarioPatience) // nothing more can come
 	for _, id := range r.all {
 		scenarioUntil(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
 	}
 	r.check()
+	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.Blocked, stats.Dropped, r.full.Load())
+	require.Positive(t, stats.Blocked, "no stall was felt")
 }
 
 // span measures a call on the model's clock.
@@ -151,26 +197,22 @@ func (r *scenarioRandomRun) span(call func()) (s scenarioSpan) {
 // connect opens a new connection for a client.
 func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
 	number := int(r.next.Add(1))
-	id := &scenarioIdentity{number: number, user: 1 + client%scenarioUsers}
+	id := &scenarioIdentity{number: number, user: 1 + client%scenarioUsers, stallable: r.stallable(client)}
+	dial := scenarioDial{query: scenarioQuery(id.user, number), onMessage: id.take}
+	if id.stallable {
+		dial.recvBuf = 4096
+	}
 	way := []scenarioWay{scenarioNative, scenarioNetHTTP}[rnd.IntN(2)]
-	query := scenarioQuery(id.user, number)
 	stay := &scenarioStay{room: -1, exit: scenarioSpan{scenarioForever, scenarioForever}}
 	stay.enter = r.span(func() {
 		var err error
-		id.conn, err = r.swarm.tryDial(r.addr[way], scenarioDial{query: query, onMessage: func(b []byte) {
-			p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
-			if p == scenarioConfirms {
-				id.echoed.Store(int64(n))
-				return
-			}
-			id.got = append(id.got, [2]uint32{p, n})
-		}})
+		id.conn, err = r.swarm.tryDial(r.addr[way], dial)
 		assert.NoError(r.t, err, "seed %d", r.seed)
 	})
 	if id.conn == nil {
 		return
 	}
-	id.side = r.serverSide(query)
+	id.side = r.serverSide(dial.query)
 	id.stays = append(id.stays, stay)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -178,27 +220,54 @@ func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
 	r.current[client] = id
 }
 
-// scenarioConfirms is the publisher's number in a message that confirms all
-// before it.
-const scenarioConfirms = math.MaxUint32
+// stallable tells which clients stop reading at times.
+func (r *scenarioRandomRun) stallable(client int) bool {
+	return client/r.workers%scenarioStallable == 0
+}
 
-// confirm waits until the client has received all that was published so far.
+// take records a message. It runs on the swarm's goroutine.
+func (id *scenarioIdentity) take(b []byte) {
+	p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	if p == scenarioConfirms {
+		id.echoed.Store(int64(n))
+		return
+	}
+	id.got = append(id.got, [2]uint32{p, n})
+	if b = b[8:]; len(b) > 0 && !bytes.Equal(b, scenarioPadding) {
+		id.torn.Store(true)
+	}
+}
+
+// confirm waits until the client has received all that was published so far. A
+// client that has stalled goes on.
 func (r *scenarioRandomRun) confirm(id *scenarioIdentity) {
 	if id.stays[0].exit.call != scenarioForever {
 		return
 	}
+	id.resume()
 	at := r.clock.Add(1)
 	want := id.echoed.Load() + 1
-	b := binary.BigEndian.AppendUint32(nil, scenarioConfirms)
-	scenarioPublish(r.t, func() error { return id.side.SendBytes(binary.BigEndian.AppendUint32(b, uint32(want))) })
-	deadline := time.Now().Add(scenarioPatience)
-	for poll := time.NewTicker(100 * time.Microsecond); id.echoed.Load() != want; <-poll.C {
-		if time.Now().After(deadline) {
-			assert.Fail(r.t, "not confirmed", "seed %d, connection %d", r.seed, id.number)
-			return
-		}
+	scenarioPublish(r.t, func() error { return id.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(want))) })
+	if scenarioSoon(r.t, func() bool { return id.echoed.Load() == want }, "seed %d, connection %d: not confirmed", r.seed, id.number) {
+		id.confirmed = at
 	}
-	id.confirmed = at
+}
+
+// stall makes the client stop reading.
+func (id *scenarioIdentity) stall() {
+	if !id.stalled {
+		id.slow.Store(true)
+		id.stalled = true
+		id.conn.stall()
+	}
+}
+
+// resume makes the client read again.
+func (id *scenarioIdentity) resume() {
+	if id.stalled {
+		id.stalled = false
+		id.conn.resume()
+	}
 }
 
 // scenarioWorker is one of the goroutines. It alone operates on the clients
@@ -228,6 +297,10 @@ func (w *scenarioWorker) step() {
 		w.connect(w.rnd, client)
 	case n < 345:
 		w.confirm(id)
+	case n < 375 && id.stallable:
+		id.stall()
+	case n < 385:
+		id.resume()
 	default:
 		w.publish()
 	}
@@ -306,6 +379,7 @@ func (w *scenarioWorker) end(id *scenarioIdentity) {
 	case 0: // what was published before is still sent
 		at = w.span(func() { id.side.CloseWithCode(ws.CloseNormal, "") })
 		assert.ErrorIs(w.t, id.side.SendBytes([]byte("too late")), ws.ErrConnectionClosed)
+		id.resume()
 	case 1:
 		w.confirm(id)
 		id.cutOff = true
@@ -326,8 +400,16 @@ func (w *scenarioWorker) publish() {
 	w.number++
 	m := scenarioMessage{publisher: w.index, number: w.number, room: -1, user: -1}
 	msg := scenarioStamp(w.index, w.number)
+	kind := w.rnd.IntN(10)
+	toRoomOrAll := kind == 0 || kind > 4 // what is sent directly counts as queued while it is on its way
+	if w.rnd.IntN(60) == 0 && (toRoomOrAll || w.queueBytes == 0) {
+		msg = append(msg, scenarioPadding...)
+		w.fat.Lock()
+		defer w.fat.Unlock()
+		defer w.settle()
+	}
 	var err error
-	switch w.rnd.IntN(10) {
+	switch kind {
 	case 0:
 		m.user = 0
 		m.at = w.span(func() { w.BroadcastAll(msg) })
@@ -347,16 +429,36 @@ func (w *scenarioWorker) publish() {
 		m.at = w.span(func() { err = w.BroadcastToRoom(fmt.Sprint("room ", m.room), msg, exclude) })
 	}
 	if err != nil {
-		if m.only != nil {
-			assert.ErrorIs(w.t, err, ws.ErrConnectionClosed, "seed %d", w.seed)
-		} else {
+		switch {
+		case m.only == nil:
 			assert.ErrorIs(w.t, err, ws.ErrRoomNotFound, "seed %d", w.seed)
+		case w.queueBytes > 0 && m.only.slow.Load() && errors.Is(err, ws.ErrChannelFull):
+			w.full.Add(1)
+		default:
+			assert.ErrorIs(w.t, err, ws.ErrConnectionClosed, "seed %d", w.seed)
 		}
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.messages = append(w.messages, m)
+}
+
+// settle waits until a large message is written to all clients that have never
+// stalled: their queues hold one at most, and so never overflow.
+func (r *scenarioRandomRun) settle() {
+	for _, w := range r.witnesses {
+		if !w.hear(r.t) {
+			return
+		}
+	}
+	r.mu.Lock()
+	current := slices.Clone(r.current)
+	r.mu.Unlock()
+	for _, id := range current {
+		scenarioSoon(r.t, func() bool { return id.slow.Load() || id.side.QueuedBytes() < scenarioFat },
+			"seed %d, connection %d: a large message stays queued", r.seed, id.number)
+	}
 }
 
 // anyone returns a connection, that of another worker too.
@@ -386,6 +488,7 @@ func (r *scenarioRandomRun) check() {
 
 func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uint32]*scenarioMessage) {
 	what := fmt.Sprintf("seed %d, connection %d", r.seed, id.number)
+	require.False(r.t, id.torn.Load(), "%s: a large message came in another shape", what)
 	got := make(map[[2]uint32]bool, len(id.got))
 	last := make([]uint32, r.workers)
 	for _, g := range id.got {
@@ -410,7 +513,7 @@ func (id *scenarioIdentity) history() (text string) {
 	for _, s := range id.stays {
 		text += fmt.Sprintf("\n%+v", *s)
 	}
-	return fmt.Sprintf("%s\nconfirmed until %d, cut off: %v", text, id.confirmed, id.cutOff)
+	return fmt.Sprintf("%s\nconfirmed until %d, cut off: %v, slow: %v", text, id.confirmed, id.cutOff, id.slow.Load())
 }
 
 // mayReach reports whether the model allows the delivery.
@@ -442,7 +545,9 @@ func (r *scenarioRandomRun) mustReach(id *scenarioIdentity, m *scenarioMessage) 
 	}
 	switch {
 	case m.only != nil:
-		return m.only == id
+		return m.only == id // also if it has stalled: the sender was told that it is queued
+	case r.queueBytes > 0 && id.slow.Load():
+		return false
 	case m.user >= 0:
 		return m.user == 0 || m.user == id.user
 	case !scenarioTame(m.room):
