@@ -1,0 +1,6 @@
+//go:build heavy && race
+
+package ws_test
+
+// scenarioRace tells that the race detector watches.
+const scenarioRace = true

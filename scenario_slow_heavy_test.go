@@ -1,0 +1,434 @@
+//go:build heavy && linux
+
+package ws_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// One member in twenty of a large room never reads: the others lose nothing,
+// and what the server keeps for the slow ones is references to frames that all
+// share.
+func TestScenarioHeavySlowMembers(t *testing.T) {
+	plans := []scenarioSlowPlan{
+		{name: "the newest message is dropped", lose: scenarioLosesTheNewest},
+	}
+	for _, plan := range plans {
+		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, 50, 20*time.Second
+		t.Run(plan.name, func(t *testing.T) { scenarioSlowMembers(t, plan) })
+	}
+}
+
+// scenarioSlowPlan is a run of scenarioSlowMembers.
+type scenarioSlowPlan struct {
+	name               string
+	members, slowEvery int           // of so many members one never reads
+	rate               int           // messages per second that are published
+	length             time.Duration // how long
+	opts               []ws.Option
+	// lose checks what the slow members have lost.
+	lose func(t *testing.T, r *scenarioSlowRun)
+}
+
+const (
+	scenarioSlowBound = 256  // messages of a client's queue, the default
+	scenarioSlowSize  = 1024 // bytes of a message
+	scenarioSlowFrame = scenarioSlowSize + 4
+	scenarioSlowLeast = 2 * scenarioSlowBound // messages that fill sockets and queues of the slow
+	scenarioSlowUser  = 1                     // user of the slow members
+
+	// scenarioSlowAhead is how many messages the publisher may be ahead of any
+	// healthy member. It bounds how deep their queues get, whose memory is kept
+	// for reuse: 4 MiB at most, which are there before anything is measured.
+	scenarioSlowAhead = 32
+)
+
+// scenarioSlowRun is the state of a run.
+type scenarioSlowRun struct {
+	scenarioSlowPlan
+	*scenarioServer
+	t      *testing.T
+	client *scenarioSlowProcess
+	slow   []*ws.Client
+
+	published int // all messages, numbered from 0
+	dropped   uint64
+	report    scenarioSlowReport
+}
+
+func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
+	r := &scenarioSlowRun{scenarioSlowPlan: plan, t: t}
+	r.scenarioServer = scenarioStart(t, plan.opts...)
+	r.client = scenarioStartSlowProcess(t, scenarioSlowOrder{r.addr[scenarioNative], plan.members, plan.slowEvery})
+	r.client.expect(t, "connected")
+	scenarioUntil(t, func() bool { return r.GetClientCount() == plan.members }, "%d clients", plan.members)
+	r.RangeClients(func(c *ws.Client) bool {
+		if c.UserID == scenarioSlowUser {
+			r.slow = append(r.slow, c)
+		}
+		return assert.NoError(t, c.JoinRoom("prices"))
+	})
+	require.Len(t, r.slow, plan.members/plan.slowEvery)
+	for range scenarioSlowAhead { // queues as deep as they will be are in the free list after this
+		r.publish()
+	}
+	r.settle()
+
+	heap, rss := scenarioSlowMemory(t)
+	before := r.Stats().Total
+	warm, queued := r.published, r.queuedMessages()
+	r.publishAll()
+	r.settle()
+	heap1, rss1 := scenarioSlowMemory(t)
+	r.checkMemory(r.published-warm, heap1-heap, rss1-rss)
+	after := r.Stats().Total
+	r.dropped = after.Dropped
+	assert.EqualValues(t, (r.published-warm)*plan.members,
+		after.MessagesOut-before.MessagesOut+after.Dropped-before.Dropped+
+			after.Undelivered-before.Undelivered+uint64(r.queuedMessages()-queued),
+		"each message was sent to each member, or waits, or is counted as dropped or as undelivered")
+
+	r.client.say("resume")
+	for _, c := range r.slow {
+		scenarioUntil(t, func() bool { return c.QueuedBytes() == 0 }, "a slow member that reads again")
+	}
+	r.publish()
+	r.report = r.client.report(t, r.published)
+	assert.Zero(t, r.report.Disorder, "a healthy member lost a message, got one twice or out of order")
+	assert.Zero(t, r.report.Torn, "messages came in another shape")
+	require.Len(t, r.report.Slow, len(r.slow))
+	plan.lose(t, r)
+}
+
+// publish publishes one message, when no healthy member is too far behind.
+func (r *scenarioSlowRun) publish() {
+	r.t.Helper()
+	scenarioUntil(r.t, func() bool { return r.published-int(r.client.at.Load()) < scenarioSlowAhead },
+		"the healthy members are behind")
+	require.NoError(r.t, r.BroadcastToRoom("prices", scenarioSlowMessage(r.published), nil))
+	r.published++
+}
+
+// scenarioSlowMessage is the message of a number.
+func scenarioSlowMessage(n int) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, scenarioSlowSize), uint64(n))
+	return append(b, bytes.Repeat([]byte{byte(n)}, scenarioSlowSize-len(b))...)
+}
+
+// settle waits until every healthy member has everything.
+func (r *scenarioSlowRun) settle() {
+	r.t.Helper()
+	scenarioUntil(r.t, func() bool { return int(r.client.at.Load()) == r.published }, "the healthy members are behind")
+}
+
+// publishAll publishes at the rate of the plan, or what the machine can do of
+// it, and at least what fills the queues of the slow.
+func (r *scenarioSlowRun) publishAll() {
+	r.t.Helper()
+	began, first := time.Now(), r.published
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for n := 0; time.Since(began) < r.length || n < scenarioSlowLeast; n++ {
+		tick.Reset(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(r.rate))))
+		<-tick.C
+		r.publish()
+		if n%r.rate == 0 {
+			for _, c := range r.slow { // a message that is about to be refused is counted for a moment
+				require.LessOrEqual(r.t, c.QueuedBytes(), (scenarioSlowBound+1)*scenarioSlowFrame)
+			}
+		}
+	}
+	took := time.Since(began)
+	r.t.Logf("%d messages in %v to %d members: %.1f of %d per second", r.published-first, took.Round(time.Millisecond),
+		r.members, float64(r.published-first)/took.Seconds(), r.rate)
+}
+
+// queuedMessages counts the messages that wait for all members.
+func (r *scenarioSlowRun) queuedMessages() (n int) {
+	r.RangeClients(func(c *ws.Client) bool {
+		n += c.QueuedBytes() / scenarioSlowFrame
+		return true
+	})
+	return n
+}
+
+// scenarioSlowMemory returns the reachable heap and the resident memory.
+func scenarioSlowMemory(t *testing.T) (heap, rss int) {
+	t.Helper()
+	heap = int(scenarioHeap())
+	debug.FreeOSMemory()
+	return heap, scenarioRSS(t)
+}
+
+// checkMemory checks by how much the memory has grown while messages were
+// published: by the frames, once each, and by the references to them.
+func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
+	const slack = 4 << 20
+	frames := messages * 1330                          // with its header and the allocator's rounding
+	references := len(r.slow) * scenarioSlowBound * 16 // a slice has room for twice as many
+	budget := frames + references + slack
+	copies := len(r.slow) * scenarioSlowBound * scenarioSlowSize
+	r.t.Logf("heap grew by %d KiB, RSS by %d KiB; budget %d KiB = frames %d + references %d + slack %d; copies were %d KiB",
+		heap>>10, rss>>10, budget>>10, frames>>10, references>>10, slack>>10, copies>>10)
+	require.Less(r.t, budget, copies/4, "the budget shows nothing")
+	if scenarioRace {
+		return // its shadow memory is no measure
+	}
+	assert.LessOrEqual(r.t, heap, budget, "heap")
+	assert.LessOrEqual(r.t, rss, budget, "resident memory")
+}
+
+// scenarioLosesTheNewest is what the slow members lose if a full queue refuses
+// what is new.
+func scenarioLosesTheNewest(t *testing.T, r *scenarioSlowRun) {
+	lost := 0
+	for i, m := range r.report.Slow {
+		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, m.Prefix+1, m.Count, "slow member %d has the oldest and the last", i)
+		require.GreaterOrEqual(t, m.Prefix, scenarioSlowBound, "slow member %d", i)
+		lost += r.published - m.Count
+	}
+	assert.EqualValues(t, r.dropped, lost, "drops are counted")
+	assert.Positive(t, lost)
+}
+
+// scenarioSlowOrder is what a client process of scenarioSlowMembers has to do.
+type scenarioSlowOrder struct {
+	Addr               string
+	Members, SlowEvery int
+}
+
+// scenarioSlowReport is what it has seen.
+type scenarioSlowReport struct {
+	Disorder, Torn int
+	Slow           []scenarioSlowMember
+}
+
+// scenarioSlowMember is what a member that did not read for long has received
+// in the end.
+type scenarioSlowMember struct {
+	Count  int  // messages
+	Prefix int  // messages 0, 1, 2, ... without a gap
+	Suffix int  // the same from the last one back
+	Last   int  // number of the last
+	Ended  bool // the connection has ended
+
+	CloseCode int
+	Ordered   bool
+}
+
+// scenarioSlowProcess is a client process as the server's process sees it.
+type scenarioSlowProcess struct {
+	in      io.WriteCloser
+	answers chan string
+	at      atomic.Int64 // messages that every healthy member has
+}
+
+// scenarioSlowClientEnv makes the test binary a client process: it holds a
+// scenarioSlowOrder.
+const scenarioSlowClientEnv = "WS_SCENARIO_SLOW_CLIENT"
+
+func scenarioStartSlowProcess(t *testing.T, order scenarioSlowOrder) *scenarioSlowProcess {
+	t.Helper()
+	b, err := json.Marshal(order)
+	require.NoError(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestScenarioSlowClientProcess$")
+	cmd.Env = append(os.Environ(), scenarioSlowClientEnv+"="+string(b))
+	cmd.Stderr = os.Stderr
+	p := &scenarioSlowProcess{answers: make(chan string, 16)}
+	p.in, err = cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer close(p.answers)
+		for lines := bufio.NewReader(out); ; {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			var n int64
+			if _, err := fmt.Sscanf(line, "at %d", &n); err == nil {
+				p.at.Store(n)
+				continue
+			}
+			p.answers <- strings.TrimSpace(line)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = p.in.Close()
+		for line := range p.answers {
+			if line != "PASS" {
+				t.Log("client process: ", line)
+			}
+		}
+		<-read
+		assert.NoError(t, cmd.Wait())
+	})
+	return p
+}
+
+// say sends a command.
+func (p *scenarioSlowProcess) say(command string) { _, _ = fmt.Fprintln(p.in, command) }
+
+// expect waits for an answer that begins with a word, and returns the rest.
+func (p *scenarioSlowProcess) expect(t *testing.T, word string) string {
+	t.Helper()
+	line := scenarioReceive(t, p.answers, word)
+	rest, ok := strings.CutPrefix(line, word)
+	require.True(t, ok, "client process: %s", line)
+	return rest
+}
+
+// report waits until all members have the last of so many messages and returns
+// what they have seen.
+func (p *scenarioSlowProcess) report(t *testing.T, messages int) (r scenarioSlowReport) {
+	t.Helper()
+	p.say(fmt.Sprint("report ", messages))
+	require.NoError(t, json.Unmarshal([]byte(p.expect(t, "report")), &r))
+	return r
+}
+
+// scenarioSlowClients is a client process from within.
+type scenarioSlowClients struct {
+	t             *testing.T
+	healthy, slow []*scenarioConn
+
+	// Of the swarm's goroutine, until it is quiet.
+	reached  []int   // healthy members that have message n
+	logs     [][]int // of the slow
+	disorder int
+	torn     int
+
+	last []atomic.Int64 // number of the last message of each member; the healthy come first
+}
+
+// Not a test of its own: the client process of TestScenarioHeavySlowMembers. It
+// opens the connections, says "connected", says "at n" when all healthy members
+// have n messages, and obeys the commands of its standard input.
+func TestScenarioSlowClientProcess(t *testing.T) {
+	env := os.Getenv(scenarioSlowClientEnv)
+	if env == "" {
+		t.Skip("run by TestScenarioHeavySlowMembers")
+	}
+	var order scenarioSlowOrder
+	require.NoError(t, json.Unmarshal([]byte(env), &order))
+	scenarioRaiseLimit(t)
+	c := &scenarioSlowClients{t: t}
+	c.dial(order)
+	_, _ = fmt.Fprintln(os.Stdout, "connected")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var messages int64
+		switch _, err := fmt.Sscanf(in.Text(), "report %d", &messages); {
+		case err == nil:
+			c.report(messages)
+		case in.Text() == "resume":
+			for _, conn := range c.slow {
+				conn.resume()
+			}
+		default:
+			t.Fatal(in.Text())
+		}
+	}
+}
+
+func (c *scenarioSlowClients) dial(order scenarioSlowOrder) {
+	swarm := scenarioNewSwarm(c.t)
+	numSlow := order.Members / order.SlowEvery
+	numHealthy := order.Members - numSlow
+	c.last = make([]atomic.Int64, order.Members)
+	c.logs = make([][]int, numSlow)
+	for i := range c.last {
+		c.last[i].Store(-1)
+	}
+	for i := range order.Members { // the slow are spread among the healthy
+		if i%order.SlowEvery != 0 {
+			member := len(c.healthy)
+			c.healthy = append(c.healthy, swarm.dial(order.Addr, scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+				c.takeHealthy(&c.last[member], c.number(b), numHealthy)
+			}}))
+			continue
+		}
+		member := len(c.slow)
+		conn := swarm.dial(order.Addr, scenarioDial{
+			query: scenarioQuery(scenarioSlowUser, i), recvBuf: 4096, onMessage: func(b []byte) {
+				n := c.number(b)
+				c.logs[member] = append(c.logs[member], n)
+				c.last[numHealthy+member].Store(int64(n))
+			},
+		})
+		conn.stall()
+		c.slow = append(c.slow, conn)
+	}
+}
+
+// number returns the number of a message, and looks at its shape.
+func (c *scenarioSlowClients) number(b []byte) int {
+	n := int(binary.BigEndian.Uint64(b))
+	if len(b) != scenarioSlowSize || b[8] != byte(n) || !bytes.Equal(b[8:len(b)-1], b[9:]) {
+		c.torn++
+	}
+	return n
+}
+
+// takeHealthy records message n of a healthy member.
+func (c *scenarioSlowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
+	if int64(n) != last.Load()+1 {
+		c.disorder++
+	}
+	last.Store(int64(n))
+	for len(c.reached) <= n {
+		c.reached = append(c.reached, 0)
+	}
+	c.reached[n]++
+	if c.reached[n] == healthy {
+		_, _ = fmt.Fprintln(os.Stdout, "at", n+1)
+	}
+}
+
+// report waits for the last message, and prints what the members have seen.
+func (c *scenarioSlowClients) report(messages int64) {
+	for i, conn := range append(append([]*scenarioConn(nil), c.healthy...), c.slow...) {
+		scenarioUntil(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() }, "the last message of member %d", i)
+	}
+	r := scenarioSlowReport{Disorder: c.disorder, Torn: c.torn}
+	for i, log := range c.logs {
+		m := scenarioSlowMember{
+			Count: len(log), Last: int(c.last[len(c.healthy)+i].Load()), Ordered: true,
+			Ended: c.slow[i].over.Load(), CloseCode: int(c.slow[i].closeCode.Load()),
+		}
+		for k, n := range log {
+			if n == k {
+				m.Prefix++
+			}
+			m.Ordered = m.Ordered && (k == 0 || log[k-1] < n)
+		}
+		for k := len(log) - 1; k >= 0 && log[k] == m.Last-(len(log)-1-k); k-- {
+			m.Suffix++
+		}
+		r.Slow = append(r.Slow, m)
+	}
+	b, err := json.Marshal(r)
+	require.NoError(c.t, err)
+	_, _ = fmt.Fprintf(os.Stdout, "report%s\n", b)
+}
