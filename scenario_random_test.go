@@ -182,7 +182,7 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 		scenarioUntil(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
 	}
 	r.check()
-	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.Blocked, stats.Dropped, r.full.Load())
+	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.Blocked, stats.Drops.Full, r.full.Load())
 	require.Positive(t, stats.Blocked, "no stall was felt")
 }
 

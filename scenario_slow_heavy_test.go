@@ -29,6 +29,24 @@ import (
 func TestScenarioHeavySlowMembers(t *testing.T) {
 	plans := []scenarioSlowPlan{
 		{name: "the newest message is dropped", lose: scenarioLosesTheNewest},
+		{
+			name: "the oldest message is dropped", lose: scenarioLosesTheOldest,
+			opts: []ws.Option{ws.WithOverflowPolicy(ws.DropOldest)},
+		},
+		{
+			name: "the client is disconnected", lose: scenarioLosesTheConnection,
+			opts: []ws.Option{ws.WithOverflowPolicy(ws.Disconnect), func(c *ws.Config) { c.CloseTimeout = 10 * time.Minute }},
+		},
+		{
+			name: "messages are conflated", lose: scenarioLosesTheConflated,
+			message: func(n int) []ws.MessageOption {
+				return []ws.MessageOption{ws.ConflateKey(fmt.Sprint(n % scenarioSlowKeys))}
+			},
+		},
+		{
+			name: "messages expire", lose: scenarioLosesTheExpired,
+			message: func(int) []ws.MessageOption { return []ws.MessageOption{ws.TTL(4 * time.Second)} },
+		},
 	}
 	for _, plan := range plans {
 		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, 50, 20*time.Second
@@ -43,6 +61,7 @@ type scenarioSlowPlan struct {
 	rate               int           // messages per second that are published
 	length             time.Duration // how long
 	opts               []ws.Option
+	message            func(n int) []ws.MessageOption // of message n; nil for none
 	// lose checks what the slow members have lost.
 	lose func(t *testing.T, r *scenarioSlowRun)
 }
@@ -68,8 +87,8 @@ type scenarioSlowRun struct {
 	client *scenarioSlowProcess
 	slow   []*ws.Client
 
-	published int // all messages, numbered from 0
-	dropped   uint64
+	published int           // all messages, numbered from 0
+	dropped   ws.DropCounts // while the slow members did not read
 	report    scenarioSlowReport
 }
 
@@ -99,11 +118,14 @@ func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
 	heap1, rss1 := scenarioSlowMemory(t)
 	r.checkMemory(r.published-warm, heap1-heap, rss1-rss)
 	after := r.Stats().Total
-	r.dropped = after.Dropped
+	r.dropped = after.Drops
+	room, ok := r.GetRoom("prices")
+	require.True(t, ok)
+	assert.Equal(t, after.Drops, room.Drops(), "nobody publishes but to the room")
 	assert.EqualValues(t, (r.published-warm)*plan.members,
-		after.MessagesOut-before.MessagesOut+after.Dropped-before.Dropped+
-			after.Undelivered-before.Undelivered+uint64(r.queuedMessages()-queued),
-		"each message was sent to each member, or waits, or is counted as dropped or as undelivered")
+		after.MessagesOut-before.MessagesOut+after.Drops.Lost()-before.Drops.Lost()+
+			after.Drops.Conflated-before.Drops.Conflated+uint64(r.queuedMessages()-queued),
+		"each message was sent to each member, or waits, or is counted as dropped")
 
 	r.client.say("resume")
 	for _, c := range r.slow {
@@ -122,7 +144,12 @@ func (r *scenarioSlowRun) publish() {
 	r.t.Helper()
 	scenarioUntil(r.t, func() bool { return r.published-int(r.client.at.Load()) < scenarioSlowAhead },
 		"the healthy members are behind")
-	require.NoError(r.t, r.BroadcastToRoom("prices", scenarioSlowMessage(r.published), nil))
+	if r.message == nil {
+		require.NoError(r.t, r.BroadcastToRoom("prices", scenarioSlowMessage(r.published), nil))
+	} else {
+		_, err := r.Publish("prices", scenarioSlowMessage(r.published), r.message(r.published)...)
+		require.NoError(r.t, err)
+	}
 	r.published++
 }
 
@@ -195,18 +222,88 @@ func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
 	assert.LessOrEqual(r.t, rss, budget, "resident memory")
 }
 
+// lost counts the messages before the last that the slow members did not get.
+func (r *scenarioSlowRun) lost() (n int) {
+	for _, m := range r.report.Slow {
+		n += r.published - m.Count
+	}
+	return n
+}
+
 // scenarioLosesTheNewest is what the slow members lose if a full queue refuses
 // what is new.
 func scenarioLosesTheNewest(t *testing.T, r *scenarioSlowRun) {
-	lost := 0
 	for i, m := range r.report.Slow {
 		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
 		require.Equal(t, m.Prefix+1, m.Count, "slow member %d has the oldest and the last", i)
 		require.GreaterOrEqual(t, m.Prefix, scenarioSlowBound, "slow member %d", i)
-		lost += r.published - m.Count
 	}
-	assert.EqualValues(t, r.dropped, lost, "drops are counted")
-	assert.Positive(t, lost)
+	assert.Equal(t, ws.DropCounts{Full: uint64(r.lost())}, r.dropped)
+	assert.Positive(t, r.lost())
+}
+
+// scenarioLosesTheOldest is what they lose if a full queue drops what waits
+// longest: they have the newest messages that it holds.
+func scenarioLosesTheOldest(t *testing.T, r *scenarioSlowRun) {
+	for i, m := range r.report.Slow {
+		require.True(t, m.Ordered, "slow member %d", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, m.Prefix+m.Suffix, m.Count, "slow member %d has the first and the last", i)
+		require.GreaterOrEqual(t, m.Suffix, scenarioSlowBound-1, "slow member %d: all but the one half sent", i)
+	}
+	assert.Equal(t, ws.DropCounts{Full: uint64(r.lost())}, r.dropped)
+	assert.Positive(t, r.lost())
+}
+
+// scenarioLosesTheConnection is what they lose if they are disconnected.
+func scenarioLosesTheConnection(t *testing.T, r *scenarioSlowRun) {
+	for i, m := range r.report.Slow {
+		require.Equal(t, ws.CloseTryAgainLater, m.CloseCode, "slow member %d", i)
+		require.True(t, m.Ended, "slow member %d", i)
+		require.Equal(t, m.Prefix, m.Count, "slow member %d has the first messages", i)
+	}
+	assert.Equal(t, len(r.healthy()), r.GetClientCount())
+	assert.EqualValues(t, len(r.slow), r.dropped.Full, "one message was too many for each")
+	assert.EqualValues(t, r.lost()-len(r.slow), r.dropped.Lost(), "the last message came when they were gone")
+}
+
+// healthy returns the members that read.
+func (r *scenarioSlowRun) healthy() (clients []*ws.Client) {
+	for _, c := range r.GetRoomMembers("prices") {
+		if c.UserID != scenarioSlowUser {
+			clients = append(clients, c)
+		}
+	}
+	return clients
+}
+
+// scenarioSlowKeys is the number of conflation keys: more than the messages that
+// wait for a healthy member, which therefore loses none.
+const scenarioSlowKeys = 2 * scenarioSlowAhead
+
+// scenarioLosesTheConflated is what they lose if newer messages take the place
+// of older ones: they have the newest of each key.
+func scenarioLosesTheConflated(t *testing.T, r *scenarioSlowRun) {
+	for i, m := range r.report.Slow {
+		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, scenarioSlowKeys, m.Recent, "slow member %d has the newest of each key", i)
+	}
+	assert.Equal(t, ws.DropCounts{Conflated: uint64(r.lost())}, r.dropped)
+	assert.Positive(t, r.lost())
+}
+
+// scenarioLosesTheExpired is what they lose if messages may wait for a few
+// seconds: they have what came last.
+func scenarioLosesTheExpired(t *testing.T, r *scenarioSlowRun) {
+	for i, m := range r.report.Slow {
+		require.True(t, m.Ordered, "slow member %d", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Less(t, m.Prefix+m.Suffix, r.published, "slow member %d has lost nothing", i)
+	}
+	all := r.Stats().Total.Drops // some expired while the slow read again
+	assert.Equal(t, ws.DropCounts{Expired: uint64(r.lost())}, all)
+	assert.GreaterOrEqual(t, all.Expired, r.dropped.Expired)
+	assert.Positive(t, r.dropped.Expired)
 }
 
 // scenarioSlowOrder is what a client process of scenarioSlowMembers has to do.
@@ -228,6 +325,7 @@ type scenarioSlowMember struct {
 	Prefix int  // messages 0, 1, 2, ... without a gap
 	Suffix int  // the same from the last one back
 	Last   int  // number of the last
+	Recent int  // how many of the last scenarioSlowKeys messages it has
 	Ended  bool // the connection has ended
 
 	CloseCode int
@@ -422,6 +520,11 @@ func (c *scenarioSlowClients) report(messages int64) {
 				m.Prefix++
 			}
 			m.Ordered = m.Ordered && (k == 0 || log[k-1] < n)
+		}
+		for _, n := range log {
+			if n >= int(messages)-scenarioSlowKeys {
+				m.Recent++
+			}
 		}
 		for k := len(log) - 1; k >= 0 && log[k] == m.Last-(len(log)-1-k); k-- {
 			m.Suffix++

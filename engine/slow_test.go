@@ -149,9 +149,9 @@ func (s *slowServer) dialSlowReader() *slowReader {
 	for i := range r.frames { // more than the socket's buffers take
 		r.frames[i] = make([]byte, 16<<20)
 		_, _ = random.Read(r.frames[i])
-		must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpBinary, r.frames[i]), engine.LaneNormal))
+		must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpBinary, r.frames[i], engine.Handling{})))
 	}
-	must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("the last")), engine.LaneNormal))
+	must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("the last"), engine.Handling{})))
 	s.eventually(func() bool { return s.Shards()[0].Stats().Blocked > blocked }, "the socket did not fill")
 	h, err := gws.ReadHeader(r.r)
 	must(s.t, err)
@@ -202,8 +202,8 @@ func TestSlowReaderOfHalfAFrameIsClosedAtTheReadTimeout(t *testing.T) {
 	s.pass()
 	s.expectSilentEnd(1)
 	assert.Zero(t, r.peer.conn.QueuedBytes())
-	assert.EqualValues(t, 3, s.Shards()[0].Stats().Undelivered)
-	require.ErrorIs(t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("x")), engine.LaneNormal), net.ErrClosed)
+	assert.EqualValues(t, 3, s.Shards()[0].Stats().Drops.Closed)
+	require.ErrorIs(t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("x"), engine.Handling{})), net.ErrClosed)
 	s.witness.echo()
 }
 
