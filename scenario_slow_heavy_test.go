@@ -535,3 +535,5 @@ func (c *scenarioSlowClients) report(messages int64) {
 	require.NoError(c.t, err)
 	_, _ = fmt.Fprintf(os.Stdout, "report%s\n", b)
 }
+
+func TestScenarioHeavyPublishersInATightLoop(t *testing.T) { scenarioTightLoop(t, 10*time.Second) }

@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	gws "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
@@ -197,7 +199,7 @@ func (f *scenarioFDs) note(c *scenarioConn) {
 // and new ones take their descriptors at once, while publishers go on: no
 // connection sees a byte that was for another.
 func TestScenarioReusedDescriptors(t *testing.T) {
-	const workers, rounds, queueBytes = 4, 40, 256 << 10
+	const workers, rounds, queueBytes = 4, 30, 256 << 10
 	s := scenarioStart(t, ws.WithQueueBytes(queueBytes), func(c *ws.Config) { c.Broadcast.QueueSize = 64 })
 	swarm := scenarioNewSwarm(t)
 	fds := &scenarioFDs{seen: make(map[int]int)}
@@ -233,4 +235,594 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 	}
 	t.Logf("%d of %d descriptors were used before", fds.reused, (workers-1)*rounds)
 	assert.Greater(t, fds.reused, (workers-1)*rounds/2, "descriptors were not reused: this shows nothing")
+}
+
+// echo sends a message from the witness and waits until it has come back, from
+// a server that echoes.
+func (w *scenarioWitness) echo(t testing.TB) bool {
+	next := w.heard.Load() + 1
+	return assert.NoError(t, w.send(gws.OpBinary, scenarioStamp(scenarioConfirms, uint32(next)))) &&
+		scenarioSoon(t, func() bool { return w.heard.Load() == next }, "the witness is not served")
+}
+
+// scenarioReader is a member that checks the numbers of what it gets.
+type scenarioReader struct {
+	*scenarioConn
+	side    *ws.Client
+	numbers []uint64 // what came; the swarm's goroutine only, until the member is quiet
+	wrong   atomic.Int64
+	last    atomic.Int64 // number of the last message; they begin with 1
+}
+
+// scenarioNumbered is message n of so many bytes.
+func scenarioNumbered(n, size int) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, size), uint64(n))
+	return append(b, bytes.Repeat([]byte{byte(n)}, size-len(b))...)
+}
+
+// dialReader opens a connection that reads numbered messages of one size. With
+// small buffers if it is to stall.
+func (s *scenarioServer) dialReader(swarm *scenarioSwarm, id, size, recvBuf int) *scenarioReader {
+	s.t.Helper()
+	r := new(scenarioReader)
+	query := scenarioQuery(0, id)
+	r.scenarioConn = swarm.dial(s.addr[scenarioNative], scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
+		r.take(b, size)
+	}})
+	r.side = s.serverSide(query)
+	return r
+}
+
+func (r *scenarioReader) take(b []byte, size int) {
+	if len(b) < 8 {
+		r.wrong.Add(1)
+		return
+	}
+	n := binary.BigEndian.Uint64(b)
+	if r.scenarioConn != nil && r.closeCode.Load() != 0 {
+		r.wrong.Add(1) // nothing may follow a close frame
+	}
+	if len(b) != size || n <= uint64(r.last.Load()) || !bytes.Equal(b, scenarioNumbered(int(n), size)) {
+		r.wrong.Add(1)
+	}
+	r.numbers = append(r.numbers, n)
+	r.last.Store(int64(n))
+}
+
+// complete checks that a member has got messages 1 to n, all of them.
+func (r *scenarioReader) complete(t testing.TB, n int) {
+	t.Helper()
+	scenarioUntil(t, func() bool { return r.received.Load() >= int64(n) }, "message %d", n)
+	require.EqualValues(t, n, r.received.Load(), "no duplicate")
+	require.EqualValues(t, n, r.last.Load(), "no loss")
+	require.Zero(t, r.wrong.Load(), "out of order or in another shape")
+}
+
+// A member that reads one byte a second, and later byte by byte, holds up
+// nobody: the others lose nothing. What it gets itself are whole frames in
+// order.
+func TestScenarioTricklingReader(t *testing.T) {
+	const members, size, seconds = 40, 1024, 3
+	const queue, burst = 64, 32
+	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
+	swarm := scenarioNewSwarm(t)
+	fd, err := scenarioTCP(s.addr[scenarioNative], 4096) // a blocking socket
+	require.NoError(t, err)
+	defer func() { _ = unix.Close(fd) }()
+	stream, err := scenarioHandshake(fd, scenarioQuery(0, members))
+	require.NoError(t, err)
+	trickling := s.serverSide(scenarioQuery(0, members))
+	require.NoError(t, trickling.JoinRoom("news")) // first, so that all others come behind it
+	healthy := make([]*scenarioReader, members)
+	for i := range healthy {
+		healthy[i] = s.dialReader(swarm, i, size, 0)
+		require.NoError(t, healthy[i].side.JoinRoom("news"))
+	}
+
+	published := 0
+	publish := func() { // never more than half a queue ahead of the healthy
+		for range burst {
+			published++
+			require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(published, size), nil))
+		}
+		for _, r := range healthy {
+			r.complete(t, published)
+		}
+	}
+	read := func(n int) {
+		b := make([]byte, n)
+		n, err := unix.Read(fd, b)
+		require.NoError(t, err)
+		require.Positive(t, n, "the server hung up")
+		stream = append(stream, b[:n]...)
+	}
+	pace := time.NewTicker(time.Second)
+	defer pace.Stop()
+	for second := 0; second < seconds; {
+		publish()
+		select {
+		case <-pace.C:
+			read(1)
+			second++
+		default:
+		}
+	}
+	require.Positive(t, s.Stats().Total.Drops.Full, "the trickling member loses what its queue does not hold")
+	for range 20 * size {
+		read(1)
+	}
+	for trickling.QueuedBytes() > 0 {
+		read(64 << 10)
+	}
+	publish() // these reach it again
+	got := &scenarioReader{}
+	for got.last.Load() < int64(published) {
+		op, payload, rest, ok := scenarioFrame(stream)
+		if !ok {
+			read(64 << 10)
+			continue
+		}
+		require.Equal(t, gws.OpText, op, "no frame begins here")
+		got.take(payload, size)
+		stream = rest
+	}
+	require.Empty(t, stream, "bytes behind the last frame")
+	require.Zero(t, got.wrong.Load(), "out of order or in another shape")
+	require.EqualValues(t, s.Stats().Total.Drops.Full, published-len(got.numbers), "what it lost is counted")
+	t.Logf("%d messages published, %d reached the trickling member", published, len(got.numbers))
+}
+
+// fill sends numbered messages to a client that has stalled until its queue is
+// full and its socket as well, and returns how many it took.
+func (s *scenarioServer) fill(r *scenarioReader, size int) (taken int) {
+	s.t.Helper()
+	blocked := s.Stats().Total.Blocked
+	scenarioUntil(s.t, func() bool {
+		err := r.side.SendBytes(scenarioNumbered(taken+1, size))
+		if err == nil {
+			taken++
+			return false
+		}
+		require.ErrorIs(s.t, err, ws.ErrChannelFull)
+		return s.Stats().Total.Blocked > blocked // a full queue may only be on its way
+	}, "the queue did not fill")
+	return taken
+}
+
+// A client closes while its queue is full. If it reads on, it gets all that was
+// queued and then the answer to its close frame; what is sent afterwards is
+// refused.
+func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
+	const queue, size, code = 64, 2048, 4001
+	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
+	closed := s.disconnections()
+	swarm := scenarioNewSwarm(t)
+	r := s.dialReader(swarm, 0, size, 4096)
+	require.NoError(t, r.side.JoinRoom("news"))
+	r.stall()
+	taken := s.fill(r, size)
+	require.NoError(t, r.send(gws.OpClose, gws.NewCloseFrameBody(code, "enough")))
+	scenarioUntil(t, r.side.IsClosed, "the close frame was read")
+	require.ErrorIs(t, r.side.SendBytes(scenarioNumbered(taken+1, size)), ws.ErrConnectionClosed)
+	require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(taken+1, size), nil))
+	require.Positive(t, r.side.QueuedBytes(), "what was queued is still to be sent")
+	r.resume()
+	scenarioUntil(t, r.over.Load, "the end of the connection")
+	r.complete(t, taken)
+	assert.EqualValues(t, code, r.closeCode.Load(), "the answer has the code of the question")
+	assert.True(t, r.orderly.Load(), "a reset")
+	end := scenarioReceive(t, closed, "the event")
+	assert.Equal(t, code, end.Code)
+	assert.True(t, end.Remote)
+	assert.Equal(t, []string{"news"}, end.Rooms)
+	assert.Equal(t, ws.DropCounts{Full: 1, Closed: 1}, s.Stats().Total.Drops, "the one that did not fit, and the one that came too late")
+	s.expectEmpty(r)
+}
+
+// The same, and the client never reads: it ends at the close timeout, and what
+// was queued is counted.
+func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
+	const queue, size, timeout = 64, 2048, 300 * time.Millisecond
+	s := scenarioStart(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
+	closed := s.disconnections()
+	swarm := scenarioNewSwarm(t)
+	r := s.dialReader(swarm, 0, size, 4096)
+	require.NoError(t, r.side.JoinRoom("news"))
+	r.stall()
+	taken := s.fill(r, size)
+	began := time.Now()
+	require.NoError(t, r.send(gws.OpClose, gws.NewCloseFrameBody(4001, "")))
+	end := scenarioReceive(t, closed, "the event")
+	assert.GreaterOrEqual(t, time.Since(began), timeout*8/10, "it has its time to read") // ticks are a tenth
+	assert.Equal(t, 4001, end.Code)
+	assert.True(t, end.Remote)
+	s.expectEmpty(r)
+	total := s.Stats().Total
+	assert.EqualValues(t, taken, total.MessagesOut+total.Drops.Closed, "each was sent or is counted")
+	assert.Positive(t, total.Drops.Closed)
+	r.resume() // what the socket had is whole, up to where it was cut
+	scenarioUntil(t, r.over.Load, "the end of the connection")
+	assert.Zero(t, r.wrong.Load(), "out of order or in another shape")
+	assert.LessOrEqual(t, r.last.Load(), int64(total.MessagesOut))
+}
+
+// disconnections returns how clients end.
+func (s *scenarioServer) disconnections() <-chan *ws.CloseError {
+	ch := make(chan *ws.CloseError, 64)
+	s.Subscribe(ws.EventClientDisconnected, func(e ws.Event) { ch <- e.Data.(*ws.CloseError) })
+	return ch
+}
+
+// expectEmpty waits until nothing is left of the only client.
+func (s *scenarioServer) expectEmpty(r *scenarioReader) {
+	s.t.Helper()
+	scenarioUntil(s.t, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "the end of the only client")
+	assert.Zero(s.t, r.side.QueuedBytes())
+	assert.Empty(s.t, r.side.GetRooms())
+	assert.Empty(s.t, s.GetRoomMembers("news"))
+}
+
+// scenarioEcho makes the server echo what clients send, on the event loops.
+func scenarioEcho(m *ws.Manager) {
+	m.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendPrepared(ws.Prepare(op, payload)) })
+}
+
+// All members of a room stall at once while the publisher goes on. Other
+// clients of the same loops are served meanwhile. When all go on, each sees
+// messages in order and none twice, and at the end what is published then.
+func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
+	const members, size, queue = 300, 2048, 64
+	const during, after = 400, 10
+	s := scenarioStart(t, ws.WithMessageQueueSize(queue), ws.WithHandlerMode(ws.Inline))
+	scenarioEcho(s.Manager)
+	swarm := scenarioNewSwarm(t)
+	witnesses := s.witnesses(swarm)
+	room := make([]*scenarioReader, members)
+	for i := range room {
+		room[i] = s.dialReader(swarm, i, size, 4096)
+	}
+	for _, r := range room {
+		require.NoError(t, r.side.JoinRoom("news"))
+	}
+	published := 0
+	publish := func() {
+		published++
+		require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(published, size), nil))
+	}
+	publish()
+	for _, r := range room {
+		r.complete(t, 1)
+	}
+	for _, r := range room {
+		r.stall()
+	}
+	for range during {
+		publish()
+		for _, w := range witnesses {
+			require.True(t, w.echo(t), "message %d", published)
+		}
+	}
+	total := s.Stats().Total
+	require.GreaterOrEqual(t, total.Blocked, uint64(members), "not all sockets filled")
+	require.GreaterOrEqual(t, total.Drops.Full, uint64(members), "not all queues filled")
+	for i, r := range room {
+		require.LessOrEqual(t, r.side.QueuedBytes(), queue*(size+4), "member %d", i)
+		require.Positive(t, r.side.QueuedBytes(), "member %d", i)
+	}
+	for _, r := range room {
+		r.resume()
+	}
+	for i, r := range room {
+		scenarioUntil(t, func() bool { return r.side.QueuedBytes() == 0 }, "member %d does not go on", i)
+	}
+	for range after {
+		publish()
+	}
+	lost := 0
+	for i, r := range room {
+		scenarioUntil(t, func() bool { return r.last.Load() == int64(published) }, "the last message to member %d", i)
+		scenarioUntil(t, func() bool { return r.received.Load() == int64(len(r.numbers)) }, "the end of member %d", i)
+		require.Zero(t, r.wrong.Load(), "member %d: out of order, twice or in another shape", i)
+		tail := r.numbers[len(r.numbers)-after-1:]
+		require.EqualValues(t, published-after+1, tail[1], "member %d lost what came when it read again", i)
+		require.LessOrEqual(t, tail[0], uint64(published-after), "member %d", i)
+		lost += published - len(r.numbers)
+	}
+	assert.EqualValues(t, s.Stats().Total.Drops.Full, lost, "drops are counted")
+	t.Logf("%d messages to %d members, %d lost", published, members, lost)
+}
+
+// scenarioTicker is one publisher of numbered messages at full speed.
+type scenarioTicker struct {
+	begun, finished atomic.Uint32 // messages whose publish was called, has returned
+}
+
+// scenarioTimes are the numbers of each publisher at one moment.
+type scenarioTimes [2]uint32
+
+// scenarioVisit is a time that a member was in the room, on the publishers'
+// clocks.
+type scenarioVisit struct {
+	after   scenarioTimes // all up to these must not come
+	from    scenarioTimes // all behind these must come
+	until   scenarioTimes // up to these
+	before  scenarioTimes // none behind these may come
+	mayLose bool          // it went by itself
+}
+
+// scenarioChurn is the state of TestScenarioMembersGoDuringFanOut.
+type scenarioChurn struct {
+	*scenarioServer
+	swarm   *scenarioSwarm
+	tickers [2]scenarioTicker
+}
+
+func (c *scenarioChurn) begun() (t scenarioTimes) {
+	for p := range c.tickers {
+		t[p] = c.tickers[p].begun.Load()
+	}
+	return t
+}
+
+func (c *scenarioChurn) finished() (t scenarioTimes) {
+	for p := range c.tickers {
+		t[p] = c.tickers[p].finished.Load()
+	}
+	return t
+}
+
+// scenarioVisitor is a member that comes and goes.
+type scenarioVisitor struct {
+	*scenarioConn
+	side  *ws.Client
+	heard atomic.Int64
+
+	mu  sync.Mutex
+	got [2][]uint32 // of each publisher; guarded by mu
+}
+
+func (v *scenarioVisitor) take(b []byte) {
+	p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	if p == scenarioConfirms {
+		v.heard.Store(int64(n))
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.got[p] = append(v.got[p], n)
+}
+
+// check compares what came during a visit with what the model allows: one run
+// of each publisher's messages without a gap.
+func (v *scenarioVisitor) check(t testing.TB, at scenarioVisit, how string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for p, got := range v.got {
+		for i := 1; i < len(got); i++ {
+			if !assert.Equal(t, got[i-1]+1, got[i], "%s: publisher %d: a gap, or out of order", how, p) {
+				return
+			}
+		}
+		if len(got) > 0 {
+			assert.Greater(t, got[0], at.after[p], "%s: publisher %d: from before the member joined", how, p)
+			assert.LessOrEqual(t, got[len(got)-1], at.before[p], "%s: publisher %d: from behind the member's end", how, p)
+		}
+		if must := at.until[p] > at.from[p]; must && !at.mayLose && assert.NotEmpty(t, got, "%s: publisher %d", how, p) {
+			assert.LessOrEqual(t, got[0], at.from[p]+1, "%s: publisher %d: the first is missing", how, p)
+			assert.GreaterOrEqual(t, got[len(got)-1], at.until[p], "%s: publisher %d: the last is missing", how, p)
+		}
+		v.got[p] = nil
+	}
+}
+
+// confirm waits until all has come that was sent before.
+func (v *scenarioVisitor) confirm(t testing.TB) bool {
+	next := v.heard.Load() + 1
+	scenarioPublish(t, func() error { return v.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(next))) })
+	return scenarioSoon(t, func() bool { return v.heard.Load() == next }, "not confirmed")
+}
+
+// visit lets a new connection join and leave several times, and then end.
+func (c *scenarioChurn) visit(id int) {
+	v := new(scenarioVisitor)
+	query := scenarioQuery(0, id)
+	way := []scenarioWay{scenarioNative, scenarioNetHTTP}[id%2]
+	var err error
+	v.scenarioConn, err = c.swarm.tryDial(c.addr[way], scenarioDial{query: query, onMessage: v.take})
+	if !assert.NoError(c.t, err) {
+		return
+	}
+	v.side = c.serverSide(query)
+	for round := range 4 {
+		var at scenarioVisit
+		at.after = c.finished()
+		assert.NoError(c.t, v.side.JoinRoom("news"))
+		at.from = c.begun()
+		enough := 1 + id%7
+		scenarioSoon(c.t, func() bool { return c.finished()[0] > at.from[0]+uint32(enough) }, "the publisher stands")
+		at.until = c.finished()
+		switch {
+		case round < 3:
+			v.side.LeaveRoom("news")
+			at.before = c.begun()
+			scenarioSoon(c.t, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
+			if v.confirm(c.t) { // with room for what must not come
+				v.check(c.t, at, "left")
+			}
+		case id%3 == 0:
+			v.side.CloseWithCode(4002, "")
+			at.before = c.begun()
+			scenarioSoon(c.t, v.over.Load, "the end of a connection")
+			assert.EqualValues(c.t, 4002, v.closeCode.Load())
+			v.check(c.t, at, "closed by the server")
+		case id%3 == 1:
+			assert.NoError(c.t, v.send(gws.OpClose, gws.NewCloseFrameBody(4003, "")))
+			scenarioSoon(c.t, v.over.Load, "the end of a connection")
+			at.before, at.mayLose = c.begun(), true // its close frame is read before what waits in the ring
+			v.check(c.t, at, "closed by the client")
+		default:
+			v.abort()
+			at.before, at.mayLose = c.begun(), true
+			v.check(c.t, at, "reset")
+		}
+	}
+}
+
+// publish publishes at full speed until stop, but not so far ahead of the
+// steady members that memory matters.
+func (c *scenarioChurn) publish(p int, steady []*scenarioConn, stop *atomic.Bool) {
+	for !stop.Load() && !c.t.Failed() {
+		n := c.tickers[p].begun.Add(1)
+		if !assert.NoError(c.t, c.BroadcastToRoom("news", scenarioStamp(p, n), nil)) {
+			return
+		}
+		c.tickers[p].finished.Store(n)
+		if n%512 == 0 {
+			for _, s := range steady {
+				scenarioSoon(c.t, func() bool { return s.received.Load() > int64(n)-2048 }, "a steady member is behind")
+			}
+		}
+	}
+}
+
+// Members leave, are closed by the server, close themselves and reset while
+// fan-outs to them are under way: none gets a message that was published after
+// its leave had returned, or misses one from between; those that stay lose
+// nothing.
+func TestScenarioMembersGoDuringFanOut(t *testing.T) {
+	const steady, churners, visits = 20, 4, 24
+	c := &scenarioChurn{scenarioServer: scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 64 })}
+	c.swarm = scenarioNewSwarm(t)
+	conns := make([]*scenarioConn, steady)
+	logs := make([]scenarioLog, steady)
+	for i := range conns {
+		logs[i] = make(scenarioLog, len(c.tickers))
+		conns[i] = c.swarm.dial(c.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
+		require.NoError(t, c.serverSide(scenarioQuery(0, -1-i)).JoinRoom("news"))
+	}
+	var stop atomic.Bool
+	var publishing, churning sync.WaitGroup
+	for p := range c.tickers {
+		publishing.Go(func() { c.publish(p, conns, &stop) })
+	}
+	for w := range churners {
+		churning.Go(func() {
+			for n := 0; n < visits && !t.Failed(); n++ {
+				c.visit(w*visits + n)
+			}
+		})
+	}
+	scenarioWithin(t, "churn", churning.Wait)
+	stop.Store(true)
+	scenarioWithin(t, "publishing", publishing.Wait)
+	total := int64(0)
+	for _, n := range c.finished() {
+		total += int64(n)
+	}
+	for i, conn := range conns {
+		scenarioUntil(t, func() bool { return conn.received.Load() >= total }, "all messages to steady member %d", i)
+		for p, log := range logs[i] {
+			require.Len(t, log, int(c.finished()[p]), "publisher %d to steady member %d", p, i)
+			for k, n := range log {
+				require.EqualValues(t, k+1, n, "publisher %d to steady member %d", p, i)
+			}
+		}
+	}
+	scenarioUntil(t, func() bool { return len(c.GetRoomMembers("news")) == steady && c.GetClientCount() == steady }, "only the steady are left")
+	t.Logf("%d messages, %d visits", total, churners*visits*4)
+}
+
+// A room is deleted right after a publish to it: the message arrives always,
+// and ahead of what is sent afterwards.
+func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
+	const publishers, members, rounds = 4, 12, 400
+	for _, ring := range []int{2, 1024} {
+		t.Run(fmt.Sprintf("ring=%d", ring), func(t *testing.T) {
+			s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
+			swarm := scenarioNewSwarm(t)
+			conns := make([]*scenarioConn, members)
+			logs := make([]scenarioLog, members)
+			sides := make([]*ws.Client, members)
+			for i := range conns {
+				logs[i] = make(scenarioLog, publishers)
+				conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i), onMessage: logs[i].take})
+				sides[i] = s.serverSide(scenarioQuery(0, i))
+			}
+			var publishing sync.WaitGroup
+			for p := range publishers {
+				publishing.Go(func() {
+					room := fmt.Sprint("room ", p)
+					for n := range uint32(rounds) {
+						for _, c := range sides {
+							assert.NoError(t, c.JoinRoom(room))
+						}
+						assert.NoError(t, s.BroadcastToRoom(room, scenarioStamp(p, 2*n), nil))
+						s.DeleteRoom(room)
+						assert.ErrorIs(t, s.BroadcastToRoom(room, scenarioStamp(p, 0), nil), ws.ErrRoomNotFound)
+						for _, c := range sides {
+							scenarioPublish(t, func() error { return c.SendBytes(scenarioStamp(p, 2*n+1)) })
+						}
+					}
+				})
+			}
+			scenarioWithin(t, "publishing", publishing.Wait)
+			const all = publishers * rounds * 2
+			for i, c := range conns {
+				scenarioUntil(t, func() bool { return c.received.Load() >= all }, "all messages to member %d: %v", i,
+					scenarioText(func() string { return fmt.Sprintf("%d of %d", c.received.Load(), all) }))
+				for p, log := range logs[i] {
+					require.Len(t, log, rounds*2, "publisher %d to member %d", p, i)
+					for k, n := range log {
+						require.EqualValues(t, k, n, "publisher %d to member %d", p, i)
+					}
+				}
+				require.Empty(t, sides[i].GetRooms())
+			}
+		})
+	}
+}
+
+// Publishers in a tight loop do not keep the only event loop from serving a
+// client that sends.
+func TestScenarioPublishersInATightLoop(t *testing.T) { scenarioTightLoop(t, 2*time.Second) }
+
+func scenarioTightLoop(t *testing.T, length time.Duration) {
+	const publishers, members, size = 4, 300, 512
+	s := scenarioStart(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) { c.Loops = 1 })
+	scenarioEcho(s.Manager)
+	swarm := scenarioNewSwarm(t)
+	for i := range members {
+		swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i)})
+	}
+	for _, c := range s.serverSides() {
+		require.NoError(t, c.JoinRoom("news"))
+	}
+	witness := s.witnesses(scenarioNewSwarm(t))[0] // a swarm of its own: the members' must not hold it up
+	var stop atomic.Bool
+	var publishing sync.WaitGroup
+	var published atomic.Int64
+	for range publishers {
+		publishing.Go(func() {
+			msg := make([]byte, size)
+			for ; !stop.Load(); published.Add(1) {
+				if !assert.NoError(t, s.BroadcastToRoom("news", msg, nil)) {
+					return
+				}
+			}
+		})
+	}
+	defer publishing.Wait()
+	defer stop.Store(true)
+	var took []time.Duration
+	for began := time.Now(); time.Since(began) < length || len(took) < 20; {
+		sent := time.Now()
+		require.True(t, witness.echo(t), "echo %d", len(took))
+		took = append(took, time.Since(sent))
+	}
+	stop.Store(true)
+	publishing.Wait()
+	slices.Sort(took)
+	t.Logf("%d messages published to %d members, %d delivered; %d echoes: p50 %v, p99 %v", published.Load(), members,
+		s.Stats().Total.MessagesOut, len(took), took[len(took)/2], took[len(took)*99/100])
+	assert.Greater(t, published.Load(), int64(1000), "that was no tight loop")
 }
