@@ -254,8 +254,11 @@ func (l *loop) serve(index int32, events uint32) {
 		return
 	case c.phase == phaseClosed:
 		return
-	case c.phase == phaseStalled: // an error or hang-up, which epoll always tells
-		l.drop(index, errors.New("a stalled connection was ended by the server"))
+	case c.phase == phaseStalled:
+		// What epoll tells unasked; or this event was fetched before the stall.
+		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			l.drop(index, errors.New("a stalled connection was ended by the server"))
+		}
 		return
 	case events&unix.EPOLLOUT != 0:
 		unsent := l.pending[index]
