@@ -72,10 +72,10 @@ type Config struct {
 	// QueueBudget bounds the memory, in bytes, of what is queued for all clients
 	// whose sockets are full. At seven eighths of it those with the most queued
 	// begin to lose, by the OverflowPolicy, and it is not exceeded; clients that
-	// read are not concerned. A message that waits in several queues counts in each, with
-	// about 100 bytes beside its own. 0, the default, is no limit. It should hold
-	// several of the largest messages: a client is cut off if the budget can
-	// only be kept by dropping what is half sent to it.
+	// read are not concerned. A message that waits in several queues counts in
+	// each, with about 100 bytes beside its own. 0, the default, is no limit. It
+	// should hold several of the largest messages: a client is cut off if the
+	// budget can only be kept by dropping what is half sent to it.
 	QueueBudget int64
 	// OverflowPolicy says what a full queue does. 0 is DropNewest, the default.
 	OverflowPolicy OverflowPolicy

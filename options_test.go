@@ -21,6 +21,11 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, 90*time.Second, cfg.HeartbeatTimeout)
 	assert.EqualValues(t, 512<<10, cfg.MessageSizeLimit)
 	assert.Equal(t, 256, cfg.MessageQueueSize)
+	assert.EqualValues(t, 1<<20, cfg.QueueBytes)
+	assert.Equal(t, 64, cfg.HighQueueSize)
+	assert.EqualValues(t, 256<<10, cfg.HighQueueBytes)
+	assert.Zero(t, cfg.QueueBudget)
+	assert.Equal(t, ws.DropNewest, cfg.OverflowPolicy)
 	assert.Equal(t, 10*time.Second, cfg.HandshakeTimeout)
 	assert.Equal(t, ws.RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
 	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
@@ -58,6 +63,16 @@ func TestBadOptions(t *testing.T) {
 		{"no queue bytes", "QueueBytes", ws.WithQueueBytes(0)},
 		{"negative queue bytes", "QueueBytes", ws.WithQueueBytes(-1)},
 		{"huge queue bytes", "QueueBytes", ws.WithQueueBytes(1 << 62)},
+		{"no high queue", "HighQueueSize", ws.WithHighQueueSize(0)},
+		{"huge high queue", "HighQueueSize", ws.WithHighQueueSize(1<<20 + 1)},
+		{"no high queue bytes", "HighQueueBytes", ws.WithHighQueueBytes(0)},
+		{"negative budget", "QueueBudget", ws.WithQueueBudget(-1)},
+		{"unknown policy", "OverflowPolicy", ws.WithOverflowPolicy(ws.Disconnect + 1)},
+		{"no high-water mark", "HighWaterMark", ws.WithHighWaterMark(0)},
+		{"high-water mark beyond the queue", "HighWaterMark", ws.WithHighWaterMark(1.01)},
+		{"high-water mark that is no number", "HighWaterMark", ws.WithHighWaterMark(math.NaN())},
+		{"no low-water mark", "LowWaterMark", ws.WithLowWaterMark(0)},
+		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
 		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
 		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
 		{"wildcard origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://*.example.com"})},
@@ -142,6 +157,9 @@ func TestGoodOptions(t *testing.T) {
 		{"rate limit", ws.WithRateLimit(ws.RateLimit{
 			Messages: math.MaxFloat64, Bytes: math.SmallestNonzeroFloat64, MessageBurst: math.MaxInt, ByteBurst: 1, Tolerance: 1,
 		})},
+		{"default policy", ws.WithOverflowPolicy(0)},
+		{"highest mark", ws.WithHighWaterMark(1)},
+		{"a budget", ws.WithQueueBudget(1)},
 		{"no rate limit", ws.WithRateLimit(ws.RateLimit{})},
 		{"whole Config", ws.WithConfig(ws.DefaultConfig())},
 	}
