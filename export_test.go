@@ -51,6 +51,9 @@ func (l *Limiter) Exhausted() bool                     { return l.limiter.exhaus
 // Mail puts payload into the mailbox of c as a text message.
 func Mail(c *Client, payload []byte) { c.mail(OpText, payload) }
 
+// MaxPooledLetters bounds the memory of a mailbox that is used again.
+const MaxPooledLetters = maxPooledLetters
+
 // MailboxCap returns how many messages fit into the memory of c's mailbox.
 func MailboxCap(c *Client) int {
 	c.mu.Lock()

@@ -140,7 +140,8 @@ func TestMailboxMemory(t *testing.T) {
 			<-step
 		}
 	}
-	assert.LessOrEqual(t, ws.MailboxCap(c), 4*waiting)
+	// It may have been another client's before.
+	assert.LessOrEqual(t, ws.MailboxCap(c), max(4*waiting, ws.MaxPooledLetters))
 	for range waiting {
 		<-step
 	}
