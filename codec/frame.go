@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 const (
@@ -73,9 +74,9 @@ func FrameSize(b []byte) int {
 	}
 }
 
-// NewFrame returns one unmasked frame with FIN set in a slice of exactly its size. The payload
-// is borrowed; the frame is shared: nobody changes it again. The caller keeps the payload
+// NewFrame returns one unmasked frame with FIN set in a slice of its own, whose capacity is
+// the memory that it takes. The payload is borrowed; the frame is shared: nobody changes it again. The caller keeps the payload
 // within MaxControlPayload for a control opcode. Safe for concurrent use.
 func NewFrame(op Opcode, payload []byte) []byte {
-	return AppendFrame(make([]byte, 0, HeaderSize(len(payload))+len(payload)), op, payload)
+	return AppendFrame(slices.Grow([]byte(nil), HeaderSize(len(payload))+len(payload)), op, payload)
 }
