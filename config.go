@@ -28,8 +28,10 @@ const (
 )
 
 // OverflowPolicy says what happens to a message for a client whose queue is
-// full and whose socket takes nothing. A client that reads is never concerned:
-// when its queue fills up faster than it is written, it is written at once.
+// full and whose socket takes nothing. It does not concern a client that reads:
+// when its queue fills up faster than it is written, it is written at once. Only
+// with DropNewest does what is on its way to the event loop count as queued: who
+// sends to one client far ahead of the loop reads ErrChannelFull.
 type OverflowPolicy = engine.Policy
 
 // The overflow policies.

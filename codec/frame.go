@@ -75,8 +75,9 @@ func FrameSize(b []byte) int {
 }
 
 // NewFrame returns one unmasked frame with FIN set in a slice of its own, whose capacity is
-// the memory that it takes. The payload is borrowed; the frame is shared: nobody changes it again. The caller keeps the payload
-// within MaxControlPayload for a control opcode. Safe for concurrent use.
+// the memory that it takes. The payload is borrowed; the frame is shared: nobody changes it
+// again. The caller keeps the payload within MaxControlPayload for a control opcode. Safe for
+// concurrent use.
 func NewFrame(op Opcode, payload []byte) []byte {
 	return AppendFrame(slices.Grow([]byte(nil), HeaderSize(len(payload))+len(payload)), op, payload)
 }

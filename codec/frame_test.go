@@ -74,6 +74,7 @@ func TestFrameAgreesWithGobwas(t *testing.T) {
 				got := codec.NewFrame(op, payload)
 				assert.True(t, bytes.Equal(want, got))
 				assert.True(t, bytes.Equal(want, codec.AppendFrame(nil, op, payload)))
+				assert.Equal(t, len(want), codec.FrameSize(got))
 				require.LessOrEqual(t, cap(got), len(got)+len(got)/8+16, "the allocator's rounding and no more")
 			})
 		}

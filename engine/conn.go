@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
 
@@ -144,7 +145,11 @@ func (c *Conn) Send(f *Frame) error {
 		if reserved {
 			c.unreserve(f.lane, 1, f.Len())
 		}
-		s.drop(f, DropFull)
+		why := DropFull
+		if errors.Is(err, ErrClosed) {
+			why = DropClosed
+		}
+		s.drop(f, why)
 		return err
 	}
 	return nil
