@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
 )
 
@@ -117,9 +118,11 @@ type Config struct {
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
 
-	// EnableCompression asks for permessage-deflate (RFC 7692). This version
-	// accepts the setting and declines the extension in every handshake.
+	// EnableCompression offers permessage-deflate (RFC 7692) to clients that ask
+	// for it. Default off.
 	EnableCompression bool
+	// Compression says how messages are compressed.
+	Compression CompressionConfig
 	// Metrics receives measurements; nil is NoopMetrics.
 	Metrics Metrics
 	// Room and Broadcast configure rooms and publishing.
@@ -156,6 +159,50 @@ type Config struct {
 
 	// Logger receives what an operator should know; nil is slog.Default().
 	Logger *slog.Logger
+}
+
+// CompressionConfig configures permessage-deflate (RFC 7692).
+type CompressionConfig struct {
+	// Level is 1, the fastest and the default (also 0), to 9, the smallest. It
+	// applies to windows of 15 bits; smaller ones have one level.
+	Level int
+	// Threshold is the size in bytes from which on a message to a client is
+	// compressed. 0, the default, is 512; 1 compresses all. Without context takeover
+	// a message that would not become shorter is sent as it is.
+	Threshold int
+	// ContextTakeover lets a message refer to the ones before it, which makes
+	// similar small messages much shorter. It costs up to one window for each
+	// direction of a connection, and a broadcast is then compressed for each
+	// member anew. Default off: a connection holds nothing, and a broadcast is
+	// compressed once for each window size that its members have negotiated.
+	ContextTakeover bool
+	// WindowBits bounds the window of both directions: 2^WindowBits bytes, 8 to
+	// 15. 0, the default, is 15. A client may ask for a smaller one.
+	WindowBits int
+}
+
+// validate checks the ranges; zeros stand for the defaults.
+func (c *CompressionConfig) validate() error {
+	return firstError(
+		between("Compression.Level", c.Level, 0, 9),
+		atLeast("Compression.Threshold", c.Threshold, 0),
+		invalidIf(c.WindowBits != 0 && (c.WindowBits < codec.MinWindowBits || c.WindowBits > codec.MaxWindowBits),
+			"Compression.WindowBits", "must be between 8 and 15"),
+	)
+}
+
+// withDefaults fills in what zero stands for.
+func (c CompressionConfig) withDefaults() CompressionConfig {
+	if c.Level == 0 {
+		c.Level = 1
+	}
+	if c.Threshold == 0 {
+		c.Threshold = 512
+	}
+	if c.WindowBits == 0 {
+		c.WindowBits = codec.MaxWindowBits
+	}
+	return c
 }
 
 // RoomConfig configures rooms.
@@ -241,6 +288,7 @@ func (c *Config) Validate() error {
 		atLeast("MailboxSize", c.MailboxSize, 1),
 		atLeast("MailboxBytes", c.MailboxBytes, 1),
 		c.RateLimit.validate(),
+		c.Compression.validate(),
 	)
 }
 
@@ -304,6 +352,7 @@ func (c *Config) withDefaults() Config {
 	if cfg.ListenAddr != "" && !strings.Contains(cfg.ListenAddr, "://") {
 		cfg.ListenAddr = "tcp://" + cfg.ListenAddr
 	}
+	cfg.Compression = cfg.Compression.withDefaults()
 	if cfg.OverflowPolicy == 0 {
 		cfg.OverflowPolicy = DropNewest
 	}

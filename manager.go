@@ -92,6 +92,8 @@ func NewManager(opts ...Option) (*Manager, error) {
 		HighMark:         cfg.HighWaterMark,
 		LowMark:          cfg.LowWaterMark,
 		MessageBytes:     cfg.MessageSizeLimit,
+		DeflateLevel:     cfg.Compression.Level,
+		DeflateThreshold: cfg.Compression.Threshold,
 		HandshakeTimeout: cfg.HandshakeTimeout,
 		PingInterval:     cfg.HeartbeatInterval,
 		ReadTimeout:      cfg.HeartbeatTimeout,

@@ -68,7 +68,13 @@ func WithCheckOrigin(check func(*http.Request) bool) Option {
 // WithAllowAllOrigins sets Config.AllowAllOrigins.
 func WithAllowAllOrigins() Option { return func(c *Config) { c.AllowAllOrigins = true } }
 
-// WithEnableCompression sets Config.EnableCompression.
+// WithCompression sets Config.EnableCompression and Config.Compression: messages
+// are compressed for clients that ask for it.
+func WithCompression(cc CompressionConfig) Option {
+	return func(c *Config) { c.EnableCompression, c.Compression = true, cc }
+}
+
+// WithEnableCompression sets Config.EnableCompression; see WithCompression.
 func WithEnableCompression(on bool) Option { return func(c *Config) { c.EnableCompression = on } }
 
 // WithMetrics sets Config.Metrics.

@@ -29,9 +29,10 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	c := m.newClient()
+	var extra http.Header
 	err := m.awaitRun(ctx)
 	if err == nil {
-		err = m.admit(c, r.WithContext(ctx), opts)
+		extra, err = m.admit(c, r.WithContext(ctx), opts)
 	}
 	if err != nil {
 		h := asHandshakeError(err)
@@ -39,7 +40,7 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 		http.Error(w, h.Reason, h.Status)
 		return err
 	}
-	if err := m.hijack(ctx, c, w, r); err != nil {
+	if err := m.hijack(ctx, c, w, r, extra); err != nil {
 		if !c.conn.Opened() {
 			m.clients.remove(c, false)
 		}
@@ -66,7 +67,7 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 }
 
 // hijack takes the connection from net/http and enrolls it.
-func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request) error {
+func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, extra http.Header) error {
 	if r.TLS != nil {
 		http.Error(w, "TLS connections are not supported", http.StatusNotImplemented)
 		return &HandshakeError{Status: http.StatusNotImplemented, Reason: "TLS connections are not supported"}
@@ -85,7 +86,7 @@ func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, 
 	}
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // from the buffer, in whole
-	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, nil), early); err != nil {
+	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, extra), early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil
@@ -103,21 +104,25 @@ func (m *Manager) newClient() *Client {
 	return c
 }
 
-// admit decides on an upgrade request and registers the client.
-func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
+// admit decides on an upgrade request and registers the client. extra goes into
+// the answer.
+func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (extra http.Header, err error) {
 	select {
 	case <-m.stopping:
-		return ErrManagerStopped
+		return nil, ErrManagerStopped
 	default:
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
-		return asHandshakeError(err)
+		return nil, asHandshakeError(err)
+	}
+	if extra, err = m.negotiate(c, r); err != nil {
+		return nil, asHandshakeError(err)
 	}
 	if err := m.guarded(func() error { return m.checkOrigin(r) }); err != nil {
-		return err
+		return nil, err
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
-		return ErrTooManyConnections // before Authenticate, which may be costly
+		return nil, ErrTooManyConnections // before Authenticate, which may be costly
 	}
 	var o clientOptions
 	for _, opt := range opts {
@@ -130,10 +135,10 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 			return authError(err)
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if r.Context().Err() != nil {
-			return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
+			return nil, &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
 		}
 		for _, opt := range more {
 			opt(&o)
@@ -143,7 +148,22 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) error {
 	if c.ID == "" {
 		c.ID = rand.Text()
 	}
-	return m.clients.admit(c, m.cfg.MaxConnections)
+	return extra, m.clients.admit(c, m.cfg.MaxConnections)
+}
+
+// negotiate agrees on the extensions and returns the header lines that say so.
+func (m *Manager) negotiate(c *Client, r *http.Request) (http.Header, error) {
+	if !m.cfg.EnableCompression {
+		return nil, nil
+	}
+	cc := &m.cfg.Compression
+	d, answer, err := codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"],
+		codec.DeflateOptions{Takeover: cc.ContextTakeover, WindowBits: uint8(cc.WindowBits)})
+	if err != nil || answer == "" {
+		return nil, err
+	}
+	c.conn.SetDeflate(d)
+	return http.Header{"Sec-WebSocket-Extensions": {answer}}, nil
 }
 
 // authError makes a refusal of what Authenticate returned. The client reads the
@@ -250,11 +270,12 @@ func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) ([]byte, bool)
 		}
 		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
 	}
-	if err := m.admit(ownerOf(conn), r, nil); err != nil {
+	extra, err := m.admit(ownerOf(conn), r, nil)
+	if err != nil {
 		e := asHandshakeError(err)
 		return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), false
 	}
-	return codec.AppendAccept(nil, r, nil), true
+	return codec.AppendAccept(nil, r, extra), true
 }
 
 // healthy is the answer to GET /healthz.

@@ -12,6 +12,9 @@ import (
 type Message struct {
 	Op      Opcode
 	Payload []byte
+	// Compressed tells that the payload is to be inflated, and then to be checked for UTF-8; only
+	// after NextDeflate.
+	Compressed bool
 }
 
 // Decoder turns the bytes of one client into messages. Its zero value is ready. It is one
@@ -47,9 +50,20 @@ type Decoder struct {
 // ErrInvalidUTF8 with the first byte of a text that cannot be right. With an error n is 0 and
 // the stream is over: the decoder has released its state and must not be given more of it.
 func (d *Decoder) Next(b []byte, limit int64) (n int, m Message, ok bool, err error) {
+	return d.next(b, limit, false)
+}
+
+// NextDeflate is Next for a connection that has negotiated permessage-deflate: messages may be
+// compressed (RFC 7692 section 6). Their payload is returned as it came, limited to a little more
+// than limit; [Inflate] limits what it inflates to.
+func (d *Decoder) NextDeflate(b []byte, limit int64) (n int, m Message, ok bool, err error) {
+	return d.next(b, limit, true)
+}
+
+func (d *Decoder) next(b []byte, limit int64, deflate bool) (n int, m Message, ok bool, err error) {
 	d.Done()
 	if d.p == nil {
-		h, size, err := parseHeader(b, assembly{limit: limit})
+		h, size, err := parseHeader(b, assembly{limit: limit, deflate: deflate})
 		if err != nil {
 			return 0, Message{}, false, err
 		}
@@ -61,7 +75,7 @@ func (d *Decoder) Next(b []byte, limit int64) (n int, m Message, ok bool, err er
 		}
 		d.p = partials.Get().(*partial)
 	}
-	n, m, ok, err = d.p.next(b, limit)
+	n, m, ok, err = d.p.next(b, limit, deflate)
 	if err != nil {
 		d.Release()
 	}
@@ -74,10 +88,10 @@ func nextWhole(b []byte, h header, size int) (n int, m Message, ok bool, err err
 	n = size + int(h.length)
 	payload := b[size:n:n]
 	ws.Cipher(payload, h.key, 0)
-	if h.op == OpText && !utf8.Valid(payload) {
+	if h.op == OpText && !h.compressed && !utf8.Valid(payload) {
 		return 0, Message{}, false, ErrInvalidUTF8
 	}
-	return n, Message{Op: h.op, Payload: payload}, true, nil
+	return n, Message{Op: h.op, Payload: payload, Compressed: h.compressed}, true, nil
 }
 
 // Done gives the partial state back to its pool if the last message was the end of all that

@@ -28,6 +28,9 @@ var (
 	ErrMessageTooLarge = errors.New("codec: message too large")
 	// ErrInvalidUTF8 means text or a close reason that is not UTF-8 (section 8.1).
 	ErrInvalidUTF8 = errors.New("codec: invalid UTF-8")
+	// ErrInvalidDeflate means a compressed message that cannot be inflated (RFC 7692 section
+	// 7.2.2).
+	ErrInvalidDeflate = errors.New("codec: invalid compressed data")
 	// ErrClosePayload means a close payload of one byte (section 5.5.1).
 	ErrClosePayload = errors.New("codec: close payload of one byte")
 	// ErrCloseCode means a close code that must not appear on the wire (section 7.4).
@@ -51,6 +54,7 @@ var closeCodes = [...]struct {
 	{ErrClosePayload, CloseProtocolError},
 	{ErrCloseCode, CloseProtocolError},
 	{ErrInvalidUTF8, CloseInvalidPayload},
+	{ErrInvalidDeflate, CloseInvalidPayload},
 	{ErrMessageTooLarge, CloseMessageTooBig},
 }
 

@@ -18,6 +18,7 @@ const (
 const (
 	bitFIN    = 0x80
 	bitsRSV   = 0x70
+	bitRSV1   = 0x40
 	bitsOp    = 0x0F
 	bitMask   = 0x80
 	bitsLen   = 0x7F

@@ -14,14 +14,29 @@ type header struct {
 	key    [4]byte
 	op     Opcode
 	fin    bool
+	// compressed is RSV1 of the first frame of a message.
+	compressed bool
 }
 
 // assembly is what the header rules need to know of the message in progress. Not safe for
 // concurrent use.
 type assembly struct {
 	fragmented bool  // a data message has begun and not ended
-	size       int64 // its payload bytes so far
+	compressed bool  // and its payload is compressed
+	deflate    bool  // permessage-deflate is in use
+	size       int64 // the message's payload bytes so far
 	limit      int64 // its most payload bytes; zero and negative mean no limit
+}
+
+// bytesLeft returns how many payload bytes the next frame of the message may have. A compressed
+// message can be a little longer than what it inflates to, which is limited when it is inflated.
+func (a *assembly) bytesLeft(compressed bool) int64 {
+	limit := a.limit
+	if compressed {
+		limit = min(limit, math.MaxInt64/2)
+		limit += limit>>10 + 64
+	}
+	return limit - a.size
 }
 
 // parseHeader reads the header at the start of b and returns its size, or 0 if b ends within
@@ -32,6 +47,9 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 		return h, 0, nil
 	}
 	h.op, h.fin = Opcode(b[0]&bitsOp), b[0]&bitFIN != 0
+	if b[0]&bitRSV1 != 0 && a.deflate && (h.op == OpText || h.op == OpBinary) {
+		h.compressed = true
+	}
 	if err := checkFirst(b[0], h, a.fragmented); err != nil {
 		return h, 0, err
 	}
@@ -50,7 +68,7 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 		return h, 0, err
 	}
 	// Subtracting from the limit cannot overflow; adding to the length could.
-	if a.limit > 0 && !h.op.IsControl() && length > a.limit-a.size {
+	if a.limit > 0 && !h.op.IsControl() && length > a.bytesLeft(h.compressed || a.compressed) {
 		return h, 0, ErrMessageTooLarge
 	}
 	h.length = length
@@ -64,7 +82,7 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 // checkFirst applies the rules that need the first header byte alone.
 func checkFirst(first byte, h header, fragmented bool) error {
 	switch {
-	case first&bitsRSV != 0:
+	case first&bitsRSV != 0 && (!h.compressed || first&bitsRSV != bitRSV1):
 		return ErrReservedBits
 	case h.op.isReserved():
 		return ErrReservedOpcode

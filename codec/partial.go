@@ -22,9 +22,10 @@ var partials = sync.Pool{New: func() any { return new(partial) }}
 // use.
 type partial struct {
 	// The data message.
-	buf  []byte    // its payload so far, unmasked
-	op   Opcode    // OpText or OpBinary; OpContinuation means that there is no message
-	text utf8State // of an OpText
+	buf        []byte    // its payload so far, unmasked
+	op         Opcode    // OpText or OpBinary; OpContinuation means that there is no message
+	text       utf8State // of an OpText that is not compressed
+	compressed bool      // RSV1 was set on its first frame
 
 	// The frame, of the message or a control frame between its fragments.
 	head      [maxClientHeaderSize]byte // its header bytes so far
@@ -56,10 +57,10 @@ func (p *partial) atBoundary() bool {
 }
 
 // next is Decoder.Next for a connection that has partial state. b is borrowed, m as well.
-func (p *partial) next(b []byte, limit int64) (n int, m Message, ok bool, err error) {
+func (p *partial) next(b []byte, limit int64, deflate bool) (n int, m Message, ok bool, err error) {
 	for n < len(b) && !ok {
 		if !p.inPayload {
-			taken, err := p.readHeader(b[n:], limit)
+			taken, err := p.readHeader(b[n:], limit, deflate)
 			if err != nil {
 				return 0, Message{}, false, err
 			}
@@ -84,11 +85,14 @@ func (p *partial) next(b []byte, limit int64) (n int, m Message, ok bool, err er
 }
 
 // readHeader takes header bytes from b, and begins the payload if that completes the header.
-func (p *partial) readHeader(b []byte, limit int64) (n int, err error) {
+func (p *partial) readHeader(b []byte, limit int64, deflate bool) (n int, err error) {
 	before := int(p.headLen)
 	p.read = 0
 	n = copy(p.head[before:], b)
-	a := assembly{fragmented: p.op != OpContinuation, size: int64(len(p.buf)), limit: limit}
+	a := assembly{
+		fragmented: p.op != OpContinuation, compressed: p.compressed, deflate: deflate,
+		size: int64(len(p.buf)), limit: limit,
+	}
 	h, size, err := parseHeader(p.head[:before+n], a)
 	if err != nil {
 		return 0, err
@@ -99,7 +103,7 @@ func (p *partial) readHeader(b []byte, limit int64) (n int, err error) {
 	}
 	p.headLen, p.inPayload, p.h = 0, true, h
 	if h.op == OpText || h.op == OpBinary {
-		p.op = h.op
+		p.op, p.compressed = h.op, h.compressed
 	}
 	return size - before, nil
 }
@@ -122,7 +126,7 @@ func (p *partial) readPayload(b []byte) (n int, err error) {
 	p.buf = append(p.buf, b...)
 	ws.Cipher(p.buf[at:], p.h.key, int(p.read%4))
 	p.read += int64(len(b))
-	if p.op == OpText && !p.text.write(p.buf[at:]) {
+	if p.op == OpText && !p.compressed && !p.text.write(p.buf[at:]) {
 		return 0, ErrInvalidUTF8
 	}
 	return len(b), nil
@@ -157,7 +161,7 @@ func (p *partial) endFrame() (m Message, ok bool, err error) {
 	if !p.text.complete() {
 		return Message{}, false, ErrInvalidUTF8
 	}
-	m = Message{Op: p.op, Payload: p.buf}
+	m = Message{Op: p.op, Payload: p.buf, Compressed: p.compressed}
 	p.op = OpContinuation
 	return m, true, nil
 }

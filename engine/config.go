@@ -26,6 +26,8 @@ type Config struct {
 	Policy           Policy  // what a full queue does, unless the frame says otherwise
 	HighMark         float64 // share of a lane's bounds at which a connection whose socket is full is slow
 	LowMark          float64 // share at which it is not any more
+	DeflateLevel     int     // of permessage-deflate, 1 to 9
+	DeflateThreshold int     // bytes of a message from which on it is compressed
 	MessageBytes     int64   // largest inbound message; 0 is no limit
 	MaxDescriptors   int     // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
 	HandshakeTimeout time.Duration

@@ -44,7 +44,7 @@ const (
 
 // Conn is one connection, tied to one event loop for life. Embed it by value
 // in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 144 bytes, which a test
+// struct and what gnet keeps. It must stay within 152 bytes, which a test
 // holds.
 //
 // Methods are safe for concurrent use, except for those that say InLoop.
@@ -63,6 +63,7 @@ type Conn struct {
 	// Loop-confined.
 	out        *queue // nil while nothing is pending
 	in         codec.Decoder
+	deflate    *deflate   // permessage-deflate; nil if not negotiated. Set before the connection is open
 	next, prev *Conn      // wheel
 	end        *CloseInfo // set when closing begins
 	deadline   uint32     // wheel, in ticks
@@ -129,7 +130,7 @@ func (c *Conn) Send(f *Frame) error {
 		return ErrClosed
 	}
 	s := c.shard
-	f = s.eng.Stamp(f)
+	f = s.variant(c, s.eng.Stamp(f))
 	if s.onLoop() && s.caughtUpInLoop() {
 		if !s.enqueueInLoop(c, f) {
 			return ErrQueueFull

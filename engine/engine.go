@@ -32,6 +32,7 @@ type Engine struct {
 	highMark    [dataLanes]bounds
 	lowMark     [dataLanes]bounds
 	writable    *writablePoller
+	deflater    *codec.Deflater
 	shards      []*Shard
 
 	started chan struct{} // closed once every shard is bound to its loop
@@ -81,6 +82,7 @@ func New(cfg Config, h Handler) *Engine {
 	for lane, b := range e.bounds {
 		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
 	}
+	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	if e.cfg.Now == nil {
 		e.cfg.Now = time.Now

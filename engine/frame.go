@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -19,6 +20,9 @@ type Frame struct {
 	policy  Policy
 	lane    Lane
 	exempt  bool // does not count against a queue's bounds: no data message
+
+	origin   *Frame                   // has the same bytes, and keeps what they are compressed to; nil if this one does
+	variants atomic.Pointer[variants] // the compressed forms
 }
 
 // Handling says how a frame is treated while it waits in a connection's queue.
@@ -44,9 +48,21 @@ func (f *Frame) handle(h Handling) {
 
 // In returns a frame of the same bytes with another policy and scope.
 func (f *Frame) In(policy Policy, scope *Drops) *Frame {
-	g := *f
+	g := f.copy()
 	g.policy, g.scope = policy, scope
-	return &g
+	return g
+}
+
+// copy returns a frame of the same bytes and handling, which may be changed.
+func (f *Frame) copy() *Frame {
+	g := &Frame{
+		data: f.data, key: f.key, scope: f.scope, ttl: f.ttl, expires: f.expires,
+		policy: f.policy, lane: f.lane, exempt: f.exempt, origin: f.origin,
+	}
+	if g.origin == nil {
+		g.origin = f
+	}
+	return g
 }
 
 // Len returns the size of the encoded frame in bytes.
@@ -64,9 +80,9 @@ func (e *Engine) Stamp(f *Frame) *Frame {
 	if f.ttl == 0 {
 		return f
 	}
-	g := *f
+	g := f.copy()
 	g.ttl, g.expires = 0, max(1, e.elapsed()+f.ttl)
-	return &g
+	return g
 }
 
 // Lane is the priority of a frame in a connection's outbound queue. A frame of
@@ -76,9 +92,10 @@ type Lane uint8
 
 // The lanes.
 const (
-	LaneNormal  Lane = iota
-	LaneHigh         // overtakes LaneNormal
-	LaneControl      // pings and pongs, overtake both; at most one of each waits
+	LaneNormal    Lane = iota
+	LaneHigh           // overtakes LaneNormal
+	LaneControl        // pings and pongs, overtake both; at most one of each waits
+	laneCommitted      // the order of these frames is decided: they are compressed with those before them as context
 	numLanes
 )
 
@@ -86,7 +103,7 @@ const (
 const dataLanes = 2
 
 // sendOrder lists the lanes, the one that is sent first before the others.
-var sendOrder = [numLanes]Lane{LaneControl, LaneHigh, LaneNormal}
+var sendOrder = [numLanes]Lane{laneCommitted, LaneControl, LaneHigh, LaneNormal}
 
 // Policy says what happens to a message for a connection whose queue is full
 // and whose socket takes nothing.

@@ -37,7 +37,7 @@ func (s *Shard) decode(c *Conn, b []byte) {
 	s.stats.bytesIn.add(uint64(len(b)))
 	s.beginReply(c)
 	for len(b) > 0 && !c.lingering && !c.gotClose && !c.doomed {
-		n, m, ok, err := c.in.Next(b, s.eng.cfg.MessageBytes)
+		n, m, ok, err := s.next(c, b)
 		if err != nil {
 			s.fail(c, codec.CloseCodeOf(err), err)
 			break
@@ -49,6 +49,18 @@ func (s *Shard) decode(c *Conn, b []byte) {
 	}
 	c.in.Done()
 	s.endReply()
+}
+
+// next takes one message from b, inflated.
+func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err error) {
+	if c.deflate == nil {
+		return c.in.Next(b, s.eng.cfg.MessageBytes)
+	}
+	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
+	if m.Compressed && c.state.Load() == stateOpen {
+		m.Payload, err = s.inflate(c, m)
+	}
+	return n, m, ok, err
 }
 
 // handle acts on one message or control frame.

@@ -22,7 +22,9 @@ const (
 // DeliverInLoop queues f on c, and reports whether it was taken. It may be
 // dropped, which is counted, if c is closing, or if its queue is at a bound and
 // its socket is full. It writes only if the queue is at a bound.
-func (c *Conn) DeliverInLoop(f *Frame) bool { return c.shard.enqueueInLoop(c, f) }
+func (c *Conn) DeliverInLoop(f *Frame) bool {
+	return c.shard.enqueueInLoop(c, c.shard.variant(c, f))
+}
 
 // enqueueInLoop is DeliverInLoop.
 func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
@@ -103,6 +105,7 @@ func (s *Shard) flush(c *Conn) {
 	c.dirty = false
 	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
 		s.purge(c)
+		s.commit(c)
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
 		if total == 0 { // all has expired
 			s.flushed(c)

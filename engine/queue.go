@@ -127,8 +127,7 @@ func (q *queue) clear(gone func(*Frame)) {
 }
 
 func (q *queue) empty() bool {
-	return q.current == nil && q.lanes[LaneNormal].len() == 0 &&
-		q.lanes[LaneHigh].len() == 0 && q.lanes[LaneControl].len() == 0
+	return q.current == nil && q.next() == nil
 }
 
 // gather appends to iov the bytes to send, in order, up to the capacity of iov
@@ -161,7 +160,7 @@ func iovec(b []byte) (v unix.Iovec) {
 func (q *queue) advance(n int) (left [dataLanes]tally) {
 	for n > 0 {
 		if q.current == nil {
-			q.current, q.sent = q.next(), 0
+			q.current, q.sent = q.next().pop(), 0
 		}
 		f := q.current
 		step := min(n, len(f.data)-q.sent)
@@ -179,14 +178,14 @@ func (q *queue) advance(n int) (left [dataLanes]tally) {
 	return left
 }
 
-// next pops the frame that goes out next. The queue is not empty.
-func (q *queue) next() *Frame {
+// next returns the lane of the frame that goes out next, nil if there is none.
+func (q *queue) next() *fifo {
 	for _, lane := range sendOrder {
 		if q.lanes[lane].len() > 0 {
-			return q.lanes[lane].pop()
+			return &q.lanes[lane]
 		}
 	}
-	panic("engine: advance beyond the queue")
+	return nil
 }
 
 // reset empties the queue and keeps small slices for its next owner.

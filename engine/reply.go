@@ -28,11 +28,22 @@ func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte) bool {
 	if s.reply.conn != c || c.out != nil || c.state.Load() != stateOpen || !s.caughtUpInLoop() {
 		return false
 	}
+	if c.deflate != nil && c.deflate.ServerTakeover {
+		return false // the queue knows what goes before it
+	}
+	deflated := s.deflateReply(c, payload)
+	if deflated != nil {
+		payload = deflated
+	}
 	n := codec.HeaderSize(len(payload)) + len(payload)
 	if !c.reserveBytes(LaneNormal, n) {
 		return false // the batch is written first
 	}
-	s.reply.buf = codec.AppendFrame(s.reply.buf, op, payload)
+	if deflated != nil {
+		s.reply.buf = codec.AppendDeflatedFrame(s.reply.buf, op, payload)
+	} else {
+		s.reply.buf = codec.AppendFrame(s.reply.buf, op, payload)
+	}
 	s.reply.frames++
 	s.reply.bytes += n
 	if len(s.reply.buf) >= maxReplyBytes {

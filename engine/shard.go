@@ -58,12 +58,14 @@ type Shard struct {
 	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
 
-	iov     []unix.Iovec // scratch for writev
-	reply   replyBatch
-	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
-	again   bool   // the inbox wants a turn at the end of this callback
-	posted  bool   // the loop itself has posted to its own inbox
-	lastOwn uint64 // position of the last such task
+	iov   []unix.Iovec // scratch for writev
+	reply replyBatch
+
+	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
+	inTurn             bool   // a callback of the loop is running that will look at the inbox at its end
+	again              bool   // the inbox wants a turn at the end of this callback
+	posted             bool   // the loop itself has posted to its own inbox
+	lastOwn            uint64 // position of the last such task
 
 	stats shardStats
 }

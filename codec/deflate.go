@@ -1,0 +1,427 @@
+package codec
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/flate"
+)
+
+// Deflate is what a handshake has agreed on for permessage-deflate (RFC 7692). The zero value
+// means that the extension is not in use. Immutable after New.
+type Deflate struct {
+	// ServerBits and ClientBits are the base-2 logarithms of the windows that the server and the
+	// client compress with, 8 to 15.
+	ServerBits, ClientBits uint8
+	// ServerTakeover and ClientTakeover tell that a message may refer to earlier ones of the
+	// same direction.
+	ServerTakeover, ClientTakeover bool
+}
+
+// The sizes of a window, as base-2 logarithms (RFC 7692 section 7.1.2).
+const (
+	MinWindowBits = 8
+	MaxWindowBits = 15
+)
+
+// deflateTail is what a sender takes from the end of a compressed message (RFC 7692 section
+// 7.2.1), and endOfDeflate a final block behind it, which tells the inflater to stop.
+const (
+	deflateTail  = "\x00\x00\xff\xff"
+	endOfDeflate = "\x01\x00\x00\xff\xff"
+)
+
+// Deflater compresses messages of one level. Safe for concurrent use.
+type Deflater struct {
+	level int
+	pools [MaxWindowBits + 1]sync.Pool // of *deflateWriter, by window bits
+}
+
+// deflateWriter is a compressor and where it writes to. Not safe for concurrent use.
+type deflateWriter struct {
+	flate *flate.Writer
+	out   []byte
+}
+
+func (w *deflateWriter) Write(b []byte) (int, error) {
+	w.out = append(w.out, b...)
+	return len(b), nil
+}
+
+// NewDeflater returns a Deflater of a level from 1, fast, to 9, small. Windows of less than 15
+// bits have a level of their own.
+func NewDeflater(level int) *Deflater { return &Deflater{level: level} }
+
+// Append compresses payload for a window of so many bits and appends the result to dst. history
+// is what the receiver has got before, of which the last 2^bits bytes count; it is empty without
+// context takeover. payload and history are borrowed.
+func (z *Deflater) Append(dst, payload, history []byte, bits uint8) []byte {
+	w, ok := z.pools[bits].Get().(*deflateWriter)
+	if !ok {
+		w = z.newWriter(bits)
+	}
+	w.out = dst
+	if window := 1 << bits; len(history) > window {
+		history = history[len(history)-window:]
+	}
+	// A deflateWriter returns no error, so the compressor has none.
+	w.flate.ResetDict(w, history)
+	_, _ = w.flate.Write(payload)
+	_ = w.flate.Flush()
+	dst = bytes.TrimSuffix(w.out, []byte(deflateTail))
+	w.out = nil
+	w.flate.ResetDict(nil, nil)
+	z.pools[bits].Put(w)
+	return dst
+}
+
+func (z *Deflater) newWriter(bits uint8) *deflateWriter {
+	w := new(deflateWriter)
+	var err error
+	if bits == MaxWindowBits {
+		w.flate, err = flate.NewWriter(w, z.level)
+	} else {
+		w.flate, err = flate.NewWriterWindow(w, 1<<bits)
+	}
+	if err != nil {
+		panic("codec: " + err.Error()) // a level or window that does not exist
+	}
+	return w
+}
+
+// inflaters holds decompressors between uses.
+var inflaters = sync.Pool{New: func() any {
+	f := new(inflater)
+	f.flate = flate.NewReader(&f.in)
+	return f
+}}
+
+// inflater is a decompressor and what it reads from. Not safe for concurrent use.
+type inflater struct {
+	flate io.ReadCloser
+	in    bytes.Reader
+	buf   []byte // the compressed message, with its tail
+}
+
+// maxInflaterBytes bounds the buffer of an inflater in the pool.
+const maxInflaterBytes = 64 << 10
+
+// maxStreams is how many blocks of a message may call themselves the last. Each of them costs more
+// than its two bytes tell; honest clients send one.
+const maxStreams = 64
+
+// minInflateBytes is the least room that inflating begins with.
+const minInflateBytes = 4 << 10
+
+// Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
+// history is what the client has sent before, or empty without context takeover. It returns
+// ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
+// is no compressed message; zero and negative limits mean none. payload and history are borrowed.
+// Safe for concurrent use.
+func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
+	if len(payload) == 0 {
+		return dst, nil
+	}
+	f := inflaters.Get().(*inflater)
+	defer f.release()
+	f.buf = append(append(append(f.buf[:0], payload...), deflateTail...), endOfDeflate...)
+	f.in.Reset(f.buf)
+	start := len(dst)
+	// A block that calls itself the last ends the stream, but not always the message (section
+	// 7.2.3.4).
+	for streams := 0; f.in.Len() > len(deflateTail)+len(endOfDeflate); streams++ {
+		if streams == maxStreams {
+			return dst, ErrInvalidDeflate
+		}
+		context := history
+		if len(dst) > start {
+			context = AppendHistory(bytes.Clone(history), dst[start:], MaxWindowBits)
+		}
+		if err := f.flate.(flate.Resetter).Reset(&f.in, context); err != nil {
+			return dst, ErrInvalidDeflate
+		}
+		var err error
+		if dst, err = f.read(dst, start, limit); err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
+}
+
+// read inflates one stream to its end.
+func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			grown := make([]byte, len(dst), f.room(len(dst), start, limit))
+			copy(grown, dst)
+			dst = grown
+		}
+		n, err := f.flate.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		switch {
+		case limit > 0 && int64(len(dst)-start) > limit:
+			return dst, ErrMessageTooLarge
+		case errors.Is(err, io.EOF):
+			return dst, nil
+		case err != nil:
+			return dst, ErrInvalidDeflate
+		}
+	}
+}
+
+// room returns a larger capacity for a buffer of n bytes, no more than shows that limit is
+// exceeded.
+func (f *inflater) room(n, start int, limit int64) int {
+	room := max(2*n, n+minInflateBytes)
+	if limit > 0 && int64(room) > int64(start)+limit+1 {
+		room = max(start+int(limit)+1, n+1)
+	}
+	return room
+}
+
+func (f *inflater) release() {
+	f.in.Reset(nil)
+	if cap(f.buf) > maxInflaterBytes {
+		f.buf = nil
+	}
+	inflaters.Put(f)
+}
+
+// AppendHistory adds a message to the history of its direction and returns the last 2^bits bytes.
+// history is changed; message is borrowed.
+func AppendHistory(history, message []byte, bits uint8) []byte {
+	window := 1 << bits
+	if len(message) >= window {
+		return append(history[:0], message[len(message)-window:]...)
+	}
+	if excess := len(history) + len(message) - window; excess > 0 {
+		history = history[:copy(history, history[excess:])]
+	}
+	return append(history, message...)
+}
+
+// ValidText reports whether an inflated message of kind op may be one: a text is UTF-8.
+func ValidText(op Opcode, payload []byte) bool { return op != OpText || utf8.Valid(payload) }
+
+// AppendDeflatedFrame is AppendFrame for a message whose payload is compressed (RFC 7692 section
+// 6). Safe for concurrent use.
+func AppendDeflatedFrame(dst []byte, op Opcode, payload []byte) []byte {
+	at := len(dst)
+	dst = AppendFrame(dst, op, payload)
+	dst[at] |= bitRSV1
+	return dst
+}
+
+// NewDeflatedFrame is NewFrame for a message whose payload is compressed. Safe for concurrent
+// use.
+func NewDeflatedFrame(op Opcode, payload []byte) []byte {
+	return AppendDeflatedFrame(slices.Grow([]byte(nil), HeaderSize(len(payload))+len(payload)), op, payload)
+}
+
+// SplitFrame returns the opcode and the payload of one whole unmasked frame. Safe for concurrent
+// use.
+func SplitFrame(frame []byte) (op Opcode, payload []byte) {
+	switch frame[1] & bitsLen {
+	case lenTwo:
+		payload = frame[4:]
+	case lenEight:
+		payload = frame[MaxHeaderSize:]
+	default:
+		payload = frame[2:]
+	}
+	return Opcode(frame[0] & bitsOp), payload
+}
+
+// DeflateOptions are what a server wants of permessage-deflate. Immutable after New.
+type DeflateOptions struct {
+	Takeover   bool  // allow context takeover, both ways
+	WindowBits uint8 // the largest window, for both directions; 8 to 15
+}
+
+// NegotiateDeflate accepts the first offer of permessage-deflate among the values of a request's
+// Sec-WebSocket-Extensions that it can (RFC 7692 section 5 and 7.1), and returns what to answer; ""
+// means that there is no such offer. Other extensions are declined, and so are offers with an
+// unknown or repeated parameter, or an invalid value. Values that are not a list of extensions at
+// all are a *[RequestError] with status 400 (RFC 6455 section 9.1). Safe for concurrent use.
+func NegotiateDeflate(values []string, o DeflateOptions) (d Deflate, answer string, err error) {
+	for _, value := range values {
+		offers, ok := parseExtensions(value)
+		if !ok {
+			return Deflate{}, "", badRequest("malformed Sec-WebSocket-Extensions")
+		}
+		for _, offer := range offers {
+			if answer == "" {
+				d, answer = o.accept(offer)
+			}
+		}
+	}
+	return d, answer, nil
+}
+
+// accept answers one offer; "" declines it.
+func (o DeflateOptions) accept(offer extension) (Deflate, string) {
+	p, ok := parseDeflateOffer(offer)
+	if !ok {
+		return Deflate{}, ""
+	}
+	d := Deflate{
+		ServerBits: min(o.WindowBits, p.serverBits), ClientBits: MaxWindowBits,
+		ServerTakeover: o.Takeover && !p.serverNoTakeover, ClientTakeover: o.Takeover && !p.clientNoTakeover,
+	}
+	answer := deflateName
+	if !d.ServerTakeover {
+		answer += "; " + serverNoTakeover
+	}
+	if !d.ClientTakeover {
+		answer += "; " + clientNoTakeover
+	}
+	if p.hasServerBits || d.ServerBits < MaxWindowBits {
+		answer += "; " + serverMaxBits + "=" + bitsText[d.ServerBits]
+	}
+	if p.hasClientBits { // only then may the answer limit it
+		d.ClientBits = min(o.WindowBits, p.clientBits)
+		if d.ClientBits < MaxWindowBits {
+			answer += "; " + clientMaxBits + "=" + bitsText[d.ClientBits]
+		}
+	}
+	return d, answer
+}
+
+// The names in an offer.
+const (
+	deflateName      = "permessage-deflate"
+	serverNoTakeover = "server_no_context_takeover"
+	clientNoTakeover = "client_no_context_takeover"
+	serverMaxBits    = "server_max_window_bits"
+	clientMaxBits    = "client_max_window_bits"
+)
+
+// bitsText are the values that window bits can have.
+var bitsText = [MaxWindowBits + 1]string{8: "8", 9: "9", 10: "10", 11: "11", 12: "12", 13: "13", 14: "14", 15: "15"}
+
+// deflateOffer are the parameters of an offer. Immutable after New.
+type deflateOffer struct {
+	serverNoTakeover, clientNoTakeover bool
+	hasServerBits, hasClientBits       bool
+	serverBits, clientBits             uint8
+}
+
+// parseDeflateOffer reads an offer; ok is false if it must be declined (RFC 7692 section 7.1).
+func parseDeflateOffer(offer extension) (p deflateOffer, ok bool) {
+	p = deflateOffer{serverBits: MaxWindowBits, clientBits: MaxWindowBits}
+	if offer.name != deflateName {
+		return p, false
+	}
+	for i, param := range offer.params {
+		for _, other := range offer.params[:i] {
+			if other.name == param.name {
+				return p, false
+			}
+		}
+		switch param.name {
+		case serverNoTakeover:
+			p.serverNoTakeover, ok = true, !param.hasValue
+		case clientNoTakeover:
+			p.clientNoTakeover, ok = true, !param.hasValue
+		case serverMaxBits:
+			p.hasServerBits = true
+			p.serverBits, ok = parseBits(param.value)
+		case clientMaxBits:
+			p.hasClientBits, ok = true, true
+			if param.hasValue {
+				p.clientBits, ok = parseBits(param.value)
+			}
+		default:
+			ok = false
+		}
+		if !ok {
+			return p, false
+		}
+	}
+	return p, true
+}
+
+// parseBits reads window bits: 8 to 15 without leading zeros.
+func parseBits(value string) (uint8, bool) {
+	for bits := uint8(MinWindowBits); bits <= MaxWindowBits; bits++ {
+		if value == bitsText[bits] {
+			return bits, true
+		}
+	}
+	return 0, false
+}
+
+// extension is one element of a Sec-WebSocket-Extensions header. Immutable after New.
+type extension struct {
+	name   string
+	params []extensionParam
+}
+
+// extensionParam is a parameter of an extension. Immutable after New.
+type extensionParam struct {
+	name, value string
+	hasValue    bool
+}
+
+// parseExtensions reads a list of extensions (RFC 6455 section 9.1). ok is false if it is
+// malformed. Empty elements are skipped (RFC 9110 section 5.6.1.2).
+func parseExtensions(s string) (list []extension, ok bool) {
+	for {
+		s = strings.TrimLeft(s, " \t,")
+		if s == "" {
+			return list, true
+		}
+		var e extension
+		if e.name, s = cutToken(s); e.name == "" {
+			return nil, false
+		}
+		for s = strings.TrimLeft(s, " \t"); strings.HasPrefix(s, ";"); s = strings.TrimLeft(s, " \t") {
+			var p extensionParam
+			if p, s, ok = cutParam(strings.TrimLeft(s[1:], " \t")); !ok {
+				return nil, false
+			}
+			e.params = append(e.params, p)
+		}
+		if s != "" && s[0] != ',' {
+			return nil, false
+		}
+		list = append(list, e)
+	}
+}
+
+// cutParam reads the parameter that s begins with.
+func cutParam(s string) (p extensionParam, rest string, ok bool) {
+	if p.name, s = cutToken(s); p.name == "" {
+		return p, s, false
+	}
+	after := strings.TrimLeft(s, " \t")
+	if !strings.HasPrefix(after, "=") {
+		return p, s, true
+	}
+	p.hasValue = true
+	s = strings.TrimLeft(after[1:], " \t")
+	if strings.HasPrefix(s, `"`) { // what it quotes must be a token as well
+		var quoted string
+		if quoted, rest, ok = strings.Cut(s[1:], `"`); !ok {
+			return p, s, false
+		}
+		p.value, s = cutToken(quoted)
+		return p, rest, p.value != "" && s == ""
+	}
+	p.value, s = cutToken(s)
+	return p, s, p.value != ""
+}
+
+// cutToken returns the token that s begins with, and what follows.
+func cutToken(s string) (token, rest string) {
+	n := 0
+	for n < len(s) && isToken(s[n]) {
+		n++
+	}
+	return s[:n], s[n:]
+}

@@ -1,0 +1,262 @@
+package ws_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/codec"
+)
+
+// deflateClient is a client that has offered permessage-deflate.
+type deflateClient struct {
+	*client
+	answer         string
+	takeover       bool
+	sent, received []byte // the history of each direction
+	z              *codec.Deflater
+}
+
+// dialDeflate connects with an offer.
+func (s *server) dialDeflate(w way, offer string) *deflateClient {
+	s.t.Helper()
+	c := s.dialTCP(w)
+	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: "+offer+"\r\n"))
+	resp, body := c.response()
+	require.Equal(s.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
+	answer := resp.Header.Get("Sec-WebSocket-Extensions")
+	return &deflateClient{
+		client: c, answer: answer, z: codec.NewDeflater(6),
+		takeover: answer != "" && !strings.Contains(answer, "server_no_context_takeover"),
+	}
+}
+
+// sendDeflated sends one compressed message.
+func (c *deflateClient) sendDeflated(op gws.OpCode, payload string) {
+	c.t.Helper()
+	c.rawDeflated(op, string(c.z.Append(nil, []byte(payload), c.sent, 15)))
+	if c.takeover {
+		c.sent = codec.AppendHistory(c.sent, []byte(payload), 15)
+	}
+}
+
+// rawDeflated sends a frame with RSV1 and this payload.
+func (c *deflateClient) rawDeflated(op gws.OpCode, payload string) {
+	c.t.Helper()
+	f := gws.MaskFrameInPlaceWith(gws.NewFrame(op, true, []byte(payload)), [4]byte{1, 2, 3, 4})
+	f.Header.Rsv = gws.Rsv(true, false, false)
+	var b bytes.Buffer
+	require.NoError(c.t, gws.WriteFrame(&b, f))
+	c.raw(b.String())
+}
+
+// message reads one data message, and tells whether it came compressed.
+func (c *deflateClient) message() (op gws.OpCode, payload string, compressed bool) {
+	c.t.Helper()
+	f := c.read()
+	if !f.Header.Rsv1() {
+		return f.Header.OpCode, string(f.Payload), false
+	}
+	got, err := codec.Inflate(nil, f.Payload, c.received, 0)
+	require.NoError(c.t, err)
+	if c.takeover {
+		c.received = codec.AppendHistory(c.received, got, 15)
+	}
+	return f.Header.OpCode, string(got), true
+}
+
+func rawEcho(m *ws.Manager) {
+	m.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
+		if op == ws.OpBinary {
+			_ = c.SendBinary(payload)
+		} else {
+			_ = c.SendBytes(payload)
+		}
+	})
+}
+
+// Messages of all sizes come back, compressed from the threshold on, on both
+// ways, in both modes, with and without context takeover.
+func TestCompressedEcho(t *testing.T) {
+	words := make([]byte, 0, 400_000)
+	for r := rand.New(rand.NewPCG(1, 1)); len(words) < 300_000; {
+		words = fmt.Appendf(words, "word%d ", r.IntN(500))
+	}
+	for _, takeover := range []bool{false, true} {
+		for _, mode := range []ws.HandlerMode{ws.Inline, ws.Pooled} {
+			onBothWays(t, func(t *testing.T, w way) {
+				s := start(t, ws.WithHandlerMode(mode), ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
+				rawEcho(s.Manager)
+				c := s.dialDeflate(w, "permessage-deflate; client_max_window_bits")
+				require.NotEmpty(t, c.answer)
+				require.Equal(t, takeover, c.takeover)
+				for round := range 3 {
+					for _, n := range []int{0, 1, 100, 511, 512, 5000, 70_000, 300_000} {
+						want := string(words[:n])
+						c.sendDeflated(gws.OpText, want)
+						op, got, compressed := c.message()
+						require.Equal(t, gws.OpText, op)
+						require.True(t, want == got, "%d bytes, round %d", n, round)
+						require.Equal(t, n >= 512, compressed, "%d bytes", n)
+					}
+					c.send("plain") // may be mixed in at any time
+					c.expect("plain")
+				}
+				random := make([]byte, 2000)
+				for i := range random {
+					random[i] = byte(rand.Uint32())
+				}
+				c.sendDeflated(gws.OpBinary, string(random))
+				op, got, compressed := c.message()
+				require.Equal(t, gws.OpBinary, op)
+				require.Equal(t, string(random), got)
+				require.Equal(t, takeover, compressed, "what does not become shorter goes as it is, but for the context")
+			})
+		}
+	}
+}
+
+// With context takeover a message that was sent before costs next to nothing.
+func TestContextTakeoverShortens(t *testing.T) {
+	s := start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: true}))
+	c, sc := s.dialDeflate(native, "permessage-deflate"), (*ws.Client)(nil)
+	s.RangeClients(func(c *ws.Client) bool { sc = c; return false })
+	random := make([]byte, 1000)
+	for i := range random {
+		random[i] = 'a' + byte(rand.Uint32()%26)
+	}
+	for i, most := range []int{1010, 60} {
+		require.NoError(t, sc.SendBytes(random))
+		f := c.read()
+		require.True(t, f.Header.Rsv1())
+		require.LessOrEqual(t, len(f.Payload), most, "message %d", i)
+		got, err := codec.Inflate(nil, f.Payload, c.received, 0)
+		require.NoError(t, err)
+		require.Equal(t, string(random), string(got))
+		c.received = codec.AppendHistory(c.received, got, 15)
+	}
+}
+
+// A broadcast reaches members with different windows, and those without the
+// extension.
+func TestCompressedBroadcast(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		s := start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover, Threshold: 100}))
+		var members []*deflateClient
+		for i := range 40 {
+			offer := "permessage-deflate"
+			if i%4 > 1 {
+				offer += fmt.Sprintf("; server_max_window_bits=%d", 8+i%8)
+			}
+			if i%4 == 0 {
+				offer = "x-other"
+			}
+			members = append(members, s.dialDeflate(native, offer))
+		}
+		s.RangeClients(func(c *ws.Client) bool { require.NoError(t, c.JoinRoom("news")); return true })
+		p := ws.Prepare(ws.OpBinary, []byte(strings.Repeat("prepared ", 3000)))
+		for i := range 20 {
+			text := fmt.Sprint(i, strings.Repeat(" some text", i*i))
+			require.NoError(t, s.BroadcastToRoom("news", []byte(text), nil))
+			require.NoError(t, s.BroadcastPrepared("news", p, nil))
+			for n, c := range members {
+				op, got, compressed := c.message()
+				require.Equal(t, gws.OpText, op)
+				require.True(t, text == got, "member %d, message %d", n, i)
+				require.Equal(t, n%4 != 0 && len(text) >= 100, compressed)
+				op, got, compressed = c.message()
+				require.Equal(t, gws.OpBinary, op)
+				require.True(t, got == strings.Repeat("prepared ", 3000))
+				require.Equal(t, n%4 != 0, compressed)
+			}
+		}
+	}
+}
+
+// A client with context takeover that stalls loses messages by the policy; what
+// it gets afterwards can be inflated all the same.
+func TestContextTakeoverSurvivesDrops(t *testing.T) {
+	for _, policy := range []ws.OverflowPolicy{ws.DropNewest, ws.DropOldest} {
+		s := start(t, ws.WithOverflowPolicy(policy), ws.WithMessageQueueSize(20), ws.WithQueueBytes(1<<30),
+			ws.WithCompression(ws.CompressionConfig{ContextTakeover: true}))
+		c := s.dialDeflate(native, "permessage-deflate")
+		var sc *ws.Client
+		s.RangeClients(func(c *ws.Client) bool { sc = c; return false })
+		r, n := rand.New(rand.NewPCG(3, 3)), 0
+		for s.Stats().Total.Drops.Full < 100 {
+			text := make([]byte, 64<<10) // hardly compressible, and similar to the one before
+			for i := range text {
+				text[i] = 'a' + byte(r.Uint32()%26)
+			}
+			for range 3 {
+				_ = sc.Send(fmt.Appendf(nil, "%08d%s", n, text), ws.TTL(patience*100))
+				_ = sc.SendBytesHigh([]byte(fmt.Sprintf("%08d high", n)))
+				n++
+			}
+		}
+		last, got := -1, 0
+		for last != n {
+			if sc.QueuedBytes() == 0 && last >= 0 {
+				_ = sc.SendBytes([]byte(fmt.Sprintf("%08d%s", n, strings.Repeat("x", 2000))))
+			}
+			_, text, _ := c.message()
+			var number int
+			_, err := fmt.Sscanf(text, "%08d", &number)
+			require.NoError(t, err)
+			if !strings.HasSuffix(text, " high") {
+				require.GreaterOrEqual(t, number, last)
+				last = number
+				got++
+			}
+		}
+		t.Logf("policy %d: %d of %d messages", policy, got, n)
+		require.Less(t, got, n)
+	}
+}
+
+// What is wrong closes with the right code, and nothing of it reaches the
+// handler.
+func TestBadCompression(t *testing.T) {
+	bomb := string(codec.NewDeflater(9).Append(nil, make([]byte, 64<<20), nil, 15))
+	for _, tt := range []struct {
+		name    string
+		payload string
+		op      gws.OpCode
+		code    codec.CloseCode
+	}{
+		{"garbage", "\xff\xff\xff", gws.OpText, codec.CloseInvalidPayload},
+		{"bomb", bomb, gws.OpBinary, codec.CloseMessageTooBig},
+		{"not UTF-8", string(codec.NewDeflater(1).Append(nil, []byte("abc\xff"), nil, 15)), gws.OpText, codec.CloseInvalidPayload},
+		{"control frame", "", gws.OpPing, codec.CloseProtocolError},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := start(t, ws.WithCompression(ws.CompressionConfig{}))
+			s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { t.Error("it reached the handler") })
+			c := s.dialDeflate(native, "permessage-deflate")
+			c.rawDeflated(tt.op, tt.payload)
+			c.expectClose(int(tt.code))
+		})
+	}
+	s := start(t, ws.WithCompression(ws.CompressionConfig{}))
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate; =\r\n"))
+	resp, _ := c.response()
+	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)
+}
+
+// Off, the extension is declined and RSV1 refused.
+func TestCompressionOff(t *testing.T) {
+	s := start(t)
+	c := s.dialDeflate(native, "permessage-deflate")
+	require.Empty(t, c.answer)
+	c.sendDeflated(gws.OpText, "hello")
+	c.expectClose(int(codec.CloseProtocolError))
+}
