@@ -92,6 +92,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		HighMark:         cfg.HighWaterMark,
 		LowMark:          cfg.LowWaterMark,
 		MessageBytes:     cfg.MessageSizeLimit,
+		ControlFrames:    cfg.ControlFrameLimit,
 		DeflateLevel:     cfg.Compression.Level,
 		DeflateThreshold: cfg.Compression.Threshold,
 		HandshakeTimeout: cfg.HandshakeTimeout,

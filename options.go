@@ -115,6 +115,9 @@ func WithMailboxBytes(n int64) Option { return func(c *Config) { c.MailboxBytes 
 // WithRateLimit sets Config.RateLimit.
 func WithRateLimit(r RateLimit) Option { return func(c *Config) { c.RateLimit = r } }
 
+// WithControlFrameLimit sets Config.ControlFrameLimit, in pings and pongs a second.
+func WithControlFrameLimit(n int) Option { return func(c *Config) { c.ControlFrameLimit = n } }
+
 // ClientOption sets something on one client at its upgrade.
 type ClientOption func(*clientOptions)
 

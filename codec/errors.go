@@ -28,6 +28,9 @@ var (
 	ErrMessageTooLarge = errors.New("codec: message too large")
 	// ErrInvalidUTF8 means text or a close reason that is not UTF-8 (section 8.1).
 	ErrInvalidUTF8 = errors.New("codec: invalid UTF-8")
+	// ErrEmptyFragments means a message with more than 1,000 fragments without payload, which are
+	// legal and have no use (section 5.4).
+	ErrEmptyFragments = errors.New("codec: too many empty fragments")
 	// ErrInvalidDeflate means a compressed message that cannot be inflated (RFC 7692 section
 	// 7.2.2).
 	ErrInvalidDeflate = errors.New("codec: invalid compressed data")
@@ -56,9 +59,10 @@ var closeCodes = [...]struct {
 	{ErrInvalidUTF8, CloseInvalidPayload},
 	{ErrInvalidDeflate, CloseInvalidPayload},
 	{ErrMessageTooLarge, CloseMessageTooBig},
+	{ErrEmptyFragments, ClosePolicyViolation},
 }
 
-// CloseCodeOf returns the close code that tells a client about err: 1002, 1007 or 1009 for
+// CloseCodeOf returns the close code that tells a client about err: 1002, 1007, 1008 or 1009 for
 // the errors of this package, wrapped or not, and 1011 for any other, nil included. Safe for
 // concurrent use.
 func CloseCodeOf(err error) CloseCode {

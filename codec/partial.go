@@ -10,6 +10,9 @@ const (
 	// maxPooledBytes bounds the assembly buffer of a partial in the pool; a larger one is left
 	// to the collector, so that one huge message does not stay in memory.
 	maxPooledBytes = 64 << 10
+	// maxEmptyFragments is how many fragments of a message may be empty: no limit of its size
+	// bounds them.
+	maxEmptyFragments = 1000
 	// minAssemblyBytes is the first size of an assembly buffer whose message is not shorter.
 	minAssemblyBytes = 4 << 10
 )
@@ -26,6 +29,7 @@ type partial struct {
 	op         Opcode    // OpText or OpBinary; OpContinuation means that there is no message
 	text       utf8State // of an OpText that is not compressed
 	compressed bool      // RSV1 was set on its first frame
+	empty      uint16    // its fragments without payload
 
 	// The frame, of the message or a control frame between its fragments.
 	head      [maxClientHeaderSize]byte // its header bytes so far
@@ -156,13 +160,19 @@ func (p *partial) endFrame() (m Message, ok bool, err error) {
 		return Message{Op: p.h.op, Payload: p.control[:p.h.length]}, true, nil
 	}
 	if !p.h.fin {
+		if p.h.length == 0 {
+			p.empty++
+		}
+		if p.empty > maxEmptyFragments {
+			return Message{}, false, ErrEmptyFragments
+		}
 		return Message{}, false, nil
 	}
 	if !p.text.complete() {
 		return Message{}, false, ErrInvalidUTF8
 	}
 	m = Message{Op: p.op, Payload: p.buf, Compressed: p.compressed}
-	p.op = OpContinuation
+	p.op, p.empty = OpContinuation, 0
 	return m, true, nil
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	DeflateLevel     int     // of permessage-deflate, 1 to 9
 	DeflateThreshold int     // bytes of a message from which on it is compressed
 	MessageBytes     int64   // largest inbound message; 0 is no limit
+	ControlFrames    int     // pings and pongs that a peer may send in a second; 0 is no limit
 	MaxDescriptors   int     // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration

@@ -78,6 +78,7 @@ type Conn struct {
 	doomed     bool       // is in shard.doomed
 	gotClose   bool       // the peer's close frame has come
 	lingering  bool       // nothing inbound matters; waits for the peer's FIN
+	controls   uint16     // pings and pongs within the tick of lastRead
 }
 
 const (

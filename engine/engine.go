@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -33,6 +34,7 @@ type Engine struct {
 	lowMark     [dataLanes]bounds
 	writable    *writablePoller
 	deflater    *codec.Deflater
+	controls    uint16 // pings and pongs that a connection takes within a tick
 	shards      []*Shard
 
 	started chan struct{} // closed once every shard is bound to its loop
@@ -82,6 +84,7 @@ func New(cfg Config, h Handler) *Engine {
 	for lane, b := range e.bounds {
 		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
 	}
+	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	if e.cfg.Now == nil {
@@ -103,6 +106,17 @@ func New(cfg Config, h Handler) *Engine {
 func tickTime(cfg *Config) time.Duration {
 	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
 	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
+}
+
+// minControlsPerTick lets through what comes at once after a pause.
+const minControlsPerTick = 100
+
+// controlsPerTick is a limit for each second, for one tick.
+func controlsPerTick(perSecond int, tick time.Duration) uint16 {
+	if perSecond == 0 {
+		return math.MaxUint16 - 1
+	}
+	return uint16(min(max(float64(perSecond)*tick.Seconds(), minControlsPerTick), math.MaxUint16-1))
 }
 
 // ticks converts d to ticks, at least one, and few enough that deadlines can be

@@ -21,7 +21,9 @@ const (
 
 // readInLoop processes what gnet has read for c.
 func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
-	c.lastRead = s.eng.now.Load()
+	if now := s.eng.now.Load(); c.lastRead != now {
+		c.lastRead, c.controls = now, 0
+	}
 	if c.state.Load() == stateHandshake && !s.handshake(c, gc) {
 		return // what there is stays in gnet's buffer
 	}
@@ -67,10 +69,11 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 func (s *Shard) handle(c *Conn, m codec.Message) {
 	switch m.Op {
 	case codec.OpPing:
-		if c.end == nil {
+		if c.end == nil && s.takesControl(c) {
 			s.pushControl(c, codec.OpPong, m.Payload)
 		}
 	case codec.OpPong:
+		s.takesControl(c)
 	case codec.OpClose:
 		s.handleClose(c, m.Payload)
 	default:
@@ -80,6 +83,20 @@ func (s *Shard) handle(c *Conn, m codec.Message) {
 		}
 	}
 }
+
+// takesControl counts a ping or pong, and closes a connection that floods.
+func (s *Shard) takesControl(c *Conn) bool {
+	c.controls++
+	if c.controls <= s.eng.controls {
+		return true
+	}
+	if c.end == nil {
+		s.fail(c, codec.ClosePolicyViolation, errControls)
+	}
+	return false
+}
+
+var errControls = errors.New("ws: too many pings or pongs")
 
 // handleClose acts on the peer's close frame: it answers with the same code
 // behind what is queued, or ends the close handshake that we began
@@ -123,7 +140,7 @@ func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 
 // closeLingering is fail without the blame.
 func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
-	reason := strings.TrimPrefix(err.Error(), "codec: ")
+	reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "ws: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
 	c.lingering = true
 	if c.out == nil { // our close frame is sent already
