@@ -44,7 +44,7 @@ const (
 
 // Conn is one connection, tied to one event loop for life. Embed it by value
 // in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 152 bytes, which a test
+// struct and what gnet keeps. It must stay within 144 bytes, which a test
 // holds.
 //
 // Methods are safe for concurrent use, except for those that say InLoop.
@@ -53,7 +53,7 @@ type Conn struct {
 	owner Owner
 	shard *Shard
 	gc    gnet.Conn
-	addr  net.Addr
+	peer  *net.TCPAddr // nil for a Unix socket
 	fd    int32
 
 	// Atomic.
@@ -102,7 +102,19 @@ func (c *Conn) Open() bool { return c.state.Load() == stateOpen }
 func (c *Conn) Closed() bool { return c.state.Load() >= stateClosing }
 
 // RemoteAddr returns the peer's address, or nil before the connection is open.
-func (c *Conn) RemoteAddr() net.Addr { return c.addr }
+func (c *Conn) RemoteAddr() net.Addr {
+	switch {
+	case c.peer != nil:
+		return c.peer
+	case c.shard != nil:
+		return unixPeer
+	default:
+		return nil
+	}
+}
+
+// unixPeer is the address of a peer whose socket has no name.
+var unixPeer = &net.UnixAddr{Net: "unix"}
 
 // Shard returns the shard that owns the connection, nil before it is open.
 func (c *Conn) Shard() *Shard { return c.shard }

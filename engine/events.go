@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -91,7 +92,8 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	if c == nil {
 		c = s.eng.handler.NewConn()
 	}
-	c.shard, c.gc, c.addr, c.fd = s, gc, gc.RemoteAddr(), int32(gc.Fd())
+	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
+	c.peer, _ = gc.RemoteAddr().(*net.TCPAddr)
 	c.generation = s.eng.generations.Add(1)
 	c.lastRead = s.eng.now.Load()
 	gc.SetContext(c)

@@ -185,9 +185,7 @@ func (s *Shard) handshake(c *Conn, gc gnet.Conn) bool {
 		return false
 	}
 	_, _ = gc.Discard(n)
-	if c.addr != nil {
-		r.RemoteAddr = c.addr.String()
-	}
+	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
 		response, accepted := s.eng.handler.Admit(c, r)
 		return s.admitted(c, response, accepted)
