@@ -160,7 +160,7 @@ type Config struct {
 	// ControlFrameLimit bounds the pings and pongs that one client may send in a
 	// second; a client beyond it is closed with 1008. It is applied to each
 	// quarter of a second, or shorter times if a timeout is below 2.5 s, and lets
-	// 100 through in each. Default 1,000; 0 is no limit.
+	// 1,000 through in each. Default 10,000; 0 is no limit.
 	ControlFrameLimit int
 
 	// Logger receives what an operator should know; nil is slog.Default().
@@ -250,7 +250,7 @@ func DefaultConfig() Config {
 		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
 		Broadcast:         BroadcastConfig{QueueSize: 1024, Timeout: 5 * time.Second},
 		Path:              "/ws",
-		ControlFrameLimit: 1000,
+		ControlFrameLimit: 10_000,
 		MailboxSize:       64,
 		MailboxBytes:      1 << 20,
 	}

@@ -14,8 +14,8 @@ import (
 // need does not.
 func TestFloods(t *testing.T) {
 	for name, flood := range map[string]string{
-		"pings":           strings.Repeat(frame(gws.OpPing, "x"), 2000),
-		"pongs":           strings.Repeat(frame(gws.OpPong, ""), 2000),
+		"pings":           strings.Repeat(frame(gws.OpPing, "x"), 20_000),
+		"pongs":           strings.Repeat(frame(gws.OpPong, ""), 20_000),
 		"empty fragments": fragment(gws.OpText, false, "") + strings.Repeat(fragment(gws.OpContinuation, false, ""), 1100),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -109,7 +109,7 @@ func tickTime(cfg *Config) time.Duration {
 }
 
 // minControlsPerTick lets through what comes at once after a pause.
-const minControlsPerTick = 100
+const minControlsPerTick = 1000
 
 // controlsPerTick is a limit for each second, for one tick.
 func controlsPerTick(perSecond int, tick time.Duration) uint16 {
