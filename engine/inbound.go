@@ -153,6 +153,9 @@ func (s *Shard) sentAll(c *Conn) {
 	switch {
 	case c.end == nil || c.doomed:
 	case c.gotClose:
+		// The peer reads the end first, even if more of its bytes come between here and
+		// the closing of the socket, which resets the connection then.
+		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 		drainSocket(int(c.fd))
 		s.doom(c, nil)
 	case c.lingering:
