@@ -1,0 +1,114 @@
+package conformance_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// section is the cases of one part of the RFC.
+type section struct {
+	name  string
+	cases []testCase
+	opts  []ws.Option // of their server
+	ways  []way       // none is both
+}
+
+// testCase is what a client sends behind the handshake and what it must read. If neither code
+// nor end says otherwise, the connection must live on and close orderly when asked to.
+type testCase struct {
+	id    string
+	send  []byte
+	chop  int     // bytes of each write; 0 is all at once
+	want  []frame // first of all, in this order
+	then  []byte  // sent when that has come
+	code  uint16  // then a close frame with this code and a reason, and the end
+	ended bool    // then the end; the close frame is in want
+}
+
+// run runs one case on a connection that is open.
+func (tc *testCase) run(c *client) {
+	c.t.Helper()
+	written := make(chan error, 1)
+	go func() { written <- c.write(tc.send, tc.chop) }() // waited for, or ended by the connection's end
+	c.expect(tc.want...)
+	if tc.then != nil {
+		require.NoError(c.t, <-written)
+		go func() { written <- c.write(tc.then, tc.chop) }() // as above
+	}
+	switch {
+	case tc.code != 0:
+		c.expectFailure(tc.code)
+	case tc.ended:
+		c.expectEnd()
+	default:
+		require.NoError(c.t, <-written)
+		c.expectAlive()
+		return
+	}
+	_ = c.Close()
+	<-written // the server may have hung up before it was all written
+}
+
+// run runs the cases of a section, each on a connection of its own.
+func (sec section) run(t *testing.T) {
+	s := start(t, sec.opts...)
+	ways := sec.ways
+	if ways == nil {
+		ways = bothWays[:]
+	}
+	for _, w := range ways {
+		for _, tc := range sec.cases {
+			t.Run(string(w)+"/"+tc.id, func(t *testing.T) {
+				t.Parallel()
+				c, _ := s.connect(t, w, "")
+				tc.run(c)
+			})
+		}
+	}
+}
+
+// echoes makes a case of messages that come back as they are.
+func echoes(id string, chop int, messages ...frame) testCase {
+	return testCase{id: id, send: wire(messages...), chop: chop, want: messages}
+}
+
+// sections lists all sections but the handshake, which has a table of another kind.
+func sections() []section {
+	return []section{
+		framing(), masking(), reserved(), fragmentation(), orders(), control(), messages(), closes(), validUTF8(), invalidUTF8(), limits(),
+	}
+}
+
+// TestCount holds the number of cases and that no two have the same name.
+func TestCount(t *testing.T) {
+	total := 0
+	seen := make(map[string]bool)
+	count := func(name string, ids []string) {
+		t.Logf("%4d %s", len(ids), name)
+		total += len(ids)
+		for _, id := range ids {
+			assert.False(t, seen[id], "two cases %q", id)
+			assert.True(t, strings.Contains(id, "/"), "%q names no section", id)
+			seen[id] = true
+		}
+	}
+	for _, sec := range sections() {
+		var ids []string
+		for _, tc := range sec.cases {
+			ids = append(ids, tc.id)
+		}
+		count(sec.name, ids)
+	}
+	var ids []string
+	for _, hc := range handshakes() {
+		ids = append(ids, hc.id)
+	}
+	count("4 handshake", ids)
+	t.Logf("%4d cases", total)
+	require.Greater(t, total-len(orders().cases), 450, "without the enumerated orders")
+}

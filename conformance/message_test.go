@@ -1,0 +1,100 @@
+package conformance_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestMessages(t *testing.T) { messages().run(t) }
+func TestLimits(t *testing.T)   { limits().run(t) }
+
+// size names a number of bytes.
+func size(n int) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// messages are large ones and many small ones; each echo is compared byte by byte.
+func messages() section {
+	var cases []testCase
+	for _, n := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
+		cases = append(cases,
+			echoes("5.6/text of "+size(n), 0, text(pattern(n))),
+			echoes("5.6/binary of "+size(n), 0, binaryOf(octets(n))))
+		for _, part := range []int{64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10} {
+			if n/part > mostFragments {
+				continue
+			}
+			id := fmt.Sprintf("of %s in fragments of %s", size(n), size(part))
+			if n <= 1<<20 || part >= 16<<10 {
+				cases = append(cases, testCase{id: "5.6/text " + id, send: wire(fragments(opText, pattern(n), part)...), want: []frame{text(pattern(n))}})
+			}
+			cases = append(cases, testCase{id: "5.6/binary " + id, send: wire(fragments(opBinary, octets(n), part)...), want: []frame{binaryOf(octets(n))}})
+		}
+	}
+	for _, chop := range []int{64, 128, 256, 512, 1024, 2048} {
+		cases = append(cases,
+			echoes(fmt.Sprintf("5.6/text of 1 MiB/chops of %d bytes", chop), chop, text(pattern(1<<20))),
+			echoes(fmt.Sprintf("5.6/binary of 1 MiB/chops of %d bytes", chop), chop, binaryOf(octets(1<<20))))
+	}
+	for _, n := range []int{0, 16, 64, 256, 1 << 10, 4 << 10, 16 << 10} {
+		cases = append(cases,
+			echoes(fmt.Sprintf("5.6/1000 texts of %s", size(n)), 0, slices.Repeat([]frame{text(pattern(n))}, 1000)...),
+			echoes(fmt.Sprintf("5.6/1000 binaries of %s", size(n)), 0, slices.Repeat([]frame{binaryOf(octets(n))}, 1000)...))
+	}
+	cases = append(cases, testCase{
+		id: "5.4/65536 bytes in fragments of 1300", send: wire(fragments(opText, pattern(65536), 1300)...), want: []frame{text(pattern(65536))},
+	}, testCase{
+		id: "5.6/UTF-8 of 3 MiB in fragments that cut runes", send: wire(fragments(opText, runes(), 4093)...), want: []frame{text(runes())},
+	})
+	return section{name: "5.6 large and many messages", cases: cases}
+}
+
+// runes returns a little over 3 MiB of runes of every length.
+func runes() string {
+	const period = "aé€😀 日本語の文章 κόσμε "
+	b := make([]byte, 0, 4<<20)
+	for len(b) < 3<<20 {
+		b = append(b, period...)
+	}
+	return string(b)
+}
+
+// limits are messages around a limit of 1,000 bytes.
+func limits() section {
+	const limit = 1000
+	exact := pattern(limit)
+	tooLong := func(id string, want []frame, send []byte) testCase {
+		return testCase{id: "10.4/" + id, send: send, want: want, code: 1009}
+	}
+	header := func(f frame) []byte { return wire(f)[:len(wire(f))-4] } // no masking key, no payload
+	cases := []testCase{
+		echoes("10.4/text at the limit", 0, text(exact)),
+		echoes("10.4/binary at the limit", 0, binaryOf(exact)),
+		echoes("10.4/text at the limit/chops of 1 bytes", 1, text(exact)),
+		echoes("10.4/many at the limit", 0, text(exact), binaryOf(exact), text(exact)),
+		{id: "10.4/fragments that reach the limit", send: wire(fragments(opText, exact, 10)...), want: []frame{text(exact)}},
+		{id: "10.4/fragments that reach the limit, and an empty one", send: wire(first(opText, exact), last("")), want: []frame{text(exact)}},
+		{id: "10.4/control frames do not count", send: wire(first(opText, exact[:990]), ping(pattern(125)), last(exact[990:])), want: []frame{pong(pattern(125)), text(exact)}},
+		tooLong("text of one byte more", []frame{text("before")}, wire(text("before"), text(exact+"x"), text("after"))),
+		tooLong("binary of one byte more", []frame{text("before")}, wire(text("before"), binaryOf(exact+"x"))),
+		tooLong("its header alone", nil, header(frame{op: opText, announces: limit + 1})),
+		tooLong("64 KiB announced", nil, header(frame{op: opBinary, announces: 64 << 10})),
+		tooLong("2^63-1 announced", nil, header(frame{op: opBinary, announces: math.MaxInt64})),
+		tooLong("2^63-1 announced by a continuation", nil, append(wire(first(opBinary, "a")), header(frame{announces: math.MaxInt64})...)),
+		tooLong("fragment too many, its header alone", nil, append(wire(first(opText, exact)), wire(last("x"))[:2]...)),
+		tooLong("fragments that exceed it", nil, wire(fragments(opText, exact+"x", 7)...)),
+		tooLong("endless fragments", nil, wire(slices.Concat([]frame{first(opBinary, "")}, slices.Repeat([]frame{next("x")}, limit+1))...)),
+		tooLong("second fragment alone exceeds it", []frame{pong("p")}, wire(first(opText, "a"), ping("p"), next(exact))),
+	}
+	return section{name: "10.4 limits", cases: cases, opts: []ws.Option{ws.WithMessageSizeLimit(limit)}}
+}

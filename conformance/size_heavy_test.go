@@ -1,0 +1,6 @@
+//go:build heavy
+
+package conformance_test
+
+// mostFragments is how many fragments the largest message comes in.
+const mostFragments = 1 << 20
