@@ -45,13 +45,14 @@ type Client struct {
 	manager *Manager
 	conn    engine.Conn
 
-	mu      sync.Mutex
-	rooms   []*membership  // guarded by mu
-	meta    map[string]any // guarded by mu; nil while empty
-	mailbox *mailbox       // guarded by mu; nil while no message waits for a worker
-	gone    bool           // guarded by mu; the connection has ended
-	shut    bool           // guarded by mu; CloseWithCode was called: what waits in the mailbox is not handled
-	invalid uint8          // invalid messages in a row; only the handler of the running message touches it
+	mu          sync.Mutex
+	rooms       []*membership  // guarded by mu
+	meta        map[string]any // guarded by mu; nil while empty
+	mailbox     *mailbox       // guarded by mu; nil while no message waits for a worker
+	gone        bool           // guarded by mu; the connection has ended
+	shut        bool           // guarded by mu; CloseWithCode was called: what waits in the mailbox is not handled
+	subprotocol uint8          // index in Config.Subprotocols + 1, or 0; immutable once connected
+	invalid     uint8          // invalid messages in a row; only the handler of the running message touches it
 }
 
 // SendBytes queues b, which is borrowed, as one text message. It returns

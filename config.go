@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,6 +116,12 @@ type Config struct {
 	// AllowAllOrigins is for development.
 	AllowAllOrigins bool
 
+	// Subprotocols lists the subprotocols that the application speaks, in its
+	// order of preference, 255 at most: the first that a client offers is agreed
+	// on, see Client.Subprotocol. If it offers none of them it is connected
+	// without one; browsers then end the connection themselves, if the page asked
+	// for one. Default none.
+	Subprotocols []string
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
 
@@ -211,6 +218,11 @@ func (c CompressionConfig) withDefaults() CompressionConfig {
 	return c
 }
 
+// options are the settings that the handshake needs.
+func (c *CompressionConfig) options() codec.DeflateOptions {
+	return codec.DeflateOptions{Takeover: c.ContextTakeover, WindowBits: uint8(c.WindowBits)}
+}
+
 // RoomConfig configures rooms.
 type RoomConfig struct {
 	// MaxRoomSize bounds a room's members; 0, the default, is no limit.
@@ -280,6 +292,7 @@ func (c *Config) Validate() error {
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
 		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
 		c.validateOrigins(),
+		c.validateSubprotocols(),
 		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),
 		atLeast("Room.CleanupInterval", c.Room.CleanupInterval, time.Millisecond),
 		atLeast("Room.EmptyRoomTTL", c.Room.EmptyRoomTTL, 0),
@@ -370,7 +383,8 @@ func (c *Config) withDefaults() Config {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	cfg.OriginWhitelist = append([]string(nil), c.OriginWhitelist...)
+	cfg.OriginWhitelist = slices.Clone(c.OriginWhitelist)
+	cfg.Subprotocols = slices.Clone(c.Subprotocols)
 	return cfg
 }
 

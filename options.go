@@ -74,6 +74,9 @@ func WithCompression(cc CompressionConfig) Option {
 	return func(c *Config) { c.EnableCompression, c.Compression = true, cc }
 }
 
+// WithSubprotocols sets Config.Subprotocols, in order of preference.
+func WithSubprotocols(protos ...string) Option { return func(c *Config) { c.Subprotocols = protos } }
+
 // WithEnableCompression sets Config.EnableCompression; see WithCompression.
 func WithEnableCompression(on bool) Option { return func(c *Config) { c.EnableCompression = on } }
 
@@ -126,6 +129,7 @@ type clientOptions struct {
 	id     string
 	userID int64
 	meta   map[string]any
+	header http.Header
 }
 
 // WithUserID names the user whose device the client is; see
@@ -139,6 +143,24 @@ func WithMetadata(key string, value any) ClientOption {
 			o.meta = make(map[string]any)
 		}
 		o.meta[key] = value
+	}
+}
+
+// WithResponseHeader adds lines to the answer that accepts the client, such as
+// Set-Cookie; a refusal does not have them, see HandshakeError.Header. Several of
+// these options add up. Lines of the handshake itself (Connection, Upgrade,
+// Sec-WebSocket-...), lines that announce a body, malformed names and control
+// characters in values are a mistake of the application's: they refuse the
+// client with 500, and the error is returned by HandleUpgrade or, on the native
+// path, logged. h must not change until the client is connected.
+func WithResponseHeader(h http.Header) ClientOption {
+	return func(o *clientOptions) {
+		if o.header == nil {
+			o.header = make(http.Header, len(h))
+		}
+		for name, values := range h {
+			o.header[name] = append(o.header[name], values...)
+		}
 	}
 }
 

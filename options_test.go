@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -75,6 +76,16 @@ func TestBadOptions(t *testing.T) {
 		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
 		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
 		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
+		{"empty subprotocol", "Subprotocols", ws.WithSubprotocols("a", "")},
+		{"subprotocol with a space", "Subprotocols", ws.WithSubprotocols("a b")},
+		{"subprotocols in one string", "Subprotocols", ws.WithSubprotocols("a,b")},
+		{"subprotocol not ASCII", "Subprotocols", ws.WithSubprotocols("caf\u00e9")},
+		{"subprotocol twice", "Subprotocols", ws.WithSubprotocols("a", "b", "a")},
+		{"too many subprotocols", "Subprotocols", set(func(c *ws.Config) {
+			for i := range 256 {
+				c.Subprotocols = append(c.Subprotocols, strconv.Itoa(i))
+			}
+		})},
 		{"wildcard origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://*.example.com"})},
 		{"any origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"*"})},
 		{"origin without scheme", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"example.com"})},

@@ -1,16 +1,16 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"github.com/qi-realtime/ws/codec"
@@ -24,15 +24,21 @@ import (
 // any other error is the network's.
 //
 // opts set what is known of the client; those that Authenticate returns are
-// applied after them. The connection must be plain TCP or a Unix socket.
+// applied after them. What is set on w.Header() goes out with a refusal only:
+// see WithResponseHeader. The time that a client takes to send the request, and
+// line folding, are the http.Server's business: set its ReadHeaderTimeout. The
+// connection must be plain TCP or a Unix socket.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	c := m.newClient()
-	var extra http.Header
+	var accept codec.Accept
 	err := m.awaitRun(ctx)
 	if err == nil {
-		extra, err = m.admit(c, r.WithContext(ctx), opts)
+		err = checkHead(r)
+	}
+	if err == nil {
+		accept, err = m.admit(c, r.WithContext(ctx), opts)
 	}
 	if err != nil {
 		h := asHandshakeError(err)
@@ -40,11 +46,19 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 		http.Error(w, h.Reason, h.Status)
 		return err
 	}
-	if err := m.hijack(ctx, c, w, r, extra); err != nil {
+	if err := m.hijack(ctx, c, w, r, accept); err != nil {
 		if !c.conn.Opened() {
 			m.clients.remove(c, false)
 		}
 		return err
+	}
+	return nil
+}
+
+// checkHead refuses what the native path would refuse.
+func checkHead(r *http.Request) error {
+	if err := codec.CheckHead(r); err != nil {
+		return asHandshakeError(err)
 	}
 	return nil
 }
@@ -67,7 +81,9 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 }
 
 // hijack takes the connection from net/http and enrolls it.
-func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, extra http.Header) error {
+func (m *Manager) hijack(
+	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, accept codec.Accept,
+) error {
 	if r.TLS != nil {
 		http.Error(w, "TLS connections are not supported", http.StatusNotImplemented)
 		return &HandshakeError{Status: http.StatusNotImplemented, Reason: "TLS connections are not supported"}
@@ -86,7 +102,7 @@ func (m *Manager) hijack(ctx context.Context, c *Client, w http.ResponseWriter, 
 	}
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // from the buffer, in whole
-	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, extra), early); err != nil {
+	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, accept), early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil
@@ -104,27 +120,39 @@ func (m *Manager) newClient() *Client {
 	return c
 }
 
-// admit decides on an upgrade request and registers the client. extra goes into
-// the answer.
-func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (extra http.Header, err error) {
+// admit decides on an upgrade request, registers the client, and returns what
+// the answer says.
+func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (accept codec.Accept, err error) {
 	select {
 	case <-m.stopping:
-		return nil, ErrManagerStopped
+		return accept, ErrManagerStopped
 	default:
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
-		return nil, asHandshakeError(err)
-	}
-	if extra, err = m.negotiate(c, r); err != nil {
-		return nil, asHandshakeError(err)
+		return accept, asHandshakeError(err)
 	}
 	if err := m.guarded(func() error { return m.checkOrigin(r) }); err != nil {
-		return nil, err
+		return accept, err
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
-		return nil, ErrTooManyConnections // before Authenticate, which may be costly
+		return accept, ErrTooManyConnections // before Authenticate, which may be costly
 	}
-	var o clientOptions
+	o, err := m.clientOptions(r, opts)
+	if err != nil {
+		return accept, err
+	}
+	if accept, err = m.negotiate(c, r, &o); err != nil {
+		return accept, err
+	}
+	c.ID, c.UserID, c.meta = strings.Clone(o.id), o.userID, o.meta // not a part of the request's head
+	if c.ID == "" {
+		c.ID = rand.Text()
+	}
+	return accept, m.clients.admit(c, m.cfg.MaxConnections)
+}
+
+// clientOptions applies opts, and those that Authenticate returns for r.
+func (m *Manager) clientOptions(r *http.Request, opts []ClientOption) (o clientOptions, err error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -135,35 +163,16 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (extra 
 			return authError(err)
 		})
 		if err != nil {
-			return nil, err
+			return o, err
 		}
 		if r.Context().Err() != nil {
-			return nil, &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
+			return o, &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
 		}
 		for _, opt := range more {
 			opt(&o)
 		}
 	}
-	c.ID, c.UserID, c.meta = strings.Clone(o.id), o.userID, o.meta // not a part of the request's head
-	if c.ID == "" {
-		c.ID = rand.Text()
-	}
-	return extra, m.clients.admit(c, m.cfg.MaxConnections)
-}
-
-// negotiate agrees on the extensions and returns the header lines that say so.
-func (m *Manager) negotiate(c *Client, r *http.Request) (http.Header, error) {
-	if !m.cfg.EnableCompression {
-		return nil, nil
-	}
-	cc := &m.cfg.Compression
-	d, answer, err := codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"],
-		codec.DeflateOptions{Takeover: cc.ContextTakeover, WindowBits: uint8(cc.WindowBits)})
-	if err != nil || answer == "" {
-		return nil, err
-	}
-	c.conn.SetDeflate(d)
-	return http.Header{"Sec-WebSocket-Extensions": {answer}}, nil
+	return o, nil
 }
 
 // authError makes a refusal of what Authenticate returned. The client reads the
@@ -190,33 +199,6 @@ func (m *Manager) guarded(fn func() error) (err error) {
 		}
 	}()
 	return fn()
-}
-
-// checkOrigin refuses a request from a page that may not connect.
-func (m *Manager) checkOrigin(r *http.Request) error {
-	if m.originAllowed(r) {
-		return nil
-	}
-	return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
-}
-
-// originAllowed applies the configured check to the request's Origin.
-func (m *Manager) originAllowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	switch {
-	case m.cfg.AllowAllOrigins:
-		return true
-	case m.cfg.CheckOrigin != nil:
-		return m.cfg.CheckOrigin(r)
-	case len(m.cfg.OriginWhitelist) > 0:
-		return slices.ContainsFunc(m.cfg.OriginWhitelist, func(allowed string) bool {
-			return strings.EqualFold(allowed, origin)
-		})
-	case origin == "":
-		return true
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }
 
 // asHandshakeError says how an error of admit is answered.
@@ -258,24 +240,31 @@ func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient
 
 // AdmitOffLoop tells whether user code takes part in Admit.
 func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
-	return r.URL.Path == h.cfg.Path && (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil)
+	return pathOf(r) == h.cfg.Path && (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil)
 }
+
+// pathOf returns the path that r asks for: that of a target like ws://host is
+// the root (RFC 9110 section 4.2.3).
+func pathOf(r *http.Request) string { return cmp.Or(r.URL.Path, "/") }
 
 // Admit answers a request on the native path.
 func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) ([]byte, bool) {
 	m := (*Manager)(h)
-	if r.URL.Path != m.cfg.Path {
-		if r.URL.Path == "/healthz" {
+	if path := pathOf(r); path != m.cfg.Path {
+		if path == "/healthz" {
 			return []byte(healthy), false
 		}
 		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
 	}
-	extra, err := m.admit(ownerOf(conn), r, nil)
+	accept, err := m.admit(ownerOf(conn), r, nil)
 	if err != nil {
+		if errors.Is(err, errResponseHeader) { // nobody else would tell
+			m.cfg.Logger.Error("ws: handshake refused", slog.Any("error", errors.Unwrap(err)))
+		}
 		e := asHandshakeError(err)
 		return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), false
 	}
-	return codec.AppendAccept(nil, r, extra), true
+	return codec.AppendAccept(nil, r, accept), true
 }
 
 // healthy is the answer to GET /healthz.

@@ -203,12 +203,10 @@ func parseTarget(method, target string) (*url.URL, error) {
 	case u.Host == "" || u.User != nil || u.Opaque != "" || !all(u.Host, isHost):
 		return nil, badRequest("malformed request target")
 	}
-	switch u.Scheme {
-	case "http", "https", "ws", "wss":
-		return u, nil
-	default:
+	if !isScheme(u.Scheme) {
 		return nil, badRequest("request target of another scheme")
 	}
+	return u, nil
 }
 
 // parseFields returns n header lines as a map with canonical keys. The values of a map are
@@ -238,10 +236,11 @@ func checkNoBody(h http.Header) error {
 	if len(h["Transfer-Encoding"]) > 0 {
 		return badRequest("a handshake has no body")
 	}
-	for _, v := range h["Content-Length"] {
-		if v != "0" {
-			return badRequest("a handshake has no body")
-		}
+	switch lengths := h["Content-Length"]; {
+	case len(lengths) > 1:
+		return badRequest("more than one Content-Length")
+	case len(lengths) == 1 && lengths[0] != "0":
+		return badRequest("a handshake has no body")
 	}
 	return nil
 }

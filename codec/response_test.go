@@ -42,7 +42,6 @@ func TestAppendAccept(t *testing.T) {
 		want  string
 	}{
 		{"4.2.2 nothing more", nil, ""},
-		{"4.2.2 subprotocol", http.Header{"Sec-WebSocket-Protocol": {"chat"}}, "Sec-WebSocket-Protocol: chat\r\n"},
 		{"two values, sorted names", http.Header{"Z": {"1"}, "Set-Cookie": {"a=1", "b=2"}}, "Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nZ: 1\r\n"},
 		{"response splitting in a value", http.Header{"X": {"a\r\nEvil: 1\x00\r\n\r\n"}}, "X: a  Evil: 1     \r\n"},
 		{"response splitting in a name", http.Header{"X: 1\r\nEvil": {"1"}, "": {"1"}, "A B": {"1"}}, ""},
@@ -50,22 +49,66 @@ func TestAppendAccept(t *testing.T) {
 			"4.2.2 its own lines and those of a body stay out",
 			http.Header{
 				"Upgrade": {"x"}, "connection": {"close"}, "Sec-WebSocket-Accept": {"x"}, "Sec-Websocket-Version": {"8"},
-				"Content-Length": {"5"}, "content-type": {"x"}, "Transfer-Encoding": {"chunked"},
+				"Sec-WebSocket-Protocol": {"x"}, "Sec-WebSocket-Extensions": {"x"}, "sec-websocket-future": {"x"},
+				"Content-Length": {"5"}, "Transfer-Encoding": {"chunked"},
 			},
 			"",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := codec.AppendAccept([]byte("before"), r, tt.extra)
+			got := codec.AppendAccept([]byte("before"), r, codec.Accept{Header: tt.extra})
 			assert.Equal(t, "before"+plain+tt.want+"\r\n", string(got))
 			res, _ := readResponse(t, got[len("before"):])
 			assert.Equal(t, http.StatusSwitchingProtocols, res.StatusCode)
 		})
 	}
 	t.Run("request without a key", func(t *testing.T) {
-		readResponse(t, codec.AppendAccept(nil, &http.Request{}, nil))
+		readResponse(t, codec.AppendAccept(nil, &http.Request{}, codec.Accept{}))
 	})
+	t.Run("4.2.2 subprotocol and extensions", func(t *testing.T) {
+		got := codec.AppendAccept(nil, r, codec.Accept{
+			Subprotocol: "chat", Extensions: "permessage-deflate; a", Header: http.Header{"Content-Type": {"x"}},
+		})
+		assert.Equal(t, plain+"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: permessage-deflate; a\r\n"+
+			"Content-Type: x\r\n\r\n", string(got))
+	})
+}
+
+func TestCheckAcceptHeader(t *testing.T) {
+	tests := []struct {
+		name   string
+		header http.Header
+		want   string // part of the error
+	}{
+		{"nil", nil, ""},
+		{"lines", http.Header{"Set-Cookie": {"a=1", "b=2\tc"}, "x-any": {"caf\u00e9", ""}, "Content-Type": {"x"}}, ""},
+		{"no values", http.Header{"X": nil}, ""},
+		{"Upgrade", http.Header{"upgrade": {"x"}}, "upgrade is the handshake's own"},
+		{"Connection", http.Header{"Connection": {"close"}}, "Connection is"},
+		{"accept", http.Header{"Sec-Websocket-Accept": {"x"}}, "Accept is"},
+		{"subprotocol", http.Header{"Sec-WebSocket-Protocol": {"x"}}, "Protocol is"},
+		{"extensions", http.Header{"sec-websocket-extensions": {"x"}}, "extensions is"},
+		{"body length", http.Header{"Content-Length": {"0"}}, "Content-Length is"},
+		{"chunked body", http.Header{"Transfer-Encoding": {"chunked"}}, "Transfer-Encoding is"},
+		{"no name", http.Header{"": {"x"}}, `"" is no header name`},
+		{"name with a space", http.Header{"A B": {"x"}}, "is no header name"},
+		{"name with a colon", http.Header{"A:": {"x"}}, "is no header name"},
+		{"name with a line end", http.Header{"A\r\nB": {"x"}}, "is no header name"},
+		{"CR in a value", http.Header{"A": {"x", "a\rb"}}, "control character in header A"},
+		{"LF in a value", http.Header{"A": {"a\n"}}, "control character"},
+		{"NUL in a value", http.Header{"A": {"\x00"}}, "control character"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := codec.CheckAcceptHeader(tt.header)
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
 }
 
 func TestAppendRefusal(t *testing.T) {

@@ -3,14 +3,17 @@ package codec
 import (
 	"crypto/sha1" // RFC 6455 section 4.2.2 prescribes it; nothing secret depends on it
 	"encoding/base64"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 )
 
 // The canonical forms of the handshake's header names, as they are in an http.Header.
 const (
-	keyHeader     = "Sec-Websocket-Key"
-	versionHeader = "Sec-Websocket-Version"
+	keyHeader      = "Sec-Websocket-Key"
+	versionHeader  = "Sec-Websocket-Version"
+	protocolHeader = "Sec-Websocket-Protocol"
 )
 
 const (
@@ -24,8 +27,8 @@ const (
 // CheckUpgrade reports whether r is an opening handshake (RFC 6455 section 4.2.1), whether it
 // comes from [ParseRequest] or from net/http. The error is a *[RequestError]: 405 for another
 // method than GET, 505 for another version than HTTP/1.1, 426 without Upgrade: websocket or
-// with another version of the protocol than 13, else 400. r is borrowed. Safe for concurrent
-// use.
+// with another version of the protocol than 13, else 400. Key, version and origin may be there
+// once only, and the subprotocols offered must differ. r is borrowed. Safe for concurrent use.
 func CheckUpgrade(r *http.Request) error {
 	switch {
 	case r.Method != http.MethodGet:
@@ -47,7 +50,45 @@ func CheckUpgrade(r *http.Request) error {
 	if keys := r.Header[keyHeader]; len(keys) != 1 || !validKey(keys[0]) {
 		return badRequest("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")
 	}
-	return nil
+	if len(r.Header["Origin"]) > 1 { // which of them a check reads should not matter
+		return badRequest("more than one Origin")
+	}
+	return checkOffers(r.Header[protocolHeader])
+}
+
+// CheckHead reports whether [ParseRequest] would have accepted r, which net/http has parsed,
+// as far as that can still be told: net/http takes larger heads, targets with a fragment, user
+// info or another scheme, and joins folded lines, for which there is nothing left to see. The
+// error is a *[RequestError] with ParseRequest's status. r is borrowed. Safe for concurrent
+// use.
+func CheckHead(r *http.Request) error {
+	size, lines := len(r.Method)+len(r.RequestURI)+len("  HTTP/1.1\r\n\r\n"), 1 // the Host
+	for name, values := range r.Header {
+		lines += len(values)
+		for _, v := range values {
+			size += len(name) + len(v) + len(":\r\n")
+		}
+	}
+	switch {
+	case lines > MaxRequestHeaders:
+		return &RequestError{http.StatusRequestHeaderFieldsTooLarge, "too many header lines"}
+	case len(r.RequestURI) > MaxRequestBytes:
+		return &RequestError{http.StatusRequestURITooLong, "request line too long"}
+	case size > MaxRequestBytes:
+		return &RequestError{http.StatusRequestHeaderFieldsTooLarge, "request head too long"}
+	case !all(r.RequestURI, isTarget), !all(r.Host, isHost), r.URL.User != nil,
+		r.RequestURI == "*" && r.Method != http.MethodOptions:
+		return badRequest("malformed request target")
+	case r.URL.Scheme != "" && !isScheme(r.URL.Scheme):
+		return badRequest("request target of another scheme")
+	default:
+		return nil
+	}
+}
+
+// isScheme reports whether a request target in absolute-form may have the scheme.
+func isScheme(scheme string) bool {
+	return slices.Contains([]string{"http", "https", "ws", "wss"}, scheme)
 }
 
 // checkVersion checks the values of Sec-WebSocket-Version. A request without one gets the
@@ -63,29 +104,44 @@ func checkVersion(versions []string) error {
 	}
 }
 
+// strictBase64 refuses bits that encode nothing, so that a key has one form only.
+var strictBase64 = base64.StdEncoding.Strict()
+
 // validKey reports whether key is 16 bytes in base64.
 func validKey(key string) bool {
 	if len(key) != keyChars {
 		return false
 	}
 	var nonce [keyChars]byte
-	n, err := base64.StdEncoding.Decode(nonce[:], []byte(key))
+	n, err := strictBase64.Decode(nonce[:], []byte(key))
 	return err == nil && n == keyBytes
 }
 
 // HeaderHasToken reports whether one of the comma-separated elements of one of the values of
 // name in h is token, whatever the case of their letters. Safe for concurrent use.
 func HeaderHasToken(h http.Header, name, token string) bool {
-	for _, v := range h[http.CanonicalHeaderKey(name)] {
-		for v != "" {
-			var element string
-			element, v, _ = strings.Cut(v, ",")
-			if equalFold(strings.Trim(element, " \t"), token) {
-				return true
-			}
+	for element := range elements(h[http.CanonicalHeaderKey(name)]) {
+		if equalFold(element, token) {
+			return true
 		}
 	}
 	return false
+}
+
+// elements yields the comma-separated elements of a header's values that are not empty (RFC
+// 9110 section 5.6.1).
+func elements(values []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, v := range values {
+			for v != "" {
+				var element string
+				element, v, _ = strings.Cut(v, ",")
+				if element = strings.Trim(element, " \t"); element != "" && !yield(element) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // AcceptKey returns the Sec-WebSocket-Accept that answers key (RFC 6455 section 4.2.2). Safe

@@ -126,7 +126,7 @@ func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
 	if err := codec.CheckUpgrade(r); err != nil {
 		return codec.AppendRefusal(nil, 400, err.Error(), nil), false
 	}
-	return codec.AppendAccept(nil, r, nil), true
+	return codec.AppendAccept(nil, r, codec.Accept{}), true
 }
 
 func (s *server) Abandon(*engine.Conn)          { s.abandoned.Add(1) }

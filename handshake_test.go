@@ -1,0 +1,444 @@
+package ws_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// TestHandshake sends whole requests on both ways. Where net/http forgives more
+// than the native path, or refuses with another status, its status is named.
+func TestHandshake(t *testing.T) {
+	valid := upgradeRequest("/ws", "")
+	replace := func(old, with string) string {
+		require.Contains(t, valid, old)
+		return strings.Replace(valid, old, with, 1)
+	}
+	with := func(lines string) string { return upgradeRequest("/ws", lines) }
+	of := func(n int) string { return strings.Repeat("x", n) }
+	const both = 0
+	const host, key = "Host: example.com\r\n", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	tests := []struct {
+		name, request string
+		want          int
+		wantNet       int // if it differs
+	}{
+		{"valid", valid, 101, both},
+
+		{"4.1 POST", replace("GET", "POST"), 405, both},
+		{"4.1 HEAD", replace("GET", "HEAD"), 405, both},
+		{"4.1 OPTIONS", replace("GET", "OPTIONS"), 405, both},
+		{"4.1 CONNECT", "CONNECT example.com:80 HTTP/1.1\r\n" + host + "\r\n", 400, 405},
+		{"4.1 get", replace("GET", "get"), 405, both},
+		{"4.1 method that is no token", replace("GET", "G(T"), 400, both},
+		{"4.1 HTTP/1.0", replace("HTTP/1.1", "HTTP/1.0"), 505, both},
+		{"4.1 HTTP/1.2", replace("HTTP/1.1", "HTTP/1.2"), 505, both},
+		{"4.1 http/1.1", replace("HTTP/1.1", "http/1.1"), 400, both},
+
+		{"4.4 version 8", replace("Version: 13", "Version: 8"), 426, both},
+		{"4.4 version 013", replace("Version: 13", "Version: 013"), 426, both},
+		{"4.4 list of versions", replace("Version: 13", "Version: 8, 13"), 426, both},
+		{"4.4 no version", replace("Sec-WebSocket-Version: 13\r\n", ""), 426, both},
+		{"4.4 empty version", replace("Version: 13", "Version:"), 426, both},
+		{"11.3.5 version twice", with("Sec-WebSocket-Version: 13\r\n"), 400, both},
+		{"11.3.5 another version as well", with("sec-websocket-version: 8\r\n"), 400, both},
+
+		{"11.3.1 no key", replace(key, ""), 400, both},
+		{"11.3.1 key twice", with(key), 400, both},
+		{"11.3.1 another key as well", with("Sec-Websocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n"), 400, both},
+		{"4.1 key of 15 bytes", replace("bXBsZSBub25jZQ==", "bXBsZSBub25j"), 400, both},
+		{"4.1 key of 17 bytes", replace("bXBsZSBub25jZQ==", "bXBsZSBub25jZWE="), 400, both},
+		{"4.1 key without padding", replace("bXBsZSBub25jZQ==", "bXBsZSBub25jZQ"), 400, both},
+		{"4.1 key that is not canonical", replace("bXBsZSBub25jZQ==", "bXBsZSBub25jZR=="), 400, both},
+		{"4.1 key in the alphabet of URLs", replace("dGhl", "-_hl"), 400, both},
+		{"4.1 key with a space", replace("dGhlIHNh", "dGhl IHN"), 400, both},
+
+		{"4.2.1 no Connection", replace("Connection: Upgrade\r\n", ""), 400, both},
+		{"4.2.1 Connection: close", replace("Connection: Upgrade", "Connection: close"), 400, both},
+		{"4.2.1 Connection in another case", replace("Connection: Upgrade", "CONNECTION: uPGRADE"), 101, both},
+		{"4.2.1 Connection in a list", replace("Connection: Upgrade", "Connection: keep-alive ,\tupgrade,"), 101, both},
+		{"4.2.1 Connection in two lines", replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"), 101, both},
+		{"4.2.1 Connection of two words", replace("Connection: Upgrade", "Connection: Upgrade now"), 400, both},
+		{"4.2.1 no Upgrade", replace("Upgrade: websocket\r\n", ""), 426, both},
+		{"4.2.1 Upgrade to another", replace("Upgrade: websocket", "Upgrade: h2c"), 426, both},
+		{"4.2.1 Upgrade in another case", replace("Upgrade: websocket", "upgrade: WebSocket"), 101, both},
+		{"4.2.1 Upgrade in a list", replace("Upgrade: websocket", "Upgrade: h2c,websocket"), 101, both},
+		{"4.2.1 Upgrade in two lines", replace("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: websocket"), 101, both},
+		{"4.2.1 Upgrade with a version", replace("Upgrade: websocket", "Upgrade: websocket/13"), 426, both},
+
+		{"RFC 9112 3.2 no Host", replace(host, ""), 400, both},
+		{"RFC 9112 3.2 empty Host", replace(host, "Host:\r\n"), 400, both},
+		{"RFC 9112 3.2 Host twice", with(host), 400, both},
+		{"RFC 9112 3.2 two Hosts", with("host: example.org\r\n"), 400, both},
+		{"RFC 9112 3.2 Hosts in a list", replace(host, "Host: example.com, example.org\r\n"), 400, both},
+		{"RFC 9112 3.2 user info in Host", replace(host, "Host: me@example.com\r\n"), 400, both},
+		{"RFC 9112 3.2 path in Host", replace(host, "Host: example.com/a\r\n"), 400, both},
+		{"RFC 9112 3.2 Host with a port", replace(host, "Host: [::1]:8080\r\n"), 101, both},
+
+		{"RFC 9112 3.2.2 absolute-form, http", replace("/ws", "http://example.com/ws"), 101, both},
+		{"RFC 9112 3.2.2 absolute-form, ws", replace("/ws", "ws://example.com/ws?a=b"), 101, both},
+		{"RFC 9112 3.2.2 absolute-form, wss", replace("/ws", "WSS://example.com:443/ws"), 101, both},
+		{"RFC 9112 3.2.2 absolute-form, another Host", replace("/ws", "http://example.org/ws"), 101, both},
+		{"RFC 9112 3.2.2 absolute-form, no Host", "GET http://example.com/ws HTTP/1.1" + strings.TrimPrefix(replace(host, ""), "GET /ws HTTP/1.1"), 400, both},
+		{"RFC 9112 3.2.2 absolute-form, two Hosts", strings.Replace(with(host), "/ws", "http://example.com/ws", 1), 400, both},
+		{"RFC 9112 3.2.2 absolute-form, ftp", replace("/ws", "ftp://example.com/ws"), 400, both},
+		{"RFC 9112 3.2.2 absolute-form, user info", replace("/ws", "http://me:x@example.com/ws"), 400, both},
+		{"RFC 9112 3.2.2 absolute-form, no host in it", replace("/ws", "http:///ws"), 400, 101},
+		{"RFC 9112 3.2.3 authority-form", replace("/ws", "example.com:80"), 400, both},
+		{"RFC 9112 3.2.4 asterisk-form", replace("/ws", "*"), 400, both},
+		{"3 fragment", replace("/ws", "/ws#a"), 400, both},
+		{"RFC 9112 3.2 target not ASCII", replace("/ws", "/ws?\u00e9"), 400, both},
+		{"RFC 9112 3.2 bad escape", replace("/ws", "/ws%zz"), 400, both},
+		{"RFC 9112 3.2 escaped path", replace("/ws", "/%77s"), 101, both},
+
+		{"RFC 9112 5.2 line folding", replace("Upgrade: websocket", "Upgrade:\r\n websocket"), 400, 101},
+		{"RFC 9112 5.2 line folding in the key", replace("IHNh", "\r\n\tIHNh"), 400, both},
+		{"RFC 9112 2.2 space before the first header", replace("Host", " Host"), 400, both},
+		{"RFC 9112 5.1 space before the colon", replace("Host:", "Host :"), 400, both},
+		{"RFC 9112 5.1 tab before the colon", with("X\t: a\r\n"), 400, both},
+		{"RFC 9112 5 no colon", with("X\r\n"), 400, both},
+		{"RFC 9112 5 empty name", with(": a\r\n"), 400, both},
+		{"RFC 9112 5 name not ASCII", with("\u00e9: a\r\n"), 400, both},
+		{"RFC 9112 2.2 LF alone", with("X: a\nY: b\r\n"), 400, 101},
+		{"RFC 9112 2.2 CR alone", with("X: a\rY: b\r\n"), 400, both},
+		{"RFC 9110 5.5 NUL in a value", with("X: a\x00b\r\n"), 400, both},
+		{"RFC 9110 5.5 DEL in a value", with("X: a\x7fb\r\n"), 400, both},
+		{"RFC 9110 5.5 NUL in the target", replace("/ws", "/ws\x00"), 400, both},
+		{"RFC 9110 5.5 obs-text in a value", with("X: caf\xe9\r\n"), 101, both},
+
+		{"RFC 9112 6.3 body", with("Content-Length: 5\r\n") + "hello", 400, both},
+		{"RFC 9112 6.3 no body", with("Content-Length: 0\r\n"), 101, both},
+		{"RFC 9112 6.3 negative body", with("Content-Length: -1\r\n"), 400, both},
+		{"RFC 9112 6.3 two lengths", with("Content-Length: 0\r\nContent-Length: 5\r\n"), 400, both},
+		{"RFC 9112 6.3 length twice", with("Content-Length: 0\r\nContent-Length: 0\r\n"), 400, 101},
+		{"RFC 9112 6.1 chunked", with("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, both},
+		{"RFC 9112 6.1 chunked and a length", with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, both},
+		{"RFC 9112 6.1 another coding", with("Transfer-Encoding: identity\r\n"), 400, 501},
+
+		{"63 more headers than the limit", with(strings.Repeat("X: 1\r\n", 64+63-5)), 431, both},
+		{"one header more than the limit", with(strings.Repeat("X: 1\r\n", 64+1-5)), 431, both},
+		{"as many headers as the limit", with(strings.Repeat("X: 1\r\n", 64-5)), 101, both},
+		{"a head of 8 KiB", with("X: " + of(8<<10-len(valid)-len("X: \r\n")) + "\r\n"), 101, both},
+		{"a head of more than 8 KiB", with("X: " + of(8<<10) + "\r\n"), 431, both},
+		{"a head of more than 8 KiB in two lines", with("X: " + of(5000) + "\r\nY: " + of(5000) + "\r\n"), 431, both},
+		{"a target of more than 8 KiB", replace("/ws", "/ws?"+of(8<<10)), 414, both},
+
+		{"4.1 subprotocol", with("Sec-WebSocket-Protocol: chat\r\n"), 101, both},
+		{"4.1 empty subprotocol", with("Sec-WebSocket-Protocol: \r\n"), 400, both},
+		{"4.1 subprotocol with a space", with("Sec-WebSocket-Protocol: a b\r\n"), 400, both},
+		{"4.1 subprotocol twice", with("Sec-WebSocket-Protocol: a, a\r\n"), 400, both},
+		{"4.1 subprotocol twice in two lines", with("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: a\r\n"), 400, both},
+		{"RFC 6454 7.3 two origins", with("Origin: http://example.com\r\nOrigin: http://evil.example\r\n"), 400, both},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				want := tt.want
+				if w == overNet && tt.wantNet != both {
+					want = tt.wantNet
+				}
+				c := s.dialTCP(w)
+				c.t = t
+				c.raw(tt.request)
+				resp, err := http.ReadResponse(c.r, nil)
+				require.NoError(t, err)
+				defer resp.Body.Close()
+				assert.Equal(t, want, resp.StatusCode)
+				switch want {
+				case 101:
+					assert.Equal(t, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", resp.Header.Get("Sec-WebSocket-Accept"))
+				case 405:
+					assert.Equal(t, "GET", resp.Header.Get("Allow"))
+				case 426:
+					assert.Equal(t, "13", resp.Header.Get("Sec-WebSocket-Version"))
+					assert.Equal(t, "websocket", resp.Header.Get("Upgrade"))
+				}
+				c.abort()
+			})
+		}
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "a client stayed")
+	})
+}
+
+// The host of an absolute-form target replaces that of the field (RFC 9112
+// section 3.2.2), also for the check of the origin.
+func TestAbsoluteFormReplacesHost(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Host": {r.Host}})}, nil
+		}))
+		for origin, want := range map[string]int{"http://example.org:81": 101, "http://example.com": 403} {
+			c := s.dialTCP(w)
+			c.raw(upgradeRequest("http://example.org:81/ws", "Origin: "+origin+"\r\n"))
+			resp, _ := c.response()
+			assert.Equal(t, want, resp.StatusCode)
+			if want == 101 {
+				assert.Equal(t, "example.org:81", resp.Header.Get("X-Host"))
+			}
+		}
+	})
+}
+
+// A target like ws://host asks for the root.
+func TestAbsoluteFormWithoutPath(t *testing.T) {
+	s := start(t, ws.WithPath("/"))
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("ws://example.com", ""))
+	resp, _ := c.response()
+	assert.Equal(t, 101, resp.StatusCode)
+}
+
+func TestSubprotocol(t *testing.T) {
+	tests := []struct {
+		name      string
+		supported []string
+		offers    string // header lines
+		want      string
+	}{
+		{"none offered", []string{"chat"}, "", ""},
+		{"none supported", nil, "Sec-WebSocket-Protocol: chat\r\n", ""},
+		{"the one", []string{"chat"}, "Sec-WebSocket-Protocol: chat\r\n", "chat"},
+		{"the server's order", []string{"v2", "v1"}, "Sec-WebSocket-Protocol: v1, v2\r\n", "v2"},
+		{"the server's second", []string{"v3", "v1"}, "Sec-WebSocket-Protocol: v0, v1\r\n", "v1"},
+		{"in two lines", []string{"v2"}, "Sec-WebSocket-Protocol: v1\r\nsec-websocket-protocol: v2\r\n", "v2"},
+		{"no match", []string{"v2"}, "Sec-WebSocket-Protocol: v1\r\n", ""},
+		{"another case", []string{"chat"}, "Sec-WebSocket-Protocol: Chat\r\n", ""},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		for _, limited := range []bool{false, true} {
+			for _, tt := range tests {
+				name := tt.name
+				opts := []ws.Option{ws.WithSubprotocols(tt.supported...), ws.WithAuthenticate(byQuery)}
+				if limited {
+					name += ", with a rate limit"
+					opts = append(opts, ws.WithRateLimit(ws.RateLimit{Messages: 1000}))
+				}
+				t.Run(name, func(t *testing.T) {
+					s := start(t, opts...)
+					c := s.dialTCP(w)
+					c.raw(upgradeRequest("/ws?id=ann", tt.offers))
+					resp, _ := c.response()
+					require.Equal(t, 101, resp.StatusCode)
+					var want []string
+					if tt.want != "" {
+						want = []string{tt.want}
+					}
+					assert.Equal(t, want, resp.Header.Values("Sec-WebSocket-Protocol"))
+					ann, ok := s.GetClient("ann")
+					require.True(t, ok)
+					assert.Equal(t, tt.want, ann.Subprotocol())
+				})
+			}
+		}
+	})
+}
+
+// The list is the manager's own.
+func TestSubprotocolsAreCopied(t *testing.T) {
+	list := []string{"v1"}
+	s := start(t, ws.WithSubprotocols(list...), ws.WithAuthenticate(byQuery))
+	list[0] = "\r\n"
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("/ws?id=ann", "Sec-WebSocket-Protocol: v1\r\n"))
+	resp, _ := c.response()
+	assert.Equal(t, "v1", resp.Header.Get("Sec-WebSocket-Protocol"))
+}
+
+// responseHeaders is an Authenticate that returns the headers as options.
+func responseHeaders(headers ...http.Header) ws.Option {
+	return ws.WithAuthenticate(func(*http.Request) ([]ws.ClientOption, error) {
+		var opts []ws.ClientOption
+		for _, h := range headers {
+			opts = append(opts, ws.WithResponseHeader(h))
+		}
+		return opts, nil
+	})
+}
+
+func TestWithResponseHeader(t *testing.T) {
+	first := http.Header{"Set-Cookie": {"a=1; Path=/", "b=2"}, "X-Node": {"7"}, "X-Empty": {""}}
+	second := http.Header{"Set-Cookie": {"c=3"}}
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, responseHeaders(first, nil, second), ws.WithSubprotocols("chat"))
+		c := s.dialTCP(w)
+		c.raw(upgradeRequest("/ws", "Sec-WebSocket-Protocol: chat\r\n"))
+		resp, _ := c.response()
+		require.Equal(t, 101, resp.StatusCode)
+		assert.Equal(t, http.Header{
+			"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Accept": {"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="},
+			"Sec-Websocket-Protocol": {"chat"},
+			"Set-Cookie":             {"a=1; Path=/", "b=2", "c=3"}, "X-Node": {"7"}, "X-Empty": {""},
+		}, resp.Header)
+	})
+	assert.Equal(t, []string{"a=1; Path=/", "b=2"}, first["Set-Cookie"], "the caller's own")
+	t.Run("from HandleUpgrade, before those of Authenticate", func(t *testing.T) {
+		s := start(t, responseHeaders(second))
+		s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Not-Sent", "1")
+			assert.NoError(t, s.HandleUpgrade(w, r, ws.WithResponseHeader(first)))
+		})
+		c := s.dialTCP(overNet)
+		c.raw(upgradeRequest("/", ""))
+		resp, _ := c.response()
+		require.Equal(t, 101, resp.StatusCode)
+		assert.Equal(t, []string{"a=1; Path=/", "b=2", "c=3"}, resp.Header["Set-Cookie"])
+		assert.NotContains(t, resp.Header, "X-Not-Sent")
+	})
+}
+
+// A mistake of the application refuses the client, and is told.
+func TestWithResponseHeaderRefuses(t *testing.T) {
+	tests := []struct {
+		name   string
+		header http.Header
+	}{
+		{"Upgrade", http.Header{"upgrade": {"h2c"}}},
+		{"Connection", http.Header{"Connection": {"close"}}},
+		{"key", http.Header{"Sec-WebSocket-Accept": {"x"}}},
+		{"subprotocol", http.Header{"Sec-Websocket-Protocol": {"x"}}},
+		{"extensions", http.Header{"Sec-WebSocket-Extensions": {"permessage-deflate"}}},
+		{"body", http.Header{"Content-Length": {"0"}}},
+		{"name", http.Header{"X Y": {"1"}}},
+		{"response splitting in a name", http.Header{"X: 1\r\nEvil": {"1"}}},
+		{"response splitting in a value", http.Header{"X": {"1\r\nEvil: 1"}}},
+		{"NUL in a value", http.Header{"X": {"\x00"}}},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				var log lockedBuffer
+				s := start(t, responseHeaders(tt.header), ws.WithMaxConnections(1), func(c *ws.Config) {
+					c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				})
+				for range 2 { // a refusal takes no place
+					c := s.dialTCP(w)
+					c.raw(upgradeRequest("/ws", ""))
+					resp, body := c.response()
+					assert.Equal(t, 500, resp.StatusCode)
+					assert.Equal(t, "internal error\n", body)
+					assert.Empty(t, resp.Header.Get("Evil"))
+				}
+				assert.Zero(t, s.GetClientCount())
+				if w == native {
+					assert.Contains(t, log.String(), "WithResponseHeader")
+					return
+				}
+				err := receive(t, s.upgrades, "HandleUpgrade did not return")
+				require.ErrorContains(t, errors.Unwrap(err), "WithResponseHeader")
+			})
+		}
+	})
+}
+
+// lockedBuffer is a log that a test reads.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A client that sends its request byte by byte, without end, is refused in
+// time; one that ends it in time is not.
+func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s := start(t, func(c *ws.Config) { c.HandshakeTimeout = timeout })
+	tests := []struct{ name, endless string }{
+		{"request line", "GET /" + strings.Repeat("a", 8000)},
+		{"header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 8000)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := s.dialTCP(native)
+			answered := make(chan struct{})
+			var resp *http.Response
+			var err error
+			from := time.Now()
+			go func() { // ends with the answer, which the connection's deadline bounds
+				defer close(answered)
+				resp, err = http.ReadResponse(c.r, nil)
+			}()
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
+			sent := 0
+			for waiting := true; waiting; {
+				select {
+				case <-answered:
+					waiting = false
+				case <-pace.C:
+					if sent < len(tt.endless) {
+						_, _ = c.Write([]byte{tt.endless[sent]})
+						sent++
+					}
+				}
+			}
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			assert.Equal(t, 408, resp.StatusCode)
+			assert.GreaterOrEqual(t, time.Since(from), timeout/2)
+			assert.Less(t, sent, len(tt.endless), "it was still sending")
+		})
+	}
+	t.Run("one that ends it in time", func(t *testing.T) {
+		patient := start(t)
+		c := patient.dialTCP(native)
+		request := upgradeRequest("/ws", "")
+		for i := range len(request) {
+			c.raw(request[i : i+1])
+		}
+		resp, _ := c.response()
+		assert.Equal(t, 101, resp.StatusCode)
+	})
+}
+
+// Frames that come in one write with the request are handled after the answer,
+// also if there are many and Authenticate takes its time.
+func TestPipelinedFrames(t *testing.T) {
+	const messages = 500
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		for name, auth := range map[string]ws.Option{
+			"at once":      func(*ws.Config) {},
+			"Authenticate": ws.WithAuthenticate(byQuery),
+		} {
+			t.Run(name, func(t *testing.T) {
+				s := start(t, mode, auth, func(c *ws.Config) {
+					c.MessageQueueSize, c.MailboxSize = 2*messages, 2*messages
+				})
+				s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { assert.NoError(t, c.SendBytes(payload)) })
+				var b strings.Builder
+				b.WriteString(upgradeRequest("/ws", ""))
+				var want []string
+				for i := range messages {
+					want = append(want, strings.Repeat(string(rune('a'+i%26)), 1+i%100))
+					b.WriteString(frame(1, want[i]))
+				}
+				c := s.dialTCP(w)
+				c.raw(b.String())
+				resp, _ := c.response()
+				require.Equal(t, 101, resp.StatusCode)
+				c.expect(want...)
+			})
+		}
+	})
+}

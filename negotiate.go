@@ -1,0 +1,62 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// maxSubprotocols is what a Client can number.
+const maxSubprotocols = 255
+
+// errResponseHeader is a mistake of the application in WithResponseHeader.
+var errResponseHeader = errors.New("ws: WithResponseHeader")
+
+// negotiate fills in what the answer to r says, and what c keeps of it.
+func (m *Manager) negotiate(c *Client, r *http.Request, o *clientOptions) (accept codec.Accept, err error) {
+	if err := codec.CheckAcceptHeader(o.header); err != nil {
+		return accept, &HandshakeError{
+			Status: http.StatusInternalServerError, Reason: "internal error",
+			Err: fmt.Errorf("%w: %w", errResponseHeader, err),
+		}
+	}
+	accept.Header = o.header
+	if i := codec.ChooseSubprotocol(r.Header, m.cfg.Subprotocols); i >= 0 {
+		accept.Subprotocol = m.cfg.Subprotocols[i]
+		c.subprotocol = uint8(i + 1)
+	}
+	if m.cfg.EnableCompression {
+		var d codec.Deflate
+		d, accept.Extensions, err = codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"], m.cfg.Compression.options())
+		c.conn.SetDeflate(d)
+	}
+	return accept, err
+}
+
+// Subprotocol returns the subprotocol that was agreed on in the handshake, one
+// of Config.Subprotocols, or "" if there is none.
+func (c *Client) Subprotocol() string {
+	if c.subprotocol == 0 {
+		return ""
+	}
+	return c.manager.cfg.Subprotocols[c.subprotocol-1]
+}
+
+func (c *Config) validateSubprotocols() error {
+	if len(c.Subprotocols) > maxSubprotocols {
+		return invalid("Subprotocols", fmt.Sprintf("has %d names, must have at most %d", len(c.Subprotocols), maxSubprotocols))
+	}
+	seen := make(map[string]bool, len(c.Subprotocols))
+	for _, name := range c.Subprotocols {
+		if !codec.IsToken(name) {
+			return invalid("Subprotocols", fmt.Sprintf("%q is no token (RFC 6455 section 4.1)", name))
+		}
+		if seen[name] {
+			return invalid("Subprotocols", fmt.Sprintf("has %q twice", name))
+		}
+		seen[name] = true
+	}
+	return nil
+}
