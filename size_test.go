@@ -12,5 +12,5 @@ import (
 // Each idle connection costs a Client.
 func TestClientSize(t *testing.T) {
 	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(240))
-	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(264), "with a rate limit")
+	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(272), "with a rate limit")
 }

@@ -8,6 +8,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"time"
@@ -22,15 +23,17 @@ type Config struct {
 	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
 	HighFrames       int    // the same for LaneHigh
 	HighBytes        int64
-	QueueBudget      int64   // memory that the queues of all connections whose socket is full may take; 0 is no limit
-	Policy           Policy  // what a full queue does, unless the frame says otherwise
-	HighMark         float64 // share of a lane's bounds at which a connection whose socket is full is slow
-	LowMark          float64 // share at which it is not any more
-	DeflateLevel     int     // of permessage-deflate, 1 to 9
-	DeflateThreshold int     // bytes of a message from which on it is compressed
-	MessageBytes     int64   // largest inbound message; 0 is no limit
-	ControlFrames    int     // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors   int     // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
+	QueueBudget      int64       // memory that the queues of all connections whose socket is full may take; 0 is no limit
+	Policy           Policy      // what a full queue does, unless the frame says otherwise
+	HighMark         float64     // share of a lane's bounds at which a connection whose socket is full is slow
+	LowMark          float64     // share at which it is not any more
+	DeflateLevel     int         // of permessage-deflate, 1 to 9
+	DeflateThreshold int         // bytes of a message from which on it is compressed
+	MessageBytes     int64       // largest inbound message; 0 is no limit
+	ControlFrames    int         // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxDescriptors   int         // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
+	TLS              *tls.Config // of the listener; nil for a plain one
+	TLSHandshakes    int         // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
 	ReadTimeout      time.Duration // silence after which a connection is dead

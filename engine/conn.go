@@ -44,7 +44,7 @@ const (
 
 // Conn is one connection, tied to one event loop for life. Embed it by value
 // in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 144 bytes, which a test
+// struct and what gnet keeps. It must stay within 152 bytes, which a test
 // holds.
 //
 // Methods are safe for concurrent use, except for those that say InLoop.
@@ -61,7 +61,8 @@ type Conn struct {
 	queued [dataLanes]atomic.Uint64 // what counts against each lane's bounds: frames<<queuedShift | bytes
 
 	// Loop-confined.
-	out        *queue // nil while nothing is pending
+	out        *queue   // nil while nothing is pending
+	tls        *tlsConn // nil for a plain connection
 	in         codec.Decoder
 	deflate    *deflate   // permessage-deflate; nil if not negotiated. Set before the connection is open
 	next, prev *Conn      // wheel

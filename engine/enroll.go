@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 
@@ -16,8 +17,9 @@ type enrolling struct {
 	early    []byte // what net/http had read behind the request
 }
 
-// Enroll hands nc, a *net.TCPConn or *net.UnixConn, to the loop with the
-// fewest connections. It writes response there first, then takes early as the
+// Enroll hands nc, a *net.TCPConn, *net.UnixConn, or a *tls.Conn on one of them
+// whose handshake is done (see CheckEnroll), to the loop with the fewest
+// connections. It writes response there first, then takes early as the
 // first bytes received; both are owned. When Enroll returns without an error
 // the connection is open, nc is closed in favor of a duplicate, and no
 // goroutine stays. On an error nc is closed.
@@ -34,6 +36,9 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	}
 	defer e.enrolls.Done()
 	_ = nc.SetDeadline(time.Time{})
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = c.adopt(tc)
+	}
 	s := e.shards[0]
 	for _, t := range e.shards[1:] {
 		if t.stats.conns.Load() < s.stats.conns.Load() {

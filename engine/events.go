@@ -74,6 +74,9 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 	}
 	if gc.Fd() >= e.cfg.MaxDescriptors { // descriptors are given out lowest first
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
+		if e.cfg.TLS != nil {
+			return nil, gnet.Close
+		}
 		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
 	}
 	return nil, s.attach(gc, nil, nil)
@@ -100,8 +103,15 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	s.eng.open.Add(1)
 	s.stats.conns.add(1)
 	if from == nil {
+		if s.eng.cfg.TLS != nil {
+			c.tls = &tlsConn{owner: c}
+		}
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
-		if s.eng.draining.Load() {
+		switch {
+		case !s.eng.draining.Load():
+		case c.tls != nil:
+			return gnet.Close // the peer could not read why
+		default:
 			s.refuse(c, refuseStopping())
 		}
 		return gnet.None
@@ -110,6 +120,9 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	s.open(c, from.response)
 	if len(from.early) > 0 {
 		s.decode(c, from.early)
+	}
+	if c.tls != nil {
+		s.openTLS(c, nil) // what crypto/tls has read already
 	}
 	return gnet.None
 }
@@ -184,6 +197,9 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.out != nil {
 		s.discard(c, DropClosed)
 		s.putQueue(c)
+	}
+	if c.tls != nil && c.tls.handshake != nil {
+		c.tls.handshake.close()
 	}
 	c.in.Release()
 	s.eng.open.Add(-1)

@@ -24,6 +24,10 @@ func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
 	if now := s.eng.now.Load(); c.lastRead != now {
 		c.lastRead, c.controls = now, 0
 	}
+	if c.tls != nil {
+		s.readTLS(c, gc)
+		return
+	}
 	if c.state.Load() == stateHandshake && !s.handshake(c, gc) {
 		return // what there is stays in gnet's buffer
 	}
@@ -155,10 +159,12 @@ func (s *Shard) sentAll(c *Conn) {
 	case c.gotClose:
 		// The peer reads the end first, even if more of its bytes come between here and
 		// the closing of the socket, which resets the connection then.
+		s.closeNotify(c)
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 		drainSocket(int(c.fd))
 		s.doom(c, nil)
 	case c.lingering:
+		s.closeNotify(c)
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
 	}
@@ -166,28 +172,32 @@ func (s *Shard) sentAll(c *Conn) {
 
 // handshake looks for a whole upgrade request. It returns true once the
 // connection is past the handshake and the bytes that follow are to be decoded.
-func (s *Shard) handshake(c *Conn, gc gnet.Conn) bool {
+func (s *Shard) handshake(c *Conn, in unread) bool {
 	if c.lingering {
-		_, _ = gc.Discard(-1)
+		_, _ = in.Discard(-1)
 		return false
 	}
 	if c.admitting {
-		if gc.InboundBuffered() > maxEarlyBytes {
+		if in.InboundBuffered() > maxEarlyBytes {
 			s.doom(c, errEarlyBytes)
 		}
 		return false
 	}
-	b, _ := gc.Peek(-1)
+	b, _ := in.Peek(-1)
 	r, n, err := codec.ParseRequest(b)
 	if err != nil {
-		_, _ = gc.Discard(-1)
+		_, _ = in.Discard(-1)
 		s.refuse(c, refusal(err))
 		return false
 	}
 	if n == 0 {
 		return false
 	}
-	_, _ = gc.Discard(n)
+	_, _ = in.Discard(n)
+	if c.tls != nil {
+		state := c.tls.conn.ConnectionState()
+		r.TLS = &state
+	}
 	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
 		response, accepted := s.eng.handler.Admit(c, r)
@@ -230,7 +240,12 @@ func (t *admitTask) RunInLoop(s *Shard) {
 		}
 		return
 	}
-	if s.admitted(c, t.response, t.accepted) && c.gc.InboundBuffered() > 0 {
+	if !s.admitted(c, t.response, t.accepted) {
+		return
+	}
+	if c.tls != nil {
+		s.decode(c, c.tls.request.take())
+	} else if c.gc.InboundBuffered() > 0 {
 		s.readInLoop(c, c.gc)
 	}
 }
@@ -248,6 +263,10 @@ func (s *Shard) admitted(c *Conn, response []byte, accepted bool) bool {
 
 // refuse answers an upgrade request with an error and closes.
 func (s *Shard) refuse(c *Conn, response []byte) {
+	if c.tls != nil && !c.tls.ready() {
+		s.doom(c, errNoHandshake) // the peer could not read it
+		return
+	}
 	c.end = &CloseInfo{Code: codec.CloseAbnormal}
 	c.lingering = true
 	s.pushFirst(c, response)

@@ -77,8 +77,15 @@ func (s *Shard) pushControl(c *Conn, op codec.Opcode, payload []byte) {
 
 // pushFirst queues bytes that go out before any frame: the handshake's answer.
 func (s *Shard) pushFirst(c *Conn, data []byte) {
-	c.out = s.getQueue()
-	c.out.begin(&Frame{data: data, exempt: true}, 0)
+	if c.out == nil { // the last of a TLS handshake may still wait
+		c.out = s.getQueue()
+	}
+	f := &Frame{data: data, exempt: true}
+	c.out.begin(f, 0)
+	if c.blocked {
+		s.reweigh(c, f.cost())
+		return
+	}
 	s.markDirty(c)
 }
 
@@ -103,6 +110,10 @@ func (s *Shard) flushDirty(end time.Time) bool {
 func (s *Shard) flush(c *Conn) {
 	s.mustBeInLoop()
 	c.dirty = false
+	if c.tls != nil {
+		s.flushTLS(c)
+		return
+	}
 	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
@@ -150,6 +161,9 @@ func (s *Shard) flushed(c *Conn) {
 
 // block makes c wait until its socket is writable again.
 func (s *Shard) block(c *Conn) {
+	if c.tls != nil {
+		s.weighSealed(c)
+	}
 	c.blocked = true
 	s.stats.blocked.add(1)
 	s.lag(c)

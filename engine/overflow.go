@@ -103,8 +103,12 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 	q := c.out
 	before := q.cost
 	q.clear(func(f *Frame) { s.lost(c, f, why) })
+	q.cost, q.sealed = 0, 0
+	if c.tls != nil {
+		c.tls.sealed = nil
+	}
 	if f := q.current; f != nil {
-		q.current, q.cost = nil, 0
+		q.current = nil
 		if !f.exempt {
 			s.lost(c, f, why)
 		}

@@ -17,7 +17,8 @@ type queue struct {
 	sent    int    // bytes of current that are sent
 	lanes   [numLanes]fifo
 	expires time.Duration // no frame in the lanes expires before; 0 if none does
-	cost    int           // memory that the frames take
+	cost    int           // memory that the frames, and what is sealed, take
+	sealed  int           // bytes of TLS ciphertext that were counted to cost
 	rank    int           // position in shard.laggards while the socket is full
 }
 
@@ -193,5 +194,5 @@ func (q *queue) reset() {
 	for i := range q.lanes {
 		q.lanes[i].reset()
 	}
-	q.current, q.sent, q.expires, q.cost = nil, 0, 0, 0
+	q.current, q.sent, q.expires, q.cost, q.sealed = nil, 0, 0, 0, 0
 }

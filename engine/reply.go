@@ -2,9 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"errors"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -86,17 +83,14 @@ func (s *Shard) writeReply() {
 		s.dropReplies(c, replies)
 		return
 	}
-	n, err := write(int(c.fd), buf)
-	s.stats.writes.add(1)
-	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+	n, full, err := s.writeNow(c, buf)
+	if err != nil {
 		s.dropReplies(c, replies)
 		s.doom(c, err)
 		s.eng.handler.OnWriteError()
 		return
 	}
-	n = max(n, 0)
-	s.stats.bytesOut.add(uint64(n))
-	if n < len(buf) {
+	if full {
 		queued := s.queueRest(c, buf, n)
 		replies.frames -= queued.frames
 		replies.bytes -= queued.bytes

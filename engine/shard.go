@@ -60,6 +60,7 @@ type Shard struct {
 
 	iov   []unix.Iovec // scratch for writev
 	reply replyBatch
+	tls   tlsScratch
 
 	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
 	inTurn             bool   // a callback of the loop is running that will look at the inbox at its end
@@ -369,6 +370,7 @@ func (s *Shard) reap() {
 		s.doomed[len(s.doomed)-1] = nil
 		s.doomed = s.doomed[:len(s.doomed)-1]
 		if c.state.Load() != stateClosed {
+			s.closeNotify(c)
 			s.eng.closeFD(c)
 		}
 	}

@@ -1,0 +1,292 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"unsafe"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// tlsScratch are a shard's buffers for TLS, which live within one call, so
+// that an idle connection has none. Those of the plaintext are made with the
+// first TLS connection.
+type tlsScratch struct {
+	opened []byte // plaintext received
+	joined []byte // plaintext to seal
+	sealed []byte // ciphertext to send
+	raw    rawInput
+}
+
+// readTLS is readInLoop for a connection that speaks TLS.
+func (s *Shard) readTLS(c *Conn, gc gnet.Conn) {
+	b, _ := gc.Peek(-1)
+	switch t := c.tls; {
+	case c.lingering || c.gotClose || c.doomed: // nothing inbound matters
+	case t.conn == nil:
+		if !s.readHello(c, b) {
+			return // what there is stays in gnet's buffer
+		}
+	case t.handshake != nil:
+		if !t.handshake.feed(b) {
+			s.doom(c, errHandshakeData)
+		}
+	default:
+		s.openTLS(c, b)
+	}
+	if c.state.Load() != stateClosed {
+		_, _ = gc.Discard(-1)
+	}
+}
+
+// openTLS opens what ciphertext holds, which is borrowed, and processes it.
+func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
+	t := c.tls
+	t.received = ciphertext
+	defer func() { t.received = nil }() // a handler may panic
+	s.tls.raw.lend(t.conn)
+	defer s.tls.raw.takeBack(t.conn)
+	for more := true; more && !c.lingering && !c.gotClose && !c.doomed && c.state.Load() != stateClosed; {
+		n, err := s.fillOpened(t)
+		if n > 0 {
+			s.readPlaintext(c, s.tls.opened[:n])
+		}
+		switch {
+		case err == nil:
+			more = len(t.sealed) <= maxSealedBytes
+			if !more {
+				s.doom(c, errSealedBytes)
+			}
+		case errors.Is(err, errNothingReceived):
+			more = false
+		case errors.Is(err, io.EOF):
+			s.endOfTLS(c)
+		default:
+			s.failTLS(c, err)
+		}
+	}
+	if !c.doomed {
+		s.pushSealed(c) // the answer to a key update
+	}
+}
+
+var errSealedBytes = errors.New("ws: the peer makes TLS answer and does not read")
+
+// fillOpened opens as much as fits the shard's buffer.
+func (s *Shard) fillOpened(t *tlsConn) (n int, err error) {
+	if s.tls.opened == nil {
+		s.tls.opened = make([]byte, openBytes)
+	}
+	for n < len(s.tls.opened) && err == nil && len(t.sealed) <= maxSealedBytes {
+		var m int
+		m, err = t.conn.Read(s.tls.opened[n:])
+		n += m
+	}
+	return n, err
+}
+
+// readPlaintext processes p, which is borrowed: a part of the upgrade request,
+// or frames.
+func (s *Shard) readPlaintext(c *Conn, p []byte) {
+	if c.state.Load() == stateHandshake {
+		in := &c.tls.request
+		in.b = append(in.b, p...)
+		if !s.handshake(c, in) {
+			return
+		}
+		p = in.take()
+	}
+	s.decode(c, p)
+}
+
+// endOfTLS ends a connection whose peer has sent close_notify, which is its FIN
+// by another name. What the socket takes at once still goes out.
+func (s *Shard) endOfTLS(c *Conn) {
+	s.flush(c)
+	s.doom(c, io.EOF)
+}
+
+// failTLS ends a connection whose TLS has failed. Nothing that is queued can be
+// sealed any more; crypto/tls has written an alert, for which the peer gets
+// some time.
+func (s *Shard) failTLS(c *Conn, err error) {
+	s.eng.handler.OnReadError()
+	s.logTLS(c, err)
+	t := c.tls
+	t.failed = true
+	if c.end == nil {
+		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+	}
+	if c.opened {
+		c.state.Store(stateClosing)
+	}
+	c.lingering = true
+	if c.out != nil {
+		sealed := t.sealed
+		s.discard(c, DropClosed)
+		t.sealed = sealed
+	}
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+	if len(t.sealed) == 0 && c.out == nil {
+		s.sentAll(c)
+		return
+	}
+	s.pushSealed(c)
+}
+
+// pushSealed makes sure that ciphertext which nothing queued goes with is sent.
+func (s *Shard) pushSealed(c *Conn) {
+	if len(c.tls.sealed) == 0 && c.out == nil {
+		return
+	}
+	if c.out == nil {
+		c.out = s.getQueue()
+	}
+	if c.blocked {
+		s.weighSealed(c)
+		return
+	}
+	s.markDirty(c)
+}
+
+// weighSealed counts the ciphertext that waits to the memory which c's queue
+// takes.
+func (s *Shard) weighSealed(c *Conn) {
+	growth := len(c.tls.sealed) - c.out.sealed
+	c.out.sealed += growth
+	c.out.cost += growth
+	if c.blocked {
+		s.reweigh(c, growth)
+	}
+}
+
+// flushTLS is flush for a connection that speaks TLS.
+func (s *Shard) flushTLS(c *Conn) {
+	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
+		s.purge(c)
+		s.commit(c)
+		err := s.sealQueue(c)
+		var full bool
+		if err == nil {
+			full, err = s.writeSealed(c)
+		}
+		switch {
+		case err != nil:
+			s.doom(c, err)
+			s.eng.handler.OnWriteError()
+		case full:
+			s.block(c)
+		case c.out.empty():
+			s.flushed(c)
+		}
+	}
+}
+
+// sealQueue seals the next plaintext of c's queue, if nothing sealed waits: a
+// batch of small frames in one record.
+func (s *Shard) sealQueue(c *Conn) error {
+	if !c.tls.ready() || len(c.tls.sealed) > maxSealBytes/16 {
+		return nil
+	}
+	iov, _ := c.out.gather(s.iov[:0], maxSealBytes)
+	p := s.join(iov)
+	clear(iov)
+	if len(p) == 0 {
+		return nil
+	}
+	if err := s.seal(c, p); err != nil {
+		return err
+	}
+	s.sent(c, c.out.advance(len(p)))
+	return nil
+}
+
+// join returns the first bytes of what iov describes in one piece, borrowed.
+func (s *Shard) join(iov []unix.Iovec) []byte {
+	if len(iov) == 1 {
+		return unsafe.Slice(iov[0].Base, min(int(iov[0].Len), maxSealBytes))
+	}
+	p := s.tls.joined[:0]
+	for _, v := range iov {
+		p = append(p, unsafe.Slice(v.Base, min(int(v.Len), maxSealBytes-len(p)))...)
+	}
+	s.tls.joined = p
+	return p
+}
+
+// seal seals p, which is borrowed, into what c is to send.
+func (s *Shard) seal(c *Conn, p []byte) error {
+	if c.tls.sealed == nil {
+		c.tls.sealed, s.tls.sealed = s.tls.sealed, nil
+	}
+	_, err := c.tls.conn.Write(p)
+	s.stats.bytesOut.add(uint64(len(p)))
+	return err
+}
+
+// writeSealed writes what is sealed, in one system call, and reports whether
+// the socket is full.
+func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
+	t := c.tls
+	if len(t.sealed) == 0 {
+		return false, nil
+	}
+	n, err := write(int(c.fd), t.sealed)
+	s.stats.writes.add(1)
+	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		return false, err
+	}
+	switch rest := t.sealed[max(n, 0):]; {
+	case len(rest) == 0:
+		if cap(t.sealed) > cap(s.tls.sealed) && cap(t.sealed) <= maxScratchBytes {
+			s.tls.sealed = t.sealed[:0]
+		}
+		t.sealed = nil
+		return false, nil
+	case cap(rest) > 2*len(rest):
+		t.sealed = append([]byte(nil), rest...)
+	default:
+		t.sealed = rest
+	}
+	return true, nil
+}
+
+// writeNow writes as much of b as the socket takes, and reports how much and
+// whether it is full. Nothing is queued on c.
+func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
+	if c.tls == nil {
+		n, err = write(int(c.fd), b)
+		s.stats.writes.add(1)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			err = nil
+		}
+		n = max(n, 0)
+		s.stats.bytesOut.add(uint64(n))
+		return n, n < len(b), err
+	}
+	for n < len(b) && !full && err == nil {
+		p := b[n:min(len(b), n+maxSealBytes)]
+		if err = s.seal(c, p); err == nil {
+			n += len(p)
+			full, err = s.writeSealed(c)
+		}
+	}
+	return n, full, err
+}
+
+// closeNotify tells the peer that nothing more comes, if it still can: what
+// follows on the socket is a FIN. It is the last that is sent.
+func (s *Shard) closeNotify(c *Conn) {
+	t := c.tls
+	if t == nil || !t.ready() || t.failed || len(t.sealed) > 0 {
+		return
+	}
+	t.failed = true
+	if t.conn.CloseWrite() == nil {
+		_, _ = s.writeSealed(c)
+	}
+	t.sealed = nil
+}
