@@ -260,3 +260,34 @@ func TestCompressionOff(t *testing.T) {
 	c.sendDeflated(gws.OpText, "hello")
 	c.expectClose(int(codec.CloseProtocolError))
 }
+
+// BenchmarkEchoCompression sends batches of 64 messages of 512 B, similar to what
+// applications send, over one connection, and reads the echoes: the time of
+// both sides for one message.
+func BenchmarkEchoCompression(b *testing.B) {
+	message := strings.Repeat(`{"type":"notify","event":"price","data":{"id":1234,"bid":1.0842}} `, 9)[:512]
+	for _, compressed := range []bool{false, true} {
+		b.Run(fmt.Sprintf("compressed=%v", compressed), func(b *testing.B) {
+			s := start(b, ws.WithHandlerMode(ws.Inline), ws.WithEnableCompression(compressed))
+			rawEcho(s.Manager)
+			c := s.dialDeflate(native, "permessage-deflate")
+			one := frame(gws.OpText, message)
+			if compressed {
+				f := gws.MaskFrameInPlace(gws.NewTextFrame(codec.NewDeflater(1).Append(nil, []byte(message), nil, 15)))
+				f.Header.Rsv = gws.Rsv(true, false, false)
+				one = string(gws.MustCompileFrame(f))
+			}
+			const batch = 64
+			b.ReportAllocs()
+			b.SetBytes(int64(len(message)))
+			for i := 0; i < b.N; i += batch {
+				c.raw(strings.Repeat(one, batch))
+				for range batch {
+					if f := c.readFrame(); f.Header.Rsv1() != compressed {
+						b.Fatal("not the echo")
+					}
+				}
+			}
+		})
+	}
+}

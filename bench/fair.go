@@ -74,7 +74,7 @@ func fairRound(ctx context.Context, o *options, t *table) error {
 	payload := make([]byte, o.size)
 	payload[0] = echoByte
 	ping := &pinging{message: maskedFrame(opBinary, payload)}
-	echo, err := newGenerator(srv.addr(o.path), 1, 1, func(int) traffic { return ping })
+	echo, err := newGenerator(srv.addr(o.path), 1, 1, false, func(int) traffic { return ping })
 	if err != nil {
 		return err
 	}

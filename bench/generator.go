@@ -22,14 +22,14 @@ type generator struct {
 
 // newGenerator returns a generator of n loops for at most conns connections to
 // addr, an IPv4 loopback address. The loops run until stop.
-func newGenerator(addr string, n, conns int, t func(l int) traffic) (*generator, error) {
+func newGenerator(addr string, n, conns int, deflate bool, t func(l int) traffic) (*generator, error) {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil || !ap.Addr().Is4() || !ap.Addr().IsLoopback() {
 		return nil, fmt.Errorf("bench: %q is not an IPv4 loopback address", addr)
 	}
 	g := &generator{}
 	for i := range n {
-		l, err := newLoop(unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}, conns/n+1)
+		l, err := newLoop(unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}, conns/n+1, deflate)
 		if err != nil {
 			g.stop()
 			return nil, err

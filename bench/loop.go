@@ -77,7 +77,11 @@ type loop struct {
 }
 
 // newLoop returns a loop for at most n connections to addr; run serves it.
-func newLoop(addr unix.SockaddrInet4, n int) (*loop, error) {
+func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
+	var extensions string
+	if deflate {
+		extensions = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+	}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -93,7 +97,7 @@ func newLoop(addr unix.SockaddrInet4, n int) (*loop, error) {
 	return &loop{
 		epoll: epoll, wake: wake, addr: addr,
 		request: []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
+			extensions + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
 		conns: make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
 		stalls: func(int) bool { return false },
 	}, nil

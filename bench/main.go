@@ -26,6 +26,7 @@ type options struct {
 	conns, size, inflight, outstanding int
 	steps, path                        string
 	sweep, join, json, verbose         bool
+	compress                           bool
 	compare                            bool
 	stalled                            float64 // percent
 	rates                              string
@@ -67,6 +68,7 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
 		fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
 		fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
+		fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
 		fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 	}
 	if has("echo", "fanout", "latency", "slow", "fair") {
@@ -264,7 +266,7 @@ func start(ctx context.Context, o *options, path string, conns int, cfg serverCo
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	g, err = newGenerator(srv.addr(path), o.clientLoops, conns, t)
+	g, err = newGenerator(srv.addr(path), o.clientLoops, conns, o.compress, t)
 	if err != nil {
 		srv.stop()
 		return nil, nil, nil, err

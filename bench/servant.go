@@ -56,6 +56,9 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithHandlerMode(ws.Inline),
 		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops), patient,
 	}
+	if cfg.Compress {
+		opts = append(opts, ws.WithEnableCompression(true))
+	}
 	if cfg.Queue > 0 {
 		opts = append(opts, ws.WithMessageQueueSize(cfg.Queue))
 	}

@@ -22,6 +22,7 @@ type serverConfig struct {
 	Queue, Ring    int
 	QueueBytes     int64
 	ProfileHeap    bool
+	Compress       bool
 }
 
 // command is one line to the server; a report is its answer.
@@ -70,6 +71,7 @@ type server struct {
 // startServer runs this program once more, as a server.
 func startServer(ctx context.Context, o *options, cfg serverConfig) (*server, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
+	cfg.Compress = o.compress
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ func FuzzDecoder(f *testing.F) {
 }
 
 // benchSizes are the payload sizes of the benchmarks.
-var benchSizes = []int{16, 125, 512, 4096, 65536}
+var benchSizes = []int{16, 64, 125, 512, 4096, 16 << 10, 65536, 1 << 20}
 
 func BenchmarkDecode(b *testing.B) {
 	for _, op := range []codec.Opcode{codec.OpBinary, codec.OpText} {
