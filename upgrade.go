@@ -141,7 +141,7 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (accept
 	if err != nil {
 		return accept, err
 	}
-	if accept, err = m.negotiate(c, r, &o); err != nil {
+	if err = m.answer(&accept, c, r, &o); err != nil {
 		return accept, err
 	}
 	c.ID, c.UserID, c.meta = strings.Clone(o.id), o.userID, o.meta // not a part of the request's head

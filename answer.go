@@ -14,10 +14,11 @@ const maxSubprotocols = 255
 // errResponseHeader is a mistake of the application in WithResponseHeader.
 var errResponseHeader = errors.New("ws: WithResponseHeader")
 
-// negotiate fills in what the answer to r says, and what c keeps of it.
-func (m *Manager) negotiate(c *Client, r *http.Request, o *clientOptions) (accept codec.Accept, err error) {
+// answer adds to accept what the answer to r says of o, of the subprotocol and
+// of the extensions, which c keeps.
+func (m *Manager) answer(accept *codec.Accept, c *Client, r *http.Request, o *clientOptions) error {
 	if err := codec.CheckAcceptHeader(o.header); err != nil {
-		return accept, &HandshakeError{
+		return &HandshakeError{
 			Status: http.StatusInternalServerError, Reason: "internal error",
 			Err: fmt.Errorf("%w: %w", errResponseHeader, err),
 		}
@@ -28,11 +29,14 @@ func (m *Manager) negotiate(c *Client, r *http.Request, o *clientOptions) (accep
 		c.subprotocol = uint8(i + 1)
 	}
 	if m.cfg.EnableCompression {
-		var d codec.Deflate
-		d, accept.Extensions, err = codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"], m.cfg.Compression.options())
+		d, extensions, err := codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"], m.cfg.Compression.options())
+		if err != nil {
+			return err
+		}
+		accept.Extensions = extensions
 		c.conn.SetDeflate(d)
 	}
-	return accept, err
+	return nil
 }
 
 // Subprotocol returns the subprotocol that was agreed on in the handshake, one
