@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { createInterface } from "node:readline";
 
 export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -72,4 +73,26 @@ export async function runTests(tests, cleanUp) {
   await cleanUp();
   console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
   process.exit(failed ? 1 : 0);
+}
+
+// EchoServers runs the binary of clients/echo that ECHO_BINARY names: one echo server of each kind.
+export class EchoServers {
+  static async start() {
+    const binary = process.env.ECHO_BINARY;
+    if (!binary) throw new Error("ECHO_BINARY names no binary: (cd clients && go build -o echo.bin ./echo)");
+    const echo = new EchoServers();
+    echo.process = spawn(binary, { stdio: ["pipe", "pipe", "inherit"] });
+    echo.exited = once(echo.process, "exit");
+    const lines = createInterface(echo.process.stdout);
+    const [line] = await within(20_000, once(lines, "line"), "list of servers");
+    Object.assign(echo, JSON.parse(line)); // servers, certificate
+    return echo;
+  }
+
+  // stop resolves once the servers have ended, in order.
+  async stop() {
+    this.process.stdin.end();
+    const [code] = await within(20_000, this.exited, "end of the echo servers");
+    if (code !== 0) throw new Error(`the echo servers exited with ${code}`);
+  }
 }
