@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,7 +61,7 @@ func closes() section {
 			testCase{id: fmt.Sprintf("7.4/invalid code %d with a reason", code), send: wire(text("hello"), closing(code, "bye"), text("after")), want: hello, code: 1002})
 	}
 	// The bytes come one by one, so that some come when the server has closed already.
-	for _, tc := range cases[:len(cases):len(cases)] {
+	for _, tc := range slices.Clip(cases) {
 		if len(tc.send) < 400 && !strings.HasPrefix(tc.id, "7.4") {
 			tc.id, tc.chop = tc.id+"/chops of 1 bytes", 1
 			cases = append(cases, tc)

@@ -100,8 +100,14 @@ func orders() section {
 		name string
 		frame
 	}{
-		{"text", text("t")}, {"text...", first(opText, "T")}, {"binary", binaryOf("b")}, {"binary...", first(opBinary, "B")},
-		{"...end", last("e")}, {"...more...", next("m")}, {"ping", ping("p")}, {"pong", pong("q")},
+		{"text", text("t")},
+		{"text...", first(opText, "T")},
+		{"binary", binaryOf("b")},
+		{"binary...", first(opBinary, "B")},
+		{"...end", last("e")},
+		{"...more...", next("m")},
+		{"ping", ping("p")},
+		{"pong", pong("q")},
 	}
 	var cases []testCase
 	var grow func(names []string, sent []frame)

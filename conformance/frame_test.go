@@ -15,19 +15,12 @@ const (
 	opPong   = 0xA
 )
 
-// The reserved bits in frame.rsv.
-const (
-	rsv1 = 4
-	rsv2 = 2
-	rsv3 = 1
-)
-
 // frame is one frame as a client sends it or a server answers it. The zero value of each field
 // is what a good client does.
 type frame struct {
 	op      byte
 	more    bool // FIN is clear
-	rsv     byte
+	rsv     byte // RSV1 is 4, RSV2 2, RSV3 1
 	payload string
 
 	bare      bool     // no mask

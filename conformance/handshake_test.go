@@ -1,5 +1,292 @@
 package conformance_test
 
-type handshakeCase struct{ id string }
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
 
-func handshakes() []handshakeCase { return nil }
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// handshakeCase is a request and the status that answers it.
+type handshakeCase struct {
+	id      string
+	request string
+	status  int
+	native  bool // net/http parses by rules of its own
+}
+
+// change returns the sample request with old replaced.
+func change(old, by string) string {
+	r := strings.Replace(upgradeRequest(""), old, by, 1)
+	if r == upgradeRequest("") && old != by {
+		panic("nothing to change: " + old)
+	}
+	return r
+}
+
+func handshakes() []handshakeCase {
+	const (
+		connection = "Connection: Upgrade\r\n"
+		upgrade    = "Upgrade: websocket\r\n"
+		version    = "Sec-WebSocket-Version: 13\r\n"
+		key        = "Sec-WebSocket-Key: " + sampleKey + "\r\n"
+		host       = "Host: example.com\r\n"
+		line       = "GET /ws HTTP/1.1\r\n"
+	)
+	var cases []handshakeCase
+	both := func(status int, id, request string) {
+		cases = append(cases, handshakeCase{id: id, request: request, status: status})
+	}
+	strict := func(status int, id, request string) {
+		cases = append(cases, handshakeCase{id: id, request: request, status: status, native: true})
+	}
+	both(101, "4.1/valid", upgradeRequest(""))
+	both(101, "4.1/query", change("/ws ", "/ws?a=b&c=%20 "))
+	both(101, "4.1/absolute-form", change("/ws ", "http://example.com/ws "))
+	both(101, "4.1/names in lower case", strings.NewReplacer("Connection:", "connection:", "Upgrade: w", "upgrade: w", "Sec-WebSocket-", "sec-websocket-", "Host:", "host:").Replace(upgradeRequest("")))
+	both(101, "4.1/names in upper case", strings.NewReplacer("Connection:", "CONNECTION:", "Sec-WebSocket-", "SEC-WEBSOCKET-").Replace(upgradeRequest("")))
+	both(101, "4.1/Host with a port", change("example.com", "example.com:8080"))
+	both(101, "4.1/Host is an IPv6 address", change("example.com", "[::1]:8080"))
+	both(101, "4.1/no space behind the colons", strings.ReplaceAll(upgradeRequest(""), ": ", ":"))
+	both(101, "4.1/tabs and spaces around values", strings.ReplaceAll(upgradeRequest(""), ": ", ":\t  "))
+	both(101, "4.1/Content-Length 0", upgradeRequest("Content-Length: 0\r\n"))
+	both(101, "4.1/unknown headers", upgradeRequest("X-Anything: x\r\nCookie: a=b; c=d\r\n"))
+	both(101, "4.1/an extension nobody knows", upgradeRequest("Sec-WebSocket-Extensions: x-unknown; a=b\r\n"))
+	both(101, "4.1/a subprotocol nobody knows", upgradeRequest("Sec-WebSocket-Protocol: chat, superchat\r\n"))
+	for _, v := range []string{"upgrade", "UPGRADE", "keep-alive, Upgrade", "Upgrade,keep-alive", "keep-alive ,\tuPgRaDe", ",, Upgrade ,"} {
+		both(101, "4.2.1/Connection: "+v, change(connection, "Connection: "+v+"\r\n"))
+	}
+	both(101, "4.2.1/Connection in two lines", change(connection, "Connection: keep-alive\r\n"+connection))
+	for _, v := range []string{"WebSocket", "WEBSOCKET", "h2c, websocket", "websocket, h2c"} {
+		both(101, "4.2.1/Upgrade: "+v, change(upgrade, "Upgrade: "+v+"\r\n"))
+	}
+	for _, v := range []string{"keep-alive", "Upgraded", "upgrade now", "\"upgrade\"", ""} {
+		both(400, "4.2.1/Connection: "+v+" is none", change(connection, "Connection: "+v+"\r\n"))
+	}
+	both(400, "4.2.1/no Connection", change(connection, ""))
+	both(426, "4.2.1/no Upgrade", change(upgrade, ""))
+	for _, v := range []string{"websocket2", "web socket", "h2c", ""} {
+		both(426, "4.2.1/Upgrade: "+v+" is none", change(upgrade, "Upgrade: "+v+"\r\n"))
+	}
+	for _, m := range []string{"POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "get", "XYZ"} {
+		if m != "HEAD" { // its answer has no body, which the reader here must be told
+			both(405, "4.1/method "+m, change("GET", m))
+		}
+	}
+	for _, v := range []string{"0", "7", "8", "12", "14", "255", "013", "13.0", "+13", "x", "13, 8", ""} {
+		both(426, "4.4/version "+v, change(version, "Sec-WebSocket-Version: "+v+"\r\n"))
+	}
+	both(426, "4.4/no version", change(version, ""))
+	both(400, "11.3.5/two versions", change(version, version+version))
+	for name, k := range map[string]string{
+		"empty": "", "of 15 bytes": "dGhlIHNhbXBsZSBub25j", "of 17 bytes": "dGhlIHNhbXBsZSBub25jZWE=", "of 18 bytes": "dGhlIHNhbXBsZSBub25jZWFh",
+		"without padding": strings.TrimRight(sampleKey, "="), "no base64": "dGhlIHNhbXBs!SBub25jZQ==", "of URL base64": "-_hlIHNhbXBsZSBub25jZQ==",
+		"too much padding": sampleKey + "=", "with a space within": "dGhlIHNhbXBs ZSBub25jZQ==", "a list": sampleKey + ", " + sampleKey,
+	} {
+		both(400, "4.2.1/key "+name, change(sampleKey, k))
+	}
+	both(400, "4.2.1/no key", change(key, ""))
+	both(400, "11.3.1/two keys", change(key, key+key))
+	both(400, "4.2.1/no Host", change(host, ""))
+	both(400, "4.2.1/two Hosts", change(host, host+host))
+	strict(400, "4.2.1/empty Host", change(host, "Host:\r\n"))
+	strict(505, "4.2.1/HTTP/1.0", change("HTTP/1.1", "HTTP/1.0"))
+	strict(505, "4.2.1/HTTP/2.0", change("HTTP/1.1", "HTTP/2.0"))
+	both(400, "4.1/no HTTP version", change(" HTTP/1.1", ""))
+	strict(400, "4.1/version in lower case", change("HTTP/1.1", "http/1.1"))
+	strict(400, "4.1/two spaces before the target", change("GET ", "GET  "))
+	strict(400, "4.1/two spaces before the version", change("/ws ", "/ws  "))
+	strict(400, "4.1/a tab in the request line", change("GET ", "GET\t"))
+	both(404, "4.1/another path", change("/ws ", "/other "))
+	both(400, "4.2.1/a body", upgradeRequest("Content-Length: 5\r\n")+"hello")
+	strict(400, "4.2.1/a chunked body", upgradeRequest("Transfer-Encoding: chunked\r\n"))
+	strict(400, "4.2.1/two Content-Lengths", upgradeRequest("Content-Length: 0\r\nContent-Length: 5\r\n"))
+	strict(400, "4.2.1/a signed Content-Length", upgradeRequest("Content-Length: +0\r\n"))
+	strict(400, "RFC 9112 5.2/folded line", upgradeRequest("X-Folded: a\r\n b\r\n"))
+	strict(400, "RFC 9112 5.2/folded line with a tab", upgradeRequest("X-Folded: a\r\n\tb\r\n"))
+	strict(400, "RFC 9112 5.2/first line folded", change(line, line+" folded: x\r\n"))
+	both(400, "RFC 9112 5.1/space before the colon", upgradeRequest("X-Space : a\r\n"))
+	both(400, "RFC 9112 5.1/no colon", upgradeRequest("X-None\r\n"))
+	both(400, "RFC 9112 5.1/no name", upgradeRequest(": a\r\n"))
+	for _, c := range []byte{0, 1, 7, 8, 11, 12, 27, 127} {
+		both(400, fmt.Sprintf("RFC 9110 5.5/byte %#x in a value", c), upgradeRequest("X-Control: a"+string(rune(c))+"b\r\n"))
+	}
+	for _, c := range "()<>@;\\\"/[]?={} " {
+		both(400, fmt.Sprintf("RFC 9110 5.1/%q in a name", c), upgradeRequest("X-N"+string(c)+"me: a\r\n"))
+	}
+	strict(400, "RFC 9112 2.2/bare CR in a value", upgradeRequest("X-CR: a\rb\r\n"))
+	strict(400, "RFC 9112 2.2/bare LF", upgradeRequest("X-LF: a\nX-Smuggled: b\r\n"))
+	strict(400, "RFC 9112 2.2/LF alone everywhere", strings.ReplaceAll(upgradeRequest(""), "\r\n", "\n"))
+	for _, target := range []string{"ws", "http://", "ftp://example.com/ws", "http://user@example.com/ws", "*", "example.com:80"} {
+		strict(400, "RFC 9112 3.2/target "+target, change("/ws ", target+" "))
+	}
+	headers := func(n int) string { // beside the five of the sample
+		return upgradeRequest(strings.Repeat("X-Many: x\r\n", n-5))
+	}
+	strict(101, "limits/64 headers", headers(64))
+	strict(431, "limits/65 headers", headers(65))
+	strict(431, "limits/200 headers", headers(200))
+	bytes := func(n int) string {
+		return upgradeRequest("X-Long: " + strings.Repeat("x", n-len(upgradeRequest("X-Long: \r\n"))) + "\r\n")
+	}
+	strict(101, "limits/8191 bytes", bytes(8191))
+	strict(101, "limits/8192 bytes", bytes(8192))
+	strict(431, "limits/8193 bytes", bytes(8193))
+	strict(431, "limits/a header that never ends", change(line, line+"X-Endless: "+strings.Repeat("x", 9000)))
+	strict(414, "limits/a target that never ends", "GET /"+strings.Repeat("x", 9000))
+	return cases
+}
+
+// TestHandshake sends each request whole and byte by byte.
+func TestHandshake(t *testing.T) {
+	s := start(t)
+	s.web.Config.Handler = onlyOnPath(s.web.Config.Handler)
+	for _, w := range bothWays {
+		for _, hc := range handshakes() {
+			for _, chop := range []int{0, 1} {
+				if hc.native && w != native || chop == 1 && len(hc.request) > 4000 {
+					continue
+				}
+				if w == overNet && chop == 1 && hc.status != http.StatusSwitchingProtocols {
+					continue // net/http may reset what comes behind its own refusal
+				}
+				t.Run(string(w)+"/"+hc.id+"/"+chopped(chop), func(t *testing.T) {
+					t.Parallel()
+					hc.run(s.dial(t, w), chop)
+				})
+			}
+		}
+	}
+}
+
+// onlyOnPath is what an application's router does.
+func onlyOnPath(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ws" {
+			http.NotFound(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// run sends the request and checks the answer.
+func (hc *handshakeCase) run(c *client, chop int) {
+	c.t.Helper()
+	written := make(chan error, 1)
+	go func() { written <- c.write([]byte(hc.request), chop) }() // ends with the connection at the latest
+	if hc.status == http.StatusSwitchingProtocols {
+		resp := c.accepted()
+		assert.True(c.t, strings.EqualFold("websocket", resp.Header.Get("Upgrade")))
+		assert.True(c.t, strings.EqualFold("upgrade", resp.Header.Get("Connection")))
+		assert.Empty(c.t, resp.Header.Values("Sec-WebSocket-Extensions"), "nobody offered one that we know")
+		assert.Empty(c.t, resp.Header.Values("Sec-WebSocket-Protocol"))
+		assert.Empty(c.t, resp.Header.Values("Content-Length"))
+		require.NoError(c.t, <-written)
+		c.expectAlive()
+		return
+	}
+	resp, body := c.response()
+	assert.Equal(c.t, hc.status, resp.StatusCode, body)
+	assert.NotEmpty(c.t, body, "the reason")
+	switch hc.status {
+	case http.StatusUpgradeRequired: // RFC 6455 section 4.4, RFC 9110 section 7.8
+		assert.Equal(c.t, "13", resp.Header.Get("Sec-WebSocket-Version"))
+		assert.Equal(c.t, "websocket", resp.Header.Get("Upgrade"))
+	case http.StatusMethodNotAllowed: // RFC 9110 section 15.5.6
+		assert.Equal(c.t, "GET", resp.Header.Get("Allow"))
+	}
+	_ = c.Close()
+	<-written
+}
+
+// TestPipelined sends the first frames behind the request, in the same writes.
+func TestPipelined(t *testing.T) {
+	s := start(t)
+	for _, w := range bothWays {
+		for _, chop := range []int{0, 1, 100} {
+			for _, n := range []int{0, 5, 126, 60_000} {
+				t.Run(fmt.Sprintf("%s/4.1/first frames behind the request/%d bytes/%s", w, n, chopped(chop)), func(t *testing.T) {
+					t.Parallel()
+					c := s.dial(t, w)
+					b := append([]byte(upgradeRequest("")), wire(text(pattern(n)), first(opBinary, "a"), last("b"))...)
+					require.NoError(t, c.write(b, chop))
+					c.accepted()
+					c.expect(text(pattern(n)), binaryOf("ab"))
+					c.expectAlive()
+				})
+			}
+			t.Run(fmt.Sprintf("%s/4.1/a violation behind the request/%s", w, chopped(chop)), func(t *testing.T) {
+				t.Parallel()
+				c := s.dial(t, w)
+				require.NoError(t, c.write([]byte(upgradeRequest("")+"\x83\x80"), chop))
+				c.accepted()
+				c.expectFailure(1002)
+			})
+			t.Run(fmt.Sprintf("%s/4.1/a close behind the request/%s", w, chopped(chop)), func(t *testing.T) {
+				t.Parallel()
+				c := s.dial(t, w)
+				require.NoError(t, c.write(append([]byte(upgradeRequest("")), wire(closing(1000, "bye"))...), chop))
+				c.accepted()
+				c.expect(closing(1000, "bye"))
+				c.expectEnd()
+			})
+		}
+	}
+}
+
+// TestViolationsAreCounted runs every case that breaks the protocol on one server: each is
+// counted once, as an event too, and nothing of it reaches the handler.
+func TestViolationsAreCounted(t *testing.T) {
+	for _, w := range bothWays {
+		t.Run(string(w), func(t *testing.T) {
+			s := start(t)
+			violations, messages := 0, 0
+			for _, sec := range sections() {
+				for _, tc := range sec.cases {
+					if tc.code == 0 || sec.opts != nil || tc.chop != 0 || strings.HasPrefix(tc.id, "5.4/order") {
+						continue
+					}
+					c, _ := s.connect(t, w, "")
+					tc.run(c)
+					violations++
+					for _, f := range tc.want {
+						if f.op == opText || f.op == opBinary {
+							messages++
+						}
+					}
+				}
+			}
+			require.Greater(t, violations, 300)
+			require.EqualValues(t, violations, s.invalid.Load(), "IncrementInvalidMessages")
+			eventually(t, func() bool { return s.errors.Load()+s.Stats().DroppedEvents == int64(violations) }, "EventError")
+			require.EqualValues(t, messages, s.handled.Load(), "messages that reached the handler")
+			require.EqualValues(t, messages, s.Stats().Total.MessagesIn)
+			eventually(t, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "all are gone")
+		})
+	}
+}
+
+// TestPingsAreBounded floods the server with pings and empty frames of a client that reads in
+// the end: it lives, and the latest ping is answered.
+func TestPingsAreBounded(t *testing.T) {
+	s := start(t)
+	c, _ := s.connect(t, native, "")
+	var flood []byte
+	for range 20_000 {
+		flood = append(flood, wire(ping(pattern(125)), pong(""))...)
+	}
+	require.NoError(t, c.write(append(flood, wire(ping("latest"))...), 0)) // the server goes on reading
+	for {
+		f, err := c.readFrame()
+		require.NoError(t, err)
+		if f == pong("latest") {
+			break
+		}
+		require.Equal(t, pong(pattern(125)), f)
+	}
+	c.expectAlive()
+}
