@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/pool"
 )
 
 // Engine runs the event loops and their shards. Safe for concurrent use.
@@ -37,7 +36,7 @@ type Engine struct {
 	deflater    *codec.Deflater
 	controls    uint16 // pings and pongs that a connection takes within a tick
 	shards      []*Shard
-	handshakes  *pool.Workers // TLS handshakes; nil without cfg.TLS
+	handshakes  *handshakes // nil without cfg.TLS
 
 	started chan struct{} // closed once every shard is bound to its loop
 	closing chan struct{} // closed when the loops are to end
@@ -96,7 +95,7 @@ func New(cfg Config, h Handler) *Engine {
 		e.cfg.MaxDescriptors = descriptorLimit()
 	}
 	if cfg.TLS != nil {
-		e.handshakes = pool.NewWorkers(cfg.TLSHandshakes, func(r any, stack []byte) { e.reportPanic("TLS handshake", r, stack) })
+		e.handshakes = newHandshakes(e)
 	}
 	for i := range cfg.Loops {
 		e.shards = append(e.shards, &Shard{
@@ -158,7 +157,9 @@ func (e *Engine) Run() error {
 	}
 	defer e.writable.close()
 	defer e.closeWakers()
-	defer e.endHandshakes()
+	if e.handshakes != nil {
+		defer e.handshakes.close()
+	}
 	e.began = e.cfg.Now()
 	if e.cfg.ListenAddr != "" {
 		err = e.runListening()
@@ -178,14 +179,6 @@ func (e *Engine) Run() error {
 		return errors.New("ws: the event loops ended unasked (descriptors exhausted?)")
 	}
 	return nil
-}
-
-// endHandshakes waits for the workers of the TLS handshakes, whose connections
-// have ended.
-func (e *Engine) endHandshakes() {
-	if e.handshakes != nil {
-		_ = e.handshakes.Close(context.Background()) // an error would be the context's
-	}
 }
 
 // setHalting makes sure that no loop is woken from here on: its wake-up

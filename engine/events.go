@@ -35,6 +35,9 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	defer e.guard("tick")
 	e.tickOnce.Do(func() { close(e.ticking) })
 	e.now.Store(uint32(e.elapsed() / e.tickTime))
+	if e.handshakes != nil {
+		e.handshakes.relieve()
+	}
 	select {
 	case <-e.started:
 		for _, s := range e.shards {

@@ -211,8 +211,10 @@ func TestTLSBatches(t *testing.T) {
 	})
 	c := s.dialTLS(tls.VersionTLS13)
 	p, shard := s.peer(0), s.Shards()[0]
-	before := shard.Stats().Writes
+	c.echo()
+	var before uint64
 	onLoop(shard, func(*engine.Shard) {
+		before = shard.Stats().Writes
 		for i := range 100 {
 			p.conn.DeliverInLoop(engine.NewFrame(codec.OpText, []byte(seq(i)), engine.Handling{}))
 		}
@@ -220,7 +222,7 @@ func TestTLSBatches(t *testing.T) {
 	for i := range 100 {
 		c.expect(seq(i))
 	}
-	assert.EqualValues(t, 1, shard.Stats().Writes-before)
+	onLoop(shard, func(*engine.Shard) { assert.EqualValues(t, 1, shard.Stats().Writes-before) })
 }
 
 // A peer that sends half a ClientHello takes no worker: with as many of them as
@@ -263,6 +265,41 @@ func TestTLSSilentAfterHello(t *testing.T) {
 		c.expectEOF()
 	}
 	s.dialTLS(tls.VersionTLS13).echo()
+}
+
+// While others wait for its worker, a peer that is silent in its handshake is
+// cut off long before the handshake timeout.
+func TestTLSSilentPeersGiveWay(t *testing.T) {
+	var offset atomic.Int64
+	hello := clientHello(t)
+	s := startTLS(t, func(cfg *engine.Config, _ *server) {
+		cfg.TLSHandshakes = 2
+		cfg.HandshakeTimeout = 100 * time.Second
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+	})
+	for range 2 {
+		c := s.dialTCP()
+		c.raw(hello)
+		_, err := c.r.Peek(5) // the handshake runs
+		require.NoError(t, err)
+	}
+	waits := s.dialTCP()
+	done := make(chan error, 1)
+	tc := tls.Client(waits.Conn, s.clientTLS(tls.VersionTLS13))
+	go func() { done <- tc.Handshake() }()
+	step := time.NewTicker(100 * time.Millisecond)
+	defer step.Stop()
+	for range 8 {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			(&client{Conn: tc, t: t, r: bufio.NewReader(tc)}).upgrade().echo()
+			return
+		case <-step.C:
+			offset.Add(int64(11 * time.Second))
+		}
+	}
+	require.NoError(t, <-done, "88 s of 100 have passed")
 }
 
 // clientHello returns the ClientHello of crypto/tls.
@@ -372,8 +409,9 @@ func TestTLSStop(t *testing.T) {
 	c.expectClose(1001)
 	c.raw(frame(gws.OpClose, "\x03\xe9"))
 	c.expectEOF()
-	half.expectEOF()
-	silent.expectEOF()
+	for _, other := range []*client{half, silent} {
+		_, _ = io.Copy(io.Discard, other.r) // or a reset, if its bytes come after the end
+	}
 	wg.Wait()
 }
 

@@ -1,14 +1,19 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/pool"
 )
 
 const (
@@ -19,6 +24,9 @@ const (
 	// or waits for a worker. A certificate message takes 256 KiB at most
 	// (crypto/tls), and early messages may follow.
 	maxHandshakeBytes = 256<<10 + maxEarlyBytes
+	// silentShare is the part of the handshake timeout that a peer may be silent
+	// while others wait for its worker: 1 s by default.
+	silentShare = 10
 )
 
 var (
@@ -27,6 +35,79 @@ var (
 	errHandshakeData = errors.New("ws: too many bytes before the end of the TLS handshake")
 	errNoHandshake   = errors.New("ws: TLS handshake not finished in time")
 )
+
+// handshakes runs TLS handshakes on a bounded number of workers, in the order
+// in which they are submitted. Safe for concurrent use.
+type handshakes struct {
+	// Immutable.
+	eng     *Engine
+	workers *pool.Workers
+
+	// Atomic.
+	waiting atomic.Int64 // for a worker
+
+	mu      sync.Mutex
+	running map[*tlsHandshake]struct{} // guarded by mu
+}
+
+func newHandshakes(e *Engine) *handshakes {
+	report := func(r any, stack []byte) { e.reportPanic("TLS handshake", r, stack) }
+	return &handshakes{
+		eng: e, workers: pool.NewWorkers(e.cfg.TLSHandshakes, report), running: make(map[*tlsHandshake]struct{}),
+	}
+}
+
+// submit queues h for a worker. It returns false once the engine has ended.
+func (p *handshakes) submit(h *tlsHandshake) bool {
+	p.waiting.Add(1)
+	return p.workers.Submit(h)
+}
+
+func (p *handshakes) started(h *tlsHandshake) {
+	p.waiting.Add(-1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running[h] = struct{}{}
+}
+
+func (p *handshakes) ended(h *tlsHandshake) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.running, h)
+}
+
+// relieve gives the workers of peers that have been silent for long to those
+// who wait for one: as many as wait, the longest silent first. Otherwise peers that send a ClientHello and
+// no more could hold all workers for the whole handshake timeout. It is
+// called at every tick.
+func (p *handshakes) relieve() {
+	n := int(p.waiting.Load())
+	if n <= 0 {
+		return
+	}
+	type silent struct {
+		h     *tlsHandshake
+		since time.Duration
+	}
+	var all []silent
+	limit := p.eng.elapsed() - p.eng.cfg.HandshakeTimeout/silentShare
+	p.mu.Lock()
+	for h := range p.running {
+		if since, ok := h.silentSince(); ok && since <= limit {
+			all = append(all, silent{h, since})
+		}
+	}
+	p.mu.Unlock()
+	slices.SortFunc(all, func(a, b silent) int { return cmp.Compare(a.since, b.since) })
+	for _, s := range all[:min(n, len(all))] {
+		s.h.close()
+	}
+}
+
+// close waits for the workers, whose connections have ended.
+func (p *handshakes) close() {
+	_ = p.workers.Close(context.Background()) // an error would be the context's
+}
 
 // tlsHandshake is a handshake under way. Its errors are final, so it cannot be
 // interrupted and resumed as reading can: it runs on a worker, where its reads
@@ -46,6 +127,8 @@ type tlsHandshake struct {
 	out     []byte    // written, not sent yet
 	posted  bool      // the handshake is in the shard's inbox
 	closed  bool      // nothing more will come
+	waits   bool      // the worker waits for the peer
+	since   time.Duration
 	ended   bool
 	err     error // of a handshake that ended
 }
@@ -58,15 +141,18 @@ func (s *Shard) beginHandshake(c *Conn, b []byte) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.arrived.L = &h.mu
 	t.handshake = h
-	if !s.eng.handshakes.Submit(h) {
+	if !s.eng.handshakes.submit(h) {
 		s.doom(c, ErrStopped)
 	}
 }
 
 // Run is the handshake. It runs on a worker.
 func (h *tlsHandshake) Run() {
+	p := h.conn.shard.eng.handshakes
+	p.started(h)
 	err := errInternal // if it panics
 	defer func() {
+		p.ended(h)
 		h.cancel()
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -80,9 +166,13 @@ func (h *tlsHandshake) Run() {
 func (h *tlsHandshake) read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.in) == 0 {
+		h.waits, h.since = true, h.conn.shard.eng.elapsed()
+	}
 	for len(h.in) == 0 && !h.closed {
 		h.arrived.Wait()
 	}
+	h.waits = false
 	if h.closed {
 		return 0, net.ErrClosed
 	}
@@ -128,6 +218,13 @@ func (h *tlsHandshake) close() {
 	defer h.mu.Unlock()
 	h.closed = true
 	h.arrived.Signal()
+}
+
+// silentSince tells since when the worker waits for the peer, if it does.
+func (h *tlsHandshake) silentSince() (since time.Duration, waits bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since, h.waits && len(h.in) == 0
 }
 
 // take returns what is to be sent, and whether and how the handshake ended.
