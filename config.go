@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -140,6 +141,15 @@ type Config struct {
 	// "tcp://host:port", "tcp4://", "tcp6://", "unix://path", or "host:port"
 	// for TCP. Empty, the default, serves HandleUpgrade only.
 	ListenAddr string
+	// TLSConfig makes ListenAddr speak TLS; see WithTLSConfig. HandleUpgrade needs
+	// none: there the application's http.Server speaks TLS.
+	TLSConfig *tls.Config
+	// TLSHandshakes bounds the TLS handshakes that are under way at once on
+	// ListenAddr, each of which takes a goroutine from the client's whole
+	// ClientHello to its own end; more wait for their turn, under
+	// HandshakeTimeout, too. While some wait, a client that is silent for a tenth
+	// of HandshakeTimeout in its handshake is cut off. Default 256.
+	TLSHandshakes int
 	// Path is the URL path of the WebSocket on ListenAddr. Default "/ws".
 	Path string
 	// Loops is the number of event loops, 256 at most; 0, the default, is
@@ -261,6 +271,7 @@ func DefaultConfig() Config {
 		CloseTimeout:      5 * time.Second,
 		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
 		Broadcast:         BroadcastConfig{QueueSize: 1024, Timeout: 5 * time.Second},
+		TLSHandshakes:     256,
 		Path:              "/ws",
 		ControlFrameLimit: 10_000,
 		MailboxSize:       64,
@@ -299,6 +310,8 @@ func (c *Config) Validate() error {
 		between("Broadcast.QueueSize", c.Broadcast.QueueSize, 1, 1<<20),
 		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
 		c.validateListenAddr(),
+		c.validateTLS(),
+		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
 		invalidIf(!strings.HasPrefix(c.Path, "/"), "Path", "must begin with a slash"),
 		between("Loops", c.Loops, 0, maxLoops),
 		between("RoomShards", c.RoomShards, 0, 1<<20),
@@ -356,6 +369,31 @@ func (c *Config) validateListenAddr() error {
 	return nil
 }
 
+// validateTLS refuses a setting that would fail every handshake, or one without
+// a listener to use it.
+func (c *Config) validateTLS() error {
+	t := c.TLSConfig
+	switch {
+	case t == nil:
+		return nil
+	case c.ListenAddr == "":
+		return invalid("TLSConfig", "is for ListenAddr, which is not set; HandleUpgrade takes the http.Server's TLS")
+	case len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil:
+		return invalid("TLSConfig", "needs Certificates, GetCertificate or GetConfigForClient")
+	}
+	return nil
+}
+
+// tlsConfig returns the copy of TLSConfig that the listener uses.
+func (c *Config) tlsConfig() *tls.Config {
+	t := c.TLSConfig.Clone()
+	if len(t.NextProtos) == 0 {
+		t.NextProtos = []string{"http/1.1"}
+	}
+	t.DynamicRecordSizingDisabled = true // a batch of messages is one record
+	return t
+}
+
 // withDefaults returns a copy in which what zero stands for is filled in.
 func (c *Config) withDefaults() Config {
 	cfg := *c
@@ -382,6 +420,9 @@ func (c *Config) withDefaults() Config {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.TLSConfig != nil {
+		cfg.TLSConfig = c.tlsConfig()
 	}
 	cfg.OriginWhitelist = slices.Clone(c.OriginWhitelist)
 	cfg.Subprotocols = slices.Clone(c.Subprotocols)

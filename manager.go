@@ -81,6 +81,8 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.engine = engine.New(engine.Config{
 		ListenAddr:       cfg.ListenAddr,
+		TLS:              cfg.TLSConfig,
+		TLSHandshakes:    cfg.TLSHandshakes,
 		Loops:            cfg.Loops,
 		RingSize:         cfg.Broadcast.QueueSize,
 		QueueFrames:      cfg.MessageQueueSize,

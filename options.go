@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"crypto/tls"
 	"net/http"
 	"time"
 )
@@ -85,6 +86,20 @@ func WithMetrics(m Metrics) Option { return func(c *Config) { c.Metrics = m } }
 
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
+
+// WithTLSConfig sets Config.TLSConfig: clients of ListenAddr connect with TLS
+// (wss://). The standard crypto/tls does it, with no goroutine for each
+// connection. config is copied; the copy offers the protocol http/1.1 by ALPN
+// unless NextProtos is set, and has DynamicRecordSizingDisabled set.
+// GetCertificate and the other callbacks run on a worker and may block for a
+// while; their context ends with the connection, HandshakeTimeout at the latest.
+// A certificate that GetCertificate returns anew serves the handshakes that
+// follow. What the client has proved, such as its certificate, is in the TLS field
+// of the request that WithAuthenticate sees.
+func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSConfig = config } }
+
+// WithTLSHandshakes sets Config.TLSHandshakes.
+func WithTLSHandshakes(n int) Option { return func(c *Config) { c.TLSHandshakes = n } }
 
 // WithPath sets Config.Path.
 func WithPath(path string) Option { return func(c *Config) { c.Path = path } }

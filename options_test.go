@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"context"
+	"crypto/tls"
 	"math"
 	"net/http"
 	"strconv"
@@ -113,6 +114,11 @@ func TestBadOptions(t *testing.T) {
 		{"address with http", "ListenAddr", ws.WithListenAddr("http://:8080")},
 		{"address without port", "ListenAddr", ws.WithListenAddr("tcp://localhost")},
 		{"port out of range", "ListenAddr", ws.WithListenAddr("tcp://:65536")},
+		{"TLS without a certificate", "TLSConfig", set(func(c *ws.Config) {
+			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
+		})},
+		{"TLS without a listener", "TLSConfig", ws.WithTLSConfig(&tls.Config{Certificates: make([]tls.Certificate, 1)})},
+		{"no TLS handshakes", "TLSHandshakes", ws.WithTLSHandshakes(0)},
 		{"path without slash", "Path", ws.WithPath("ws")},
 		{"empty path", "Path", ws.WithPath("")},
 		{"negative loops", "Loops", ws.WithLoops(-1)},
@@ -171,6 +177,7 @@ func TestGoodOptions(t *testing.T) {
 		{"default policy", ws.WithOverflowPolicy(0)},
 		{"highest mark", ws.WithHighWaterMark(1)},
 		{"a budget", ws.WithQueueBudget(1)},
+		{"no TLS", ws.WithTLSConfig(nil)},
 		{"no rate limit", ws.WithRateLimit(ws.RateLimit{})},
 		{"whole Config", ws.WithConfig(ws.DefaultConfig())},
 	}

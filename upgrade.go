@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -27,7 +26,9 @@ import (
 // applied after them. What is set on w.Header() goes out with a refusal only:
 // see WithResponseHeader. The time that a client takes to send the request, and
 // line folding, are the http.Server's business: set its ReadHeaderTimeout. The
-// connection must be plain TCP or a Unix socket.
+// connection must be TCP or a Unix socket, plain or with the TLS of net/http,
+// over which the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused
+// with 505.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
@@ -84,21 +85,15 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 func (m *Manager) hijack(
 	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, accept codec.Accept,
 ) error {
-	if r.TLS != nil {
-		http.Error(w, "TLS connections are not supported", http.StatusNotImplemented)
-		return &HandshakeError{Status: http.StatusNotImplemented, Reason: "TLS connections are not supported"}
-	}
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
 		return fmt.Errorf("ws: hijack: %w", err)
 	}
-	switch nc.(type) {
-	case *net.TCPConn, *net.UnixConn:
-	default:
+	if err := engine.CheckEnroll(nc); err != nil {
 		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
 		_ = nc.Close()
-		return fmt.Errorf("ws: hijack: connection is a %T, not plain TCP or a Unix socket", nc)
+		return fmt.Errorf("ws: hijack: %w", err)
 	}
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // from the buffer, in whole
