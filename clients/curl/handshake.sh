@@ -79,7 +79,7 @@ for url in "${urls[@]}"; do
   expect 'a body' 400
   get "${HANDSHAKE[@]}" -H "X: $(printf 'x%.0s' {1..9000})" "$http"
   expect 'a long header' 431
-  get --http1.0 "${HANDSHAKE[@]}" "$http"
+  get --no-alpn --http1.0 "${HANDSHAKE[@]}" "$http"
   expect 'HTTP/1.0' 505
 done
 

@@ -34,19 +34,12 @@ type Row struct {
 	Compression Compression
 }
 
-// Rows returns every kind of server that this version of the library can be.
+// Rows returns every kind of server.
 func Rows() []Row {
-	schemes, compressions := []bool{false}, []Compression{Off}
-	if hasTLS {
-		schemes = append(schemes, true)
-	}
-	if hasCompression {
-		compressions = append(compressions, Deflate, Takeover)
-	}
 	var rows []Row
-	for _, secure := range schemes {
+	for _, secure := range []bool{false, true} {
 		for _, netHTTP := range []bool{false, true} {
-			for _, compression := range compressions {
+			for _, compression := range []Compression{Off, Deflate, Takeover} {
 				rows = append(rows, Row{TLS: secure, NetHTTP: netHTTP, Compression: compression})
 			}
 		}
@@ -109,10 +102,10 @@ func Start(row Row, identity *Identity) (*Server, error) {
 		opts = append(opts, ws.WithListenAddr("tcp://127.0.0.1:0"))
 	}
 	if row.Compression != Off {
-		opts = append(opts, compression(row.Compression == Takeover))
+		opts = append(opts, ws.WithCompression(ws.CompressionConfig{Threshold: 1, ContextTakeover: row.Compression == Takeover}))
 	}
 	if row.TLS && !row.NetHTTP {
-		opts = append(opts, nativeTLS(identity.Config()))
+		opts = append(opts, ws.WithTLSConfig(identity.Config()))
 	}
 	m, err := ws.NewManager(opts...)
 	if err != nil {
