@@ -1,6 +1,7 @@
 package conformance_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -16,6 +17,8 @@ type section struct {
 	cases []testCase
 	opts  []ws.Option // of their server
 	ways  []way       // none is both
+	offer string      // header lines of the handshake, with compression
+	agree func(c *client, resp *http.Response)
 }
 
 // testCase is what a client sends behind the handshake and what it must read. If neither code
@@ -65,7 +68,10 @@ func (sec section) run(t *testing.T) {
 		for _, tc := range sec.cases {
 			t.Run(string(w)+"/"+tc.id, func(t *testing.T) {
 				t.Parallel()
-				c, _ := s.connect(t, w, "")
+				c, resp := s.connect(t, w, sec.offer)
+				if sec.agree != nil {
+					sec.agree(c, resp)
+				}
 				tc.run(c)
 			})
 		}

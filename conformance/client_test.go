@@ -29,9 +29,10 @@ func upgradeRequest(more string) string {
 // client sends bytes and reads frames. It belongs to the test's goroutine.
 type client struct {
 	net.Conn
-	t   testing.TB
-	r   *bufio.Reader
-	rsv byte // reserved bits that an extension allows on data frames
+	t testing.TB
+	r *bufio.Reader
+
+	inflate func(payload string) (string, error) // of frames with RSV1; nil if that is not negotiated
 }
 
 // dial connects without a handshake.
@@ -116,7 +117,7 @@ func (c *client) readFrame() (frame, error) {
 	switch {
 	case control && (f.rsv != 0 || f.more || n > 125):
 		return f, fmt.Errorf("a control frame of %d bytes: % x", n, head)
-	case f.rsv&^c.rsv != 0 || f.op == opCont && f.rsv != 0:
+	case f.rsv != 0 && (f.rsv != 4 || c.inflate == nil || f.op == opCont):
 		return f, fmt.Errorf("reserved bits in % x", head)
 	case n > 2*maxMessage:
 		return f, fmt.Errorf("a frame of %d bytes", n)
@@ -124,6 +125,10 @@ func (c *client) readFrame() (frame, error) {
 	payload := make([]byte, n)
 	_, err = io.ReadFull(c.r, payload)
 	f.payload = string(payload)
+	if f.rsv != 0 && err == nil {
+		f.rsv = 0
+		f.payload, err = c.inflate(f.payload)
+	}
 	return f, err
 }
 

@@ -1,0 +1,544 @@
+package conformance_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// offering returns header lines that offer extensions.
+func offering(values ...string) string {
+	var b strings.Builder
+	for _, v := range values {
+		b.WriteString("Sec-WebSocket-Extensions: " + v + "\r\n")
+	}
+	return b.String()
+}
+
+// compressing is the server's option.
+func compressing(threshold int, takeover bool, bits int) ws.Option {
+	return ws.WithCompression(ws.CompressionConfig{Threshold: threshold, ContextTakeover: takeover, WindowBits: bits})
+}
+
+// never is a threshold that no message reaches.
+const never = 1 << 30
+
+// deflated returns the frame of a compressed message.
+func deflated(op byte, s string) frame { return frame{op: op, rsv: 4, payload: deflate(s)} }
+
+// deflate compresses one message (RFC 7692 section 7.2.1).
+func deflate(s string) string { return new(compressor).message(s) }
+
+// compressor compresses messages that refer to earlier ones.
+type compressor struct {
+	w *flate.Writer
+	b bytes.Buffer
+}
+
+func (z *compressor) message(s string) string {
+	if z.w == nil {
+		z.w, _ = flate.NewWriter(&z.b, flate.BestCompression) // the level exists
+	}
+	z.b.Reset()
+	_, _ = z.w.Write([]byte(s)) // a bytes.Buffer returns no error
+	_ = z.w.Flush()
+	return strings.TrimSuffix(z.b.String(), "\x00\x00\xff\xff")
+}
+
+// agreement is what an answer says.
+type agreement struct {
+	serverNoTakeover, clientNoTakeover bool
+	serverBits, clientBits             int // 0 if it does not say
+}
+
+// params splits a list of parameters without quotes.
+func params(t testing.TB, extension string) map[string]string {
+	m := make(map[string]string)
+	parts := strings.Split(extension, ";")
+	require.Equal(t, "permessage-deflate", strings.TrimSpace(parts[0]))
+	for _, p := range parts[1:] {
+		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		require.NotContains(t, m, name, "twice in %q", extension)
+		m[name] = value
+	}
+	return m
+}
+
+// readAnswer holds an answer against RFC 7692 section 7.1, and against the offer it accepts.
+func readAnswer(t testing.TB, answer, offer string) (a agreement) {
+	offered, bits := params(t, offer), func(value string) int {
+		n, err := strconv.Atoi(value)
+		require.NoError(t, err, answer)
+		require.True(t, n >= 8 && n <= 15 && strconv.Itoa(n) == value, answer)
+		return n
+	}
+	for name, value := range params(t, answer) {
+		asked, ok := offered[name]
+		switch name {
+		case "server_no_context_takeover":
+			require.Empty(t, value)
+			a.serverNoTakeover = true
+		case "client_no_context_takeover":
+			require.Empty(t, value)
+			a.clientNoTakeover = true
+		case "server_max_window_bits":
+			if a.serverBits = bits(value); ok {
+				require.LessOrEqual(t, a.serverBits, bits(asked), "answer %q exceeds the offer", answer)
+			}
+		case "client_max_window_bits":
+			require.True(t, ok, "answer %q, and the client did not offer it", answer)
+			if a.clientBits = bits(value); asked != "" {
+				require.LessOrEqual(t, a.clientBits, bits(asked), "answer %q exceeds the offer", answer)
+			}
+		default:
+			require.Failf(t, "unknown parameter", "%q", answer)
+		}
+	}
+	if _, ok := offered["server_no_context_takeover"]; ok {
+		require.True(t, a.serverNoTakeover, "RFC 7692 section 7.1.1.1: %q", answer)
+	}
+	if _, ok := offered["server_max_window_bits"]; ok {
+		require.NotZero(t, a.serverBits, "RFC 7692 section 7.1.2.1: %q", answer)
+	}
+	return a
+}
+
+// use makes c inflate what the server compresses, within what was agreed.
+func (a agreement) use(c *client) {
+	z := &window{size: 1 << 15}
+	if a.serverBits != 0 {
+		z.size = 1 << a.serverBits
+	}
+	c.inflate = func(payload string) (string, error) {
+		if a.serverNoTakeover {
+			z.history = nil
+		}
+		return z.message(payload)
+	}
+}
+
+// connectDeflate connects with one offer that must be accepted.
+func (s *server) connectDeflate(t testing.TB, w way, offer string) (*client, agreement) {
+	t.Helper()
+	c, resp := s.connect(t, w, offering(offer))
+	require.Len(t, resp.Header.Values("Sec-WebSocket-Extensions"), 1)
+	a := readAnswer(t, resp.Header.Get("Sec-WebSocket-Extensions"), offer)
+	a.use(c)
+	return c, a
+}
+
+// compressed makes a section one of compressed connections.
+func compressed(sec section, threshold int) section {
+	sec.offer = offering("permessage-deflate")
+	sec.opts = append([]ws.Option{compressing(threshold, false, 0)}, sec.opts...)
+	sec.agree = func(c *client, resp *http.Response) {
+		readAnswer(c.t, resp.Header.Get("Sec-WebSocket-Extensions"), "permessage-deflate").use(c)
+	}
+	return sec
+}
+
+// TestEverythingOnCompressedConnections runs all sections where the extension is negotiated and
+// the server compresses all it can; the client's messages go as they are.
+func TestEverythingOnCompressedConnections(t *testing.T) {
+	for _, sec := range sections() {
+		sec.cases = slices.DeleteFunc(sec.cases, func(tc testCase) bool {
+			return strings.HasPrefix(tc.id, "5.2/RSV 1") // RSV1 has a meaning here
+		})
+		compressed(sec, 1).run(t)
+	}
+}
+
+func TestDeflate(t *testing.T)       { compressed(deflateSection(), never).run(t) }
+func TestDeflateEchoes(t *testing.T) { compressed(deflateSection(), 1).run(t) }
+
+// compressible returns n bytes with matches near and far back.
+func compressible(n int) string {
+	r := rand.New(rand.NewPCG(7, uint64(n)))
+	block := make([]byte, 3001)
+	for i := range block {
+		block[i] = byte('a' + r.IntN(26))
+	}
+	var b strings.Builder
+	for b.Len() < n {
+		from := r.IntN(len(block))
+		b.Write(block[from:min(from+5+r.IntN(400), len(block))])
+		b.WriteString(strconv.Itoa(r.IntN(100000)))
+	}
+	return b.String()[:n]
+}
+
+// deflateSection is compressed messages in every form. RFC 7692 section by section.
+func deflateSection() section {
+	var cases []testCase
+	add := func(tc testCase) { cases = append(cases, tc) }
+	for _, n := range []int{0, 1, 16, 125, 126, 127, 128, 1000, 65535, 65536, 65537, 200_000} {
+		for _, chop := range []int{0, 1, 7, 997} {
+			if n > 1000 && chop == 1 {
+				continue
+			}
+			for _, op := range []byte{opText, opBinary} {
+				s := compressible(n)
+				if op == opBinary {
+					s = octets(n)
+				}
+				add(testCase{
+					id:   fmt.Sprintf("7692 6.1/opcode %d of %d bytes/%s", op, n, chopped(chop)),
+					send: wire(deflated(op, s)), chop: chop, want: []frame{{op: op, payload: s}},
+				})
+			}
+		}
+	}
+	for _, n := range []int{16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 131072} {
+		for _, part := range []int{0, 1, 16, 256, 1024, 4096, 32768} {
+			count := max(1, min(1000, 1<<21/n))
+			s := compressible(n)
+			z := deflate(s)
+			frames := []frame{{op: opText, rsv: 4, payload: z}}
+			if part > 0 {
+				if part >= len(z) || len(z)/part > 2000 {
+					continue
+				}
+				frames = fragments(opText, z, part)
+				frames[0].rsv = 4
+				count = max(1, count/4)
+			}
+			add(testCase{
+				id:   fmt.Sprintf("7692 6.1/%d texts of %s in fragments of %d", count, size(n), part),
+				send: wire(slices.Repeat(frames, count)...), want: slices.Repeat([]frame{text(s)}, count),
+			})
+		}
+	}
+	for _, n := range []int{1 << 20, 16 << 20} {
+		z := deflate(octets(n))
+		frames := fragments(opBinary, z, 1000)
+		frames[0].rsv = 4
+		add(testCase{id: "7692 6.1/binary of " + size(n) + " in fragments", send: wire(frames...), want: []frame{binaryOf(octets(n))}})
+	}
+	return section{name: "RFC 7692 messages", cases: append(append(cases, deflateForms()...), deflateViolations()...)}
+}
+
+// deflateForms are the forms that a compressed message may have.
+func deflateForms() []testCase {
+	hello := []frame{text("Hello")}
+	z := func(payload string) frame { return frame{op: opText, rsv: 4, payload: payload} }
+	stored := func(s string, final byte) string {
+		b := binary.LittleEndian.AppendUint16([]byte{final}, uint16(len(s)))
+		return string(binary.LittleEndian.AppendUint16(b, ^uint16(len(s)))) + s
+	}
+	cut := func(payload string, at int) []frame {
+		return []frame{{op: opText, rsv: 4, more: true, payload: payload[:at]}, last(payload[at:])}
+	}
+	const sample = "\xf2\x48\xcd\xc9\xc9\x07\x00"
+	cases := []testCase{
+		{id: "7692 7.2.3.1/one block", send: wire(z(sample)), want: hello},
+		{id: "7692 7.2.3.1/fragmented", send: wire(cut(sample, 3)...), want: hello},
+		{id: "7692 7.2.3.3/no compression", send: wire(z("\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00")), want: hello},
+		{id: "7692 7.2.3.4/BFINAL", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00\x00")), want: hello},
+		{id: "7692 7.2.3.4/BFINAL without an empty block", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00")), want: hello},
+		{id: "7692 7.2.3.4/BFINAL stored", send: wire(z(stored("Hello", 1))), want: hello},
+		{id: "7692 7.2.3.4/BFINAL, then another", send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), want: hello},
+		{id: "7692 7.2.3.5/two blocks", send: wire(z("\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")), want: hello},
+		{id: "7692 7.2.3.5/stored blocks", send: wire(z(stored("Hel", 0) + stored("", 0) + stored("lo", 0) + "\x00")), want: hello},
+		{id: "7692 7.2.3.6/empty message", send: wire(z("\x00")), want: []frame{text("")}},
+		{id: "7692 7.2.3.6/empty message with a fixed block", send: wire(z("\x02\x00")), want: []frame{text("")}},
+		{id: "7692 7.2.3.6/payload of no bytes", send: wire(z("")), want: []frame{text("")}},
+		{id: "7692 7.2.3.6/empty, fragmented", send: wire(cut("\x00", 0)...), want: []frame{text("")}},
+		{id: "7692 6/not compressed", send: wire(text("Hello")), want: hello},
+		{id: "7692 6/not compressed, fragmented", send: wire(first(opText, "Hel"), last("lo")), want: hello},
+		{id: "7692 6/compressed and not, in turn", send: wire(z(sample), text("a"), z(sample), binaryOf("b")), want: []frame{hello[0], text("a"), hello[0], binaryOf("b")}},
+		{id: "7692 6/pings between the fragments", send: wire(cut(sample, 2)[0], ping("p"), next(sample[2:4]), pong(""), ping("q"), last(sample[4:])), want: []frame{pong("p"), pong("q"), hello[0]}},
+		{id: "7692 6/empty fragments", send: wire(cut(sample, 0)[0], next(""), next(sample), next(""), last("")), want: hello},
+		{id: "7692 6/closes within a compressed message", send: wire(cut(sample, 3)[0], closing(1000, "x")), want: []frame{closing(1000, "x")}, ended: true},
+		{id: "7692 6/UTF-8", send: wire(deflated(opText, kosme+"😀")), want: []frame{text(kosme + "😀")}},
+		{id: "7692 6/binary that is no text", send: wire(deflated(opBinary, "\xFF\xFE")), want: []frame{binaryOf("\xFF\xFE")}},
+	}
+	for at := range len(sample) + 1 {
+		cases = append(cases, testCase{id: fmt.Sprintf("7692 7.2.3.1/cut at %d", at), send: wire(cut(sample, at)...), chop: 1, want: hello})
+	}
+	return cases
+}
+
+// deflateViolations are what must not come on a compressed connection.
+func deflateViolations() []testCase {
+	good := deflated(opText, pattern(300))
+	before := []frame{text(pattern(300))}
+	var cases []testCase
+	bad := func(id string, code uint16, want []frame, frames ...frame) {
+		cases = append(cases, testCase{id: id, code: code, want: want, send: wire(frames...)},
+			testCase{id: id + "/chops of 1 bytes", code: code, want: want, send: wire(frames...), chop: 1})
+	}
+	begun := frame{op: opText, rsv: 4, more: true, payload: good.payload[:5]}
+	bad("7692 6.1/RSV1 on a continuation", 1002, nil, begun, frame{rsv: 4, payload: good.payload[5:]})
+	bad("7692 6.1/RSV1 on a continuation of what is not compressed", 1002, nil, first(opText, "a"), frame{rsv: 4, payload: "b"})
+	bad("7692 6.1/RSV1 on a continuation with more to come", 1002, before, good, begun, frame{rsv: 4, more: true})
+	for _, op := range []byte{opPing, opPong, opClose} {
+		bad(fmt.Sprintf("7692 6.1/RSV1 on opcode %#x", op), 1002, before, good, frame{op: op, rsv: 4, payload: "\x03\xE8"})
+		bad(fmt.Sprintf("7692 6.1/RSV1 on opcode %#x within a message", op), 1002, nil, begun, frame{op: op, rsv: 4})
+	}
+	for _, op := range []byte{opText, opBinary, opCont, opPing, opPong, opClose} {
+		for _, rsv := range []byte{1, 2, 3, 5, 6, 7} {
+			f, want := []frame{good}, before
+			if op == opCont {
+				f, want = []frame{good, begun}, before
+			}
+			bad(fmt.Sprintf("6455 5.2/RSV %03b on opcode %#x", rsv, op), 1002, want, append(f, frame{op: op, rsv: rsv})...)
+		}
+	}
+	for op := byte(3); op < 8; op++ {
+		bad(fmt.Sprintf("6455 5.2/RSV1 on opcode %d", op), 1002, nil, frame{op: op, rsv: 4, payload: good.payload})
+	}
+	bad("6455 5.4/continuation behind a compressed message", 1002, before, good, last(""))
+	bad("6455 5.4/new message within a compressed one", 1002, nil, begun, good)
+	for name, payload := range map[string]string{
+		"garbage": "\xff\xff\xff\xff", "block of type 3": "\x06", "stored length that does not fit": "\x00\x05\x00\x00\x00Hello",
+		"a match before the start": "\x02\x63\x00", "cut short": good.payload[:len(good.payload)/2], "stored, cut short": "\x00\xff\x00\x00\xffHel",
+		"dynamic, cut short": deflate(compressible(5000))[:100], "too many lengths": "\xfc\xff\xff\xff\xff", "bytes behind the last block": "\xf3\x48\xcd\xc9\xc9\x07\x00\xff\xfe",
+	} {
+		bad("7692 7.2.2/"+name, 1007, before, good, frame{op: opBinary, rsv: 4, payload: payload})
+	}
+	for _, s := range invalidTexts() {
+		bad("6455 8.1/compressed/"+s.name, 1007, before, good, deflated(opText, s.text))
+	}
+	for _, s := range truncatedTexts() {
+		bad("6455 8.1/compressed, truncated/"+s.name, 1007, before, good, deflated(opText, s.text))
+	}
+	bomb := deflate(strings.Repeat("\x00", maxMessage+1))
+	return append(cases, testCase{id: "6455 10.4/one byte more than the limit, inflated", send: wire(good, frame{op: opBinary, rsv: 4, payload: bomb}), want: before, code: 1009})
+}
+
+// TestDeflateBombs sends messages that would inflate to 64 MiB: the server stops at its limit.
+func TestDeflateBombs(t *testing.T) {
+	const limit = 64 << 10
+	bomb := wire(deflated(opBinary, strings.Repeat("\x00", 64<<20)))
+	s := start(t, compressing(1, false, 0), ws.WithMessageSizeLimit(limit))
+	c, _ := s.connectDeflate(t, native, "permessage-deflate")
+	c.send(deflated(opBinary, strings.Repeat("\x00", limit)))
+	c.expect(binaryOf(strings.Repeat("\x00", limit)))
+	c.expectAlive()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const bombs = 50
+	for i := range bombs {
+		c, _ := s.connectDeflate(t, bothWays[i%2], "permessage-deflate")
+		tc := testCase{send: bomb, code: 1009}
+		tc.run(c)
+	}
+	runtime.ReadMemStats(&after)
+	perBomb := (after.TotalAlloc - before.TotalAlloc) / bombs
+	assert.Less(t, perBomb, uint64(1<<20), "bytes allocated for each")
+	require.EqualValues(t, bombs, s.invalid.Load())
+	require.EqualValues(t, 1, s.handled.Load())
+}
+
+// TestDeflateNegotiation crosses all parameters with what the server allows, and holds answer
+// and stream to it: a checking inflater refuses what does not fit the window agreed on.
+func TestDeflateNegotiation(t *testing.T) {
+	near, far := pattern(2000), compressible(40_000)
+	for _, cfg := range []struct {
+		takeover bool
+		bits     int
+	}{{false, 0}, {true, 0}, {false, 10}, {true, 10}, {true, 8}} {
+		t.Run(fmt.Sprintf("takeover %v, bits %d", cfg.takeover, cfg.bits), func(t *testing.T) {
+			s := start(t, compressing(1, cfg.takeover, cfg.bits))
+			for _, offer := range offers() {
+				t.Run("7692 7.1/"+offer, func(t *testing.T) {
+					t.Parallel()
+					c, a := s.connectDeflate(t, native, offer)
+					if cfg.bits != 0 {
+						require.True(t, a.serverBits != 0 && a.serverBits <= cfg.bits, "%+v", a)
+					}
+					if !cfg.takeover {
+						require.True(t, a.serverNoTakeover && a.clientNoTakeover, "%+v", a)
+					}
+					require.False(t, cfg.takeover && a.serverNoTakeover && !strings.Contains(offer, "server_no"), "%+v", a)
+					require.False(t, cfg.takeover && a.clientNoTakeover && !strings.Contains(offer, "client_no"), "%+v", a)
+					exchange(c, a, near, far)
+				})
+			}
+		})
+	}
+}
+
+// offers are all combinations of parameters.
+func offers() []string {
+	list := []string{"permessage-deflate"}
+	for _, params := range [][]string{
+		{"", "; server_no_context_takeover"},
+		{"", "; client_no_context_takeover"},
+		{"", "; server_max_window_bits=8", "; server_max_window_bits=9", "; server_max_window_bits=12", "; server_max_window_bits=15"},
+		{"", "; client_max_window_bits", "; client_max_window_bits=8", "; client_max_window_bits=9", "; client_max_window_bits=15"},
+	} {
+		var longer []string
+		for _, offer := range list {
+			for _, p := range params {
+				longer = append(longer, offer+p)
+			}
+		}
+		list = longer
+	}
+	return list
+}
+
+// exchange sends messages as far as agreed on and compares the echoes.
+func exchange(c *client, a agreement, near, far string) {
+	c.t.Helper()
+	var z *compressor
+	send := func(s string) {
+		if z == nil || a.clientNoTakeover {
+			z = new(compressor)
+		}
+		c.send(frame{op: opText, rsv: 4, payload: z.message(s)})
+		c.expect(text(s))
+	}
+	send("short")
+	send("short and short again")
+	if a.clientBits == 0 || a.clientBits == 15 {
+		send(near)
+		send(near)
+		send(far)
+		send(far)
+	} else { // a window that our compressor cannot have, so that it has no matches
+		for _, s := range []string{near, near, far, far} {
+			c.send(text(s))
+			c.expect(text(s))
+		}
+	}
+	c.expectAlive()
+}
+
+// TestDeflateTakeover holds that context takeover shortens what is repeated, and that without
+// it each message stands alone.
+func TestDeflateTakeover(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		t.Run(fmt.Sprint("7692 7.1.1/takeover ", takeover), func(t *testing.T) {
+			s := start(t, compressing(1, takeover, 0))
+			c, a := s.connectDeflate(t, native, "permessage-deflate")
+			var sizes []int
+			inflate := c.inflate
+			c.inflate = func(payload string) (string, error) {
+				sizes = append(sizes, len(payload))
+				return inflate(payload)
+			}
+			exchangeSame(c, a, compressible(3000), 5)
+			require.Len(t, sizes, 5)
+			for _, n := range sizes[1:] {
+				if takeover {
+					assert.Less(t, n, sizes[0]/4)
+				} else {
+					assert.Equal(t, sizes[0], n)
+				}
+			}
+		})
+	}
+}
+
+func exchangeSame(c *client, a agreement, s string, n int) {
+	z := new(compressor)
+	for range n {
+		if a.clientNoTakeover {
+			z = new(compressor)
+		}
+		c.send(frame{op: opText, rsv: 4, payload: z.message(s)})
+		c.expect(text(s))
+	}
+	c.expectAlive()
+}
+
+// TestDeflateThreshold holds the default: what is shorter than 512 bytes goes as it is.
+func TestDeflateThreshold(t *testing.T) {
+	s := start(t, compressing(0, false, 0))
+	c, _ := s.connectDeflate(t, native, "permessage-deflate")
+	inflate, inflated := c.inflate, 0
+	c.inflate = func(payload string) (string, error) { inflated++; return inflate(payload) }
+	c.send(text(pattern(511)), deflated(opText, pattern(511)))
+	c.expect(text(pattern(511)), text(pattern(511)))
+	require.Zero(t, inflated)
+	c.send(text(pattern(512)), deflated(opText, pattern(512)))
+	c.expect(text(pattern(512)), text(pattern(512)))
+	require.Equal(t, 2, inflated)
+	c.expectAlive()
+}
+
+// TestDeflateOffers sends offers that are declined, and falls back to the next.
+func TestDeflateOffers(t *testing.T) {
+	s := start(t, compressing(1, false, 0))
+	const good, accepted = "permessage-deflate", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+	declined := []string{
+		"permessage-deflate; unknown", "permessage-deflate; unknown=1", "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+		"permessage-deflate; client_max_window_bits; client_max_window_bits=10", "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+		"permessage-deflate; server_max_window_bits", "permessage-deflate; server_no_context_takeover=1", "permessage-deflate; client_no_context_takeover=true",
+		"permessage-deflate; server_no_context_takeover=\"1\"", "x-webkit-deflate-frame", "permessage-bzip2", "deflate",
+	}
+	for _, v := range []string{"0", "1", "7", "16", "17", "08", "09", "015", "100", "-9", "x", "9x", "1e1", "0xf", "\"7\"", "\"16\"", "\"09\""} {
+		declined = append(declined, "permessage-deflate; server_max_window_bits="+v, "permessage-deflate; client_max_window_bits="+v)
+	}
+	check := func(id, want string, values ...string) {
+		for _, w := range bothWays {
+			t.Run(string(w)+"/"+id, func(t *testing.T) {
+				t.Parallel()
+				c, resp := s.connect(t, w, offering(values...))
+				answers := resp.Header.Values("Sec-WebSocket-Extensions")
+				if want == "" {
+					require.Empty(t, answers)
+					tc := testCase{send: wire(deflated(opText, "not agreed on")), code: 1002}
+					tc.run(c)
+					return
+				}
+				require.Len(t, answers, 1)
+				assert.Equal(t, params(t, want), params(t, answers[0]))
+				readAnswer(t, answers[0], "permessage-deflate; client_max_window_bits").use(c)
+				c.send(deflated(opText, pattern(600)))
+				c.expect(text(pattern(600)))
+				c.expectAlive()
+			})
+		}
+	}
+	for _, offer := range declined {
+		check("7692 7.1/declined/"+offer, "", offer)
+		check("7692 5.1/declined, then a good one/"+offer, accepted, offer+", "+good)
+		check("7692 5.1/declined, then a good one in another line/"+offer, accepted, offer, good)
+	}
+	check("7692 5.1/the first that fits", accepted+"; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=10, permessage-deflate")
+	check("7692 5.1/among others", accepted, "x-a; b=c; d=\"e\", permessage-deflate , x-f")
+	check("6455 9.1/quoted value", accepted+"; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=\"10\"")
+	check("6455 9.1/quoted 9", accepted+"; server_max_window_bits=9", "permessage-deflate; server_max_window_bits=\"9\"")
+	check("6455 9.1/no spaces", accepted+"; server_max_window_bits=9", "permessage-deflate;server_max_window_bits=9")
+	check("6455 9.1/many spaces", accepted+"; server_max_window_bits=9", "  permessage-deflate \t ;  server_max_window_bits=9 \t")
+	check("9110 5.6.1/empty elements", accepted, ", ,permessage-deflate,,")
+	check("7692 7.1/without value for client_max_window_bits", accepted, "permessage-deflate; client_max_window_bits")
+	check("6455 9.1/none", "", "")
+	for _, v := range []string{
+		"permessage-deflate;", "permessage-deflate; ;", "; permessage-deflate", "permessage-deflate; server_max_window_bits=", "permessage-deflate; =10",
+		"permessage-deflate server_max_window_bits", "permessage-deflate; server_max_window_bits=\"10", "permessage-deflate; server_max_window_bits=10\"",
+		"permessage-deflate; server_max_window_bits=\"\"", "permessage-deflate; server_max_window_bits=\"1 0\"", "permessage-deflate; a=b=c", "permessage/deflate",
+		"permessage-deflate; server_max_window_bits=(10)", "\"permessage-deflate\"", "permessage-deflate; a b", "permessage-deflate, @", "=", "permessage-deflate; b\xe9",
+	} {
+		for _, w := range bothWays {
+			t.Run(string(w)+"/6455 9.1/malformed/"+v, func(t *testing.T) {
+				t.Parallel()
+				hc := handshakeCase{request: upgradeRequest(offering(v)), status: 400}
+				hc.run(s.dial(t, w), 0)
+			})
+		}
+	}
+}
+
+// TestDeflateCount holds the number of cases.
+func TestDeflateCount(t *testing.T) {
+	n := len(deflateSection().cases)
+	t.Logf("%d cases of compressed messages, and %d offers", n, len(offers()))
+	require.Greater(t, n, 200)
+}
