@@ -55,8 +55,8 @@ func testOptions() []ws.Option {
 	return []ws.Option{func(c *ws.Config) {
 		c.ListenAddr = "tcp://127.0.0.1:0"
 		c.Loops = 2
-		c.HeartbeatInterval = time.Hour // so that no ping comes between what a test expects
-		c.HeartbeatTimeout = 2 * time.Hour
+		c.HeartbeatInterval = 1000 * time.Hour // so that no ping comes between what a test expects
+		c.HeartbeatTimeout = 2000 * time.Hour
 		c.Logger = slog.New(slog.DiscardHandler)
 	}}
 }

@@ -61,8 +61,8 @@ func scenarioManager(t testing.TB, opts ...ws.Option) *ws.Manager {
 		c.ListenAddr = "tcp://127.0.0.1:0"
 		c.Loops = 2
 		c.MaxConnections = 20_000
-		c.HeartbeatInterval = time.Hour // so that pings come only where a scenario wants them
-		c.HeartbeatTimeout = 2 * time.Hour
+		c.HeartbeatInterval = 1000 * time.Hour // so that pings come only where a scenario wants them
+		c.HeartbeatTimeout = 2000 * time.Hour
 		c.CloseTimeout = 20 * time.Second
 		c.Broadcast.Timeout = scenarioPatience
 		c.Logger = slog.New(slog.DiscardHandler)

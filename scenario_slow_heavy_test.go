@@ -301,7 +301,8 @@ func scenarioLosesTheExpired(t *testing.T, r *scenarioSlowRun) {
 		require.Less(t, m.Prefix+m.Suffix, r.published, "slow member %d has lost nothing", i)
 	}
 	all := r.Stats().Total.Drops // some expired while the slow read again
-	assert.Equal(t, ws.DropCounts{Expired: uint64(r.lost())}, all)
+	assert.Equal(t, ws.DropCounts{Expired: uint64(r.lost()) - all.Full, Full: all.Full}, all)
+	assert.Less(t, all.Full, all.Expired/10, "a publisher that was held up and catches up may fill the queues")
 	assert.GreaterOrEqual(t, all.Expired, r.dropped.Expired)
 	assert.Positive(t, r.dropped.Expired)
 }

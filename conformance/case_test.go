@@ -31,14 +31,22 @@ type testCase struct {
 	then  []byte  // sent when that has come
 	code  uint16  // then a close frame with this code and a reason, and the end
 	ended bool    // then the end; the close frame is in want
+
+	large func() (sent, want []frame) // makes send and want when the case runs, if not nil
 }
 
 // run runs one case on a connection that is open.
 func (tc *testCase) run(c *client) {
 	c.t.Helper()
+	send, want := tc.send, tc.want
+	if tc.large != nil {
+		var sent []frame
+		sent, want = tc.large()
+		send = wire(sent...)
+	}
 	written := make(chan error, 1)
-	go func() { written <- c.write(tc.send, tc.chop) }() // waited for, or ended by the connection's end
-	c.expect(tc.want...)
+	go func() { written <- c.write(send, tc.chop) }() // waited for, or ended by the connection's end
+	c.expect(want...)
 	if tc.then != nil {
 		require.NoError(c.t, <-written)
 		go func() { written <- c.write(tc.then, tc.chop) }() // as above

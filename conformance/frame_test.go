@@ -1,6 +1,8 @@
 package conformance_test
 
 import (
+	"bytes"
+	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 )
@@ -64,8 +66,10 @@ func (f frame) append(b []byte, key [4]byte) []byte {
 		return append(b, f.payload...)
 	}
 	b = append(b, key[:]...)
-	for i := range len(f.payload) {
-		b = append(b, f.payload[i]^key[i%4])
+	at := len(b)
+	b = append(b, f.payload...)
+	for block := bytes.Repeat(key[:], min(1024, len(f.payload)/4+1)); at < len(b); at += len(block) {
+		subtle.XORBytes(b[at:], b[at:], block)
 	}
 	return b
 }

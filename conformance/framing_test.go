@@ -18,11 +18,11 @@ func pattern(n int) string {
 
 // octets returns n bytes, each value among them, that are no UTF-8.
 func octets(n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i*7 + i>>8 + 0xFE)
+	period := make([]byte, min(n, 1<<16))
+	for i := range period {
+		period[i] = byte(i*7 + i>>8 + 0xFE)
 	}
-	return string(b)
+	return strings.Repeat(string(period), n/max(len(period), 1)+1)[:n]
 }
 
 // chopped names a size of writes.

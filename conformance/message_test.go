@@ -23,39 +23,47 @@ func size(n int) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// messages are large ones and many small ones; each echo is compared byte by byte.
+// messages are large ones and many small ones; each echo is compared byte by byte. They are made
+// only when they are sent.
 func messages() section {
 	var cases []testCase
-	for _, n := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
-		cases = append(cases,
-			echoes("5.6/text of "+size(n), 0, text(pattern(n))),
-			echoes("5.6/binary of "+size(n), 0, binaryOf(octets(n))))
-		for _, part := range []int{64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10} {
-			if n/part > mostFragments {
-				continue
+	add := func(id string, op byte, n, part, count, chop int) {
+		cases = append(cases, testCase{id: id, chop: chop, large: func() (sent, want []frame) {
+			payload := pattern(n)
+			if op == opBinary {
+				payload = octets(n)
 			}
-			id := fmt.Sprintf("of %s in fragments of %s", size(n), size(part))
-			if n <= 1<<20 || part >= 16<<10 {
-				cases = append(cases, testCase{id: "5.6/text " + id, send: wire(fragments(opText, pattern(n), part)...), want: []frame{text(pattern(n))}})
+			want = slices.Repeat([]frame{{op: op, payload: payload}}, count)
+			if part > 0 {
+				return fragments(op, payload, part), want
 			}
-			cases = append(cases, testCase{id: "5.6/binary " + id, send: wire(fragments(opBinary, octets(n), part)...), want: []frame{binaryOf(octets(n))}})
+			return want, want
+		}})
+	}
+	kinds := []struct {
+		name string
+		op   byte
+	}{{"text", opText}, {"binary", opBinary}}
+	for _, kind := range kinds {
+		for _, n := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
+			add("5.6/"+kind.name+" of "+size(n), kind.op, n, 0, 1, 0)
+			for _, part := range []int{64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10} {
+				if n/part <= mostFragments && (kind.op == opBinary || n <= 1<<20 || part >= 16<<10) {
+					add(fmt.Sprintf("5.6/%s of %s in fragments of %s", kind.name, size(n), size(part)), kind.op, n, part, 1, 0)
+				}
+			}
+		}
+		for _, chop := range []int{64, 128, 256, 512, 1024, 2048} {
+			add(fmt.Sprintf("5.6/%s of 1 MiB/chops of %d bytes", kind.name, chop), kind.op, 1<<20, 0, 1, chop)
+		}
+		for _, n := range []int{0, 16, 64, 256, 1 << 10, 4 << 10, 16 << 10} {
+			add(fmt.Sprintf("5.6/1000 times %s of %s", kind.name, size(n)), kind.op, n, 0, 1000, 0)
 		}
 	}
-	for _, chop := range []int{64, 128, 256, 512, 1024, 2048} {
-		cases = append(cases,
-			echoes(fmt.Sprintf("5.6/text of 1 MiB/chops of %d bytes", chop), chop, text(pattern(1<<20))),
-			echoes(fmt.Sprintf("5.6/binary of 1 MiB/chops of %d bytes", chop), chop, binaryOf(octets(1<<20))))
-	}
-	for _, n := range []int{0, 16, 64, 256, 1 << 10, 4 << 10, 16 << 10} {
-		cases = append(cases,
-			echoes(fmt.Sprintf("5.6/1000 texts of %s", size(n)), 0, slices.Repeat([]frame{text(pattern(n))}, 1000)...),
-			echoes(fmt.Sprintf("5.6/1000 binaries of %s", size(n)), 0, slices.Repeat([]frame{binaryOf(octets(n))}, 1000)...))
-	}
-	cases = append(cases, testCase{
-		id: "5.4/65536 bytes in fragments of 1300", send: wire(fragments(opText, pattern(65536), 1300)...), want: []frame{text(pattern(65536))},
-	}, testCase{
-		id: "5.6/UTF-8 of 3 MiB in fragments that cut runes", send: wire(fragments(opText, runes(), 4093)...), want: []frame{text(runes())},
-	})
+	add("5.4/65536 bytes in fragments of 1300", opText, 65536, 1300, 1, 0)
+	cases = append(cases, testCase{id: "5.6/UTF-8 of 3 MiB in fragments that cut runes", large: func() (sent, want []frame) {
+		return fragments(opText, runes(), 4093), []frame{text(runes())}
+	}})
 	return section{name: "5.6 large and many messages", cases: cases}
 }
 

@@ -83,8 +83,8 @@ func start(t testing.TB, opts ...ws.Option) *server {
 	m, err := ws.NewManager(append([]ws.Option{func(c *ws.Config) {
 		c.ListenAddr = "tcp://127.0.0.1:0"
 		c.Loops = 2
-		c.HeartbeatInterval = time.Hour // no ping comes between what a case expects
-		c.HeartbeatTimeout = 2 * time.Hour
+		c.HeartbeatInterval = 1000 * time.Hour // no ping comes between what a case expects
+		c.HeartbeatTimeout = 2000 * time.Hour
 		c.CloseTimeout = patience
 		c.MessageSizeLimit = maxMessage
 		c.MessageQueueSize = 1 << 16

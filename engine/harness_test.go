@@ -65,8 +65,8 @@ func testConfig() engine.Config {
 		LowMark:          0.1,
 		MessageBytes:     1 << 20,
 		HandshakeTimeout: 5 * time.Second,
-		PingInterval:     time.Hour, // so that no ping comes between what a test expects
-		ReadTimeout:      2 * time.Hour,
+		PingInterval:     1000 * time.Hour, // so that no ping comes between what a test expects
+		ReadTimeout:      2000 * time.Hour,
 		CloseTimeout:     3 * time.Second,
 		PublishTimeout:   2 * time.Second,
 		Logger:           slog.New(slog.DiscardHandler),
