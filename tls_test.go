@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
@@ -304,7 +305,8 @@ func TestTLSShutdown(t *testing.T) {
 func TestTLSOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("openssl is not installed")
+		require.Empty(t, os.Getenv("CI"), "openssl is to be installed where all is checked")
+		t.Skip("openssl is not installed") // nothing else asks for key updates or renegotiates
 	}
 	onBothWays(t, func(t *testing.T, w way) {
 		s := startTLS(t, nil)

@@ -1,0 +1,73 @@
+package codec
+
+import "strings"
+
+// extension is one element of a Sec-WebSocket-Extensions header. Immutable after New.
+type extension struct {
+	name   string
+	params []extensionParam
+}
+
+// extensionParam is a parameter of an extension. Immutable after New.
+type extensionParam struct {
+	name, value string
+	hasValue    bool
+}
+
+// parseExtensions reads a list of extensions (RFC 6455 section 9.1). ok is false if it is
+// malformed. Empty elements are skipped (RFC 9110 section 5.6.1.2).
+func parseExtensions(s string) (list []extension, ok bool) {
+	for {
+		s = strings.TrimLeft(s, " \t,")
+		if s == "" {
+			return list, true
+		}
+		var e extension
+		if e.name, s = cutToken(s); e.name == "" {
+			return nil, false
+		}
+		for s = strings.TrimLeft(s, " \t"); strings.HasPrefix(s, ";"); s = strings.TrimLeft(s, " \t") {
+			var p extensionParam
+			if p, s, ok = cutParam(strings.TrimLeft(s[1:], " \t")); !ok {
+				return nil, false
+			}
+			e.params = append(e.params, p)
+		}
+		if s != "" && s[0] != ',' {
+			return nil, false
+		}
+		list = append(list, e)
+	}
+}
+
+// cutParam reads the parameter that s begins with.
+func cutParam(s string) (p extensionParam, rest string, ok bool) {
+	if p.name, s = cutToken(s); p.name == "" {
+		return p, s, false
+	}
+	after := strings.TrimLeft(s, " \t")
+	if !strings.HasPrefix(after, "=") {
+		return p, s, true
+	}
+	p.hasValue = true
+	s = strings.TrimLeft(after[1:], " \t")
+	if strings.HasPrefix(s, `"`) { // what it quotes must be a token as well
+		var quoted string
+		if quoted, rest, ok = strings.Cut(s[1:], `"`); !ok {
+			return p, s, false
+		}
+		p.value, s = cutToken(quoted)
+		return p, rest, p.value != "" && s == ""
+	}
+	p.value, s = cutToken(s)
+	return p, s, p.value != ""
+}
+
+// cutToken returns the token that s begins with, and what follows.
+func cutToken(s string) (token, rest string) {
+	n := 0
+	for n < len(s) && isToken(s[n]) {
+		n++
+	}
+	return s[:n], s[n:]
+}
