@@ -2,7 +2,11 @@
 
 package main
 
-import "context"
+import (
+	"context"
+
+	"github.com/qi-realtime/ws/bench/control"
+)
 
 // echoing keeps some messages in flight on each connection of one loop. Each
 // carries its number and the time of its sending.
@@ -63,7 +67,7 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 
 func echoRound(ctx context.Context, o *options, t *table) error {
 	work := make([]*echoing, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, serverConfig{Echo: true}, func(i int) traffic {
+	srv, g, stop, err := start(ctx, o, o.path, o.conns, control.Config{Mode: control.Echo}, func(i int) traffic {
 		work[i] = &echoing{template: maskedFrame(opBinary, make([]byte, o.size)), size: o.size}
 		return work[i]
 	})
@@ -76,7 +80,7 @@ func echoRound(ctx context.Context, o *options, t *table) error {
 	}
 	g.each(func(i int, l *loop) {
 		for index := range l.conns {
-			work[i].fill(l, &l.conns[index], o.inflight, monotonicNow())
+			work[i].fill(l, &l.conns[index], o.inflight, control.Now())
 			l.send(int32(index), l.out)
 			l.out = l.out[:0]
 		}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"runtime"
 	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // pinging is the traffic of one connection that sends a message, waits for its
@@ -20,7 +22,7 @@ func (p *pinging) frame(l *loop, _ *clientConn, _ *frame, now int64) {
 		l.rtt.record(now - p.sent)
 	}
 	l.out = append(l.out, p.message...)
-	p.sent = monotonicNow()
+	p.sent = control.Now()
 }
 
 func (p *pinging) done(*loop, *clientConn, int64) {}
@@ -57,7 +59,7 @@ func runFair(ctx context.Context, o *options) ([]*table, error) {
 }
 
 func fairRound(ctx context.Context, o *options, t *table) error {
-	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, serverConfig{}, func(int) traffic { return silent{} })
+	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, control.Config{}, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func fairRound(ctx context.Context, o *options, t *table) error {
 	// scheduler: behind the members' loops it would wait for these.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(o.clientLoops + 2))
 	payload := make([]byte, o.size)
-	payload[0] = echoByte
+	payload[0] = control.EchoByte
 	ping := &pinging{message: maskedFrame(opBinary, payload)}
 	echo, err := newGenerator(srv.addr(o.path), 1, 1, false, func(int) traffic { return ping })
 	if err != nil {
@@ -87,18 +89,18 @@ func fairRound(ctx context.Context, o *options, t *table) error {
 
 // fairLoad runs the load and adds its row.
 func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *generator) error {
-	if _, err := srv.call(command{Name: "publish", Size: o.size}); err != nil {
+	if _, err := srv.call(control.Command{Name: "publish", Size: o.size}); err != nil {
 		return err
 	}
 	echo.each(func(_ int, l *loop) {
 		p := l.traffic.(*pinging)
-		p.sent = monotonicNow()
+		p.sent = control.Now()
 		l.send(0, p.message)
 	})
 	if err := wait(ctx, o.warmup); err != nil {
 		return err
 	}
-	began := monotonicNow()
+	began := control.Now()
 	echo.each(func(_ int, l *loop) { l.measuring = true })
 	warm := *o
 	warm.warmup = 0
@@ -108,8 +110,8 @@ func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *g
 	}
 	var rtt histogram
 	echo.each(func(_ int, l *loop) { l.measuring, rtt = false, l.rtt })
-	elapsed := time.Duration(monotonicNow() - began)
-	ended, err := srv.call(command{Name: "stop"})
+	elapsed := time.Duration(control.Now() - began)
+	ended, err := srv.call(control.Command{Name: "stop"})
 	if err != nil {
 		return err
 	}
@@ -118,12 +120,12 @@ func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *g
 	if err != nil {
 		return err
 	}
-	if ended, err = srv.call(command{Name: "report"}); err != nil { // with what was dropped since
+	if ended, err = srv.call(control.Command{Name: "report"}); err != nil { // with what was dropped since
 		return err
 	}
 	t.add(o.path, o.loops, o.conns, o.size, w.perSecond(w.client.messages), w.serverMicros(),
-		float64(rtt.total)/elapsed.Seconds(), micros(rtt.quantile(0.5)), micros(rtt.quantile(0.99)),
-		micros(rtt.quantile(0.999)), micros(time.Duration(rtt.max)),
+		float64(rtt.count())/elapsed.Seconds(), micros(rtt.quantile(0.5)), micros(rtt.quantile(0.99)),
+		micros(rtt.quantile(0.999)), micros(rtt.max()),
 		missing-min(missing, ended.Dropped), ended.Dropped)
 	return echo.err()
 }

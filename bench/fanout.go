@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // runFanout measures one room at full speed.
@@ -35,14 +37,14 @@ func runFanout(ctx context.Context, o *options) ([]*table, error) {
 	}
 	for _, k := range outstanding {
 		t.loads = append(t.loads, roomLoad{
-			command{Name: "publish", Size: o.size, Outstanding: k},
+			control.Command{Name: "publish", Size: o.size, Outstanding: k},
 			fmt.Sprintf("%d outstanding", k),
 		})
 	}
 	return t.tables(ctx, o)
 }
 
-func (o *options) fanoutRow(r *room, c command, w *outcome) []any {
+func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
 	return []any{
 		o.path, o.conns, r.stalled, c.Outstanding, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
 		micros(w.client.cpu) / float64(max(w.client.messages, 1)), w.perMessage(float64(w.server.Writes)),

@@ -5,6 +5,8 @@ package main
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 const (
@@ -12,10 +14,6 @@ const (
 	opClose  = 0x8
 	opPing   = 0x9
 	opPong   = 0xA
-
-	// stampBytes is what the load carries at the start of each payload: a
-	// sequence number and the time of sending (monotonicNow), little-endian.
-	stampBytes = 16
 	// maxHeader is the longest header of an unmasked frame.
 	maxHeader = 10
 )
@@ -31,7 +29,7 @@ var mask64 = uint64(binary.LittleEndian.Uint32(mask[:]))<<32 | uint64(binary.Lit
 type frame struct {
 	op   byte
 	size int
-	// head is the payload's start, stampBytes at most; borrowed.
+	// head is the payload's start, control.StampBytes at most; borrowed.
 	head []byte
 }
 
@@ -43,7 +41,7 @@ func (f *frame) sent() int64 { return int64(binary.LittleEndian.Uint64(f.head[8:
 // the stamp of an unfinished frame and the count of its other bytes, which are
 // not looked at. Not safe for concurrent use.
 type parser struct {
-	kept    [maxHeader + stampBytes]byte
+	kept    [maxHeader + control.StampBytes]byte
 	n       uint8  // bytes in kept; 0 between frames
 	skipped uint32 // bytes that came behind them
 }
@@ -59,7 +57,7 @@ func (p *parser) next(b []byte) (rest []byte, f frame, ok bool, err error) {
 			return nil, frame{}, false, err
 		}
 		if end := header + size; known && end <= len(b) {
-			head := b[header : header+min(size, stampBytes)]
+			head := b[header : header+min(size, control.StampBytes)]
 			return b[end:], frame{op: b[0] & 0xF, size: size, head: head}, true, nil
 		}
 	}
@@ -75,7 +73,7 @@ func (p *parser) nextPart(b []byte) (rest []byte, f frame, ok bool, err error) {
 		}
 		keep := header
 		if known {
-			keep += min(size, stampBytes)
+			keep += min(size, control.StampBytes)
 		}
 		if have := int(p.n); have < keep {
 			n := copy(p.kept[have:keep], b)

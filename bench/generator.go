@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // generator is the load generator: some loops that share the connections.
@@ -124,14 +126,14 @@ func (g *generator) err() error {
 
 // tally is a snapshot of what the generator has seen.
 type tally struct {
-	at                                                int64 // monotonicNow
+	at                                                int64 // control.Now
 	cpu                                               time.Duration
 	opened, messages, lost, disordered, reads, writes uint64
 }
 
 // sum takes a snapshot.
 func (g *generator) sum() tally {
-	t := tally{at: monotonicNow(), cpu: cpuTime()}
+	t := tally{at: control.Now(), cpu: control.CPUTime()}
 	for _, l := range g.loops {
 		t.opened += l.opened.Load()
 		t.messages += l.messages.Load()
@@ -146,8 +148,8 @@ func (g *generator) sum() tally {
 // window is what happened between two snapshots on both sides. The sides are
 // not asked at the very same time, so compare rates, not counts.
 type window struct {
-	client  tally  // differences
-	server  report // differences, where that makes sense
+	client  tally          // differences
+	server  control.Report // differences, where that makes sense
 	elapsed time.Duration
 	rtt     histogram
 	last    histogram
@@ -173,12 +175,12 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 		return nil, err
 	}
 	if o.cpuprofile != "" {
-		if _, err := srv.call(command{Name: "profile", File: o.cpuprofile}); err != nil {
+		if _, err := srv.call(control.Command{Name: "profile", File: o.cpuprofile}); err != nil {
 			return nil, err
 		}
 	}
-	g.each(func(_ int, l *loop) { l.rtt, l.last, l.measuring = histogram{}, histogram{}, true })
-	before, err := srv.call(command{Name: "report"})
+	g.each(func(_ int, l *loop) { l.rtt, l.last, l.measuring = newHistogram(), newHistogram(), true })
+	before, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, err
 	}
@@ -187,20 +189,20 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 		return nil, err
 	}
 	c1 := g.sum()
-	after, err := srv.call(command{Name: "report"})
+	after, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, err
 	}
 	if o.cpuprofile != "" {
-		if _, err := srv.call(command{Name: "profile"}); err != nil {
+		if _, err := srv.call(control.Command{Name: "profile"}); err != nil {
 			return nil, err
 		}
 	}
-	w := &window{elapsed: time.Duration(after.At - before.At)}
+	w := &window{elapsed: time.Duration(after.At - before.At), rtt: newHistogram(), last: newHistogram()}
 	g.each(func(_ int, l *loop) { l.measuring = false })
 	for _, l := range g.loops {
-		w.rtt.add(&l.rtt)
-		w.last.add(&l.last)
+		w.rtt.add(l.rtt)
+		w.last.add(l.last)
 	}
 	w.client = tally{
 		at: c1.at - c0.at, cpu: c1.cpu - c0.cpu, messages: c1.messages - c0.messages,
@@ -223,13 +225,4 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// cpuTime is what this process has used, user and system.
-func cpuTime() time.Duration {
-	var ru unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
-		return 0
-	}
-	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }

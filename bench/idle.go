@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // silent is the traffic of idle connections.
@@ -54,7 +56,7 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 		return err
 	}
 	last := counts[len(counts)-1]
-	srv, g, stop, err := start(ctx, o, path, last, serverConfig{}, func(int) traffic { return silent{} })
+	srv, g, stop, err := start(ctx, o, path, last, control.Config{}, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -62,14 +64,14 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	var n, heap, inuse, rss, objects []float64
 	var accepting time.Duration
 	for _, conns := range counts {
-		before, err := srv.call(command{Name: "report"})
+		before, err := srv.call(control.Command{Name: "report"})
 		if err != nil {
 			return err
 		}
 		if err := g.connect(ctx, conns); err != nil {
 			return err
 		}
-		after, err := srv.call(command{Name: "report"})
+		after, err := srv.call(control.Command{Name: "report"})
 		if err != nil {
 			return err
 		}
@@ -81,7 +83,7 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 		if err := wait(ctx, o.quiet); err != nil {
 			return err
 		}
-		r, err := srv.call(command{Name: "settle"})
+		r, err := srv.call(control.Command{Name: "settle"})
 		if err != nil {
 			return err
 		}
@@ -100,7 +102,7 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 			micros(spent)/added)
 	}
 	if o.memprofile != "" {
-		if _, err := srv.call(command{Name: "heap", File: o.memprofile}); err != nil {
+		if _, err := srv.call(control.Command{Name: "heap", File: o.memprofile}); err != nil {
 			return err
 		}
 	}

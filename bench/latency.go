@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // runLatency measures one room at fixed rates.
@@ -37,14 +39,14 @@ func runLatency(ctx context.Context, o *options) ([]*table, error) {
 	}
 	for _, rate := range rates {
 		t.loads = append(t.loads, roomLoad{
-			command{Name: "publish", Size: o.size, Rate: rate},
+			control.Command{Name: "publish", Size: o.size, Rate: rate},
 			fmt.Sprintf("%g publishes/s", rate),
 		})
 	}
 	return t.tables(ctx, o)
 }
 
-func (o *options) latencyRow(r *room, c command, w *outcome) []any {
+func (o *options) latencyRow(r *room, c control.Command, w *outcome) []any {
 	return []any{
 		o.path, o.conns, r.stalled, c.Rate, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
 		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.99)), millis(w.rtt.quantile(0.999)),

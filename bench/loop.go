@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // The phases of a client connection.
@@ -99,7 +101,7 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 		request: []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 			extensions + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
 		conns: make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
-		stalls: func(int) bool { return false },
+		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(),
 	}, nil
 }
 
@@ -313,7 +315,7 @@ func (l *loop) upgrade(index int32, b []byte) {
 // receive handles what the server sent.
 func (l *loop) receive(index int32, b []byte) {
 	c := &l.conns[index]
-	now := monotonicNow()
+	now := control.Now()
 	var messages uint64
 	for len(b) > 0 {
 		rest, f, ok, err := c.parser.next(b)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // options is what the flags set; zero conns means the command's own default.
@@ -32,7 +34,7 @@ type options struct {
 	rates                              string
 	duration, warmup, quiet            time.Duration
 	rounds                             int
-	loops, procs, clientLoops          int
+	loops, maxprocs, clientLoops          int
 	queue, ring                        int
 	cpuprofile, memprofile             string
 }
@@ -60,7 +62,7 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
 	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
 	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
-	fs.IntVar(&o.procs, "procs", o.procs, "GOMAXPROCS of the server; 0 leaves it alone")
+	fs.IntVar(&o.maxprocs, "maxprocs", o.maxprocs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
 	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
 	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
@@ -204,8 +206,8 @@ func (o *options) validate() error {
 	switch {
 	case o.path != "" && o.path != "native" && o.path != "http":
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
-	case o.size < stampBytes || o.size > 1<<20:
-		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, stampBytes)
+	case o.size < control.StampBytes || o.size > 1<<20:
+		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
 	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1:
 		return errors.New("bench: -inflight, -outstanding, -client-loops or -rounds is out of range")
 	}
@@ -256,7 +258,7 @@ func (o *options) stepCounts() ([]int, error) {
 }
 
 // start runs a server and a load generator for it. The caller calls stop.
-func start(ctx context.Context, o *options, path string, conns int, cfg serverConfig, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
+func start(ctx context.Context, o *options, path string, conns int, cfg control.Config, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {
 		return nil, nil, nil, fmt.Errorf("%d connections need a higher ulimit -n than %d", conns, limit.Cur)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // patience is how long nothing more must arrive before deliveries count as missing.
@@ -75,7 +77,7 @@ func (m *members) complete(l *loop, seq uint64, now int64) {
 
 // acknowledge tells the publisher that every member has seq.
 func (m *members) acknowledge(l *loop, seq uint64) {
-	frame := maskedFrame(opBinary, binary.LittleEndian.AppendUint64([]byte{ackByte}, seq))
+	frame := maskedFrame(opBinary, binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq))
 	if l == m.control {
 		l.send(0, frame)
 		return
@@ -99,7 +101,7 @@ type room struct {
 func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64) (*room, error) {
 	comp := &completions{ack: ack}
 	work := make([]*members, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, serverConfig{}, func(i int) traffic {
+	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, control.Config{}, func(i int) traffic {
 		work[i] = &members{completions: comp}
 		return work[i]
 	})
@@ -152,7 +154,7 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	// Small enough for the socket buffers of the members that read.
-	fill := command{Name: "fill", Size: size, Count: max(1, min(16, (64<<10)/size))}
+	fill := control.Command{Name: "fill", Size: size, Count: max(1, min(16, (64<<10)/size))}
 	for dropped := r.srv.Dropped; ; {
 		before := r.g.sum()
 		rep, err := r.srv.call(fill)
@@ -178,7 +180,7 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 // joinRoom makes the connections join, and waits until conns have. Connection 0
 // stays out if joined is negative; else so many have joined before.
 func joinRoom(ctx context.Context, g *generator, srv *server, conns, joined int) error {
-	join := maskedFrame(opBinary, []byte{joinByte})
+	join := maskedFrame(opBinary, []byte{control.JoinByte})
 	g.each(func(i int, l *loop) {
 		first := g.share(i, max(joined, 0))
 		if joined < 0 && i == 0 {
@@ -189,7 +191,7 @@ func joinRoom(ctx context.Context, g *generator, srv *server, conns, joined int)
 		}
 	})
 	for {
-		r, err := srv.call(command{Name: "report"})
+		r, err := srv.call(control.Command{Name: "report"})
 		if err != nil || r.Members == conns {
 			return err
 		}
@@ -210,7 +212,7 @@ type outcome struct {
 
 // publish runs one load on the room, measures it, and waits until all that was
 // published is delivered to the members that read.
-func (r *room) publish(ctx context.Context, o *options, c command) (*outcome, error) {
+func (r *room) publish(ctx context.Context, o *options, c control.Command) (*outcome, error) {
 	before := r.g.sum()
 	began, err := r.srv.call(c)
 	if err != nil {
@@ -220,7 +222,7 @@ func (r *room) publish(ctx context.Context, o *options, c command) (*outcome, er
 	if err != nil {
 		return nil, err
 	}
-	ended, err := r.srv.call(command{Name: "stop"})
+	ended, err := r.srv.call(control.Command{Name: "stop"})
 	if err != nil {
 		return nil, err
 	}

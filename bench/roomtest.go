@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"slices"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // roomTest is what differs between the commands that load a room.
@@ -12,12 +14,12 @@ type roomTest struct {
 	ack   bool // the members acknowledge
 	table *table
 	loads []roomLoad
-	row   func(r *room, c command, w *outcome) []any
+	row   func(r *room, c control.Command, w *outcome) []any
 }
 
 // roomLoad is one load, and what to call it.
 type roomLoad struct {
-	command
+	control.Command
 	name string
 }
 
@@ -31,11 +33,11 @@ func (t *roomTest) run(ctx context.Context, o *options, stalledPercent float64, 
 	var outs []*outcome
 	for range rounds {
 		for _, load := range t.loads {
-			w, err := r.publish(ctx, o, load.command)
+			w, err := r.publish(ctx, o, load.Command)
 			if err != nil {
 				return nil, err
 			}
-			t.table.add(t.row(r, load.command, w)...)
+			t.table.add(t.row(r, load.Command, w)...)
 			outs = append(outs, w)
 		}
 	}

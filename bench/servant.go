@@ -3,80 +3,46 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
-	"runtime/debug"
-	"runtime/pprof"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/qi-realtime/ws"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
-// benchRoom is the one room; members join it by a message of the byte
-// joinByte. An acknowledgement is ackByte and the sequence number, 8 bytes. What
-// begins with echoByte is sent back.
-const (
-	benchRoom = "bench"
-	joinByte  = 'j'
-	ackByte   = 'a'
-	echoByte  = 'e'
-)
-
-// servant is the server process.
+// servant is the server process: this library under load.
 type servant struct {
-	manager   *ws.Manager
-	publisher atomic.Pointer[publisher]
-	published atomic.Uint64 // the next sequence number
-	errors    atomic.Uint64
+	control.Host
+	manager *ws.Manager
+	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 }
 
 // serve is the hidden command: it runs until its standard input ends.
 func serve(arg string, in io.Reader, out io.Writer) error {
-	var cfg serverConfig
+	var cfg control.Config
 	if err := json.Unmarshal([]byte(arg), &cfg); err != nil {
 		return err
 	}
 	if cfg.ProfileHeap {
 		runtime.MemProfileRate = 512
 	}
-	patient := func(c *ws.Config) { c.HeartbeatTimeout = time.Hour } // a stalled client answers no ping
-	opts := []ws.Option{
-		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithHandlerMode(ws.Inline),
-		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops), patient,
-	}
-	if cfg.Compress {
-		opts = append(opts, ws.WithEnableCompression(true))
-	}
-	if cfg.Queue > 0 {
-		opts = append(opts, ws.WithMessageQueueSize(cfg.Queue))
-	}
-	if cfg.QueueBytes > 0 {
-		opts = append(opts, ws.WithQueueBytes(cfg.QueueBytes))
-	}
-	if cfg.Ring > 0 {
-		opts = append(opts, func(c *ws.Config) { c.Broadcast.QueueSize = cfg.Ring })
-	}
-	m, err := ws.NewManager(opts...)
+	m, err := ws.NewManager(serverOptions(&cfg)...)
 	if err != nil {
 		return err
 	}
 	s := &servant{manager: m}
-	if cfg.Echo {
+	switch cfg.Mode {
+	case control.Echo:
 		m.HandleRaw(echo)
-	} else {
-		m.HandleRaw(s.handle)
+	default:
+		m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { s.Handle(client{s, c}, payload) })
 	}
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -91,11 +57,33 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if addr == nil {
 		return <-run
 	}
-	hello := report{Native: addr.String(), HTTP: ln.Addr().String()}
-	if err := json.NewEncoder(out).Encode(&hello); err != nil {
-		return err
+	hello := &control.Report{Native: addr.String(), HTTP: ln.Addr().String(), Library: "ws"}
+	return s.Serve(s, hello, in, out)
+}
+
+// serverOptions are the options that cfg asks for.
+func serverOptions(cfg *control.Config) []ws.Option {
+	opts := []ws.Option{
+		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithHandlerMode(ws.Inline),
+		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops),
+		func(c *ws.Config) { c.HeartbeatTimeout = time.Hour }, // a stalled client answers no ping
 	}
-	return s.obey(in, out)
+	if cfg.Compress {
+		opts = append(opts, ws.WithEnableCompression(true))
+	}
+	if cfg.Queue > 0 {
+		opts = append(opts, ws.WithMessageQueueSize(cfg.Queue))
+	}
+	if cfg.QueueBytes > 0 {
+		opts = append(opts, ws.WithQueueBytes(cfg.QueueBytes))
+	}
+	if cfg.RoomShards > 0 {
+		opts = append(opts, ws.WithRoomShards(cfg.RoomShards))
+	}
+	if cfg.Ring > 0 {
+		opts = append(opts, func(c *ws.Config) { c.Broadcast.QueueSize = cfg.Ring })
+	}
+	return opts
 }
 
 // echo is the whole echo server.
@@ -107,113 +95,52 @@ func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	_ = c.SendBytes(payload)
 }
 
-// handle takes the messages of a room's members and of the load generator's
-// control connection.
-func (s *servant) handle(c *ws.Client, _ ws.Opcode, payload []byte) {
-	switch payload[0] {
-	case joinByte:
-		_ = c.JoinRoom(benchRoom) // the load generator counts members
-	case ackByte:
-		if p := s.publisher.Load(); p != nil {
-			p.acked(binary.LittleEndian.Uint64(payload[1:]))
-		}
-	case echoByte:
-		_ = c.SendBinary(payload) // the client would miss it
-	}
+// client is a connection, for the host.
+type client struct {
+	servant *servant
+	*ws.Client
 }
 
-// obey answers commands until there are no more.
-func (s *servant) obey(in io.Reader, out io.Writer) error {
-	commands, answers := json.NewDecoder(in), json.NewEncoder(out)
-	for {
-		var c command
-		if err := commands.Decode(&c); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		err := s.execute(&c)
-		r := s.measure()
-		if c.Name == "queues" || c.Name == "settle" {
-			s.measureQueues(r)
-		}
-		if err != nil {
-			r.Error = err.Error()
-		}
-		if err := answers.Encode(r); err != nil {
-			return err
-		}
+// Join puts the client into a room; the load generator counts members.
+func (c client) Join(room int) {
+	for n := c.servant.rooms.Load(); n <= int64(room) && !c.servant.rooms.CompareAndSwap(n, int64(room)+1); {
+		n = c.servant.rooms.Load()
 	}
+	_ = c.JoinRoom(roomName(room))
 }
 
-func (s *servant) execute(c *command) error {
-	switch c.Name {
-	case "report", "queues":
-		return nil
-	case "settle": // free what is garbage, so that memory can be measured
-		runtime.GC()
-		runtime.GC()
-		debug.FreeOSMemory()
-		return nil
-	case "publish":
-		p := newPublisher(s, c)
-		s.publisher.Store(p)
-		go p.run() // owned by the servant: the command stop ends it
-		return nil
-	case "stop":
-		p := s.publisher.Swap(nil)
-		close(p.stop)
-		<-p.stopped
-		return nil
-	case "fill":
-		s.fill(c.Size, c.Count)
-		return nil
-	case "heap":
-		f, err := os.Create(c.File)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return pprof.Lookup("heap").WriteTo(f, 0)
-	case "profile":
-		if c.File == "" {
-			pprof.StopCPUProfile()
-			return nil
-		}
-		f, err := os.Create(c.File)
-		if err != nil {
-			return err
-		}
-		return pprof.StartCPUProfile(f)
-	}
-	return fmt.Errorf("unknown command %q", c.Name)
+// Echo sends payload back.
+func (c client) Echo(payload []byte) { _ = c.SendBinary(payload) }
+
+func roomName(room int) string { return "bench-" + strconv.Itoa(room) }
+
+// Publish implements control.Server.
+func (s *servant) Publish(room int, payload []byte) error {
+	return s.manager.BroadcastPrepared(roomName(room), ws.Prepare(ws.OpBinary, payload), nil)
 }
 
-// measure makes a report. The memory statistics stop the world, for some
-// microseconds.
-func (s *servant) measure() *report {
-	var ms runtime.MemStats
-	runtime.ReadMemStats(&ms)
-	var ru unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &ru)
+// Prepare encodes payload once for many calls of publish.
+func (s *servant) Prepare(room int, payload []byte) (publish func() error) {
+	name, prepared := roomName(room), ws.Prepare(ws.OpBinary, payload)
+	return func() error { return s.manager.BroadcastPrepared(name, prepared, nil) }
+}
+
+// Report implements control.Server.
+func (s *servant) Report(r *control.Report) {
 	st := s.manager.Stats()
-	r := &report{
-		At: monotonicNow(), CPU: cpuTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(),
-		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
-		Goroutines: runtime.NumGoroutine(), Clients: st.Clients,
-		Writes: st.Total.Writes, WakeUps: st.Total.WakeUps, Tasks: st.Total.Tasks,
-		Dropped: st.Total.Drops.Lost(), Messages: st.Total.MessagesOut,
-		Published: s.published.Load(), PublishErrors: s.errors.Load(),
+	r.Clients = st.Clients
+	for i := range int(s.rooms.Load()) {
+		if room, ok := s.manager.GetRoom(roomName(i)); ok {
+			r.Members += room.MemberCount()
+		}
 	}
-	if room, ok := s.manager.GetRoom(benchRoom); ok {
-		r.Members = room.MemberCount()
-	}
-	return r
+	r.Writes, r.WakeUps, r.Tasks = st.Total.Writes, st.Total.WakeUps, st.Total.Tasks
+	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 
-// measureQueues looks at every client's queue, which takes too long for a
-// report that is made while a load runs.
-func (s *servant) measureQueues(r *report) {
+// ReportQueues looks at every client's queue, which takes too long for a report
+// that is made while a load runs.
+func (s *servant) ReportQueues(r *control.Report) {
 	s.manager.RangeClients(func(c *ws.Client) bool {
 		if n := c.QueuedBytes(); n > 0 {
 			r.Backlogged++
@@ -223,24 +150,13 @@ func (s *servant) measureQueues(r *report) {
 	})
 }
 
-// fill publishes n messages and waits until the event loops have done with them
-// what they can: have sent, queued or dropped them.
-func (s *servant) fill(size, n int) {
-	p := &publisher{servant: s}
-	payload := make([]byte, size)
-	for range n {
-		p.publish(payload, monotonicNow())
-	}
-	s.quiesce()
-}
-
-// quiesce waits until the event loops have neither run a task nor written for
+// Quiesce waits until the event loops have neither run a task nor written for
 // some time: a single look could find a loop that the kernel had no processor
 // for.
-func (s *servant) quiesce() {
+func (s *servant) Quiesce() {
 	var tasks, writes uint64
 	for same := 0; same < 4; {
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 		st := s.manager.Stats().Total
 		if st.InboxLen > 0 || st.Tasks != tasks || st.Writes != writes {
 			tasks, writes, same = st.Tasks, st.Writes, 0
@@ -248,32 +164,4 @@ func (s *servant) quiesce() {
 		}
 		same++
 	}
-}
-
-// residentBytes is this process's RSS, exactly (smaps_rollup) if the kernel
-// says it, else VmRSS, which may lag by some hundred KB.
-func residentBytes() uint64 {
-	for _, from := range [][2]string{{"/proc/self/smaps_rollup", "Rss:"}, {"/proc/self/status", "VmRSS:"}} {
-		b, err := os.ReadFile(from[0])
-		if err != nil {
-			continue
-		}
-		if kb, ok := procField(string(b), from[1]); ok {
-			n, _ := strconv.ParseUint(kb, 10, 64)
-			return n << 10
-		}
-	}
-	return 0
-}
-
-// procField returns the first word behind key in a file of /proc.
-func procField(text, key string) (string, bool) {
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(line, key); ok {
-			if words := strings.Fields(rest); len(words) > 0 {
-				return words[0], true
-			}
-		}
-	}
-	return "", false
 }

@@ -11,65 +11,20 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
-
-// serverConfig is the argument of the hidden command serve.
-type serverConfig struct {
-	Echo           bool
-	MaxConnections int
-	Loops          int
-	Queue, Ring    int
-	QueueBytes     int64
-	ProfileHeap    bool
-	Compress       bool
-}
-
-// command is one line to the server; a report is its answer.
-type command struct {
-	Name        string // report, queues, settle, publish, stop, fill, profile, heap
-	Size        int
-	Count       int     // fill: so many messages
-	Outstanding int     // publish: so many unacknowledged at once ...
-	Rate        float64 // ... or so many a second, or else without a pause
-	File        string  // profile: begin; empty: end
-}
-
-// report is what the server process says of itself. The counts are from its
-// start.
-type report struct {
-	Error        string `json:",omitempty"`
-	Native, HTTP string `json:",omitempty"` // addresses, in the first line only
-
-	At         int64         // monotonicNow
-	CPU        time.Duration // user and system
-	Switches   int64         // context switches
-	RSS        uint64
-	HeapAlloc  uint64
-	HeapInuse  uint64
-	Objects    uint64
-	Stacks     uint64
-	Goroutines int
-
-	Clients, Members                          int
-	Writes, WakeUps, Tasks, Dropped, Messages uint64
-	Published, PublishErrors                  uint64
-
-	// In the answers to queues and settle only.
-	Backlogged  int    // clients that have messages queued
-	QueuedBytes uint64 // of all clients
-}
 
 // server is the load generator's end of a server process.
 type server struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
-	report
+	control.Report
 }
 
 // startServer runs this program once more, as a server.
-func startServer(ctx context.Context, o *options, cfg serverConfig) (*server, error) {
+func startServer(ctx context.Context, o *options, cfg control.Config) (*server, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
 	cfg.Compress = o.compress
 	arg, err := json.Marshal(cfg)
@@ -78,8 +33,8 @@ func startServer(ctx context.Context, o *options, cfg serverConfig) (*server, er
 	}
 	cmd := exec.CommandContext(ctx, os.Args[0], "serve", string(arg))
 	cmd.Stderr = os.Stderr
-	if o.procs > 0 {
-		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.procs))
+	if o.maxprocs > 0 {
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.maxprocs))
 	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -93,7 +48,7 @@ func startServer(ctx context.Context, o *options, cfg serverConfig) (*server, er
 		return nil, err
 	}
 	s := &server{cmd: cmd, in: in, out: json.NewDecoder(bufio.NewReader(out))}
-	if err := s.out.Decode(&s.report); err != nil {
+	if err := s.out.Decode(&s.Report); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("bench: server did not start: %w", err)
 	}
@@ -104,11 +59,11 @@ func startServer(ctx context.Context, o *options, cfg serverConfig) (*server, er
 }
 
 // call sends one command and waits for its report.
-func (s *server) call(c command) (*report, error) {
+func (s *server) call(c control.Command) (*control.Report, error) {
 	if err := json.NewEncoder(s.in).Encode(c); err != nil {
 		return nil, fmt.Errorf("bench: server: %w", err)
 	}
-	r := new(report)
+	r := new(control.Report)
 	if err := s.out.Decode(r); err != nil {
 		return nil, fmt.Errorf("bench: server: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 const (
@@ -40,7 +42,7 @@ func runSlow(ctx context.Context, o *options) ([]*table, error) {
 
 func slowRound(ctx context.Context, o *options, t *table) error {
 	frame := serverFrameBytes(o.size)
-	cfg := serverConfig{QueueBytes: int64(o.queue) * int64(frame)}
+	cfg := control.Config{QueueBytes: int64(o.queue) * int64(frame)}
 	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
@@ -54,21 +56,21 @@ func slowRound(ctx context.Context, o *options, t *table) error {
 		return err
 	}
 	g.stall()
-	idle, err := srv.call(command{Name: "settle"})
+	idle, err := srv.call(control.Command{Name: "settle"})
 	if err != nil {
 		return err
 	}
 	if err := backlogAll(ctx, srv, o.conns, o.size); err != nil {
 		return err
 	}
-	before, err := srv.call(command{Name: "settle"})
+	before, err := srv.call(control.Command{Name: "settle"})
 	if err != nil {
 		return err
 	}
-	if _, err := srv.call(command{Name: "fill", Size: o.size, Count: slowMessages}); err != nil {
+	if _, err := srv.call(control.Command{Name: "fill", Size: o.size, Count: slowMessages}); err != nil {
 		return err
 	}
-	after, err := srv.call(command{Name: "settle"})
+	after, err := srv.call(control.Command{Name: "settle"})
 	if err != nil {
 		return err
 	}
@@ -76,7 +78,7 @@ func slowRound(ctx context.Context, o *options, t *table) error {
 		return fmt.Errorf("%d messages were dropped: a higher -queue is needed", after.Dropped)
 	}
 	for _, since := range []struct {
-		*report
+		*control.Report
 		name string
 	}{{idle, "since they were idle"}, {before, fmt.Sprintf("the last %d", slowMessages)}} {
 		clients := float64(o.conns)
@@ -93,7 +95,7 @@ func backlogAll(ctx context.Context, srv *server, clients, size int) error {
 	defer cancel()
 	for {
 		// Few at a time, so that those that stall first hold few more.
-		if _, err := srv.call(command{Name: "fill", Size: size, Count: max(1, 2048/size)}); err != nil {
+		if _, err := srv.call(control.Command{Name: "fill", Size: size, Count: max(1, 2048/size)}); err != nil {
 			return err
 		}
 		stuck, err := stalled(ctx, srv, clients)
@@ -110,14 +112,14 @@ func backlogAll(ctx context.Context, srv *server, clients, size int) error {
 // stays queued for longer than a delayed acknowledgement takes: until the first
 // of these a socket may be full that takes more a moment later.
 func stalled(ctx context.Context, srv *server, clients int) (bool, error) {
-	before, err := srv.call(command{Name: "queues"})
+	before, err := srv.call(control.Command{Name: "queues"})
 	if err != nil || before.Backlogged != clients {
 		return false, err
 	}
 	if err := wait(ctx, 250*time.Millisecond); err != nil {
 		return false, err
 	}
-	after, err := srv.call(command{Name: "queues"})
+	after, err := srv.call(control.Command{Name: "queues"})
 	if err != nil {
 		return false, err
 	}

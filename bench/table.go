@@ -74,7 +74,7 @@ type machine struct {
 func thisMachine(ctx context.Context, o *options) machine {
 	m := machine{
 		CPU: "unknown CPU", CPUs: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOARCH,
-		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: o.procs, Commit: commit(ctx),
+		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: o.maxprocs, Commit: commit(ctx),
 	}
 	if m.Server == 0 {
 		m.Server = m.GOMAXPROCS

@@ -1,0 +1,216 @@
+package control
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Server is a server under load.
+type Server interface {
+	// Publish sends payload, which is borrowed, as one binary message to all
+	// members of a room. An error means that nobody got it, and it is tried
+	// again.
+	Publish(room int, payload []byte) error
+	// Report fills in what the library knows.
+	Report(r *Report)
+}
+
+// Optional methods of a Server.
+type (
+	// preparer can publish one payload over and over more cheaply.
+	preparer interface {
+		Prepare(room int, payload []byte) (publish func() error)
+	}
+	// queuer can look at its clients' queues.
+	queuer interface{ ReportQueues(r *Report) }
+	// quiescer can wait until all that was published is sent, queued or dropped.
+	quiescer interface{ Quiesce() }
+	// shutter can say goodbye to all clients and end.
+	shutter interface{ Shutdown() error }
+)
+
+// Client is one connection, as far as Host.Handle needs it.
+type Client interface {
+	Join(room int)
+	Echo(payload []byte)
+}
+
+// Host is the part of a server process that is the same for every library.
+type Host struct {
+	server    Server
+	publisher atomic.Pointer[publisher]
+	published atomic.Uint64
+	errors    atomic.Uint64
+	next      []uint64 // sequence number of each room; the publisher's
+}
+
+// Handle does what a message of a client asks for. Safe for concurrent use.
+func (h *Host) Handle(c Client, payload []byte) {
+	if len(payload) == 0 {
+		return
+	}
+	switch body := payload[1:]; payload[0] {
+	case JoinByte:
+		room := 0
+		if len(body) >= 4 {
+			room = int(binary.LittleEndian.Uint32(body))
+		}
+		c.Join(room)
+	case AckByte:
+		if p := h.publisher.Load(); p != nil && len(body) >= 8 {
+			p.acked(binary.LittleEndian.Uint64(body))
+		}
+	case EchoByte:
+		c.Echo(payload)
+	}
+}
+
+// Serve says hello, and obeys the commands of in for s until there are no more.
+func (h *Host) Serve(s Server, hello *Report, in io.Reader, out io.Writer) error {
+	h.server, h.next = s, make([]uint64, 1)
+	commands, answers := json.NewDecoder(in), json.NewEncoder(out)
+	if err := answers.Encode(hello); err != nil {
+		return err
+	}
+	for {
+		var c Command
+		if err := commands.Decode(&c); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		err := h.execute(&c)
+		r := h.measure()
+		if q, ok := s.(queuer); ok && (c.Name == "queues" || c.Name == "settle") {
+			q.ReportQueues(r)
+		}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		if err := answers.Encode(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Host) execute(c *Command) error {
+	switch c.Name {
+	case "report", "queues":
+		return nil
+	case "settle": // free what is garbage, so that memory can be measured
+		runtime.GC()
+		runtime.GC()
+		debug.FreeOSMemory()
+		return nil
+	case "publish":
+		p := newPublisher(h, c)
+		h.publisher.Store(p)
+		go p.run() // owned by the host: the command stop ends it
+		return nil
+	case "stop":
+		if p := h.publisher.Swap(nil); p != nil {
+			close(p.stop)
+			<-p.stopped
+		}
+		return nil
+	case "fill":
+		h.fill(c.Size, c.Count)
+		return nil
+	case "shutdown":
+		s, ok := h.server.(shutter)
+		if !ok {
+			return errors.New("this library has no shutdown")
+		}
+		return s.Shutdown()
+	case "heap":
+		f, err := os.Create(c.File)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return pprof.Lookup("heap").WriteTo(f, 0)
+	case "profile":
+		if c.File == "" {
+			pprof.StopCPUProfile()
+			return nil
+		}
+		f, err := os.Create(c.File)
+		if err != nil {
+			return err
+		}
+		return pprof.StartCPUProfile(f)
+	}
+	return fmt.Errorf("unknown command %q", c.Name)
+}
+
+// measure makes a report. The memory statistics stop the world, for some
+// microseconds.
+func (h *Host) measure() *Report {
+	var ms runtime.MemStats
+	runtime.ReadMemStats(&ms)
+	var ru unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &ru)
+	r := &Report{
+		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(),
+		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
+		Goroutines: runtime.NumGoroutine(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
+	}
+	if b, err := os.ReadFile("/proc/self/io"); err == nil {
+		r.ReadCalls, r.WriteCalls = procCount(b, "syscr:"), procCount(b, "syscw:")
+	}
+	h.server.Report(r)
+	return r
+}
+
+// fill publishes n messages to room 0 and waits until the library has done with
+// them what it can at once.
+func (h *Host) fill(size, n int) {
+	p := &publisher{host: h, rooms: 1}
+	payload := make([]byte, size)
+	for range n {
+		p.publish(payload, Now())
+	}
+	if q, ok := h.server.(quiescer); ok {
+		q.Quiesce()
+	}
+}
+
+// residentBytes is this process's RSS, exactly (smaps_rollup) if the kernel
+// says it, else VmRSS, which may lag by some hundred KB.
+func residentBytes() uint64 {
+	for _, from := range [][2]string{{"/proc/self/smaps_rollup", "Rss:"}, {"/proc/self/status", "VmRSS:"}} {
+		b, err := os.ReadFile(from[0])
+		if err != nil {
+			continue
+		}
+		if kb := procCount(b, from[1]); kb > 0 {
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+// procCount returns the number behind key in a file of /proc, or 0.
+func procCount(text []byte, key string) uint64 {
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			if words := strings.Fields(rest); len(words) > 0 {
+				n, _ := strconv.ParseUint(words[0], 10, 64)
+				return n
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,84 @@
+// Package control is what the load generator and a server under load say to
+// each other, and what all servers have in common, whatever library they are
+// built on: the commands on the server's standard input, the reports on its
+// standard output, the publisher, and the first bytes of the messages.
+package control
+
+import "time"
+
+// The first byte of what a client sends to a server that does not echo all. A
+// join may have the room's number behind it, 4 bytes, little-endian; without it
+// is room 0. An acknowledgement has a sequence number, 8 bytes.
+const (
+	JoinByte = 'j'
+	AckByte  = 'a'
+	EchoByte = 'e'
+)
+
+// StampBytes is what each message begins with: a sequence number and the time
+// at which it was due (Now), 8 bytes each, little-endian.
+const StampBytes = 16
+
+// What a server does with messages.
+const (
+	Rooms = ""     // as their first byte says
+	Echo  = "echo" // sends them back as they are
+	JSON  = "json" // decodes requests of the event "echo" and answers with their data
+)
+
+// Config is the argument of a server process.
+type Config struct {
+	Mode           string // Rooms, Echo or JSON
+	MaxConnections int
+	Loops          int // 0 is the library's default, as with all that follow
+	RoomShards     int
+	Queue, Ring    int
+	Batch          int   // frames of a fan-out batch
+	QueueBytes     int64 // bound of a client's queue
+	ProfileHeap    bool
+	Compress       bool
+	TLS            bool
+	Authenticate   bool // a token is asked for, see Token
+	JoinRooms      int  // rooms that a client is put into as it connects
+}
+
+// Command is one line to the server; a Report is its answer.
+type Command struct {
+	Name        string // report, queues, settle, publish, stop, fill, shutdown, profile, heap
+	Size        int
+	Rooms       int     // publish: over so many rooms in turn; 0 is 1
+	Count       int     // fill: so many messages
+	Outstanding int     // publish: so many unacknowledged at once ...
+	Rate        float64 // ... or so many a second, or else without a pause
+	File        string  // profile: begin; empty: end
+}
+
+// Report is what the server process says of itself. The counts are from its
+// start.
+type Report struct {
+	Error        string `json:",omitempty"`
+	Native, HTTP string `json:",omitempty"` // addresses, in the first line only
+	Library      string `json:",omitempty"` // name and version, in the first line only
+
+	At         int64         // Now
+	CPU        time.Duration // user and system
+	Switches   int64         // context switches
+	ReadCalls  uint64        // read, recv and the like, by the kernel's count
+	WriteCalls uint64        // write, writev and the like, by the kernel's count
+	RSS        uint64
+	HeapAlloc  uint64
+	HeapInuse  uint64
+	Objects    uint64
+	Stacks     uint64
+	Goroutines int
+
+	Published, PublishErrors uint64
+
+	// What the library tells; 0 if it does not.
+	Clients, Members                          int
+	Writes, WakeUps, Tasks, Dropped, Messages uint64
+
+	// In the answers to queues and settle only.
+	Backlogged  int    // clients that have messages queued
+	QueuedBytes uint64 // of all clients
+}
