@@ -190,6 +190,7 @@ func TestCommands(t *testing.T) {
 		"fanout":      {"fanout", "-conns", "50", "-sweep"},
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
 		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},
+		"tls":         {"tls", "-conns", "10", "-sizes", "16,70000"},
 		"one member":  {"fanout", "-conns", "1"},
 		"three loops": {"fanout", "-conns", "50", "-client-loops", "3", "-loops", "3"},
 	} {

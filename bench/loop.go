@@ -98,11 +98,16 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 	}
 	return &loop{
 		epoll: epoll, wake: wake, addr: addr,
-		request: []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-			extensions + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
-		conns: make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
+		request: []byte(upgradeRequest(extensions)),
+		conns:   make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
 		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(),
 	}, nil
+}
+
+// upgradeRequest is the opening handshake, with the lines of headers in it.
+func upgradeRequest(headers string) string {
+	return "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + headers +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 }
 
 // acceptKey answers the request's fixed key (the example of RFC 6455 section 1.3).

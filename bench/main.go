@@ -31,17 +31,17 @@ type options struct {
 	compress                           bool
 	compare                            bool
 	stalled                            float64 // percent
-	rates                              string
+	rates, sizes                       string
 	duration, warmup, quiet            time.Duration
 	rounds                             int
-	loops, maxprocs, clientLoops          int
+	loops, maxprocs, clientLoops       int
 	queue, ring                        int
 	cpuprofile, memprofile             string
 }
 
 func defaultOptions() options {
 	return options{
-		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "",
+		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
 		rates: "4", duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(),
 	}
@@ -73,12 +73,17 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
 		fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair") {
+	if has("echo", "fanout", "latency", "slow", "fair", "tls") {
 		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 1,000 for the others")
-		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
 	}
-	if has("echo", "fanout", "latency", "fair") {
+	if has("echo", "fanout", "latency", "slow", "fair") {
+		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
+	}
+	if has("tls") {
+		fs.StringVar(&o.sizes, "sizes", o.sizes, "tls: payload `bytes` to echo, a row each")
+	}
+	if has("echo", "fanout", "latency", "fair", "tls") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
@@ -109,10 +114,11 @@ var commands = []struct {
 	{"fanout", "deliveries per second to one large room at full speed", runFanout},
 	{"latency", "time from publish to delivery in one large room at a fixed rate", runLatency},
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
+	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 }
 
-const usage = "usage: bench [flags] idle|echo|fanout|latency|slow|fair|all [flags]\n\n"
+const usage = "usage: bench [flags] idle|echo|fanout|latency|slow|tls|fair|all [flags]\n\n"
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {

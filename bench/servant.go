@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -13,8 +14,8 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws"
-
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/internal/testcert"
 )
 
 // servant is the server process: this library under load.
@@ -33,7 +34,14 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.ProfileHeap {
 		runtime.MemProfileRate = 512
 	}
-	m, err := ws.NewManager(serverOptions(&cfg)...)
+	opts := serverOptions(&cfg)
+	var tlsConfig *tls.Config
+	if cfg.TLS {
+		certificate, _ := testcert.New("localhost")
+		tlsConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		opts = append(opts, ws.WithTLSConfig(tlsConfig))
+	}
+	m, err := ws.NewManager(opts...)
 	if err != nil {
 		return err
 	}
@@ -50,6 +58,9 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) })
+	if cfg.TLS {
+		ln = tls.NewListener(ln, tlsConfig)
+	}
 	go func() { _ = http.Serve(ln, mux) }() // ends with the process
 	run := make(chan error, 1)
 	go func() { run <- m.Run() }() // ends with the process

@@ -1,0 +1,254 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
+)
+
+// tlsTransports are what runTLS puts next to each other.
+var tlsTransports = []struct {
+	name, path string
+	tls        bool
+}{{"plain", "native", false}, {"TLS", "native", true}, {"TLS, net/http", "http", true}}
+
+// runTLS measures what TLS adds to a connection on the server's side. Its
+// clients have a goroutine each, for plain connections too: only the server's
+// figures are told.
+func runTLS(ctx context.Context, o *options) ([]*table, error) {
+	o.setDefaults(1000)
+	sizes, err := o.sizeList()
+	if err != nil {
+		return nil, err
+	}
+	costs := &table{command: "tls", title: "A connection over TLS (1.3, ECDSA P-256, full handshakes): the server's part", columns: []column{
+		{"transport", "transport", "%s"},
+		{"conns", "connections", "%d"},
+		{"accept_us", "accept and upgrade µs", "%.0f"},
+		{"accepts_per_second", "accepts/s", "%.0f"},
+		{"heap_bytes", "idle heap B", "%.0f"},
+		{"rss_bytes", "idle RSS B", "%.0f"},
+	}}
+	echoes := &table{command: "tls-echo", title: "Echo, one message in flight on each connection", columns: []column{
+		{"transport", "transport", "%s"},
+		{"conns", "connections", "%d"},
+		{"size", "bytes", "%d"},
+		{"per_second", "messages/s", "%.0f"},
+		{"server_us", "server µs/msg", "%.2f"},
+	}}
+	for range o.rounds {
+		for _, t := range tlsTransports {
+			r := tlsRound{options: o, name: t.name, path: t.path, tls: t.tls}
+			if err := r.run(ctx, sizes, costs, echoes); err != nil {
+				return nil, fmt.Errorf("%s: %w", t.name, err)
+			}
+		}
+	}
+	return []*table{costs, echoes}, nil
+}
+
+// sizeList reads -sizes.
+func (o *options) sizeList() ([]int, error) {
+	var sizes []int
+	for field := range strings.SplitSeq(o.sizes, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < control.StampBytes || n > 1<<20 {
+			return nil, fmt.Errorf("bench: -sizes is %q, must be payload bytes such as 64,16384", o.sizes)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}
+
+// tlsRound is one transport on a fresh server.
+type tlsRound struct {
+	*options
+	name, path string
+	tls        bool
+	srv        *server
+	clients    []net.Conn
+}
+
+func (r *tlsRound) run(ctx context.Context, sizes []int, costs, echoes *table) error {
+	srv, err := startServer(ctx, r.options, control.Config{Mode: control.Echo, MaxConnections: r.conns + 16, TLS: r.tls})
+	if err != nil {
+		return err
+	}
+	defer srv.stop()
+	r.srv = srv
+	defer func() {
+		for _, c := range r.clients {
+			_ = c.Close()
+		}
+	}()
+	if err := r.connect(ctx, costs); err != nil {
+		return err
+	}
+	for _, size := range sizes {
+		if err := r.echo(ctx, size, echoes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect opens all connections, some at a time, and asks for the memory of
+// those that have echoed a message of 16 KiB.
+func (r *tlsRound) connect(ctx context.Context, costs *table) error {
+	const atOnce = 32
+	warm, err := r.dial(ctx) // what the first connection alone costs is not counted
+	if err != nil {
+		return err
+	}
+	defer warm.Close()
+	idle, err := r.srv.call(control.Command{Name: "settle"})
+	if err != nil {
+		return err
+	}
+	var todo atomic.Int64
+	todo.Store(int64(r.conns))
+	clients := make(chan net.Conn, r.conns)
+	err = inParallel(atOnce, func(int) error {
+		for todo.Add(-1) >= 0 {
+			c, err := r.dial(ctx)
+			if err != nil {
+				return err
+			}
+			clients <- c
+		}
+		return nil
+	})
+	close(clients)
+	for c := range clients {
+		r.clients = append(r.clients, c)
+	}
+	if err != nil {
+		return err
+	}
+	open, err := r.srv.call(control.Command{Name: "report"})
+	if err != nil {
+		return err
+	}
+	message := maskedFrame(opBinary, make([]byte, 16<<10))
+	answer := make([]byte, 16<<10+4)
+	for _, c := range r.clients {
+		if err := exchange(c, message, answer); err != nil {
+			return err
+		}
+	}
+	if err := wait(ctx, r.quiet); err != nil {
+		return err
+	}
+	used, err := r.srv.call(control.Command{Name: "settle"})
+	if err != nil {
+		return err
+	}
+	n := float64(r.conns)
+	costs.add(r.name, r.conns, micros(open.CPU-idle.CPU)/n, n/time.Duration(open.At-idle.At).Seconds(),
+		float64(int64(used.HeapAlloc-idle.HeapAlloc))/n, float64(int64(used.RSS-idle.RSS))/n)
+	return nil
+}
+
+// echo lets every connection send, wait for the answer, and send again.
+func (r *tlsRound) echo(ctx context.Context, size int, echoes *table) error {
+	message := maskedFrame(opBinary, make([]byte, size))
+	var stop atomic.Bool
+	var messages atomic.Uint64
+	failed := make(chan error, 1)
+	go func() { // owned by this call, which waits for it
+		failed <- inParallel(len(r.clients), func(i int) error {
+			answer := make([]byte, serverFrameBytes(size))
+			for !stop.Load() {
+				if err := exchange(r.clients[i], message, answer); err != nil {
+					return err
+				}
+				messages.Add(1)
+			}
+			return nil
+		})
+	}()
+	before, after, n, err := r.window(ctx, &messages)
+	stop.Store(true)
+	if err := errors.Join(err, <-failed); err != nil {
+		return err
+	}
+	elapsed := time.Duration(after.At - before.At)
+	echoes.add(r.name, r.conns, size, float64(n)/elapsed.Seconds(), micros(after.CPU-before.CPU)/float64(max(n, 1)))
+	return nil
+}
+
+// window counts messages while the server's reports are apart.
+func (r *tlsRound) window(ctx context.Context, messages *atomic.Uint64) (before, after *control.Report, n uint64, err error) {
+	if err = wait(ctx, r.warmup); err != nil {
+		return nil, nil, 0, err
+	}
+	if before, err = r.srv.call(control.Command{Name: "report"}); err != nil {
+		return nil, nil, 0, err
+	}
+	first := messages.Load()
+	if err = wait(ctx, r.duration); err != nil {
+		return nil, nil, 0, err
+	}
+	if after, err = r.srv.call(control.Command{Name: "report"}); err != nil {
+		return nil, nil, 0, err
+	}
+	return before, after, messages.Load() - first, nil
+}
+
+// dial opens one WebSocket connection.
+func (r *tlsRound) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp4", r.srv.addr(r.path))
+	if err != nil {
+		return nil, err
+	}
+	if r.tls {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // the server makes its certificate itself
+	}
+	_, err = io.WriteString(c, upgradeRequest(""))
+	if err == nil {
+		var res *http.Response
+		if res, err = http.ReadResponse(bufio.NewReaderSize(c, 1024), nil); err == nil && res.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("upgrade refused: %s", res.Status)
+		}
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// exchange sends a message and waits for its echo, which has answer's length.
+func exchange(c net.Conn, message, answer []byte) error {
+	if _, err := c.Write(message); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, answer)
+	return err
+}
+
+// inParallel runs n calls of f and waits for all.
+func inParallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
