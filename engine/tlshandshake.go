@@ -77,9 +77,9 @@ func (p *handshakes) ended(h *tlsHandshake) {
 }
 
 // relieve gives the workers of peers that have been silent for long to those
-// who wait for one: as many as wait, the longest silent first. Otherwise peers that send a ClientHello and
-// no more could hold all workers for the whole handshake timeout. It is
-// called at every tick.
+// who wait for one: as many as wait, the longest silent first. Otherwise peers
+// that send a ClientHello and no more could hold all workers for the whole
+// handshake timeout. It is called at every tick.
 func (p *handshakes) relieve() {
 	n := int(p.waiting.Load())
 	if n <= 0 {
