@@ -10,7 +10,7 @@ import (
 
 // limitedClient is a Client of a manager with a RateLimit, as its connection
 // sees it. The limiter is here so that clients without a limit neither hold nor
-// ask for one. It must stay within 272 bytes, which a test holds.
+// ask for one. It must stay within 224 bytes, which a test holds.
 type limitedClient struct {
 	clientOwner
 	limiter limiter // loop-confined

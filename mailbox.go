@@ -69,10 +69,11 @@ func (c *Client) mail(op codec.Opcode, payload []byte) {
 func (c *Client) post(l letter) bool {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
-	if c.mailbox == nil {
-		c.mailbox = mailboxPool.Get().(*mailbox)
+	x := c.needExtraLocked()
+	if x.mailbox == nil {
+		x.mailbox = mailboxPool.Get().(*mailbox)
 	}
-	box := c.mailbox
+	box := x.mailbox
 	if l.buf != nil {
 		n := int64(len(l.buf.B))
 		waiting := len(box.letters) - box.head
@@ -95,10 +96,7 @@ func (c *Client) post(l letter) bool {
 // mailLast posts the end of the connection behind the messages that wait. It
 // reports false if none do.
 func (c *Client) mailLast(closed *CloseError) bool {
-	c.mu.Lock()
-	empty := c.mailbox == nil
-	c.mu.Unlock()
-	if empty {
+	if !c.hasMail() {
 		return false // and stays so: only the event loop, which runs this, posts
 	}
 	return c.post(letter{closed: closed})
@@ -108,13 +106,13 @@ func (c *Client) mailLast(closed *CloseError) bool {
 func (c *Client) hasMail() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.mailbox != nil
+	return c.extra != nil && c.extra.mailbox != nil
 }
 
 // nextLetter takes the oldest letter. When there is none, the reading ends.
 func (c *Client) nextLetter() (letter, bool) {
 	c.mu.Lock()
-	box := c.mailbox
+	box := c.extra.mailbox
 	if box.head == len(box.letters) {
 		box.reading = false
 		fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
@@ -147,8 +145,9 @@ func (c *Client) nextLetter() (letter, bool) {
 
 // dropMailboxLocked gives the empty mailbox back.
 func (c *Client) dropMailboxLocked() {
-	box := c.mailbox
-	c.mailbox = nil
+	box := c.extra.mailbox
+	c.extra.mailbox = nil
+	c.dropExtraLocked()
 	if cap(box.letters) <= maxPooledLetters {
 		*box = mailbox{letters: box.letters[:0]}
 		mailboxPool.Put(box)
@@ -162,7 +161,7 @@ type fenceTask Client
 func (t *fenceTask) RunInLoop(*engine.Shard) {
 	c := (*Client)(t)
 	c.mu.Lock()
-	box := c.mailbox
+	box := c.extra.mailbox
 	again := box.refence && !box.reading
 	box.fenced, box.refence = again, false
 	if !again && !box.reading {

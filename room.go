@@ -170,7 +170,7 @@ func (c *Client) enterRoom(r *roomEntry) error {
 		slot.Release()
 		return err
 	}
-	c.rooms = append(c.rooms, mem)
+	c.addRoomLocked(mem)
 	slot.Post((*joinTask)(mem))
 	return nil
 }
@@ -180,7 +180,7 @@ func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
-	for _, mem := range c.rooms {
+	for mem := range c.roomsLocked() {
 		if mem.Room() == r {
 			return nil, ErrAlreadyInRoom
 		}
@@ -224,24 +224,12 @@ func (c *Client) forgetRoom(r *roomEntry) *membership {
 	return c.forgetRoomLocked(r)
 }
 
-// forgetRoomLocked takes the membership of r off the client's list and returns
-// it.
-func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
-	for i, mem := range c.rooms {
-		if mem.Room() == r {
-			c.rooms = slices.Delete(c.rooms, i, i+1)
-			return mem
-		}
-	}
-	return nil
-}
-
 // GetRooms returns the IDs of the rooms that the client is in.
 func (c *Client) GetRooms() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ids := make([]string, 0, len(c.rooms))
-	for _, mem := range c.rooms {
+	ids := []string{}
+	for mem := range c.roomsLocked() {
 		ids = append(ids, mem.Room().ID())
 	}
 	return ids
@@ -251,12 +239,17 @@ func (c *Client) GetRooms() []string {
 // and returns them.
 func (c *Client) leaveAllInLoop() []*membership {
 	c.mu.Lock()
-	rooms := c.rooms
-	c.rooms, c.gone = nil, true
+	rooms := slices.Collect(c.roomsLocked())
+	c.room, c.gone = nil, true
+	if c.extra != nil {
+		c.extra.rooms = nil
+		c.dropExtraLocked()
+	}
 	c.mu.Unlock()
+	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		r := mem.Room()
-		r.RemoveInLoop(mem)
+		r.RemoveInLoop(mem, loop)
 		if r.Leave(mem) {
 			c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
 			c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
@@ -268,15 +261,15 @@ func (c *Client) leaveAllInLoop() []*membership {
 // joinTask puts a member into its loop's table.
 type joinTask membership
 
-func (t *joinTask) RunInLoop(*engine.Shard) {
+func (t *joinTask) RunInLoop(s *engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().InsertInLoop(mem)
+	mem.Room().InsertInLoop(mem, s.Index())
 }
 
 // leaveTask takes a member out of its loop's table.
 type leaveTask membership
 
-func (t *leaveTask) RunInLoop(*engine.Shard) {
+func (t *leaveTask) RunInLoop(s *engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().RemoveInLoop(mem)
+	mem.Room().RemoveInLoop(mem, s.Index())
 }

@@ -11,6 +11,6 @@ import (
 
 // Each idle connection costs a Client.
 func TestClientSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(240))
-	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(272), "with a rate limit")
+	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(192))
+	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(224), "with a rate limit")
 }

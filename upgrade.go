@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -139,11 +140,24 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (accept
 	if err = m.answer(&accept, c, r, &o); err != nil {
 		return accept, err
 	}
-	c.ID, c.UserID, c.meta = strings.Clone(o.id), o.userID, o.meta // not a part of the request's head
+	c.ID, c.UserID = strings.Clone(o.id), o.userID // not a part of the request's head
 	if c.ID == "" {
-		c.ID = rand.Text()
+		c.ID = newClientID()
+	}
+	if o.meta != nil {
+		c.mu.Lock()
+		c.needExtraLocked().meta = o.meta
+		c.mu.Unlock()
 	}
 	return accept, m.clients.admit(c, m.cfg.MaxConnections)
+}
+
+// newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,
+// which is what the allocator gives.
+func newClientID() string {
+	var b [17]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])[:22]
 }
 
 // clientOptions applies opts, and those that Authenticate returns for r.

@@ -44,7 +44,7 @@ const (
 
 // Conn is one connection, tied to one event loop for life. Embed it by value
 // in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 152 bytes, which a test
+// struct and what gnet keeps. It must stay within 128 bytes, which a test
 // holds.
 //
 // Methods are safe for concurrent use, except for those that say InLoop.
@@ -58,28 +58,78 @@ type Conn struct {
 
 	// Atomic.
 	state  atomic.Uint32
-	queued [dataLanes]atomic.Uint64 // what counts against each lane's bounds: frames<<queuedShift | bytes
+	queued [dataLanes]atomic.Uint64  // what counts against each lane's bounds: frames<<queuedShift | bytes
+	extra  atomic.Pointer[connExtra] // nil while nothing is in it
 
 	// Loop-confined.
-	out        *queue   // nil while nothing is pending
-	tls        *tlsConn // nil for a plain connection
+	out        *queue // nil while nothing is pending
 	in         codec.Decoder
-	deflate    *deflate   // permessage-deflate; nil if not negotiated. Set before the connection is open
-	next, prev *Conn      // wheel
-	end        *CloseInfo // set when closing begins
-	deadline   uint32     // wheel, in ticks
-	lastRead   uint32     // tick of the last inbound byte
-	generation uint32     // of fd, for the writability poller
-	scheduled  bool       // is in the wheel
-	dirty      bool       // is in shard.dirty
-	blocked    bool       // waits for writability; is in shard.laggards
-	slow       bool       // the owner was told that it is a slow consumer
-	admitting  bool       // the upgrade request is being decided off the loop
-	opened     bool       // OnOpen was called
-	doomed     bool       // is in shard.doomed
-	gotClose   bool       // the peer's close frame has come
-	lingering  bool       // nothing inbound matters; waits for the peer's FIN
-	controls   uint16     // pings and pongs within the tick of lastRead
+	next, prev *Conn  // wheel
+	deadline   uint32 // wheel, in ticks
+	lastRead   uint32 // tick of the last inbound byte
+	generation uint32 // of fd, for the writability poller
+	controls   uint16 // pings and pongs within the tick of lastRead
+	flags      connFlags
+}
+
+// connFlags is a set of what is true of a connection.
+type connFlags uint16
+
+const (
+	scheduled connFlags = 1 << iota // is in the wheel
+	dirty                           // is in shard.dirty
+	blocked                         // waits for writability; is in shard.laggards
+	slow                            // the owner was told that it is a slow consumer
+	admitting                       // the upgrade request is being decided off the loop
+	opened                          // OnOpen was called
+	doomed                          // is in shard.doomed
+	gotClose                        // the peer's close frame has come
+	lingering                       // nothing inbound matters; waits for the peer's FIN
+)
+
+// is, set and unset are loop-confined, as the flags are.
+func (c *Conn) is(f connFlags) bool { return c.flags&f != 0 }
+func (c *Conn) set(f connFlags)     { c.flags |= f }
+func (c *Conn) unset(f connFlags)   { c.flags &^= f }
+
+// connExtra is what an idle connection has only if it speaks TLS or has agreed
+// on compression. Immutable: it is replaced as a whole.
+type connExtra struct {
+	tls     *tlsConn   // nil for a plain connection
+	deflate *deflate   // permessage-deflate; nil if not negotiated. Set before the connection is open
+	end     *CloseInfo // set when closing begins
+}
+
+var noExtra connExtra
+
+func (c *Conn) getExtra() *connExtra {
+	if x := c.extra.Load(); x != nil {
+		return x
+	}
+	return &noExtra
+}
+
+func (c *Conn) tls() *tlsConn     { return c.getExtra().tls }
+func (c *Conn) deflate() *deflate { return c.getExtra().deflate }
+func (c *Conn) end() *CloseInfo   { return c.getExtra().end }
+
+func (c *Conn) setTLS(t *tlsConn)     { c.updateExtra(func(x *connExtra) { x.tls = t }) }
+func (c *Conn) setEnd(end *CloseInfo) { c.updateExtra(func(x *connExtra) { x.end = end }) }
+
+// updateExtra replaces the connection's extra by a copy that change has
+// changed. Safe for concurrent use.
+func (c *Conn) updateExtra(change func(*connExtra)) {
+	for {
+		old := c.extra.Load()
+		next := new(connExtra)
+		if old != nil {
+			*next = *old
+		}
+		change(next)
+		if c.extra.CompareAndSwap(old, next) {
+			return
+		}
+	}
 }
 
 const (
@@ -196,7 +246,7 @@ func (c *Conn) Close(code codec.CloseCode, reason string) {
 // takesDataInLoop reports whether data may still be queued. It differs from
 // the state, which a Close called elsewhere changes at once: what was published
 // before that call is still to be sent.
-func (c *Conn) takesDataInLoop() bool { return c.opened && c.end == nil }
+func (c *Conn) takesDataInLoop() bool { return c.is(opened) && c.end() == nil }
 
 // bounds are the most that a lane may hold.
 type bounds struct {

@@ -16,11 +16,12 @@ type deflate struct {
 	sent, received []byte
 }
 
-// sharedDeflates are the states without context takeover, by the server's
-// window.
-var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*deflate) {
+// sharedDeflates are the extras of connections with nothing else in them and
+// without context takeover, by the server's window.
+var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*connExtra) {
 	for bits := range shared {
-		shared[bits] = &deflate{Deflate: codec.Deflate{ServerBits: uint8(bits), ClientBits: codec.MaxWindowBits}}
+		d := &deflate{Deflate: codec.Deflate{ServerBits: uint8(bits), ClientBits: codec.MaxWindowBits}}
+		shared[bits] = &connExtra{deflate: d}
 	}
 	return shared
 }()
@@ -28,14 +29,13 @@ var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*deflate) {
 // SetDeflate says what the handshake has agreed on. It must be called before
 // the connection is open.
 func (c *Conn) SetDeflate(d codec.Deflate) {
-	switch {
-	case d.ServerBits == 0:
-		c.deflate = nil
-	case !d.ServerTakeover && !d.ClientTakeover:
-		c.deflate = sharedDeflates[d.ServerBits]
-	default:
-		c.deflate = &deflate{Deflate: d}
+	if d.ServerBits == 0 {
+		return
 	}
+	if !d.ServerTakeover && !d.ClientTakeover && c.extra.CompareAndSwap(nil, sharedDeflates[d.ServerBits]) {
+		return
+	}
+	c.updateExtra(func(x *connExtra) { x.deflate = &deflate{Deflate: d} })
 }
 
 // variants are the compressed forms of a frame, by the window's bits. Safe for
@@ -48,7 +48,7 @@ type variants struct {
 // variant returns f in the form for c: compressed, if that was negotiated and is
 // worth it. With context takeover that is for commit to do.
 func (s *Shard) variant(c *Conn, f *Frame) *Frame {
-	z := c.deflate
+	z := c.deflate()
 	if z == nil || z.ServerTakeover || !s.worthDeflating(f) {
 		return f
 	}
@@ -101,10 +101,10 @@ func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
 // deflateReply compresses the payload of a reply into the shard's scratch
 // buffer; nil if it is to go as it is.
 func (s *Shard) deflateReply(c *Conn, payload []byte) []byte {
-	if c.deflate == nil || len(payload) < s.eng.cfg.DeflateThreshold {
+	if c.deflate() == nil || len(payload) < s.eng.cfg.DeflateThreshold {
 		return nil
 	}
-	s.deflated = s.eng.deflater.Append(trimmed(s.deflated), payload, nil, c.deflate.ServerBits)
+	s.deflated = s.eng.deflater.Append(trimmed(s.deflated), payload, nil, c.deflate().ServerBits)
 	if len(s.deflated) >= len(payload) {
 		return nil
 	}
@@ -125,7 +125,7 @@ func trimmed(scratch []byte) []byte {
 // inflate returns the message that m is compressed from, in a buffer that is
 // valid until the next call.
 func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, err error) {
-	z := c.deflate
+	z := c.deflate()
 	s.inflated, err = codec.Inflate(trimmed(s.inflated), m.Payload, z.received, s.eng.cfg.MessageBytes)
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ const maxCommitted = 16 << 10
 // From then on the order of these frames is fixed and none of them can be
 // dropped alone: the client could not inflate what follows.
 func (s *Shard) commit(c *Conn) {
-	z := c.deflate
+	z := c.deflate()
 	if z == nil || !z.ServerTakeover {
 		return
 	}

@@ -348,9 +348,9 @@ func (closeAllTask) RunInLoop(s *Shard) {
 	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
 	for _, c := range conns {
 		switch {
-		case c.opened:
+		case c.is(opened):
 			s.beginCloseInLoop(c, s.eng.drainEnd)
-		case !c.lingering && !c.admitting:
+		case !c.is(lingering) && !c.is(admitting):
 			s.refuse(c, refuseStopping())
 		}
 	}

@@ -107,12 +107,12 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	s.stats.conns.add(1)
 	if from == nil {
 		if s.eng.cfg.TLS != nil {
-			c.tls = &tlsConn{owner: c}
+			c.setTLS(&tlsConn{owner: c})
 		}
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
 		switch {
 		case !s.eng.draining.Load():
-		case c.tls != nil:
+		case c.tls() != nil:
 			return gnet.Close // the peer could not read why
 		default:
 			s.refuse(c, refuseStopping())
@@ -124,7 +124,7 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 	if len(from.early) > 0 {
 		s.decode(c, from.early)
 	}
-	if c.tls != nil {
+	if c.tls() != nil {
 		s.openTLS(c, nil) // what crypto/tls has read already
 	}
 	return gnet.None
@@ -151,7 +151,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 			s.dropReplies(c, s.reply.tally)
 			s.reply = replyBatch{}
 			_, _ = gc.Discard(-1)
-			if c.opened {
+			if c.is(opened) {
 				s.closeLingering(c, codec.CloseInternalError, errInternal)
 			} else {
 				s.doom(c, errInternal)
@@ -184,32 +184,32 @@ func (s *Shard) detach(c *Conn, err error) {
 		return
 	}
 	c.state.Store(stateClosed)
-	lost := c.end == nil && err != nil && !errors.Is(err, io.EOF)
-	if c.end == nil {
-		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+	lost := c.end() == nil && err != nil && !errors.Is(err, io.EOF)
+	if c.end() == nil {
+		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	}
 	s.wheel.cancel(c)
-	if c.blocked {
+	if c.is(blocked) {
 		s.catchUp(c)
-		c.blocked = false
+		c.unset(blocked)
 		s.eng.writable.disarm(c)
 	}
-	if c.slow {
+	if c.is(slow) {
 		s.stats.slow.add(^uint64(0))
 	}
 	if c.out != nil {
 		s.discard(c, DropClosed)
 		s.putQueue(c)
 	}
-	if c.tls != nil && c.tls.handshake != nil {
-		c.tls.handshake.close()
+	if c.tls() != nil && c.tls().handshake != nil {
+		c.tls().handshake.close()
 	}
 	c.in.Release()
 	s.eng.open.Add(-1)
 	s.stats.conns.add(^uint64(0))
-	if c.opened {
+	if c.is(opened) {
 		s.stats.closed.add(1)
-		c.owner.OnClose(*c.end)
+		c.owner.OnClose(*c.end())
 	}
 	if lost {
 		s.eng.handler.OnReadError()

@@ -24,7 +24,7 @@ func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
 	if now := s.eng.now.Load(); c.lastRead != now {
 		c.lastRead, c.controls = now, 0
 	}
-	if c.tls != nil {
+	if c.tls() != nil {
 		s.readTLS(c, gc)
 		return
 	}
@@ -42,7 +42,7 @@ func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
 func (s *Shard) decode(c *Conn, b []byte) {
 	s.stats.bytesIn.add(uint64(len(b)))
 	s.beginReply(c)
-	for len(b) > 0 && !c.lingering && !c.gotClose && !c.doomed {
+	for len(b) > 0 && !c.is(lingering) && !c.is(gotClose) && !c.is(doomed) {
 		n, m, ok, err := s.next(c, b)
 		if err != nil {
 			s.fail(c, codec.CloseCodeOf(err), err)
@@ -59,7 +59,7 @@ func (s *Shard) decode(c *Conn, b []byte) {
 
 // next takes one message from b, inflated.
 func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err error) {
-	if c.deflate == nil {
+	if c.deflate() == nil {
 		return c.in.Next(b, s.eng.cfg.MessageBytes)
 	}
 	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
@@ -73,7 +73,7 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 func (s *Shard) handle(c *Conn, m codec.Message) {
 	switch m.Op {
 	case codec.OpPing:
-		if c.end == nil && s.takesControl(c) {
+		if c.end() == nil && s.takesControl(c) {
 			s.pushControl(c, codec.OpPong, m.Payload)
 		}
 	case codec.OpPong:
@@ -94,7 +94,7 @@ func (s *Shard) takesControl(c *Conn) bool {
 	if c.controls <= s.eng.controls {
 		return true
 	}
-	if c.end == nil {
+	if c.end() == nil {
 		s.fail(c, codec.ClosePolicyViolation, errControls)
 	}
 	return false
@@ -111,8 +111,8 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 		s.fail(c, codec.CloseCodeOf(err), err)
 		return
 	}
-	c.gotClose = true
-	if c.end == nil {
+	c.set(gotClose)
+	if c.end() == nil {
 		s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Remote: true})
 	}
 	if c.out == nil {
@@ -123,11 +123,11 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 // beginCloseInLoop queues the close frame behind everything else and starts
 // the close timeout. After it nothing more is queued.
 func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
-	if c.end != nil || c.state.Load() == stateClosed {
+	if c.end() != nil || c.state.Load() == stateClosed {
 		return
 	}
 	c.state.Store(stateClosing)
-	c.end = &end
+	c.setEnd(&end)
 	s.endReplyOf(c)
 	s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
@@ -146,7 +146,7 @@ func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "ws: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
-	c.lingering = true
+	c.set(lingering)
 	if c.out == nil { // our close frame is sent already
 		s.sentAll(c)
 	}
@@ -155,15 +155,15 @@ func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 // sentAll runs when the last queued byte of c is sent.
 func (s *Shard) sentAll(c *Conn) {
 	switch {
-	case c.end == nil || c.doomed:
-	case c.gotClose:
+	case c.end() == nil || c.is(doomed):
+	case c.is(gotClose):
 		// The peer reads the end first, even if more of its bytes come between here and
 		// the closing of the socket, which resets the connection then.
 		s.closeNotify(c)
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 		drainSocket(int(c.fd))
 		s.doom(c, nil)
-	case c.lingering:
+	case c.is(lingering):
 		s.closeNotify(c)
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
@@ -173,11 +173,11 @@ func (s *Shard) sentAll(c *Conn) {
 // handshake looks for a whole upgrade request. It returns true once the
 // connection is past the handshake and the bytes that follow are to be decoded.
 func (s *Shard) handshake(c *Conn, in unread) bool {
-	if c.lingering {
+	if c.is(lingering) {
 		_, _ = in.Discard(-1)
 		return false
 	}
-	if c.admitting {
+	if c.is(admitting) {
 		if in.InboundBuffered() > maxEarlyBytes {
 			s.doom(c, errEarlyBytes)
 		}
@@ -194,8 +194,8 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		return false
 	}
 	_, _ = in.Discard(n)
-	if c.tls != nil {
-		state := c.tls.conn.ConnectionState()
+	if c.tls() != nil {
+		state := c.tls().conn.ConnectionState()
 		r.TLS = &state
 	}
 	r.RemoteAddr = c.RemoteAddr().String()
@@ -203,9 +203,9 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		response, accepted := s.eng.handler.Admit(c, r)
 		return s.admitted(c, response, accepted)
 	}
-	c.admitting = true
+	c.set(admitting)
 	if !s.eng.handler.Go(func() { s.eng.admit(c, r) }) {
-		c.admitting = false
+		c.unset(admitting)
 		s.refuse(c, refuseStopping())
 	}
 	return false
@@ -233,8 +233,8 @@ type admitTask struct {
 
 func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
-	c.admitting = false
-	if c.state.Load() == stateClosed || c.doomed || c.lingering {
+	c.unset(admitting)
+	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
 		if t.accepted {
 			s.eng.handler.Abandon(c)
 		}
@@ -243,8 +243,8 @@ func (t *admitTask) RunInLoop(s *Shard) {
 	if !s.admitted(c, t.response, t.accepted) {
 		return
 	}
-	if c.tls != nil {
-		s.decode(c, c.tls.request.take())
+	if c.tls() != nil {
+		s.decode(c, c.tls().request.take())
 	} else if c.gc.InboundBuffered() > 0 {
 		s.readInLoop(c, c.gc)
 	}
@@ -263,12 +263,12 @@ func (s *Shard) admitted(c *Conn, response []byte, accepted bool) bool {
 
 // refuse answers an upgrade request with an error and closes.
 func (s *Shard) refuse(c *Conn, response []byte) {
-	if c.tls != nil && !c.tls.ready() {
+	if c.tls() != nil && !c.tls().ready() {
 		s.doom(c, errNoHandshake) // the peer could not read it
 		return
 	}
-	c.end = &CloseInfo{Code: codec.CloseAbnormal}
-	c.lingering = true
+	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})
+	c.set(lingering)
 	s.pushFirst(c, response)
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
@@ -276,7 +276,7 @@ func (s *Shard) refuse(c *Conn, response []byte) {
 // open starts the message phase. response is the handshake's answer.
 func (s *Shard) open(c *Conn, response []byte) {
 	c.state.Store(stateOpen)
-	c.opened = true
+	c.set(opened)
 	c.lastRead = s.eng.now.Load()
 	s.stats.opened.add(1)
 	s.pushFirst(c, response)
@@ -296,9 +296,9 @@ func (s *Shard) expire(c *Conn) {
 	// Whatever happens below, the connection stays in the wheel.
 	s.wheel.schedule(c, s.eng.now.Load()+min(s.eng.ticks(s.eng.cfg.PingInterval), limit-min(silent, limit-1)))
 	switch {
-	case c.end != nil:
+	case c.end() != nil:
 		s.doom(c, nil)
-	case !c.opened:
+	case !c.is(opened):
 		s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
 	case silent >= limit:
 		s.doom(c, errSilent)

@@ -168,7 +168,7 @@ func (s *Shard) trim(c *Conn) (lost *Frame) {
 	s.noteSlow(c)
 	policy := s.eng.cfg.Policy
 	for lane := range Lane(dataLanes) {
-		if c.end != nil || c.out.lanes[lane].len() == 0 {
+		if c.end() != nil || c.out.lanes[lane].len() == 0 {
 			continue
 		}
 		if policy == Disconnect {
@@ -177,8 +177,8 @@ func (s *Shard) trim(c *Conn) (lost *Frame) {
 		}
 		return s.evict(c, lane, policy == DropOldest, DropBudget)
 	}
-	if c.end == nil {
-		c.end = slowEnd()
+	if c.end() == nil {
+		c.setEnd(slowEnd())
 	}
 	s.discard(c, DropBudget)
 	s.doom(c, nil)

@@ -49,7 +49,7 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 		c.out = s.getQueue()
 	}
 	c.out.push(f)
-	if !c.blocked {
+	if !c.is(blocked) {
 		s.markDirty(c)
 		return true
 	}
@@ -82,7 +82,7 @@ func (s *Shard) pushFirst(c *Conn, data []byte) {
 	}
 	f := &Frame{data: data, exempt: true}
 	c.out.begin(f, 0)
-	if c.blocked {
+	if c.is(blocked) {
 		s.reweigh(c, f.cost())
 		return
 	}
@@ -109,12 +109,12 @@ func (s *Shard) flushDirty(end time.Time) bool {
 // flush writes what c has pending until it is sent or the socket is full.
 func (s *Shard) flush(c *Conn) {
 	s.mustBeInLoop()
-	c.dirty = false
-	if c.tls != nil {
+	c.unset(dirty)
+	if c.tls() != nil {
 		s.flushTLS(c)
 		return
 	}
-	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
+	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
@@ -161,10 +161,10 @@ func (s *Shard) flushed(c *Conn) {
 
 // block makes c wait until its socket is writable again.
 func (s *Shard) block(c *Conn) {
-	if c.tls != nil {
+	if c.tls() != nil {
 		s.weighSealed(c)
 	}
-	c.blocked = true
+	c.set(blocked)
 	s.stats.blocked.add(1)
 	s.lag(c)
 	if err := s.eng.writable.arm(c); err != nil {
@@ -181,9 +181,9 @@ type writableTask Conn
 
 func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
-	if c.blocked && c.state.Load() != stateClosed {
+	if c.is(blocked) && c.state.Load() != stateClosed {
 		s.catchUp(c)
-		c.blocked = false
+		c.unset(blocked)
 		s.markDirty(c)
 	}
 }

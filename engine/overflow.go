@@ -13,7 +13,7 @@ func (s *Shard) conflate(c *Conn, f *Frame) bool {
 		return false
 	}
 	s.drop(old, DropConflated)
-	if c.blocked {
+	if c.is(blocked) {
 		s.reweigh(c, f.cost()-old.cost())
 		s.keepBudget(c, f)
 	}
@@ -29,11 +29,11 @@ func (s *Shard) conflate(c *Conn, f *Frame) bool {
 func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	s.endReplyOf(c)
 	s.flush(c)
-	if !c.takesDataInLoop() || c.doomed {
+	if !c.takesDataInLoop() || c.is(doomed) {
 		s.drop(f, DropClosed)
 		return false
 	}
-	if !c.blocked {
+	if !c.is(blocked) {
 		c.forceReserve(f)
 		s.pushInLoop(c, f)
 		s.flush(c)
@@ -93,7 +93,7 @@ func (s *Shard) purge(c *Conn) {
 	}
 	before := c.out.cost
 	c.out.purge(s.eng.elapsed(), func(f *Frame) { s.lost(c, f, DropExpired) })
-	if c.blocked {
+	if c.is(blocked) {
 		s.reweigh(c, c.out.cost-before)
 	}
 }
@@ -104,8 +104,8 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 	before := q.cost
 	q.clear(func(f *Frame) { s.lost(c, f, why) })
 	q.cost, q.sealed = 0, 0
-	if c.tls != nil {
-		c.tls.sealed = nil
+	if c.tls() != nil {
+		c.tls().sealed = nil
 	}
 	if f := q.current; f != nil {
 		q.current = nil
@@ -113,7 +113,7 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 			s.lost(c, f, why)
 		}
 	}
-	if c.blocked {
+	if c.is(blocked) {
 		s.reweigh(c, -before)
 	}
 }
@@ -127,7 +127,7 @@ func (s *Shard) disconnect(c *Conn, why DropReason) {
 	c.out.clear(func(f *Frame) { s.lost(c, f, why) })
 	s.reweigh(c, c.out.cost-before)
 	c.state.Store(stateClosing)
-	c.end = slowEnd()
+	c.setEnd(slowEnd())
 	s.disconnected = append(s.disconnected, c)
 }
 
@@ -139,8 +139,8 @@ func slowEnd() *CloseInfo {
 // noteSlow tells, once, that a laggard's queue has reached the high-water mark,
 // or that it loses messages.
 func (s *Shard) noteSlow(c *Conn) {
-	if !c.slow {
-		c.slow = true
+	if !c.is(slow) {
+		c.set(slow)
 		s.stats.slow.add(1)
 		s.eng.handler.OnSlow(c, c.QueuedBytes())
 	}
@@ -148,8 +148,8 @@ func (s *Shard) noteSlow(c *Conn) {
 
 // noteDrained tells that a slow client's queue is down to the low-water mark.
 func (s *Shard) noteDrained(c *Conn) {
-	if c.slow && c.end == nil && !c.above(&s.eng.lowMark) {
-		c.slow = false
+	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) {
+		c.unset(slow)
 		s.stats.slow.add(^uint64(0))
 		s.eng.handler.OnDrain(c)
 	}

@@ -245,5 +245,5 @@ func queueAgainstAModel(t *testing.T, rng *rand.Rand) {
 
 // TestConnSize holds the budget that Conn's comment states.
 func TestConnSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(152))
+	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(128))
 }

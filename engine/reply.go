@@ -25,7 +25,7 @@ func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte) bool {
 	if s.reply.conn != c || c.out != nil || c.state.Load() != stateOpen || !s.caughtUpInLoop() {
 		return false
 	}
-	if c.deflate != nil && c.deflate.ServerTakeover {
+	if c.deflate() != nil && c.deflate().ServerTakeover {
 		return false // the queue knows what goes before it
 	}
 	deflated := s.deflateReply(c, payload)
@@ -79,7 +79,7 @@ func (s *Shard) writeReply() {
 	if len(buf) == 0 {
 		return
 	}
-	if c.doomed || c.state.Load() == stateClosed {
+	if c.is(doomed) || c.state.Load() == stateClosed {
 		s.dropReplies(c, replies)
 		return
 	}

@@ -313,8 +313,8 @@ const maxCallbackFlush = 32
 // markDirty puts c on the list of connections to flush.
 func (s *Shard) markDirty(c *Conn) {
 	s.mustBeInLoop()
-	if !c.dirty {
-		c.dirty = true
+	if !c.is(dirty) {
+		c.set(dirty)
 		s.dirty.push(c)
 	}
 }
@@ -342,12 +342,12 @@ func (s *Shard) CountRefused(n int) {
 // iterates over what OnClose changes.
 func (s *Shard) doom(c *Conn, err error) {
 	s.mustBeInLoop()
-	if c.doomed {
+	if c.is(doomed) {
 		return
 	}
-	c.doomed = true
-	if c.end == nil {
-		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+	c.set(doomed)
+	if c.end() == nil {
+		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	}
 	s.doomed = append(s.doomed, c)
 }
@@ -361,7 +361,7 @@ func (s *Shard) reap() {
 		s.disconnected[last] = nil
 		s.disconnected = s.disconnected[:last]
 		if c.state.Load() != stateClosed {
-			s.pushLast(c, codec.AppendClose(nil, c.end.Code, c.end.Reason))
+			s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
 			s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 		}
 	}

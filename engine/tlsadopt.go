@@ -76,8 +76,8 @@ func CheckEnroll(nc net.Conn) error {
 func (c *Conn) adopt(tc *tls.Conn) net.Conn {
 	_ = tc.SetDeadline(time.Time{})
 	below := tc.NetConn()
-	c.tls = &tlsConn{owner: c, conn: tc}
-	*fieldOf[net.Conn](tc, fields.conn) = c.tls
+	c.setTLS(&tlsConn{owner: c, conn: tc})
+	*fieldOf[net.Conn](tc, fields.conn) = c.tls()
 	return below
 }
 

@@ -135,7 +135,7 @@ type tlsHandshake struct {
 
 // beginHandshake starts the handshake of c, whose ClientHello is in b.
 func (s *Shard) beginHandshake(c *Conn, b []byte) {
-	t := c.tls
+	t := c.tls()
 	t.conn = tls.Server(t, s.eng.cfg.TLS)
 	h := &tlsHandshake{conn: c, tls: t.conn, local: c.gc.LocalAddr(), in: append([]byte(nil), b...)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -240,10 +240,10 @@ func (h *tlsHandshake) take() (out []byte, ended bool, err error) {
 func (h *tlsHandshake) RunInLoop(s *Shard) {
 	c := h.conn
 	out, ended, err := h.take()
-	if c.state.Load() == stateClosed || c.doomed || c.lingering {
+	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
 		return
 	}
-	t := c.tls
+	t := c.tls()
 	t.sealed = append(t.sealed, out...)
 	if ended && err != nil {
 		s.failTLS(c, err)
@@ -265,7 +265,7 @@ func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
 	case err != nil:
 		s.eng.handler.OnReadError()
 		s.logTLS(c, err)
-		c.tls = nil // it never spoke TLS
+		c.setTLS(nil) // it never spoke TLS
 		s.refuse(c, answerToNoTLS(b))
 		return true
 	case whole:

@@ -24,8 +24,8 @@ type tlsScratch struct {
 // readTLS is readInLoop for a connection that speaks TLS.
 func (s *Shard) readTLS(c *Conn, gc gnet.Conn) {
 	b, _ := gc.Peek(-1)
-	switch t := c.tls; {
-	case c.lingering || c.gotClose || c.doomed: // nothing inbound matters
+	switch t := c.tls(); {
+	case c.is(lingering) || c.is(gotClose) || c.is(doomed): // nothing inbound matters
 	case t.conn == nil:
 		if !s.readHello(c, b) {
 			return // what there is stays in gnet's buffer
@@ -44,12 +44,12 @@ func (s *Shard) readTLS(c *Conn, gc gnet.Conn) {
 
 // openTLS opens what ciphertext holds, which is borrowed, and processes it.
 func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
-	t := c.tls
+	t := c.tls()
 	t.received = ciphertext
 	defer func() { t.received = nil }() // a handler may panic
 	s.tls.raw.lend(t.conn)
 	defer s.tls.raw.takeBack(t.conn)
-	for more := true; more && !c.lingering && !c.gotClose && !c.doomed && c.state.Load() != stateClosed; {
+	for more := true; more && !c.is(lingering) && !c.is(gotClose) && !c.is(doomed) && c.state.Load() != stateClosed; {
 		n, err := s.fillOpened(t)
 		if n > 0 {
 			s.readPlaintext(c, s.tls.opened[:n])
@@ -68,7 +68,7 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 			s.failTLS(c, err)
 		}
 	}
-	if !c.doomed {
+	if !c.is(doomed) {
 		s.pushSealed(c) // the answer to a key update
 	}
 }
@@ -92,7 +92,7 @@ func (s *Shard) fillOpened(t *tlsConn) (n int, err error) {
 // or frames.
 func (s *Shard) readPlaintext(c *Conn, p []byte) {
 	if c.state.Load() == stateHandshake {
-		in := &c.tls.request
+		in := &c.tls().request
 		in.b = append(in.b, p...)
 		if !s.handshake(c, in) {
 			return
@@ -115,15 +115,15 @@ func (s *Shard) endOfTLS(c *Conn) {
 func (s *Shard) failTLS(c *Conn, err error) {
 	s.eng.handler.OnReadError()
 	s.logTLS(c, err)
-	t := c.tls
+	t := c.tls()
 	t.failed = true
-	if c.end == nil {
-		c.end = &CloseInfo{Code: codec.CloseAbnormal, Err: err}
+	if c.end() == nil {
+		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	}
-	if c.opened {
+	if c.is(opened) {
 		c.state.Store(stateClosing)
 	}
-	c.lingering = true
+	c.set(lingering)
 	if c.out != nil {
 		sealed := t.sealed
 		s.discard(c, DropClosed)
@@ -139,13 +139,13 @@ func (s *Shard) failTLS(c *Conn, err error) {
 
 // pushSealed makes sure that ciphertext which nothing queued goes with is sent.
 func (s *Shard) pushSealed(c *Conn) {
-	if len(c.tls.sealed) == 0 && c.out == nil {
+	if len(c.tls().sealed) == 0 && c.out == nil {
 		return
 	}
 	if c.out == nil {
 		c.out = s.getQueue()
 	}
-	if c.blocked {
+	if c.is(blocked) {
 		s.weighSealed(c)
 		return
 	}
@@ -155,17 +155,17 @@ func (s *Shard) pushSealed(c *Conn) {
 // weighSealed counts the ciphertext that waits to the memory which c's queue
 // takes.
 func (s *Shard) weighSealed(c *Conn) {
-	growth := len(c.tls.sealed) - c.out.sealed
+	growth := len(c.tls().sealed) - c.out.sealed
 	c.out.sealed += growth
 	c.out.cost += growth
-	if c.blocked {
+	if c.is(blocked) {
 		s.reweigh(c, growth)
 	}
 }
 
 // flushTLS is flush for a connection that speaks TLS.
 func (s *Shard) flushTLS(c *Conn) {
-	for c.out != nil && !c.blocked && !c.doomed && c.state.Load() != stateClosed {
+	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
 		err := s.sealQueue(c)
@@ -188,7 +188,7 @@ func (s *Shard) flushTLS(c *Conn) {
 // sealQueue seals the next plaintext of c's queue, if nothing sealed waits: a
 // batch of small frames in one record.
 func (s *Shard) sealQueue(c *Conn) error {
-	if !c.tls.ready() || len(c.tls.sealed) > maxSealBytes/16 {
+	if !c.tls().ready() || len(c.tls().sealed) > maxSealBytes/16 {
 		return nil
 	}
 	iov, _ := c.out.gather(s.iov[:0], maxSealBytes)
@@ -219,10 +219,10 @@ func (s *Shard) join(iov []unix.Iovec) []byte {
 
 // seal seals p, which is borrowed, into what c is to send.
 func (s *Shard) seal(c *Conn, p []byte) error {
-	if c.tls.sealed == nil {
-		c.tls.sealed, s.tls.sealed = s.tls.sealed, nil
+	if c.tls().sealed == nil {
+		c.tls().sealed, s.tls.sealed = s.tls.sealed, nil
 	}
-	_, err := c.tls.conn.Write(p)
+	_, err := c.tls().conn.Write(p)
 	s.stats.bytesOut.add(uint64(len(p)))
 	return err
 }
@@ -230,7 +230,7 @@ func (s *Shard) seal(c *Conn, p []byte) error {
 // writeSealed writes what is sealed, in one system call, and reports whether
 // the socket is full.
 func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
-	t := c.tls
+	t := c.tls()
 	if len(t.sealed) == 0 {
 		return false, nil
 	}
@@ -257,7 +257,7 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 // writeNow writes as much of b as the socket takes, and reports how much and
 // whether it is full. Nothing is queued on c.
 func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
-	if c.tls == nil {
+	if c.tls() == nil {
 		n, err = write(int(c.fd), b)
 		s.stats.writes.add(1)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
@@ -280,7 +280,7 @@ func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 // closeNotify tells the peer that nothing more comes, if it still can: what
 // follows on the socket is a FIN. It is the last that is sent.
 func (s *Shard) closeNotify(c *Conn) {
-	t := c.tls
+	t := c.tls()
 	if t == nil || !t.ready() || t.failed || len(t.sealed) > 0 {
 		return
 	}

@@ -20,14 +20,14 @@ type wheel struct {
 // schedule sets c's deadline, in ticks, in place of the one it had. A deadline
 // that is not after now fires at the next tick.
 func (w *wheel) schedule(c *Conn, deadline uint32) {
-	if c.scheduled {
+	if c.is(scheduled) {
 		w.cancel(c)
 	}
 	if int32(deadline-w.now) <= 0 {
 		deadline = w.now + 1
 	}
 	c.deadline = deadline
-	c.scheduled = true
+	c.set(scheduled)
 	head := &w.slots[deadline%wheelSlots]
 	c.prev, c.next = nil, *head
 	if *head != nil {
@@ -39,7 +39,7 @@ func (w *wheel) schedule(c *Conn, deadline uint32) {
 
 // cancel takes c out of the wheel.
 func (w *wheel) cancel(c *Conn) {
-	if !c.scheduled {
+	if !c.is(scheduled) {
 		return
 	}
 	if c.prev != nil {
@@ -50,7 +50,8 @@ func (w *wheel) cancel(c *Conn) {
 	if c.next != nil {
 		c.next.prev = c.prev
 	}
-	c.prev, c.next, c.scheduled = nil, nil, false
+	c.prev, c.next = nil, nil
+	c.unset(scheduled)
 	w.size--
 }
 

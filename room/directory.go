@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maxLoops is what Member.loop can hold.
+// maxLoops bounds the tables of a room.
 const maxLoops = 1 << 16
 
 // Config holds the settings of a Directory, which copies it. Not safe for concurrent use.

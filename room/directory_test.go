@@ -216,7 +216,7 @@ func TestReapAgainstJoin(t *testing.T) {
 				}
 				assert.False(t, mem.Room().Deleted(), "reaped with a member in it")
 				assert.True(t, mem.Room().Leave(mem))
-				assert.True(t, mem.Room().RemoveInLoop(mem))
+				assert.True(t, mem.Room().RemoveInLoop(mem, 0))
 			}
 		})
 	}

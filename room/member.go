@@ -3,17 +3,15 @@ package room
 // offRoster is Member.rosterPos of a member that left.
 const offRoster = -1
 
-// state says where a member's entry is. It only ever goes forward.
-type state uint8
-
+// The values of Member.tablePos of a member that is not in its table. It only ever goes
+// forward: on its way, in the table, gone.
 const (
-	pending state = iota // counted for the loop, not yet in its table
-	present              // in the table, at tablePos
-	gone                 // neither counted nor in the table
+	pending = -1 // counted for the loop, not yet in its table
+	gone    = -2 // neither counted nor in the table
 )
 
 // Member is one membership: what joined, and its places in the roster and in a table. Join
-// makes it; it never joins again. At most 32 bytes with a pointer as Value, since there is
+// makes it; it never joins again. At most 24 bytes with a pointer as Value, since there is
 // one for each connection in each room. Safe for concurrent use.
 type Member[M, D any] struct {
 	// Value is what joined. Immutable after Join.
@@ -23,16 +21,10 @@ type Member[M, D any] struct {
 
 	rosterPos int32 // guarded by room.mu
 	tablePos  int32 // loop-confined
-
-	loop  uint16 // immutable
-	state state  // loop-confined
 }
 
 // Room returns the room that m is or was a member of. Safe for concurrent use.
 func (m *Member[M, D]) Room() *Room[M, D] { return m.room }
-
-// Loop returns the event loop whose table holds m. Safe for concurrent use.
-func (m *Member[M, D]) Loop() int { return int(m.loop) }
 
 // mustOwn panics if mem is of another room: the positions in it would corrupt this one.
 func (r *Room[M, D]) mustOwn(mem *Member[M, D]) {

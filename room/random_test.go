@@ -32,7 +32,7 @@ type sim struct {
 	all   []*intRoom                      // ever created
 	on    map[*intRoom]map[*intMember]int // roster: member to value
 	inbox [][]func()                      // for each loop, oldest first
-	owed  map[*intMember]bool             // on the roster, or with a removal on its way
+	owed  map[*intMember]int              // loop of each on the roster, or with a removal on its way
 	empty map[*intRoom]time.Time          // since when
 	next  int                             // next value
 }
@@ -72,8 +72,8 @@ func (s *sim) joinRoom(r *intRoom) {
 	}
 	require.NoError(s.t, err)
 	s.on[r][mem] = s.next
-	s.owed[mem] = true
-	s.post(loop, func() { r.InsertInLoop(mem) })
+	s.owed[mem] = loop
+	s.post(loop, func() { r.InsertInLoop(mem, loop) })
 }
 
 func (s *sim) leave() {
@@ -91,9 +91,10 @@ func (s *sim) leaveRoom(r *intRoom, mem *intMember) {
 	if len(s.on[r]) == 0 {
 		s.empty[r] = s.now
 	}
-	s.post(mem.Loop(), func() {
-		require.True(s.t, r.RemoveInLoop(mem))
-		require.False(s.t, r.RemoveInLoop(mem))
+	loop := s.owed[mem]
+	s.post(loop, func() {
+		require.True(s.t, r.RemoveInLoop(mem, loop))
+		require.False(s.t, r.RemoveInLoop(mem, loop))
 		delete(s.owed, mem)
 	})
 }
@@ -144,8 +145,8 @@ func (s *sim) check() {
 	for _, r := range s.all {
 		counts[r] = make([]int, r.Loops())
 	}
-	for mem := range s.owed {
-		counts[mem.Room()][mem.Loop()]++
+	for mem, loop := range s.owed {
+		counts[mem.Room()][loop]++
 	}
 	for _, r := range s.all {
 		require.Equal(s.t, s.rooms[r.ID()] != r, r.Deleted())
@@ -168,7 +169,7 @@ func (s *sim) checkDrained() {
 		var inTables []int
 		for loop := range r.Loops() {
 			for _, mem := range r.TableInLoop(loop) {
-				require.Equal(s.t, loop, mem.Loop())
+				require.Equal(s.t, loop, s.owed[mem])
 				inTables = append(inTables, mem.Value)
 			}
 			require.Len(s.t, r.TableInLoop(loop), r.LoopLen(loop))
@@ -191,7 +192,7 @@ func TestRandomOperations(t *testing.T) {
 			s := &sim{
 				t: t, rng: rand.New(rand.NewPCG(seed, 0)), maxSize: 25, now: time.Unix(0, 0),
 				rooms: map[string]*intRoom{}, on: map[*intRoom]map[*intMember]int{},
-				owed: map[*intMember]bool{}, empty: map[*intRoom]time.Time{},
+				owed: map[*intMember]int{}, empty: map[*intRoom]time.Time{},
 				inbox: make([][]func(), 1+seed%5),
 			}
 			s.d = room.NewDirectory[int, roomData](room.Config{
@@ -244,12 +245,16 @@ func TestConcurrent(t *testing.T) {
 	for c := range clients {
 		working.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(c), 1))
-			var mine []*intMember
+			type joined struct {
+				*intMember
+				loop int
+			}
+			var mine []joined
 			leave := func(i int) {
-				mem := mine[i]
+				mem, loop := mine[i].intMember, mine[i].loop
 				mine = slices.Delete(mine, i, i+1)
 				assert.True(t, mem.Room().Leave(mem))
-				inbox[mem.Loop()] <- func() { assert.True(t, mem.Room().RemoveInLoop(mem)) }
+				inbox[loop] <- func() { assert.True(t, mem.Room().RemoveInLoop(mem, loop)) }
 			}
 			for range rounds {
 				switch n := rng.IntN(100); {
@@ -260,15 +265,16 @@ func TestConcurrent(t *testing.T) {
 						all = append(all, r)
 						mu.Unlock()
 					}
-					mem, err := r.Join(c, rng.IntN(loops))
+					loop := rng.IntN(loops)
+					mem, err := r.Join(c, loop)
 					if err != nil {
 						assert.ErrorIs(t, err, room.ErrDeleted)
 						continue
 					}
-					mine = append(mine, mem)
-					assert.Positive(t, r.LoopLen(mem.Loop()), "a publisher would skip the loop")
-					inbox[mem.Loop()] <- func() { assert.True(t, r.InsertInLoop(mem)) }
-					inbox[mem.Loop()] <- func() { assert.NotEmpty(t, r.TableInLoop(mem.Loop())) }
+					mine = append(mine, joined{mem, loop})
+					assert.Positive(t, r.LoopLen(loop), "a publisher would skip the loop")
+					inbox[loop] <- func() { assert.True(t, r.InsertInLoop(mem, loop)) }
+					inbox[loop] <- func() { assert.NotEmpty(t, r.TableInLoop(loop)) }
 				case n < 98 && len(mine) > 0:
 					leave(rng.IntN(len(mine)))
 				case n == 98:

@@ -83,7 +83,7 @@ func (r *Room[M, D]) Members() []M {
 // Safe for concurrent use.
 func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	loopLen := &r.loopLens[loop]
-	mem := &Member[M, D]{Value: m, room: r, loop: uint16(loop)}
+	mem := &Member[M, D]{Value: m, room: r, tablePos: pending}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.deleted.Load() {

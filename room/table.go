@@ -1,44 +1,43 @@
 package room
 
-// InsertInLoop puts mem into its loop's table. It returns false, and does nothing, if mem
-// was put there or removed before; after DissolveInLoop it removes mem instead. It panics if
-// mem is of another room.
+// InsertInLoop puts mem into the table of the loop that it joined with. It returns false, and
+// does nothing, if mem was put there or removed before; after DissolveInLoop it removes mem
+// instead. It panics if mem is of another room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) InsertInLoop(mem *Member[M, D]) bool {
+func (r *Room[M, D]) InsertInLoop(mem *Member[M, D], loop int) bool {
 	r.mustOwn(mem)
-	if mem.state != pending {
+	if mem.tablePos != pending {
 		return false
 	}
-	if r.dissolved[mem.loop] {
-		r.RemoveInLoop(mem)
+	if r.dissolved[loop] {
+		r.RemoveInLoop(mem, loop)
 		return false
 	}
-	table := &r.tables[mem.loop]
-	mem.state = present
+	table := &r.tables[loop]
 	mem.tablePos = int32(len(*table))
 	*table = append(*table, mem)
 	return true
 }
 
-// RemoveInLoop takes mem out of its loop's table, or keeps it from getting there, and no
-// longer counts it for the loop. It returns false if that was done before. It does not touch
-// the roster. It panics if mem is of another room.
+// RemoveInLoop takes mem out of the table of the loop that it joined with, or keeps it from
+// getting there, and no longer counts it for the loop. It returns false if that was done
+// before. It does not touch the roster. It panics if mem is of another room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
+func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
 	r.mustOwn(mem)
-	if mem.state == gone {
+	if mem.tablePos == gone {
 		return false
 	}
-	if mem.state == present {
-		table := &r.tables[mem.loop]
+	if mem.tablePos != pending {
+		table := &r.tables[loop]
 		last := len(*table) - 1
 		moved := (*table)[last]
 		(*table)[mem.tablePos] = moved
 		moved.tablePos = mem.tablePos
 		*table = truncate(*table, last)
 	}
-	mem.state = gone
-	r.loopLens[mem.loop].Add(-1)
+	mem.tablePos = gone
+	r.loopLens[loop].Add(-1)
 	return true
 }
 
@@ -48,7 +47,7 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 func (r *Room[M, D]) DissolveInLoop(loop int) {
 	r.dissolved[loop] = true
 	for len(r.tables[loop]) > 0 {
-		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1])
+		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1], loop)
 	}
 }
 
