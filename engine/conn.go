@@ -53,7 +53,7 @@ type Conn struct {
 	owner Owner
 	shard *Shard
 	gc    gnet.Conn
-	peer  *net.TCPAddr // nil for a Unix socket
+	peer  uint64 // see setPeer
 	fd    int32
 
 	// Atomic.
@@ -92,12 +92,13 @@ func (c *Conn) is(f connFlags) bool { return c.flags&f != 0 }
 func (c *Conn) set(f connFlags)     { c.flags |= f }
 func (c *Conn) unset(f connFlags)   { c.flags &^= f }
 
-// connExtra is what an idle connection has only if it speaks TLS or has agreed
-// on compression. Immutable: it is replaced as a whole.
+// connExtra is what an idle connection has only if it speaks TLS, has agreed on
+// compression, or comes over IPv6. Immutable: it is replaced as a whole.
 type connExtra struct {
-	tls     *tlsConn   // nil for a plain connection
-	deflate *deflate   // permessage-deflate; nil if not negotiated. Set before the connection is open
-	end     *CloseInfo // set when closing begins
+	tls     *tlsConn     // nil for a plain connection
+	deflate *deflate     // permessage-deflate; nil if not negotiated. Set before the connection is open
+	end     *CloseInfo   // set when closing begins
+	peer    *net.TCPAddr // if it is not IPv4; set when the connection is attached
 }
 
 var noExtra connExtra
@@ -151,21 +152,6 @@ func (c *Conn) Open() bool { return c.state.Load() == stateOpen }
 
 // Closed reports whether the connection is closed or closing.
 func (c *Conn) Closed() bool { return c.state.Load() >= stateClosing }
-
-// RemoteAddr returns the peer's address, or nil before the connection is open.
-func (c *Conn) RemoteAddr() net.Addr {
-	switch {
-	case c.peer != nil:
-		return c.peer
-	case c.shard != nil:
-		return unixPeer
-	default:
-		return nil
-	}
-}
-
-// unixPeer is the address of a peer whose socket has no name.
-var unixPeer = &net.UnixAddr{Net: "unix"}
 
 // Shard returns the shard that owns the connection, nil before it is open.
 func (c *Conn) Shard() *Shard { return c.shard }

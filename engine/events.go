@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"io"
-	"net"
 	"runtime/debug"
 	"time"
 
@@ -99,7 +98,8 @@ func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Acti
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
-	c.peer, _ = gc.RemoteAddr().(*net.TCPAddr)
+	c.setPeer(gc.RemoteAddr())
+	s.peerFields.forget(gc)
 	c.generation = s.eng.generations.Add(1)
 	c.lastRead = s.eng.now.Load()
 	gc.SetContext(c)

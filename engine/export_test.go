@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,12 @@ func (r *Ring[T]) Cap() int       { return len(r.r.slots) }
 
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
+
+// GnetRemoteAddr returns the peer's address as gnet has it, and whether gnet's
+// fields were found.
+func (c *Conn) GnetRemoteAddr() (addr net.Addr, known bool) {
+	return c.gc.RemoteAddr(), c.shard.peerFields.known
+}
 
 // NewSendTask is a send that is already on its way to the loop.
 func NewSendTask(c *Conn, f *Frame) Task {

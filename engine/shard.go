@@ -58,6 +58,8 @@ type Shard struct {
 	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
 
+	peerFields peerFields
+
 	iov   []unix.Iovec // scratch for writev
 	reply replyBatch
 	tls   tlsScratch

@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"net"
+	"net/netip"
+	"reflect"
+	"unsafe"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// gnet keeps the peer's address with each connection, as a unix.Sockaddr, which
+// it uses for UDP alone, and as a net.Addr that refers to the former: 80 bytes
+// in two objects. An IPv4 address and port are 6 bytes. So the address is taken
+// over when a connection is attached, and gnet's fields, which are found by name
+// and type, are cleared; in a version of gnet without them they stay as they
+// are, and a test fails.
+
+// peerIPv4 is the bit of Conn.peer that tells that there is an address.
+const peerIPv4 = 1 << 48
+
+// setPeer keeps the peer's address: in 8 bytes if it is IPv4, mapped into IPv6
+// or not.
+func (c *Conn) setPeer(addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		if ip := tcp.IP.To4(); ip != nil {
+			c.peer = peerIPv4 | uint64(ip[0])<<40 | uint64(ip[1])<<32 | uint64(ip[2])<<24 | uint64(ip[3])<<16 | uint64(uint16(tcp.Port))
+			return
+		}
+		c.updateExtra(func(x *connExtra) { x.peer = tcp })
+	}
+}
+
+// RemoteAddr returns the peer's address, or nil before the connection is open.
+func (c *Conn) RemoteAddr() net.Addr {
+	switch p := c.peer; {
+	case p != 0:
+		ip := netip.AddrFrom4([4]byte{byte(p >> 40), byte(p >> 32), byte(p >> 24), byte(p >> 16)})
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(p)))
+	case c.getExtra().peer != nil:
+		return c.getExtra().peer
+	case c.shard != nil:
+		return unixPeer
+	default:
+		return nil
+	}
+}
+
+// unixPeer is the address of a peer whose socket has no name.
+var unixPeer = &net.UnixAddr{Net: "unix"}
+
+// peerFields are the offsets of the peer's addresses in gnet's connections.
+type peerFields struct {
+	typ                reflect.Type // nil before the first connection
+	remote, remoteAddr uintptr
+	known              bool
+}
+
+// forget lets go of gc's addresses. gc must be a stream.
+// Loop-confined: use only on the event loop that owns the connection.
+func (f *peerFields) forget(gc gnet.Conn) {
+	v := reflect.ValueOf(gc)
+	if f.typ != v.Type() {
+		*f = findPeerFields(v.Type())
+	}
+	if f.known {
+		*(*unix.Sockaddr)(unsafe.Add(v.UnsafePointer(), f.remote)) = nil
+		*(*net.Addr)(unsafe.Add(v.UnsafePointer(), f.remoteAddr)) = nil
+	}
+}
+
+func findPeerFields(conn reflect.Type) peerFields {
+	f := peerFields{typ: conn}
+	if conn.Kind() != reflect.Pointer || conn.Elem().PkgPath() != reflect.TypeFor[gnet.Engine]().PkgPath() {
+		return f
+	}
+	find := func(name string, typ reflect.Type) (uintptr, bool) {
+		field, ok := conn.Elem().FieldByName(name)
+		return field.Offset, ok && len(field.Index) == 1 && field.Type == typ
+	}
+	remote, ok := find("remote", reflect.TypeFor[unix.Sockaddr]())
+	addr, also := find("remoteAddr", reflect.TypeFor[net.Addr]())
+	f.remote, f.remoteAddr, f.known = remote, addr, ok && also
+	return f
+}
