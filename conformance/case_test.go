@@ -13,12 +13,13 @@ import (
 
 // section is the cases of one part of the RFC.
 type section struct {
-	name  string
-	cases []testCase
-	opts  []ws.Option // of their server
-	ways  []way       // none is both
-	offer string      // header lines of the handshake, with compression
-	agree func(c *client, resp *http.Response)
+	name   string
+	cases  []testCase
+	opts   []ws.Option // of their server
+	ways   []way       // none is both
+	pooled bool        // the handler runs on workers
+	offer  string      // header lines of the handshake, with compression
+	agree  func(c *client, resp *http.Response)
 }
 
 // testCase is what a client sends behind the handshake and what it must read. If neither code
@@ -79,6 +80,10 @@ func (sec section) run(t *testing.T) {
 				c, resp := s.connect(t, w, sec.offer)
 				if sec.agree != nil {
 					sec.agree(c, resp)
+				}
+				if sec.pooled {
+					tc.runPooled(c)
+					return
 				}
 				tc.run(c)
 			})

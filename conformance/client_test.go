@@ -172,11 +172,17 @@ func (c *client) expectFailure(code uint16) {
 	c.t.Helper()
 	f, err := c.readFrame()
 	require.NoError(c.t, err, "want close code %d", code)
+	c.checkFailure(f, code)
+	c.expectEnd()
+}
+
+// checkFailure demands that f is a close frame with code and a reason.
+func (c *client) checkFailure(f frame, code uint16) {
+	c.t.Helper()
 	require.Equal(c.t, byte(opClose), f.op, "got %v, want close code %d", f, code)
 	require.Greater(c.t, len(f.payload), 2, "a close frame without a reason")
 	require.Equal(c.t, code, binary.BigEndian.Uint16([]byte(f.payload)), "%q", f.payload[2:])
 	require.True(c.t, utf8.ValidString(f.payload[2:]), "%q", f.payload[2:])
-	c.expectEnd()
 }
 
 // expectEnd demands that nothing comes any more and that the server has closed the connection,

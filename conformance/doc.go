@@ -16,7 +16,8 @@
 //
 // Together they cover what the Autobahn test suite asks of a server, strictly: nowhere is a
 // second answer accepted. Most run twice, on a connection that the event loop accepted and on
-// one that net/http handed over.
+// one that net/http handed over. The handler that echoes runs on the event loop, so that the
+// order of all frames is known; TestPooled runs a part of the cases with the handler on workers.
 //
 //	go test ./conformance                     # all cases
 //	go test ./conformance -run Count -v       # how many there are, by section
