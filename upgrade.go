@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -257,7 +258,17 @@ func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
 func pathOf(r *http.Request) string { return cmp.Or(r.URL.Path, "/") }
 
 // Admit answers a request on the native path.
-func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) ([]byte, bool) {
+func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) (response []byte, accepted bool) {
+	response, accepted = h.decide(conn, r)
+	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
+		const blankLine = "\r\n\r\n"
+		response = response[:bytes.Index(response, []byte(blankLine))+len(blankLine)]
+	}
+	return response, accepted
+}
+
+// decide returns the answer to r with its body.
+func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool) {
 	m := (*Manager)(h)
 	if path := pathOf(r); path != m.cfg.Path {
 		if path == "/healthz" {

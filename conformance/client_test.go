@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -57,16 +58,16 @@ func (s *server) connect(t testing.TB, w way, more string) (*client, *http.Respo
 // accepted reads the response that accepts the handshake.
 func (c *client) accepted() *http.Response {
 	c.t.Helper()
-	resp, body := c.response()
+	resp, body := c.response(http.MethodGet)
 	require.Equal(c.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
 	require.Equal(c.t, sampleAccept, resp.Header.Get("Sec-WebSocket-Accept"))
 	return resp
 }
 
-// response reads an HTTP response; the body of a refusal is read whole.
-func (c *client) response() (resp *http.Response, body string) {
+// response reads the HTTP response to a method; the body of a refusal is read whole.
+func (c *client) response(method string) (resp *http.Response, body string) {
 	c.t.Helper()
-	resp, err := http.ReadResponse(c.r, nil)
+	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	require.NoError(c.t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
@@ -192,6 +193,18 @@ func (c *client) expectEnd() {
 	b, err := io.ReadAll(c.r)
 	require.NoError(c.t, err)
 	require.Empty(c.t, b, "bytes behind the last frame")
+}
+
+// expectNoBody demands that nothing comes behind the head of a response: neither before the
+// server closes the connection nor, if it goes on to serve it, before the next response.
+func (c *client) expectNoBody() {
+	c.t.Helper()
+	_ = c.write([]byte("GET /other HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"), 0) // it may have closed
+	b, err := io.ReadAll(c.r)
+	require.NoError(c.t, err)
+	if len(b) > 0 {
+		require.True(c.t, strings.HasPrefix(string(b), "HTTP/1.1 404 "), "%q behind the head", b)
+	}
 }
 
 // expectAlive demands that the connection still works and can be closed orderly.

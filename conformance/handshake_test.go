@@ -73,10 +73,13 @@ func handshakes() []handshakeCase {
 		both(426, "4.2.1/Upgrade: "+v+" is none", change(upgrade, "Upgrade: "+v+"\r\n"))
 	}
 	for _, m := range []string{"POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "get", "XYZ"} {
-		if m != "HEAD" { // its answer has no body, which the reader here must be told
-			both(405, "4.1/method "+m, change("GET", m))
-		}
+		both(405, "4.1/method "+m, change("GET", m))
 	}
+	for _, m := range []string{"GET", "HEAD"} {
+		strict(200, "RFC 9110 9.3/"+m+" of the health check", m+" /healthz HTTP/1.1\r\n"+host+"\r\n")
+		both(404, "RFC 9110 9.3/"+m+" of another path", m+" /other HTTP/1.1\r\n"+host+"\r\n")
+	}
+	both(405, "RFC 9110 9.3/plain HEAD", "HEAD /ws HTTP/1.1\r\n"+host+"\r\n")
 	for _, v := range []string{"0", "7", "8", "12", "14", "255", "013", "13.0", "+13", "x", "13, 8", ""} {
 		both(426, "4.4/version "+v, change(version, "Sec-WebSocket-Version: "+v+"\r\n"))
 	}
@@ -190,9 +193,15 @@ func (hc *handshakeCase) run(c *client, chop int) {
 		c.expectAlive()
 		return
 	}
-	resp, body := c.response()
+	method, _, _ := strings.Cut(hc.request, " ")
+	resp, body := c.response(method)
 	assert.Equal(c.t, hc.status, resp.StatusCode, body)
-	assert.NotEmpty(c.t, body, "the reason")
+	if method == http.MethodHead { // RFC 9110 section 9.3.2
+		assert.Positive(c.t, resp.ContentLength, "that of the body of GET")
+		c.expectNoBody()
+	} else {
+		assert.NotEmpty(c.t, body, "the reason")
+	}
 	switch hc.status {
 	case http.StatusUpgradeRequired: // RFC 6455 section 4.4, RFC 9110 section 7.8
 		assert.Equal(c.t, "13", resp.Header.Get("Sec-WebSocket-Version"))
