@@ -26,6 +26,11 @@ func (r *Ring[T]) Pop() (T, bool) { return r.r.pop() }
 func (r *Ring[T]) Len() int       { return r.r.len() }
 func (r *Ring[T]) Cap() int       { return len(r.r.slots) }
 
+// MaxHelloBytes bounds a ClientHello, for which FindHello looks.
+const MaxHelloBytes = maxHelloBytes
+
+func FindHello(b []byte) (whole bool, err error) { return findHello(b) }
+
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
 

@@ -306,7 +306,7 @@ func TestTLSSilentPeersGiveWay(t *testing.T) {
 }
 
 // clientHello returns the ClientHello of crypto/tls.
-func clientHello(t *testing.T) string {
+func clientHello(t testing.TB) string {
 	t.Helper()
 	near, far := net.Pipe()
 	var wg sync.WaitGroup

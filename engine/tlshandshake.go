@@ -284,13 +284,19 @@ const (
 	maxTLSRecord = 1<<14 + 2048
 )
 
-// findHello reports whether b holds a whole ClientHello, which may be cut into
-// several records (RFC 8446 section 5.1). It returns an error if b is the
-// beginning of something else.
+// findHello reports whether b begins with a whole ClientHello, which may be cut
+// into several records (RFC 8446 section 5.1). It returns an error if b is the
+// beginning of something else. Once it has decided, more bytes change nothing.
 func findHello(b []byte) (whole bool, err error) {
-	if len(b) > maxHelloBytes {
-		return false, errHelloBytes
+	whole, err = scanHello(b[:min(len(b), maxHelloBytes)])
+	if !whole && err == nil && len(b) > maxHelloBytes {
+		err = errHelloBytes
 	}
+	return whole, err
+}
+
+// scanHello is findHello for b within the limit.
+func scanHello(b []byte) (whole bool, err error) {
 	var head [tlsMessageHeader]byte
 	for have, want := 0, tlsMessageHeader; len(b) > 0; {
 		if b[0] != tlsHandshakeRecord || (len(b) > 1 && b[1] != 3) {
