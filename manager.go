@@ -85,6 +85,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		TLSHandshakes:    cfg.TLSHandshakes,
 		Loops:            cfg.Loops,
 		RingSize:         cfg.Broadcast.QueueSize,
+		FanOutBatch:      cfg.Broadcast.BatchSize,
 		QueueFrames:      cfg.MessageQueueSize,
 		QueueBytes:       cfg.QueueBytes,
 		HighFrames:       cfg.HighQueueSize,

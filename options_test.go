@@ -32,6 +32,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, ws.RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
 	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
 	assert.Positive(t, cfg.Broadcast.QueueSize)
+	assert.Equal(t, 64, cfg.Broadcast.BatchSize)
 	assert.Equal(t, ws.Pooled, cfg.HandlerMode)
 	assert.Equal(t, "/ws", cfg.Path)
 	assert.Equal(t, 64, cfg.MailboxSize)
@@ -108,6 +109,8 @@ func TestBadOptions(t *testing.T) {
 		{"negative TTL", "Room.EmptyRoomTTL", set(func(c *ws.Config) { c.Room.EmptyRoomTTL = -1 })},
 		{"no ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 0 })},
 		{"huge ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 1<<20 + 1 })},
+		{"negative batch", "Broadcast.BatchSize", set(func(c *ws.Config) { c.Broadcast.BatchSize = -1 })},
+		{"huge batch", "Broadcast.BatchSize", set(func(c *ws.Config) { c.Broadcast.BatchSize = 4097 })},
 		{"no broadcast timeout", "Broadcast.Timeout", set(func(c *ws.Config) { c.Broadcast.Timeout = 0 })},
 		{"address without host", "ListenAddr", ws.WithListenAddr("tcp://")},
 		{"address of another scheme", "ListenAddr", ws.WithListenAddr("udp://:8080")},
@@ -167,6 +170,8 @@ func TestGoodOptions(t *testing.T) {
 		{"nil metrics", ws.WithMetrics(nil)},
 		{"one of each", func(c *ws.Config) { c.Loops, c.RoomShards, c.Workers, c.Broadcast.QueueSize = 1, 1, 1, 1 }},
 		{"most loops", ws.WithLoops(256)},
+		{"default batch", func(c *ws.Config) { c.Broadcast.BatchSize = 0 }},
+		{"largest batch", func(c *ws.Config) { c.Broadcast.BatchSize = 4096 }},
 		{"no TTL", func(c *ws.Config) { c.Room.EmptyRoomTTL = 0 }},
 		{"listen on IPv6", ws.WithListenAddr("tcp6://[::1]:0")},
 		{"listen on host:port", ws.WithListenAddr("localhost:0")},
@@ -206,7 +211,7 @@ func TestSmallestConfig(t *testing.T) {
 	s := start(t, func(c *ws.Config) {
 		c.MaxConnections, c.MessageQueueSize, c.QueueBytes = 1, 1, 1
 		c.Loops, c.RoomShards, c.Workers, c.MailboxSize, c.MailboxBytes = 1, 1, 1, 1, 1
-		c.Broadcast.QueueSize = 1
+		c.Broadcast.QueueSize, c.Broadcast.BatchSize = 1, 1
 	})
 	registerGreetings(t, s.Manager)
 	c := s.dial(native)

@@ -19,6 +19,7 @@ type Config struct {
 	ListenAddr       string // "tcp://host:port", "unix:///path", or "" for no listener
 	Loops            int    // event loops
 	RingSize         int    // slots of each shard's inbox
+	FanOutBatch      int    // tasks that a loop takes from its inbox at once
 	QueueFrames      int    // frames that a connection may have queued in LaneNormal
 	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
 	HighFrames       int    // the same for LaneHigh

@@ -25,8 +25,11 @@ type Engine struct {
 	// Immutable after New.
 	cfg     Config
 	handler Handler
-	// fanOutAhead is the constant, or less for short queues: a batch must not
-	// fill the queue of a client that reads.
+	// fanOutAhead is how many tasks a loop takes from its inbox, at most, before
+	// it has written to every connection that has something pending. It goes on
+	// taking while it writes, so that the connections whose turn comes later get
+	// more in one writev. It is two batches, or less for short queues: they must
+	// not fill the queue of a client that reads.
 	fanOutAhead int
 	tickTime    time.Duration
 	bounds      [dataLanes]bounds
@@ -76,7 +79,7 @@ type Engine struct {
 func New(cfg Config, h Handler) *Engine {
 	e := &Engine{
 		cfg: cfg, handler: h, tickTime: tickTime(&cfg),
-		fanOutAhead: max(1, min(fanOutAhead, cfg.QueueFrames/2)),
+		fanOutAhead: max(1, min(2*cfg.FanOutBatch, cfg.QueueFrames/2)),
 		started:     make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}

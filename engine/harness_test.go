@@ -56,6 +56,7 @@ func testConfig() engine.Config {
 		ListenAddr:       "tcp://127.0.0.1:0",
 		Loops:            2,
 		RingSize:         256,
+		FanOutBatch:      64,
 		QueueFrames:      256,
 		QueueBytes:       1 << 20,
 		HighFrames:       64,

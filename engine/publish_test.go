@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -229,4 +230,38 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	c.expect("for ever")
 	c.echo()
 	assert.Equal(t, engine.DropCounts{Expired: 2}, stats().Drops)
+}
+
+// A loop takes FanOutBatch tasks from its inbox before it writes, and fewer if
+// two batches would be more than half of a connection's queue.
+func TestFanOutBatch(t *testing.T) {
+	const sends = 11 // with the task that holds the loop, 12 tasks
+	tests := []struct{ batch, queue, writes int }{
+		{1, 256, 11},
+		{2, 256, 6},
+		{4, 256, 3},
+		{6, 256, 2},
+		{6, 4, 6},
+		{6, 1, 11},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("batch=%d/queue=%d", tt.batch, tt.queue), func(t *testing.T) {
+			s := start(t, func(cfg *engine.Config, _ *server) {
+				cfg.Loops, cfg.FanOutBatch, cfg.QueueFrames = 1, tt.batch, tt.queue
+				cfg.Policy = engine.DropOldest // by which what is on its way to the loop does not count as queued
+			})
+			s.dial()
+			conn := &s.peer(0).conn
+			stats := func() engine.ShardStats { return conn.Shard().Stats() }
+			release := hold(conn.Shard())
+			defer release()
+			before := stats().Writes
+			for range sends {
+				must(t, conn.Send(engine.NewFrame(codec.OpText, []byte("x"), engine.Handling{})))
+			}
+			release()
+			s.eventually(func() bool { return stats().MessagesOut == sends }, "not all was sent")
+			assert.EqualValues(t, tt.writes, stats().Writes-before)
+		})
+	}
 }

@@ -15,13 +15,7 @@ import (
 )
 
 const (
-	// fanOutBatch is how many tasks a loop takes from its inbox at once.
-	fanOutBatch = 64
-	// fanOutAhead is how many it takes, at most, before it has written to every
-	// connection that has something pending. It goes on taking while it writes,
-	// so that the connections whose turn comes later get more in one writev.
-	fanOutAhead = 128
-	// fanOutTime bounds the same by time, for very large rooms.
+	// fanOutTime bounds a batch by time, for very large rooms.
 	fanOutTime = time.Millisecond / 2
 	// turnTime is how long a loop works on its inbox before it looks at its
 	// connections again. gnet accepts one connection each time it looks, so this
@@ -247,7 +241,7 @@ func (s *Shard) takeTasks() int {
 	}
 	var taken, credits int
 	start := time.Now()
-	for taken < min(fanOutBatch, s.eng.fanOutAhead-s.ahead) {
+	for taken < min(s.eng.cfg.FanOutBatch, s.eng.fanOutAhead-s.ahead) {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break
