@@ -35,7 +35,8 @@ type options struct {
 	duration, warmup, quiet            time.Duration
 	rounds                             int
 	loops, maxprocs, clientLoops       int
-	queue, ring                        int
+	queue, ring, batch, roomShards     int
+	measure                            bool
 	cpuprofile, memprofile             string
 }
 
@@ -43,7 +44,7 @@ func defaultOptions() options {
 	return options{
 		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
 		rates: "4", duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
-		clientLoops: runtime.NumCPU(),
+		clientLoops: runtime.NumCPU(), measure: true,
 	}
 }
 
@@ -66,6 +67,8 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
 	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
 	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
+	fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
+	fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
 	if has("idle") {
 		fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
 		fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
@@ -95,6 +98,12 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
 		fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
 	}
+	if cmd == "doctor" {
+		fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is what the limits allow")
+	}
+	if has("doctor") {
+		fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
+	}
 	if has("latency") {
 		fs.StringVar(&o.rates, "rate", o.rates, "latency: publishes per second, `rates` such as 4,10,100 for a row each")
 	}
@@ -116,9 +125,10 @@ var commands = []struct {
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
+	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 }
 
-const usage = "usage: bench [flags] idle|echo|fanout|latency|slow|tls|fair|all [flags]\n\n"
+const usage = "usage: bench [flags] COMMAND [flags]\n\n"
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {

@@ -94,6 +94,9 @@ func serverOptions(cfg *control.Config) []ws.Option {
 	if cfg.Ring > 0 {
 		opts = append(opts, func(c *ws.Config) { c.Broadcast.QueueSize = cfg.Ring })
 	}
+	if cfg.Batch > 0 {
+		opts = append(opts, func(c *ws.Config) { c.Broadcast.BatchSize = cfg.Batch })
+	}
 	return opts
 }
 

@@ -26,7 +26,7 @@ type server struct {
 // startServer runs this program once more, as a server.
 func startServer(ctx context.Context, o *options, cfg control.Config) (*server, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
-	cfg.Compress = o.compress
+	cfg.Compress, cfg.Batch, cfg.RoomShards = o.compress, o.batch, o.roomShards
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type table struct {
 	command, title string
 	columns        []column
 	rows           [][]any
+	notes          []string // lines of text below the rows
 }
 
 // column is one column: its key in JSON, its heading in text, and its format.
@@ -44,6 +45,12 @@ func (t *table) write(w io.Writer) {
 		fmt.Fprintln(tw)
 	}
 	_ = tw.Flush()
+	if len(t.notes) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, note := range t.notes {
+		fmt.Fprintln(w, note)
+	}
 }
 
 // MarshalJSON writes the rows as objects.
@@ -56,7 +63,11 @@ func (t *table) MarshalJSON() ([]byte, error) {
 		}
 		rows = append(rows, row)
 	}
-	return json.Marshal(map[string]any{"command": t.command, "title": t.title, "rows": rows})
+	doc := map[string]any{"command": t.command, "title": t.title, "rows": rows}
+	if len(t.notes) > 0 {
+		doc["notes"] = t.notes
+	}
+	return json.Marshal(doc)
 }
 
 // machine says where the numbers were made.

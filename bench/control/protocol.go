@@ -33,7 +33,7 @@ type Config struct {
 	Loops          int // 0 is the library's default, as with all that follow
 	RoomShards     int
 	Queue, Ring    int
-	Batch          int   // frames of a fan-out batch
+	Batch          int   // messages that a loop takes from its ring at once
 	QueueBytes     int64 // bound of a client's queue
 	ProfileHeap    bool
 	Compress       bool

@@ -1,0 +1,71 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/qi-realtime/ws/bench/doctor"
+)
+
+// doctorConns is how many connections measure the kernel's memory for a socket.
+const doctorConns = 2000
+
+// runDoctor judges the limits of this machine.
+func runDoctor(_ context.Context, o *options) ([]*table, error) {
+	if o.conns < 0 {
+		return nil, errors.New("-conns is negative")
+	}
+	facts, err := doctor.Read("/", doctor.Self())
+	if err != nil {
+		return nil, err
+	}
+	if o.measure {
+		fit := int(min(doctorConns, (facts.Hard-100)/2))
+		if facts.SocketBytes, err = doctor.MeasureSocket(fit); err != nil && o.verbose {
+			fmt.Fprintln(os.Stderr, err) // then a usual value serves
+		}
+	}
+	return []*table{doctorTable(facts.Diagnose(int64(o.conns)))}, nil
+}
+
+// doctorTable is a diagnosis as a table, and the commands below it.
+func doctorTable(d *doctor.Diagnosis) *table {
+	t := &table{
+		command: "doctor", title: fmt.Sprintf("What the limits allow; the verdicts are for %d connections in one server process", d.Target),
+		columns: []column{
+			{"limit", "limit", "%s"},
+			{"value", "value", "%s"},
+			{"allows", "connections", "%v"},
+			{"verdict", "verdict", "%s"},
+		},
+	}
+	t.notes = append(t.notes, fmt.Sprintf("The limits allow %d connections now; what binds is %s.", d.Allowed, d.Binding))
+	if missing := d.Missing(); len(missing) > 0 {
+		t.notes = append(t.notes, fmt.Sprintf("Too low for %d: %s.", d.Target, strings.Join(missing, ", ")))
+	}
+	t.notes = append(t.notes, "")
+	for _, f := range d.Findings {
+		t.add(f.Name, f.Value, allowed(f.Allows), string(f.Verdict))
+		if len(f.Commands) > 0 {
+			t.notes = append(t.notes, "")
+		}
+		t.notes = append(t.notes, fmt.Sprintf("%s: %s. %s.", f.Name, f.Verdict, f.Why))
+		for _, c := range f.Commands {
+			t.notes = append(t.notes, "  "+c)
+		}
+	}
+	return t
+}
+
+// allowed is a number of connections, or a dash for a limit that bounds none.
+func allowed(n int64) any {
+	if n == doctor.Unknown {
+		return "-"
+	}
+	return n
+}
