@@ -191,6 +191,8 @@ func TestCommands(t *testing.T) {
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
 		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},
 		"tls":         {"tls", "-conns", "10", "-sizes", "16,70000"},
+		"rooms":       {"fanout", "-conns", "55", "-rooms", "10", "-sweep", "-rounds", "2"},
+		"rooms, rate": {"fanout", "-conns", "55", "-rooms", "10", "-rate", "300,500"},
 		"one member":  {"fanout", "-conns", "1"},
 		"three loops": {"fanout", "-conns", "50", "-client-loops", "3", "-loops", "3"},
 	} {
@@ -237,6 +239,7 @@ func TestStalled(t *testing.T) {
 	for name, args := range map[string][]string{
 		"fanout":  {"fanout", "-sweep=false"},
 		"latency": {"latency", "-rate", "300"},
+		"rooms":   {"fanout", "-rooms", "4", "-rate", "400"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -293,6 +296,8 @@ func TestArguments(t *testing.T) {
 		"rate of nothing":    {"latency", "-rate", "4,"},
 		"all stalled":        {"fanout", "-stalled", "100"},
 		"nothing to compare": {"latency", "-compare"},
+		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},
+		"no rooms":           {"fanout", "-rooms", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Error(t, bench(t.Context(), args, new(bytes.Buffer)))

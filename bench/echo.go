@@ -23,7 +23,7 @@ func (e *echoing) frame(l *loop, c *clientConn, f *frame, now int64) {
 	}
 	c.next++
 	e.arrived++
-	if l.measuring {
+	if l.measures(f.sent()) {
 		l.rtt.record(now - f.sent())
 	}
 }
@@ -89,6 +89,7 @@ func echoRound(ctx context.Context, o *options, t *table) error {
 	if err != nil {
 		return err
 	}
+	w.collect(g)
 	t.add(o.path, o.conns, o.inflight, o.size, w.perSecond(w.client.messages),
 		w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)),

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"time"
 
@@ -18,7 +19,7 @@ type pinging struct {
 }
 
 func (p *pinging) frame(l *loop, _ *clientConn, _ *frame, now int64) {
-	if l.measuring {
+	if l.measures(p.sent) {
 		l.rtt.record(now - p.sent)
 	}
 	l.out = append(l.out, p.message...)
@@ -101,7 +102,7 @@ func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *g
 		return err
 	}
 	began := control.Now()
-	echo.each(func(_ int, l *loop) { l.measuring = true })
+	echo.each(func(_ int, l *loop) { l.from, l.until = began, math.MaxInt64 })
 	warm := *o
 	warm.warmup = 0
 	w, err := g.measure(ctx, srv, &warm)
@@ -109,13 +110,13 @@ func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *g
 		return err
 	}
 	var rtt histogram
-	echo.each(func(_ int, l *loop) { l.measuring, rtt = false, l.rtt })
+	echo.each(func(_ int, l *loop) { l.until, rtt = 0, l.rtt })
 	elapsed := time.Duration(control.Now() - began)
 	ended, err := srv.call(control.Command{Name: "stop"})
 	if err != nil {
 		return err
 	}
-	r := &room{srv: srv, g: g, reading: o.conns}
+	r := &room{srv: srv, g: g, reading: []int{o.conns}}
 	missing, _, err := r.deliver(ctx, tally{}, ended.Published)
 	if err != nil {
 		return err

@@ -9,47 +9,92 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// runFanout measures one room at full speed.
+// runFanout measures rooms at full speed, or at fixed rates.
 func runFanout(ctx context.Context, o *options) ([]*table, error) {
 	o.setDefaults(10_000)
-	t := &roomTest{ack: true, row: o.fanoutRow}
-	t.table = &table{command: "fanout", title: "Fan-out to one room at full speed", columns: []column{
+	if o.rooms > o.conns {
+		return nil, fmt.Errorf("%d rooms need as many members, not %d: a smaller -rooms", o.rooms, o.conns)
+	}
+	t := &roomTest{ack: o.rates == "", row: o.fanoutRow}
+	t.table = &table{command: "fanout", title: "Fan-out at full speed", columns: []column{
 		{"path", "path", "%s"},
 		{"members", "members", "%d"},
+		{"rooms", "rooms", "%d"},
 		{"stalled", "stalled", "%d"},
-		{"outstanding", "outstanding", "%d"},
+		{"outstanding", "outstanding", "%v"},
 		{"size", "bytes", "%d"},
 		{"per_second", "deliveries/s", "%.0f"},
 		{"server_us", "server µs/dlv", "%.2f"},
 		{"client_us", "client µs/dlv", "%.2f"},
 		{"writes", "writes/dlv", "%.3f"},
+		{"write_calls", "by the kernel", "%.3f"},
 		{"p50_ms", "p50 ms", "%.1f"},
 		{"p99_ms", "p99 ms", "%.1f"},
+		{"p999_ms", "p99.9 ms", "%.1f"},
 		{"last_p50_ms", "last member p50 ms", "%.1f"},
 		{"last_p99_ms", "p99 ms", "%.1f"},
+		{"last_p999_ms", "p99.9 ms", "%.1f"},
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 		{"dropped", "dropped", "%d"},
 	}}
-	outstanding := []int{o.outstanding}
-	if o.sweep {
-		outstanding = []int{1, 4, 16, 64}
+	if o.rates != "" {
+		t.table.title = "Fan-out at a fixed rate"
+		t.table.columns[4] = column{"rate", "publishes/s", "%v"}
 	}
-	for _, k := range outstanding {
-		t.loads = append(t.loads, roomLoad{
-			control.Command{Name: "publish", Size: o.size, Outstanding: k},
-			fmt.Sprintf("%d outstanding", k),
-		})
+	if err := o.fanoutLoads(t); err != nil {
+		return nil, err
 	}
 	return t.tables(ctx, o)
 }
 
+// runLatency is fanout at a low rate.
+func runLatency(ctx context.Context, o *options) ([]*table, error) {
+	if o.rates == "" {
+		o.rates = "4"
+	}
+	o.duration *= 2
+	tables, err := runFanout(ctx, o)
+	for _, t := range tables {
+		t.command = "latency" + t.command[len("fanout"):]
+	}
+	return tables, err
+}
+
+// fanoutLoads fills in the loads that the flags ask for.
+func (o *options) fanoutLoads(t *roomTest) error {
+	rates, err := o.rateList()
+	if err != nil {
+		return err
+	}
+	load := control.Command{Name: "publish", Size: o.size, Rooms: o.rooms}
+	for _, load.Rate = range rates {
+		t.loads = append(t.loads, roomLoad{load, fmt.Sprintf("%g publishes/s", load.Rate)})
+	}
+	if rates != nil {
+		return nil
+	}
+	outstanding := []int{o.outstanding}
+	if o.sweep {
+		outstanding = []int{1, 4, 16, 64}
+	}
+	for _, load.Outstanding = range outstanding {
+		t.loads = append(t.loads, roomLoad{load, fmt.Sprintf("%d outstanding", load.Outstanding)})
+	}
+	return nil
+}
+
 func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
+	var load any = c.Outstanding
+	if c.Rate > 0 {
+		load = c.Rate
+	}
 	return []any{
-		o.path, o.conns, r.stalled, c.Outstanding, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
-		micros(w.client.cpu) / float64(max(w.client.messages, 1)), w.perMessage(float64(w.server.Writes)),
-		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.99)),
-		millis(w.last.quantile(0.5)), millis(w.last.quantile(0.99)),
+		o.path, o.conns, o.rooms, r.stalled, load, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
+		micros(w.client.cpu) / float64(max(w.client.messages, 1)),
+		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)),
+		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.99)), millis(w.rtt.quantile(0.999)),
+		millis(w.last.quantile(0.5)), millis(w.last.quantile(0.99)), millis(w.last.quantile(0.999)),
 		w.missing, w.disordered, w.dropped,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -151,7 +152,7 @@ type window struct {
 	client  tally          // differences
 	server  control.Report // differences, where that makes sense
 	elapsed time.Duration
-	rtt     histogram
+	rtt     histogram // see collect
 	last    histogram
 }
 
@@ -169,7 +170,8 @@ func (w *window) perMessage(n float64) float64 {
 // serverMicros is the server's CPU time for one message.
 func (w *window) serverMicros() float64 { return w.perMessage(micros(w.server.CPU)) }
 
-// measure lets the load run for warmup, and then measures it for d.
+// measure lets the load run for warmup, and then measures it. The latencies are
+// to be collected when the load has ended.
 func (g *generator) measure(ctx context.Context, srv *server, o *options) (*window, error) {
 	if err := wait(ctx, o.warmup); err != nil {
 		return nil, err
@@ -179,7 +181,9 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 			return nil, err
 		}
 	}
-	g.each(func(_ int, l *loop) { l.rtt, l.last, l.measuring = newHistogram(), newHistogram(), true })
+	g.each(func(_ int, l *loop) {
+		l.rtt, l.last, l.from, l.until = newHistogram(), newHistogram(), control.Now(), math.MaxInt64
+	})
 	before, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, err
@@ -198,12 +202,8 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 			return nil, err
 		}
 	}
-	w := &window{elapsed: time.Duration(after.At - before.At), rtt: newHistogram(), last: newHistogram()}
-	g.each(func(_ int, l *loop) { l.measuring = false })
-	for _, l := range g.loops {
-		w.rtt.add(l.rtt)
-		w.last.add(l.last)
-	}
+	w := &window{elapsed: time.Duration(after.At - before.At)}
+	g.each(func(_ int, l *loop) { l.until = control.Now() })
 	w.client = tally{
 		at: c1.at - c0.at, cpu: c1.cpu - c0.cpu, messages: c1.messages - c0.messages,
 		reads: c1.reads - c0.reads, writes: c1.writes - c0.writes,
@@ -211,10 +211,24 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 	w.server = *after
 	w.server.CPU -= before.CPU
 	w.server.Writes -= before.Writes
+	w.server.ReadCalls -= before.ReadCalls
+	w.server.WriteCalls -= before.WriteCalls
 	w.server.Switches -= before.Switches
 	w.server.WakeUps -= before.WakeUps
 	w.server.Tasks -= before.Tasks
 	return w, g.err()
+}
+
+// collect takes the latencies, of what was due in the window and has come.
+func (w *window) collect(g *generator) {
+	w.rtt, w.last = newHistogram(), newHistogram()
+	var mu sync.Mutex
+	g.each(func(_ int, l *loop) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.rtt.add(l.rtt)
+		w.last.add(l.last)
+	})
 }
 
 // wait sleeps for d unless ctx ends first.

@@ -36,6 +36,7 @@ const maxOpening = 128
 // that owns the connection.
 type clientConn struct {
 	fd     int32
+	room   int32 // that it joins, if any
 	phase  uint8
 	parser parser
 	next   uint64 // sequence number expected next
@@ -68,7 +69,7 @@ type loop struct {
 	rtt     histogram // of every message
 	last    histogram // of each publish's last member
 
-	measuring bool // record into the histograms
+	from, until int64 // record into the histograms what was due in this time
 
 	// Written by the loop, read by anyone.
 	opened, messages, lost, disordered, reads, writes atomic.Uint64
@@ -112,6 +113,9 @@ func upgradeRequest(headers string) string {
 
 // acceptKey answers the request's fixed key (the example of RFC 6455 section 1.3).
 var acceptKey = []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
+// measures reports whether a message that was due at this time counts.
+func (l *loop) measures(due int64) bool { return l.from <= due && due < l.until }
 
 // do runs f on the loop. Safe for concurrent use.
 func (l *loop) do(f func()) {

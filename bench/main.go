@@ -26,6 +26,7 @@ import (
 // options is what the flags set; zero conns means the command's own default.
 type options struct {
 	conns, size, inflight, outstanding int
+	rooms                              int
 	steps, path                        string
 	sweep, join, json, verbose         bool
 	compress                           bool
@@ -43,7 +44,7 @@ type options struct {
 func defaultOptions() options {
 	return options{
 		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
-		rates: "4", duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
+		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 	}
 }
@@ -104,10 +105,9 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("doctor") {
 		fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
 	}
-	if has("latency") {
-		fs.StringVar(&o.rates, "rate", o.rates, "latency: publishes per second, `rates` such as 4,10,100 for a row each")
-	}
 	if has("fanout", "latency") {
+		fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
+		fs.StringVar(&o.rates, "rate", o.rates, "fanout, latency: publishes per second over all rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set")
 		fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
 		fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
 	}
@@ -120,8 +120,8 @@ var commands = []struct {
 }{
 	{"idle", "heap and RSS for each idle connection, and the CPU that accepting it takes", runIdle},
 	{"echo", "messages per second when every client keeps some in flight, and their round trip", runEcho},
-	{"fanout", "deliveries per second to one large room at full speed", runFanout},
-	{"latency", "time from publish to delivery in one large room at a fixed rate", runLatency},
+	{"fanout", "deliveries per second to one room or many, at full speed or at a fixed rate", runFanout},
+	{"latency", "fanout -rate 4, for twice as long: time from publish to delivery", runLatency},
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
@@ -224,8 +224,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1:
-		return errors.New("bench: -inflight, -outstanding, -client-loops or -rounds is out of range")
+	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1:
+		return errors.New("bench: -inflight, -outstanding, -client-loops, -rounds or -rooms is out of range")
 	}
 	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {
 		return errors.New("bench: -stalled must be at least 0 and below 100, and above 0 with -compare")
@@ -247,13 +247,16 @@ func (o *options) setDefaults(conns int) {
 	}
 }
 
-// rateList reads -rate.
+// rateList reads -rate; there is none if it is not set.
 func (o *options) rateList() ([]float64, error) {
+	if o.rates == "" {
+		return nil, nil
+	}
 	var rates []float64
 	for field := range strings.SplitSeq(o.rates, ",") {
 		rate, err := strconv.ParseFloat(field, 64)
 		if err != nil || !(rate > 0 && rate <= 1e6) {
-			return nil, fmt.Errorf("bench: -rate is %q, must be publishes per second such as 4,10,100", o.rates)
+			return nil, fmt.Errorf("bench: -rate is %q, must be numbers per second such as 4,10,100", o.rates)
 		}
 		rates = append(rates, rate)
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,29 +17,62 @@ import (
 // patience is how long nothing more must arrive before deliveries count as missing.
 const patience = 3 * time.Second
 
-// seqWindow is how many publishes the load generator can tell apart at once.
-const seqWindow = 1 << 12
+// seqWindow is how many publishes to one room the load generator can tell apart
+// at once; with many rooms it is less, down to roomWindow.
+const (
+	seqWindow  = 1 << 12
+	roomWindow = 1 << 6
+)
 
-// completions counts, for each publish, the loops whose members all have it.
-// Safe for concurrent use.
+// completions counts, for each publish to each room, the loops whose members all
+// have it. Safe for concurrent use.
 type completions struct {
-	loops   int32 // that have members who read
 	control *loop // its connection 0 carries the acknowledgements
 	ack     bool
-	done    [seqWindow]atomic.Int32
+	window  uint64
+	loops   []int32        // of each room: that have members who read
+	done    []atomic.Int32 // see slot
 }
 
-// members checks what the room's members on one loop receive.
+func newCompletions(o *options, ack bool) *completions {
+	c := &completions{ack: ack, window: roomWindow, loops: make([]int32, o.rooms)}
+	for c.window < seqWindow && (c.window < seqWindow/uint64(o.rooms) || c.window < 2*uint64(o.outstanding)) {
+		c.window *= 2
+	}
+	c.done = make([]atomic.Int32, c.window*uint64(o.rooms))
+	return c
+}
+
+// slot is where a publish is counted.
+func (c *completions) slot(room int32, seq uint64) uint64 {
+	return uint64(room)*c.window + seq%c.window
+}
+
+// members checks what the rooms' members on one loop receive.
 type members struct {
 	*completions
-	total int              // members on this loop that read
-	got   [seqWindow]int32 // of them, how many have the publish
-	sent  [seqWindow]int64
+	total []int32 // of each room: members on this loop that read
+	got   []int32 // see slot: of them, how many have the publish
+	sent  []int64
+}
+
+func newMembers(c *completions) *members {
+	return &members{
+		completions: c, total: make([]int32, len(c.loops)),
+		got: make([]int32, len(c.done)), sent: make([]int64, len(c.done)),
+	}
+}
+
+// add counts a member that reads.
+func (m *members) add(room int32) {
+	if m.total[room]++; m.total[room] == 1 {
+		m.loops[room]++
+	}
 }
 
 func (m *members) done(*loop, *clientConn, int64) {}
 
-// frame checks the order: each member must receive 0, 1, 2, ...
+// frame checks the order: each member must receive 0, 1, 2, ... of its room.
 func (m *members) frame(l *loop, c *clientConn, f *frame, now int64) {
 	seq := f.seq()
 	if seq < c.next {
@@ -46,38 +81,39 @@ func (m *members) frame(l *loop, c *clientConn, f *frame, now int64) {
 	}
 	for ; c.next < seq; c.next++ {
 		count(&l.lost, 1)
-		m.complete(l, c.next, now)
+		m.complete(l, c.room, c.next, now)
 	}
 	c.next++
-	if l.measuring {
+	if l.measures(f.sent()) {
 		l.rtt.record(now - f.sent())
 	}
-	m.sent[seq%seqWindow] = f.sent()
-	m.complete(l, seq, now)
+	m.sent[m.slot(c.room, seq)] = f.sent()
+	m.complete(l, c.room, seq, now)
 }
 
 // complete counts one member that has seq, or has lost it.
-func (m *members) complete(l *loop, seq uint64, now int64) {
-	slot := seq % seqWindow
-	if m.got[slot]++; int(m.got[slot]) < m.total {
+func (m *members) complete(l *loop, room int32, seq uint64, now int64) {
+	slot := m.slot(room, seq)
+	if m.got[slot]++; m.got[slot] < m.total[room] {
 		return
 	}
 	m.got[slot] = 0
-	if m.completions.done[slot].Add(1) < m.loops {
+	if m.completions.done[slot].Add(1) < m.loops[room] {
 		return
 	}
 	m.completions.done[slot].Store(0)
-	if l.measuring && m.sent[slot] != 0 {
-		l.last.record(now - m.sent[slot])
+	if sent := m.sent[slot]; sent != 0 && l.measures(sent) {
+		l.last.record(now - sent)
 	}
 	if m.ack {
-		m.acknowledge(l, seq)
+		m.acknowledge(l, room, seq)
 	}
 }
 
 // acknowledge tells the publisher that every member has seq.
-func (m *members) acknowledge(l *loop, seq uint64) {
-	frame := maskedFrame(opBinary, binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq))
+func (m *members) acknowledge(l *loop, room int32, seq uint64) {
+	body := binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq)
+	frame := maskedFrame(opBinary, binary.LittleEndian.AppendUint32(body, uint32(room)))
 	if l == m.control {
 		l.send(0, frame)
 		return
@@ -85,24 +121,25 @@ func (m *members) acknowledge(l *loop, seq uint64) {
 	m.control.do(func() { m.control.send(0, frame) })
 }
 
-// room is a running server whose room every connection but one has joined.
+// room is a running server whose rooms every connection but one has joined, each
+// one of them.
 type room struct {
 	srv     *server
 	g       *generator
 	stop    func()
-	stalled int // members that do not read
-	reading int // the other members
+	stalled int   // members that do not read
+	reading []int // the other members, of each room
 
 	published uint64 // by earlier loads
 }
 
-// openRoom starts a server and fills its room. So many percent of the members
+// openRoom starts a server and fills its rooms. So many percent of the members
 // are stalled when it returns.
 func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64) (*room, error) {
-	comp := &completions{ack: ack}
+	comp := newCompletions(o, ack)
 	work := make([]*members, o.clientLoops)
 	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, control.Config{}, func(i int) traffic {
-		work[i] = &members{completions: comp}
+		work[i] = newMembers(comp)
 		return work[i]
 	})
 	if err != nil {
@@ -113,31 +150,52 @@ func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64)
 	// evenly over the others.
 	stalledBelow := func(n int) int { return int(float64(n-1) * stalledPercent / 100) }
 	stalls := func(n int) bool { return n > 0 && stalledBelow(n+1) > stalledBelow(n) }
-	r := &room{srv: srv, g: g, stop: stop}
+	r := &room{srv: srv, g: g, stop: stop, reading: make([]int, o.rooms)}
+	rooms := spread(o.conns, o.rooms)
 	for n := 1; n <= o.conns; n++ {
 		if stalls(n) {
 			r.stalled++
 			continue
 		}
-		r.reading++
-		m := work[n%o.clientLoops]
-		if m.total++; m.total == 1 {
-			comp.loops++
-		}
+		r.reading[rooms[n-1]]++
+		work[n%o.clientLoops].add(rooms[n-1])
 	}
 	g.chooseStalled(stalls)
-	if err := r.enter(ctx, o); err != nil {
+	if err := r.enter(ctx, o, rooms); err != nil {
 		stop()
 		return nil, err
 	}
 	return r, nil
 }
 
-// enter makes the members connect and join, and the stalled ones stall.
-func (r *room) enter(ctx context.Context, o *options) error {
+// spread deals n members out to rooms of equal size, at random, so that a room's
+// members are on all event loops of the server; the same every time.
+func spread(n, rooms int) []int32 {
+	of := make([]int32, n)
+	for i := range of {
+		of[i] = int32(i % rooms)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	r.Shuffle(n, func(i, j int) { of[i], of[j] = of[j], of[i] })
+	return of
+}
+
+// enter makes the members connect and join their rooms, and the stalled ones
+// stall.
+func (r *room) enter(ctx context.Context, o *options, rooms []int32) error {
+	if i := slices.Index(r.reading, 0); i >= 0 {
+		return fmt.Errorf("room %d has no member that reads: fewer rooms or stalled members are needed", i)
+	}
 	if err := r.g.connect(ctx, o.conns+1); err != nil {
 		return err
 	}
+	r.g.each(func(i int, l *loop) {
+		for index := range l.conns {
+			if n := index*len(r.g.loops) + i; n > 0 {
+				l.conns[index].room = rooms[n-1]
+			}
+		}
+	})
 	if err := joinRoom(ctx, r.g, r.srv, o.conns, -1); err != nil {
 		return err
 	}
@@ -154,7 +212,7 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	// Small enough for the socket buffers of the members that read.
-	fill := control.Command{Name: "fill", Size: size, Count: max(1, min(16, (64<<10)/size))}
+	fill := control.Command{Name: "fill", Size: size, Rooms: len(r.reading), Count: max(1, min(16, (64<<10)/size))}
 	for dropped := r.srv.Dropped; ; {
 		before := r.g.sum()
 		rep, err := r.srv.call(fill)
@@ -177,17 +235,17 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 	}
 }
 
-// joinRoom makes the connections join, and waits until conns have. Connection 0
-// stays out if joined is negative; else so many have joined before.
+// joinRoom makes the connections join their rooms, and waits until conns have.
+// Connection 0 stays out if joined is negative; else so many have joined before.
 func joinRoom(ctx context.Context, g *generator, srv *server, conns, joined int) error {
-	join := maskedFrame(opBinary, []byte{control.JoinByte})
 	g.each(func(i int, l *loop) {
 		first := g.share(i, max(joined, 0))
 		if joined < 0 && i == 0 {
 			first = 1
 		}
 		for index := first; index < len(l.conns); index++ {
-			l.send(int32(index), join)
+			room := uint32(l.conns[index].room)
+			l.send(int32(index), maskedFrame(opBinary, binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, room)))
 		}
 	})
 	for {
@@ -228,6 +286,7 @@ func (r *room) publish(ctx context.Context, o *options, c control.Command) (*out
 	}
 	out := &outcome{window: w, dropped: ended.Dropped - began.Dropped}
 	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
+	out.collect(r.g)
 	return out, err
 }
 
@@ -235,8 +294,16 @@ func (r *room) publish(ctx context.Context, o *options, c control.Command) (*out
 // until nothing more comes. before is from the time when they had all of the
 // earlier loads.
 func (r *room) deliver(ctx context.Context, before tally, published uint64) (missing, disordered uint64, err error) {
-	want := (published - r.published) * uint64(r.reading)
+	n := published - r.published
 	r.published = published
+	want, rooms := uint64(0), uint64(len(r.reading))
+	for i, reading := range r.reading { // the publisher took them in turn
+		of := n / rooms
+		if uint64(i) < n%rooms {
+			of++
+		}
+		want += of * uint64(reading)
+	}
 	progress, seen := time.Now(), uint64(0)
 	for {
 		t := r.g.sum()

@@ -63,18 +63,22 @@ func (h *Host) Handle(c Client, payload []byte) {
 	}
 	switch body := payload[1:]; payload[0] {
 	case JoinByte:
-		room := 0
-		if len(body) >= 4 {
-			room = int(binary.LittleEndian.Uint32(body))
-		}
-		c.Join(room)
+		c.Join(roomNumber(body))
 	case AckByte:
 		if p := h.publisher.Load(); p != nil && len(body) >= 8 {
-			p.acked(binary.LittleEndian.Uint64(body))
+			p.acked(roomNumber(body[8:]), binary.LittleEndian.Uint64(body))
 		}
 	case EchoByte:
 		c.Echo(payload)
 	}
+}
+
+// roomNumber reads the number of a room off the end of a message.
+func roomNumber(b []byte) int {
+	if len(b) < 4 {
+		return 0
+	}
+	return int(binary.LittleEndian.Uint32(b))
 }
 
 // Serve says hello, and obeys the commands of in for s until there are no more.
@@ -126,7 +130,7 @@ func (h *Host) execute(c *Command) error {
 		}
 		return nil
 	case "fill":
-		h.fill(c.Size, c.Count)
+		h.fill(c)
 		return nil
 	case "shutdown":
 		s, ok := h.server.(shutter)
@@ -174,12 +178,12 @@ func (h *Host) measure() *Report {
 	return r
 }
 
-// fill publishes n messages to room 0 and waits until the library has done with
-// them what it can at once.
-func (h *Host) fill(size, n int) {
-	p := &publisher{host: h, rooms: 1}
-	payload := make([]byte, size)
-	for range n {
+// fill publishes some messages to each room and waits until the library has
+// done with them what it can at once.
+func (h *Host) fill(c *Command) {
+	p := newPublisher(h, c)
+	payload := make([]byte, c.Size)
+	for range c.Count * p.rooms {
 		p.publish(payload, Now())
 	}
 	if q, ok := h.server.(quiescer); ok {

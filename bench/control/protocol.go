@@ -8,7 +8,8 @@ import "time"
 
 // The first byte of what a client sends to a server that does not echo all. A
 // join may have the room's number behind it, 4 bytes, little-endian; without it
-// is room 0. An acknowledgement has a sequence number, 8 bytes.
+// is room 0. An acknowledgement has a sequence number, 8 bytes, and the room's
+// number like a join.
 const (
 	JoinByte = 'j'
 	AckByte  = 'a'
@@ -46,8 +47,8 @@ type Config struct {
 type Command struct {
 	Name        string // report, queues, settle, publish, stop, fill, shutdown, profile, heap
 	Size        int
-	Rooms       int     // publish: over so many rooms in turn; 0 is 1
-	Count       int     // fill: so many messages
+	Rooms       int     // publish, fill: over so many rooms in turn; 0 is 1
+	Count       int     // fill: so many messages to each room
 	Outstanding int     // publish: so many unacknowledged at once ...
 	Rate        float64 // ... or so many a second, or else without a pause
 	File        string  // profile: begin; empty: end

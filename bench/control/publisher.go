@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
@@ -10,8 +11,8 @@ import (
 type publisher struct {
 	host     *Host
 	rooms    int
-	turn     int    // the room that is next
-	first    uint64 // sequence number; acknowledgements of earlier ones are late
+	turn     int      // the room that is next
+	first    []uint64 // sequence number of each room; acknowledgements of earlier ones are late
 	size     int
 	credits  chan struct{} // one for each message that may be unacknowledged, or nil
 	interval time.Duration // of a fixed rate, or 0
@@ -21,12 +22,13 @@ type publisher struct {
 
 func newPublisher(h *Host, c *Command) *publisher {
 	p := &publisher{
-		host: h, rooms: max(1, c.Rooms), first: h.next[0], size: c.Size,
+		host: h, rooms: max(1, c.Rooms), size: c.Size,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for len(h.next) < p.rooms {
 		h.next = append(h.next, 0)
 	}
+	p.first = slices.Clone(h.next)
 	switch {
 	case c.Rate > 0:
 		p.interval = time.Duration(float64(time.Second) / c.Rate)
@@ -37,8 +39,8 @@ func newPublisher(h *Host, c *Command) *publisher {
 }
 
 // acked may run on an event loop: it must not block.
-func (p *publisher) acked(seq uint64) {
-	if seq < p.first || p.credits == nil {
+func (p *publisher) acked(room int, seq uint64) {
+	if p.credits == nil || room >= len(p.first) || seq < p.first[room] {
 		return
 	}
 	select {
@@ -134,7 +136,7 @@ func (p *publisher) publish(payload []byte, due int64) {
 	binary.LittleEndian.PutUint64(payload[8:], uint64(due))
 	for h.server.Publish(p.turn, payload) != nil {
 		h.errors.Add(1)
-		if p.stop != nil && p.stopping() {
+		if p.stopping() {
 			return
 		}
 	}
