@@ -187,6 +187,7 @@ func TestCommands(t *testing.T) {
 		"idle":        {"-steps", "10,50", "-quiet", "10ms", "idle", "-join"},
 		"echo":        {"echo", "-conns", "50", "-inflight", "4"},
 		"echo http":   {"echo", "-conns", "50", "-path", "http", "-size", "70000"},
+		"echo rate":   {"echo", "-conns", "50", "-rate", "2000,4000", "-client-loops", "3"},
 		"fanout":      {"fanout", "-conns", "50", "-sweep"},
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
 		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},
@@ -224,6 +225,39 @@ func assertClean(t *testing.T, row map[string]any) {
 		if n, ok := row[key]; ok {
 			assert.Zero(t, n, key)
 		}
+	}
+}
+
+// TestEchoRate asserts that messages are sent at the rate, and when they are due.
+func TestEchoRate(t *testing.T) {
+	t.Parallel()
+	results := runBench(t, "echo", "-conns", "100", "-rate", "3000", "-duration", "500ms")
+	row := results[0].Rows[0]
+	assert.InEpsilon(t, 3000, row["per_second"], 0.2)
+	assert.Zero(t, row["missing"])
+	for _, key := range []string{"server_us", "write_calls", "read_calls", "p50_us", "late_p99_us"} {
+		assert.Greater(t, row[key], 0.0, key)
+	}
+	assert.GreaterOrEqual(t, row["max_us"], row["p999_us"])
+	assert.GreaterOrEqual(t, row["p999_us"], row["p50_us"])
+}
+
+// TestSchedule asserts that all connections together send evenly, each in turn.
+func TestSchedule(t *testing.T) {
+	const loops, conns, rate = 3, 10, 1000.0
+	var due []int64
+	for number := range loops {
+		e := &echoing{until: never, rate: rate, start: 77, number: number, loops: loops, conns: conns}
+		for index := 0; index*loops+number < conns; index++ {
+			for k := range uint64(4) {
+				due = append(due, e.dueAt(index, k))
+			}
+		}
+	}
+	slices.Sort(due)
+	require.Len(t, due, 4*conns)
+	for i, at := range due {
+		assert.EqualValues(t, 77+i*1_000_000, at)
 	}
 }
 
@@ -292,6 +326,7 @@ func TestArguments(t *testing.T) {
 		"no such command":    {"frobnicate"},
 		"short payload":      {"echo", "-size", "15"},
 		"falling steps":      {"idle", "-steps", "10,5"},
+		"none in flight":     {"echo", "-inflight", "1,0"},
 		"unknown path":       {"echo", "-path", "tls"},
 		"rate of nothing":    {"latency", "-rate", "4,"},
 		"all stalled":        {"fanout", "-stalled", "100"},

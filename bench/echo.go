@@ -4,24 +4,42 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// echoing keeps some messages in flight on each connection of one loop. Each
-// carries its number and the time of its sending.
+// maxUnsent is how many bytes may wait for a connection's socket before what is
+// due is held back. It is late then, and its latency says so.
+const maxUnsent = 64 << 10
+
+// echoing is the traffic of echo on one loop: it keeps some messages in flight
+// on each connection, or sends them when they are due. Each carries its number
+// and the time at which it was due. Loop-confined, but for what says otherwise.
 type echoing struct {
 	template []byte
 	size     int
-	arrived  int // by the read that is being handled
+	arrived  int   // by the read that is being handled
+	until    int64 // what is due from then on is not sent
+
+	rate   float64 // of all loops; 0 keeps messages in flight instead
+	start  int64
+	number int // of this loop, which has every loops-th connection
+	loops  int
+	conns  int // of all loops
+	turn   int // messages of this loop that have come due
+
+	wanted atomic.Uint64 // messages that were due; safe for concurrent use
+	sent   uint64
 }
 
 func (e *echoing) frame(l *loop, c *clientConn, f *frame, now int64) {
-	if f.size != e.size || f.seq() != c.next {
+	if f.size != e.size || f.seq() < c.next {
 		count(&l.disordered, 1)
 		return
 	}
-	c.next++
+	c.next = f.seq() + 1
 	e.arrived++
 	if l.measures(f.sent()) {
 		l.rtt.record(now - f.sent())
@@ -30,14 +48,88 @@ func (e *echoing) frame(l *loop, c *clientConn, f *frame, now int64) {
 
 // done answers what one read brought with as many messages, in one write.
 func (e *echoing) done(l *loop, c *clientConn, now int64) {
-	e.fill(l, c, e.arrived, now)
+	if e.rate == 0 && now < e.until {
+		e.fill(l, c, e.arrived, now)
+	}
 	e.arrived = 0
 }
 
+// fill sends n messages that are due now.
 func (e *echoing) fill(l *loop, c *clientConn, n int, now int64) {
 	for range n {
-		l.out = appendStamped(l.out, e.template, e.size, c.sent, now)
-		c.sent++
+		e.append(l, c, now)
+	}
+	count(&e.wanted, uint64(n))
+}
+
+func (e *echoing) append(l *loop, c *clientConn, due int64) {
+	l.out = appendStamped(l.out, e.template, e.size, c.sent, due)
+	c.sent++
+	e.sent++
+}
+
+// begin starts the load on a loop whose connections are open.
+func (e *echoing) begin(l *loop, inflight int, start int64) {
+	if e.rate > 0 {
+		e.start, l.due = start, start
+		l.tick = func(now int64) int64 { return e.tick(l, now) }
+		return
+	}
+	for index := range l.conns {
+		e.fill(l, &l.conns[index], inflight, start)
+		e.flush(l, int32(index))
+	}
+}
+
+func (e *echoing) flush(l *loop, index int32) {
+	if len(l.out) > 0 {
+		l.send(index, l.out)
+		l.out = l.out[:0]
+	}
+}
+
+// dueAt is when a connection's message k is due: the connections take turns,
+// and all of them together send evenly.
+func (e *echoing) dueAt(index int, k uint64) int64 {
+	n := float64(k)*float64(e.conns) + float64(index*e.loops+e.number)
+	return e.start + int64(n/e.rate*float64(time.Second))
+}
+
+// tick sends what has come due, on each connection whose turn it is, with what
+// was held back there before.
+func (e *echoing) tick(l *loop, now int64) int64 {
+	for {
+		index, k := e.turn%len(l.conns), uint64(e.turn/len(l.conns))
+		due := e.dueAt(index, k)
+		if due >= e.until && e.sent == e.wanted.Load() {
+			return never
+		}
+		if due > now {
+			return due
+		}
+		e.turn++
+		if due < e.until {
+			count(&e.wanted, 1)
+		}
+		c := &l.conns[index]
+		for c.sent <= k && len(l.pending[int32(index)])+len(l.out) < maxUnsent {
+			if due = e.dueAt(index, c.sent); due >= e.until {
+				break
+			}
+			e.append(l, c, due)
+			if l.measures(due) {
+				l.late.record(now - due)
+			}
+		}
+		e.flush(l, int32(index))
+	}
+}
+
+// end lets no more messages become due.
+func (e *echoing) end(l *loop) {
+	e.until = control.Now()
+	if l.due != never {
+		l.due = e.tick(l, e.until)
 	}
 }
 
@@ -47,28 +139,71 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 	t := &table{command: "echo", title: "Echo (HandleRaw inline, binary)", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "connections", "%d"},
-		{"inflight", "in flight", "%d"},
+		{"inflight", "in flight", "%v"},
 		{"size", "bytes", "%d"},
 		{"per_second", "messages/s", "%.0f"},
 		{"server_us", "server µs/msg", "%.2f"},
 		{"client_us", "client µs/msg", "%.2f"},
 		{"writes", "writes/msg", "%.3f"},
-		{"p50_us", "RTT p50 µs", "%.0f"},
+		{"write_calls", "by the kernel", "%.3f"},
+		{"read_calls", "reads/msg", "%.3f"},
+		{"p50_us", "p50 µs", "%.0f"},
 		{"p99_us", "p99 µs", "%.0f"},
+		{"p999_us", "p99.9 µs", "%.0f"},
+		{"max_us", "max µs", "%.0f"},
+		{"late_p99_us", "sent late p99 µs", "%.0f"},
+		{"missing", "lost", "%d"},
 		{"disordered", "disordered", "%d"},
 	}}
+	loads, err := o.echoLoads()
+	if err != nil {
+		return nil, err
+	}
+	if o.rates != "" {
+		t.columns[2] = column{"rate", "due/s", "%v"}
+	}
 	for range o.rounds {
-		if err := echoRound(ctx, o, t); err != nil {
-			return nil, err
+		for _, load := range loads {
+			if err := echoRound(ctx, o, load, t); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return []*table{t}, nil
 }
 
-func echoRound(ctx context.Context, o *options, t *table) error {
+// echoLoad is one load: so many messages in flight on each connection, or a rate.
+type echoLoad struct {
+	inflight int
+	rate     float64
+}
+
+// echoLoads are those that the flags ask for.
+func (o *options) echoLoads() (loads []echoLoad, err error) {
+	rates, err := o.rateList()
+	if err != nil {
+		return nil, err
+	}
+	for _, rate := range rates {
+		loads = append(loads, echoLoad{rate: rate})
+	}
+	if loads != nil {
+		return loads, nil
+	}
+	counts, err := o.inflightCounts()
+	for _, n := range counts {
+		loads = append(loads, echoLoad{inflight: n})
+	}
+	return loads, err
+}
+
+func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 	work := make([]*echoing, o.clientLoops)
 	srv, g, stop, err := start(ctx, o, o.path, o.conns, control.Config{Mode: control.Echo}, func(i int) traffic {
-		work[i] = &echoing{template: maskedFrame(opBinary, make([]byte, o.size)), size: o.size}
+		work[i] = &echoing{
+			template: maskedFrame(opBinary, make([]byte, o.size)), size: o.size, until: never,
+			rate: load.rate, number: i, loops: o.clientLoops, conns: o.conns,
+		}
 		return work[i]
 	})
 	if err != nil {
@@ -78,21 +213,40 @@ func echoRound(ctx context.Context, o *options, t *table) error {
 	if err := g.connect(ctx, o.conns); err != nil {
 		return err
 	}
+	began := control.Now()
 	g.each(func(i int, l *loop) {
-		for index := range l.conns {
-			work[i].fill(l, &l.conns[index], o.inflight, control.Now())
-			l.send(int32(index), l.out)
-			l.out = l.out[:0]
+		if len(l.conns) > 0 {
+			work[i].begin(l, load.inflight, began)
 		}
 	})
 	w, err := g.measure(ctx, srv, o)
 	if err != nil {
 		return err
 	}
+	g.each(func(i int, l *loop) { work[i].end(l) })
+	lost, err := echoLost(ctx, g, work)
+	if err != nil {
+		return err
+	}
 	w.collect(g)
-	t.add(o.path, o.conns, o.inflight, o.size, w.perSecond(w.client.messages),
+	var asked any = load.inflight
+	if load.rate > 0 {
+		asked = load.rate
+	}
+	t.add(o.path, o.conns, asked, o.size, w.perSecond(w.client.messages),
 		w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
-		w.perMessage(float64(w.server.Writes)), micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)),
-		g.sum().disordered)
+		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)), w.perMessage(float64(w.server.ReadCalls)),
+		micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)), micros(w.rtt.quantile(0.999)), micros(w.rtt.max()),
+		micros(w.late.quantile(0.99)), lost, g.sum().disordered)
 	return nil
+}
+
+// echoLost waits until all that was due has come back, or until nothing more
+// comes.
+func echoLost(ctx context.Context, g *generator, work []*echoing) (uint64, error) {
+	var wanted uint64
+	for _, e := range work {
+		wanted += e.wanted.Load()
+	}
+	return g.missing(ctx, func(t tally) (uint64, uint64) { return wanted, t.messages - t.disordered })
 }

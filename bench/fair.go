@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"math"
 	"runtime"
 	"time"
 
@@ -102,7 +101,7 @@ func fairLoad(ctx context.Context, o *options, t *table, srv *server, g, echo *g
 		return err
 	}
 	began := control.Now()
-	echo.each(func(_ int, l *loop) { l.from, l.until = began, math.MaxInt64 })
+	echo.each(func(_ int, l *loop) { l.from, l.until = began, never })
 	warm := *o
 	warm.warmup = 0
 	w, err := g.measure(ctx, srv, &warm)

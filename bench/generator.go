@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -154,6 +153,7 @@ type window struct {
 	elapsed time.Duration
 	rtt     histogram // see collect
 	last    histogram
+	late    histogram
 }
 
 // perSecond is n of the load generator's as a rate.
@@ -182,7 +182,7 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 		}
 	}
 	g.each(func(_ int, l *loop) {
-		l.rtt, l.last, l.from, l.until = newHistogram(), newHistogram(), control.Now(), math.MaxInt64
+		l.rtt, l.last, l.late, l.from, l.until = newHistogram(), newHistogram(), newHistogram(), control.Now(), never
 	})
 	before, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
@@ -221,14 +221,37 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 
 // collect takes the latencies, of what was due in the window and has come.
 func (w *window) collect(g *generator) {
-	w.rtt, w.last = newHistogram(), newHistogram()
+	w.rtt, w.last, w.late = newHistogram(), newHistogram(), newHistogram()
 	var mu sync.Mutex
 	g.each(func(_ int, l *loop) {
 		mu.Lock()
 		defer mu.Unlock()
 		w.rtt.add(l.rtt)
 		w.last.add(l.last)
+		w.late.add(l.late)
 	})
+}
+
+// patience is how long nothing more must arrive before messages count as missing.
+const patience = 3 * time.Second
+
+// missing waits until the generator has what it should have, or until nothing
+// more comes, and returns how many messages did not come.
+func (g *generator) missing(ctx context.Context, count func(tally) (want, have uint64)) (uint64, error) {
+	progress, seen := time.Now(), uint64(0)
+	for {
+		want, have := count(g.sum())
+		if have > seen {
+			progress, seen = time.Now(), have
+		}
+		missing := want - min(have, want)
+		if err := g.err(); err != nil || missing == 0 || time.Since(progress) > patience {
+			return missing, err
+		}
+		if err := wait(ctx, 5*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // wait sleeps for d unless ctx ends first.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,9 @@ const (
 	phaseStalled // open, and never read again
 	phaseClosed
 )
+
+// never is a time that does not come.
+const never = math.MaxInt64
 
 // wakeIndex stands for the loop's eventfd among the connections' indices.
 const wakeIndex = -1
@@ -68,6 +72,11 @@ type loop struct {
 	in, out []byte
 	rtt     histogram // of every message
 	last    histogram // of each publish's last member
+	late    histogram // how long after its time each message was sent that had one
+
+	// tick runs when due has come, and says when to run it again, or never.
+	tick func(now int64) int64
+	due  int64
 
 	from, until int64 // record into the histograms what was due in this time
 
@@ -101,7 +110,8 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 		epoll: epoll, wake: wake, addr: addr,
 		request: []byte(upgradeRequest(extensions)),
 		conns:   make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
-		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(),
+		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(), late: newHistogram(),
+		due: never,
 	}, nil
 }
 
@@ -149,8 +159,8 @@ func (l *loop) run() {
 		n := pollNow(l.epoll, events)
 		if n == 0 {
 			var err error
-			if n, err = unix.EpollWait(l.epoll, events, -1); err != nil && err != unix.EINTR {
-				l.fail(os.NewSyscallError("epoll_wait", err))
+			if n, err = pollUntil(l.epoll, events, l.due); err != nil && !errors.Is(err, unix.EINTR) {
+				l.fail(os.NewSyscallError("epoll_pwait2", err))
 				return
 			}
 		}
@@ -160,6 +170,11 @@ func (l *loop) run() {
 			} else if !l.runTodo() {
 				l.close()
 				return
+			}
+		}
+		if l.due != never {
+			if now := control.Now(); now >= l.due {
+				l.due = l.tick(now)
 			}
 		}
 		for l.toOpen > 0 && l.opening < maxOpening && l.err() == nil {
@@ -395,4 +410,23 @@ func pollNow(epoll int, events []unix.EpollEvent) int {
 		return 0
 	}
 	return int(n)
+}
+
+// pollUntil is epoll_wait until a time of control.Now, exact to less than a
+// millisecond where the kernel can (Linux 5.11).
+func pollUntil(epoll int, events []unix.EpollEvent, due int64) (int, error) {
+	if due == never {
+		return unix.EpollWait(epoll, events, -1)
+	}
+	wait := max(due-control.Now(), 0)
+	ts := unix.NsecToTimespec(wait)
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+	if errno == 0 {
+		return int(n), nil
+	}
+	if errno == unix.ENOSYS {
+		return unix.EpollWait(epoll, events, int(min((wait+999_999)/1e6, math.MaxInt32)))
+	}
+	return 0, errno
 }

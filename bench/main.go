@@ -25,25 +25,25 @@ import (
 
 // options is what the flags set; zero conns means the command's own default.
 type options struct {
-	conns, size, inflight, outstanding int
-	rooms                              int
-	steps, path                        string
-	sweep, join, json, verbose         bool
-	compress                           bool
-	compare                            bool
-	stalled                            float64 // percent
-	rates, sizes                       string
-	duration, warmup, quiet            time.Duration
-	rounds                             int
-	loops, maxprocs, clientLoops       int
-	queue, ring, batch, roomShards     int
-	measure                            bool
-	cpuprofile, memprofile             string
+	conns, size, outstanding, rooms int
+	inflights                       string
+	steps, path                     string
+	sweep, join, json, verbose      bool
+	compress                        bool
+	compare                         bool
+	stalled                         float64 // percent
+	rates, sizes                    string
+	duration, warmup, quiet         time.Duration
+	rounds                          int
+	loops, maxprocs, clientLoops    int
+	queue, ring, batch, roomShards  int
+	measure                         bool
+	cpuprofile, memprofile          string
 }
 
 func defaultOptions() options {
 	return options{
-		size: 512, inflight: 16, outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
+		size: 512, inflights: "1,16", outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
 		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 	}
@@ -93,7 +93,7 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
 	if has("echo") {
-		fs.IntVar(&o.inflight, "inflight", o.inflight, "echo: messages in flight on each connection")
+		fs.StringVar(&o.inflights, "inflight", o.inflights, "echo: messages in flight on each connection, `counts` for a row each")
 	}
 	if has("fanout") {
 		fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
@@ -105,9 +105,11 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("doctor") {
 		fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
 	}
+	if has("echo", "fanout", "latency") {
+		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set")
+	}
 	if has("fanout", "latency") {
 		fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
-		fs.StringVar(&o.rates, "rate", o.rates, "fanout, latency: publishes per second over all rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set")
 		fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
 		fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
 	}
@@ -119,7 +121,7 @@ var commands = []struct {
 	run         func(context.Context, *options) ([]*table, error)
 }{
 	{"idle", "heap and RSS for each idle connection, and the CPU that accepting it takes", runIdle},
-	{"echo", "messages per second when every client keeps some in flight, and their round trip", runEcho},
+	{"echo", "messages per second when every client keeps some in flight, or their latency at a fixed rate", runEcho},
 	{"fanout", "deliveries per second to one room or many, at full speed or at a fixed rate", runFanout},
 	{"latency", "fanout -rate 4, for twice as long: time from publish to delivery", runLatency},
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
@@ -224,13 +226,16 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.inflight < 1 || o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1:
-		return errors.New("bench: -inflight, -outstanding, -client-loops, -rounds or -rooms is out of range")
+	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1:
+		return errors.New("bench: -outstanding, -client-loops, -rounds or -rooms is out of range")
 	}
 	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {
 		return errors.New("bench: -stalled must be at least 0 and below 100, and above 0 with -compare")
 	}
 	if _, err := o.rateList(); err != nil {
+		return err
+	}
+	if _, err := o.inflightCounts(); err != nil {
 		return err
 	}
 	_, err := o.stepCounts()
@@ -261,6 +266,19 @@ func (o *options) rateList() ([]float64, error) {
 		rates = append(rates, rate)
 	}
 	return rates, nil
+}
+
+// inflightCounts reads -inflight.
+func (o *options) inflightCounts() ([]int, error) {
+	var counts []int
+	for field := range strings.SplitSeq(o.inflights, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("bench: -inflight is %q, must be counts such as 1,16", o.inflights)
+		}
+		counts = append(counts, n)
+	}
+	return counts, nil
 }
 
 // stepCounts reads -steps.

@@ -14,9 +14,6 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// patience is how long nothing more must arrive before deliveries count as missing.
-const patience = 3 * time.Second
-
 // seqWindow is how many publishes to one room the load generator can tell apart
 // at once; with many rooms it is less, down to roomWindow.
 const (
@@ -304,19 +301,9 @@ func (r *room) deliver(ctx context.Context, before tally, published uint64) (mis
 		}
 		want += of * uint64(reading)
 	}
-	progress, seen := time.Now(), uint64(0)
-	for {
-		t := r.g.sum()
+	missing, err = r.g.missing(ctx, func(t tally) (uint64, uint64) {
 		disordered = t.disordered - before.disordered
-		have := t.messages - before.messages - disordered
-		if have > seen {
-			progress, seen = time.Now(), have
-		}
-		if missing = want - min(have, want); missing == 0 || time.Since(progress) > patience {
-			return missing, disordered, r.g.err()
-		}
-		if err := wait(ctx, 5*time.Millisecond); err != nil {
-			return 0, 0, err
-		}
-	}
+		return want, t.messages - before.messages - disordered
+	})
+	return missing, disordered, err
 }
