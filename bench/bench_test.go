@@ -140,6 +140,40 @@ func TestStampSurvivesMasking(t *testing.T) {
 	}
 }
 
+// TestJSONForm asserts that a request is what its stamp says, and that the stamp
+// is found in answers.
+func TestJSONForm(t *testing.T) {
+	for _, size := range []int{minJSON, 512, 70_000} {
+		j := newJSONForm(size)
+		b := j.append([]byte("before"), 7, 1234567890123)[len("before"):]
+		require.Len(t, b, len(j.template))
+		text := slices.Clone(b[len(b)-size:])
+		for i := range text {
+			text[i] ^= mask[i&3]
+		}
+		var req struct {
+			Type, Event string
+			RequestID   string `json:"request_id"`
+			Data        control.EchoData
+		}
+		require.NoError(t, json.Unmarshal(text, &req))
+		assert.Equal(t, "request", req.Type)
+		assert.Equal(t, "echo", req.Event)
+		assert.Equal(t, strconv.Itoa(jsonBase+7), req.RequestID)
+		assert.Len(t, req.Data.Pad, size-minJSON)
+		data, err := json.Marshal(map[string]any{"code": 200, "data": req.Data})
+		require.NoError(t, err)
+		seq, due, ok := j.stamp(&frame{size: len(data), head: data})
+		assert.True(t, ok)
+		assert.Equal(t, uint64(7), seq)
+		assert.Equal(t, int64(1234567890123), due)
+	}
+	for _, wrong := range []string{"", `{"seq":1,"sent":2}`, `"seq":1000000000000000007,"sent":100000000000000000`} {
+		_, _, ok := new(jsonForm).stamp(&frame{head: []byte(wrong)})
+		assert.False(t, ok, wrong)
+	}
+}
+
 func TestHistogram(t *testing.T) {
 	h, other := newHistogram(), newHistogram()
 	for d := range int64(1000) {
@@ -188,6 +222,8 @@ func TestCommands(t *testing.T) {
 		"echo":        {"echo", "-conns", "50", "-inflight", "4"},
 		"echo http":   {"echo", "-conns", "50", "-path", "http", "-size", "70000"},
 		"echo rate":   {"echo", "-conns", "50", "-rate", "2000,4000", "-client-loops", "3"},
+		"echo modes":  {"echo", "-conns", "30", "-mode", "raw,pooled,json,json-inline"},
+		"echo JSON":   {"echo", "-conns", "50", "-mode", "json,json-inline", "-rate", "1000", "-size", "70000"},
 		"fanout":      {"fanout", "-conns", "50", "-sweep"},
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
 		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},
@@ -326,6 +362,8 @@ func TestArguments(t *testing.T) {
 		"no such command":    {"frobnicate"},
 		"short payload":      {"echo", "-size", "15"},
 		"falling steps":      {"idle", "-steps", "10,5"},
+		"unknown mode":       {"echo", "-mode", "raw,xml"},
+		"short request":      {"echo", "-mode", "json", "-size", "100"},
 		"none in flight":     {"echo", "-inflight", "1,0"},
 		"unknown path":       {"echo", "-path", "tls"},
 		"rate of nothing":    {"latency", "-rate", "4,"},

@@ -4,6 +4,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,10 +21,9 @@ const maxUnsent = 64 << 10
 // on each connection, or sends them when they are due. Each carries its number
 // and the time at which it was due. Loop-confined, but for what says otherwise.
 type echoing struct {
-	template []byte
-	size     int
-	arrived  int   // by the read that is being handled
-	until    int64 // what is due from then on is not sent
+	form    form
+	arrived int   // by the read that is being handled
+	until   int64 // what is due from then on is not sent
 
 	rate   float64 // of all loops; 0 keeps messages in flight instead
 	start  int64
@@ -35,14 +37,15 @@ type echoing struct {
 }
 
 func (e *echoing) frame(l *loop, c *clientConn, f *frame, now int64) {
-	if f.size != e.size || f.seq() < c.next {
+	seq, due, ok := e.form.stamp(f)
+	if !ok || seq < c.next {
 		count(&l.disordered, 1)
 		return
 	}
-	c.next = f.seq() + 1
+	c.next = seq + 1
 	e.arrived++
-	if l.measures(f.sent()) {
-		l.rtt.record(now - f.sent())
+	if l.measures(due) {
+		l.rtt.record(now - due)
 	}
 }
 
@@ -63,7 +66,7 @@ func (e *echoing) fill(l *loop, c *clientConn, n int, now int64) {
 }
 
 func (e *echoing) append(l *loop, c *clientConn, due int64) {
-	l.out = appendStamped(l.out, e.template, e.size, c.sent, due)
+	l.out = e.form.append(l.out, c.sent, due)
 	c.sent++
 	e.sent++
 }
@@ -136,7 +139,8 @@ func (e *echoing) end(l *loop) {
 // runEcho measures round trips.
 func runEcho(ctx context.Context, o *options) ([]*table, error) {
 	o.setDefaults(1000)
-	t := &table{command: "echo", title: "Echo (HandleRaw inline, binary)", columns: []column{
+	t := &table{command: "echo", title: "Echo", columns: []column{
+		{"mode", "mode", "%s"},
 		{"path", "path", "%s"},
 		{"conns", "connections", "%d"},
 		{"inflight", "in flight", "%v"},
@@ -160,10 +164,13 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 		return nil, err
 	}
 	if o.rates != "" {
-		t.columns[2] = column{"rate", "due/s", "%v"}
+		t.columns[3] = column{"rate", "due/s", "%v"}
 	}
 	for range o.rounds {
 		for _, load := range loads {
+			if o.size < minJSON && load.mode.Mode == control.JSON {
+				return nil, fmt.Errorf("-size is %d, must be at least %d for a JSON request", o.size, minJSON)
+			}
 			if err := echoRound(ctx, o, load, t); err != nil {
 				return nil, err
 			}
@@ -172,37 +179,73 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 	return []*table{t}, nil
 }
 
+// echoMode is how the server echoes.
+type echoMode struct {
+	name, Mode string // Mode is control.Config's
+	pooled     bool
+}
+
+var echoModes = []echoMode{
+	{"raw", control.Echo, false},
+	{"pooled", control.Echo, true},
+	{"json", control.JSON, true},
+	{"json-inline", control.JSON, false},
+}
+
+// modeList reads -mode.
+func (o *options) modeList() ([]echoMode, error) {
+	var modes []echoMode
+	for name := range strings.SplitSeq(o.modes, ",") {
+		i := slices.IndexFunc(echoModes, func(m echoMode) bool { return m.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("bench: -mode is %q, must be some of raw,pooled,json,json-inline", o.modes)
+		}
+		modes = append(modes, echoModes[i])
+	}
+	return modes, nil
+}
+
 // echoLoad is one load: so many messages in flight on each connection, or a rate.
 type echoLoad struct {
+	mode     echoMode
 	inflight int
 	rate     float64
 }
 
 // echoLoads are those that the flags ask for.
 func (o *options) echoLoads() (loads []echoLoad, err error) {
+	modes, err := o.modeList()
+	if err != nil {
+		return nil, err
+	}
 	rates, err := o.rateList()
 	if err != nil {
 		return nil, err
 	}
-	for _, rate := range rates {
-		loads = append(loads, echoLoad{rate: rate})
-	}
-	if loads != nil {
-		return loads, nil
-	}
 	counts, err := o.inflightCounts()
-	for _, n := range counts {
-		loads = append(loads, echoLoad{inflight: n})
+	for _, mode := range modes {
+		for _, rate := range rates {
+			loads = append(loads, echoLoad{mode: mode, rate: rate})
+		}
+		for _, n := range counts {
+			if rates == nil {
+				loads = append(loads, echoLoad{mode: mode, inflight: n})
+			}
+		}
 	}
 	return loads, err
 }
 
 func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 	work := make([]*echoing, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, control.Config{Mode: control.Echo}, func(i int) traffic {
+	var messages form = newBinaryForm(o.size)
+	if load.mode.Mode == control.JSON {
+		messages = newJSONForm(o.size)
+	}
+	cfg := control.Config{Mode: load.mode.Mode, Pooled: load.mode.pooled}
+	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(i int) traffic {
 		work[i] = &echoing{
-			template: maskedFrame(opBinary, make([]byte, o.size)), size: o.size, until: never,
-			rate: load.rate, number: i, loops: o.clientLoops, conns: o.conns,
+			form: messages, until: never, rate: load.rate, number: i, loops: o.clientLoops, conns: o.conns,
 		}
 		return work[i]
 	})
@@ -210,6 +253,7 @@ func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 		return err
 	}
 	defer stop()
+	g.each(func(_ int, l *loop) { l.whole = load.mode.Mode == control.JSON })
 	if err := g.connect(ctx, o.conns); err != nil {
 		return err
 	}
@@ -233,7 +277,7 @@ func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 	if load.rate > 0 {
 		asked = load.rate
 	}
-	t.add(o.path, o.conns, asked, o.size, w.perSecond(w.client.messages),
+	t.add(load.mode.name, o.path, o.conns, asked, o.size, w.perSecond(w.client.messages),
 		w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)), w.perMessage(float64(w.server.ReadCalls)),
 		micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)), micros(w.rtt.quantile(0.999)), micros(w.rtt.max()),

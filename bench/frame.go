@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	opText   = 0x1
 	opBinary = 0x2
 	opClose  = 0x8
 	opPing   = 0x9
@@ -29,7 +30,8 @@ var mask64 = uint64(binary.LittleEndian.Uint32(mask[:]))<<32 | uint64(binary.Lit
 type frame struct {
 	op   byte
 	size int
-	// head is the payload's start, control.StampBytes at most; borrowed.
+	// head is the payload's start, control.StampBytes at most, or all of it if
+	// the loop reads whole frames; borrowed.
 	head []byte
 }
 
@@ -91,6 +93,16 @@ func (p *parser) nextPart(b []byte) (rest []byte, f frame, ok bool, err error) {
 		p.n, p.skipped = 0, 0
 		return b, frame{op: p.kept[0] & 0xF, size: size, head: p.kept[header:keep]}, true, nil
 	}
+}
+
+// wholeFrame takes one frame off b and sees all of its payload. ok is false if b
+// ends first.
+func wholeFrame(b []byte) (rest []byte, f frame, ok bool, err error) {
+	header, size, known, err := frameHeader(b)
+	if err != nil || !known || len(b) < header+size {
+		return b, frame{}, false, err
+	}
+	return b[header+size:], frame{op: b[0] & 0xF, size: size, head: b[header : header+size]}, true, nil
 }
 
 // frameHeader reads a frame's header off b: its length and the payload's. If b

@@ -70,9 +70,11 @@ type loop struct {
 	opening int
 	stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
 	in, out []byte
-	rtt     histogram // of every message
-	last    histogram // of each publish's last member
-	late    histogram // how long after its time each message was sent that had one
+	whole   bool             // traffic needs all of a payload ...
+	partial map[int32][]byte // ... and this is the begin of frames, by index; rarely any
+	rtt     histogram        // of every message
+	last    histogram        // of each publish's last member
+	late    histogram        // how long after its time each message was sent that had one
 
 	// tick runs when due has come, and says when to run it again, or never.
 	tick func(now int64) int64
@@ -109,7 +111,7 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 	return &loop{
 		epoll: epoll, wake: wake, addr: addr,
 		request: []byte(upgradeRequest(extensions)),
-		conns:   make([]clientConn, 0, n), pending: make(map[int32][]byte), in: make([]byte, 256<<10),
+		conns:   make([]clientConn, 0, n), pending: make(map[int32][]byte), partial: make(map[int32][]byte), in: make([]byte, 256<<10),
 		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(), late: newHistogram(),
 		due: never,
 	}, nil
@@ -340,14 +342,25 @@ func (l *loop) upgrade(index int32, b []byte) {
 func (l *loop) receive(index int32, b []byte) {
 	c := &l.conns[index]
 	now := control.Now()
+	next := c.parser.next
+	if l.whole {
+		if before := l.partial[index]; before != nil {
+			b = append(before, b...)
+			delete(l.partial, index)
+		}
+		next = wholeFrame
+	}
 	var messages uint64
 	for len(b) > 0 {
-		rest, f, ok, err := c.parser.next(b)
+		rest, f, ok, err := next(b)
 		switch b = rest; {
 		case err != nil:
 			l.drop(index, err)
 			return
 		case !ok:
+			if l.whole {
+				l.partial[index], b = bytes.Clone(b), nil
+			}
 		case f.op < opClose:
 			messages++
 			l.traffic.frame(l, c, &f, now)

@@ -26,7 +26,7 @@ import (
 // options is what the flags set; zero conns means the command's own default.
 type options struct {
 	conns, size, outstanding, rooms int
-	inflights                       string
+	inflights, modes                string
 	steps, path                     string
 	sweep, join, json, verbose      bool
 	compress                        bool
@@ -43,7 +43,8 @@ type options struct {
 
 func defaultOptions() options {
 	return options{
-		size: 512, inflights: "1,16", outstanding: 64, steps: "2000,5000,10000,15000", path: "", sizes: "64,512,16384",
+		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
+		sizes: "64,512,16384",
 		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 	}
@@ -104,6 +105,9 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	}
 	if has("doctor") {
 		fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
+	}
+	if has("echo") {
+		fs.StringVar(&o.modes, "mode", o.modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
 	}
 	if has("echo", "fanout", "latency") {
 		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set")
@@ -235,7 +239,7 @@ func (o *options) validate() error {
 	if _, err := o.rateList(); err != nil {
 		return err
 	}
-	if _, err := o.inflightCounts(); err != nil {
+	if _, err := o.echoLoads(); err != nil {
 		return err
 	}
 	_, err := o.stepCounts()

@@ -49,6 +49,10 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	switch cfg.Mode {
 	case control.Echo:
 		m.HandleRaw(echo)
+	case control.JSON:
+		if err := ws.Handle(m, "echo", echoData); err != nil {
+			return err
+		}
 	default:
 		m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { s.Handle(client{s, c}, payload) })
 	}
@@ -72,12 +76,18 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	return s.Serve(s, hello, in, out)
 }
 
+// echoData is the echo server for requests.
+func echoData(_ *ws.Client, req *control.EchoData) (*control.EchoData, error) { return req, nil }
+
 // serverOptions are the options that cfg asks for.
 func serverOptions(cfg *control.Config) []ws.Option {
 	opts := []ws.Option{
-		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithHandlerMode(ws.Inline),
+		ws.WithListenAddr("tcp://127.0.0.1:0"),
 		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops),
 		func(c *ws.Config) { c.HeartbeatTimeout = time.Hour }, // a stalled client answers no ping
+	}
+	if !cfg.Pooled {
+		opts = append(opts, ws.WithHandlerMode(ws.Inline))
 	}
 	if cfg.Compress {
 		opts = append(opts, ws.WithEnableCompression(true))

@@ -20,6 +20,13 @@ const (
 // at which it was due (Now), 8 bytes each, little-endian.
 const StampBytes = 16
 
+// EchoData is the data of a request and of a response in mode JSON.
+type EchoData struct {
+	Seq  uint64 `json:"seq"`
+	Sent int64  `json:"sent"`
+	Pad  string `json:"pad"`
+}
+
 // What a server does with messages.
 const (
 	Rooms = ""     // as their first byte says
@@ -30,6 +37,7 @@ const (
 // Config is the argument of a server process.
 type Config struct {
 	Mode           string // Rooms, Echo or JSON
+	Pooled         bool   // handlers run on workers, where the library knows a choice
 	MaxConnections int
 	Loops          int // 0 is the library's default, as with all that follow
 	RoomShards     int
