@@ -20,6 +20,8 @@ type generator struct {
 	loops []*loop
 	wg    sync.WaitGroup
 	conns int
+
+	before uint64 // connections opened before the last reset
 }
 
 // newGenerator returns a generator of n loops for at most conns connections to
@@ -95,7 +97,7 @@ func (g *generator) connect(ctx context.Context, n int) error {
 		l.do(func() { l.toOpen += more })
 	}
 	g.conns = n
-	return g.await(ctx, func() bool { return g.sum().opened >= uint64(n) })
+	return g.await(ctx, func() bool { return g.sum().opened-g.before >= uint64(n) })
 }
 
 // await waits for a condition, or until a loop has failed.
@@ -181,9 +183,7 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 			return nil, err
 		}
 	}
-	g.each(func(_ int, l *loop) {
-		l.rtt, l.last, l.late, l.from, l.until = newHistogram(), newHistogram(), newHistogram(), control.Now(), never
-	})
+	g.begin()
 	before, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 		}
 	}
 	w := &window{elapsed: time.Duration(after.At - before.At)}
-	g.each(func(_ int, l *loop) { l.until = control.Now() })
+	g.end()
 	w.client = tally{
 		at: c1.at - c0.at, cpu: c1.cpu - c0.cpu, messages: c1.messages - c0.messages,
 		reads: c1.reads - c0.reads, writes: c1.writes - c0.writes,
@@ -217,6 +217,19 @@ func (g *generator) measure(ctx context.Context, srv *server, o *options) (*wind
 	w.server.WakeUps -= before.WakeUps
 	w.server.Tasks -= before.Tasks
 	return w, g.err()
+}
+
+// begin and end bound the time of which latencies are recorded: of what was due
+// in it.
+func (g *generator) begin() {
+	g.each(func(_ int, l *loop) {
+		l.rtt, l.last, l.late = newHistogram(), newHistogram(), newHistogram()
+		l.from, l.until = control.Now(), never
+	})
+}
+
+func (g *generator) end() {
+	g.each(func(_ int, l *loop) { l.until = control.Now() })
 }
 
 // collect takes the latencies, of what was due in the window and has come.

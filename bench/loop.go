@@ -32,10 +32,7 @@ const never = math.MaxInt64
 // wakeIndex stands for the loop's eventfd among the connections' indices.
 const wakeIndex = -1
 
-// maxOpening is how many connections of a loop may be in the handshake at once.
-const maxOpening = 128
-
-// clientConn is one connection of the load generator, about 64 bytes: there is
+// clientConn is one connection of the load generator, 72 bytes: there is
 // no goroutine and no buffer behind it. Loop-confined: use only on the loop
 // that owns the connection.
 type clientConn struct {
@@ -45,6 +42,7 @@ type clientConn struct {
 	parser parser
 	next   uint64 // sequence number expected next
 	sent   uint64 // sequence number to send next
+	began  int64  // when it was opened
 }
 
 // traffic is what a command does with its connections. Its methods run on the
@@ -61,13 +59,21 @@ type traffic interface {
 type loop struct {
 	epoll, wake int
 	addr        unix.SockaddrInet4
-	request     []byte
+	extensions  string // lines of the upgrade request
+	path        func(index int) string
 	traffic     traffic
 
 	conns   []clientConn
 	pending map[int32][]byte // by index: handshake read so far, or bytes unsent; rarely any
 	toOpen  int
 	opening int
+
+	maxOpening int       // how many connections may be in the handshake at once
+	retry      bool      // try again when refused, and count it
+	refused    uint64    // since the last reset, as what follows
+	openTimes  []int64   // when each connection opened
+	connects   histogram // how long that took
+
 	stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
 	in, out []byte
 	whole   bool             // traffic needs all of a payload ...
@@ -110,16 +116,18 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 	}
 	return &loop{
 		epoll: epoll, wake: wake, addr: addr,
-		request: []byte(upgradeRequest(extensions)),
-		conns:   make([]clientConn, 0, n), pending: make(map[int32][]byte), partial: make(map[int32][]byte), in: make([]byte, 256<<10),
-		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(), late: newHistogram(),
+		path:       func(int) string { return "/ws" },
+		maxOpening: 128,
+		extensions: extensions,
+		conns:      make([]clientConn, 0, n), pending: make(map[int32][]byte), partial: make(map[int32][]byte), in: make([]byte, 256<<10),
+		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(), late: newHistogram(), connects: newHistogram(),
 		due: never,
 	}, nil
 }
 
-// upgradeRequest is the opening handshake, with the lines of headers in it.
-func upgradeRequest(headers string) string {
-	return "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + headers +
+// upgradeRequest is the opening handshake for path, with the lines of headers in it.
+func upgradeRequest(path, headers string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + headers +
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 }
 
@@ -179,7 +187,7 @@ func (l *loop) run() {
 				l.due = l.tick(now)
 			}
 		}
-		for l.toOpen > 0 && l.opening < maxOpening && l.err() == nil {
+		for l.toOpen > 0 && l.opening < l.maxOpening && l.err() == nil {
 			l.open()
 		}
 	}
@@ -202,15 +210,28 @@ func (l *loop) runTodo() bool {
 	return true
 }
 
-// close resets all connections, so that none lingers in TIME_WAIT.
-func (l *loop) close() {
+// reset ends all connections with a reset, so that none lingers in TIME_WAIT,
+// and forgets them.
+func (l *loop) reset() {
 	for i := range l.conns {
-		c := &l.conns[i]
-		if c.phase != phaseClosed {
-			_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			_ = unix.Close(int(c.fd))
+		if l.conns[i].phase != phaseClosed {
+			resetConn(l.conns[i].fd)
 		}
 	}
+	clear(l.pending)
+	clear(l.partial)
+	l.conns, l.openTimes = l.conns[:0], l.openTimes[:0]
+	l.opening, l.toOpen, l.refused, l.connects = 0, 0, 0, newHistogram()
+}
+
+func resetConn(fd int32) {
+	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(int(fd))
+}
+
+// close ends the loop and its connections.
+func (l *loop) close() {
+	l.reset()
 	_ = unix.Close(l.epoll)
 	_ = unix.Close(l.wake)
 }
@@ -233,7 +254,7 @@ func (l *loop) open() {
 		l.fail(os.NewSyscallError("connect", err))
 		return
 	}
-	l.conns = append(l.conns, clientConn{fd: int32(fd)})
+	l.conns = append(l.conns, clientConn{fd: int32(fd), began: control.Now()})
 	l.opening++
 	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
 }
@@ -263,16 +284,26 @@ func (l *loop) watch(op int, index int32, events uint32) {
 // drop ends a connection that failed.
 func (l *loop) drop(index int32, err error) {
 	c := &l.conns[index]
-	if c.phase < phaseOpen {
-		l.opening--
-	}
+	opening := c.phase < phaseOpen
 	c.phase = phaseClosed
 	_ = unix.Close(int(c.fd))
+	delete(l.pending, index)
+	if opening {
+		l.opening--
+	}
+	if opening && l.retry {
+		l.refused++
+		l.toOpen++
+		return
+	}
 	l.fail(fmt.Errorf("connection %d: %w", index, err))
 }
 
 // serve handles the readiness of one connection.
 func (l *loop) serve(index int32, events uint32) {
+	if int(index) >= len(l.conns) {
+		return // fetched before a reset
+	}
 	c := &l.conns[index]
 	switch {
 	case c.phase == phaseConnecting:
@@ -281,7 +312,7 @@ func (l *loop) serve(index int32, events uint32) {
 			return
 		}
 		c.phase = phaseUpgrading
-		l.send(index, l.request)
+		l.send(index, []byte(upgradeRequest(l.path(int(index)), l.extensions)))
 		l.watch(unix.EPOLL_CTL_MOD, index, unix.EPOLLIN)
 		return
 	case c.phase == phaseClosed:
@@ -333,6 +364,9 @@ func (l *loop) upgrade(index int32, b []byte) {
 	l.conns[index].phase = phaseOpen
 	l.opening--
 	l.opened.Add(1)
+	now := control.Now()
+	l.openTimes = append(l.openTimes, now)
+	l.connects.record(now - l.conns[index].began)
 	if b = b[end+4:]; len(b) > 0 {
 		l.receive(index, b)
 	}

@@ -26,6 +26,8 @@ import (
 // options is what the flags set; zero conns means the command's own default.
 type options struct {
 	conns, size, outstanding, rooms int
+	staying, opening, joinRooms     int
+	authDelay                       time.Duration
 	inflights, modes                string
 	steps, path                     string
 	sweep, join, json, verbose      bool
@@ -44,7 +46,8 @@ type options struct {
 func defaultOptions() options {
 	return options{
 		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
-		sizes: "64,512,16384",
+		sizes:   "64,512,16384",
+		staying: 1000, opening: 1000, joinRooms: 2,
 		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 	}
@@ -78,11 +81,11 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
 		fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair", "tls") {
-		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 1,000 for the others")
+	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 5,000 for storm, 1,000 for the others")
 		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair") {
+	if has("echo", "fanout", "latency", "slow", "fair", "storm") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
 	if has("tls") {
@@ -95,6 +98,9 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	}
 	if has("echo") {
 		fs.StringVar(&o.inflights, "inflight", o.inflights, "echo: messages in flight on each connection, `counts` for a row each")
+	}
+	if has("storm") {
+		o.registerStorm(fs)
 	}
 	if has("fanout") {
 		fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
@@ -109,14 +115,22 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("echo") {
 		fs.StringVar(&o.modes, "mode", o.modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
 	}
-	if has("echo", "fanout", "latency") {
-		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set")
+	if has("echo", "fanout", "latency", "storm") {
+		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20")
 	}
 	if has("fanout", "latency") {
 		fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
 		fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
 		fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
 	}
+}
+
+// registerStorm declares the flags of storm.
+func (o *options) registerStorm(fs *flag.FlagSet) {
+	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
+	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
+	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
+	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
 }
 
 // commands are the subcommands, in the order of all.
@@ -130,6 +144,7 @@ var commands = []struct {
 	{"latency", "fanout -rate 4, for twice as long: time from publish to delivery", runLatency},
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
+	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 }
@@ -230,8 +245,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1:
-		return errors.New("bench: -outstanding, -client-loops, -rounds or -rooms is out of range")
+	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0:
+		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -staying, -opening or -join-rooms is out of range")
 	}
 	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {
 		return errors.New("bench: -stalled must be at least 0 and below 100, and above 0 with -compare")
@@ -300,12 +315,7 @@ func (o *options) stepCounts() ([]int, error) {
 
 // start runs a server and a load generator for it. The caller calls stop.
 func start(ctx context.Context, o *options, path string, conns int, cfg control.Config, t func(i int) traffic) (srv *server, g *generator, stop func(), err error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {
-		return nil, nil, nil, fmt.Errorf("%d connections need a higher ulimit -n than %d", conns, limit.Cur)
-	}
-	cfg.MaxConnections = conns + 16
-	srv, err = startServer(ctx, o, cfg)
+	srv, err = launch(ctx, o, conns, cfg)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -315,4 +325,16 @@ func start(ctx context.Context, o *options, path string, conns int, cfg control.
 		return nil, nil, nil, err
 	}
 	return srv, g, func() { g.stop(); srv.stop() }, nil
+}
+
+// launch starts a server for so many connections.
+func launch(ctx context.Context, o *options, conns int, cfg control.Config) (*server, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {
+		return nil, fmt.Errorf("%d connections need a higher ulimit -n than %d", conns, limit.Cur)
+	}
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = conns + 16
+	}
+	return startServer(ctx, o, cfg)
 }

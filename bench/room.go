@@ -130,24 +130,51 @@ type room struct {
 	published uint64 // by earlier loads
 }
 
-// openRoom starts a server and fills its rooms. So many percent of the members
-// are stalled when it returns.
-func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64) (*room, error) {
-	comp := newCompletions(o, ack)
+// roomSetup is how the members of rooms are.
+type roomSetup struct {
+	ack       bool    // they acknowledge
+	stalled   float64 // percent that never read
+	firstUser uint64  // if not 0, they show tokens
+	others    int     // members that the server has put into other rooms
+}
+
+// openRoom starts a server and fills its rooms. Members that are to stall have
+// when it returns.
+func openRoom(ctx context.Context, o *options, setup roomSetup) (*room, error) {
+	srv, err := launch(ctx, o, o.conns+1, control.Config{})
+	if err != nil {
+		return nil, err
+	}
+	r, err := joinRooms(ctx, o, srv, setup)
+	if err != nil {
+		srv.stop()
+		return nil, err
+	}
+	r.stop = func() { r.g.stop(); srv.stop() }
+	return r, nil
+}
+
+// joinRooms is openRoom on a server that runs, and goes on when the generator is
+// stopped.
+func joinRooms(ctx context.Context, o *options, srv *server, setup roomSetup) (*room, error) {
+	comp := newCompletions(o, setup.ack)
 	work := make([]*members, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns+1, control.Config{}, func(i int) traffic {
+	g, err := newGenerator(srv.addr(o.path), o.clientLoops, o.conns+1, o.compress, func(i int) traffic {
 		work[i] = newMembers(comp)
 		return work[i]
 	})
 	if err != nil {
 		return nil, err
 	}
+	if setup.firstUser > 0 {
+		g.authenticate(setup.firstUser)
+	}
 	comp.control = g.loops[0]
 	// Connection 0 is the control connection. The stalled ones are spread
 	// evenly over the others.
-	stalledBelow := func(n int) int { return int(float64(n-1) * stalledPercent / 100) }
+	stalledBelow := func(n int) int { return int(float64(n-1) * setup.stalled / 100) }
 	stalls := func(n int) bool { return n > 0 && stalledBelow(n+1) > stalledBelow(n) }
-	r := &room{srv: srv, g: g, stop: stop, reading: make([]int, o.rooms)}
+	r := &room{srv: srv, g: g, stop: g.stop, reading: make([]int, o.rooms)}
 	rooms := spread(o.conns, o.rooms)
 	for n := 1; n <= o.conns; n++ {
 		if stalls(n) {
@@ -158,8 +185,8 @@ func openRoom(ctx context.Context, o *options, ack bool, stalledPercent float64)
 		work[n%o.clientLoops].add(rooms[n-1])
 	}
 	g.chooseStalled(stalls)
-	if err := r.enter(ctx, o, rooms); err != nil {
-		stop()
+	if err := r.enter(ctx, o, rooms, setup.others); err != nil {
+		g.stop()
 		return nil, err
 	}
 	return r, nil
@@ -179,7 +206,7 @@ func spread(n, rooms int) []int32 {
 
 // enter makes the members connect and join their rooms, and the stalled ones
 // stall.
-func (r *room) enter(ctx context.Context, o *options, rooms []int32) error {
+func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int) error {
 	if i := slices.Index(r.reading, 0); i >= 0 {
 		return fmt.Errorf("room %d has no member that reads: fewer rooms or stalled members are needed", i)
 	}
@@ -193,7 +220,7 @@ func (r *room) enter(ctx context.Context, o *options, rooms []int32) error {
 			}
 		}
 	})
-	if err := joinRoom(ctx, r.g, r.srv, o.conns, -1); err != nil {
+	if err := joinRoom(ctx, r.g, r.srv, o.conns+others, -1); err != nil {
 		return err
 	}
 	if r.stalled == 0 {
@@ -232,9 +259,9 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 	}
 }
 
-// joinRoom makes the connections join their rooms, and waits until conns have.
-// Connection 0 stays out if joined is negative; else so many have joined before.
-func joinRoom(ctx context.Context, g *generator, srv *server, conns, joined int) error {
+// joinRoom makes the connections join their rooms, and waits until the server has
+// so many members. Connection 0 stays out if joined is negative; else so many have joined before.
+func joinRoom(ctx context.Context, g *generator, srv *server, members, joined int) error {
 	g.each(func(i int, l *loop) {
 		first := g.share(i, max(joined, 0))
 		if joined < 0 && i == 0 {
@@ -247,7 +274,7 @@ func joinRoom(ctx context.Context, g *generator, srv *server, conns, joined int)
 	})
 	for {
 		r, err := srv.call(control.Command{Name: "report"})
-		if err != nil || r.Members == conns {
+		if err != nil || r.Members == members {
 			return err
 		}
 		if err := g.err(); err != nil {

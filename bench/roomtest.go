@@ -25,7 +25,7 @@ type roomLoad struct {
 
 // run opens a room and runs all loads on it, some rounds; each is a row.
 func (t *roomTest) run(ctx context.Context, o *options, stalledPercent float64, rounds int) ([]*outcome, error) {
-	r, err := openRoom(ctx, o, t.ack, stalledPercent)
+	r, err := openRoom(ctx, o, roomSetup{ack: t.ack, stalled: stalledPercent})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -60,6 +61,9 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if cfg.JoinRooms > 0 {
+		m.Subscribe(ws.EventClientConnected, func(e ws.Event) { s.welcome(e.ClientID, cfg.JoinRooms) })
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) })
 	if cfg.TLS {
@@ -88,6 +92,9 @@ func serverOptions(cfg *control.Config) []ws.Option {
 	}
 	if !cfg.Pooled {
 		opts = append(opts, ws.WithHandlerMode(ws.Inline))
+	}
+	if cfg.Authenticate {
+		opts = append(opts, ws.WithAuthenticate(authenticate(cfg.AuthDelay)))
 	}
 	if cfg.Compress {
 		opts = append(opts, ws.WithEnableCompression(true))
@@ -131,6 +138,35 @@ func (c client) Join(room int) {
 		n = c.servant.rooms.Load()
 	}
 	_ = c.JoinRoom(roomName(room))
+}
+
+// welcome puts a new client into its rooms.
+func (s *servant) welcome(id string, rooms int) {
+	c, ok := s.manager.GetClient(id)
+	if !ok {
+		return // gone already
+	}
+	for k := range rooms {
+		client{s, c}.Join(control.RoomOf(uint64(c.UserID), k))
+	}
+}
+
+// authenticate asks for a token, and waits as if a database was asked.
+func authenticate(delay time.Duration) func(*http.Request) ([]ws.ClientOption, error) {
+	return func(r *http.Request) ([]ws.ClientOption, error) {
+		user, ok := control.TokenUser(r.URL.Query().Get("token"))
+		if !ok {
+			return nil, errors.New("no valid token")
+		}
+		if delay > 0 {
+			select {
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			case <-time.After(delay):
+			}
+		}
+		return []ws.ClientOption{ws.WithUserID(int64(user))}, nil
+	}
 }
 
 // Echo sends payload back.

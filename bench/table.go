@@ -23,6 +23,7 @@ type table struct {
 	columns        []column
 	rows           [][]any
 	notes          []string // lines of text below the rows
+	unprinted      bool     // a series, for charts and programs only
 }
 
 // column is one column: its key in JSON, its heading in text, and its format.
@@ -32,6 +33,9 @@ func (t *table) add(cells ...any) { t.rows = append(t.rows, cells) }
 
 // write prints the table, aligned to the right.
 func (t *table) write(w io.Writer) {
+	if t.unprinted {
+		return
+	}
 	fmt.Fprintf(w, "\n%s\n", t.title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, c := range t.columns {

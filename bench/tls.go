@@ -219,7 +219,7 @@ func (r *tlsRound) dial(ctx context.Context) (net.Conn, error) {
 	if r.tls {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // the server makes its certificate itself
 	}
-	_, err = io.WriteString(c, upgradeRequest(""))
+	_, err = io.WriteString(c, upgradeRequest("/ws", ""))
 	if err == nil {
 		var res *http.Response
 		if res, err = http.ReadResponse(bufio.NewReaderSize(c, 1024), nil); err == nil && res.StatusCode != http.StatusSwitchingProtocols {

@@ -167,7 +167,7 @@ func (h *Host) measure() *Report {
 	var ru unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &ru)
 	r := &Report{
-		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(),
+		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(), PeakRSS: peakBytes(),
 		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
 		Goroutines: runtime.NumGoroutine(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
 	}
@@ -204,6 +204,12 @@ func residentBytes() uint64 {
 		}
 	}
 	return 0
+}
+
+// peakBytes is the highest RSS that this process has had.
+func peakBytes() uint64 {
+	b, _ := os.ReadFile("/proc/self/status")
+	return procCount(b, "VmHWM:") << 10
 }
 
 // procCount returns the number behind key in a file of /proc, or 0.

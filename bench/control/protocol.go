@@ -47,8 +47,9 @@ type Config struct {
 	ProfileHeap    bool
 	Compress       bool
 	TLS            bool
-	Authenticate   bool // a token is asked for, see Token
-	JoinRooms      int  // rooms that a client is put into as it connects
+	Authenticate   bool          // a token is asked for, see Token
+	AuthDelay      time.Duration // how long that takes, as if a database was asked
+	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 }
 
 // Command is one line to the server; a Report is its answer.
@@ -75,6 +76,7 @@ type Report struct {
 	ReadCalls  uint64        // read, recv and the like, by the kernel's count
 	WriteCalls uint64        // write, writev and the like, by the kernel's count
 	RSS        uint64
+	PeakRSS    uint64 // since its start
 	HeapAlloc  uint64
 	HeapInuse  uint64
 	Objects    uint64

@@ -1,0 +1,253 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/qi-realtime/ws/bench/control"
+)
+
+// stayingUser is the number of the first user who stays; the storm's are below.
+const stayingUser = 1 << 40
+
+// stormSteps is how many points a storm's curve has.
+const stormSteps = 50
+
+// storms is the command storm as it runs.
+type storms struct {
+	*options
+	table, series *table
+}
+
+// runStorm measures mass connects and mass reconnects, alone and beside a
+// fan-out to members that stay.
+func runStorm(ctx context.Context, o *options) ([]*table, error) {
+	o.setDefaults(5000)
+	s := &storms{options: o}
+	s.table = &table{command: "storm", title: "Storms: all clients connect, authenticate and are put into rooms at once", columns: []column{
+		{"path", "path", "%s"},
+		{"storm", "storm", "%s"},
+		{"conns", "connections", "%d"},
+		{"rate", "publishes/s to others", "%g"},
+		{"per_second", "connections/s", "%.0f"},
+		{"half_ms", "50 % in, ms", "%.0f"},
+		{"most_ms", "99 %", "%.0f"},
+		{"all_ms", "all", "%.0f"},
+		{"joined_ms", "in rooms", "%.0f"},
+		{"p50_ms", "connect p50 ms", "%.1f"},
+		{"p99_ms", "p99", "%.1f"},
+		{"max_ms", "max", "%.1f"},
+		{"refused", "refused", "%d"},
+		{"server_us", "server µs/conn", "%.1f"},
+		{"peak_rss_bytes", "RSS peak B", "%d"},
+		{"staying_p50_ms", "others p50 ms", "%.1f"},
+		{"staying_p99_ms", "p99", "%.1f"},
+		{"staying_max_ms", "max", "%.1f"},
+		{"missing", "missing", "%d"},
+		{"disordered", "disordered", "%d"},
+	}}
+	s.series = &table{command: "storm-series", title: "Connections over time", unprinted: true, columns: []column{
+		{"path", "path", "%s"},
+		{"round", "round", "%d"},
+		{"storm", "storm", "%s"},
+		{"rate", "publishes/s to others", "%g"},
+		{"at_ms", "ms", "%.1f"},
+		{"conns", "connections", "%d"},
+	}}
+	rates, err := o.rateList()
+	if err != nil {
+		return nil, err
+	}
+	if rates == nil {
+		rates = []float64{20}
+	}
+	for round := range o.rounds {
+		for _, rate := range append([]float64{0}, rates...) {
+			if err := s.round(ctx, round, rate); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return []*table{s.table, s.series}, nil
+}
+
+// round connects and reconnects all clients of a fresh server, beside a fan-out
+// at a rate if that is not 0.
+func (s *storms) round(ctx context.Context, round int, rate float64) error {
+	// A server that has not noticed yet that the old connections are gone needs
+	// room for both.
+	cfg := control.Config{
+		MaxConnections: 2*s.conns + s.staying + 100, Authenticate: true, AuthDelay: s.authDelay, JoinRooms: s.joinRooms,
+	}
+	srv, err := launch(ctx, s.options, s.conns+s.staying, cfg)
+	if err != nil {
+		return err
+	}
+	defer srv.stop()
+	var others *room
+	if rate > 0 {
+		members := *s.options
+		members.conns, members.rooms = s.staying, 1
+		if others, err = joinRooms(ctx, &members, srv, roomSetup{firstUser: stayingUser, others: (s.staying + 1) * s.joinRooms}); err != nil {
+			return err
+		}
+		defer others.g.stop()
+	}
+	g, err := newGenerator(srv.addr(s.path), s.clientLoops, s.conns, false, func(int) traffic { return silent{} })
+	if err != nil {
+		return err
+	}
+	defer g.stop()
+	g.authenticate(0)
+	g.each(func(_ int, l *loop) {
+		l.retry, l.maxOpening = true, s.conns
+		if s.opening > 0 {
+			l.maxOpening = max(1, s.opening/s.clientLoops)
+		}
+	})
+	for _, name := range []string{"connect", "reconnect"} {
+		if err := s.storm(ctx, storm{srv: srv, g: g, others: others, name: name, round: round, rate: rate}); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// storm is one storm, and what becomes of it.
+type storm struct {
+	srv    *server
+	g      *generator
+	others *room // who stay, or nil
+	name   string
+	round  int
+	rate   float64
+
+	began  int64
+	joined time.Duration
+}
+
+// storm runs one storm and adds its row.
+func (s *storms) storm(ctx context.Context, st storm) error {
+	before, err := st.srv.call(control.Command{Name: "report"})
+	if err != nil {
+		return err
+	}
+	outcome := &outcome{window: &window{rtt: newHistogram()}}
+	var after *control.Report
+	burst := func() error {
+		st.g.reset()
+		st.began = control.Now()
+		if err := st.g.connect(ctx, s.conns); err != nil {
+			return err
+		}
+		after, err = s.awaitRooms(ctx, &st)
+		return err
+	}
+	if st.others == nil {
+		err = burst()
+	} else {
+		load := control.Command{Name: "publish", Size: s.size, Rate: st.rate}
+		outcome, err = st.others.beside(ctx, load, burst)
+	}
+	if err != nil {
+		return err
+	}
+	times, connects, refused := st.g.opens()
+	at := func(share float64) time.Duration {
+		return time.Duration(times[max(0, int(share*float64(len(times)))-1)] - st.began)
+	}
+	for i := 1; i <= stormSteps; i++ {
+		share := float64(i) / stormSteps
+		s.series.add(s.path, st.round, st.name, st.rate, millis(at(share)), int(share*float64(len(times))))
+	}
+	s.table.add(s.path, st.name, s.conns, st.rate, float64(s.conns)/at(1).Seconds(),
+		millis(at(0.5)), millis(at(0.99)), millis(at(1)), millis(st.joined),
+		millis(connects.quantile(0.5)), millis(connects.quantile(0.99)), millis(connects.max()), refused,
+		micros(after.CPU-before.CPU)/float64(s.conns), after.PeakRSS,
+		millis(outcome.rtt.quantile(0.5)), millis(outcome.rtt.quantile(0.99)), millis(outcome.rtt.max()),
+		outcome.missing, outcome.disordered)
+	return nil
+}
+
+// awaitRooms waits until the server has put exactly these clients into their
+// rooms, and no longer knows those of before.
+func (s *storms) awaitRooms(ctx context.Context, st *storm) (*control.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	clients, members := s.conns, s.conns*s.joinRooms
+	if st.others != nil {
+		clients += s.staying + 1
+		members += (s.staying+1)*s.joinRooms + s.staying
+	}
+	for {
+		r, err := st.srv.call(control.Command{Name: "report"})
+		if err != nil {
+			return nil, err
+		}
+		if r.Clients == clients && r.Members == members {
+			st.joined = time.Duration(control.Now() - st.began)
+			return r, nil
+		}
+		if err := wait(ctx, 20*time.Millisecond); err != nil {
+			return nil, fmt.Errorf("the server has %d clients and %d members, not %d and %d: %w",
+				r.Clients, r.Members, clients, members, err)
+		}
+	}
+}
+
+// authenticate makes the connections yet to be opened show tokens, of users from
+// first on.
+func (g *generator) authenticate(first uint64) {
+	g.each(func(i int, l *loop) {
+		l.path = func(index int) string { return "/ws?token=" + control.Token(first+uint64(index*len(g.loops)+i)) }
+	})
+}
+
+// reset ends all connections with a reset, as when a network fails.
+func (g *generator) reset() {
+	g.each(func(_ int, l *loop) { l.reset() })
+	g.conns, g.before = 0, g.sum().opened
+}
+
+// opens returns when connections have opened since the last reset, in order, how
+// long that took each, and how many attempts were refused.
+func (g *generator) opens() (times []int64, took histogram, refused uint64) {
+	took = newHistogram()
+	var mu sync.Mutex
+	g.each(func(_ int, l *loop) {
+		mu.Lock()
+		defer mu.Unlock()
+		times = append(times, l.openTimes...)
+		took.add(l.connects)
+		refused += l.refused
+	})
+	slices.Sort(times)
+	return times, took, refused
+}
+
+// beside runs a load on the room while do runs; the latencies are of that time.
+func (r *room) beside(ctx context.Context, load control.Command, do func() error) (*outcome, error) {
+	before := r.g.sum()
+	began, err := r.srv.call(load)
+	if err != nil {
+		return nil, err
+	}
+	r.g.begin()
+	if err := do(); err != nil {
+		return nil, err
+	}
+	r.g.end()
+	ended, err := r.srv.call(control.Command{Name: "stop"})
+	if err != nil {
+		return nil, err
+	}
+	out := &outcome{window: &window{}, dropped: ended.Dropped - began.Dropped}
+	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
+	out.collect(r.g)
+	return out, err
+}
