@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // maxUnsent is how many bytes may wait for a connection's socket before what is
@@ -158,19 +159,22 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 		{"late_p99_us", "sent late p99 µs", "%.0f"},
 		{"missing", "lost", "%d"},
 		{"disordered", "disordered", "%d"},
-	}}
+	}, charts: []chart{{Kind: report.Bars, X: []string{"mode", "path", "conns", "inflight", "size"}, Y: []string{"per_second", "server_us"}}}}
 	loads, err := o.echoLoads()
 	if err != nil {
 		return nil, err
 	}
 	if o.rates != "" {
 		t.columns[3] = column{"rate", "due/s", "%v"}
+		t.charts[0].X[3] = "rate"
 	}
-	for range o.rounds {
+	o.progress.expect(o.rounds*len(loads), o.warmup+o.duration)
+	for round := range o.rounds {
 		for _, load := range loads {
 			if o.size < minJSON && load.mode.Mode == control.JSON {
 				return nil, fmt.Errorf("-size is %d, must be at least %d for a JSON request", o.size, minJSON)
 			}
+			o.progress.step("echo, round %d of %d", round+1, o.rounds)
 			if err := echoRound(ctx, o, load, t); err != nil {
 				return nil, err
 			}

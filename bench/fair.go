@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // pinging is the traffic of one connection that sends a message, waits for its
@@ -49,8 +50,13 @@ func runFair(ctx context.Context, o *options) ([]*table, error) {
 		{"max_us", "max µs", "%.0f"},
 		{"missing", "missing", "%d"},
 		{"dropped", "dropped", "%d"},
-	}}
-	for range o.rounds {
+	}, charts: []chart{{
+		Kind: report.Bars, Title: "Round trip of the echo", X: []string{"path", "loops", "members", "size"},
+		Y: []string{"p50_us", "p99_us", "p999_us", "max_us"}, Axis: "µs", LogY: true,
+	}}}
+	o.progress.expect(o.rounds, o.warmup+o.duration)
+	for round := range o.rounds {
+		o.progress.step("fair, round %d of %d", round+1, o.rounds)
 		if err := fairRound(ctx, o, t); err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // runFanout measures rooms at full speed, or at fixed rates.
@@ -29,18 +30,29 @@ func runFanout(ctx context.Context, o *options) ([]*table, error) {
 		{"writes", "writes/dlv", "%.3f"},
 		{"write_calls", "by the kernel", "%.3f"},
 		{"p50_ms", "p50 ms", "%.1f"},
+		{"p90_ms", "", "%.3f"},
 		{"p99_ms", "p99 ms", "%.1f"},
 		{"p999_ms", "p99.9 ms", "%.1f"},
+		{"p9999_ms", "", "%.3f"},
 		{"last_p50_ms", "last member p50 ms", "%.1f"},
 		{"last_p99_ms", "p99 ms", "%.1f"},
 		{"last_p999_ms", "p99.9 ms", "%.1f"},
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 		{"dropped", "dropped", "%d"},
-	}}
+	}, charts: []chart{{
+		Kind: report.Bars, X: []string{"outstanding", "path", "members", "rooms", "size"}, Series: "stalled",
+		Y: []string{"per_second", "server_us", "writes"},
+	}}}
 	if o.rates != "" {
 		t.table.title = "Fan-out at a fixed rate"
 		t.table.columns[4] = column{"rate", "publishes/s", "%v"}
+		t.table.charts[0].X[0] = "rate"
+		t.table.charts[0].Y = []string{"server_us"}
+		t.table.charts = append([]chart{{
+			Kind: report.Percentiles, Title: "From publish to delivery", X: []string{"rate", "path", "members", "rooms", "stalled", "size"},
+			Y: []string{"p50_ms", "p90_ms", "p99_ms", "p999_ms", "p9999_ms"}, Axis: "ms",
+		}}, t.table.charts...)
 	}
 	if err := o.fanoutLoads(t); err != nil {
 		return nil, err
@@ -93,7 +105,8 @@ func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
 		o.path, o.conns, o.rooms, r.stalled, load, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
 		micros(w.client.cpu) / float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)),
-		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.99)), millis(w.rtt.quantile(0.999)),
+		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.9)), millis(w.rtt.quantile(0.99)),
+		millis(w.rtt.quantile(0.999)), millis(w.rtt.quantile(0.9999)),
 		millis(w.last.quantile(0.5)), millis(w.last.quantile(0.99)), millis(w.last.quantile(0.999)),
 		w.missing, w.disordered, w.dropped,
 	}

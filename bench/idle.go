@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // silent is the traffic of idle connections.
@@ -27,7 +28,10 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 		{"rss_bytes", "RSS KiB", "%.0f"},
 		{"goroutines", "goroutines", "%d"},
 		{"accept_us", "accept µs/conn", "%.1f"},
-	}}
+	}, charts: []chart{{
+		Kind: report.Lines, Title: "The server's memory", X: []string{"conns"}, Y: []string{"heap_bytes", "rss_bytes"},
+		Series: "path", Axis: "KiB", Fit: true,
+	}}}
 	slopes := &table{command: "idle-slope", title: "For each connection (least squares; last - first)", columns: []column{
 		{"path", "path", "%s"},
 		{"heap_bytes", "heap B", "%.0f"},
@@ -37,11 +41,18 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 		{"rss_bytes", "RSS B", "%.0f"},
 		{"rss_bytes_ends", "(ends)", "%.0f"},
 		{"accept_us", "accept and upgrade µs", "%.1f"},
-	}}
+	}, charts: []chart{{
+		Kind: report.Bars, Title: "Memory for each connection", X: []string{"path"}, Y: []string{"heap_bytes", "rss_bytes"}, Axis: "bytes",
+	}}}
 	paths := []string{"native", "http"}
 	if o.path != "" {
 		paths = []string{o.path}
 	}
+	counts, err := o.stepCounts()
+	if err != nil {
+		return nil, err
+	}
+	o.progress.expect(len(paths)*len(counts), o.quiet+time.Second)
 	for _, path := range paths {
 		if err := idlePath(ctx, o, path, steps, slopes); err != nil {
 			return nil, fmt.Errorf("%s path: %w", path, err)
@@ -64,6 +75,7 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	var n, heap, inuse, rss, objects []float64
 	var accepting time.Duration
 	for _, conns := range counts {
+		o.progress.step("idle %s, %d connections", path, conns)
 		before, err := srv.call(control.Command{Name: "report"})
 		if err != nil {
 			return err

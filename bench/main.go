@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // options is what the flags set; zero conns means the command's own default.
@@ -41,6 +41,10 @@ type options struct {
 	queue, ring, batch, roomShards  int
 	measure                         bool
 	cpuprofile, memprofile          string
+	html, commandLine               string
+	markdown                        bool     // report
+	files                           []string // report
+	progress                        *progress
 }
 
 func defaultOptions() options {
@@ -65,6 +69,7 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		return false
 	}
 	fs.BoolVar(&o.json, "json", o.json, "print JSON")
+	fs.StringVar(&o.html, "html", o.html, "write the report with its charts to `file`, too")
 	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
 	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
 	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
@@ -149,8 +154,6 @@ var commands = []struct {
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 }
 
-const usage = "usage: bench [flags] COMMAND [flags]\n\n"
-
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
 		exit(serve(os.Args[2], os.Stdin, os.Stdout))
@@ -160,83 +163,70 @@ func main() {
 	exit(bench(ctx, os.Args[1:], os.Stdout))
 }
 
+// exit ends the program: 0 for success and -h, 2 for wrong use, 1 for failures.
 func exit(err error) {
-	switch {
-	case err == nil:
+	if err == nil || errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
 	}
 	fmt.Fprintln(os.Stderr, err)
+	if errors.As(err, new(*usageError)) {
+		os.Exit(2)
+	}
 	os.Exit(1)
 }
 
 // bench runs the command line args.
 func bench(ctx context.Context, args []string, out io.Writer) error {
 	o := defaultOptions()
-	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	o.register(fs, "")
-	fs.Usage = func() {
-		fmt.Fprint(fs.Output(), usage)
-		for _, c := range commands {
-			fmt.Fprintf(fs.Output(), "  %-8s  %s\n", c.name, c.about)
-		}
-		fmt.Fprint(fs.Output(), "  all       all of these\n\nflags (bench COMMAND -h shows a command's own):\n")
-		fs.PrintDefaults()
-	}
-	if err := fs.Parse(args); err != nil {
+	o.commandLine = commandLine(args)
+	cmd, err := o.parse(args, out)
+	if err != nil {
 		return err
 	}
-	cmd := fs.Arg(0)
-	if cmd == "" {
-		fs.Usage()
-		return flag.ErrHelp
-	}
-	sub := flag.NewFlagSet("bench "+cmd, flag.ContinueOnError)
-	o.register(sub, cmd)
-	if err := sub.Parse(fs.Args()[1:]); err != nil {
-		return err
+	if cmd == "report" {
+		return runReport(&o, out)
 	}
 	if err := o.validate(); err != nil {
-		return err
+		return &usageError{err.Error()}
 	}
 	return runCommands(ctx, cmd, &o, out)
 }
 
 // runCommands runs one command, or all, and prints.
 func runCommands(ctx context.Context, cmd string, o *options, out io.Writer) error {
-	m := thisMachine(ctx, o)
-	if !o.json {
-		m.write(out)
+	d := &report.Document{CommandLine: o.commandLine, Started: time.Now().Truncate(time.Second), Machine: thisMachine(ctx, o)}
+	page, err := createPage(o.html)
+	if err != nil {
+		return err
 	}
-	var tables []*table
-	found := false
+	defer page.discard()
+	o.progress = newProgress(os.Stderr, o.verbose)
+	if !o.json {
+		writeMachine(out, &d.Machine)
+	}
 	for _, c := range commands {
 		if cmd != c.name && cmd != "all" {
 			continue
 		}
-		found = true
 		opts := *o
-		ts, err := c.run(ctx, &opts)
+		tables, err := c.run(ctx, &opts)
+		o.progress.done()
 		if err != nil {
 			return fmt.Errorf("bench %s: %w", c.name, err)
 		}
-		tables = append(tables, ts...)
-		for _, t := range ts {
+		for _, t := range tables {
+			d.Tables = append(d.Tables, t.export())
 			if !o.json {
 				t.write(out)
 			}
 		}
 	}
-	if !found {
-		return fmt.Errorf("bench: no command %q\n%s", cmd, usage)
+	if o.json {
+		if err := writeJSON(out, d); err != nil {
+			return err
+		}
 	}
-	if !o.json {
-		return nil
-	}
-	enc := json.NewEncoder(out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(map[string]any{"machine": m, "results": tables})
+	return page.write(d)
 }
 
 func (o *options) validate() error {

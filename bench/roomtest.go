@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // roomTest is what differs between the commands that load a room.
@@ -15,12 +16,27 @@ type roomTest struct {
 	table *table
 	loads []roomLoad
 	row   func(r *room, c control.Command, w *outcome) []any
+	steps int // begun
 }
 
 // roomLoad is one load, and what to call it.
 type roomLoad struct {
 	control.Command
 	name string
+}
+
+// step says which load begins: the rounds of -compare have two sides.
+func (t *roomTest) step(o *options, load string) {
+	sides := 1
+	if o.compare {
+		sides = 2
+	}
+	perRound := sides * len(t.loads)
+	if t.steps == 0 {
+		o.progress.expect(o.rounds*perRound, o.warmup+o.duration)
+	}
+	o.progress.step("%s %s, round %d of %d", t.table.command, load, t.steps/perRound+1, o.rounds)
+	t.steps++
 }
 
 // run opens a room and runs all loads on it, some rounds; each is a row.
@@ -33,6 +49,7 @@ func (t *roomTest) run(ctx context.Context, o *options, stalledPercent float64, 
 	var outs []*outcome
 	for range rounds {
 		for _, load := range t.loads {
+			t.step(o, load.name)
 			w, err := r.publish(ctx, o, load.Command)
 			if err != nil {
 				return nil, err
@@ -84,6 +101,10 @@ func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
 			{"last_p50", "last member p50", "%.3f"},
 			{"last_p99", "p99", "%.3f"},
 		},
+		charts: []chart{{
+			Kind: report.Bars, Title: "Ratio, 1 is no difference", X: []string{"load"},
+			Y: []string{"server_us", "per_second", "last_p50", "last_p99"}, Axis: "with / without",
+		}},
 	}
 	for i, load := range t.loads {
 		r := &ratios[i]

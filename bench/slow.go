@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 const (
@@ -31,8 +32,13 @@ func runSlow(ctx context.Context, o *options) ([]*table, error) {
 		{"heap_bytes", "heap B/client", "%.0f"},
 		{"heap_bytes_message", "heap B/message", "%.1f"},
 		{"copies_bytes", "copies B/client", "%.0f"},
-	}}
-	for range o.rounds {
+	}, charts: []chart{{
+		Kind: report.Bars, X: []string{"measured", "path", "conns", "frame_bytes"}, Y: []string{"heap_bytes", "copies_bytes"},
+		Axis: "bytes for each client",
+	}}}
+	o.progress.expect(o.rounds, 5*time.Second)
+	for round := range o.rounds {
+		o.progress.step("slow, round %d of %d", round+1, o.rounds)
 		if err := slowRound(ctx, o, t); err != nil {
 			return nil, err
 		}

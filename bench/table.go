@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // table is a command's result, for people and for programs.
@@ -24,9 +25,14 @@ type table struct {
 	rows           [][]any
 	notes          []string // lines of text below the rows
 	unprinted      bool     // a series, for charts and programs only
+	charts         []chart  // how HTML shows the columns
 }
 
-// column is one column: its key in JSON, its heading in text, and its format.
+// chart names columns by their keys.
+type chart = report.Chart
+
+// column is one column: its key in JSON, its heading in text, and its format. A
+// column without a heading is in JSON and charts only.
 type column struct{ key, heading, format string }
 
 func (t *table) add(cells ...any) { t.rows = append(t.rows, cells) }
@@ -39,12 +45,20 @@ func (t *table) write(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", t.title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, c := range t.columns {
-		fmt.Fprintf(tw, "%s\t", c.heading)
+		if c.heading != "" {
+			fmt.Fprintf(tw, "%s\t", c.heading)
+		}
 	}
 	fmt.Fprintln(tw)
 	for _, row := range t.rows {
 		for i, cell := range row {
-			fmt.Fprintf(tw, t.columns[i].format+"\t", cell)
+			switch c := t.columns[i]; {
+			case c.heading == "":
+			case cell == nil:
+				fmt.Fprint(tw, "-\t")
+			default:
+				fmt.Fprintf(tw, c.format+"\t", cell)
+			}
 		}
 		fmt.Fprintln(tw)
 	}
@@ -57,39 +71,31 @@ func (t *table) write(w io.Writer) {
 	}
 }
 
-// MarshalJSON writes the rows as objects.
-func (t *table) MarshalJSON() ([]byte, error) {
-	rows := make([]map[string]any, 0, len(t.rows))
-	for _, cells := range t.rows {
-		row := make(map[string]any, len(cells))
-		for i, cell := range cells {
-			row[t.columns[i].key] = cell
-		}
-		rows = append(rows, row)
+// export is the table as the report package has it.
+func (t *table) export() *report.Table {
+	r := &report.Table{Command: t.command, Title: t.title, Notes: t.notes, Rows: t.rows, Charts: t.charts}
+	for _, c := range t.columns {
+		r.Columns = append(r.Columns, report.Column{Key: c.key, Heading: c.heading, Format: c.format})
 	}
-	doc := map[string]any{"command": t.command, "title": t.title, "rows": rows}
-	if len(t.notes) > 0 {
-		doc["notes"] = t.notes
+	return r
+}
+
+// imported is the reverse of export.
+func imported(r *report.Table) *table {
+	t := &table{command: r.Command, title: r.Title, notes: r.Notes, rows: r.Rows, charts: r.Charts}
+	for _, c := range r.Columns {
+		t.columns = append(t.columns, column{c.Key, c.Heading, c.Format})
 	}
-	return json.Marshal(doc)
+	return t
 }
 
 // machine says where the numbers were made.
-type machine struct {
-	CPU        string `json:"cpu"`
-	CPUs       int    `json:"cpus"`
-	Kernel     string `json:"kernel"`
-	Go         string `json:"go"`
-	GOMAXPROCS int    `json:"gomaxprocs"`
-	Server     int    `json:"server_gomaxprocs"`
-	Commit     string `json:"commit"`
-	Load       string `json:"load_average"`
-}
+type machine = report.Machine
 
 func thisMachine(ctx context.Context, o *options) machine {
 	m := machine{
 		CPU: "unknown CPU", CPUs: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOARCH,
-		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: o.maxprocs, Commit: commit(ctx),
+		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: o.maxprocs, Commit: commit(ctx), Modules: modules(),
 	}
 	if m.Server == 0 {
 		m.Server = m.GOMAXPROCS
@@ -135,8 +141,23 @@ func commit(ctx context.Context) string {
 	return strings.TrimSpace(string(out))
 }
 
-func (m *machine) write(w io.Writer) {
-	fmt.Fprintf(w, "%s, %d CPUs, Linux %s, load %s before the run\n", m.CPU, m.CPUs, m.Kernel, m.Load)
-	fmt.Fprintf(w, "%s, GOMAXPROCS %d (server) and %d (load generator), commit %s\n",
-		m.Go, m.Server, m.GOMAXPROCS, m.Commit)
+// modules are the versions of the modules that this program is built of.
+func modules() map[string]string {
+	versions := map[string]string{}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return versions
+	}
+	for _, m := range info.Deps {
+		if m.Replace == nil && m.Version != "(devel)" {
+			versions[m.Path] = m.Version
+		}
+	}
+	return versions
+}
+
+func writeMachine(w io.Writer, m *machine) {
+	for _, line := range m.Lines() {
+		fmt.Fprintln(w, line)
+	}
 }
