@@ -1,0 +1,146 @@
+//go:build linux
+
+package main
+
+import (
+	"flag"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// options is what the flags set; zero conns means the command's own default.
+type options struct {
+	conns, size, outstanding, rooms int
+	staying, opening, joinRooms     int
+	authDelay                       time.Duration
+	inflights, modes                string
+	steps, path                     string
+	sweep, join, json, verbose      bool
+	compress                        bool
+	compare                         bool
+	stalled                         float64 // percent
+	rates, sizes                    string
+	duration, warmup, quiet         time.Duration
+	rounds                          int
+	loops, maxprocs, clientLoops    int
+	queue, ring, batch, roomShards  int
+	measure                         bool
+	cpuprofile, memprofile          string
+	html, commandLine               string
+	markdown                        bool     // report
+	files                           []string // report
+	progress                        *progress
+}
+
+func defaultOptions() options {
+	return options{
+		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
+		sizes:   "64,512,16384",
+		staying: 1000, opening: 1000, joinRooms: 2,
+		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
+		clientLoops: runtime.NumCPU(), measure: true,
+	}
+}
+
+// register declares the flags of a command, or all of them if cmd is empty.
+// What is already in o is the default, so flags may precede the command.
+func (o *options) register(fs *flag.FlagSet, cmd string) {
+	has := func(commands ...string) bool {
+		return cmd == "" || cmd == "all" || slices.Contains(commands, cmd)
+	}
+	o.registerCommon(fs)
+	o.registerLoad(fs, has)
+	if has("idle") {
+		o.registerIdle(fs)
+	}
+	if has("echo") {
+		o.registerEcho(fs)
+	}
+	if has("fanout", "latency") {
+		o.registerFanout(fs)
+	}
+	if has("tls") {
+		fs.StringVar(&o.sizes, "sizes", o.sizes, "tls: payload `bytes` to echo, a row each")
+	}
+	if has("storm") {
+		o.registerStorm(fs)
+	}
+	if has("doctor") {
+		o.registerDoctor(fs, cmd)
+	}
+}
+
+// registerCommon declares the flags that all commands know.
+func (o *options) registerCommon(fs *flag.FlagSet) {
+	fs.BoolVar(&o.json, "json", o.json, "print JSON")
+	fs.StringVar(&o.html, "html", o.html, "write the report with its charts to `file`, too")
+	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
+	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
+	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
+	fs.IntVar(&o.maxprocs, "maxprocs", o.maxprocs, "GOMAXPROCS of the server; 0 leaves it alone")
+	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
+	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
+	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
+	fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
+	fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
+}
+
+// registerLoad declares flags that several loads know.
+func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool) {
+	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 5,000 for storm, 1,000 for the others")
+		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
+	}
+	if has("echo", "fanout", "latency", "slow", "fair", "storm") {
+		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
+	}
+	if has("echo", "fanout", "latency", "fair", "tls") {
+		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
+		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
+		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
+	}
+	if has("echo", "fanout", "latency", "storm") {
+		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20")
+	}
+}
+
+// registerIdle declares the flags of idle.
+func (o *options) registerIdle(fs *flag.FlagSet) {
+	fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
+	fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
+	fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
+	fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
+	fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
+}
+
+// registerEcho declares the flags of echo.
+func (o *options) registerEcho(fs *flag.FlagSet) {
+	fs.StringVar(&o.inflights, "inflight", o.inflights, "echo: messages in flight on each connection, `counts` for a row each")
+	fs.StringVar(&o.modes, "mode", o.modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
+}
+
+// registerFanout declares the flags of fanout and latency.
+func (o *options) registerFanout(fs *flag.FlagSet) {
+	fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
+	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
+	fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
+	fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
+	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
+}
+
+// registerStorm declares the flags of storm.
+func (o *options) registerStorm(fs *flag.FlagSet) {
+	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
+	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
+	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
+	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
+}
+
+// registerDoctor declares the flags of doctor.
+func (o *options) registerDoctor(fs *flag.FlagSet, cmd string) {
+	if cmd == "doctor" { // elsewhere the connections of the loads
+		fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is what the limits allow")
+	}
+	fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
+}
