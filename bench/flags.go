@@ -26,6 +26,8 @@ type options struct {
 	loops, maxprocs, clientLoops    int
 	queue, ring, batch, roomShards  int
 	measure                         bool
+	sweeping                        sweepOptions
+	tuning                          tuneOptions
 	cpuprofile, memprofile          string
 	html, commandLine               string
 	markdown                        bool     // report
@@ -40,6 +42,7 @@ func defaultOptions() options {
 		staying: 1000, opening: 1000, joinRooms: 2,
 		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
+		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
 	}
 }
 
@@ -50,9 +53,16 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		return cmd == "" || cmd == "all" || slices.Contains(commands, cmd)
 	}
 	o.registerCommon(fs)
-	o.registerLoad(fs, has)
+	rounds := o.registerServer(fs, cmd)
+	o.registerLoad(fs, has, rounds)
 	if has("idle") {
 		o.registerIdle(fs)
+	}
+	if has("echo", "sweep") {
+		fs.StringVar(&o.inflights, "inflight", o.inflights, "echo: messages in flight on each connection, `counts` for a row each")
+	}
+	if has("fanout", "sweep") {
+		fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
 	}
 	if has("echo") {
 		o.registerEcho(fs)
@@ -77,30 +87,45 @@ func (o *options) registerCommon(fs *flag.FlagSet) {
 	fs.StringVar(&o.html, "html", o.html, "write the report with its charts to `file`, too")
 	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
 	fs.StringVar(&o.path, "path", o.path, "`native` or http: who accepts and upgrades (idle: both unless set)")
-	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
 	fs.IntVar(&o.maxprocs, "maxprocs", o.maxprocs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
 	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
-	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
-	fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
-	fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
+}
+
+// registerServer declares the flags of the server's settings, which are lists for
+// sweep, and which tune finds itself. It returns where -rounds belongs.
+func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
+	switch cmd {
+	case "sweep":
+		o.sweeping.register(fs)
+		return &o.sweeping.rounds
+	case "tune":
+		o.tuning.register(fs)
+		return &o.sweeping.rounds
+	default:
+		fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
+		fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
+		fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
+		fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
+	}
+	return &o.rounds
 }
 
 // registerLoad declares flags that several loads know.
-func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool) {
-	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm") {
-		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout and latency, 5,000 for storm, 1,000 for the others")
-		fs.IntVar(&o.rounds, "rounds", o.rounds, "repetitions, one row each")
+func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool, rounds *int) {
+	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm", "sweep", "tune") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 1,000 for the others")
+		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair", "storm") {
+	if has("echo", "fanout", "latency", "slow", "fair", "storm", "sweep", "tune") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
-	if has("echo", "fanout", "latency", "fair", "tls") {
+	if has("echo", "fanout", "latency", "fair", "tls", "sweep", "tune") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
-	if has("echo", "fanout", "latency", "storm") {
+	if has("echo", "fanout", "latency", "storm", "sweep") {
 		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20")
 	}
 }
@@ -116,13 +141,11 @@ func (o *options) registerIdle(fs *flag.FlagSet) {
 
 // registerEcho declares the flags of echo.
 func (o *options) registerEcho(fs *flag.FlagSet) {
-	fs.StringVar(&o.inflights, "inflight", o.inflights, "echo: messages in flight on each connection, `counts` for a row each")
 	fs.StringVar(&o.modes, "mode", o.modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
 }
 
 // registerFanout declares the flags of fanout and latency.
 func (o *options) registerFanout(fs *flag.FlagSet) {
-	fs.IntVar(&o.outstanding, "outstanding", o.outstanding, "fanout: publishes that not all members have received")
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
 	fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
 	fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")

@@ -56,6 +56,17 @@ how fast they are in, what that costs, and what the others notice of it.`,
 of them binds, and prints the commands that raise those that are too low.`,
 		"bench doctor -conns 1000000",
 	},
+	"sweep": {
+		`Runs one load with every combination of the settings that are given, in turns and
+each on a fresh server, and sorts them by what a message costs the server.`,
+		"bench sweep -load fanout -loops 1,2 -batch 16,64,256 -rounds 5",
+	},
+	"tune": {
+		`Runs the sweep that fits the load that you describe, scaled down to what this
+machine can hold, and prints the options to use, with the reason and the measured
+gain of each. A gain within the noise is none.`,
+		"bench tune -conns 50000 -rooms 5000 -rate 2000 -size 300",
+	},
 	"fair": {
 		`One connection sends a message, waits for its echo, and sends the next, while a
 goroutine of the server publishes to the members of a room on the same event loop

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +37,12 @@ var commands = []struct {
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
+	{"sweep", "one load with every combination of loops, room shards, batch and ring", runSweep},
+	{"tune", "which options suit a load that you describe, and what they gain", runTune},
 }
+
+// notInAll are those that take long, or measure nothing.
+var notInAll = []string{"doctor", "sweep", "tune"}
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
@@ -89,7 +95,7 @@ func runCommands(ctx context.Context, cmd string, o *options, out io.Writer) err
 		writeMachine(out, &d.Machine)
 	}
 	for _, c := range commands {
-		if cmd != c.name && cmd != "all" {
+		if cmd != c.name && (cmd != "all" || slices.Contains(notInAll, c.name)) {
 			continue
 		}
 		opts := *o
@@ -113,13 +119,14 @@ func runCommands(ctx context.Context, cmd string, o *options, out io.Writer) err
 	return page.write(d)
 }
 
+// validate checks the flags that several commands know.
 func (o *options) validate() error {
 	switch {
 	case o.path != "" && o.path != "native" && o.path != "http":
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.rooms < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0:
+	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.rooms < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0:
 		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -staying, -opening or -join-rooms is out of range")
 	}
 	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {

@@ -1,0 +1,286 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/qi-realtime/ws"
+)
+
+// sweepOptions is what the flags of sweep set; an empty list is not swept.
+type sweepOptions struct {
+	load                        string
+	loops, shards, batch, rings string
+	rounds                      int // of tune, too
+}
+
+func (s *sweepOptions) register(fs *flag.FlagSet) {
+	fs.StringVar(&s.load, "load", s.load, "`command` to run: fanout, echo or latency, with its flags")
+	fs.StringVar(&s.loops, "loops", s.loops, "event loops of the server, a `list` such as 1,2; if no list is given: 1, 2, 4 .. GOMAXPROCS")
+	fs.StringVar(&s.shards, "room-shards", s.shards, "WithRoomShards, a `list` of powers of two")
+	fs.StringVar(&s.batch, "batch", s.batch, "BroadcastConfig.BatchSize, a `list`; if no list is given: 16,64,256")
+	fs.StringVar(&s.rings, "ring", s.rings, "BroadcastConfig.QueueSize, a `list`")
+}
+
+// setting is what a server is started with.
+type setting struct{ loops, shards, batch, ring int }
+
+// figures is what one run of a load came to.
+type figures struct {
+	cpu  float64 // µs of the server for a message
+	rate float64 // messages a second
+	p99  float64 // ms
+	lost float64 // messages missing, out of order or dropped
+}
+
+// load runs one load once, on a fresh server.
+type load func(ctx context.Context, o *options) (figures, error)
+
+// sweepLoads are the commands that can be swept.
+var sweepLoads = map[string]func(context.Context, *options) ([]*table, error){
+	"fanout": runFanout, "echo": runEcho, "latency": runLatency,
+}
+
+// trial is one setting and what its runs came to, one for each round.
+type trial struct {
+	setting
+	cpu, rate, p99 []float64
+	lost           float64
+}
+
+// runSweep runs one load with every combination of settings.
+func runSweep(ctx context.Context, o *options) ([]*table, error) {
+	run, ok := sweepLoads[o.sweeping.load]
+	if !ok {
+		return nil, fmt.Errorf("-load is %q, must be fanout, echo or latency", o.sweeping.load)
+	}
+	if o.sweeping.load == "echo" && o.inflights == defaultOptions().inflights {
+		o.inflights = "16"
+	}
+	settings, err := o.combinations()
+	if err != nil {
+		return nil, err
+	}
+	trials, err := o.try(ctx, settings, func(ctx context.Context, o *options) (figures, error) {
+		tables, err := run(ctx, o)
+		if err != nil {
+			return figures{}, err
+		}
+		return tableFigures(tables)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []*table{sweepTable(o, trials)}, nil
+}
+
+// tableFigures reads the only row of a command's table.
+func tableFigures(tables []*table) (f figures, err error) {
+	t := tables[0]
+	if len(tables) != 1 || len(t.rows) != 1 {
+		return f, errors.New("a sweep takes one load: a single -rate or -inflight, and neither -sweep nor -compare")
+	}
+	for i, c := range t.columns {
+		value, err := strconv.ParseFloat(fmt.Sprint(t.rows[0][i]), 64)
+		if err != nil {
+			continue // no figure
+		}
+		switch c.key {
+		case "server_us":
+			f.cpu = value
+		case "per_second":
+			f.rate = value
+		case "p99_us":
+			f.p99 = value / 1000
+		case "p99_ms":
+			f.p99 = value
+		case "missing", "disordered", "dropped":
+			f.lost += value
+		}
+	}
+	return f, nil
+}
+
+// base is the setting that is not swept: what flags say, or the library's
+// default.
+func (o *options) base() setting {
+	procs := o.maxprocs
+	if procs == 0 {
+		procs = runtime.GOMAXPROCS(0)
+	}
+	broadcast := ws.DefaultConfig().Broadcast
+	return setting{
+		cmp.Or(o.loops, min(procs, 256)), o.roomShards, cmp.Or(o.batch, broadcast.BatchSize), cmp.Or(o.ring, broadcast.QueueSize),
+	}
+}
+
+// combinations returns the product of the lists that are given, or of the
+// default ones. Room shards may stay 0, which depends on the loops.
+func (o *options) combinations() ([]setting, error) {
+	s, b := &o.sweeping, o.base()
+	loops, err1 := intList("-loops", s.loops, 256)
+	shards, err2 := intList("-room-shards", s.shards, 1<<20)
+	batch, err3 := intList("-batch", s.batch, 4096)
+	rings, err4 := intList("-ring", s.rings, 1<<20)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, err
+	}
+	if loops == nil && shards == nil && batch == nil && rings == nil {
+		loops, batch = doublings(b.loops), []int{16, 64, 256}
+	}
+	or := func(list []int, value int) []int {
+		if list == nil {
+			return []int{value}
+		}
+		return list
+	}
+	var all []setting
+	for _, l := range or(loops, b.loops) {
+		for _, sh := range or(shards, b.shards) {
+			for _, ba := range or(batch, b.batch) {
+				for _, r := range or(rings, b.ring) {
+					all = append(all, setting{l, sh, ba, r}.resolved())
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// resolved fills in the room shards that a manager takes by default.
+func (s setting) resolved() setting {
+	if s.shards == 0 {
+		for s.shards = 1; s.shards < 4*s.loops; {
+			s.shards *= 2
+		}
+	}
+	return s
+}
+
+// queue is the MessageQueueSize that the batch needs: the library takes no more
+// than half of it ahead, which is two batches.
+func (s setting) queue() int { return max(4*s.batch, ws.DefaultConfig().MessageQueueSize) }
+
+func (s setting) String() string {
+	return fmt.Sprintf("loops=%d room-shards=%d batch=%d ring=%d", s.loops, s.shards, s.batch, s.ring)
+}
+
+// doublings returns 1, 2, 4 .. n.
+func doublings(n int) (list []int) {
+	for i := 1; i < n; i *= 2 {
+		list = append(list, i)
+	}
+	return append(list, n)
+}
+
+// intList reads a list of different numbers, at least 1; nil if text is empty.
+func intList(name, text string, most int) (list []int, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for field := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 || n > most || slices.Contains(list, n) {
+			return nil, fmt.Errorf("%s is %q, must be different numbers from 1 to %d such as 4,16", name, text, most)
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
+// turn returns which of n settings comes at position i of a round. Rounds begin
+// with another setting each, and every other one goes backwards, so that none is
+// favored by its place or its neighbors.
+func turn(i, n, round int) int {
+	if round%2 == 1 {
+		i = n - 1 - i
+	}
+	return (i + round) % n
+}
+
+// try runs the load with each setting once a round.
+func (o *options) try(ctx context.Context, settings []setting, run load) ([]*trial, error) {
+	trials := make([]*trial, len(settings))
+	for i, s := range settings {
+		trials[i] = &trial{setting: s}
+	}
+	runs := o.sweeping.rounds * len(trials)
+	o.progress.expect(runs, o.warmup+o.duration)
+	for n := range runs {
+		round := n / len(trials)
+		t := trials[turn(n%len(trials), len(trials), round)]
+		o.progress.step("%s, round %d of %d", t.setting, round+1, o.sweeping.rounds)
+		opts := *o
+		opts.progress = nil // the load is a part of this step
+		opts.loops, opts.roomShards, opts.batch, opts.ring, opts.rounds = t.loops, t.shards, t.batch, t.ring, 1
+		opts.queue = max(o.queue, t.queue())
+		f, err := run(ctx, &opts)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.setting, err)
+		}
+		t.cpu, t.rate, t.p99 = append(t.cpu, f.cpu), append(t.rate, f.rate), append(t.p99, f.p99)
+		t.lost += f.lost
+	}
+	return trials, nil
+}
+
+// sweepTable sorts the settings by CPU time, and by rate among equals.
+func sweepTable(o *options, trials []*trial) *table {
+	t := &table{
+		command: "sweep", title: fmt.Sprintf("Sweep of %s: medians of %d rounds in turns, each on a fresh server", o.sweeping.load, o.sweeping.rounds),
+		columns: []column{
+			{"loops", "loops", "%d"},
+			{"room_shards", "room shards", "%d"},
+			{"batch", "batch", "%d"},
+			{"ring", "ring", "%d"},
+			{"server_us", "server µs/msg", "%.3f"},
+			{"server_us_least", "least", "%.3f"},
+			{"server_us_most", "most", "%.3f"},
+			{"per_second", "messages/s", "%.0f"},
+			{"per_second_least", "least", "%.0f"},
+			{"per_second_most", "most", "%.0f"},
+			{"p99_ms", "p99 ms", "%.1f"},
+			{"lost", "lost", "%.0f"},
+			{"mark", "", "%s"},
+		},
+	}
+	slices.SortStableFunc(trials, func(a, b *trial) int {
+		return cmp.Or(cmp.Compare(median(a.cpu), median(b.cpu)), cmp.Compare(median(b.rate), median(a.rate)))
+	})
+	fastest := slices.MaxFunc(trials, func(a, b *trial) int { return cmp.Compare(median(a.rate), median(b.rate)) })
+	for i, r := range trials {
+		var marks []string
+		switch {
+		case i == 0:
+			marks = append(marks, "least CPU")
+		case !newGain(r.cpu, trials[0].cpu).real():
+			marks = append(marks, "as little CPU, within the noise")
+		}
+		if r == fastest {
+			marks = append(marks, "highest rate")
+		}
+		t.add(r.loops, r.shards, r.batch, r.ring,
+			median(r.cpu), slices.Min(r.cpu), slices.Max(r.cpu), median(r.rate), slices.Min(r.rate), slices.Max(r.rate),
+			median(r.p99), r.lost, strings.Join(marks, "; "))
+	}
+	for _, r := range trials {
+		if r.queue() > ws.DefaultConfig().MessageQueueSize {
+			t.notes = append(t.notes, fmt.Sprintf("batch %d has WithMessageQueueSize(%d): of a shorter queue it would be cut.", r.batch, max(o.queue, r.queue())))
+		}
+	}
+	slices.Sort(t.notes)
+	t.notes = slices.Compact(t.notes)
+	if o.sweeping.rounds < leastRounds {
+		t.notes = append(t.notes, fmt.Sprintf("Fewer than %d rounds tell no difference from noise.", leastRounds))
+	}
+	return t
+}
