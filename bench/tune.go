@@ -322,6 +322,9 @@ func (a *advice) lines(rounds int) (lines []string) {
 	default:
 		lines = append(lines, fmt.Sprintf("CPU time of the server for a delivery with all of these, measured again: %s.", a.confirmed.cpuGain))
 	}
+	if len(options) == 0 {
+		return append(lines, "", "m, err := ws.NewManager()")
+	}
 	lines = append(lines, "", "m, err := ws.NewManager(")
 	return append(append(lines, options...), ")")
 }
