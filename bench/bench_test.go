@@ -223,7 +223,7 @@ func TestCommands(t *testing.T) {
 		"echo http":   {"echo", "-conns", "50", "-path", "http", "-size", "70000"},
 		"echo rate":   {"echo", "-conns", "50", "-rate", "2000,4000", "-client-loops", "3"},
 		"echo modes":  {"echo", "-conns", "30", "-mode", "raw,pooled,json,json-inline"},
-		"echo JSON":   {"echo", "-conns", "50", "-mode", "json,json-inline", "-rate", "1000", "-size", "70000"},
+		"echo JSON":   {"echo", "-conns", "50", "-mode", "json,json-inline", "-rate", "400", "-size", "5000"},
 		"fanout":      {"fanout", "-conns", "50", "-sweep"},
 		"latency":     {"latency", "-conns", "50", "-rate", "200"},
 		"rates":       {"latency", "-conns", "50", "-rate", "100,200,400"},

@@ -113,11 +113,11 @@ func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
 
 // registerLoad declares flags that several loads know.
 func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool, rounds *int) {
-	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm", "drain", "sweep", "tune") {
 		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 1,000 for the others")
 		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair", "storm", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "slow", "fair", "storm", "drain", "sweep", "tune") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
 	if has("echo", "fanout", "latency", "fair", "tls", "sweep", "tune") {

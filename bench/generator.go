@@ -128,9 +128,9 @@ func (g *generator) err() error {
 
 // tally is a snapshot of what the generator has seen.
 type tally struct {
-	at                                                int64 // control.Now
-	cpu                                               time.Duration
-	opened, messages, lost, disordered, reads, writes uint64
+	at                                                       int64 // control.Now
+	cpu                                                      time.Duration
+	opened, ended, messages, lost, disordered, reads, writes uint64
 }
 
 // sum takes a snapshot.
@@ -138,6 +138,7 @@ func (g *generator) sum() tally {
 	t := tally{at: control.Now(), cpu: control.CPUTime()}
 	for _, l := range g.loops {
 		t.opened += l.opened.Load()
+		t.ended += l.ended.Load()
 		t.messages += l.messages.Load()
 		t.lost += l.lost.Load()
 		t.disordered += l.disordered.Load()

@@ -51,6 +51,12 @@ once, and come back, while other members of a room receive a steady stream. It s
 how fast they are in, what that costs, and what the others notice of it.`,
 		"bench storm -conns 10000",
 	},
+	"drain": {
+		`Shuts a server down while clients are connected and messages are queued for them,
+and looks at it from the clients' side: who got everything that was published
+before, who was told 1001, how long it took, and what the process has left.`,
+		"bench drain -conns 5000",
+	},
 	"doctor": {
 		`Reads the limits of this machine, says how many connections each allows and which
 of them binds, and prints the commands that raise those that are too low.`,

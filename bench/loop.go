@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -74,6 +75,10 @@ type loop struct {
 	openTimes  []int64   // when each connection opened
 	connects   histogram // how long that took
 
+	mayEnd     bool // the server may close connections, and the following is noted
+	endTimes   []int64
+	closeTimes []int64 // of close frames that say that the server goes away
+
 	stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
 	in, out []byte
 	whole   bool             // traffic needs all of a payload ...
@@ -89,7 +94,7 @@ type loop struct {
 	from, until int64 // record into the histograms what was due in this time
 
 	// Written by the loop, read by anyone.
-	opened, messages, lost, disordered, reads, writes atomic.Uint64
+	opened, ended, messages, lost, disordered, reads, writes atomic.Uint64
 
 	mu      sync.Mutex
 	todo    []func() // guarded by mu; a nil ends the loop
@@ -274,6 +279,26 @@ func (l *loop) stall(index int) {
 	l.watch(unix.EPOLL_CTL_MOD, int32(index), 0)
 }
 
+// resume lets a stalled connection read again, and hold as much as others.
+func (l *loop) resume(index int) {
+	c := &l.conns[index]
+	_ = unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 256<<10)
+	c.phase = phaseOpen
+	l.watch(unix.EPOLL_CTL_MOD, int32(index), unix.EPOLLIN)
+}
+
+// goodbye answers a close frame; then the server ends the connection.
+func (l *loop) goodbye(index int32, body []byte) {
+	code := uint16(1005) // RFC 6455, section 7.1.5: there was none
+	if len(body) >= 2 {
+		code = binary.BigEndian.Uint16(body)
+	}
+	if code == goingAway {
+		l.closeTimes = append(l.closeTimes, control.Now())
+	}
+	l.send(index, maskedFrame(opClose, body))
+}
+
 func (l *loop) watch(op int, index int32, events uint32) {
 	event := unix.EpollEvent{Events: events, Fd: index}
 	if err := unix.EpollCtl(l.epoll, op, int(l.conns[index].fd), &event); err != nil {
@@ -284,6 +309,13 @@ func (l *loop) watch(op int, index int32, events uint32) {
 // drop ends a connection that failed.
 func (l *loop) drop(index int32, err error) {
 	c := &l.conns[index]
+	if l.mayEnd && c.phase >= phaseOpen {
+		c.phase = phaseClosed
+		resetConn(c.fd)
+		l.endTimes = append(l.endTimes, control.Now())
+		count(&l.ended, 1)
+		return
+	}
 	opening := c.phase < phaseOpen
 	c.phase = phaseClosed
 	_ = unix.Close(int(c.fd))
@@ -399,8 +431,11 @@ func (l *loop) receive(index int32, b []byte) {
 			messages++
 			l.traffic.frame(l, c, &f, now)
 		case f.op == opClose:
-			l.drop(index, fmt.Errorf("close frame from the server: %x", f.head))
-			return
+			if !l.mayEnd {
+				l.drop(index, fmt.Errorf("close frame from the server: %x", f.head))
+				return
+			}
+			l.goodbye(index, f.head)
 		case f.op == opPing:
 			l.send(index, maskedFrame(opPong, f.head))
 		}

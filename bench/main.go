@@ -35,6 +35,7 @@ var commands = []struct {
 	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
+	{"drain", "how a shutdown treats clients that have messages queued", runDrain},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 	{"sweep", "one load with every combination of loops, room shards, batch and ring", runSweep},

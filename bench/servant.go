@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,8 @@ import (
 type servant struct {
 	control.Host
 	manager *ws.Manager
+	http    net.Listener
+	run     chan error   // what Run returned
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 }
 
@@ -46,7 +49,7 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := &servant{manager: m}
+	s := &servant{manager: m, run: make(chan error, 1)}
 	switch cfg.Mode {
 	case control.Echo:
 		m.HandleRaw(echo)
@@ -64,6 +67,7 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.JoinRooms > 0 {
 		m.Subscribe(ws.EventClientConnected, func(e ws.Event) { s.welcome(e.ClientID, cfg.JoinRooms) })
 	}
+	s.http = ln
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) })
 	if cfg.TLS {
@@ -71,10 +75,12 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	}
 	go func() { _ = http.Serve(ln, mux) }() // ends with the process
 	run := make(chan error, 1)
-	go func() { run <- m.Run() }() // ends with the process
+	go func() { run <- m.Run() }()          // ends with the process
+	go func() { _ = http.Serve(ln, mux) }() // ends with the listener
+	go func() { s.run <- m.Run() }()        // ends with Shutdown or the process
 	addr := m.Addr()
 	if addr == nil {
-		return <-run
+		return <-s.run
 	}
 	hello := &control.Report{Native: addr.String(), HTTP: ln.Addr().String(), Library: "ws"}
 	return s.Serve(s, hello, in, out)
@@ -183,6 +189,13 @@ func (s *servant) Publish(room int, payload []byte) error {
 func (s *servant) Prepare(room int, payload []byte) (publish func() error) {
 	name, prepared := roomName(room), ws.Prepare(ws.OpBinary, payload)
 	return func() error { return s.manager.BroadcastPrepared(name, prepared, nil) }
+}
+
+// Shutdown ends the server as an application would, and waits for it.
+func (s *servant) Shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return errors.Join(s.http.Close(), s.manager.Shutdown(ctx), <-s.run)
 }
 
 // Report implements control.Server.

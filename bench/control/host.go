@@ -169,7 +169,7 @@ func (h *Host) measure() *Report {
 	r := &Report{
 		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(), PeakRSS: peakBytes(),
 		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
-		Goroutines: runtime.NumGoroutine(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
+		Goroutines: runtime.NumGoroutine(), Descriptors: openDescriptors(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
 	}
 	if b, err := os.ReadFile("/proc/self/io"); err == nil {
 		r.ReadCalls, r.WriteCalls = procCount(b, "syscr:"), procCount(b, "syscw:")
@@ -210,6 +210,13 @@ func residentBytes() uint64 {
 func peakBytes() uint64 {
 	b, _ := os.ReadFile("/proc/self/status")
 	return procCount(b, "VmHWM:") << 10
+}
+
+// openDescriptors is how many descriptors this process has, without that which
+// counting them takes.
+func openDescriptors() int {
+	files, _ := os.ReadDir("/proc/self/fd")
+	return max(0, len(files)-1)
 }
 
 // procCount returns the number behind key in a file of /proc, or 0.

@@ -70,18 +70,19 @@ type Report struct {
 	Native, HTTP string `json:",omitempty"` // addresses, in the first line only
 	Library      string `json:",omitempty"` // name and version, in the first line only
 
-	At         int64         // Now
-	CPU        time.Duration // user and system
-	Switches   int64         // context switches
-	ReadCalls  uint64        // read, recv and the like, by the kernel's count
-	WriteCalls uint64        // write, writev and the like, by the kernel's count
-	RSS        uint64
-	PeakRSS    uint64 // since its start
-	HeapAlloc  uint64
-	HeapInuse  uint64
-	Objects    uint64
-	Stacks     uint64
-	Goroutines int
+	At          int64         // Now
+	CPU         time.Duration // user and system
+	Switches    int64         // context switches
+	ReadCalls   uint64        // read, recv and the like, by the kernel's count
+	WriteCalls  uint64        // write, writev and the like, by the kernel's count
+	RSS         uint64
+	PeakRSS     uint64 // since its start
+	HeapAlloc   uint64
+	HeapInuse   uint64
+	Objects     uint64
+	Stacks      uint64
+	Goroutines  int
+	Descriptors int
 
 	Published, PublishErrors uint64
 

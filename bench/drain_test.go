@@ -1,0 +1,36 @@
+//go:build linux
+
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestDrain asserts that a shutdown delivers what is queued, says goodbye to
+// everybody, and leaves nothing.
+func TestDrain(t *testing.T) {
+	for _, path := range []string{"native", "http"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			results := runBench(t, "drain", "-conns", "40", "-path", path)
+			require.Len(t, results[0].Rows, 1)
+			row := results[0].Rows[0]
+			assert.Greater(t, row["held"], float64(slowMessages), "each had one before")
+			assert.InDelta(t, 40, row["going_away"], 0)
+			for _, key := range []string{"cut", "missing", "disordered", "dropped"} {
+				assert.Zero(t, row[key], key)
+			}
+			for _, key := range []string{"half_ms", "shutdown_ms", "server_us"} {
+				assert.Greater(t, row[key], 0.0, key)
+			}
+			if path == "native" { // workers of gnet, which took over the others, end when idle for 10 s
+				assert.Less(t, row["goroutines"], row["goroutines_before"], "the event loops have ended")
+			}
+			assert.GreaterOrEqual(t, row["ended_ms"], row["all_ms"])
+			assert.Less(t, row["descriptors"], row["descriptors_before"])
+		})
+	}
+}
