@@ -255,13 +255,19 @@ func TestHere(t *testing.T) {
 	assert.LessOrEqual(t, d.Allowed, f.Hard)
 	assert.NotEmpty(t, d.Binding)
 
+	// What else goes on is measured, too: after some attempts it is said so.
 	each, err := doctor.MeasureSocket(1000)
-	for range 10 { // what else goes on is measured, too
+	for range 10 {
 		if err == nil {
 			break
 		}
 		each, err = doctor.MeasureSocket(1000)
 	}
-	require.NoError(t, err)
+	if err != nil {
+		require.ErrorIs(t, err, doctor.ErrDisturbed)
+		assert.Zero(t, each)
+		return
+	}
+	assert.Greater(t, each, int64(2048))
 	assert.Less(t, each, int64(16<<10))
 }
