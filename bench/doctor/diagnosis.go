@@ -11,8 +11,8 @@ import (
 const (
 	// residentBytes is the RSS of the server for each idle connection that the
 	// event loops accepted, and heapBytes the part of it that is live heap.
-	residentBytes = 750
-	heapBytes     = 680
+	residentBytes = 660
+	heapBytes     = 590
 	// socketBytes is the kernel's memory for an idle connection, outside of the
 	// process, unless it is measured: socket, inode, file, dentry and epoll entry.
 	// A measurement beyond the bounds is not believed: the socket alone is over

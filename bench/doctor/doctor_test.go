@@ -70,11 +70,11 @@ func process(maxProcs int) doctor.Process {
 
 const none = doctor.Unknown
 
-// A connection is taken to need 750 + 680 + 4,608 = 6,038 B.
+// A connection is taken to need 660 + 590 + 4,608 = 5,858 B.
 func TestSmallMachine(t *testing.T) {
 	f := recorded(t, "vm.txt", process(1))
 	now := f.Diagnose(0)
-	assert.EqualValues(t, 731_204*1024/6038, now.Allowed)
+	assert.EqualValues(t, 731_204*1024/5858, now.Allowed)
 	assert.Equal(t, now.Allowed, now.Target)
 	assert.Equal(t, "memory", now.Binding)
 	assert.Equal(t, []string{"net.ipv4.tcp_mem", "net.core.somaxconn"}, now.Missing(), "they refuse nobody")
@@ -85,7 +85,7 @@ func TestSmallMachine(t *testing.T) {
 		"fs.nr_open":                     {1_048_576 - 1024, doctor.OK},
 		"fs.file-max":                    {math.MaxInt64 - 1024, doctor.OK},
 		"net.netfilter.nf_conntrack_max": {none, doctor.OK},
-		"memory":                         {124_006, doctor.TooLow},
+		"memory":                         {127_817, doctor.TooLow},
 		"cgroup memory":                  {none, doctor.OK},
 		"GOMEMLIMIT":                     {none, doctor.OK},
 		"GOGC":                           {none, doctor.OK},
@@ -101,7 +101,7 @@ func TestSmallMachine(t *testing.T) {
 		"LimitNOFILE=1001024    # systemd: [Service] of its unit, then systemctl daemon-reload",
 		"docker run --ulimit nofile=1001024:1001024    # Kubernetes: LimitNOFILE= of the node's containerd.service",
 	}, commands(t, d, "RLIMIT_NOFILE"))
-	assert.Equal(t, []string{"# 4.9 GiB more: a larger machine, or fewer connections on this one"}, commands(t, d, "memory"))
+	assert.Equal(t, []string{"# 4.8 GiB more: a larger machine, or fewer connections on this one"}, commands(t, d, "memory"))
 	assert.Equal(t, []string{
 		`sysctl -w net.ipv4.tcp_mem="750000 1000000 1500000"`,
 		"echo 'net.ipv4.tcp_mem = 750000 1000000 1500000' >> /etc/sysctl.d/90-websocket.conf",
@@ -120,7 +120,7 @@ func TestSmallMachine(t *testing.T) {
 func TestContainer(t *testing.T) {
 	f := recorded(t, "container.txt", process(8))
 	d := f.Diagnose(100_000)
-	assert.EqualValues(t, 536_870_912/6038, d.Allowed)
+	assert.EqualValues(t, 536_870_912/5858, d.Allowed)
 	assert.Equal(t, "cgroup memory", d.Binding)
 	assert.Equal(t, []string{"cgroup memory", "net.core.somaxconn"}, d.Missing())
 	v := verdicts(d)
@@ -128,8 +128,8 @@ func TestContainer(t *testing.T) {
 	assert.Equal(t, verdict{250_000, doctor.OK}, v["net.netfilter.nf_conntrack_max"])
 	assert.Equal(t, verdict{none, doctor.Advice}, v["GOMAXPROCS"])
 	assert.Equal(t, []string{
-		"MemoryMax=634M    # systemd: [Service] of its unit", // 1.1 x 100,000 x 6,038 B
-		"docker run --memory 634m    # Kubernetes: resources.limits.memory: 634Mi",
+		"MemoryMax=615M    # systemd: [Service] of its unit", // 1.1 x 100,000 x 5,858 B
+		"docker run --memory 615m    # Kubernetes: resources.limits.memory: 615Mi",
 	}, commands(t, d, "cgroup memory"))
 	assert.Equal(t, []string{"GOMAXPROCS=2    # in the server's environment; or leave it unset"}, commands(t, d, "GOMAXPROCS"))
 
@@ -137,9 +137,9 @@ func TestContainer(t *testing.T) {
 	assert.Equal(t, []string{"GOMEMLIMIT=263MiB    # in the server's environment"}, commands(t, f.Diagnose(50_000), "GOMEMLIMIT"))
 
 	p := process(2)
-	p.MemoryLimit, p.GCPercent = 60<<20, -1
+	p.MemoryLimit, p.GCPercent = 50<<20, -1
 	d = recorded(t, "container.txt", p).Diagnose(0)
-	assert.EqualValues(t, 60<<20/750, d.Allowed)
+	assert.EqualValues(t, 50<<20/660, d.Allowed)
 	assert.Equal(t, "GOMEMLIMIT", d.Binding)
 	assert.Equal(t, doctor.OK, verdicts(d)["GOGC"].verdict)
 	assert.Equal(t, doctor.OK, verdicts(d)["GOMAXPROCS"].verdict)
@@ -156,7 +156,7 @@ func TestTunedServer(t *testing.T) {
 	assert.Empty(t, d.Missing())
 	assert.EqualValues(t, 2_000_000, d.Allowed)
 	assert.Equal(t, "net.netfilter.nf_conntrack_max", d.Binding)
-	assert.Equal(t, verdict{64 << 30 / 6038, doctor.OK}, verdicts(d)["cgroup memory"], "of the slice above the unit")
+	assert.Equal(t, verdict{64 << 30 / 5858, doctor.OK}, verdicts(d)["cgroup memory"], "of the slice above the unit")
 
 	d = f.Diagnose(3_000_000)
 	assert.Equal(t, []string{"RLIMIT_NOFILE", "fs.nr_open", "net.netfilter.nf_conntrack_max"}, d.Missing())
@@ -167,7 +167,7 @@ func TestTunedServer(t *testing.T) {
 	}, commands(t, d, "fs.nr_open"))
 
 	f.SocketBytes = 100_000 // as if measured
-	assert.EqualValues(t, 64<<30/(750+680+100_000), f.Diagnose(0).Allowed)
+	assert.EqualValues(t, 64<<30/(660+590+100_000), f.Diagnose(0).Allowed)
 }
 
 func TestFewPortsAndNoCookies(t *testing.T) {
