@@ -247,3 +247,24 @@ func queueAgainstAModel(t *testing.T, rng *rand.Rand) {
 func TestConnSize(t *testing.T) {
 	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(128))
 }
+
+// BenchmarkQueue is one turn of a connection: frames are queued, gathered for
+// writev, and taken off as sent.
+func BenchmarkQueue(b *testing.B) {
+	for _, frames := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("frames=%d", frames), func(b *testing.B) {
+			var q engine.Queue
+			f := raw(string(make([]byte, 512)), engine.Handling{})
+			iov := make([]unix.Iovec, 0, 256)
+			b.ReportAllocs()
+			for b.Loop() {
+				for range frames {
+					q.Push(f)
+				}
+				_, total := q.Gather(iov, 1<<20)
+				q.Advance(total)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(frames), "ns/frame")
+		})
+	}
+}
