@@ -81,14 +81,7 @@ func (e *echoing) begin(l *loop, inflight int, start int64) {
 	}
 	for index := range l.conns {
 		e.fill(l, &l.conns[index], inflight, start)
-		e.flush(l, int32(index))
-	}
-}
-
-func (e *echoing) flush(l *loop, index int32) {
-	if len(l.out) > 0 {
-		l.send(index, l.out)
-		l.out = l.out[:0]
+		l.flush(int32(index))
 	}
 }
 
@@ -125,7 +118,7 @@ func (e *echoing) tick(l *loop, now int64) int64 {
 				l.late.record(now - due)
 			}
 		}
-		e.flush(l, int32(index))
+		l.flush(int32(index))
 	}
 }
 

@@ -14,6 +14,7 @@ type options struct {
 	conns, size, outstanding, rooms int
 	staying, opening, joinRooms     int
 	authDelay                       time.Duration
+	moving, reconnecting            float64 // percent a second
 	inflights, modes                string
 	steps, path                     string
 	sweep, join, json, verbose      bool
@@ -38,8 +39,8 @@ type options struct {
 func defaultOptions() options {
 	return options{
 		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
-		sizes:   "64,512,16384",
-		staying: 1000, opening: 1000, joinRooms: 2,
+		sizes:  "64,512,16384",
+		moving: 1, reconnecting: 0.5, staying: 1000, opening: 1000, joinRooms: 2,
 		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
@@ -69,6 +70,13 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	}
 	if has("fanout", "latency") {
 		o.registerFanout(fs)
+	}
+	if has("fanout", "latency", "mixed") {
+		fs.IntVar(&o.rooms, "rooms", o.rooms, "rooms that the members are spread over; mixed: a tenth of the connections unless set")
+	}
+	if has("mixed") {
+		fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
+		fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting, "mixed: so many `percent` of the clients reconnect each second")
 	}
 	if has("tls") {
 		fs.StringVar(&o.sizes, "sizes", o.sizes, "tls: payload `bytes` to echo, a row each")
@@ -113,20 +121,20 @@ func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
 
 // registerLoad declares flags that several loads know.
 func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool, rounds *int) {
-	if has("echo", "fanout", "latency", "slow", "fair", "tls", "storm", "drain", "sweep", "tune") {
-		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 1,000 for the others")
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "storm", "drain", "sweep", "tune") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others")
 		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
-	if has("echo", "fanout", "latency", "slow", "fair", "storm", "drain", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
-	if has("echo", "fanout", "latency", "fair", "tls", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "mixed", "fair", "tls", "sweep", "tune") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
-	if has("echo", "fanout", "latency", "storm", "sweep") {
-		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20")
+	if has("echo", "fanout", "latency", "mixed", "storm", "sweep") {
+		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20; mixed: 500")
 	}
 }
 
@@ -147,7 +155,6 @@ func (o *options) registerEcho(fs *flag.FlagSet) {
 // registerFanout declares the flags of fanout and latency.
 func (o *options) registerFanout(fs *flag.FlagSet) {
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
-	fs.IntVar(&o.rooms, "rooms", o.rooms, "fanout, latency: rooms that the members are spread over and the publisher takes in turn")
 	fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
 	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
 }

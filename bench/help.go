@@ -38,6 +38,12 @@ messages are published, and the heap that these take is measured: the frames are
 shared by all queues, so it is far less than a copy for each client.`,
 		"bench slow -conns 1000",
 	},
+	"mixed": {
+		`Chat: clients in rooms of skewed sizes say something at random times, and the
+server sends it to the speaker's room; some change rooms or reconnect meanwhile.
+Each must get all that is said in its room while it is there, and that is counted.`,
+		"bench mixed -conns 10000 -rate 200",
+	},
 	"tls": {
 		`Puts plain connections, TLS on the native path and TLS behind net/http next to each
 other: CPU time and rate of accepting with a full handshake, memory of a connection

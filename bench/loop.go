@@ -40,6 +40,7 @@ type clientConn struct {
 	fd     int32
 	room   int32 // that it joins, if any
 	phase  uint8
+	state  uint8 // the traffic's
 	parser parser
 	next   uint64 // sequence number expected next
 	sent   uint64 // sequence number to send next
@@ -244,13 +245,19 @@ func (l *loop) close() {
 // open starts one connection.
 func (l *loop) open() {
 	l.toOpen--
+	l.conns = append(l.conns, clientConn{phase: phaseClosed})
+	l.reopen(int32(len(l.conns) - 1))
+}
+
+// reopen starts a connection in the place of one that is closed. It must not run
+// while events of that one may be under way.
+func (l *loop) reopen(index int32) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		l.fail(os.NewSyscallError("socket", err))
 		return
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	index := int32(len(l.conns))
 	if l.stalls(int(index)) {
 		holdLittle(fd)
 	}
@@ -259,7 +266,7 @@ func (l *loop) open() {
 		l.fail(os.NewSyscallError("connect", err))
 		return
 	}
-	l.conns = append(l.conns, clientConn{fd: int32(fd), began: control.Now()})
+	l.conns[index] = clientConn{fd: int32(fd), began: control.Now()}
 	l.opening++
 	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
 }
@@ -296,7 +303,9 @@ func (l *loop) goodbye(index int32, body []byte) {
 	if code == goingAway {
 		l.closeTimes = append(l.closeTimes, control.Now())
 	}
-	l.send(index, maskedFrame(opClose, body))
+	if l.conns[index].state != chatClosing {
+		l.send(index, maskedFrame(opClose, body))
+	}
 }
 
 func (l *loop) watch(op int, index int32, events uint32) {
@@ -312,10 +321,12 @@ func (l *loop) drop(index int32, err error) {
 	if l.mayEnd && c.phase >= phaseOpen {
 		c.phase = phaseClosed
 		resetConn(c.fd)
+		delete(l.pending, index)
 		l.endTimes = append(l.endTimes, control.Now())
 		count(&l.ended, 1)
 		return
 	}
+	delete(l.partial, index)
 	opening := c.phase < phaseOpen
 	c.phase = phaseClosed
 	_ = unix.Close(int(c.fd))
@@ -443,6 +454,11 @@ func (l *loop) receive(index int32, b []byte) {
 	count(&l.messages, messages)
 	count(&l.reads, 1)
 	l.traffic.done(l, c, now)
+	l.flush(index)
+}
+
+// flush sends what the traffic has put into out.
+func (l *loop) flush(index int32) {
 	if len(l.out) > 0 {
 		l.send(index, l.out)
 		l.out = l.out[:0]

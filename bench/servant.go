@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -146,6 +147,9 @@ func (c client) Join(room int) {
 	_ = c.JoinRoom(roomName(room))
 }
 
+// Leave takes the client out of a room.
+func (c client) Leave(room int) { c.LeaveRoom(roomName(room)) }
+
 // welcome puts a new client into its rooms.
 func (s *servant) welcome(id string, rooms int) {
 	c, ok := s.manager.GetClient(id)
@@ -175,8 +179,19 @@ func authenticate(delay time.Duration) func(*http.Request) ([]ws.ClientOption, e
 	}
 }
 
-// Echo sends payload back.
-func (c client) Echo(payload []byte) { _ = c.SendBinary(payload) }
+// Echo sends payload back. On an event loop whose ring is full nothing may wait:
+// then a goroutine does, until there is room or the client is gone.
+func (c client) Echo(payload []byte) {
+	if !errors.Is(c.SendBinary(payload), ws.ErrChannelFull) {
+		return
+	}
+	payload = bytes.Clone(payload)
+	go func() {
+		for errors.Is(c.SendBinary(payload), ws.ErrChannelFull) {
+			<-time.After(time.Millisecond)
+		}
+	}()
+}
 
 func roomName(room int) string { return "bench-" + strconv.Itoa(room) }
 

@@ -12,6 +12,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -47,16 +48,65 @@ type Client interface {
 	Echo(payload []byte)
 }
 
+// leaver is an optional method of a Client.
+type leaver interface{ Leave(room int) }
+
 // Host is the part of a server process that is the same for every library.
 type Host struct {
 	server    Server
 	publisher atomic.Pointer[publisher]
 	published atomic.Uint64
 	errors    atomic.Uint64
-	next      []uint64 // sequence number of each room; the publisher's
+	rooms     sync.Map // by number: *roomState
 }
 
-// Handle does what a message of a client asks for. Safe for concurrent use.
+// roomState numbers the messages of a room. Safe for concurrent use.
+type roomState struct {
+	mu   sync.Mutex
+	next uint64 // guarded by mu
+}
+
+func (h *Host) room(n int) *roomState {
+	if r, ok := h.rooms.Load(n); ok {
+		return r.(*roomState)
+	}
+	r, _ := h.rooms.LoadOrStore(n, new(roomState))
+	return r.(*roomState)
+}
+
+// publish gives a message its number, and publishes it. The lock is held
+// meanwhile, so that the numbers rise in every member's eyes.
+func (h *Host) publish(room int, r *roomState, payload []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	binary.LittleEndian.PutUint64(payload, r.next)
+	if h.server.Publish(room, payload) != nil {
+		h.errors.Add(1)
+		return false
+	}
+	r.next++
+	h.published.Add(1)
+	return true
+}
+
+// enterOrLeave lets a client in or out between two messages, and says which.
+func (h *Host) enterOrLeave(c Client, room int, leave bool) {
+	r := h.room(room)
+	bits := uint64(AnswerBit)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !leave {
+		c.Join(room)
+	} else if l, ok := c.(leaver); ok {
+		l.Leave(room)
+		bits |= LeftBit
+	}
+	answer := binary.LittleEndian.AppendUint64(nil, r.next|bits)
+	c.Echo(binary.LittleEndian.AppendUint64(answer, uint64(room)))
+}
+
+// Handle does what a message of a client asks for; it may write into payload.
+// Safe for concurrent use.
 func (h *Host) Handle(c Client, payload []byte) {
 	if len(payload) == 0 {
 		return
@@ -68,6 +118,12 @@ func (h *Host) Handle(c Client, payload []byte) {
 		if p := h.publisher.Load(); p != nil && len(body) >= 8 {
 			p.acked(roomNumber(body[8:]), binary.LittleEndian.Uint64(body))
 		}
+	case PublishByte:
+		if room := roomNumber(body); len(body) >= 4+StampBytes {
+			h.publish(room, h.room(room), body[4:])
+		}
+	case EnterByte, LeaveByte:
+		h.enterOrLeave(c, roomNumber(body), payload[0] == LeaveByte)
 	case EchoByte:
 		c.Echo(payload)
 	}
@@ -83,7 +139,7 @@ func roomNumber(b []byte) int {
 
 // Serve says hello, and obeys the commands of in for s until there are no more.
 func (h *Host) Serve(s Server, hello *Report, in io.Reader, out io.Writer) error {
-	h.server, h.next = s, make([]uint64, 1)
+	h.server = s
 	commands, answers := json.NewDecoder(in), json.NewEncoder(out)
 	if err := answers.Encode(hello); err != nil {
 		return err

@@ -14,6 +14,21 @@ const (
 	JoinByte = 'j'
 	AckByte  = 'a'
 	EchoByte = 'e'
+
+	// PublishByte has a room's number and a payload behind it, which goes to all
+	// members; the server writes the room's next sequence number into its stamp.
+	PublishByte = 'p'
+	// EnterByte and LeaveByte have a room's number. The answer is a stamp: the
+	// number of the room's next message, with AnswerBit and perhaps LeftBit, and
+	// the room. A client gets all from its entering to its leaving.
+	EnterByte = 'i'
+	LeaveByte = 'o'
+)
+
+// The answers to EnterByte and LeaveByte.
+const (
+	AnswerBit = 1 << 63
+	LeftBit   = 1 << 62
 )
 
 // StampBytes is what each message begins with: a sequence number and the time

@@ -2,7 +2,6 @@ package control
 
 import (
 	"encoding/binary"
-	"slices"
 	"time"
 )
 
@@ -11,8 +10,9 @@ import (
 type publisher struct {
 	host     *Host
 	rooms    int
-	turn     int      // the room that is next
-	first    []uint64 // sequence number of each room; acknowledgements of earlier ones are late
+	states   []*roomState // of the rooms
+	turn     int          // the room that is next
+	first    []uint64     // sequence number of each room; acknowledgements of earlier ones are late
 	size     int
 	credits  chan struct{} // one for each message that may be unacknowledged, or nil
 	interval time.Duration // of a fixed rate, or 0
@@ -25,10 +25,10 @@ func newPublisher(h *Host, c *Command) *publisher {
 		host: h, rooms: max(1, c.Rooms), size: c.Size,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	for len(h.next) < p.rooms {
-		h.next = append(h.next, 0)
+	for n := range p.rooms {
+		r := h.room(n)
+		p.states, p.first = append(p.states, r), append(p.first, r.next)
 	}
-	p.first = slices.Clone(h.next)
 	switch {
 	case c.Rate > 0:
 		p.interval = time.Duration(float64(time.Second) / c.Rate)
@@ -131,16 +131,11 @@ func (p *publisher) stopping() bool {
 
 // publish sends the next message of the room whose turn it is.
 func (p *publisher) publish(payload []byte, due int64) {
-	h := p.host
-	binary.LittleEndian.PutUint64(payload, h.next[p.turn])
 	binary.LittleEndian.PutUint64(payload[8:], uint64(due))
-	for h.server.Publish(p.turn, payload) != nil {
-		h.errors.Add(1)
+	for !p.host.publish(p.turn, p.states[p.turn], payload) {
 		if p.stopping() {
 			return
 		}
 	}
-	h.next[p.turn]++
-	h.published.Add(1)
 	p.turn = (p.turn + 1) % p.rooms
 }
