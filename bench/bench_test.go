@@ -329,18 +329,31 @@ func TestStalled(t *testing.T) {
 	}
 }
 
-// TestSlow asserts that what was published is held by every client, and once.
+// TestSlow asserts that what was published is held by every client, and once,
+// and that slow members cost the others nothing.
 func TestSlow(t *testing.T) {
 	for name, size := range map[string]int{"small frames": 1000, "frames beyond a socket's buffer": 200_000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, "slow", "-conns", "30", "-size", strconv.Itoa(size))
+			results := runBench(t, "slow", "-conns", "40", "-size", strconv.Itoa(size), "-stalled", "5", "-trickle", "10", "-rate", "100")
 			require.Len(t, results[0].Rows, 2)
 			all, last := results[0].Rows[0], results[0].Rows[1]
 			assert.GreaterOrEqual(t, all["held"], float64(slowMessages+1), "each had one before")
 			assert.InDelta(t, slowMessages, last["held"], 0)
 			assert.InDelta(t, serverFrameBytes(size)*slowMessages, last["copies_bytes"], 0)
 			assert.Less(t, last["heap_bytes"], last["copies_bytes"])
+			if size > 1000 {
+				return // healthy members need not keep up with this
+			}
+			require.Len(t, results, 3)
+			require.Equal(t, "slow-beside", results[1].Command)
+			require.Len(t, results[1].Rows, 2)
+			for i, row := range results[1].Rows {
+				assertClean(t, row)
+				assert.InDelta(t, 2*i, row["stalled"], 0)
+				assert.InDelta(t, 4*i, row["trickling"], 0)
+			}
+			require.Len(t, results[2].Rows, 1)
 		})
 	}
 }
@@ -367,6 +380,7 @@ func TestArguments(t *testing.T) {
 		"none in flight":     {"echo", "-inflight", "1,0"},
 		"unknown path":       {"echo", "-path", "tls"},
 		"rate of nothing":    {"latency", "-rate", "4,"},
+		"all slow":           {"slow", "-stalled", "50", "-trickle", "50"},
 		"all stalled":        {"fanout", "-stalled", "100"},
 		"nothing to compare": {"latency", "-compare"},
 		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},

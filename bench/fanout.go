@@ -22,6 +22,7 @@ func runFanout(ctx context.Context, o *options) ([]*table, error) {
 		{"members", "members", "%d"},
 		{"rooms", "rooms", "%d"},
 		{"stalled", "stalled", "%d"},
+		{"trickling", "trickling", "%d"},
 		{"outstanding", "outstanding", "%v"},
 		{"size", "bytes", "%d"},
 		{"per_second", "deliveries/s", "%.0f"},
@@ -40,17 +41,18 @@ func runFanout(ctx context.Context, o *options) ([]*table, error) {
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 		{"dropped", "dropped", "%d"},
+		{"rss_growth_bytes", "RSS growth B", "%d"},
 	}, charts: []chart{{
-		Kind: report.Bars, X: []string{"outstanding", "path", "members", "rooms", "size"}, Series: "stalled",
+		Kind: report.Bars, X: []string{"outstanding", "path", "members", "rooms", "trickling", "size"}, Series: "stalled",
 		Y: []string{"per_second", "server_us", "writes"},
 	}}}
 	if o.rates != "" {
 		t.table.title = "Fan-out at a fixed rate"
-		t.table.columns[4] = column{"rate", "publishes/s", "%v"}
+		t.table.columns[5] = column{"rate", "publishes/s", "%v"}
 		t.table.charts[0].X[0] = "rate"
 		t.table.charts[0].Y = []string{"server_us"}
 		t.table.charts = append([]chart{{
-			Kind: report.Percentiles, Title: "From publish to delivery", X: []string{"rate", "path", "members", "rooms", "stalled", "size"},
+			Kind: report.Percentiles, Title: "From publish to delivery", X: []string{"rate", "path", "members", "rooms", "stalled", "trickling", "size"},
 			Y: []string{"p50_ms", "p90_ms", "p99_ms", "p999_ms", "p9999_ms"}, Axis: "ms",
 		}}, t.table.charts...)
 	}
@@ -102,12 +104,12 @@ func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
 		load = c.Rate
 	}
 	return []any{
-		o.path, o.conns, o.rooms, r.stalled, load, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
+		o.path, o.conns, o.rooms, r.stalled, r.trickling, load, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
 		micros(w.client.cpu) / float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)),
 		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.9)), millis(w.rtt.quantile(0.99)),
 		millis(w.rtt.quantile(0.999)), millis(w.rtt.quantile(0.9999)),
 		millis(w.last.quantile(0.5)), millis(w.last.quantile(0.99)), millis(w.last.quantile(0.999)),
-		w.missing, w.disordered, w.dropped,
+		w.missing, w.disordered, w.dropped, w.rssGrowth,
 	}
 }

@@ -20,7 +20,7 @@ type options struct {
 	sweep, join, json, verbose      bool
 	compress                        bool
 	compare                         bool
-	stalled                         float64 // percent
+	stalled, trickle                float64 // percent
 	rates, sizes                    string
 	duration, warmup, quiet         time.Duration
 	rounds                          int
@@ -73,6 +73,10 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	}
 	if has("fanout", "latency", "mixed") {
 		fs.IntVar(&o.rooms, "rooms", o.rooms, "rooms that the members are spread over; mixed: a tenth of the connections unless set")
+	}
+	if has("fanout", "latency", "slow") {
+		fs.Float64Var(&o.stalled, "stalled", o.stalled, "so many `percent` of the members never read; slow: 5 unless this or -trickle is set")
+		fs.Float64Var(&o.trickle, "trickle", o.trickle, "so many `percent` of the members read 64 bytes every 100 ms; slow: 5 alike")
 	}
 	if has("mixed") {
 		fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
@@ -128,13 +132,13 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
-	if has("echo", "fanout", "latency", "mixed", "fair", "tls", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
-	if has("echo", "fanout", "latency", "mixed", "storm", "sweep") {
-		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; storm: 20; mixed: 500")
+	if has("echo", "fanout", "latency", "mixed", "slow", "storm", "sweep") {
+		fs.StringVar(&o.rates, "rate", o.rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; slow and storm: 20; mixed: 500")
 	}
 }
 
@@ -155,8 +159,7 @@ func (o *options) registerEcho(fs *flag.FlagSet) {
 // registerFanout declares the flags of fanout and latency.
 func (o *options) registerFanout(fs *flag.FlagSet) {
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
-	fs.Float64Var(&o.stalled, "stalled", o.stalled, "fanout, latency: so many `percent` of the members never read")
-	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the stalled members, and the ratios")
+	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the slow members, and the ratios")
 }
 
 // registerStorm declares the flags of storm.

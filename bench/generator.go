@@ -90,6 +90,25 @@ func (g *generator) stall() {
 	})
 }
 
+// trickle makes the first n of the stalled connections read a little at a time.
+func (g *generator) trickle(n int) {
+	var mu sync.Mutex
+	g.each(func(_ int, l *loop) {
+		mu.Lock()
+		defer mu.Unlock()
+		var trickling []int32
+		for index := range l.conns {
+			if l.conns[index].phase == phaseStalled && n > 0 {
+				trickling = append(trickling, int32(index))
+				n--
+			}
+		}
+		if len(trickling) > 0 {
+			l.due, l.tick = control.Now(), func(now int64) int64 { return l.sip(trickling, now) }
+		}
+	})
+}
+
 // connect opens connections until there are n, and waits for them.
 func (g *generator) connect(ctx context.Context, n int) error {
 	for i, l := range g.loops {

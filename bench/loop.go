@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -284,6 +285,23 @@ func holdLittle(fd int) {
 func (l *loop) stall(index int) {
 	l.conns[index].phase = phaseStalled
 	l.watch(unix.EPOLL_CTL_MOD, int32(index), 0)
+}
+
+// A trickling connection reads sipBytes every sipInterval.
+const (
+	sipBytes    = 64
+	sipInterval = 100 * time.Millisecond
+)
+
+// sip reads a little of each connection, and looks at nothing. It returns when
+// to do so again.
+func (l *loop) sip(trickling []int32, now int64) int64 {
+	for _, index := range trickling {
+		if c := &l.conns[index]; c.phase == phaseStalled {
+			_, _ = rawIO(unix.SYS_READ, c.fd, l.in[:sipBytes]) // its end is noticed as ever
+		}
+	}
+	return now + int64(sipInterval)
 }
 
 // resume lets a stalled connection read again, and hold as much as others.

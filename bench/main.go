@@ -33,7 +33,7 @@ var commands = []struct {
 	{"fanout", "deliveries per second to one room or many, at full speed or at a fixed rate", runFanout},
 	{"latency", "fanout -rate 4, for twice as long: time from publish to delivery", runLatency},
 	{"mixed", "chat: clients speak in rooms of skewed sizes, change rooms, reconnect", runMixed},
-	{"slow", "heap for each stalled client that holds 100 messages of a broadcast", runSlow},
+	{"slow", "heap for each stalled client that holds 100 messages, and what slow members do to others", runSlow},
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"drain", "how a shutdown treats clients that have messages queued", runDrain},
@@ -131,8 +131,8 @@ func (o *options) validate() error {
 	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.rooms < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0 || o.moving < 0 || o.reconnecting < 0:
 		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -staying, -opening, -join-rooms, -moving or -reconnecting is out of range")
 	}
-	if o.stalled < 0 || o.stalled >= 100 || (o.compare && o.stalled == 0) {
-		return errors.New("bench: -stalled must be at least 0 and below 100, and above 0 with -compare")
+	if o.stalled < 0 || o.trickle < 0 || o.stalled+o.trickle >= 100 || (o.compare && o.stalled+o.trickle == 0) {
+		return errors.New("bench: -stalled and -trickle must be at least 0 and below 100 together, and above 0 with -compare")
 	}
 	if _, err := o.rateList(); err != nil {
 		return err

@@ -121,11 +121,13 @@ func (m *members) acknowledge(l *loop, room int32, seq uint64) {
 // room is a running server whose rooms every connection but one has joined, each
 // one of them.
 type room struct {
-	srv     *server
-	g       *generator
-	stop    func()
-	stalled int   // members that do not read
-	reading []int // the other members, of each room
+	srv       *server
+	g         *generator
+	stop      func()
+	stalled   int    // members that do not read
+	trickling int    // members that read a few bytes now and then
+	reading   []int  // the other members, of each room
+	rss       uint64 // of the server before any of them stalled
 
 	published uint64 // by earlier loads
 }
@@ -134,6 +136,7 @@ type room struct {
 type roomSetup struct {
 	ack       bool    // they acknowledge
 	stalled   float64 // percent that never read
+	trickling float64 // percent that read a few bytes now and then
 	firstUser uint64  // if not 0, they show tokens
 	others    int     // members that the server has put into other rooms
 }
@@ -170,11 +173,11 @@ func joinRooms(ctx context.Context, o *options, srv *server, setup roomSetup) (*
 		g.authenticate(setup.firstUser)
 	}
 	comp.control = g.loops[0]
-	// Connection 0 is the control connection. The stalled ones are spread
-	// evenly over the others.
-	stalledBelow := func(n int) int { return int(float64(n-1) * setup.stalled / 100) }
-	stalls := func(n int) bool { return n > 0 && stalledBelow(n+1) > stalledBelow(n) }
-	r := &room{srv: srv, g: g, stop: g.stop, reading: make([]int, o.rooms)}
+	// Connection 0 is the control connection. The slow ones are spread evenly
+	// over the others.
+	stalled := evenly(o.conns, setup.stalled+setup.trickling)
+	stalls := func(n int) bool { return n > 0 && stalled[n-1] }
+	r := &room{srv: srv, g: g, stop: g.stop, reading: make([]int, o.rooms), trickling: int(float64(o.conns) * setup.trickling / 100)}
 	rooms := spread(o.conns, o.rooms)
 	for n := 1; n <= o.conns; n++ {
 		if stalls(n) {
@@ -190,6 +193,15 @@ func joinRooms(ctx context.Context, o *options, srv *server, setup roomSetup) (*
 		return nil, err
 	}
 	return r, nil
+}
+
+// evenly marks so many percent of n.
+func evenly(n int, percent float64) []bool {
+	marks := make([]bool, n)
+	for i := range marks {
+		marks[i] = int(float64(i+1)*percent/100) > int(float64(i)*percent/100)
+	}
+	return marks
 }
 
 // spread deals n members out to rooms of equal size, at random, so that a room's
@@ -223,11 +235,20 @@ func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int)
 	if err := joinRoom(ctx, r.g, r.srv, o.conns+others, -1); err != nil {
 		return err
 	}
-	if r.stalled == 0 {
+	before, err := r.srv.call(control.Command{Name: "report"})
+	if err != nil {
+		return err
+	}
+	if r.rss = before.RSS; r.stalled == 0 {
 		return nil
 	}
 	r.g.stall()
-	return r.fillStalled(ctx, o.size)
+	if err := r.fillStalled(ctx, o.size); err != nil {
+		return err
+	}
+	r.g.trickle(r.trickling)
+	r.stalled -= r.trickling
+	return nil
 }
 
 // fillStalled publishes until each stalled member's socket and queue are full:
@@ -290,6 +311,8 @@ func joinRoom(ctx context.Context, g *generator, srv *server, members, joined in
 type outcome struct {
 	*window
 	missing, disordered, dropped uint64
+
+	rssGrowth int64 // of the server, since before any member stalled
 }
 
 // publish runs one load on the room, measures it, and waits until all that was
@@ -308,7 +331,7 @@ func (r *room) publish(ctx context.Context, o *options, c control.Command) (*out
 	if err != nil {
 		return nil, err
 	}
-	out := &outcome{window: w, dropped: ended.Dropped - began.Dropped}
+	out := &outcome{window: w, dropped: ended.Dropped - began.Dropped, rssGrowth: int64(ended.RSS) - int64(r.rss)}
 	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
 	out.collect(r.g)
 	return out, err

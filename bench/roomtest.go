@@ -40,8 +40,9 @@ func (t *roomTest) step(o *options, load string) {
 }
 
 // run opens a room and runs all loads on it, some rounds; each is a row.
-func (t *roomTest) run(ctx context.Context, o *options, stalledPercent float64, rounds int) ([]*outcome, error) {
-	r, err := openRoom(ctx, o, roomSetup{ack: t.ack, stalled: stalledPercent})
+func (t *roomTest) run(ctx context.Context, o *options, setup roomSetup, rounds int) ([]*outcome, error) {
+	setup.ack = t.ack
+	r, err := openRoom(ctx, o, setup)
 	if err != nil {
 		return nil, err
 	}
@@ -66,22 +67,25 @@ func (t *roomTest) tables(ctx context.Context, o *options) ([]*table, error) {
 	if o.compare {
 		return t.compare(ctx, o)
 	}
-	if _, err := t.run(ctx, o, o.stalled, o.rounds); err != nil {
+	if _, err := t.run(ctx, o, o.slowMembers(), o.rounds); err != nil {
 		return nil, err
 	}
 	return []*table{t.table}, nil
 }
 
-// compare runs the test without and with stalled members in turns, so that what
+// slowMembers are those that the flags ask for.
+func (o *options) slowMembers() roomSetup { return roomSetup{stalled: o.stalled, trickling: o.trickle} }
+
+// compare runs the test without and with slow members in turns, so that what
 // else the machine does falls on both, each time on a fresh server.
 func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
 	ratios := make([]ratios, len(t.loads))
 	for range o.rounds {
-		none, err := t.run(ctx, o, 0, 1)
+		none, err := t.run(ctx, o, roomSetup{}, 1)
 		if err != nil {
 			return nil, err
 		}
-		stalled, err := t.run(ctx, o, o.stalled, 1)
+		stalled, err := t.run(ctx, o, o.slowMembers(), 1)
 		if err != nil {
 			return nil, err
 		}
@@ -91,10 +95,11 @@ func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
 	}
 	c := &table{
 		command: t.table.command + "-compare",
-		title:   "With stalled members / without: the median of each round's ratio",
+		title:   "With slow members / without: the median of each round's ratio",
 		columns: []column{
 			{"load", "load", "%s"},
 			{"stalled_percent", "stalled %", "%.1f"},
+			{"trickling_percent", "trickling %", "%.1f"},
 			{"rounds", "rounds", "%d"},
 			{"server_us", "server µs/dlv", "%.3f"},
 			{"per_second", "deliveries/s", "%.3f"},
@@ -108,7 +113,7 @@ func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
 	}
 	for i, load := range t.loads {
 		r := &ratios[i]
-		c.add(load.name, o.stalled, o.rounds, median(r.cpu), median(r.rate), median(r.lastP50), median(r.lastP99))
+		c.add(load.name, o.stalled, o.trickle, o.rounds, median(r.cpu), median(r.rate), median(r.lastP50), median(r.lastP99))
 	}
 	return []*table{t.table, c}, nil
 }

@@ -74,9 +74,6 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.TLS {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
-	go func() { _ = http.Serve(ln, mux) }() // ends with the process
-	run := make(chan error, 1)
-	go func() { run <- m.Run() }()          // ends with the process
 	go func() { _ = http.Serve(ln, mux) }() // ends with the listener
 	go func() { s.run <- m.Run() }()        // ends with Shutdown or the process
 	addr := m.Addr()

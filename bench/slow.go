@@ -19,9 +19,11 @@ const (
 	slowQueue = 4096
 )
 
-// runSlow measures what the backlog of stalled clients costs.
+// runSlow measures what the backlog of stalled clients costs, and what slow
+// members do to others.
 func runSlow(ctx context.Context, o *options) ([]*table, error) {
 	o.setDefaults(1000)
+	beside := *o
 	o.queue = max(o.queue, slowQueue)
 	t := &table{command: "slow", title: "Stalled clients that hold messages: heap after garbage collection", columns: []column{
 		{"path", "path", "%s"},
@@ -43,7 +45,25 @@ func runSlow(ctx context.Context, o *options) ([]*table, error) {
 			return nil, err
 		}
 	}
-	return []*table{t}, nil
+	more, err := besideSlow(ctx, &beside)
+	return append([]*table{t}, more...), err
+}
+
+// besideSlow measures what slow members do to the others of their room, and to
+// the server's memory.
+func besideSlow(ctx context.Context, o *options) ([]*table, error) {
+	if o.stalled == 0 && o.trickle == 0 {
+		o.stalled, o.trickle = 5, 5
+	}
+	if o.rates == "" {
+		o.rates = "20"
+	}
+	o.compare = true
+	tables, err := runFanout(ctx, o)
+	for _, t := range tables {
+		t.command = "slow-beside" + t.command[len("fanout"):]
+	}
+	return tables, err
 }
 
 func slowRound(ctx context.Context, o *options, t *table) error {
