@@ -225,6 +225,7 @@ func (h *Host) measure() *Report {
 	r := &Report{
 		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(), PeakRSS: peakBytes(),
 		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
+		Mallocs: ms.Mallocs, TotalAlloc: ms.TotalAlloc,
 		Goroutines: runtime.NumGoroutine(), Descriptors: openDescriptors(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
 	}
 	if b, err := os.ReadFile("/proc/self/io"); err == nil {

@@ -95,6 +95,8 @@ type Report struct {
 	HeapAlloc   uint64
 	HeapInuse   uint64
 	Objects     uint64
+	Mallocs     uint64 // objects that were ever allocated
+	TotalAlloc  uint64 // bytes that were ever allocated
 	Stacks      uint64
 	Goroutines  int
 	Descriptors int
