@@ -39,6 +39,7 @@ func newGenerator(addr string, n, conns int, deflate bool, t func(l int) traffic
 			return nil, err
 		}
 		l.traffic = t(i)
+		l.number = func(index int) int { return index*n + i }
 		g.loops = append(g.loops, l)
 		g.wg.Go(l.run) // owned by the generator: stop ends it and waits
 	}
@@ -74,8 +75,8 @@ func (g *generator) share(i, n int) int {
 // chooseStalled decides which of the connections yet to be opened will stall,
 // by their number among all.
 func (g *generator) chooseStalled(which func(n int) bool) {
-	g.each(func(i int, l *loop) {
-		l.stalls = func(index int) bool { return which(index*len(g.loops) + i) }
+	g.each(func(_ int, l *loop) {
+		l.stalls = func(index int) bool { return which(l.number(index)) }
 	})
 }
 

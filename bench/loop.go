@@ -81,6 +81,7 @@ type loop struct {
 	endTimes   []int64
 	closeTimes []int64 // of close frames that say that the server goes away
 
+	number  func(index int) int  // of a connection among all of the generator
 	stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
 	in, out []byte
 	whole   bool             // traffic needs all of a payload ...
@@ -127,6 +128,7 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 		maxOpening: 128,
 		extensions: extensions,
 		conns:      make([]clientConn, 0, n), pending: make(map[int32][]byte), partial: make(map[int32][]byte), in: make([]byte, 256<<10),
+		number: func(index int) int { return index },
 		stalls: func(int) bool { return false }, rtt: newHistogram(), last: newHistogram(), late: newHistogram(), connects: newHistogram(),
 		due: never,
 	}, nil
@@ -262,6 +264,11 @@ func (l *loop) reopen(index int32) {
 	if l.stalls(int(index)) {
 		holdLittle(fd)
 	}
+	if err := bindSource(fd, l.number(int(index))); err != nil {
+		_ = unix.Close(fd)
+		l.fail(err)
+		return
+	}
 	if err := unix.Connect(fd, &l.addr); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		l.fail(os.NewSyscallError("connect", err))
@@ -270,6 +277,27 @@ func (l *loop) reopen(index int32) {
 	l.conns[index] = clientConn{fd: int32(fd), began: control.Now()}
 	l.opening++
 	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
+}
+
+// connsPerSource is how many connections have one source address: the ports of
+// one reach for 28,000 to one destination.
+const connsPerSource = 20_000
+
+// bindSource gives connection n the source address 127.0.0.1 or one of those that
+// follow. The port is chosen when it connects.
+func bindSource(fd, n int) error {
+	source := n/connsPerSource + 1
+	if source == 1 {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return os.NewSyscallError("setsockopt IP_BIND_ADDRESS_NO_PORT", err)
+	}
+	address := unix.SockaddrInet4{Addr: [4]byte{127, byte(source >> 16), byte(source >> 8), byte(source)}}
+	if err := unix.Bind(fd, &address); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	return nil
 }
 
 // holdLittle makes a connection that nobody reads stall soon: its receive

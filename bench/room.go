@@ -225,9 +225,9 @@ func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int)
 	if err := r.g.connect(ctx, o.conns+1); err != nil {
 		return err
 	}
-	r.g.each(func(i int, l *loop) {
+	r.g.each(func(_ int, l *loop) {
 		for index := range l.conns {
-			if n := index*len(r.g.loops) + i; n > 0 {
+			if n := l.number(index); n > 0 {
 				l.conns[index].room = rooms[n-1]
 			}
 		}

@@ -203,8 +203,8 @@ func (s *storms) awaitRooms(ctx context.Context, st *storm) (*control.Report, er
 // authenticate makes the connections yet to be opened show tokens, of users from
 // first on.
 func (g *generator) authenticate(first uint64) {
-	g.each(func(i int, l *loop) {
-		l.path = func(index int) string { return "/ws?token=" + control.Token(first+uint64(index*len(g.loops)+i)) }
+	g.each(func(_ int, l *loop) {
+		l.path = func(index int) string { return "/ws?token=" + control.Token(first+uint64(l.number(index))) }
 	})
 }
 
