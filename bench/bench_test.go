@@ -21,12 +21,10 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// TestMain is also the server process of the end-to-end tests, which is this
+// TestMain is also the other processes of the end-to-end tests, which are this
 // program with other arguments.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		exit(serve(os.Args[2], os.Stdin, os.Stdout))
-	}
+	hidden()
 	os.Exit(m.Run())
 }
 
@@ -406,6 +404,7 @@ func TestArguments(t *testing.T) {
 		"all stalled":        {"fanout", "-stalled", "100"},
 		"nothing to compare": {"latency", "-compare"},
 		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},
+		"parts of echo":      {"echo", "-procs", "2"},
 		"no rooms":           {"fanout", "-rooms", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -103,13 +103,13 @@ func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
 	if c.Rate > 0 {
 		load = c.Rate
 	}
+	n := float64(max(w.client.messages, 1))
 	return []any{
-		o.path, o.conns, o.rooms, r.stalled, r.trickling, load, c.Size, w.perSecond(w.client.messages), w.serverMicros(),
-		micros(w.client.cpu) / float64(max(w.client.messages, 1)),
-		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)),
-		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.9)), millis(w.rtt.quantile(0.99)),
-		millis(w.rtt.quantile(0.999)), millis(w.rtt.quantile(0.9999)),
-		millis(w.last.quantile(0.5)), millis(w.last.quantile(0.99)), millis(w.last.quantile(0.999)),
-		w.missing, w.disordered, w.dropped, w.rssGrowth,
+		o.path, sumOf(o.conns), sumOf(o.rooms), sumOf(r.stalled), sumOf(r.trickling), load, c.Size,
+		sumOf(w.perSecond(w.client.messages)), meanOf(w.serverMicros(), n), meanOf(micros(w.client.cpu)/n, n),
+		meanOf(w.perMessage(float64(w.server.Writes)), n), meanOf(w.perMessage(float64(w.server.WriteCalls)), n),
+		millisOf(w.rtt, 0.5), millisOf(w.rtt, 0.9), millisOf(w.rtt, 0.99), millisOf(w.rtt, 0.999), millisOf(w.rtt, 0.9999),
+		millisOf(w.last, 0.5), millisOf(w.last, 0.99), millisOf(w.last, 0.999),
+		sumOf(w.missing), sumOf(w.disordered), sumOf(w.dropped), sumOf(w.rssGrowth),
 	}
 }

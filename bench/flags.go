@@ -13,6 +13,9 @@ import (
 type options struct {
 	conns, size, outstanding, rooms int
 	staying, opening, joinRooms     int
+	procs                           int
+	part                            *part // which of procs this process is, or nil
+	args                            []string
 	authDelay                       time.Duration
 	moving, reconnecting            float64 // percent a second
 	inflights, modes                string
@@ -41,7 +44,7 @@ func defaultOptions() options {
 		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
 		sizes:  "64,512,16384",
 		moving: 1, reconnecting: 0.5, staying: 1000, opening: 1000, joinRooms: 2,
-		rooms: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
+		rooms: 1, procs: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
 	}
@@ -70,6 +73,9 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	}
 	if has("fanout", "latency") {
 		o.registerFanout(fs)
+	}
+	if has("idle", "fanout", "latency", "storm") {
+		fs.IntVar(&o.procs, "procs", o.procs, "so many load generator and server `processes`, each with its share of the connections; all else holds for each of them")
 	}
 	if has("fanout", "latency", "mixed") {
 		fs.IntVar(&o.rooms, "rooms", o.rooms, "rooms that the members are spread over; mixed: a tenth of the connections unless set")

@@ -66,6 +66,9 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	if err != nil {
 		return err
 	}
+	for i := range counts {
+		counts[i] = o.part.share(counts[i])
+	}
 	last := counts[len(counts)-1]
 	srv, g, stop, err := start(ctx, o, path, last, control.Config{}, func(int) traffic { return silent{} })
 	if err != nil {
@@ -75,6 +78,9 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	var n, heap, inuse, rss, objects []float64
 	var accepting time.Duration
 	for _, conns := range counts {
+		if err := o.part.together(); err != nil {
+			return err
+		}
 		o.progress.step("idle %s, %d connections", path, conns)
 		before, err := srv.call(control.Command{Name: "report"})
 		if err != nil {
@@ -110,16 +116,18 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 		}
 		n, heap, inuse = append(n, float64(conns)), append(heap, float64(r.HeapAlloc)), append(inuse, float64(r.HeapInuse))
 		rss, objects = append(rss, float64(r.RSS)), append(objects, float64(r.Objects))
-		steps.add(path, conns, float64(r.HeapAlloc)/1024, float64(r.HeapInuse)/1024, float64(r.RSS)/1024, r.Goroutines,
-			micros(spent)/added)
+		steps.add(path, sumOf(conns), sumOf(float64(r.HeapAlloc)/1024), sumOf(float64(r.HeapInuse)/1024), sumOf(float64(r.RSS)/1024),
+			sumOf(r.Goroutines), meanOf(micros(spent)/added, added))
 	}
 	if o.memprofile != "" {
 		if _, err := srv.call(control.Command{Name: "heap", File: o.memprofile}); err != nil {
 			return err
 		}
 	}
-	slopes.add(path, slope(n, heap), ends(n, heap), slope(n, objects), slope(n, inuse), slope(n, rss), ends(n, rss),
-		micros(accepting)/float64(last))
+	weight := float64(last)
+	mean := func(v float64) mergeable { return meanOf(v, weight) }
+	slopes.add(path, mean(slope(n, heap)), mean(ends(n, heap)), mean(slope(n, objects)), mean(slope(n, inuse)),
+		mean(slope(n, rss)), mean(ends(n, rss)), mean(micros(accepting)/weight))
 	return g.err()
 }
 

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,11 +24,14 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// commands are the subcommands, in the order of all.
-var commands = []struct {
+// command is a subcommand.
+type command struct {
 	name, about string
 	run         func(context.Context, *options) ([]*table, error)
-}{
+}
+
+// commands are the subcommands, in the order of all.
+var commands = []command{
 	{"idle", "heap and RSS for each idle connection, and the CPU that accepting it takes", runIdle},
 	{"echo", "messages per second when every client keeps some in flight, or their latency at a fixed rate", runEcho},
 	{"fanout", "deliveries per second to one room or many, at full speed or at a fixed rate", runFanout},
@@ -47,12 +51,21 @@ var commands = []struct {
 var notInAll = []string{"doctor", "sweep", "tune"}
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		exit(serve(os.Args[2], os.Stdin, os.Stdout))
-	}
+	hidden()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
 	exit(bench(ctx, os.Args[1:], os.Stdout))
+}
+
+// hidden runs the commands that this program starts itself with, and ends; or it
+// returns.
+func hidden() {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "serve":
+		exit(serve(os.Args[2], os.Stdin, os.Stdout))
+	case len(os.Args) > 3 && os.Args[1] == "part":
+		exit(runPart(context.Background(), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
+	}
 }
 
 // exit ends the program: 0 for success and -h, 2 for wrong use, 1 for failures.
@@ -69,19 +82,27 @@ func exit(err error) {
 
 // bench runs the command line args.
 func bench(ctx context.Context, args []string, out io.Writer) error {
-	o := defaultOptions()
-	o.commandLine = commandLine(args)
-	cmd, err := o.parse(args, out)
-	if err != nil {
+	cmd, o, err := commandOf(args, out)
+	switch {
+	case err != nil:
 		return err
+	case cmd == "report":
+		return runReport(o, out)
 	}
-	if cmd == "report" {
-		return runReport(&o, out)
+	return runCommands(ctx, cmd, o, out)
+}
+
+// commandOf reads the command line args, and checks what it says.
+func commandOf(args []string, out io.Writer) (cmd string, o *options, err error) {
+	opts := defaultOptions()
+	opts.args, opts.commandLine = args, commandLine(args)
+	if cmd, err = opts.parse(args, out); err != nil || cmd == "report" {
+		return cmd, &opts, err
 	}
-	if err := o.validate(); err != nil {
-		return &usageError{err.Error()}
+	if err := cmp.Or(opts.validate(), opts.checkProcs(cmd)); err != nil {
+		return "", nil, &usageError{err.Error()}
 	}
-	return runCommands(ctx, cmd, &o, out)
+	return cmd, &opts, nil
 }
 
 // runCommands runs one command, or all, and prints.
@@ -101,7 +122,11 @@ func runCommands(ctx context.Context, cmd string, o *options, out io.Writer) err
 			continue
 		}
 		opts := *o
-		tables, err := c.run(ctx, &opts)
+		run := c.run
+		if o.procs > 1 {
+			run = runParts
+		}
+		tables, err := run(ctx, &opts)
 		o.progress.done()
 		if err != nil {
 			return fmt.Errorf("bench %s: %w", c.name, err)
@@ -128,8 +153,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.rooms < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0 || o.moving < 0 || o.reconnecting < 0:
-		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -staying, -opening, -join-rooms, -moving or -reconnecting is out of range")
+	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.rooms < 1 || o.procs < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0 || o.moving < 0 || o.reconnecting < 0:
+		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -procs, -staying, -opening, -join-rooms, -moving or -reconnecting is out of range")
 	}
 	if o.stalled < 0 || o.trickle < 0 || o.stalled+o.trickle >= 100 || (o.compare && o.stalled+o.trickle == 0) {
 		return errors.New("bench: -stalled and -trickle must be at least 0 and below 100 together, and above 0 with -compare")
@@ -149,6 +174,7 @@ func (o *options) setDefaults(conns int) {
 	if o.conns == 0 {
 		o.conns = conns
 	}
+	o.conns = o.part.share(o.conns)
 	if o.path == "" {
 		o.path = "native"
 	}

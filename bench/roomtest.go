@@ -50,6 +50,9 @@ func (t *roomTest) run(ctx context.Context, o *options, setup roomSetup, rounds 
 	var outs []*outcome
 	for range rounds {
 		for _, load := range t.loads {
+			if err := o.part.together(); err != nil {
+				return nil, err
+			}
 			t.step(o, load.name)
 			w, err := r.publish(ctx, o, load.Command)
 			if err != nil {

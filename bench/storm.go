@@ -133,6 +133,9 @@ type storm struct {
 
 // storm runs one storm and adds its row.
 func (s *storms) storm(ctx context.Context, st storm) error {
+	if err := s.part.together(); err != nil {
+		return err
+	}
 	before, err := st.srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return err
@@ -163,14 +166,15 @@ func (s *storms) storm(ctx context.Context, st storm) error {
 	}
 	for i := 1; i <= stormSteps; i++ {
 		share := float64(i) / stormSteps
-		s.series.add(s.path, st.round, st.name, st.rate, millis(at(share)), int(share*float64(len(times))))
+		s.series.add(s.path, st.round, st.name, st.rate, maxOf(millis(at(share))), sumOf(int(share*float64(len(times)))))
 	}
-	s.table.add(s.path, st.name, s.conns, st.rate, float64(s.conns)/at(1).Seconds(),
-		millis(at(0.5)), millis(at(0.99)), millis(at(1)), millis(st.joined),
-		millis(connects.quantile(0.5)), millis(connects.quantile(0.99)), millis(connects.max()), refused,
-		micros(after.CPU-before.CPU)/float64(s.conns), after.PeakRSS,
-		millis(outcome.rtt.quantile(0.5)), millis(outcome.rtt.quantile(0.99)), millis(outcome.rtt.max()),
-		outcome.missing, outcome.disordered)
+	n := float64(s.conns)
+	s.table.add(s.path, st.name, sumOf(s.conns), st.rate, sumOf(n/at(1).Seconds()),
+		maxOf(millis(at(0.5))), maxOf(millis(at(0.99))), maxOf(millis(at(1))), maxOf(millis(st.joined)),
+		millisOf(connects, 0.5), millisOf(connects, 0.99), millisOf(connects, 1), sumOf(refused),
+		meanOf(micros(after.CPU-before.CPU)/n, n), sumOf(after.PeakRSS),
+		millisOf(outcome.rtt, 0.5), millisOf(outcome.rtt, 0.99), millisOf(outcome.rtt, 1),
+		sumOf(outcome.missing), sumOf(outcome.disordered))
 	return nil
 }
 

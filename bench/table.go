@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -26,6 +27,7 @@ type table struct {
 	notes          []string // lines of text below the rows
 	unprinted      bool     // a series, for charts and programs only
 	charts         []chart  // how HTML shows the columns
+	parts          [][]any  // the rows as they were added, see -procs
 }
 
 // chart names columns by their keys.
@@ -35,7 +37,17 @@ type chart = report.Chart
 // column without a heading is in JSON and charts only.
 type column struct{ key, heading, format string }
 
-func (t *table) add(cells ...any) { t.rows = append(t.rows, cells) }
+// add adds a row. Cells may be mergeable; then their values are shown.
+func (t *table) add(cells ...any) {
+	t.parts = append(t.parts, cells)
+	row := slices.Clone(cells)
+	for i, cell := range cells {
+		if m, ok := cell.(mergeable); ok {
+			row[i] = m.value()
+		}
+	}
+	t.rows = append(t.rows, row)
+}
 
 // write prints the table, aligned to the right.
 func (t *table) write(w io.Writer) {
