@@ -405,6 +405,8 @@ func TestArguments(t *testing.T) {
 		"nothing to compare": {"latency", "-compare"},
 		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},
 		"parts of echo":      {"echo", "-procs", "2"},
+		"no such load":       {"compare", "-load", "echo16,tango"},
+		"no peers":           {"compare", "-peers-binary", "/nowhere/peers"},
 		"no rooms":           {"fanout", "-rooms", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,6 +33,9 @@ type options struct {
 	sweeping                        sweepOptions
 	tuning                          tuneOptions
 	cpuprofile, memprofile          string
+	serve                           []string // the server's program and arguments; nil is this program
+	peers, peersBinary, loads       string   // compare
+	compareRounds                   int
 	html, commandLine               string
 	markdown                        bool     // report
 	files                           []string // report
@@ -47,6 +50,7 @@ func defaultOptions() options {
 		rooms: 1, procs: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
+		loads: "all", peers: "all", compareRounds: 3,
 	}
 }
 
@@ -59,6 +63,10 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	o.registerCommon(fs)
 	rounds := o.registerServer(fs, cmd)
 	o.registerLoad(fs, has, rounds)
+	if has("idle", "compare") {
+		fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
+		fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
+	}
 	if has("idle") {
 		o.registerIdle(fs)
 	}
@@ -94,6 +102,9 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("storm") {
 		o.registerStorm(fs)
 	}
+	if has("compare") {
+		o.registerCompare(fs)
+	}
 	if has("doctor") {
 		o.registerDoctor(fs, cmd)
 	}
@@ -113,6 +124,7 @@ func (o *options) registerCommon(fs *flag.FlagSet) {
 // registerServer declares the flags of the server's settings, which are lists for
 // sweep, and which tune finds itself. It returns where -rounds belongs.
 func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
+	rounds = &o.rounds
 	switch cmd {
 	case "sweep":
 		o.sweeping.register(fs)
@@ -120,25 +132,28 @@ func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
 	case "tune":
 		o.tuning.register(fs)
 		return &o.sweeping.rounds
+	case "compare":
+		rounds = &o.compareRounds
+		fallthrough
 	default:
 		fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
 		fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
 		fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
 		fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
 	}
-	return &o.rounds
+	return rounds
 }
 
 // registerLoad declares flags that several loads know.
 func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool, rounds *int) {
-	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "storm", "drain", "sweep", "tune") {
-		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others")
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "storm", "drain", "sweep", "tune", "compare") {
+		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others; compare: each load's own")
 		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
-	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune", "compare") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
-	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
@@ -151,8 +166,6 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 // registerIdle declares the flags of idle.
 func (o *options) registerIdle(fs *flag.FlagSet) {
 	fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
-	fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
-	fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
 	fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
 	fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 }
@@ -174,6 +187,13 @@ func (o *options) registerStorm(fs *flag.FlagSet) {
 	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
 	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
 	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
+}
+
+// registerCompare declares the flags of compare.
+func (o *options) registerCompare(fs *flag.FlagSet) {
+	fs.StringVar(&o.loads, "load", o.loads, "compare: `loads` such as echo16,fanout-8, or all")
+	fs.StringVar(&o.peers, "peers", o.peers, "compare: `libraries` such as gorilla,gws, or all")
+	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary, "compare: the program built from bench/peers; else it is built")
 }
 
 // registerDoctor declares the flags of doctor.

@@ -63,6 +63,13 @@ and looks at it from the clients' side: who got everything that was published
 before, who was told 1001, how long it took, and what the process has left.`,
 		"bench drain -conns 5000",
 	},
+	"compare": {
+		`Gives the same loads to this library and to its peers in one session, in turns, each
+on a fresh server process: gorilla, gws, nbio, greatws, gobwas, coder, melody and
+centrifuge, written as their documentation says. Medians over the rounds with their
+spread, and who is best at what.`,
+		"bench compare -load echo16,fanout-64 -peers gws,gobwas -rounds 5 -html compare.html",
+	},
 	"doctor": {
 		`Reads the limits of this machine, says how many connections each allows and which
 of them binds, and prints the commands that raise those that are too low.`,

@@ -42,13 +42,14 @@ var commands = []command{
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"drain", "how a shutdown treats clients that have messages queued", runDrain},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
+	{"compare", "the same loads against this library and its peers in turn", runCompare},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 	{"sweep", "one load with every combination of loops, room shards, batch and ring", runSweep},
 	{"tune", "which options suit a load that you describe, and what they gain", runTune},
 }
 
 // notInAll are those that take long, or measure nothing.
-var notInAll = []string{"doctor", "sweep", "tune"}
+var notInAll = []string{"compare", "doctor", "sweep", "tune"}
 
 func main() {
 	hidden()
@@ -153,7 +154,7 @@ func (o *options) validate() error {
 		return fmt.Errorf("bench: -path is %q, must be native or http", o.path)
 	case o.size < control.StampBytes || o.size > 1<<20:
 		return fmt.Errorf("bench: -size is %d, must be between %d and 1048576", o.size, control.StampBytes)
-	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.rooms < 1 || o.procs < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0 || o.moving < 0 || o.reconnecting < 0:
+	case o.outstanding < 1 || o.outstanding >= seqWindow/2 || o.clientLoops < 1 || o.rounds < 1 || o.sweeping.rounds < 1 || o.compareRounds < 1 || o.rooms < 1 || o.procs < 1 || o.staying < 1 || o.opening < 0 || o.joinRooms < 0 || o.moving < 0 || o.reconnecting < 0:
 		return errors.New("bench: -outstanding, -client-loops, -rounds, -rooms, -procs, -staying, -opening, -join-rooms, -moving or -reconnecting is out of range")
 	}
 	if o.stalled < 0 || o.trickle < 0 || o.stalled+o.trickle >= 100 || (o.compare && o.stalled+o.trickle == 0) {

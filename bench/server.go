@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 
 	"github.com/qi-realtime/ws/bench/control"
@@ -23,7 +24,7 @@ type server struct {
 	control.Report
 }
 
-// startServer runs this program once more, as a server.
+// startServer runs this program once more, as a server, or the one of o.serve.
 func startServer(ctx context.Context, o *options, cfg control.Config) (*server, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
 	cfg.Compress, cfg.Batch, cfg.RoomShards = o.compress, o.batch, o.roomShards
@@ -31,7 +32,12 @@ func startServer(ctx context.Context, o *options, cfg control.Config) (*server, 
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, os.Args[0], "serve", string(arg))
+	program := o.serve
+	if program == nil {
+		program = []string{os.Args[0], "serve"}
+	}
+	args := append(slices.Clone(program[1:]), string(arg))
+	cmd := exec.CommandContext(ctx, program[0], args...)
 	cmd.Stderr = os.Stderr
 	if o.maxprocs > 0 {
 		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.maxprocs))

@@ -1,0 +1,91 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// ourName is what this library is called among its peers.
+const ourName = "ws"
+
+// contender is a library that is compared.
+type contender struct {
+	name, version string
+	serve         []string // see options.serve
+}
+
+// contenders returns this library and the peers that -peers names.
+func (o *options) contenders(ctx context.Context, binary string) ([]contender, error) {
+	all := []contender{{name: ourName, version: commit(ctx)}}
+	out, err := exec.CommandContext(ctx, binary, "list").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s list: %w", binary, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if name, version, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok {
+			all = append(all, contender{name, version, []string{binary, "serve", name}})
+		}
+	}
+	if o.peers == "all" {
+		return all, nil
+	}
+	chosen := all[:1:1]
+	for name := range strings.SplitSeq(o.peers, ",") {
+		i := slices.IndexFunc(all, func(c contender) bool { return c.name == name })
+		switch {
+		case i < 0:
+			return nil, fmt.Errorf("-peers: no library %q; %s list shows those that there are", name, binary)
+		case i > 0:
+			chosen = append(chosen, all[i])
+		}
+	}
+	return chosen, nil
+}
+
+// peersProgram returns the program of bench/peers, which it builds if need be.
+func (o *options) peersProgram(ctx context.Context) (binary string, remove func(), err error) {
+	if o.peersBinary != "" {
+		binary, err = filepath.Abs(o.peersBinary)
+		return binary, func() {}, err
+	}
+	dir, err := peersDir(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	temp, err := os.MkdirTemp("", "bench-peers-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(temp) }
+	binary = filepath.Join(temp, "peers")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build.Dir, build.Stderr, build.Env = dir, os.Stderr, append(os.Environ(), "GOWORK=off")
+	if err := build.Run(); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("go build in %s: %w; build it by hand and give -peers-binary", dir, err)
+	}
+	return binary, remove, nil
+}
+
+// peersDir finds bench/peers: in the bench module, or near the working directory.
+func peersDir(ctx context.Context) (string, error) {
+	var dirs []string
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/qi-realtime/ws/bench").Output()
+	if err == nil {
+		dirs = append(dirs, filepath.Join(strings.TrimSpace(string(out)), "peers"))
+	}
+	for _, dir := range append(dirs, "bench/peers", "peers") {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("bench/peers is not found: run bench in its repository, or build that program and give -peers-binary")
+}
