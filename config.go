@@ -140,6 +140,10 @@ type Config struct {
 	// "tcp://host:port", "tcp4://", "tcp6://", "unix://path", or "host:port"
 	// for TCP. Empty, the default, serves HandleUpgrade only.
 	ListenAddr string
+	// Memory, if set, takes the place of sockets, for simulation: see the command
+	// sim of the bench suite. It excludes ListenAddr and HandleUpgrade. Default
+	// none.
+	Memory *engine.Memory
 	// TLSConfig makes ListenAddr speak TLS; see WithTLSConfig. HandleUpgrade needs
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config
@@ -270,6 +274,7 @@ func (c *Config) Validate() error {
 		between("Broadcast.BatchSize", c.Broadcast.BatchSize, 0, 4096),
 		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
 		c.validateListenAddr(),
+		invalidIf(c.Memory != nil && c.ListenAddr != "", "Memory", "excludes ListenAddr"),
 		c.validateTLS(),
 		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
 		invalidIf(!strings.HasPrefix(c.Path, "/"), "Path", "must begin with a slash"),

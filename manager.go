@@ -104,6 +104,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		CloseTimeout:     cfg.CloseTimeout,
 		PublishTimeout:   cfg.Broadcast.Timeout,
 		Logger:           cfg.Logger,
+		Memory:           cfg.Memory,
 	}, (*engineHandler)(m))
 	return m, nil
 }

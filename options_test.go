@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/engine"
 )
 
 func TestDefaultConfig(t *testing.T) {
@@ -121,6 +122,9 @@ func TestBadOptions(t *testing.T) {
 			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
 		})},
 		{"TLS without a listener", "TLSConfig", ws.WithTLSConfig(&tls.Config{Certificates: make([]tls.Certificate, 1)})},
+		{"memory and a listener", "Memory", set(func(c *ws.Config) {
+			c.ListenAddr, c.Memory = "localhost:0", engine.NewMemory()
+		})},
 		{"no TLS handshakes", "TLSHandshakes", ws.WithTLSHandshakes(0)},
 		{"path without slash", "Path", ws.WithPath("ws")},
 		{"empty path", "Path", ws.WithPath("")},

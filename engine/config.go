@@ -41,7 +41,8 @@ type Config struct {
 	CloseTimeout     time.Duration // how long the close handshake may take
 	PublishTimeout   time.Duration // how long a publisher waits for room in a ring
 	Logger           *slog.Logger
-	Now              func() time.Time // the clock of all timers; nil is time.Now
+	Memory           *Memory          // in place of sockets; without ListenAddr and TLS
+	Now              func() time.Time // the clock of all timers; nil is time.Now, or the Memory's
 }
 
 // Handler is what the engine asks and tells its user. Safe for concurrent use:

@@ -5,8 +5,6 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/panjf2000/gnet/v2"
-
 	"github.com/qi-realtime/ws/codec"
 )
 
@@ -52,7 +50,7 @@ type Conn struct {
 	// Immutable after the connection is attached to its loop.
 	owner Owner
 	shard *Shard
-	gc    gnet.Conn
+	gc    netConn
 	peer  uint64 // see setPeer
 	fd    int32
 

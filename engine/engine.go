@@ -91,7 +91,11 @@ func New(cfg Config, h Handler) *Engine {
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
-	if e.cfg.Now == nil {
+	switch {
+	case e.cfg.Now != nil:
+	case e.cfg.Memory != nil:
+		e.cfg.Now = e.cfg.Memory.now
+	default:
 		e.cfg.Now = time.Now
 	}
 	if e.cfg.MaxDescriptors == 0 {
@@ -164,9 +168,12 @@ func (e *Engine) Run() error {
 		defer e.handshakes.close()
 	}
 	e.began = e.cfg.Now()
-	if e.cfg.ListenAddr != "" {
+	switch {
+	case e.cfg.Memory != nil:
+		err = e.runMemory()
+	case e.cfg.ListenAddr != "":
 		err = e.runListening()
-	} else {
+	default:
 		err = e.runEnrolling()
 	}
 	asked := e.setHalting()
@@ -269,13 +276,6 @@ func (e *Engine) guard(where string) {
 func (e *Engine) reportPanic(where string, r any, stack []byte) {
 	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where),
 		slog.Any("panic", r), slog.String("stack", string(stack)))
-}
-
-// closeFD closes c's socket; gnet then calls OnClose.
-func (e *Engine) closeFD(c *Conn) {
-	if err := c.shard.loop.Close(c.gc); err != nil {
-		e.cfg.Logger.Warn("ws: closing a connection", slog.Any("error", err))
-	}
 }
 
 // Stop closes every connection with code and reason, lets what is queued go

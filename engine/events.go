@@ -48,7 +48,7 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 }
 
 // bindInLoop ties the shard to its loop, whose goroutine runs this.
-func (s *Shard) bindInLoop(loop gnet.EventLoop) {
+func (s *Shard) bindInLoop(loop eventLoop) {
 	s.loop = loop
 	s.wheel.now = s.eng.now.Load()
 	s.gid.Store(gid.Current())
@@ -85,7 +85,7 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 }
 
 // attach makes c, or a new connection if c is nil, the owner of gc's traffic.
-func (s *Shard) attach(gc gnet.Conn, c *Conn, from *enrolling) (action gnet.Action) {
+func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action) {
 	s.enter()
 	defer s.leave()
 	defer func() {
@@ -142,15 +142,20 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 		e.bind(gc.EventLoop()).turn()
 		return gnet.None
 	}
-	s := c.shard
+	c.shard.traffic(c)
+	return gnet.None
+}
+
+// traffic is OnTraffic.
+func (s *Shard) traffic(c *Conn) {
 	s.enter()
 	defer s.leave()
 	defer func() {
 		if r := recover(); r != nil {
-			e.reportPanic("traffic", r, debug.Stack())
+			s.eng.reportPanic("traffic", r, debug.Stack())
 			s.dropReplies(c, s.reply.tally)
 			s.reply = replyBatch{}
-			_, _ = gc.Discard(-1)
+			_, _ = c.gc.Discard(-1)
 			if c.is(opened) {
 				s.closeLingering(c, codec.CloseInternalError, errInternal)
 			} else {
@@ -158,8 +163,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 			}
 		}
 	}()
-	s.readInLoop(c, gc)
-	return gnet.None
+	s.readInLoop(c)
 }
 
 var errInternal = errors.New("ws: internal error")
@@ -192,7 +196,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.is(blocked) {
 		s.catchUp(c)
 		c.unset(blocked)
-		s.eng.writable.disarm(c)
+		s.disarm(c)
 	}
 	if c.is(slow) {
 		s.stats.slow.add(^uint64(0))

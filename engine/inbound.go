@@ -5,9 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
-
 	"github.com/qi-realtime/ws/codec"
 )
 
@@ -20,21 +17,21 @@ const (
 )
 
 // readInLoop processes what gnet has read for c.
-func (s *Shard) readInLoop(c *Conn, gc gnet.Conn) {
+func (s *Shard) readInLoop(c *Conn) {
 	if now := s.eng.now.Load(); c.lastRead != now {
 		c.lastRead, c.controls = now, 0
 	}
 	if c.tls() != nil {
-		s.readTLS(c, gc)
+		s.readTLS(c)
 		return
 	}
-	if c.state.Load() == stateHandshake && !s.handshake(c, gc) {
+	if c.state.Load() == stateHandshake && !s.handshake(c, c.gc) {
 		return // what there is stays in gnet's buffer
 	}
-	b, _ := gc.Peek(-1)
+	b, _ := c.gc.Peek(-1)
 	s.decode(c, b)
 	if c.state.Load() != stateClosed {
-		_, _ = gc.Discard(-1)
+		_, _ = c.gc.Discard(-1)
 	}
 }
 
@@ -160,12 +157,12 @@ func (s *Shard) sentAll(c *Conn) {
 		// The peer reads the end first, even if more of its bytes come between here and
 		// the closing of the socket, which resets the connection then.
 		s.closeNotify(c)
-		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
-		drainSocket(int(c.fd))
+		s.halfClose(c)
+		s.drainSocket(c)
 		s.doom(c, nil)
 	case c.is(lingering):
 		s.closeNotify(c)
-		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+		s.halfClose(c)
 		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
 	}
 }
@@ -246,7 +243,7 @@ func (t *admitTask) RunInLoop(s *Shard) {
 	if c.tls() != nil {
 		s.decode(c, c.tls().request.take())
 	} else if c.gc.InboundBuffered() > 0 {
-		s.readInLoop(c, c.gc)
+		s.readInLoop(c)
 	}
 }
 
@@ -309,14 +306,3 @@ func (s *Shard) expire(c *Conn) {
 }
 
 var errSilent = errors.New("ws: heartbeat timeout")
-
-// drainSocket reads what is unread, within a bound: closing a socket with
-// unread bytes resets the connection and can lose what we wrote last.
-func drainSocket(fd int) {
-	var scratch [4096]byte
-	for range 64 {
-		if n, err := unix.Read(fd, scratch[:]); n <= 0 || err != nil {
-			return
-		}
-	}
-}

@@ -122,7 +122,7 @@ func (s *Shard) flush(c *Conn) {
 			s.flushed(c)
 			return
 		}
-		n, err := writev(int(c.fd), iov)
+		n, err := s.writev(c, iov)
 		clear(iov)
 		s.stats.writes.add(1)
 		if n > 0 {
@@ -167,7 +167,7 @@ func (s *Shard) block(c *Conn) {
 	c.set(blocked)
 	s.stats.blocked.add(1)
 	s.lag(c)
-	if err := s.eng.writable.arm(c); err != nil {
+	if err := s.arm(c); err != nil {
 		s.doom(c, err)
 	}
 	if c.above(&s.eng.highMark) {

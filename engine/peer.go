@@ -59,7 +59,7 @@ type peerFields struct {
 
 // forget lets go of gc's addresses. gc must be a stream.
 // Loop-confined: use only on the event loop that owns the connection.
-func (f *peerFields) forget(gc gnet.Conn) {
+func (f *peerFields) forget(gc netConn) {
 	v := reflect.ValueOf(gc)
 	if f.typ != v.Type() {
 		*f = findPeerFields(v.Type())

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
@@ -35,8 +34,9 @@ type Shard struct {
 	// Immutable once the loop is bound.
 	eng   *Engine
 	index int
-	loop  gnet.EventLoop
+	loop  eventLoop
 	wake  *waker
+	mem   *memoryLoop // nil with real sockets
 
 	in  *inbox
 	gid atomic.Uintptr // the loop's goroutine
@@ -367,7 +367,7 @@ func (s *Shard) reap() {
 		s.doomed = s.doomed[:len(s.doomed)-1]
 		if c.state.Load() != stateClosed {
 			s.closeNotify(c)
-			s.eng.closeFD(c)
+			s.closeSocket(c)
 		}
 	}
 }

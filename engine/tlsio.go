@@ -5,7 +5,6 @@ import (
 	"io"
 	"unsafe"
 
-	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
@@ -22,8 +21,8 @@ type tlsScratch struct {
 }
 
 // readTLS is readInLoop for a connection that speaks TLS.
-func (s *Shard) readTLS(c *Conn, gc gnet.Conn) {
-	b, _ := gc.Peek(-1)
+func (s *Shard) readTLS(c *Conn) {
+	b, _ := c.gc.Peek(-1)
 	switch t := c.tls(); {
 	case c.is(lingering) || c.is(gotClose) || c.is(doomed): // nothing inbound matters
 	case t.conn == nil:
@@ -38,7 +37,7 @@ func (s *Shard) readTLS(c *Conn, gc gnet.Conn) {
 		s.openTLS(c, b)
 	}
 	if c.state.Load() != stateClosed {
-		_, _ = gc.Discard(-1)
+		_, _ = c.gc.Discard(-1)
 	}
 }
 
@@ -234,7 +233,7 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 	if len(t.sealed) == 0 {
 		return false, nil
 	}
-	n, err := write(int(c.fd), t.sealed)
+	n, err := s.write(c, t.sealed)
 	s.stats.writes.add(1)
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return false, err
@@ -258,7 +257,7 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 // whether it is full. Nothing is queued on c.
 func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 	if c.tls() == nil {
-		n, err = write(int(c.fd), b)
+		n, err = s.write(c, b)
 		s.stats.writes.add(1)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			err = nil

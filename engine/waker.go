@@ -26,13 +26,16 @@ func (w *waker) yield() {
 
 // yield asks for another turn of s after its connections were served.
 func (s *Shard) yield() {
-	if s.wake != nil {
+	switch {
+	case s.wake != nil:
 		s.wake.yield()
-		return
-	}
-	go func() { // ends at once; only while the engine boots
+	case s.mem != nil: // whose loop serves all in one order
 		_ = s.loop.Execute(context.Background(), s)
-	}()
+	default:
+		go func() { // ends at once; only while the engine boots
+			_ = s.loop.Execute(context.Background(), s)
+		}()
+	}
 }
 
 // wakerEnd is the context of a waker's connection on its loop.

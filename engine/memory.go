@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Memory is a network without sockets, for simulation: the program feeds its
+// connections itself, so that a million of them need no descriptor. All above
+// the socket is what runs otherwise: handshake, decoder, shards, inboxes,
+// queues, timers. A connection here costs 16 bytes, and no kernel memory.
+//
+// The peers are clients that read at once: they answer pings and close frames
+// and hang up when the engine does. What they receive is counted. One that is
+// stalled does not read: its socket is full.
+//
+// Time stands still but for Advance.
+//
+// One engine uses a Memory, once, and all methods wait until it runs. Peers are
+// numbered from 0 in the order of Connect. Safe for concurrent use.
+type Memory struct {
+	// OnFrame, if set before the engine runs, is called with each frame that a
+	// peer receives, borrowed, on its event loop. It must not block.
+	OnFrame func(peer int, frame []byte)
+
+	// Immutable once started is closed.
+	eng     *Engine
+	loops   []*memoryLoop
+	addr    *net.TCPAddr // of all peers
+	began   time.Time
+	started chan struct{}
+
+	// Atomic.
+	passed  atomic.Int64 // nanoseconds
+	pending atomic.Int64 // events that no loop has done with
+
+	running sync.WaitGroup // loops
+
+	mu      sync.Mutex
+	idle    sync.Cond // on mu; pending has become 0
+	peers   int       // guarded by mu
+	claimed bool      // an engine uses it; guarded by mu
+}
+
+// MemoryStats are counts from the start.
+type MemoryStats struct {
+	Upgraded, Refused              uint64 // answers to upgrade requests
+	Messages, Pings, Pongs, Closes uint64 // frames that peers have received
+	Bytes                          uint64 // the same in bytes, with the answers
+	Writes, Full                   uint64 // write and writev calls; those that found a stalled peer
+}
+
+// NewMemory returns a network without peers.
+func NewMemory() *Memory {
+	m := &Memory{
+		addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, began: time.Now(), started: make(chan struct{}),
+	}
+	m.idle.L = &m.mu
+	return m
+}
+
+var errMemoryUsed = errors.New("ws: a Memory is for one engine")
+
+// runMemory runs the loops on a Memory.
+func (e *Engine) runMemory() error {
+	m := e.cfg.Memory
+	m.mu.Lock()
+	claimed := m.claimed
+	m.claimed = true
+	m.mu.Unlock()
+	if claimed {
+		e.closeOnce()
+		return errMemoryUsed
+	}
+	m.eng = e
+	var bound sync.WaitGroup
+	for i, s := range e.shards {
+		l := &memoryLoop{memory: m, shard: s, index: i, unread: make(map[int32]*plaintext)}
+		l.more.L = &l.mu
+		s.mem = l
+		m.loops = append(m.loops, l)
+		bound.Add(1)
+		m.running.Go(func() { l.run(&bound) }) // owned by this call: stop ends it and waits
+	}
+	bound.Wait()
+	close(e.started)
+	close(m.started)
+	<-e.closing
+	m.stop()
+	return nil
+}
+
+// stop ends the loops, which close what is open.
+func (m *Memory) stop() {
+	for _, l := range m.loops {
+		l.mu.Lock()
+		l.closed = true
+		l.more.Signal()
+		l.mu.Unlock()
+	}
+	m.running.Wait()
+	m.done(m.pending.Load())
+}
+
+// now is the engine's clock.
+func (m *Memory) now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
+
+// Advance lets d pass at once. For timers to fire in their order, advance in
+// small steps and Wait after each.
+func (m *Memory) Advance(d time.Duration) {
+	<-m.started
+	m.passed.Add(int64(d))
+	m.mu.Lock()
+	defer m.mu.Unlock() // ticks come one after the other
+	(*events)(m.eng).OnTick()
+}
+
+// Wait returns when the loops have nothing left to do, or have ended. It does
+// not wait for what workers have yet to post to them.
+func (m *Memory) Wait() {
+	<-m.started
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.pending.Load() > 0 {
+		m.idle.Wait()
+	}
+}
+
+// done counts n events that loops are done with.
+func (m *Memory) done(n int64) {
+	if m.pending.Add(-n) == 0 {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.idle.Broadcast()
+	}
+}
+
+// acceptBatch is how many connections a loop accepts before it looks at other
+// events.
+const acceptBatch = 64
+
+// Connect adds n peers, spread over the loops, which send request, borrowed
+// until Wait. It returns the number of the first.
+func (m *Memory) Connect(n int, request []byte) (first int) {
+	<-m.started
+	m.mu.Lock()
+	defer m.mu.Unlock() // so that numbers and events have one order
+	first = m.peers
+	m.peers += n
+	for _, l := range m.loops {
+		for more := l.peersBelow(m.peers) - l.peersBelow(first); more > 0; more -= acceptBatch {
+			l.push(memoryEvent{kind: memoryConnect, n: int32(min(more, acceptBatch)), data: request})
+		}
+	}
+	return first
+}
+
+// Send makes the peer send b, borrowed until Wait, in one piece: masked frames,
+// or a part of an upgrade request. It is lost on a connection that has ended.
+func (m *Memory) Send(peer int, b []byte) { m.tell(peer, memoryArrive, b) }
+
+// HangUp makes the peer end its connection without a close frame.
+func (m *Memory) HangUp(peer int) { m.tell(peer, memoryHangUp, nil) }
+
+// Stall makes the peer's socket full, until Resume.
+func (m *Memory) Stall(peer int) { m.tell(peer, memoryStall, nil) }
+
+// Resume makes the peer read again.
+func (m *Memory) Resume(peer int) { m.tell(peer, memoryResume, nil) }
+
+func (m *Memory) tell(peer int, kind memoryEventKind, b []byte) {
+	<-m.started
+	m.loops[peer%len(m.loops)].push(memoryEvent{kind: kind, n: int32(peer / len(m.loops)), data: b})
+}
+
+// Stats returns a snapshot.
+func (m *Memory) Stats() (st MemoryStats) {
+	<-m.started
+	for _, l := range m.loops {
+		st.Upgraded += l.stats.upgraded.Load()
+		st.Refused += l.stats.refused.Load()
+		st.Messages += l.stats.messages.Load()
+		st.Pings += l.stats.pings.Load()
+		st.Pongs += l.stats.pongs.Load()
+		st.Closes += l.stats.closes.Load()
+		st.Bytes += l.stats.bytes.Load()
+		st.Writes += l.stats.writes.Load()
+		st.Full += l.stats.full.Load()
+	}
+	return st
+}

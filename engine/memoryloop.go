@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// memoryLoop is one event loop of a Memory: it does with its events what
+// gnet's does with those of epoll, in the order in which they came.
+//
+// push and Execute are safe for concurrent use. Loop-confined otherwise: use
+// only on the event loop that owns the connection.
+type memoryLoop struct {
+	// Immutable.
+	memory *Memory
+	shard  *Shard
+	index  int
+
+	// Loop-confined.
+	peers   []memoryPeer         // by the connection's descriptor
+	buf     []byte               // what arrives, as a read would bring it
+	in      plaintext            // of reading, what is left of it
+	reading *Conn                // whose bytes are being processed
+	unread  map[int32]*plaintext // what others have left, by descriptor: half a request
+	stats   struct {
+		upgraded, refused, messages, pings, pongs, closes, bytes, writes, full counter
+	}
+
+	mu     sync.Mutex
+	more   sync.Cond     // on mu; there are events
+	events []memoryEvent // guarded by mu
+	closed bool          // guarded by mu
+}
+
+// memoryEvent is what happens on a loop.
+type memoryEvent struct {
+	kind memoryEventKind
+	n    int32 // the peer's descriptor; how many, for memoryConnect
+	data []byte
+	task gnet.Runnable
+}
+
+type memoryEventKind uint8
+
+const (
+	memoryTask    memoryEventKind = iota
+	memoryConnect                 // n peers, which send data
+	memoryArrive                  // data
+	memoryPong                    // a pong with the payload data
+	memoryClose                   // a close frame with the payload data
+	memoryHangUp
+	memoryStall
+	memoryResume
+)
+
+// push adds an event. It returns false once the loop has ended.
+func (l *memoryLoop) push(ev memoryEvent) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.memory.pending.Add(1)
+	l.events = append(l.events, ev)
+	if len(l.events) == 1 {
+		l.more.Signal()
+	}
+	return true
+}
+
+// Execute implements eventLoop.
+func (l *memoryLoop) Execute(_ context.Context, task gnet.Runnable) error {
+	if !l.push(memoryEvent{kind: memoryTask, task: task}) {
+		return ErrStopped
+	}
+	return nil
+}
+
+// Enroll implements eventLoop.
+func (l *memoryLoop) Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error) {
+	return nil, errNoSockets
+}
+
+var errNoSockets = errors.New("ws: a Memory takes no sockets")
+
+// run serves the loop until it is closed.
+func (l *memoryLoop) run(bound *sync.WaitGroup) {
+	l.shard.bindInLoop(l)
+	bound.Done()
+	var batch []memoryEvent
+	for {
+		batch = l.take(batch)
+		if batch == nil {
+			break
+		}
+		for i := range batch {
+			l.handle(&batch[i])
+		}
+		l.memory.done(int64(len(batch)))
+	}
+	for i := range l.peers {
+		if c := l.peers[i].conn; c != nil {
+			l.end(c, nil)
+		}
+	}
+}
+
+// maxMemoryEvents bounds the memory that a loop keeps for events.
+const maxMemoryEvents = 8 << 10
+
+// take waits for events and returns them, nil at the end. spent is what it
+// returned before.
+func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
+	clear(spent)
+	if cap(spent) > maxMemoryEvents {
+		spent = nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.events) == 0 && !l.closed {
+		l.more.Wait()
+	}
+	if l.closed {
+		return nil
+	}
+	batch := l.events
+	l.events = spent[:0]
+	return batch
+}
+
+// handle does what an event asks for; a panic in it ends that alone.
+func (l *memoryLoop) handle(ev *memoryEvent) {
+	defer l.shard.eng.guard("memory")
+	if ev.kind == memoryTask {
+		_ = ev.task.Run(context.Background())
+		return
+	}
+	if ev.kind == memoryConnect {
+		for range ev.n {
+			l.open(ev.data)
+		}
+		return
+	}
+	if int(ev.n) >= len(l.peers) || l.peers[ev.n].conn == nil {
+		return
+	}
+	switch p := &l.peers[ev.n]; ev.kind {
+	case memoryArrive:
+		l.arrive(p.conn, ev.data)
+	case memoryPong:
+		l.arrive(p.conn, maskedControl(codec.OpPong, ev.data))
+	case memoryClose:
+		l.arrive(p.conn, maskedControl(codec.OpClose, ev.data))
+	case memoryHangUp:
+		l.end(p.conn, io.EOF)
+	case memoryStall:
+		p.stalled = true
+	default:
+		l.resume(p)
+	}
+}
+
+// open accepts a peer, which sends request.
+func (l *memoryLoop) open(request []byte) {
+	defer l.shard.eng.guard("open")
+	l.peers = append(l.peers, memoryPeer{})
+	c := l.shard.eng.handler.NewConn()
+	c.fd = int32(len(l.peers) - 1)
+	l.peers[c.fd].conn = c
+	if l.shard.attach((*memoryConn)(c), c, nil) != gnet.None {
+		l.end(c, nil)
+		return
+	}
+	if len(request) > 0 {
+		l.arrive(c, request)
+	}
+}
+
+// arrive is the arrival of b, which is borrowed.
+func (l *memoryLoop) arrive(c *Conn, b []byte) {
+	l.buf = l.buf[:0]
+	if before := l.unread[c.fd]; before != nil {
+		l.buf = append(l.buf, before.b...)
+		delete(l.unread, c.fd)
+	}
+	l.buf = append(l.buf, b...) // the decoder unmasks in place
+	l.reading, l.in.b = c, l.buf
+	l.shard.traffic(c)
+	if len(l.in.b) > 0 && l.peers[c.fd].conn == c {
+		l.unread[c.fd] = &plaintext{bytes.Clone(l.in.b)}
+	}
+	l.reading, l.in.b = nil, nil
+	l.buf = trimmed(l.buf)
+}
+
+// resume makes a peer read again.
+func (l *memoryLoop) resume(p *memoryPeer) {
+	p.stalled = false
+	if p.armed {
+		p.armed = false
+		l.shard.postUrgent((*writableTask)(p.conn))
+	}
+	if p.fin {
+		l.push(memoryEvent{kind: memoryHangUp, n: p.conn.fd})
+	}
+}
+
+// end closes a connection.
+func (l *memoryLoop) end(c *Conn, err error) {
+	defer l.shard.eng.guard("close")
+	if p := &l.peers[c.fd]; p.conn == c {
+		p.conn = nil
+		delete(l.unread, c.fd)
+		l.shard.detach(c, err)
+	}
+}
+
+// peersBelow returns how many peers with lower numbers than n are the loop's.
+func (l *memoryLoop) peersBelow(n int) int {
+	loops := len(l.memory.loops)
+	return (n + loops - 1 - l.index) / loops
+}

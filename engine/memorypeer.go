@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"bytes"
+	"net"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// memoryPeer is the other end of a connection: 16 bytes.
+type memoryPeer struct {
+	conn    *Conn // nil once it has ended
+	stalled bool
+	armed   bool // writability is waited for
+	fin     bool // the engine has sent its FIN
+}
+
+// arm notes that c waits for its peer to read.
+func (l *memoryLoop) arm(c *Conn) { l.peers[c.fd].armed = true }
+
+// disarm takes arm back.
+func (l *memoryLoop) disarm(c *Conn) { l.peers[c.fd].armed = false }
+
+// halfClose makes the peer hang up, once it reads.
+func (l *memoryLoop) halfClose(c *Conn) {
+	p := &l.peers[c.fd]
+	p.fin = true
+	if !p.stalled {
+		l.push(memoryEvent{kind: memoryHangUp, n: c.fd})
+	}
+}
+
+// writev stands in for the system call: a peer takes all, or nothing.
+func (l *memoryLoop) writev(c *Conn, iov []unix.Iovec) (n int, err error) {
+	l.stats.writes.add(1)
+	if l.peers[c.fd].stalled {
+		l.stats.full.add(1)
+		return 0, unix.EAGAIN
+	}
+	for _, v := range iov {
+		l.receive(c, unsafe.Slice(v.Base, int(v.Len)))
+		n += int(v.Len)
+	}
+	l.stats.bytes.add(uint64(n))
+	return n, nil
+}
+
+// write is writev for bytes in one piece.
+func (l *memoryLoop) write(c *Conn, b []byte) (int, error) {
+	iov := [1]unix.Iovec{iovec(b)}
+	return l.writev(c, iov[:])
+}
+
+// receive is what the peer of c does with whole frames, or with the answer to
+// its upgrade request.
+func (l *memoryLoop) receive(c *Conn, b []byte) {
+	for len(b) > 0 {
+		if b[0]&finBit == 0 { // no frame: an HTTP response
+			if bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
+				l.stats.upgraded.add(1)
+			} else {
+				l.stats.refused.add(1)
+			}
+			return
+		}
+		n := codec.FrameSize(b)
+		l.receiveFrame(c, b[:n])
+		b = b[n:]
+	}
+}
+
+func (l *memoryLoop) receiveFrame(c *Conn, frame []byte) {
+	if fn := l.memory.OnFrame; fn != nil {
+		fn(int(c.fd)*len(l.memory.loops)+l.index, frame)
+	}
+	switch codec.Opcode(frame[0] & 0xf) {
+	case codec.OpPing:
+		l.stats.pings.add(1)
+		l.push(memoryEvent{kind: memoryPong, n: c.fd, data: bytes.Clone(frame[2:])})
+	case codec.OpPong:
+		l.stats.pongs.add(1)
+	case codec.OpClose:
+		l.stats.closes.add(1)
+		l.push(memoryEvent{kind: memoryClose, n: c.fd, data: bytes.Clone(frame[2:])})
+	default:
+		l.stats.messages.add(1)
+	}
+}
+
+// maskedControl is a control frame as a client sends it, with a key of zeros.
+func maskedControl(op codec.Opcode, payload []byte) []byte {
+	return append([]byte{finBit | byte(op), finBit | byte(len(payload)), 0, 0, 0, 0}, payload...)
+}
+
+// finBit is FIN in the first byte of a frame, and MASK in the second.
+const finBit = 0x80
+
+// memoryConn is a connection as gnet would show it. It costs nothing: what it
+// knows is in the connection itself and in its loop.
+type memoryConn Conn
+
+func (c *memoryConn) rest() *plaintext {
+	l := c.shard.mem
+	if l.reading == (*Conn)(c) {
+		return &l.in
+	}
+	if p := l.unread[c.fd]; p != nil {
+		return p
+	}
+	return new(plaintext)
+}
+
+// Peek, Discard and InboundBuffered implement unread.
+func (c *memoryConn) Peek(n int) ([]byte, error) { return c.rest().Peek(n) }
+func (c *memoryConn) Discard(n int) (int, error) { return c.rest().Discard(n) }
+func (c *memoryConn) InboundBuffered() int       { return c.rest().InboundBuffered() }
+
+// Fd is the connection's number among its loop's.
+func (c *memoryConn) Fd() int              { return int(c.fd) }
+func (c *memoryConn) SetContext(any)       {}
+func (c *memoryConn) LocalAddr() net.Addr  { return c.shard.mem.memory.addr }
+func (c *memoryConn) RemoteAddr() net.Addr { return c.shard.mem.memory.addr }

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"net"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Shards meet the network here alone: gnet's loop and connection, as far as
+// they are needed, and the system calls on a connection's descriptor. With a
+// Memory the shard's memoryLoop stands in for all of them.
+
+// eventLoop is what a shard needs of its event loop.
+type eventLoop interface {
+	Execute(context.Context, gnet.Runnable) error
+	Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error)
+}
+
+// netConn is what a connection needs of gnet's.
+type netConn interface {
+	unread
+	Fd() int
+	SetContext(any)
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+}
+
+// writev writes what iov describes to c's socket.
+func (s *Shard) writev(c *Conn, iov []unix.Iovec) (int, error) {
+	if s.mem != nil {
+		return s.mem.writev(c, iov)
+	}
+	return writev(int(c.fd), iov)
+}
+
+// write writes b, which is borrowed, to c's socket.
+func (s *Shard) write(c *Conn, b []byte) (int, error) {
+	if s.mem != nil {
+		return s.mem.write(c, b)
+	}
+	return write(int(c.fd), b)
+}
+
+// arm asks for one writableTask for c.
+func (s *Shard) arm(c *Conn) error {
+	if s.mem != nil {
+		s.mem.arm(c)
+		return nil
+	}
+	return s.eng.writable.arm(c)
+}
+
+// disarm takes arm back.
+func (s *Shard) disarm(c *Conn) {
+	if s.mem != nil {
+		s.mem.disarm(c)
+		return
+	}
+	s.eng.writable.disarm(c)
+}
+
+// halfClose sends a FIN.
+func (s *Shard) halfClose(c *Conn) {
+	if s.mem != nil {
+		s.mem.halfClose(c)
+		return
+	}
+	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+}
+
+// drainSocket reads what is unread, within a bound: closing a socket with
+// unread bytes resets the connection and can lose what we wrote last.
+func (s *Shard) drainSocket(c *Conn) {
+	if s.mem != nil {
+		return // it has no resets
+	}
+	var scratch [4096]byte
+	for range 64 {
+		if n, err := unix.Read(int(c.fd), scratch[:]); n <= 0 || err != nil {
+			return
+		}
+	}
+}
+
+// closeSocket closes c's socket; detach then runs from within.
+func (s *Shard) closeSocket(c *Conn) {
+	if s.mem != nil {
+		s.mem.end(c, nil)
+		return
+	}
+	gc := c.gc.(gnet.Conn)
+	if err := gc.EventLoop().Close(gc); err != nil {
+		s.eng.cfg.Logger.Warn("ws: closing a connection", slog.Any("error", err))
+	}
+}
