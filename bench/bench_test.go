@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/bench/control"
 )
 
@@ -390,6 +391,36 @@ func TestFair(t *testing.T) {
 	}
 }
 
+// TestSim asserts that all that is simulated arrives, and nothing else.
+func TestSim(t *testing.T) {
+	t.Parallel()
+	results := runBench(t, "sim", "-steps", "200,1000", "-rooms", "3", "-loops", "2")
+	require.Len(t, results, 3)
+	memory, work, ratios := results[0].Rows, results[1].Rows, results[2].Rows
+	require.Len(t, memory, 2)
+	for i, conns := range []float64{200, 1000} {
+		assert.InDelta(t, conns, memory[i]["conns"], 0)
+		assert.InDelta(t, conns/simStalledShare, memory[i]["stalled"], 0)
+		assert.Greater(t, memory[i]["heap_bytes_rooms"], memory[i]["heap_bytes_room"])
+		assert.Greater(t, memory[i]["heap_bytes_room"], memory[i]["heap_bytes"])
+		n := float64(rounds(int(conns)))
+		// All of 2x3 publishes to one room one by one, of batches, of rooms of 1,000
+		// and of 10; and what the stalled ones held.
+		batches := float64(simBatch * max(1, simLeast/simBatch/int(conns)))
+		queued := conns / simStalledShare * float64(ws.DefaultConfig().MessageQueueSize)
+		assert.InDelta(t, conns*(6*n+batches+2*n)+queued, work[i]["deliveries"], 0)
+		assert.InDelta(t, conns*n, work[i]["pings"], 0)
+		assert.Zero(t, work[i]["dropped"])
+		for _, m := range simWork {
+			assert.Greater(t, work[i][m.key], 0.0, m.key)
+		}
+	}
+	require.Len(t, ratios, len(simMemory)+len(simWork))
+	for _, row := range ratios {
+		assert.Greater(t, row["ratio"], 0.0, row["metric"])
+	}
+}
+
 func TestArguments(t *testing.T) {
 	for name, args := range map[string][]string{
 		"no such command":    {"frobnicate"},
@@ -401,6 +432,7 @@ func TestArguments(t *testing.T) {
 		"unknown path":       {"echo", "-path", "tls"},
 		"rate of nothing":    {"latency", "-rate", "4,"},
 		"all slow":           {"slow", "-stalled", "50", "-trickle", "50"},
+		"no room":            {"sim", "-steps", "10", "-rooms", "0"},
 		"all stalled":        {"fanout", "-stalled", "100"},
 		"nothing to compare": {"latency", "-compare"},
 		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},

@@ -36,6 +36,7 @@ type options struct {
 	serve                           []string // the server's program and arguments; nil is this program
 	peers, peersBinary, loads       string   // compare
 	compareRounds                   int
+	simRooms                        int
 	html, commandLine               string
 	markdown                        bool     // report
 	files                           []string // report
@@ -44,7 +45,7 @@ type options struct {
 
 func defaultOptions() options {
 	return options{
-		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, steps: "2000,5000,10000,15000", path: "",
+		size: 512, inflights: "1,16", modes: "raw", outstanding: 64, path: "", simRooms: 10,
 		sizes:  "64,512,16384",
 		moving: 1, reconnecting: 0.5, staying: 1000, opening: 1000, joinRooms: 2,
 		rooms: 1, procs: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
@@ -66,6 +67,12 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("idle", "compare") {
 		fs.DurationVar(&o.quiet, "quiet", o.quiet, "idle: wait before memory is measured")
 		fs.BoolVar(&o.join, "join", o.join, "idle: every connection joins one room")
+	}
+	if has("idle", "sim") {
+		fs.StringVar(&o.steps, "steps", o.steps, "idle, sim: connection `counts` to measure at (default "+idleSteps+"; sim "+simSteps+")")
+	}
+	if cmd == "sim" { // elsewhere the rooms of the loads
+		fs.IntVar(&o.simRooms, "rooms", o.simRooms, "sim: rooms that each connection joins: one of all, others of 1,000")
 	}
 	if has("idle") {
 		o.registerIdle(fs)
@@ -150,12 +157,14 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others; compare: each load's own")
 		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
-	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune", "compare") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune", "compare", "sim") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare") {
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
+	}
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare", "sim") {
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "storm", "sweep") {
@@ -165,7 +174,6 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 
 // registerIdle declares the flags of idle.
 func (o *options) registerIdle(fs *flag.FlagSet) {
-	fs.StringVar(&o.steps, "steps", o.steps, "idle: connection `counts` to measure at")
 	fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
 	fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
 }

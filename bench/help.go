@@ -70,6 +70,13 @@ centrifuge, written as their documentation says. Medians over the rounds with th
 spread, and who is best at what.`,
 		"bench compare -load echo16,fanout-64 -peers gws,gobwas -rounds 5 -html compare.html",
 	},
+	"sim": {
+		`Holds up to a million connections without sockets: the library itself, with its
+shards, rooms, queues and timers, over a network in memory. Memory of a connection,
+CPU time of joins, deliveries, pings and the shutdown, at each of some counts, and
+how far they grow with the count.`,
+		"bench sim -steps 10000,100000,1000000",
+	},
 	"doctor": {
 		`Reads the limits of this machine, says how many connections each allows and which
 of them binds, and prints the commands that raise those that are too low.`,

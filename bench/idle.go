@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -10,6 +11,9 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+// idleSteps are the counts that idle measures at unless it is told others.
+const idleSteps = "2000,5000,10000,15000"
 
 // silent is the traffic of idle connections.
 type silent struct{}
@@ -62,6 +66,7 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 }
 
 func idlePath(ctx context.Context, o *options, path string, steps, slopes *table) error {
+	o.steps = cmp.Or(o.steps, idleSteps)
 	counts, err := o.stepCounts()
 	if err != nil {
 		return err
@@ -82,33 +87,13 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 			return err
 		}
 		o.progress.step("idle %s, %d connections", path, conns)
-		before, err := srv.call(control.Command{Name: "report"})
-		if err != nil {
-			return err
-		}
-		if err := g.connect(ctx, conns); err != nil {
-			return err
-		}
-		after, err := srv.call(control.Command{Name: "report"})
-		if err != nil {
-			return err
-		}
-		if o.join {
-			if err := joinRoom(ctx, g, srv, conns, before.Members); err != nil {
-				return err
-			}
-		}
-		if err := wait(ctx, o.quiet); err != nil {
-			return err
-		}
-		r, err := srv.call(control.Command{Name: "settle"})
+		r, spent, err := fillIdle(ctx, o, g, srv, conns)
 		if err != nil {
 			return err
 		}
 		if r.Clients != conns {
 			return fmt.Errorf("the server has %d clients, not %d", r.Clients, conns)
 		}
-		spent := after.CPU - before.CPU
 		accepting += spent
 		added := float64(conns)
 		if len(n) > 0 {
@@ -129,6 +114,32 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	slopes.add(path, mean(slope(n, heap)), mean(ends(n, heap)), mean(slope(n, objects)), mean(slope(n, inuse)),
 		mean(slope(n, rss)), mean(ends(n, rss)), mean(micros(accepting)/weight))
 	return g.err()
+}
+
+// fillIdle opens connections until there are so many, and returns the server's
+// report once it is at rest, and the CPU time that accepting them took.
+func fillIdle(ctx context.Context, o *options, g *generator, srv *server, conns int) (r *control.Report, spent time.Duration, err error) {
+	before, err := srv.call(control.Command{Name: "report"})
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := g.connect(ctx, conns); err != nil {
+		return nil, 0, err
+	}
+	after, err := srv.call(control.Command{Name: "report"})
+	if err != nil {
+		return nil, 0, err
+	}
+	if o.join {
+		if err := joinRoom(ctx, g, srv, conns, before.Members); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := wait(ctx, o.quiet); err != nil {
+		return nil, 0, err
+	}
+	r, err = srv.call(control.Command{Name: "settle"})
+	return r, after.CPU - before.CPU, err
 }
 
 // slope is the least-squares slope of y over x.

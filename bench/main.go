@@ -41,6 +41,7 @@ var commands = []command{
 	{"tls", "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo", runTLS},
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"drain", "how a shutdown treats clients that have messages queued", runDrain},
+	{"sim", "memory and CPU of up to a million connections, without sockets", runSim},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 	{"compare", "the same loads against this library and its peers in turn", runCompare},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
@@ -49,7 +50,7 @@ var commands = []command{
 }
 
 // notInAll are those that take long, or measure nothing.
-var notInAll = []string{"compare", "doctor", "sweep", "tune"}
+var notInAll = []string{"compare", "doctor", "sim", "sweep", "tune"}
 
 func main() {
 	hidden()
@@ -64,6 +65,8 @@ func hidden() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
 		exit(serve(os.Args[2], os.Stdin, os.Stdout))
+	case len(os.Args) == 3 && os.Args[1] == "simulate":
+		exit(simulate(os.Args[2], os.Stdout))
 	case len(os.Args) > 3 && os.Args[1] == "part":
 		exit(runPart(context.Background(), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
 	}
@@ -166,8 +169,11 @@ func (o *options) validate() error {
 	if _, err := o.echoLoads(); err != nil {
 		return err
 	}
-	_, err := o.stepCounts()
-	return err
+	if o.steps != "" {
+		_, err := o.stepCounts()
+		return err
+	}
+	return nil
 }
 
 // setDefaults fills in what depends on the command.

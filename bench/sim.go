@@ -1,0 +1,181 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+const (
+	simSteps = "10000,100000,1000000"
+	// simNeeds is what a simulated connection takes at its peak, in bytes.
+	simNeeds = 5000
+)
+
+// simMetric is a column of a result of sim, and a row of the ratios.
+type simMetric struct {
+	column
+	unit  string
+	value func(*simStep) float64
+}
+
+// simMemory and simWork are the columns of the two tables.
+var simMemory = []simMetric{
+	{column{"heap_bytes", "heap B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapPlain }},
+	{column{"rss_bytes", "RSS B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSPlain }},
+	{column{"heap_bytes_room", "heap in one room", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapRoom }},
+	{column{"rss_bytes_room", "RSS in one room", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSRoom }},
+	{column{"heap_bytes_rooms", "heap in all rooms", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapRooms }},
+	{column{"rss_bytes_rooms", "RSS in all rooms", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSRooms }},
+	{column{"heap_bytes_stalled", "heap B/stalled conn", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapStalled }},
+	{column{"peak_bytes", "peak RSS B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.PeakRSS / float64(s.Conns) }},
+}
+
+var simWork = []simMetric{
+	{column{"connect_us", "connect µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.ConnectMicros }},
+	{column{"join_us", "join µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.JoinMicros }},
+	{column{"leave_us", "leave µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.LeaveMicros }},
+	{column{"receive_ns", "receive ns", "%.0f"}, "ns", func(s *simStep) float64 { return s.ReceiveNanos }},
+	{column{"one_ns", "dlv ns, 1 outstanding", "%.0f"}, "ns", func(s *simStep) float64 { return s.OneNanos }},
+	{column{"shuffled_ns", "in random order", "%.0f"}, "ns", func(s *simStep) float64 { return s.ShuffledNanos }},
+	{column{"batch_ns", "64", "%.0f"}, "ns", func(s *simStep) float64 { return s.BatchNanos }},
+	{column{"large_ns", "rooms of 1,000", "%.0f"}, "ns", func(s *simStep) float64 { return s.LargeNanos }},
+	{column{"small_ns", "of 10", "%.0f"}, "ns", func(s *simStep) float64 { return s.SmallNanos }},
+	{column{"stalled_ns", "to stalled", "%.0f"}, "ns", func(s *simStep) float64 { return s.StalledNanos }},
+	{column{"ping_ns", "ping ns", "%.0f"}, "ns", func(s *simStep) float64 { return s.PingNanos }},
+	{column{"drain_us", "drain µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.DrainMicros }},
+}
+
+// runSim simulates connections at several counts, each in a process of its own.
+func runSim(ctx context.Context, o *options) ([]*table, error) {
+	o.steps = cmp.Or(o.steps, simSteps)
+	counts, err := o.stepCounts()
+	if err != nil {
+		return nil, err
+	}
+	if o.simRooms < 1 {
+		return nil, errors.New("-rooms must be at least 1")
+	}
+	var steps []*simStep
+	for i, conns := range counts {
+		cfg := simConfig{Conns: conns, Rooms: o.simRooms, Size: o.size, Loops: o.loops}
+		if i == len(counts)-1 {
+			cfg.Profile = o.cpuprofile
+		}
+		step, err := simulateApart(ctx, o, cfg)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, step)
+	}
+	return simTables(steps, o), nil
+}
+
+// simulateApart runs one step in a process of its own, so that its memory is
+// its own.
+func simulateApart(ctx context.Context, o *options, cfg simConfig) (*simStep, error) {
+	if have, need := availableBytes(), cfg.Conns*simNeeds; have < need {
+		return nil, fmt.Errorf("%d connections need about %d MiB and %d are available: use lower -steps",
+			cfg.Conns, need>>20, have>>20)
+	}
+	arg, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, os.Args[0], "simulate", string(arg))
+	cmd.Stderr = os.Stderr
+	if o.maxprocs > 0 {
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.maxprocs))
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("simulation of %d connections: %w", cfg.Conns, err)
+	}
+	step := new(simStep)
+	return step, json.Unmarshal(out, step)
+}
+
+// availableBytes is the memory that is free, or can be.
+func availableBytes() int {
+	b, _ := os.ReadFile("/proc/meminfo")
+	for line := range bytes.Lines(b) {
+		if kb, ok := strings.CutPrefix(string(line), "MemAvailable:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kb), " kB"))
+			return n << 10
+		}
+	}
+	return 1 << 62
+}
+
+// simTables makes the results: what a connection takes, what is done with it
+// costs, and how either grows.
+func simTables(steps []*simStep, o *options) []*table {
+	memory := &table{
+		command: "sim", title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 390 B, and the kernel its sockets)", o.simRooms),
+	}
+	work := &table{
+		command: "sim-cpu", title: fmt.Sprintf("Simulated connections: CPU time without system calls (%d B messages)", o.size),
+	}
+	fill := func(t *table, metrics []simMetric, before, behind []column, cells func(*simStep) (before, behind []any)) {
+		t.columns = append(t.columns, before...)
+		for _, m := range metrics {
+			t.columns = append(t.columns, m.column)
+		}
+		t.columns = append(t.columns, behind...)
+		for _, s := range steps {
+			row, rest := cells(s)
+			for _, m := range metrics {
+				row = append(row, m.value(s))
+			}
+			t.add(append(row, rest...)...)
+		}
+	}
+	conns := column{"conns", "connections", "%d"}
+	fill(memory, simMemory, []column{conns, {"loops", "loops", "%d"}}, []column{{"stalled", "stalled", "%d"}},
+		func(s *simStep) (before, behind []any) { return []any{s.Conns, s.Loops}, []any{s.Stalled} })
+	fill(work, simWork, []column{conns}, []column{
+		{"ping_percent", "pings of all, % of a core", "%.1f"},
+		{"pings", "pings", "%d"},
+		{"deliveries", "deliveries", "%d"},
+		{"dropped", "dropped", "%d"},
+		{"seconds", "took s", "%.1f"},
+	}, func(s *simStep) (before, behind []any) {
+		return []any{s.Conns}, []any{100 * s.PingCores, s.Pings, s.Deliveries, s.Dropped, s.Seconds}
+	})
+	tables := []*table{memory, work}
+	if first, last := steps[0], steps[len(steps)-1]; first != last {
+		tables = append(tables, simRatios(first, last))
+	}
+	return tables
+}
+
+// simRatios says how linear everything is: 1 is as costly for each at the last
+// step as at the first.
+func simRatios(first, last *simStep) *table {
+	t := &table{
+		command: "sim-ratio", title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d", first.Conns, last.Conns),
+		columns: []column{
+			{"metric", "of each", "%s"},
+			{"unit", "unit", "%s"},
+			{"first", strconv.Itoa(first.Conns), "%.2f"},
+			{"last", strconv.Itoa(last.Conns), "%.2f"},
+			{"ratio", "ratio", "%.2f"},
+		},
+	}
+	for _, metrics := range [][]simMetric{simMemory, simWork} {
+		for _, m := range metrics {
+			a, b := m.value(first), m.value(last)
+			t.add(m.key, m.unit, a, b, ratio(b, a))
+		}
+	}
+	return t
+}
