@@ -114,7 +114,7 @@ func (l *memoryLoop) run(bound *sync.WaitGroup) {
 }
 
 // maxMemoryEvents bounds the memory that a loop keeps for events.
-const maxMemoryEvents = 8 << 10
+const maxMemoryEvents = 1 << 10
 
 // take waits for events and returns them, nil at the end. spent is what it
 // returned before.
