@@ -66,7 +66,7 @@ func (q *queue) Cost() int                                  { return q.cost }
 func (q *queue) Evict(lane Lane, oldest bool) *Frame        { return q.evict(lane, oldest) }
 func (q *queue) Purge(now time.Duration, gone func(*Frame)) { q.purge(now, gone) }
 func (q *queue) Clear(gone func(*Frame))                    { q.clear(gone) }
-func (q *queue) Reset()                                     { q.reset() }
+func (q *queue) Reset()                                     { q.reset(keptFrames) }
 func (q *queue) Len(lane Lane) int                          { return q.lanes[lane].len() }
 
 // Replace is replace for a frame that fits everywhere.
@@ -109,3 +109,9 @@ func (f *Frame) Lane() Lane             { return f.lane }
 func (f *Frame) Key() string            { return f.key }
 func (f *Frame) Scope() *Drops          { return f.scope }
 func (f *Frame) Expires() time.Duration { return f.expires }
+
+// KeptQueues is how many free queues a shard keeps for ever.
+const KeptQueues = keptQueues
+
+// FreeQueuesInLoop returns how many the shard has.
+func (s *Shard) FreeQueuesInLoop() int { return len(s.free.queues) }

@@ -22,9 +22,6 @@ type slotKey struct {
 func (f *Frame) slot() slotKey { return slotKey{f.scope, f.key} }
 
 const (
-	// maxPooledFrames bounds the capacity of a fifo that goes back to the free
-	// list, so that one long backlog does not stay for ever.
-	maxPooledFrames = 128
 	// maxScan is the length up to which a fifo is searched without an index.
 	maxScan = 32
 )
@@ -141,11 +138,12 @@ func (l *fifo) filter(keep func(*Frame) bool) {
 	}
 }
 
-// reset empties the fifo.
-func (l *fifo) reset() {
+// reset empties the fifo, and keeps its slice if that has room for keep frames at
+// most.
+func (l *fifo) reset(keep int) {
 	clear(l.frames[l.head:])
 	frames := l.frames[:0]
-	if cap(frames) > maxPooledFrames {
+	if cap(frames) > keep {
 		frames = nil
 	}
 	*l = fifo{frames: frames}

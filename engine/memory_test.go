@@ -302,3 +302,39 @@ func TestMemoryTakesNoSockets(t *testing.T) {
 	p.conn.Init(&p)
 	require.ErrorContains(t, m.Enroll(t.Context(), &p.conn, ours, nil, nil), "no sockets")
 }
+
+// However large a fan-out is, the queues that it takes are used again by the
+// next, and given up when there is none.
+func TestFreeQueuesServeTheNextFanOut(t *testing.T) {
+	const conns = 2*engine.KeptQueues + 1
+	m := startMemory(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m.OnFrame = nil
+	shard := m.Shards()[0]
+	m.connect(conns)
+	f := engine.NewFrame(codec.OpText, []byte("to all"), engine.Handling{})
+	fanOut := func() {
+		before := m.Stats().Messages
+		onLoop(shard, func(s *engine.Shard) { s.EachInLoop(func(c *engine.Conn) { c.DeliverInLoop(f) }) })
+		m.Wait()
+		require.EqualValues(t, conns, m.Stats().Messages-before)
+	}
+	free := func() (n int) {
+		onLoop(shard, func(s *engine.Shard) { n = s.FreeQueuesInLoop() })
+		return n
+	}
+	fanOut()
+	require.Equal(t, conns, free())
+	assert.Less(t, testing.AllocsPerRun(3, fanOut), conns/100.0)
+	for range 3 { // in use all along
+		m.Advance(10 * time.Second)
+		fanOut()
+		require.Equal(t, conns, free())
+	}
+	for range 20 {
+		m.Advance(10 * time.Second)
+		m.Wait()
+	}
+	require.Equal(t, engine.KeptQueues, free())
+	fanOut()
+	require.Equal(t, conns, free())
+}

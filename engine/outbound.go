@@ -15,8 +15,6 @@ const (
 	// maxWriteBytes bounds one writev. More than a socket buffer takes is
 	// gathered in vain.
 	maxWriteBytes = 256 << 10
-	// maxFreeQueues bounds a shard's free list of queues.
-	maxFreeQueues = 8 << 10
 )
 
 // DeliverInLoop queues f on c, and reports whether it was taken. It may be
@@ -46,7 +44,7 @@ func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 	s.endReplyOf(c) // keep the order of what is already in the batch
 	if c.out == nil {
-		c.out = s.getQueue()
+		c.out = s.free.get()
 	}
 	c.out.push(f)
 	if !c.is(blocked) {
@@ -78,7 +76,7 @@ func (s *Shard) pushControl(c *Conn, op codec.Opcode, payload []byte) {
 // pushFirst queues bytes that go out before any frame: the handshake's answer.
 func (s *Shard) pushFirst(c *Conn, data []byte) {
 	if c.out == nil { // the last of a TLS handshake may still wait
-		c.out = s.getQueue()
+		c.out = s.free.get()
 	}
 	f := &Frame{data: data, exempt: true}
 	c.out.begin(f, 0)
@@ -188,23 +186,8 @@ func (t *writableTask) RunInLoop(s *Shard) {
 	}
 }
 
-// getQueue takes a queue from the free list.
-func (s *Shard) getQueue() *queue {
-	if n := len(s.free); n > 0 {
-		q := s.free[n-1]
-		s.free[n-1] = nil
-		s.free = s.free[:n-1]
-		return q
-	}
-	return new(queue)
-}
-
 // putQueue gives c's queue back.
 func (s *Shard) putQueue(c *Conn) {
-	q := c.out
+	s.free.put(c.out)
 	c.out = nil
-	q.reset()
-	if len(s.free) < maxFreeQueues {
-		s.free = append(s.free, q)
-	}
 }

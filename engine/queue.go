@@ -189,10 +189,11 @@ func (q *queue) next() *fifo {
 	return nil
 }
 
-// reset empties the queue and keeps small slices for its next owner.
-func (q *queue) reset() {
+// reset empties the queue and keeps for its next owner slices of so many frames
+// at most.
+func (q *queue) reset(keep int) {
 	for i := range q.lanes {
-		q.lanes[i].reset()
+		q.lanes[i].reset(keep)
 	}
 	q.current, q.sent, q.expires, q.cost, q.sealed = nil, 0, 0, 0, 0
 }

@@ -110,7 +110,7 @@ func (s *Shard) dropReplies(c *Conn, replies tally) {
 // queueRest queues the frames of buf that end beyond the n bytes which are
 // sent, the first of them half sent, and counts them.
 func (s *Shard) queueRest(c *Conn, buf []byte, n int) (queued tally) {
-	c.out = s.getQueue()
+	c.out = s.free.get()
 	for len(buf) > 0 {
 		size := codec.FrameSize(buf)
 		if n >= size {

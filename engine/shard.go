@@ -45,7 +45,7 @@ type Shard struct {
 	dirty  dirtyList
 	ahead  int // tasks taken since the dirty list was last empty
 	doomed []*Conn
-	free   []*queue
+	free   freeQueues
 
 	laggards     laggards
 	disconnected []*Conn      // slow, whose close frame is to follow
@@ -273,6 +273,7 @@ func (s *Shard) runTask(t Task) {
 func (s *Shard) tick() {
 	if now := s.eng.now.Load(); now != s.wheel.now {
 		s.wheel.advance(now, s.expire)
+		s.free.trim(now, s.eng.ticks(freeTime))
 		for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
 			s.purge(c)
 		}

@@ -142,7 +142,7 @@ func (s *Shard) pushSealed(c *Conn) {
 		return
 	}
 	if c.out == nil {
-		c.out = s.getQueue()
+		c.out = s.free.get()
 	}
 	if c.is(blocked) {
 		s.weighSealed(c)
