@@ -37,6 +37,7 @@ type Engine struct {
 	lowMark     [dataLanes]bounds
 	writable    *writablePoller
 	deflater    *codec.Deflater
+	ping        *Frame // the heartbeat
 	controls    uint16 // pings and pongs that a connection takes within a tick
 	shards      []*Shard
 	handshakes  *handshakes // nil without cfg.TLS
@@ -90,6 +91,7 @@ func New(cfg Config, h Handler) *Engine {
 	}
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
+	e.ping = newControlFrame(codec.OpPing, nil)
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	switch {
 	case e.cfg.Now != nil:

@@ -71,7 +71,7 @@ func (s *Shard) handle(c *Conn, m codec.Message) {
 	switch m.Op {
 	case codec.OpPing:
 		if c.end() == nil && s.takesControl(c) {
-			s.pushControl(c, codec.OpPong, m.Payload)
+			s.pushPong(c, m.Payload)
 		}
 	case codec.OpPong:
 		s.takesControl(c)
@@ -301,7 +301,7 @@ func (s *Shard) expire(c *Conn) {
 		s.doom(c, errSilent)
 		s.eng.handler.OnReadError()
 	default:
-		s.pushControl(c, codec.OpPing, nil)
+		s.pushControl(c, s.eng.ping)
 	}
 }
 

@@ -215,6 +215,9 @@ func TestMemoryHeartbeat(t *testing.T) {
 	assert.GreaterOrEqual(t, before, uint64(conns))
 	pass(10 * slowPing)
 	assert.InDelta(t, 10*conns, m.Stats().Pings-before, conns)
+	m.OnFrame = nil
+	allocs := testing.AllocsPerRun(1, func() { pass(10 * slowPing) })
+	assert.Less(t, allocs, 10*conns*0.5, "pings are one frame; a step of the clock costs some")
 	assert.Zero(t, m.closed.Load())
 	m.Stall(7)
 	pass(slowDeath + 2*slowPing)

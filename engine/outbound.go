@@ -58,19 +58,26 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 	return s.keepBudget(c, f)
 }
 
+// pushPong queues the answer to a ping.
+func (s *Shard) pushPong(c *Conn, payload []byte) {
+	if s.reply.conn == c && c.out == nil {
+		s.reply.buf = codec.AppendFrame(s.reply.buf, codec.OpPong, payload)
+		return
+	}
+	s.pushControl(c, newControlFrame(codec.OpPong, payload))
+}
+
+func newControlFrame(op codec.Opcode, payload []byte) *Frame {
+	return &Frame{data: codec.NewFrame(op, payload), lane: LaneControl, exempt: true}
+}
+
 // pushControl queues a ping or pong. At most one of a kind waits: a client
 // that floods pings and reads nothing is owed only the latest pong
 // (RFC 6455 section 5.5.3).
-func (s *Shard) pushControl(c *Conn, op codec.Opcode, payload []byte) {
-	if s.reply.conn == c && c.out == nil {
-		s.reply.buf = codec.AppendFrame(s.reply.buf, op, payload)
-		return
+func (s *Shard) pushControl(c *Conn, f *Frame) {
+	if c.out == nil || !c.out.replaceControl(f) {
+		s.pushInLoop(c, f)
 	}
-	f := &Frame{data: codec.NewFrame(op, payload), lane: LaneControl, exempt: true}
-	if c.out != nil && c.out.replaceControl(f) {
-		return
-	}
-	s.pushInLoop(c, f)
 }
 
 // pushFirst queues bytes that go out before any frame: the handshake's answer.
