@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -88,4 +89,37 @@ func TestHandleRawPanics(t *testing.T) {
 		assert.ErrorContains(t, e.Data.(error), "raw")
 		assert.Equal(t, 1, r.get("errors "))
 	})
+}
+
+// An inline handler that joins rooms fills the ring of its own loop, which takes
+// nothing from it until the handler has returned: what it then sends to its
+// client is not refused for that, and stays behind the joins.
+func TestSendBehindJoinsIsNotRefused(t *testing.T) {
+	s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize = 4 })
+	errs := make(chan error, 200)
+	s.HandleRaw(func(c *ws.Client, _ ws.Opcode, _ []byte) {
+		for i := range 50 {
+			errs <- c.JoinRoom(strconv.Itoa(i))
+		}
+		for i := range 100 {
+			errs <- c.SendBytes([]byte(strconv.Itoa(i)))
+		}
+		errs <- c.SendBytesHigh([]byte("high"))
+	})
+	c := s.dial(native)
+	c.send("go")
+	for range 151 {
+		require.NoError(t, <-errs)
+	}
+	got := map[string]bool{}
+	for i, high := 0, 0; i < 101; i++ {
+		text := string(c.read().Payload)
+		got[text] = true
+		if text == "high" {
+			high++
+			continue
+		}
+		require.Equal(t, strconv.Itoa(i-high), text, "in order")
+	}
+	assert.True(t, got["high"])
 }

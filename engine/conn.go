@@ -169,7 +169,7 @@ func (c *Conn) QueuedBytes() (n int) {
 
 // Send queues f. It returns ErrClosed once the connection is closing,
 // ErrQueueFull when its queue is at a bound, or, for a caller that must not
-// wait, when its loop's ring is full.
+// wait, when another loop's ring is full.
 //
 // Off the loop, only a plain frame under DropNewest is told at once that the
 // queue is full: whether another one drops something is decided on the loop.
@@ -190,7 +190,12 @@ func (c *Conn) Send(f *Frame) error {
 		s.drop(f, DropFull)
 		return ErrQueueFull
 	}
-	if err := s.postWait(&sendTask{conn: c, frame: f, reserved: reserved}); err != nil {
+	t := &sendTask{conn: c, frame: f, reserved: reserved}
+	if reserved && s.onLoop() {
+		s.Post(t) // behind what the loop itself has posted, a join for example; bounded by the reservation
+		return nil
+	}
+	if err := s.postWait(t); err != nil {
 		if reserved {
 			c.unreserve(f.lane, 1, f.Len())
 		}
