@@ -146,12 +146,12 @@ func newSummary() *table {
 		{"load", "load", "%s"},
 		{"measure", "measured", "%s"},
 		{"best", "best", "%s"},
-		{"best_value", "", "%.4g"},
+		{"best_value", "its value", "%.4g"},
 		{"second", "second", "%s"},
-		{"second_value", "", "%.4g"},
+		{"second_value", "its value", "%.4g"},
 		{"lead", "best is better by", "%.2fx"},
 		{"ours", ourName, "%.4g"},
-		{"verdict", "", "%s"},
+		{"verdict", "verdict", "%s"},
 	}}
 }
 

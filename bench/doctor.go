@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/qi-realtime/ws/bench/doctor"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // doctorConns is how many connections measure the kernel's memory for a socket.
@@ -42,6 +43,8 @@ func doctorTable(d *doctor.Diagnosis) *table {
 			{"value", "value", "%s"},
 			{"allows", "connections", "%v"},
 			{"verdict", "verdict", "%s"},
+		}, charts: []chart{
+			{Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"}, Y: []string{"allows"}, LogY: true},
 		},
 	}
 	t.notes = append(t.notes, fmt.Sprintf("The limits allow %d connections now; what binds is %s.", d.Allowed, d.Binding))

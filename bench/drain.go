@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // goingAway is the close code of a server that shuts down.
@@ -39,6 +40,8 @@ func runDrain(ctx context.Context, o *options) ([]*table, error) {
 		{"goroutines", "after", "%d"},
 		{"descriptors_before", "descriptors before", "%d"},
 		{"descriptors", "after", "%d"},
+	}, charts: []chart{
+		{Kind: report.Bars, Title: "Until clients knew of the end", X: []string{"path", "conns"}, Y: []string{"half_ms", "most_ms", "all_ms", "ended_ms"}, Axis: "ms"},
 	}}
 	for range o.rounds {
 		if err := drainRound(ctx, o, t); err != nil {

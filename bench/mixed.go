@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // The states of a chatting client.
@@ -229,6 +230,8 @@ func runMixed(ctx context.Context, o *options) ([]*table, error) {
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 		{"undelivered", "dropped or gone", "%d"},
+	}, charts: []chart{
+		{Kind: report.Bars, X: []string{"path", "conns", "rooms", "rate"}, Y: []string{"server_us", "p99_ms", "per_second"}},
 	}}
 	rates, err := o.rateList()
 	if err != nil {

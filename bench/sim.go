@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 const (
@@ -151,6 +153,14 @@ func simTables(steps []*simStep, o *options) []*table {
 	}, func(s *simStep) (before, behind []any) {
 		return []any{s.Conns}, []any{100 * s.PingCores, s.Pings, s.Deliveries, s.Dropped, s.Seconds}
 	})
+	memory.charts = []chart{{
+		Kind: report.Lines, Title: "Heap of one connection", X: []string{"conns"},
+		Y: []string{"heap_bytes", "heap_bytes_room", "heap_bytes_rooms"}, Axis: "B", LogX: true,
+	}}
+	work.charts = []chart{{
+		Kind: report.Lines, Title: "CPU time for one", X: []string{"conns"},
+		Y: []string{"one_ns", "batch_ns", "large_ns", "receive_ns", "ping_ns"}, Axis: "ns", LogX: true, LogY: true,
+	}}
 	tables := []*table{memory, work}
 	if first, last := steps[0], steps[len(steps)-1]; first != last {
 		tables = append(tables, simRatios(first, last))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // stayingUser is the number of the first user who stays; the storm's are below.
@@ -50,6 +51,8 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{"staying_max_ms", "max", "%.1f"},
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
+	}, charts: []chart{
+		{Kind: report.Bars, X: []string{"storm", "rate", "path"}, Y: []string{"per_second", "server_us", "p99_ms"}},
 	}}
 	s.series = &table{command: "storm-series", title: "Connections over time", unprinted: true, columns: []column{
 		{"path", "path", "%s"},
@@ -58,7 +61,7 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{"rate", "publishes/s to others", "%g"},
 		{"at_ms", "ms", "%.1f"},
 		{"conns", "connections", "%d"},
-	}}
+	}, charts: []chart{{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "storm"}}}
 	rates, err := o.rateList()
 	if err != nil {
 		return nil, err

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/qi-realtime/ws"
+
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // sweepOptions is what the flags of sweep set; an empty list is not swept.
@@ -250,7 +252,10 @@ func sweepTable(o *options, trials []*trial) *table {
 			{"per_second_most", "most", "%.0f"},
 			{"p99_ms", "p99 ms", "%.1f"},
 			{"lost", "lost", "%.0f"},
-			{"mark", "", "%s"},
+			{"mark", "note", "%s"},
+		}, charts: []chart{
+			{Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"server_us"}, Min: []string{"server_us_least"}, Max: []string{"server_us_most"}},
+			{Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"per_second"}, Min: []string{"per_second_least"}, Max: []string{"per_second_most"}},
 		},
 	}
 	slices.SortStableFunc(trials, func(a, b *trial) int {

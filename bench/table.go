@@ -85,7 +85,7 @@ func (t *table) write(w io.Writer) {
 
 // export is the table as the report package has it.
 func (t *table) export() *report.Table {
-	r := &report.Table{Command: t.command, Title: t.title, Notes: t.notes, Rows: t.rows, Charts: t.charts}
+	r := &report.Table{Command: t.command, Title: t.title, Notes: t.notes, Rows: t.rows, Charts: t.charts, ChartsOnly: t.unprinted}
 	for _, c := range t.columns {
 		r.Columns = append(r.Columns, report.Column{Key: c.key, Heading: c.heading, Format: c.format})
 	}
@@ -94,7 +94,7 @@ func (t *table) export() *report.Table {
 
 // imported is the reverse of export.
 func imported(r *report.Table) *table {
-	t := &table{command: r.Command, title: r.Title, notes: r.Notes, rows: r.Rows, charts: r.Charts}
+	t := &table{command: r.Command, title: r.Title, notes: r.Notes, rows: r.Rows, charts: r.Charts, unprinted: r.ChartsOnly}
 	for _, c := range r.Columns {
 		t.columns = append(t.columns, column{c.Key, c.Heading, c.Format})
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // tlsTransports are what runTLS puts next to each other.
@@ -42,6 +43,8 @@ func runTLS(ctx context.Context, o *options) ([]*table, error) {
 		{"accepts_per_second", "accepts/s", "%.0f"},
 		{"heap_bytes", "idle heap B", "%.0f"},
 		{"rss_bytes", "idle RSS B", "%.0f"},
+	}, charts: []chart{
+		{Kind: report.Bars, X: []string{"transport"}, Y: []string{"accept_us", "heap_bytes"}},
 	}}
 	echoes := &table{command: "tls-echo", title: "Echo, one message in flight on each connection", columns: []column{
 		{"transport", "transport", "%s"},
@@ -49,6 +52,8 @@ func runTLS(ctx context.Context, o *options) ([]*table, error) {
 		{"size", "bytes", "%d"},
 		{"per_second", "messages/s", "%.0f"},
 		{"server_us", "server µs/msg", "%.2f"},
+	}, charts: []chart{
+		{Kind: report.Bars, X: []string{"size"}, Series: "transport", Y: []string{"server_us"}},
 	}}
 	for range o.rounds {
 		for _, t := range tlsTransports {

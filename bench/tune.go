@@ -14,6 +14,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/bench/doctor"
+	"github.com/qi-realtime/ws/bench/report"
 )
 
 // tuneOptions is what the flags of tune set.
@@ -277,6 +278,8 @@ func tuneTable(d description, found []finding) *table {
 			{"gain_low_percent", "from", "%.1f"},
 			{"gain_high_percent", "to", "%.1f"},
 			{"verdict", "verdict", "%s"},
+		}, charts: []chart{
+			{Kind: report.Bars, X: []string{"option", "loops", "room_shards", "batch", "ring"}, Y: []string{"server_us"}},
 		},
 	}
 	for i := range found {

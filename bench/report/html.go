@@ -49,11 +49,12 @@ type docView struct {
 }
 
 type tableView struct {
-	ID, Title string
-	Notes     []string
-	Figures   []figureView
-	Heads     []cellView
-	Rows      [][]cellView
+	ID, Title  string
+	Notes      []string
+	Figures    []figureView
+	Heads      []cellView
+	Rows       [][]cellView
+	ChartsOnly bool
 }
 
 type cellView struct {
@@ -85,6 +86,7 @@ func (p *pageView) id(prefix string) string {
 
 func (t *Table) view(p *pageView) tableView {
 	v := tableView{ID: p.id("t"), Title: t.Title, Notes: t.Notes}
+	v.ChartsOnly = t.ChartsOnly
 	columns := t.visible()
 	numeric := make([]bool, len(t.Columns))
 	for _, i := range columns {

@@ -26,6 +26,9 @@ func Markdown(w io.Writer, docs ...*Document) error {
 const timeFormat = "2006-01-02 15:04:05 MST"
 
 func (t *Table) markdown(b *strings.Builder) {
+	if t.ChartsOnly {
+		return
+	}
 	fmt.Fprintf(b, "\n**%s**\n\n", escapeMarkdown(t.Title))
 	var heads, rules []string
 	columns := t.visible()

@@ -26,6 +26,7 @@ type Table struct {
 	Rows           [][]any  // numbers, strings, or nil
 	Notes          []string // lines of text below the rows
 	Charts         []Chart
+	ChartsOnly     bool // the rows are a series that nobody reads
 }
 
 // Column is one column: its key in JSON, its heading with the unit, and its
@@ -44,11 +45,13 @@ type tableJSON struct {
 	Rows    []map[string]any `json:"rows"`
 	Notes   []string         `json:"notes,omitempty"`
 	Charts  []Chart          `json:"charts,omitempty"`
+
+	ChartsOnly bool `json:"charts_only,omitempty"`
 }
 
 // MarshalJSON writes the rows as objects. What is no number in JSON is null.
 func (t *Table) MarshalJSON() ([]byte, error) {
-	out := tableJSON{t.Command, t.Title, t.Columns, make([]map[string]any, 0, len(t.Rows)), t.Notes, t.Charts}
+	out := tableJSON{t.Command, t.Title, t.Columns, make([]map[string]any, 0, len(t.Rows)), t.Notes, t.Charts, t.ChartsOnly}
 	for _, cells := range t.Rows {
 		row := make(map[string]any, len(cells))
 		for i, cell := range cells[:min(len(cells), len(t.Columns))] {
@@ -68,7 +71,7 @@ func (t *Table) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	*t = Table{Command: in.Command, Title: in.Title, Columns: in.Columns, Notes: in.Notes, Charts: in.Charts}
+	*t = Table{Command: in.Command, Title: in.Title, Columns: in.Columns, Notes: in.Notes, Charts: in.Charts, ChartsOnly: in.ChartsOnly}
 	if len(in.Rows) > 0 && len(in.Columns) == 0 {
 		return fmt.Errorf("report: the table %q has rows but no columns", in.Title)
 	}

@@ -427,3 +427,24 @@ func TestText(t *testing.T) {
 		assert.Equal(t, c.want, report.Column{Format: c.format}.Text(c.cell))
 	}
 }
+
+// A series is drawn and not written out.
+func TestChartsOnly(t *testing.T) {
+	series := &report.Table{
+		Title: "Connections over time", ChartsOnly: true,
+		Columns: []report.Column{{Key: "ms", Heading: "ms", Format: "%d"}, {Key: "conns", Heading: "connections", Format: "%d"}},
+		Rows:    [][]any{{1, 100}, {2, 31_337}},
+		Charts:  []report.Chart{{Kind: report.Lines, X: []string{"ms"}, Y: []string{"conns"}}},
+	}
+	b, err := json.Marshal(series)
+	require.NoError(t, err)
+	var again report.Table
+	require.NoError(t, json.Unmarshal(b, &again))
+	doc := &report.Document{Tables: []*report.Table{&again}}
+	var html, markdown bytes.Buffer
+	require.NoError(t, report.HTML(&html, doc))
+	require.NoError(t, report.Markdown(&markdown, doc))
+	assert.Contains(t, html.String(), "<svg")
+	assert.NotContains(t, html.String(), "<table")
+	assert.NotContains(t, markdown.String(), "|")
+}
