@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/qi-realtime/ws/bench/report"
@@ -27,6 +28,12 @@ var compareColumns = []column{
 	{"missing", "missing", "%.0f"},
 	{"disordered", "disordered", "%.0f"},
 	{"dropped", "dropped", "%.0f"},
+}
+
+// significant rounds to four digits, for columns of figures of all sizes.
+func significant(v float64) float64 {
+	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64) // of its own making
+	return rounded
 }
 
 // isFault says which figures count what went wrong: the worst round counts. What
@@ -53,7 +60,7 @@ func (c *comparison) table() *table {
 		}
 	}
 	t.columns = append(t.columns,
-		column{"min", first.name + " min", "%.4g"}, column{"max", "max", "%.4g"},
+		column{"min", first.name + " min", "%v"}, column{"max", "max", "%v"},
 		column{"ratio", "ratio to " + ourName, "%.2f"},
 		column{"ratio_" + second.key, second.name + " ratio", "%.2f"},
 		column{"status", "status", "%s"})
@@ -63,7 +70,7 @@ func (c *comparison) table() *table {
 			row = append(row, c.figure(i, key))
 		}
 		low, high := c.spread(i, first.key)
-		t.add(append(row, low, high, c.ratio(i, first.key), c.ratio(i, second.key), c.status(i))...)
+		t.add(append(row, significant(low), significant(high), c.ratio(i, first.key), c.ratio(i, second.key), c.status(i))...)
 	}
 	return t
 }
@@ -146,11 +153,11 @@ func newSummary() *table {
 		{"load", "load", "%s"},
 		{"measure", "measured", "%s"},
 		{"best", "best", "%s"},
-		{"best_value", "its value", "%.4g"},
+		{"best_value", "its value", "%v"},
 		{"second", "second", "%s"},
-		{"second_value", "its value", "%.4g"},
+		{"second_value", "its value", "%v"},
 		{"lead", "best is better by", "%.2fx"},
-		{"ours", ourName, "%.4g"},
+		{"ours", ourName, "%v"},
 		{"verdict", "verdict", "%s"},
 	}}
 }
@@ -161,7 +168,7 @@ func (c *comparison) summarize(t *table) {
 	for _, m := range c.load.measures {
 		order := c.ranking(m)
 		if len(order) == 0 {
-			t.add(c.load.name, m.name, "none", 0.0, "none", 0.0, 0.0, c.figure(0, m.key), ourName+": "+c.status(0))
+			t.add(c.load.name, m.name, "none", 0.0, "none", 0.0, 0.0, significant(c.figure(0, m.key)), ourName+": "+c.status(0))
 			continue
 		}
 		best, second := order[0], "none"
@@ -170,8 +177,8 @@ func (c *comparison) summarize(t *table) {
 			second, value = c.libraries[order[1]].name, c.figure(order[1], m.key)
 			lead = c.better(m, best, order[1])
 		}
-		t.add(c.load.name, m.name, c.libraries[best].name, c.figure(best, m.key), second, value, lead,
-			c.figure(0, m.key), c.verdict(m, order))
+		t.add(c.load.name, m.name, c.libraries[best].name, significant(c.figure(best, m.key)), second, significant(value), lead,
+			significant(c.figure(0, m.key)), c.verdict(m, order))
 	}
 }
 
