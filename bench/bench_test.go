@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
@@ -316,6 +317,15 @@ func TestSourceAddresses(t *testing.T) {
 		require.NoError(t, c.Close())
 		require.NoError(t, unix.Close(fd))
 	}
+}
+
+// Commands that take long are run with small counts above: here with their own.
+func TestDefaultSteps(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := defaultOptions()
+	_, err := runIdle(ctx, &o)
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestMedian(t *testing.T) {

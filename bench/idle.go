@@ -52,6 +52,7 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 	if o.path != "" {
 		paths = []string{o.path}
 	}
+	o.steps = cmp.Or(o.steps, idleSteps)
 	counts, err := o.stepCounts()
 	if err != nil {
 		return nil, err
@@ -66,7 +67,6 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 }
 
 func idlePath(ctx context.Context, o *options, path string, steps, slopes *table) error {
-	o.steps = cmp.Or(o.steps, idleSteps)
 	counts, err := o.stepCounts()
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func availableBytes() int {
 // costs, and how either grows.
 func simTables(steps []*simStep, o *options) []*table {
 	memory := &table{
-		command: "sim", title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 390 B, and the kernel its sockets)", o.simRooms),
+		command: "sim", title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 300 B, and the kernel its sockets)", o.simRooms),
 	}
 	work := &table{
 		command: "sim-cpu", title: fmt.Sprintf("Simulated connections: CPU time without system calls (%d B messages)", o.size),
