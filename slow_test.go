@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	gws "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
@@ -250,12 +251,13 @@ func TestQueueBudget(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			t.Run(fmt.Sprintf("policy %d, %d loops", policy, loops), func(t *testing.T) {
 				s := start(t, withDeepQueue, ws.WithMessageQueueSize(1<<20), ws.WithOverflowPolicy(policy), ws.WithLoops(loops),
-					ws.WithQueueBudget(budget))
+					ws.WithQueueBudget(budget), func(c *ws.Config) { c.CloseTimeout = 6 * patience })
 				var clients []*ws.Client
 				var conns []*client
 				var sent []int
 				for range large + small {
 					c, sc := s.dialClient(native)
+					require.NoError(t, c.SetDeadline(time.Now().Add(6*patience))) // a full socket holds 4 MB
 					sent = append(sent, s.fill(sc))
 					clients = append(clients, sc)
 					conns = append(conns, c)
@@ -353,8 +355,11 @@ func (s *server) fill(sc *ws.Client) (sent int) {
 	for ; s.Stats().Total.Blocked == blocked; sent++ {
 		require.Less(s.t, sent, 100_000, "the socket does not fill")
 		require.NoError(s.t, sc.SendBytes(payload))
-		if sent%20 == 0 {
+		if sent%20 == 0 { // so that little is queued when it is full
 			s.settleOne(sc)
+			eventually(s.t, func() bool {
+				return sc.QueuedBytes() == 0 || s.Stats().Total.Blocked != blocked
+			}, "%d bytes are neither sent nor blocked", sc.QueuedBytes())
 		}
 	}
 	s.settleOne(sc)
