@@ -26,35 +26,36 @@ const (
 // simMetric is a column of a result of sim, and a row of the ratios.
 type simMetric struct {
 	column
+	name  string // by itself, without the columns beside it
 	unit  string
 	value func(*simStep) float64
 }
 
 // simMemory and simWork are the columns of the two tables.
 var simMemory = []simMetric{
-	{column{"heap_bytes", "heap B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapPlain }},
-	{column{"rss_bytes", "RSS B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSPlain }},
-	{column{"heap_bytes_room", "heap in one room", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapRoom }},
-	{column{"rss_bytes_room", "RSS in one room", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSRoom }},
-	{column{"heap_bytes_rooms", "heap in all rooms", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapRooms }},
-	{column{"rss_bytes_rooms", "RSS in all rooms", "%.0f"}, "B", func(s *simStep) float64 { return s.RSSRooms }},
-	{column{"heap_bytes_stalled", "heap B/stalled conn", "%.0f"}, "B", func(s *simStep) float64 { return s.HeapStalled }},
-	{column{"peak_bytes", "peak RSS B/conn", "%.0f"}, "B", func(s *simStep) float64 { return s.PeakRSS / float64(s.Conns) }},
+	{column{"heap_bytes", "heap B/conn", "%.0f"}, "heap, idle", "B", func(s *simStep) float64 { return s.HeapPlain }},
+	{column{"rss_bytes", "RSS B/conn", "%.0f"}, "RSS, idle", "B", func(s *simStep) float64 { return s.RSSPlain }},
+	{column{"heap_bytes_room", "heap in one room", "%.0f"}, "heap, in one room", "B", func(s *simStep) float64 { return s.HeapRoom }},
+	{column{"rss_bytes_room", "RSS in one room", "%.0f"}, "RSS, in one room", "B", func(s *simStep) float64 { return s.RSSRoom }},
+	{column{"heap_bytes_rooms", "heap in all rooms", "%.0f"}, "heap, in all rooms", "B", func(s *simStep) float64 { return s.HeapRooms }},
+	{column{"rss_bytes_rooms", "RSS in all rooms", "%.0f"}, "RSS, in all rooms", "B", func(s *simStep) float64 { return s.RSSRooms }},
+	{column{"heap_bytes_stalled", "heap B/stalled conn", "%.0f"}, "heap, stalled", "B", func(s *simStep) float64 { return s.HeapStalled }},
+	{column{"peak_bytes", "peak RSS B/conn", "%.0f"}, "RSS at its peak", "B", func(s *simStep) float64 { return s.PeakRSS / float64(s.Conns) }},
 }
 
 var simWork = []simMetric{
-	{column{"connect_us", "connect µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.ConnectMicros }},
-	{column{"join_us", "join µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.JoinMicros }},
-	{column{"leave_us", "leave µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.LeaveMicros }},
-	{column{"receive_ns", "receive ns", "%.0f"}, "ns", func(s *simStep) float64 { return s.ReceiveNanos }},
-	{column{"one_ns", "dlv ns, 1 outstanding", "%.0f"}, "ns", func(s *simStep) float64 { return s.OneNanos }},
-	{column{"shuffled_ns", "in random order", "%.0f"}, "ns", func(s *simStep) float64 { return s.ShuffledNanos }},
-	{column{"batch_ns", "64", "%.0f"}, "ns", func(s *simStep) float64 { return s.BatchNanos }},
-	{column{"large_ns", "rooms of 1,000", "%.0f"}, "ns", func(s *simStep) float64 { return s.LargeNanos }},
-	{column{"small_ns", "of 10", "%.0f"}, "ns", func(s *simStep) float64 { return s.SmallNanos }},
-	{column{"stalled_ns", "to stalled", "%.0f"}, "ns", func(s *simStep) float64 { return s.StalledNanos }},
-	{column{"ping_ns", "ping ns", "%.0f"}, "ns", func(s *simStep) float64 { return s.PingNanos }},
-	{column{"drain_us", "drain µs", "%.2f"}, "µs", func(s *simStep) float64 { return s.DrainMicros }},
+	{column{"connect_us", "connect µs", "%.2f"}, "connect", "µs", func(s *simStep) float64 { return s.ConnectMicros }},
+	{column{"join_us", "join µs", "%.2f"}, "join", "µs", func(s *simStep) float64 { return s.JoinMicros }},
+	{column{"leave_us", "leave µs", "%.2f"}, "leave", "µs", func(s *simStep) float64 { return s.LeaveMicros }},
+	{column{"receive_ns", "receive ns", "%.0f"}, "receive a message", "ns", func(s *simStep) float64 { return s.ReceiveNanos }},
+	{column{"one_ns", "dlv ns, 1 outstanding", "%.0f"}, "delivery, 1 outstanding", "ns", func(s *simStep) float64 { return s.OneNanos }},
+	{column{"shuffled_ns", "in random order", "%.0f"}, "delivery, members in random order", "ns", func(s *simStep) float64 { return s.ShuffledNanos }},
+	{column{"batch_ns", "64", "%.0f"}, "delivery, 64 outstanding", "ns", func(s *simStep) float64 { return s.BatchNanos }},
+	{column{"large_ns", "rooms of 1,000", "%.0f"}, "delivery, rooms of 1,000", "ns", func(s *simStep) float64 { return s.LargeNanos }},
+	{column{"small_ns", "of 10", "%.0f"}, "delivery, rooms of 10", "ns", func(s *simStep) float64 { return s.SmallNanos }},
+	{column{"stalled_ns", "to stalled", "%.0f"}, "delivery to a stalled client", "ns", func(s *simStep) float64 { return s.StalledNanos }},
+	{column{"ping_ns", "ping ns", "%.0f"}, "ping", "ns", func(s *simStep) float64 { return s.PingNanos }},
+	{column{"drain_us", "drain µs", "%.2f"}, "drain", "µs", func(s *simStep) float64 { return s.DrainMicros }},
 }
 
 // runSim simulates connections at several counts, each in a process of its own.
@@ -174,7 +175,8 @@ func simRatios(first, last *simStep) *table {
 	t := &table{
 		command: "sim-ratio", title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d", first.Conns, last.Conns),
 		columns: []column{
-			{"metric", "of each", "%s"},
+			{"metric", "", "%s"},
+			{"name", "of each", "%s"},
 			{"unit", "unit", "%s"},
 			{"first", strconv.Itoa(first.Conns), "%.2f"},
 			{"last", strconv.Itoa(last.Conns), "%.2f"},
@@ -184,7 +186,7 @@ func simRatios(first, last *simStep) *table {
 	for _, metrics := range [][]simMetric{simMemory, simWork} {
 		for _, m := range metrics {
 			a, b := m.value(first), m.value(last)
-			t.add(m.key, m.unit, a, b, ratio(b, a))
+			t.add(m.key, m.name, m.unit, a, b, ratio(b, a))
 		}
 	}
 	return t

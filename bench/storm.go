@@ -52,16 +52,18 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 	}, charts: []chart{
-		{Kind: report.Bars, X: []string{"storm", "rate", "path"}, Y: []string{"per_second", "server_us", "p99_ms"}},
+		{Kind: report.Bars, X: []string{"storm", "rate", "path"}, Y: []string{"per_second", "server_us"}},
+		{Kind: report.Bars, Title: "Time to connect, 99th percentile", X: []string{"storm", "rate", "path"}, Y: []string{"p99_ms"}, Axis: "ms"},
 	}}
 	s.series = &table{command: "storm-series", title: "Connections over time", unprinted: true, columns: []column{
 		{"path", "path", "%s"},
 		{"round", "round", "%d"},
 		{"storm", "storm", "%s"},
 		{"rate", "publishes/s to others", "%g"},
+		{"line", "", "%s"},
 		{"at_ms", "ms", "%.1f"},
 		{"conns", "connections", "%d"},
-	}, charts: []chart{{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "storm"}}}
+	}, charts: []chart{{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"}}}
 	rates, err := o.rateList()
 	if err != nil {
 		return nil, err
@@ -167,9 +169,16 @@ func (s *storms) storm(ctx context.Context, st storm) error {
 	at := func(share float64) time.Duration {
 		return time.Duration(times[max(0, int(share*float64(len(times)))-1)] - st.began)
 	}
+	line := st.name
+	if st.rate > 0 {
+		line += fmt.Sprintf(", %g publishes/s", st.rate)
+	}
+	if s.rounds > 1 {
+		line += fmt.Sprintf(", round %d", st.round+1)
+	}
 	for i := 1; i <= stormSteps; i++ {
 		share := float64(i) / stormSteps
-		s.series.add(s.path, st.round, st.name, st.rate, maxOf(millis(at(share))), sumOf(int(share*float64(len(times)))))
+		s.series.add(s.path, st.round, st.name, st.rate, line, maxOf(millis(at(share))), sumOf(int(share*float64(len(times)))))
 	}
 	n := float64(s.conns)
 	s.table.add(s.path, st.name, sumOf(s.conns), st.rate, sumOf(n/at(1).Seconds()),
