@@ -27,13 +27,13 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 	steps := &table{command: "idle", title: "Idle connections: the server's memory after garbage collection", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "connections", "%d"},
-		{"heap_bytes", "heap KiB", "%.0f"},
-		{"heap_inuse_bytes", "heap in use KiB", "%.0f"},
-		{"rss_bytes", "RSS KiB", "%.0f"},
+		{"heap_kib", "heap KiB", "%.0f"},
+		{"heap_inuse_kib", "heap in use KiB", "%.0f"},
+		{"rss_kib", "RSS KiB", "%.0f"},
 		{"goroutines", "goroutines", "%d"},
 		{"accept_us", "accept µs/conn", "%.1f"},
 	}, charts: []chart{{
-		Kind: report.Lines, Title: "The server's memory", X: []string{"conns"}, Y: []string{"heap_bytes", "rss_bytes"},
+		Kind: report.Lines, Title: "The server's memory", X: []string{"conns"}, Y: []string{"heap_kib", "rss_kib"},
 		Series: "path", Axis: "KiB", Fit: true,
 	}}}
 	slopes := &table{command: "idle-slope", title: "For each connection (least squares; last - first)", columns: []column{

@@ -21,7 +21,7 @@ func TestProcs(t *testing.T) {
 		require.Len(t, results[0].Rows, 2)
 		for i, conns := range []float64{11, 31} {
 			assert.InDelta(t, conns, results[0].Rows[i]["conns"], 0)
-			assert.Greater(t, results[0].Rows[i]["rss_bytes"], 0.0)
+			assert.Greater(t, results[0].Rows[i]["rss_kib"], 0.0)
 		}
 	})
 	for name, args := range map[string][]string{
