@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/centrifugal/centrifuge"
 	"github.com/gobwas/ws"
@@ -156,8 +157,7 @@ func (t *centrifugeTransport) Write(push []byte) error {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
 	*buf = appendPush((*buf)[:0], push)
-	_, err := t.conn.Write(*buf)
-	return err
+	return t.write(*buf)
 }
 
 // WriteMany sends some pushes at once.
@@ -168,14 +168,23 @@ func (t *centrifugeTransport) WriteMany(pushes ...[]byte) error {
 	for _, push := range pushes {
 		*buf = appendPush(*buf, push)
 	}
-	_, err := t.conn.Write(*buf)
+	return t.write(*buf)
+}
+
+// centrifugeWriteTimeout is that of the node's own transport. Without it a
+// client that stalls is not even closed: that waits for the write.
+const centrifugeWriteTimeout = time.Second
+
+func (t *centrifugeTransport) write(b []byte) error {
+	_ = t.conn.SetWriteDeadline(time.Now().Add(centrifugeWriteTimeout))
+	_, err := t.conn.Write(b)
 	return err
 }
 
 // Close sends the reason and closes.
 func (t *centrifugeTransport) Close(d centrifuge.Disconnect) error {
 	t.closed.Do(func() {
-		if d.Code == centrifuge.DisconnectSlow.Code {
+		if d.Code == centrifuge.DisconnectSlow.Code || d.Code == centrifuge.DisconnectWriteError.Code {
 			t.server.dropped.Add(1)
 		}
 		_ = t.conn.Close()
