@@ -4,6 +4,8 @@ package ws_test
 
 import (
 	"encoding/binary"
+	"os"
+	"os/exec"
 	"runtime/debug"
 	"testing"
 
@@ -13,13 +15,33 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
+// scenarioAloneEnv is set in the process of a test that runs alone.
+const scenarioAloneEnv = "WS_SCENARIO_ALONE"
+
+// scenarioAlone runs the test in a process of its own, since how much memory one
+// takes depends on the tests that ran in it before. It reports true there.
+func scenarioAlone(t *testing.T) bool {
+	if os.Getenv(scenarioAloneEnv) != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), scenarioAloneEnv+"=1")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	require.NoError(t, err)
+	require.Contains(t, string(out), "--- PASS: "+t.Name(), "it did not run")
+	return false
+}
+
 // Messages that no two clients share, for 2,000 clients that read nothing: the
 // live heap that they take stays within the budget and a tenth, and what the process
-// takes within the budget and a half: how well the heap is filled depends on the
-// tests that ran before. What it has dropped and the collector has not freed yet
-// comes on top, at the peak, which is logged: that is the collector's pace, with a
-// limit as GOMEMLIMIT sets it.
+// takes within the budget and a fifth. What it has dropped and the collector has not
+// freed yet comes on top, at the peak, which is logged: that is the collector's pace,
+// with a limit as GOMEMLIMIT sets it.
 func TestScenarioHeavyQueueBudget(t *testing.T) {
+	if !scenarioAlone(t) {
+		return
+	}
 	const clients, budget, size, each = 2000, 64 << 20, 1024, 150 // 300 MiB on offer
 	s := scenarioStart(t, ws.WithQueueBudget(budget), ws.WithMessageQueueSize(1<<20), ws.WithQueueBytes(1<<30))
 	swarm := scenarioNewSwarm(t)
@@ -72,5 +94,5 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 	assert.Positive(t, stats.Drops.Budget)
 	assert.Greater(t, stats.Backlog, int64(budget*3/4), "the budget is used")
 	assert.LessOrEqual(t, heap, int64(budget*11/10))
-	assert.LessOrEqual(t, after-before, budget*15/10)
+	assert.LessOrEqual(t, after-before, budget*12/10)
 }
