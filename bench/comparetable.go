@@ -60,7 +60,7 @@ func (c *comparison) table() *table {
 		}
 	}
 	t.columns = append(t.columns,
-		column{"min", first.name + " min", "%v"}, column{"max", "max", "%v"},
+		column{"min", first.name + " min", "%.10g"}, column{"max", "max", "%.10g"},
 		column{"ratio", "ratio to " + ourName, "%.2f"},
 		column{"ratio_" + second.key, second.name + " ratio", "%.2f"},
 		column{"status", "status", "%s"})
@@ -153,11 +153,11 @@ func newSummary() *table {
 		{"load", "load", "%s"},
 		{"measure", "measured", "%s"},
 		{"best", "best", "%s"},
-		{"best_value", "its value", "%v"},
+		{"best_value", "its value", "%.10g"},
 		{"second", "second", "%s"},
-		{"second_value", "its value", "%v"},
+		{"second_value", "its value", "%.10g"},
 		{"lead", "best is better by", "%.2fx"},
-		{"ours", ourName, "%v"},
+		{"ours", ourName, "%.10g"},
 		{"verdict", "verdict", "%s"},
 	}}
 }

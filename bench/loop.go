@@ -106,9 +106,6 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*loop, error) {
 	}, nil
 }
 
-// acceptKey answers the request's fixed key (the example of RFC 6455 section 1.3).
-var acceptKey = []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-
 // measures reports whether a message that was due at this time counts.
 func (l *loop) measures(due int64) bool { return l.from <= due && due < l.until }
 

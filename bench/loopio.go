@@ -22,6 +22,9 @@ func upgradeRequest(path, headers string) string {
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 }
 
+// acceptKey answers the request's fixed key (the example of RFC 6455 section 1.3).
+var acceptKey = []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
 // serve handles the readiness of one connection.
 func (l *loop) serve(index int32, events uint32) {
 	if int(index) >= len(l.conns) {

@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/qi-realtime/ws"
-
 	"github.com/qi-realtime/ws/bench/report"
 )
 

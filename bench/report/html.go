@@ -85,8 +85,7 @@ func (p *pageView) id(prefix string) string {
 }
 
 func (t *Table) view(p *pageView) tableView {
-	v := tableView{ID: p.id("t"), Title: t.Title, Notes: t.Notes}
-	v.ChartsOnly = t.ChartsOnly
+	v := tableView{ID: p.id("t"), Title: t.Title, Notes: t.Notes, ChartsOnly: t.ChartsOnly}
 	columns := t.visible()
 	numeric := make([]bool, len(t.Columns))
 	for _, i := range columns {
