@@ -162,7 +162,7 @@ func TestSlowClientThatCloses(t *testing.T) {
 	assert.Zero(t, st.Slow)
 	assert.Zero(t, st.Laggards)
 	assert.Zero(t, st.Backlog)
-	assert.Equal(t, ws.DropCounts{Closed: 2}, st.Drops)
+	s.drops(ws.DropCounts{Closed: 2}) // the second may have been on its way to the loop still
 }
 
 // What an inline handler sends within one read is bounded like all else.
