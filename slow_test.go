@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	gws "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
@@ -256,13 +255,12 @@ func TestQueueBudget(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			t.Run(fmt.Sprintf("policy %d, %d loops", policy, loops), func(t *testing.T) {
 				s := start(t, withDeepQueue, ws.WithMessageQueueSize(1<<20), ws.WithOverflowPolicy(policy), ws.WithLoops(loops),
-					ws.WithQueueBudget(budget), func(c *ws.Config) { c.CloseTimeout = 6 * patience })
+					ws.WithQueueBudget(budget))
 				var clients []*ws.Client
 				var conns []*client
 				var sent []int
 				for range large + small {
 					c, sc := s.dialClient(native)
-					require.NoError(t, c.SetDeadline(time.Now().Add(6*patience))) // a full socket holds 4 MB
 					sent = append(sent, s.fill(sc))
 					clients = append(clients, sc)
 					conns = append(conns, c)

@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long a test waits for a condition before it fails.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // server is an engine that listens on a free port and echoes, with hooks.
 type server struct {
