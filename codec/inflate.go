@@ -1,0 +1,115 @@
+package codec
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/flate"
+)
+
+// endOfDeflate is a final block, which tells the inflater to stop.
+const endOfDeflate = "\x01\x00\x00\xff\xff"
+
+// inflaters holds decompressors between uses.
+var inflaters = sync.Pool{New: func() any {
+	f := new(inflater)
+	f.flate = flate.NewReader(&f.in)
+	return f
+}}
+
+// inflater is a decompressor and what it reads from. Not safe for concurrent use.
+type inflater struct {
+	flate io.ReadCloser
+	in    bytes.Reader
+	buf   []byte // the compressed message, with its tail
+}
+
+// maxInflaterBytes bounds the buffer of an inflater in the pool.
+const maxInflaterBytes = 64 << 10
+
+// maxStreams is how many blocks of a message may call themselves the last. Each of them costs more
+// than its two bytes tell; honest clients send one.
+const maxStreams = 64
+
+// minInflateBytes is the least room that inflating begins with.
+const minInflateBytes = 4 << 10
+
+// Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
+// history is what the client has sent before, or empty without context takeover. It returns
+// ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
+// is no compressed message; zero and negative limits mean none. payload and history are borrowed.
+// Safe for concurrent use.
+func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
+	if len(payload) == 0 {
+		return dst, nil
+	}
+	f := inflaters.Get().(*inflater)
+	defer f.release()
+	f.buf = append(append(append(f.buf[:0], payload...), deflateTail...), endOfDeflate...)
+	f.in.Reset(f.buf)
+	start := len(dst)
+	// A block that calls itself the last ends the stream, but not always the message (section
+	// 7.2.3.4).
+	for streams := 0; f.in.Len() > len(deflateTail)+len(endOfDeflate); streams++ {
+		if streams == maxStreams {
+			return dst, ErrInvalidDeflate
+		}
+		context := history
+		if len(dst) > start {
+			context = AppendHistory(bytes.Clone(history), dst[start:], MaxWindowBits)
+		}
+		if err := f.flate.(flate.Resetter).Reset(&f.in, context); err != nil {
+			return dst, ErrInvalidDeflate
+		}
+		var err error
+		if dst, err = f.read(dst, start, limit); err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
+}
+
+// read inflates one stream to its end.
+func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			grown := make([]byte, len(dst), f.room(len(dst), start, limit))
+			copy(grown, dst)
+			dst = grown
+		}
+		n, err := f.flate.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		switch {
+		case limit > 0 && int64(len(dst)-start) > limit:
+			return dst, ErrMessageTooLarge
+		case errors.Is(err, io.EOF):
+			return dst, nil
+		case err != nil:
+			return dst, ErrInvalidDeflate
+		}
+	}
+}
+
+// room returns a larger capacity for a buffer of n bytes, no more than shows that limit is
+// exceeded.
+func (f *inflater) room(n, start int, limit int64) int {
+	room := max(2*n, n+minInflateBytes)
+	if limit > 0 && int64(room) > int64(start)+limit+1 {
+		room = max(start+int(limit)+1, n+1)
+	}
+	return room
+}
+
+func (f *inflater) release() {
+	f.in.Reset(nil)
+	if cap(f.buf) > maxInflaterBytes {
+		f.buf = nil
+	}
+	inflaters.Put(f)
+}
+
+// ValidText reports whether an inflated message of kind op may be one: a text is UTF-8.
+func ValidText(op Opcode, payload []byte) bool { return op != OpText || utf8.Valid(payload) }
