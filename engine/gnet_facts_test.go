@@ -458,11 +458,11 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	})
 	t.Run("any byte counts as life", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) {
-			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, 300*time.Millisecond
+			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, time.Second
 		})
 		c := s.dial()
 		message := frame(gws.OpText, "a message that trickles in")
-		pace := time.NewTicker(20 * time.Millisecond) // the whole is slower than the timeout
+		pace := time.NewTicker(50 * time.Millisecond) // the whole is slower than the timeout
 		defer pace.Stop()
 		for i := range len(message) { // bytes, not runes
 			c.raw(message[i : i+1])
