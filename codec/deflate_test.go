@@ -196,6 +196,75 @@ func TestInflate(t *testing.T) {
 	assert.Equal(t, "Hello", string(got))
 }
 
+// The first part of a message tells the first part of what it inflates to.
+func TestInflateStart(t *testing.T) {
+	for i, message := range deflateSamples() {
+		history := bytes.Repeat([]byte("history "), 100)
+		z := NewDeflater(1).Append(nil, message, history, 15)
+		step := max(1, len(z)/50)
+		for n := 0; n <= len(z); n += step {
+			got, err := InflateStart([]byte("head"), z[:n], history, int64(len(message)))
+			require.NoError(t, err, "message %d, %d of %d bytes", i, n, len(z))
+			require.True(t, bytes.HasPrefix(message, got[4:]), "message %d, %d of %d bytes", i, n, len(z))
+		}
+		got, err := InflateStart(nil, z, history, int64(len(message)))
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(got), len(message)-8, "the inflater looks ahead a little")
+		if len(message) > 8 {
+			_, err = InflateStart(nil, z, history, int64(len(message)-9))
+			require.ErrorIs(t, err, ErrMessageTooLarge)
+		}
+	}
+	for _, in := range []string{"\xff\xff\xff\xff", strings.Repeat("\x03\x00", 100), "\x6a\x03\x22\x00", "\x00\x05\x00\x00\x00"} {
+		_, err := InflateStart(nil, []byte(in), nil, 100)
+		require.ErrorIs(t, err, ErrInvalidDeflate, "%q", in)
+	}
+}
+
+// What has come of a compressed text is shown when it has doubled, and nothing else is.
+func TestUnfinished(t *testing.T) {
+	var d Decoder
+	var shown []int
+	read := func(b ...byte) {
+		t.Helper()
+		for len(b) > 0 {
+			n, _, _, err := d.NextDeflate(b, 1000)
+			require.NoError(t, err)
+			b = b[n:]
+		}
+		if part := d.Unfinished(); part != nil {
+			require.Equal(t, []byte("0123456789abcdefghij")[:len(part)], part)
+			shown = append(shown, len(part))
+		}
+		d.Done()
+	}
+	const mask = 0x80
+	text := func() {
+		read(0x41, mask|4, 0, 0, 0)
+		read(0, '0')
+		read('1')
+		read('2')
+		read('3', 0x89, mask, 0) // and half a ping
+		read(0, 0, 0)
+		read(0x00, mask, 0, 0, 0, 0)
+		read(0x80, mask|16, 0, 0, 0, 0, '4', '5')
+		read([]byte("6789abcdef")...)
+		read([]byte("ghi")...)
+	}
+	text()
+	assert.Equal(t, []int{1, 2, 4, 16}, shown)
+	read('j')
+	shown = nil
+	text() // once more, from the beginning
+	assert.Equal(t, []int{1, 2, 4, 16}, shown)
+	read('j')
+	shown = nil
+	read(0x42, mask|1, 0, 0, 0, 0, '0') // binary
+	read(0x80, mask|1, 0, 0, 0, 0, '1')
+	read(0x01, mask|1, 0, 0, 0, 0, '0') // not compressed
+	assert.Empty(t, shown)
+}
+
 // A bomb costs no more than the limit.
 func TestInflateLimit(t *testing.T) {
 	const limit = 1 << 20
@@ -273,6 +342,11 @@ func FuzzInflate(f *testing.F) {
 		out, err := Inflate(nil, in, history, limit)
 		if err == nil && len(out) > limit {
 			t.Fatalf("%d bytes", len(out))
+		}
+		part := in[:len(in)/2]
+		start, startErr := InflateStart(nil, part, history, limit)
+		if err == nil && (startErr != nil || !bytes.HasPrefix(out, start)) {
+			t.Fatalf("%v: half of it is %q, all is %q", startErr, start, out)
 		}
 		bits = MinWindowBits + bits%(MaxWindowBits-MinWindowBits+1)
 		window := history[max(0, len(history)-1<<bits):]

@@ -37,6 +37,9 @@ const maxStreams = 64
 // minInflateBytes is the least room that inflating begins with.
 const minInflateBytes = 4 << 10
 
+// errCut tells that a stream ended within a block.
+var errCut = errors.New("codec: cut deflate stream")
+
 // Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
 // history is what the client has sent before, or empty without context takeover. It returns
 // ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
@@ -50,10 +53,33 @@ func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 	defer f.release()
 	f.buf = append(append(append(f.buf[:0], payload...), deflateTail...), endOfDeflate...)
 	f.in.Reset(f.buf)
+	dst, err := f.inflate(dst, history, limit, len(deflateTail)+len(endOfDeflate))
+	if errors.Is(err, errCut) {
+		err = ErrInvalidDeflate
+	}
+	return dst, err
+}
+
+// InflateStart is Inflate for a message of which payload is the first part. It appends what that
+// tells already, but perhaps for the last symbols: the inflater looks ahead by up to four bytes. Its
+// errors are those that no rest can mend. Safe for concurrent use.
+func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
+	f := inflaters.Get().(*inflater)
+	defer f.release()
+	f.in.Reset(payload)
+	dst, err := f.inflate(dst, history, limit, 0)
+	if errors.Is(err, errCut) {
+		err = nil
+	}
+	return dst, err
+}
+
+// inflate appends to dst what f.in holds, but for the last tail bytes at the most.
+func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, error) {
 	start := len(dst)
 	// A block that calls itself the last ends the stream, but not always the message (section
 	// 7.2.3.4).
-	for streams := 0; f.in.Len() > len(deflateTail)+len(endOfDeflate); streams++ {
+	for streams := 0; f.in.Len() > tail; streams++ {
 		if streams == maxStreams {
 			return dst, ErrInvalidDeflate
 		}
@@ -87,6 +113,8 @@ func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
 			return dst, ErrMessageTooLarge
 		case errors.Is(err, io.EOF):
 			return dst, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return dst, errCut
 		case err != nil:
 			return dst, ErrInvalidDeflate
 		}
@@ -113,3 +141,9 @@ func (f *inflater) release() {
 
 // ValidText reports whether an inflated message of kind op may be one: a text is UTF-8.
 func ValidText(op Opcode, payload []byte) bool { return op != OpText || utf8.Valid(payload) }
+
+// ValidTextStart reports whether the first part of a text may be one: it may end within a rune.
+func ValidTextStart(part []byte) bool {
+	var text utf8State
+	return text.write(part)
+}

@@ -30,6 +30,7 @@ type partial struct {
 	text       utf8State // of an OpText that is not compressed
 	compressed bool      // RSV1 was set on its first frame
 	empty      uint16    // its fragments without payload
+	shown      int       // its bytes that Unfinished has returned
 
 	// The frame, of the message or a control frame between its fragments.
 	head      [maxClientHeaderSize]byte // its header bytes so far
@@ -172,7 +173,7 @@ func (p *partial) endFrame() (m Message, ok bool, err error) {
 		return Message{}, false, ErrInvalidUTF8
 	}
 	m = Message{Op: p.op, Payload: p.buf, Compressed: p.compressed}
-	p.op, p.empty = OpContinuation, 0
+	p.op, p.empty, p.shown = OpContinuation, 0, 0
 	return m, true, nil
 }
 
@@ -182,4 +183,13 @@ func (p *partial) buffered() int {
 		return len(p.buf) + int(p.read)
 	}
 	return len(p.buf)
+}
+
+// unfinished is Decoder.Unfinished.
+func (p *partial) unfinished() []byte {
+	if p.op != OpText || !p.compressed || len(p.buf) < max(2*p.shown, 1) {
+		return nil
+	}
+	p.shown = len(p.buf)
+	return p.buf
 }

@@ -222,6 +222,16 @@ var deflateSection = sync.OnceValue(func() section {
 			})
 		}
 	}
+	for _, s := range append(validTexts(), sample{"runes of all lengths", strings.Repeat("aé€😀", 500)}) {
+		for _, part := range []int{1, 7} { // runes, and their codes, are cut anywhere
+			frames := fragments(opText, deflate(s.text), part)
+			frames[0].rsv = 4
+			cases = append(cases, testCase{
+				id:   fmt.Sprintf("6455 8.1/compressed, valid, fragments of %d/%s", part, s.name),
+				send: wire(frames...), chop: part, want: []frame{text(s.text)},
+			})
+		}
+	}
 	for _, n := range []int{1 << 20, 16 << 20} {
 		z := deflate(octets(n))
 		frames := fragments(opBinary, z, 1000)
@@ -250,6 +260,7 @@ func deflateForms() []testCase {
 		{id: "7692 7.2.3.4/BFINAL", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00\x00")), want: hello},
 		{id: "7692 7.2.3.4/BFINAL without an empty block", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00")), want: hello},
 		{id: "7692 7.2.3.4/BFINAL stored", send: wire(z(stored("Hello", 1))), want: hello},
+		{id: "7692 7.2.3.4/BFINAL, then another, chops of 1 bytes", send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), chop: 1, want: hello},
 		{id: "7692 7.2.3.4/BFINAL, then another", send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), want: hello},
 		{id: "7692 7.2.3.5/two blocks", send: wire(z("\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")), want: hello},
 		{id: "7692 7.2.3.5/stored blocks", send: wire(z(stored("Hel", 0) + stored("", 0) + stored("lo", 0) + "\x00")), want: hello},
@@ -316,8 +327,34 @@ func deflateViolations() []testCase {
 	for _, s := range truncatedTexts() {
 		bad("6455 8.1/compressed, truncated/"+s.name, 1007, before, good, deflated(opText, s.text))
 	}
+	cases = append(cases, deflateFailFast(before, good)...)
 	bomb := deflate(strings.Repeat("\x00", maxMessage+1))
 	return append(cases, testCase{id: "6455 10.4/one byte more than the limit, inflated", send: wire(good, frame{op: opBinary, rsv: 4, payload: bomb}), want: before, code: 1009})
+}
+
+// deflateFailFast are texts that cannot be right any more, and whose end never comes.
+func deflateFailFast(before []frame, good frame) []testCase {
+	var cases []testCase
+	bad := func(id string, code uint16, payload string) {
+		fragment := frame{op: opText, rsv: 4, more: true, payload: payload}
+		unfinished := frame{op: opText, rsv: 4, payload: payload, announces: uint64(len(payload)) + 70000}
+		cases = append(cases,
+			testCase{id: id + "/within a message", code: code, want: before, send: wire(good, fragment)},
+			testCase{id: id + "/within a frame", code: code, want: before, send: wire(good, unfinished)},
+			testCase{id: id + "/within a second fragment", code: code, want: before, send: wire(good, frame{op: opText, rsv: 4, more: true}, frame{payload: payload, announces: 1 << 16})})
+	}
+	for _, s := range invalidTexts() {
+		bad("6455 8.1/compressed, fail fast/"+s.name, 1007, deflate(s.text))
+		// Byte by byte it may take as much again until the server looks.
+		cases = append(cases, testCase{
+			id: "6455 8.1/compressed, fail fast, chops of 1 bytes/" + s.name, code: 1007, chop: 1,
+			send: wire(frame{op: opText, rsv: 4, more: true, payload: deflate(s.text + strings.Repeat("0123456789", 10+len(s.text)))}),
+		})
+	}
+	bad("7692 7.2.2/fail fast/garbage", 1007, "\xff\xff\xff\xff")
+	bad("7692 7.2.2/fail fast/a match before the start", 1007, "\x02\x63\x00")
+	bad("6455 10.4/fail fast/a bomb", 1009, deflate(strings.Repeat("\x00", maxMessage+1)))
+	return cases
 }
 
 // TestDeflateBombs sends messages that would inflate to 64 MiB: the server stops at its limit.
@@ -391,6 +428,25 @@ func offers() []string {
 		list = longer
 	}
 	return list
+}
+
+// TestDeflateFailFastInContext: what has come of a text is inflated in the context of earlier
+// messages, and leaves it as it was.
+func TestDeflateFailFastInContext(t *testing.T) {
+	s := start(t, compressing(1, true, 0))
+	c, a := s.connectDeflate(t, native, "permessage-deflate")
+	require.False(t, a.clientNoTakeover)
+	z, sample := new(compressor), strings.Repeat("aé€😀", 100)+compressible(2000)
+	for range 3 {
+		frames := fragments(opText, z.message(sample), 5)
+		frames[0].rsv = 4
+		require.NoError(t, c.write(wire(frames...), 1))
+		c.expect(text(sample))
+	}
+	payload := z.message(sample + "\xff")
+	require.Less(t, len(payload), 100, "it refers to what came before")
+	c.send(frame{op: opText, rsv: 4, more: true, payload: payload})
+	c.expectFailure(1007)
 }
 
 // exchange sends messages as far as agreed on and compares the echoes.

@@ -139,6 +139,20 @@ func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, err error) {
 	return s.inflated, nil
 }
 
+// checkUnfinished fails a compressed text as soon as what has come of it tells
+// that it cannot be right.
+func (s *Shard) checkUnfinished(c *Conn) (err error) {
+	part := c.in.Unfinished()
+	if part == nil {
+		return nil
+	}
+	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes)
+	if err == nil && !codec.ValidTextStart(s.inflated) {
+		err = codec.ErrInvalidUTF8
+	}
+	return err
+}
+
 // maxCommitted is how many bytes of a connection with context takeover are
 // compressed ahead of the socket.
 const maxCommitted = 16 << 10

@@ -60,8 +60,12 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 		return c.in.Next(b, s.eng.cfg.MessageBytes)
 	}
 	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
-	if m.Compressed && c.state.Load() == stateOpen {
+	switch {
+	case c.state.Load() != stateOpen:
+	case m.Compressed:
 		m.Payload, err = s.inflate(c, m)
+	case !ok && err == nil:
+		err = s.checkUnfinished(c)
 	}
 	return n, m, ok, err
 }
