@@ -130,7 +130,7 @@ func scenarioHostility(t *testing.T, each int) {
 				c.HandshakeTimeout = 300 * time.Millisecond
 				c.CloseTimeout = 300 * time.Millisecond
 				c.HeartbeatInterval = 200 * time.Millisecond
-				c.HeartbeatTimeout = 5 * time.Second // the witness lives, on a busy machine too
+				c.HeartbeatTimeout = 3 * time.Second // the witness lives, on a busy machine too
 				c.QueueBytes = 256 << 10
 			})
 			s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
