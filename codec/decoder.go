@@ -114,8 +114,8 @@ func (d *Decoder) Release() {
 
 // Unfinished returns what has come of a compressed text whose end has not, so that one that cannot
 // be right need not be awaited; see [InflateStart]. It is nil unless there is at least twice as much
-// as it last returned of the text, so that to inflate it each time costs no more than twice what
-// inflating the whole does. It is borrowed like a message's payload.
+// as it last returned of the text: what it returns is together no longer than twice the whole. It is
+// borrowed like a message's payload.
 func (d *Decoder) Unfinished() []byte {
 	if d.p == nil {
 		return nil

@@ -37,9 +37,6 @@ const maxStreams = 64
 // minInflateBytes is the least room that inflating begins with.
 const minInflateBytes = 4 << 10
 
-// errCut tells that a stream ended within a block.
-var errCut = errors.New("codec: cut deflate stream")
-
 // Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
 // history is what the client has sent before, or empty without context takeover. It returns
 // ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
@@ -54,7 +51,7 @@ func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 	f.buf = append(append(append(f.buf[:0], payload...), deflateTail...), endOfDeflate...)
 	f.in.Reset(f.buf)
 	dst, err := f.inflate(dst, history, limit, len(deflateTail)+len(endOfDeflate))
-	if errors.Is(err, errCut) {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = ErrInvalidDeflate
 	}
 	return dst, err
@@ -68,13 +65,14 @@ func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
 	defer f.release()
 	f.in.Reset(payload)
 	dst, err := f.inflate(dst, history, limit, 0)
-	if errors.Is(err, errCut) {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil
 	}
 	return dst, err
 }
 
-// inflate appends to dst what f.in holds, but for the last tail bytes at the most.
+// inflate appends to dst what f.in holds; up to tail bytes at its end may be left. It returns
+// io.ErrUnexpectedEOF if that ends within a block.
 func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, error) {
 	start := len(dst)
 	// A block that calls itself the last ends the stream, but not always the message (section
@@ -98,7 +96,7 @@ func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, 
 	return dst, nil
 }
 
-// read inflates one stream to its end.
+// read inflates one stream to its end; its errors are those of inflate.
 func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
 	for {
 		if len(dst) == cap(dst) {
@@ -114,7 +112,7 @@ func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			return dst, nil
 		case errors.Is(err, io.ErrUnexpectedEOF):
-			return dst, errCut
+			return dst, err
 		case err != nil:
 			return dst, ErrInvalidDeflate
 		}
