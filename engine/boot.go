@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -84,6 +85,7 @@ func (e *Engine) options() []gnet.Option {
 func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
 	err := e.bindAll(enroll)
 	if err == nil {
+		e.bindReadiness()
 		close(e.started)
 		return
 	}
@@ -124,6 +126,27 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 		}
 	}
 	return nil
+}
+
+// bindReadiness finds the epoll of each loop, while there are few descriptors
+// to look through.
+func (e *Engine) bindReadiness() {
+	fds := make([]int, len(e.shards))
+	for i, s := range e.shards {
+		fds[i] = s.wake.loopFD
+	}
+	found, err := []readiness(nil), errNoReadiness
+	if !e.cfg.NoReadiness {
+		found, err = findReadiness(fds)
+	}
+	if err != nil {
+		e.cfg.Logger.Warn("ws: connections and listeners cannot be paused: a client that sends too fast is closed",
+			slog.Any("error", err))
+		return
+	}
+	for i, s := range e.shards {
+		s.ready.Store(&found[i])
+	}
 }
 
 // bind returns the shard of a loop, on that loop. The first call for a loop

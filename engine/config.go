@@ -43,6 +43,7 @@ type Config struct {
 	Logger           *slog.Logger
 	Memory           *Memory          // in place of sockets; without ListenAddr and TLS
 	Now              func() time.Time // the clock of all timers; nil is time.Now, or the Memory's
+	NoReadiness      bool             // for tests: as if the loops' epolls were not found
 }
 
 // Handler is what the engine asks and tells its user. Safe for concurrent use:

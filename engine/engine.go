@@ -107,9 +107,9 @@ func New(cfg Config, h Handler) *Engine {
 		e.handshakes = newHandshakes(e)
 	}
 	for i := range cfg.Loops {
-		e.shards = append(e.shards, &Shard{
-			eng: e, index: i, in: newInbox(cfg.RingSize), iov: make([]unix.Iovec, 0, maxWritev),
-		})
+		s := &Shard{eng: e, index: i, in: newInbox(cfg.RingSize), iov: make([]unix.Iovec, 0, maxWritev)}
+		s.ready.Store(&noReadiness)
+		e.shards = append(e.shards, s)
 	}
 	return e
 }

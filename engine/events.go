@@ -65,6 +65,7 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 			return nil, gnet.Close
 		}
 		s.wake = from.waker
+		s.wake.loopFD = gc.Fd()
 		return nil, gnet.None
 	case *Conn:
 		brought, ok := e.enrolling.Load(from)

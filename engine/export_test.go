@@ -115,3 +115,10 @@ const KeptQueues = keptQueues
 
 // FreeQueuesInLoop returns how many the shard has.
 func (s *Shard) FreeQueuesInLoop() int { return len(s.free.queues) }
+
+// Readiness reports whether the epoll of the shard's loop was found, and how
+// many listening sockets it waits for.
+func (s *Shard) Readiness() (known bool, listeners int) {
+	r := s.ready.Load()
+	return r.known(), len(r.listeners)
+}

@@ -38,8 +38,9 @@ type Shard struct {
 	wake  *waker
 	mem   *memoryLoop // nil with real sockets
 
-	in  *inbox
-	gid atomic.Uintptr // the loop's goroutine
+	in    *inbox
+	gid   atomic.Uintptr            // the loop's goroutine
+	ready atomic.Pointer[readiness] // replaced once, before Engine.Started
 
 	wheel  wheel
 	dirty  dirtyList

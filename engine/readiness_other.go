@@ -1,0 +1,12 @@
+//go:build !linux
+
+package engine
+
+// The portable fallback, for development: nothing is paused in the kernel.
+
+func (r *readiness) pause(int) error  { return errNoReadiness }
+func (r *readiness) resume(int) error { return errNoReadiness }
+func (r *readiness) remove(int) error { return errNoReadiness }
+func (r *readiness) add(int) error    { return errNoReadiness }
+
+func findReadiness([]int) ([]readiness, error) { return nil, errNoReadiness }
