@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -83,6 +84,17 @@ func (c *Client) Send(b []byte, opts ...MessageOption) error {
 	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
 }
 
+// SendContext is Send for a sender that waits: while the client's queue is at a
+// bound it waits for space, whatever the OverflowPolicy, until ctx ends. So a
+// pooled handler can send a history of any length to a client that reads it. It
+// returns the context's error, or ErrConnectionClosed if the connection ends
+// first; Client.Context is a context that ends with it. On an event loop, where
+// nothing may wait, it returns ErrChannelFull instead of waiting.
+func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
+	o := newMessageOptions(OpText, opts)
+	return c.sent(c.conn.SendContext(ctx, engine.NewFrame(o.op, b, o.Handling)))
+}
+
 func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
 	return c.sent(c.conn.SendPayload(op, b, lane))
 }
@@ -131,6 +143,23 @@ func (c *Client) sendReply(r *reply) error {
 	return c.SendBytes(buf.B)
 }
 
+// sendAnswer is sendReply for the answer to a message of the client, which is
+// never dropped: it waits on a worker, and on an event loop a client that cannot
+// be answered is closed with 1013.
+func (c *Client) sendAnswer(r *reply) error {
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	buf.B = r.append(buf.B[:0])
+	return c.sent(c.conn.SendAnswer(OpText, buf.B))
+}
+
+// answerInvalid answers a message that no handler gets.
+func (c *Client) answerInvalid(requestID string, code int, message string) {
+	_ = c.sendAnswer(&reply{ // fails only for a client that is closing
+		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	})
+}
+
 // Close closes the connection with code 1000, behind what is queued. See
 // CloseWithCode.
 func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
@@ -157,6 +186,30 @@ func (c *Client) IsClosed() bool { return c.conn.Closed() }
 // QueuedBytes returns how many bytes wait to be sent to the client, 0 once its
 // connection has ended.
 func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
+
+// Context returns a context that ends with the connection, or when Shutdown begins.
+// A handler passes it on to what it waits for, so that it does not work for a
+// client that has gone. The first call costs some 200 bytes for as long as the
+// client is connected.
+func (c *Client) Context() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return endedContext
+	}
+	x := c.needExtraLocked()
+	if x.ctx == nil {
+		x.ctx, x.cancel = context.WithCancel(c.manager.ctx)
+	}
+	return x.ctx
+}
+
+// endedContext is the context of clients that have gone.
+var endedContext = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // RemoteAddr returns the client's network address, "host:port".
 func (c *Client) RemoteAddr() string {
@@ -242,9 +295,10 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 // OnMessage runs on the client's event loop.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
-	if c.manager.runsInline(c, payload) {
+	workers := c.manager.workersFor(c, payload)
+	if workers == nil {
 		c.handle(op, payload)
 		return
 	}
-	c.mail(op, payload)
+	c.mail(op, payload, workers)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/pool"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -36,17 +37,6 @@ type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
 // RawHandler handles messages without the envelope. The payload is borrowed:
 // it is valid until the handler returns.
 type RawHandler func(c *Client, op Opcode, payload []byte)
-
-// RouteOption sets something on one registered handler.
-type RouteOption func(*router.Mode)
-
-// RunInline runs the handler on the event loop, whatever the manager's mode; it
-// must not block. Only while earlier messages of the same client still wait for
-// a worker does it run there behind them, to keep their order.
-func RunInline() RouteOption { return func(m *router.Mode) { *m = router.ModeInline } }
-
-// RunPooled runs the handler on a worker, whatever the manager's mode.
-func RunPooled() RouteOption { return func(m *router.Mode) { *m = router.ModePooled } }
 
 // Router holds the handlers by event name. Safe for concurrent use.
 type Router struct {
@@ -77,9 +67,13 @@ func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
 	if h == nil {
 		return fmt.Errorf("ws: register %q: nil handler", event)
 	}
-	mode := router.ModeDefault
-	for _, opt := range opts {
-		opt(&mode)
+	o := newRouteOptions(opts)
+	mode, err := m.modeOf(&o)
+	if err != nil {
+		return fmt.Errorf("ws: register %q: %w", event, err)
+	}
+	if o.limit > 0 {
+		h = m.late.watch(event, o.limit, h)
 	}
 	return routerError(m.Router.routes.Register(event, router.Handler[*Client, *Message](h), mode))
 }
@@ -109,27 +103,40 @@ func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 	m.raw.Store(&raw)
 }
 
-// runsInline decides where a message is handled.
-func (m *Manager) runsInline(c *Client, payload []byte) bool {
-	inline := m.cfg.HandlerMode == Inline
+// workersFor decides where a message is handled: on workers, or inline for nil.
+func (m *Manager) workersFor(c *Client, payload []byte) *pool.Workers {
+	mode := m.defaultMode()
 	if m.raw.Load() == nil && m.Router.routes.HasModeOverrides() {
-		inline = m.routeRunsInline(payload, inline)
-	} else if inline {
-		return true // no message of this manager ever waits for a worker
+		mode = m.routeMode(payload)
+	} else if mode == router.ModeInline {
+		return nil // no message of this manager ever waits for a worker
 	}
-	return inline && !c.hasMail()
+	if mode != router.ModeInline {
+		return m.workersOf(mode)
+	}
+	if c.hasMail() {
+		return m.workers
+	}
+	return nil
 }
 
-// routeRunsInline looks at the mode of the message's route.
-func (m *Manager) routeRunsInline(payload []byte, byDefault bool) bool {
+// defaultMode is the manager's handler mode.
+func (m *Manager) defaultMode() router.Mode {
+	if m.cfg.HandlerMode == Inline {
+		return router.ModeInline
+	}
+	return router.ModePooled
+}
+
+// routeMode returns the mode of the message's route.
+func (m *Manager) routeMode(payload []byte) router.Mode {
 	var e router.Envelope
-	if router.ParseEnvelope(payload, &e) != nil {
-		return byDefault
+	if router.ParseEnvelope(payload, &e) == nil {
+		if route, ok := m.Router.routes.LookupBytes(e.Event); ok && route.Mode != router.ModeDefault {
+			return route.Mode
+		}
 	}
-	if route, ok := m.Router.routes.LookupBytes(e.Event); ok && route.Mode != router.ModeDefault {
-		return route.Mode == router.ModeInline
-	}
-	return byDefault
+	return m.defaultMode()
 }
 
 // handle handles one message, on the event loop or on a worker.
@@ -165,7 +172,7 @@ func (c *Client) rejectInvalid(requestID string, err error) {
 	if errors.Is(err, ErrInvalidMessageType) {
 		text = "invalid message type"
 	}
-	_ = c.SendError(requestID, 400, text) // a drop is counted
+	c.answerInvalid(requestID, 400, text)
 }
 
 // route finds the handler of a valid message and runs it.
@@ -188,7 +195,7 @@ func (c *Client) route(e *router.Envelope) {
 	}
 	if !ok {
 		m.metrics.IncrementMessageErrors(unknownEvent)
-		_ = c.SendError(msg.RequestID, 404, "handler not found") // a drop is counted
+		c.answerInvalid(msg.RequestID, 404, "handler not found")
 		return
 	}
 	c.run(msg, route.Handler)
@@ -229,7 +236,7 @@ func (c *Client) answerError(msg *Message, err error) {
 			slog.Any("error", err))
 		c.manager.reportError(c, err)
 	}
-	_ = c.sendReply(&r) // a drop is counted
+	_ = c.sendAnswer(&r) // fails only for a client that is closing
 }
 
 // handlerPanicked logs a panic, publishes it, and answers the request.
@@ -241,7 +248,7 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 		slog.String("trace_id", string(appendTraceID(nil, trace))),
 		slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
-	_ = c.sendReply(&reply{
+	_ = c.sendAnswer(&reply{ // the same
 		typ: TypeError, requestID: msg.RequestID, code: 500, message: "internal error", traceID: trace,
 	})
 }

@@ -49,7 +49,7 @@ func (l *Limiter) Admit(now time.Duration, n int) bool { return l.limiter.admit(
 func (l *Limiter) Exhausted() bool                     { return l.limiter.exhausted(l.limits) }
 
 // Mail puts payload into the mailbox of c as a text message.
-func Mail(c *Client, payload []byte) { c.mail(OpText, payload) }
+func Mail(c *Client, payload []byte) { c.mail(OpText, payload, c.manager.workers) }
 
 // MaxPooledLetters bounds the memory of a mailbox that is used again.
 const MaxPooledLetters = maxPooledLetters

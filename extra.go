@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"iter"
 	"slices"
 	"sync"
@@ -12,6 +13,8 @@ type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
 	rooms   []*membership  // all but the first
+	ctx     context.Context
+	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
 }
 
 var extraPool = sync.Pool{New: func() any { return new(extra) }}
@@ -26,7 +29,7 @@ func (c *Client) needExtraLocked() *extra {
 
 // dropExtraLocked gives the client's extra back if nothing is in it.
 func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && len(x.rooms) == 0 {
+	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && len(x.rooms) == 0 && x.ctx == nil {
 		c.extra = nil
 		x.rooms = nil // its array is as large as it was once
 		extraPool.Put(x)

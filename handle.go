@@ -73,6 +73,6 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 		}
 		r.data = data
 	}
-	_ = c.sendReply(&r) // a closed client needs no answer, and a drop is counted
+	_ = c.sendAnswer(&r) // fails only for a client that is closing
 	return nil
 }

@@ -44,5 +44,5 @@ func (c *Client) refuse(payload []byte) {
 	if router.ParseEnvelope(payload, &e) == nil {
 		requestID = string(e.RequestID)
 	}
-	_ = c.SendError(requestID, 429, "too many requests") // a drop is counted
+	c.answerInvalid(requestID, 429, "too many requests")
 }

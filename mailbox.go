@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"errors"
 	"sync"
 
 	"github.com/qi-realtime/ws/codec"
@@ -17,17 +16,35 @@ type mailbox struct {
 	letters []letter
 	head    int
 	bytes   int64
-	reading bool // a worker is at it, or the client is in line for one
-	fenced  bool // a fenceTask is in the inbox
-	refence bool // more was read since it was posted
+	workers *pool.Workers // where the client reads its messages now
+	reading bool          // a worker is at it, or the client is in line for one
+	paused  bool          // the connection is paused until half of it is read
+	fenced  bool          // a fenceTask is in the inbox
+	refence bool          // more was read since it was posted
 }
 
 // letter is one message, or, with buf nil, the end of the connection.
 type letter struct {
-	op     codec.Opcode
-	buf    *pool.Buffer
-	closed *CloseError
+	op      codec.Opcode
+	buf     *pool.Buffer
+	workers *pool.Workers // where it is handled; nil is where the message before it was
+	closed  *CloseError
 }
+
+// full reports whether the mailbox holds more than its marks. One message of any
+// size is within them.
+func (b *mailbox) full(cfg *Config) bool {
+	n := b.len()
+	return n > cfg.MailboxSize || (n > 1 && b.bytes > cfg.MailboxBytes)
+}
+
+// halfFree reports whether the mailbox is at half of its marks, or below.
+func (b *mailbox) halfFree(cfg *Config) bool {
+	n := b.len()
+	return 2*n <= cfg.MailboxSize && (n <= 1 || 2*b.bytes <= cfg.MailboxBytes)
+}
+
+func (b *mailbox) len() int { return len(b.letters) - b.head }
 
 // add puts l behind the others. When the slice is full and half of it or more has
 // been read, what waits moves to its front: a client that always has something
@@ -50,47 +67,44 @@ var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 // their turn.
 const maxRun = 16
 
-var errMailboxFull = errors.New("ws: client sends faster than its messages are handled")
-
-// mail hands a copy of payload to the workers. A client whose mailbox is full
-// is closed: gnet cannot stop reading from it.
-func (c *Client) mail(op codec.Opcode, payload []byte) {
+// mail hands a copy of payload to workers. A client whose mailbox is full then
+// waits: its connection is paused. A message that was received is always taken.
+func (c *Client) mail(op codec.Opcode, payload []byte, workers *pool.Workers) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
-	if !c.post(letter{op: op, buf: buf}) {
-		pool.PutBuffer(buf)
-		c.CloseWithCode(ClosePolicyViolation, "too many messages in flight")
-		c.manager.reportError(c, errMailboxFull)
+	if full := c.post(letter{op: op, buf: buf, workers: workers}); full {
+		c.conn.PauseInLoop()
 	}
 }
 
 // post puts l into the mailbox, and the client in line for a worker if it is
-// not there yet. It reports false if the mailbox is full.
-func (c *Client) post(l letter) bool {
+// not there yet. It reports whether this has filled the mailbox.
+func (c *Client) post(l letter) (full bool) {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
 	x := c.needExtraLocked()
 	if x.mailbox == nil {
 		x.mailbox = mailboxPool.Get().(*mailbox)
+		x.mailbox.workers = c.manager.workers
 	}
 	box := x.mailbox
-	if l.buf != nil {
-		n := int64(len(l.buf.B))
-		waiting := len(box.letters) - box.head
-		if waiting >= cfg.MailboxSize || (waiting > 0 && box.bytes+n > cfg.MailboxBytes) {
-			c.mu.Unlock()
-			return false
-		}
-		box.bytes += n
-	}
 	box.add(l)
+	if l.buf != nil {
+		box.bytes += int64(len(l.buf.B))
+		full = !box.paused && box.full(cfg)
+		box.paused = box.paused || full
+	}
 	submit := !box.reading
 	box.reading = true
+	if submit && l.workers != nil {
+		box.workers = l.workers
+	}
+	workers := box.workers
 	c.mu.Unlock()
-	if submit && !c.manager.workers.Submit((*mailReader)(c)) {
+	if submit && !workers.Submit((*mailReader)(c)) {
 		c.discardMail()
 	}
-	return true
+	return full
 }
 
 // mailLast posts the end of the connection behind the messages that wait. It
@@ -99,7 +113,8 @@ func (c *Client) mailLast(closed *CloseError) bool {
 	if !c.hasMail() {
 		return false // and stays so: only the event loop, which runs this, posts
 	}
-	return c.post(letter{closed: closed})
+	c.post(letter{closed: closed})
+	return true
 }
 
 // hasMail reports whether messages wait for a worker or are being handled.
@@ -109,29 +124,16 @@ func (c *Client) hasMail() bool {
 	return c.extra != nil && c.extra.mailbox != nil
 }
 
-// nextLetter takes the oldest letter. When there is none, the reading ends.
-func (c *Client) nextLetter() (letter, bool) {
+// nextLetter takes the oldest letter. It reports false when there is none, and the
+// reading ends.
+func (c *Client) nextLetter() (l letter, ok bool) {
 	c.mu.Lock()
 	box := c.extra.mailbox
 	if box.head == len(box.letters) {
-		box.reading = false
-		fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
-		switch {
-		case box.fenced:
-			box.refence = true
-		case fence:
-			box.fenced = true
-		default:
-			c.dropMailboxLocked()
-		}
-		c.mu.Unlock()
-		if fence {
-			c.conn.Shard().Post((*fenceTask)(c))
-		}
+		c.endReadingUnlock(box)
 		return letter{}, false
 	}
-	defer c.mu.Unlock()
-	l := box.letters[box.head]
+	l = box.letters[box.head]
 	box.letters[box.head] = letter{}
 	box.head++
 	if l.buf != nil {
@@ -140,7 +142,50 @@ func (c *Client) nextLetter() (letter, bool) {
 	if box.head == len(box.letters) {
 		box.letters, box.head = box.letters[:0], 0
 	}
+	resume := box.paused && box.halfFree(&c.manager.cfg)
+	if resume {
+		box.paused = false
+	}
+	c.mu.Unlock()
+	if resume {
+		c.conn.Resume()
+	}
 	return l, true
+}
+
+// endReadingUnlock ends the reading of the empty mailbox, and unlocks c.mu.
+func (c *Client) endReadingUnlock(box *mailbox) {
+	box.reading = false
+	fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
+	switch {
+	case box.fenced:
+		box.refence = true
+	case fence:
+		box.fenced = true
+	default:
+		c.dropMailboxLocked()
+	}
+	c.mu.Unlock()
+	if fence {
+		c.conn.Shard().Post((*fenceTask)(c))
+	}
+}
+
+// movesTo returns the workers that the next message is for, if these are others
+// than the client reads its messages on now.
+func (c *Client) movesTo() (workers *pool.Workers, moves bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	box := c.extra.mailbox
+	if box.head == len(box.letters) {
+		return nil, false
+	}
+	workers = box.letters[box.head].workers
+	if workers == nil || workers == box.workers {
+		return nil, false
+	}
+	box.workers = workers
+	return workers, true
 }
 
 // dropMailboxLocked gives the empty mailbox back.
@@ -193,27 +238,54 @@ func (c *Client) discardMail() {
 type mailReader Client
 
 // Run handles messages of the client, and lets others have their turn after
-// maxRun of them. While the workers are closing, it goes on to the last.
+// maxRun of them. While the workers are closing, it goes on to the last. A client
+// that does not read its answers waits with its messages.
 func (r *mailReader) Run() {
 	c := (*Client)(r)
 	done := false
 	defer func() { // in case that a handler ended its goroutine
-		if !done && !c.manager.workers.Submit(r) {
-			c.discardMail()
+		if !done {
+			r.OnSpace()
 		}
 	}()
 	for n := 1; ; n++ {
+		if workers, moves := c.movesTo(); moves {
+			done = true
+			r.submit(workers)
+			return
+		}
+		if c.conn.Open() && c.conn.Exceeded() {
+			done = true
+			c.conn.AwaitSpace(r)
+			return
+		}
 		l, ok := c.nextLetter()
 		if !ok {
 			done = true
 			return
 		}
 		c.open(l)
-		if n%maxRun == 0 && c.manager.workers.Submit(r) {
+		if n%maxRun == 0 && c.currentWorkers().Submit(r) {
 			done = true
 			return
 		}
 	}
+}
+
+// OnSpace puts the client in line again.
+func (r *mailReader) OnSpace() { r.submit((*Client)(r).currentWorkers()) }
+
+func (r *mailReader) submit(workers *pool.Workers) {
+	if !workers.Submit(r) {
+		(*Client)(r).discardMail()
+	}
+}
+
+// currentWorkers returns the workers on which the client reads its messages.
+func (c *Client) currentWorkers() *pool.Workers {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extra.mailbox.workers
 }
 
 // open acts on one letter.

@@ -30,6 +30,9 @@ type Manager struct {
 	clients  *registry
 	rooms    *room.Directory[*Client, roomData]
 	workers  *pool.Workers // handlers
+	poolsMu  sync.Mutex
+	pools    atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
+	late     lateHandlers
 	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
 	slow     slowWatch
 	raw      atomic.Pointer[RawHandler]
@@ -38,6 +41,8 @@ type Manager struct {
 	created     time.Time     // where the limiters' clock begins
 	rateLimited atomic.Uint64 // messages refused
 
+	ctx        context.Context // of the clients
+	cancel     context.CancelFunc
 	stopOnce   sync.Once
 	finishOnce sync.Once
 	stopping   chan struct{} // closed when Shutdown begins
@@ -77,6 +82,8 @@ func NewManager(opts ...Option) (*Manager, error) {
 		m.metrics = &guardedMetrics{cfg.Metrics, m.reportPanic}
 	}
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.late.logger = cfg.Logger
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.engine = engine.New(engine.Config{
@@ -95,6 +102,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		HighMark:         cfg.HighWaterMark,
 		LowMark:          cfg.LowWaterMark,
 		MessageBytes:     cfg.MessageSizeLimit,
+		HeldBytes:        cfg.MailboxBytes,
 		ControlFrames:    cfg.ControlFrameLimit,
 		DeflateLevel:     cfg.Compression.Level,
 		DeflateThreshold: cfg.Compression.Threshold,
@@ -144,7 +152,10 @@ func (m *Manager) clean(ended <-chan struct{}) {
 // for the same end; if the context of one of them ends first, it ends the
 // connections for all.
 func (m *Manager) Shutdown(ctx context.Context) error {
-	m.stopOnce.Do(func() { close(m.stopping) })
+	m.stopOnce.Do(func() {
+		close(m.stopping)
+		m.cancel()
+	})
 	err := m.engine.Stop(ctx, codec.CloseGoingAway, "server is shutting down")
 	m.finishOnce.Do(func() { go m.finish() }) // ends when the last handler has returned
 	select {
@@ -161,6 +172,7 @@ func (m *Manager) finish() {
 	defer close(m.finished)
 	_ = m.admits.Close(context.Background()) // an error would be the context's
 	_ = m.workers.Close(context.Background())
+	m.closePools()
 	<-m.EventBus.close()
 }
 

@@ -124,6 +124,9 @@ func WithRoomShards(n int) Option { return func(c *Config) { c.RoomShards = n } 
 // WithHandlerMode sets Config.HandlerMode.
 func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.HandlerMode = mode } }
 
+// WithWorkers sets Config.Workers.
+func WithWorkers(n int) Option { return func(c *Config) { c.Workers = n } }
+
 // WithMailboxSize sets Config.MailboxSize, in messages.
 func WithMailboxSize(n int) Option { return func(c *Config) { c.MailboxSize = n } }
 

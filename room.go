@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -235,17 +236,22 @@ func (c *Client) GetRooms() []string {
 	return ids
 }
 
-// leaveAllInLoop ends all memberships of a client whose connection has ended,
-// and returns them.
+// leaveAllInLoop ends the context and all memberships of a client whose
+// connection has ended, and returns the memberships.
 func (c *Client) leaveAllInLoop() []*membership {
 	c.mu.Lock()
 	rooms := slices.Collect(c.roomsLocked())
 	c.room, c.gone = nil, true
+	var cancel context.CancelFunc
 	if c.extra != nil {
-		c.extra.rooms = nil
+		cancel = c.extra.cancel
+		c.extra.rooms, c.extra.ctx, c.extra.cancel = nil, nil, nil
 		c.dropExtraLocked()
 	}
 	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
 	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		r := mem.Room()

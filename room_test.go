@@ -404,7 +404,7 @@ func TestPublishFromTheLoop(t *testing.T) {
 			return err
 		}
 		var r result
-		for r.err == nil && r.sent < 100 {
+		for r.err == nil && r.sent < 5000 {
 			if r.err = c.SendBytes(fmt.Append(nil, "direct ", r.sent)); r.err != nil {
 				break
 			}

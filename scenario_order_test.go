@@ -393,8 +393,9 @@ func (h *scenarioHold) onOther(fn func(*ws.Client)) {
 }
 
 // One loop's ring is full and stays full: a publish waits for as long as it was
-// told, and then nobody has the message, on any loop; a handler on another loop
-// is told at once. When the loop is free again everything flows.
+// told, and then nobody has the message, on any loop. A handler on another loop does
+// not wait: what it posts keeps its place beside the ring, and its client is
+// paused. When the loop is free again everything flows.
 func TestScenarioFullRing(t *testing.T) {
 	const ring, timeout = 4, 250 * time.Millisecond
 	h := scenarioHoldLoop(t, func(c *ws.Config) { c.Broadcast = ws.BroadcastConfig{QueueSize: ring, Timeout: timeout} })
@@ -417,15 +418,16 @@ func TestScenarioFullRing(t *testing.T) {
 
 	h.onOther(func(c *ws.Client) {
 		began := time.Now()
-		assert.ErrorIs(t, h.BroadcastToRoom("both", []byte("no"), nil), ws.ErrChannelFull)
-		assert.ErrorIs(t, h.BroadcastToRoom("held", []byte("no"), nil), ws.ErrChannelFull)
-		assert.ErrorIs(t, h.held.SendBytes([]byte("no")), ws.ErrChannelFull)
+		assert.NoError(t, h.BroadcastToRoom("both", []byte("inline: both"), nil))
+		assert.NoError(t, h.BroadcastToRoom("held", []byte("inline: held"), nil))
+		assert.NoError(t, h.held.SendBytes([]byte("inline: direct")))
 		h.held.LeaveRoom("both") // neither of these may wait, or be lost
 		assert.NoError(t, h.held.JoinRoom("late"))
 		assert.Less(t, time.Since(began), timeout, "waited on an event loop")
 		assert.NoError(t, c.SendBytes([]byte("from the handler")))
 	})
-	h.expect(h.other, "ready", "to the other loop", "from the handler")
+	h.expect(h.other, "ready", "to the other loop", "inline: both", "from the handler")
+	scenarioUntil(t, func() bool { return h.Stats().Total.Paused == 1 }, "the publisher's connection is not paused")
 
 	// Publishers that wait get their turn when the loop is free again.
 	var waiting sync.WaitGroup
@@ -441,7 +443,8 @@ func TestScenarioFullRing(t *testing.T) {
 	}
 	h.release()
 	scenarioWithin(t, "waiting publishers", waiting.Wait)
-	want := []string{"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3"}
+	want := []string{"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3",
+		"inline: both", "inline: held", "inline: direct"}
 	for range cap(began) {
 		want = append(want, "waited")
 	}
@@ -449,8 +452,9 @@ func TestScenarioFullRing(t *testing.T) {
 	require.NoError(t, h.BroadcastToRoom("both", []byte("both: not for who left"), nil))
 	require.NoError(t, h.BroadcastToRoom("late", []byte("late"), nil))
 	h.expect(h.held, append(want, "late")...)
-	h.expect(h.other, "ready", "to the other loop", "from the handler", "both: not for who left")
+	h.expect(h.other, "ready", "to the other loop", "inline: both", "from the handler", "both: not for who left")
 	require.Zero(t, h.Stats().Total.InboxLen)
+	require.Zero(t, h.Stats().Total.Paused)
 }
 
 // A broadcast that was accepted is not lost to a client that reads because of

@@ -217,17 +217,27 @@ func TestInlineReplies(t *testing.T) {
 				c.finish(ws.CloseTryAgainLater)
 				return
 			}
-			eventually(t, func() bool { return s.Stats().Total.MessagesIn == requests }, "requests")
-			s.settle() // the last of them is handled
-			st := s.Stats().Total
-			want := accepted.Load()
-			if tt.policy == ws.DropOldest {
-				want -= int64(st.Drops.Full)
-			} else {
-				assert.EqualValues(t, refused.Load(), st.Drops.Full)
+			// The client waits with its requests until it reads the answers.
+			handled := func() bool { return s.Stats().Total.MessagesIn == requests }
+			read, want := int64(0), int64(0)
+			for done := false; !done || read < want; {
+				eventually(t, func() bool {
+					done = handled()
+					if done {
+						s.settle() // the last of them is handled
+					}
+					want = accepted.Load()
+					if tt.policy == ws.DropOldest {
+						want -= int64(s.Stats().Total.Drops.Full)
+					}
+					return done || read < want
+				}, "requests")
+				for ; read < want; read++ {
+					require.Len(t, c.read().Payload, size)
+				}
 			}
-			for range want {
-				require.Len(t, c.read().Payload, size)
+			if tt.policy != ws.DropOldest {
+				assert.EqualValues(t, refused.Load(), s.Stats().Total.Drops.Full)
 			}
 			eventually(t, func() bool { return s.Stats().Total.MessagesOut == uint64(want) }, "counted as sent")
 			s.caughtUp()

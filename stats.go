@@ -18,6 +18,7 @@ type Stats struct {
 	WaitingTasks  int         // clients whose messages wait for a worker
 	DroppedEvents int64       // see EventBus
 	RateLimited   uint64      // messages refused by Config.RateLimit
+	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
 	Loops         []LoopStats // one for each event loop
 	Total         LoopStats   // their sum
 }
@@ -27,7 +28,7 @@ type Stats struct {
 func (m *Manager) Stats() Stats {
 	st := Stats{
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
-		WaitingTasks: m.workers.Waiting(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
+		WaitingTasks: m.waitingTasks(), LateHandlers: m.late.count.Load(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(),
 	}
 	for _, s := range m.engine.Shards() {

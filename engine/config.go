@@ -31,6 +31,7 @@ type Config struct {
 	DeflateLevel     int         // of permessage-deflate, 1 to 9
 	DeflateThreshold int         // bytes of a message from which on it is compressed
 	MessageBytes     int64       // largest inbound message; 0 is no limit
+	HeldBytes        int64       // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
 	ControlFrames    int         // pings and pongs that a peer may send in a second; 0 is no limit
 	MaxDescriptors   int         // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
 	TLS              *tls.Config // of the listener; nil for a plain one

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -56,7 +57,7 @@ type Conn struct {
 
 	// Atomic.
 	state  atomic.Uint32
-	queued [dataLanes]atomic.Uint64  // what counts against each lane's bounds: frames<<queuedShift | bytes
+	queued [dataLanes]atomic.Uint64  // what counts against each lane's bounds: frames<<queuedShift | bytes; LaneNormal also has blockedBit
 	extra  atomic.Pointer[connExtra] // nil while nothing is in it
 
 	// Loop-confined.
@@ -74,15 +75,21 @@ type Conn struct {
 type connFlags uint16
 
 const (
-	scheduled connFlags = 1 << iota // is in the wheel
-	dirty                           // is in shard.dirty
-	blocked                         // waits for writability; is in shard.laggards
-	slow                            // the owner was told that it is a slow consumer
-	admitting                       // the upgrade request is being decided off the loop
-	opened                          // OnOpen was called
-	doomed                          // is in shard.doomed
-	gotClose                        // the peer's close frame has come
-	lingering                       // nothing inbound matters; waits for the peer's FIN
+	scheduled     connFlags = 1 << iota // is in the wheel
+	dirty                               // is in shard.dirty
+	blocked                             // waits for writability; is in shard.laggards
+	slow                                // the owner was told that it is a slow consumer
+	admitting                           // the upgrade request is being decided off the loop
+	opened                              // OnOpen was called
+	doomed                              // is in shard.doomed
+	gotClose                            // the peer's close frame has come
+	lingering                           // nothing inbound matters; waits for the peer's FIN
+	pausedByOwner                       // PauseInLoop was called
+	pausedByTasks                       // tasks of its last message wait beside a ring
+	pausedByQueue                       // the queue is beyond its bounds
+	pausedEarly                         // has sent much ahead of the handshake's answer
+	unwatched                           // the loop's epoll does not wait for its bytes
+	awaited                             // is in shard.spaceWaits
 )
 
 // is, set and unset are loop-confined, as the flags are.
@@ -134,7 +141,16 @@ func (c *Conn) updateExtra(change func(*connExtra)) {
 const (
 	queuedShift     = 40
 	queuedBytesMask = 1<<queuedShift - 1
+	// blockedBit is set while the connection is blocked, for senders on other
+	// goroutines.
+	blockedBit = 1 << 63
 )
+
+// queuedFrames returns the frames that q counts.
+func queuedFrames(q uint64) uint64 { return q &^ blockedBit >> queuedShift }
+
+// blockedNow reports whether the socket is full. Safe for concurrent use.
+func (c *Conn) blockedNow() bool { return c.queued[LaneNormal].Load()&blockedBit != 0 }
 
 // Init sets the owner. It must be called before the connection is used.
 func (c *Conn) Init(owner Owner) { c.owner = owner }
@@ -167,9 +183,11 @@ func (c *Conn) QueuedBytes() (n int) {
 	return n
 }
 
-// Send queues f. It returns ErrClosed once the connection is closing,
-// ErrQueueFull when its queue is at a bound, or, for a caller that must not
-// wait, when another loop's ring is full.
+// Send queues f. It returns ErrClosed once the connection is closing, and
+// ErrQueueFull when its queue is at a bound and its socket is full. A sender that
+// is only ahead of the connection's loop waits for the loop, for
+// Config.PublishTimeout at most; on an event loop it does not wait, see
+// postInLoop.
 //
 // Off the loop, only a plain frame under DropNewest is told at once that the
 // queue is full: whether another one drops something is decided on the loop.
@@ -185,28 +203,58 @@ func (c *Conn) Send(f *Frame) error {
 		}
 		return nil
 	}
-	reserved := f.key == "" && s.policyOf(f) == DropNewest
-	if reserved && !c.reserve(f) {
-		s.drop(f, DropFull)
-		return ErrQueueFull
+	caller := s.eng.callersShard()
+	if f.key != "" || s.policyOf(f) != DropNewest {
+		return s.countRefusal(f, s.postWait(&sendTask{conn: c, frame: f}))
 	}
-	t := &sendTask{conn: c, frame: f, reserved: reserved}
-	if reserved && s.onLoop() {
+	if !c.reserve(f) {
+		switch {
+		case c.blockedNow() || (caller == nil && !c.reserveInTime(f)):
+			return s.countRefusal(f, ErrQueueFull)
+		case caller != nil:
+			return s.countRefusal(f, caller.sendBeside(&sendTask{conn: c, frame: f}))
+		}
+	}
+	t := &sendTask{conn: c, frame: f, reserved: true}
+	if caller == s {
 		s.Post(t) // behind what the loop itself has posted, a join for example; bounded by the reservation
 		return nil
 	}
-	if err := s.postWait(t); err != nil {
-		if reserved {
-			c.unreserve(f.lane, 1, f.Len())
-		}
-		why := DropFull
-		if errors.Is(err, ErrClosed) {
-			why = DropClosed
-		}
-		s.drop(f, why)
-		return err
+	err := s.postWait(t)
+	if err != nil {
+		c.unreserve(f.lane, 1, f.Len())
 	}
+	return s.countRefusal(f, err)
+}
+
+// countRefusal counts f as dropped if err says that it was not posted, and returns
+// err.
+func (s *Shard) countRefusal(f *Frame, err error) error {
+	switch {
+	case errors.Is(err, ErrClosed):
+		s.drop(f, DropClosed)
+	case err != nil:
+		s.drop(f, DropFull)
+	}
+	return err
+}
+
+// sendBeside posts t for a handler on the loop of s that is ahead of the loop of
+// t's connection. That loop writes its queue before it decides whether the message
+// fits, and the connection whose message is being handled waits for it.
+func (s *Shard) sendBeside(t *sendTask) error {
+	if !s.mayPostBeside(1) {
+		return ErrQueueFull
+	}
+	s.postBeside(t.conn.shard, t)
 	return nil
+}
+
+// reserveInTime is reserveWaiting for as long as a publisher waits.
+func (c *Conn) reserveInTime(f *Frame) bool {
+	timer := time.NewTimer(c.shard.eng.cfg.PublishTimeout)
+	defer timer.Stop()
+	return c.reserveWaiting(f, patience{timeout: timer.C})
 }
 
 // SendPayload encodes payload, which is borrowed, and queues it like Send. A
@@ -217,7 +265,7 @@ func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
 	}
-	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload) {
+	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload, false) {
 		return nil
 	}
 	return c.Send(NewFrame(op, payload, Handling{Lane: lane}))
@@ -246,7 +294,7 @@ type bounds struct {
 // exceeded reports whether q is beyond b. A lane that is empty takes one
 // message of any size.
 func (b *bounds) exceeded(q uint64) bool {
-	frames := q >> queuedShift
+	frames := queuedFrames(q)
 	return frames > b.frames || (int64(q&queuedBytesMask) > b.bytes && frames > 1)
 }
 
@@ -279,6 +327,20 @@ func (c *Conn) reserveGrowth(lane Lane, n int) bool {
 	return true
 }
 
+// reserveAnswer counts f, an answer, unless the lane is beyond its bounds already.
+func (c *Conn) reserveAnswer(f *Frame) bool {
+	n := f.Len()
+	for {
+		q := c.queued[f.lane].Load()
+		if c.shard.eng.bounds[f.lane].exceeded(q) {
+			return false
+		}
+		if c.queued[f.lane].CompareAndSwap(q, q+1<<queuedShift+uint64(n)) {
+			return true
+		}
+	}
+}
+
 // forceReserve counts f, whether it fits or not.
 func (c *Conn) forceReserve(f *Frame) {
 	c.queued[f.lane].Add(1<<queuedShift | uint64(f.Len()))
@@ -293,7 +355,7 @@ func (c *Conn) unreserve(lane Lane, frames, bytes int) {
 func (c *Conn) above(mark *[dataLanes]bounds) bool {
 	for lane := range c.queued {
 		q := c.queued[lane].Load()
-		if q>>queuedShift >= mark[lane].frames || int64(q&queuedBytesMask) >= mark[lane].bytes {
+		if queuedFrames(q) >= mark[lane].frames || int64(q&queuedBytesMask) >= mark[lane].bytes {
 			return true
 		}
 	}

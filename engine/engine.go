@@ -222,13 +222,17 @@ func (e *Engine) Addr() net.Addr {
 func (e *Engine) Shards() []*Shard { return e.shards }
 
 // onLoop reports whether the caller runs on any of the event loops.
-func (e *Engine) onLoop() bool {
+func (e *Engine) onLoop() bool { return e.callersShard() != nil }
+
+// callersShard returns the shard whose event loop the caller runs on, nil if it
+// runs on none.
+func (e *Engine) callersShard() *Shard {
 	for _, s := range e.shards {
 		if s.onLoop() {
-			return true
+			return s
 		}
 	}
-	return false
+	return nil
 }
 
 // abandonAll abandons what waits in the inboxes after the loops have ended.

@@ -151,20 +151,28 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 func (s *Shard) traffic(c *Conn) {
 	s.enter()
 	defer s.leave()
-	defer func() {
-		if r := recover(); r != nil {
-			s.eng.reportPanic("traffic", r, debug.Stack())
-			s.dropReplies(c, s.reply.tally)
-			s.reply = replyBatch{}
-			_, _ = c.gc.Discard(-1)
-			if c.is(opened) {
-				s.closeLingering(c, codec.CloseInternalError, errInternal)
-			} else {
-				s.doom(c, errInternal)
-			}
-		}
-	}()
+	defer s.recoverRead(c)
 	s.readInLoop(c)
+}
+
+// recoverRead closes a connection if the processing of its bytes panics. It must
+// be deferred.
+func (s *Shard) recoverRead(c *Conn) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	s.eng.reportPanic("traffic", r, debug.Stack())
+	s.reading = nil
+	s.dropReplies(c, s.reply.tally)
+	s.reply = replyBatch{}
+	_, _ = c.gc.Discard(-1)
+	s.releaseHeld(c)
+	if c.is(opened) {
+		s.closeLingering(c, codec.CloseInternalError, errInternal)
+	} else {
+		s.doom(c, errInternal)
+	}
 }
 
 var errInternal = errors.New("ws: internal error")
@@ -196,7 +204,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.wheel.cancel(c)
 	if c.is(blocked) {
 		s.catchUp(c)
-		c.unset(blocked)
+		s.unblock(c)
 		s.disarm(c)
 	}
 	if c.is(slow) {
@@ -209,6 +217,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.tls() != nil && c.tls().handshake != nil {
 		c.tls().handshake.close()
 	}
+	s.forgetPaused(c)
 	c.in.Release()
 	s.eng.open.Add(-1)
 	s.stats.conns.add(^uint64(0))

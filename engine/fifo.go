@@ -60,13 +60,46 @@ func (l *fifo) pop() *Frame {
 	return f
 }
 
-func (l *fifo) popNewest() *Frame {
-	last := len(l.frames) - 1
-	f := l.frames[last]
-	l.frames[last] = nil
-	l.forget(f, l.popped+l.len()-1)
-	l.frames = l.frames[:last]
+// evict removes the oldest or the newest frame that is no answer. It returns nil
+// if there is none.
+func (l *fifo) evict(oldest bool) *Frame {
+	i := l.droppable(oldest)
+	if i < 0 {
+		return nil
+	}
+	f := l.frames[i]
+	l.forget(f, l.popped+i-l.head)
+	// The answers that it was behind, or before, move up. They have no
+	// conflation key, so the index does not change.
+	if oldest {
+		copy(l.frames[l.head+1:i+1], l.frames[l.head:i])
+		l.frames[l.head] = nil
+		l.head++
+		l.popped++
+	} else {
+		copy(l.frames[i:], l.frames[i+1:])
+		l.frames[len(l.frames)-1] = nil
+		l.frames = l.frames[:len(l.frames)-1]
+	}
+	if l.head == len(l.frames) {
+		l.frames, l.head = l.frames[:0], 0
+	}
 	return f
+}
+
+// droppable returns the position of the oldest or the newest frame that is no
+// answer, or -1.
+func (l *fifo) droppable(oldest bool) int {
+	for n := range l.len() {
+		i := l.head + n
+		if !oldest {
+			i = len(l.frames) - 1 - n
+		}
+		if !l.frames[i].answer {
+			return i
+		}
+	}
+	return -1
 }
 
 // forget takes f, which has that number, out of the index.

@@ -36,10 +36,22 @@ func (s *Shard) readInLoop(c *Conn) {
 }
 
 // decode processes b, the bytes that follow those of the last call, in place.
+// It holds those that a paused connection is not to get yet.
 func (s *Shard) decode(c *Conn, b []byte) {
 	s.stats.bytesIn.add(uint64(len(b)))
+	if !c.is(pausedFlags) && !s.holds(c) {
+		b = s.decodeUntilPaused(c, b)
+	}
+	if len(b) > 0 {
+		s.hold(c, b)
+	}
+}
+
+// decodeUntilPaused processes the messages in b until one pauses the connection.
+// It returns the bytes behind that one.
+func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 	s.beginReply(c)
-	for len(b) > 0 && !c.is(lingering) && !c.is(gotClose) && !c.is(doomed) {
+	for len(b) > 0 && !c.is(lingering|gotClose|doomed|pausedFlags) {
 		n, m, ok, err := s.next(c, b)
 		if err != nil {
 			s.fail(c, codec.CloseCodeOf(err), err)
@@ -52,6 +64,7 @@ func (s *Shard) decode(c *Conn, b []byte) {
 	}
 	c.in.Done()
 	s.endReply()
+	return b
 }
 
 // next takes one message from b, inflated.
@@ -84,8 +97,20 @@ func (s *Shard) handle(c *Conn, m codec.Message) {
 	default:
 		if c.state.Load() == stateOpen {
 			s.stats.messagesIn.add(1)
-			c.owner.OnMessage(m.Op, m.Payload)
+			s.handOver(c, m)
 		}
+	}
+}
+
+// handOver gives a message to the owner. If its answers do not fit into the
+// queue, the connection is paused until they do: a peer that does not read its
+// answers waits with its requests.
+func (s *Shard) handOver(c *Conn, m codec.Message) {
+	s.reading = c
+	c.owner.OnMessage(m.Op, m.Payload)
+	s.reading = nil
+	if c.is(blocked) && c.exceeded() {
+		s.pause(c, pausedByQueue)
 	}
 }
 
@@ -129,6 +154,8 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	}
 	c.state.Store(stateClosing)
 	c.setEnd(&end)
+	s.unpause(c, pausedFlags) // no further message is handed over, but its close frame is to be read
+	s.noteSpace(c)
 	s.endReplyOf(c)
 	s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
@@ -180,7 +207,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	}
 	if c.is(admitting) {
 		if in.InboundBuffered() > maxEarlyBytes {
-			s.doom(c, errEarlyBytes)
+			s.pauseEarly(c, in.InboundBuffered())
 		}
 		return false
 	}
@@ -217,6 +244,15 @@ func refuseStopping() []byte { return codec.AppendRefusal(nil, 503, "server is s
 
 var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer")
 
+// pauseEarly makes a peer wait that sends much ahead of the handshake's answer,
+// n bytes so far.
+func (s *Shard) pauseEarly(c *Conn, n int) {
+	s.pause(c, pausedEarly)
+	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.HeldBytes {
+		s.doom(c, errEarlyBytes) // it cannot be paused
+	}
+}
+
 // refusal renders the response to a request that could not be parsed.
 func refusal(err error) []byte {
 	if bad, ok := errors.AsType[*codec.RequestError](err); ok {
@@ -235,6 +271,7 @@ type admitTask struct {
 func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
 	c.unset(admitting)
+	s.unpause(c, pausedEarly)
 	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
 		if t.accepted {
 			s.eng.handler.Abandon(c)
@@ -270,6 +307,7 @@ func (s *Shard) refuse(c *Conn, response []byte) {
 	}
 	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})
 	c.set(lingering)
+	s.unpause(c, pausedFlags)
 	s.pushFirst(c, response)
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }

@@ -171,11 +171,13 @@ func (s *Shard) trim(c *Conn) (lost *Frame) {
 		if c.end() != nil || c.out.lanes[lane].len() == 0 {
 			continue
 		}
-		if policy == Disconnect {
-			s.disconnect(c, DropBudget)
-			return nil
+		if policy != Disconnect {
+			if f := s.evict(c, lane, policy == DropOldest, DropBudget); f != nil {
+				return f
+			}
 		}
-		return s.evict(c, lane, policy == DropOldest, DropBudget)
+		s.disconnect(c, DropBudget) // or only answers wait, which are not skipped
+		return nil
 	}
 	if c.end() == nil {
 		c.setEnd(slowEnd())

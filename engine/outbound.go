@@ -155,12 +155,14 @@ func (s *Shard) sent(c *Conn, left [dataLanes]tally) {
 		}
 	}
 	s.noteDrained(c)
+	s.noteSpace(c)
 }
 
 // flushed gives the empty queue of c back.
 func (s *Shard) flushed(c *Conn) {
 	s.putQueue(c)
 	s.noteDrained(c)
+	s.noteSpace(c)
 	s.sentAll(c)
 }
 
@@ -170,6 +172,7 @@ func (s *Shard) block(c *Conn) {
 		s.weighSealed(c)
 	}
 	c.set(blocked)
+	c.queued[LaneNormal].Or(blockedBit)
 	s.stats.blocked.add(1)
 	s.lag(c)
 	if err := s.arm(c); err != nil {
@@ -181,6 +184,12 @@ func (s *Shard) block(c *Conn) {
 	s.keepBudget(nil, nil)
 }
 
+// unblock takes block back.
+func (s *Shard) unblock(c *Conn) {
+	c.unset(blocked)
+	c.queued[LaneNormal].And(^uint64(blockedBit))
+}
+
 // writableTask tells the loop that a connection's socket is writable.
 type writableTask Conn
 
@@ -188,7 +197,7 @@ func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
 	if c.is(blocked) && c.state.Load() != stateClosed {
 		s.catchUp(c)
-		c.unset(blocked)
+		s.unblock(c)
 		s.markDirty(c)
 	}
 }

@@ -41,8 +41,12 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	}
 	s.noteSlow(c)
 	s.purge(c)
-	if c.reserve(f) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
+	if c.reserve(f) || (s.isReply(c, f) && c.reserveAnswer(f)) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
 		return s.pushInLoop(c, f)
+	}
+	if f.answer {
+		s.drop(f, DropFull)
+		return false // the sender closes the connection
 	}
 	s.drop(f, DropFull)
 	if s.policyOf(f) == Disconnect {
@@ -51,11 +55,18 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	return false
 }
 
+// isReply reports whether f may exceed the bounds of c's queue: it is an answer, or
+// the handler of the message that is being read sends it under DropNewest. The
+// connection is paused behind that message.
+func (s *Shard) isReply(c *Conn, f *Frame) bool {
+	return f.answer || (s.reading == c && f.lane == LaneNormal && s.policyOf(f) == DropNewest)
+}
+
 // makeRoom drops the oldest frames of f's lane until f fits, and reserves its
-// room. It reports false if f does not fit beside a frame half sent.
+// space. It reports false if f does not fit beside a frame half sent and the
+// answers that wait.
 func (s *Shard) makeRoom(c *Conn, f *Frame) bool {
-	for c.out.lanes[f.lane].len() > 0 {
-		s.evict(c, f.lane, true, DropFull)
+	for s.evict(c, f.lane, true, DropFull) != nil {
 		if c.reserve(f) {
 			return true
 		}
@@ -71,10 +82,13 @@ func (s *Shard) policyOf(f *Frame) Policy {
 	return f.policy
 }
 
-// evict drops the oldest or the newest frame of a laggard's lane, which holds
-// one.
+// evict drops the oldest or the newest frame of a laggard's lane, answers left
+// out. It returns nil if there is none.
 func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
 	f := c.out.evict(lane, oldest)
+	if f == nil {
+		return nil
+	}
 	s.lost(c, f, why)
 	s.reweigh(c, -f.cost())
 	return f

@@ -5,16 +5,26 @@ import (
 	"time"
 )
 
-// Publish posts t to each of targets, or to none of them: it holds room in all
+// Publish posts t to each of targets, or to none of them: it holds a place in all
 // rings before it posts to the first. While a ring is full it waits, behind
 // those who came before; ErrTimeout after Config.PublishTimeout, the context's
-// error if that ends first, ErrQueueFull at once on an event loop. It returns
-// ErrStopped after Stop.
+// error if that ends first. It returns ErrStopped after Stop.
+//
+// On an event loop it does not wait. What an inline handler publishes while a
+// ring is full is kept in order beside the ring, and the connection whose message
+// is being handled is paused until it has been fanned out. Publish returns
+// ErrQueueFull for what one message publishes beyond maxBesideTasks.
 func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	if e.halting.Load() {
 		return ErrStopped
 	}
-	if err := e.acquireAll(ctx, targets); err != nil {
+	full := tryAcquireAll(targets, -1)
+	if full >= 0 {
+		if s := e.callersShard(); s != nil {
+			return s.publishInLoop(t, targets)
+		}
+	}
+	if err := e.acquireAll(ctx, targets, full); err != nil {
 		return err
 	}
 	for _, s := range targets {
@@ -27,14 +37,22 @@ func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 // gives back what it has.
 const maxRounds = 3
 
-// acquireAll takes a credit in the ring of each target.
-func (e *Engine) acquireAll(ctx context.Context, targets []*Shard) error {
-	full := tryAcquireAll(targets, -1)
+// publishInLoop is Publish on the loop of s while a ring is full.
+func (s *Shard) publishInLoop(t Task, targets []*Shard) error {
+	if !s.mayPostBeside(len(targets)) {
+		return ErrQueueFull
+	}
+	for _, target := range targets {
+		_ = s.postInLoop(target, t) // succeeds, as there was space for all
+	}
+	return nil
+}
+
+// acquireAll takes a credit in the ring of each target. full is the index of a
+// ring that was full, or -1 if it has all credits already.
+func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) error {
 	if full < 0 {
 		return nil
-	}
-	if e.onLoop() {
-		return ErrQueueFull
 	}
 	timer := time.NewTimer(e.cfg.PublishTimeout)
 	defer timer.Stop()

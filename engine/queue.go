@@ -80,16 +80,14 @@ func (q *queue) begin(f *Frame, sent int) {
 	q.cost += f.cost()
 }
 
-// evict removes the oldest or the newest frame of a lane that is not empty.
+// evict removes the oldest or the newest frame of a lane that is no answer. It
+// returns nil if there is none.
 func (q *queue) evict(lane Lane, oldest bool) *Frame {
 	l := &q.lanes[lane]
-	var f *Frame
-	if oldest {
-		f = l.pop()
-	} else {
-		f = l.popNewest()
+	f := l.evict(oldest)
+	if f != nil {
+		q.cost -= f.cost()
 	}
-	q.cost -= f.cost()
 	return f
 }
 

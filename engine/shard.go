@@ -48,6 +48,12 @@ type Shard struct {
 	doomed []*Conn
 	free   freeQueues
 
+	reading    *Conn           // whose message is being handled
+	held       map[*Conn]*held // of paused connections; nil while there was none
+	resumed    []*Conn         // to go on with, oldest first
+	beside     map[*Conn]int   // tasks that wait beside a ring, by the connection that is paused for them
+	spaceWaits map[*Conn][]*spaceWait
+
 	laggards     laggards
 	disconnected []*Conn      // slow, whose close frame is to follow
 	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
@@ -84,7 +90,8 @@ func (s *Shard) mustBeInLoop() {
 
 // Post hands t to the shard's loop. It is never lost while the engine runs: a
 // caller that may wait does so while the ring is full; one that runs on an
-// event loop does not, and its task is kept beside the ring.
+// event loop does not, its task is kept beside the ring, and the connection whose
+// message it handles is paused until the task has run.
 func (s *Shard) Post(t Task) { s.Reserve().Post(t) }
 
 // Reserve waits like Post for room for one task, so that posting it can be done
@@ -106,8 +113,11 @@ func (l Slot) Post(t Task) {
 		l.shard.put(t)
 		return
 	}
-	l.shard.noteOwn(l.shard.in.putOverflow(t))
-	l.shard.announce()
+	if caller := l.shard.eng.callersShard(); caller != nil {
+		caller.postBeside(l.shard, t)
+		return
+	}
+	l.shard.putBeside(t)
 }
 
 // Release gives the room back.
@@ -124,13 +134,13 @@ func (s *Shard) postUrgent(t Task) {
 	s.wakeUp()
 }
 
-// postWait hands t to the shard's loop. If the ring is full it returns
-// ErrQueueFull on an event loop, and elsewhere after the configured time;
-// ErrClosed if the engine stops meanwhile.
+// postWait hands t to the shard's loop. If the ring is full it waits for the
+// configured time and then returns ErrQueueFull; on an event loop it does not
+// wait, see postInLoop. It returns ErrClosed if the engine stops meanwhile.
 func (s *Shard) postWait(t Task) error {
 	if !s.in.tryAcquire() {
-		if s.eng.onLoop() {
-			return ErrQueueFull
+		if caller := s.eng.callersShard(); caller != nil {
+			return caller.postInLoop(s, t)
 		}
 		timer := time.NewTimer(s.eng.cfg.PublishTimeout)
 		defer timer.Stop()
@@ -219,6 +229,7 @@ func (s *Shard) turn() {
 		for _, t := range s.in.takeUrgentInLoop() {
 			s.runTask(t)
 		}
+		s.continueReading(end)
 		taken := s.takeTasks()
 		if !s.flushDirty(end) || time.Now().After(end) {
 			s.stats.yields.add(1)
@@ -227,7 +238,7 @@ func (s *Shard) turn() {
 			return
 		}
 		s.reap()
-		if taken == 0 && s.in.sleepInLoop() {
+		if taken == 0 && len(s.resumed) == 0 && s.in.sleepInLoop() {
 			return
 		}
 	}
@@ -359,6 +370,8 @@ func (s *Shard) reap() {
 		s.disconnected[last] = nil
 		s.disconnected = s.disconnected[:last]
 		if c.state.Load() != stateClosed {
+			s.unpause(c, pausedFlags)
+			s.noteSpace(c)
 			s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
 			s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 		}

@@ -30,10 +30,9 @@ const (
 )
 
 var (
-	errNoTLS         = errors.New("ws: the peer does not speak TLS")
-	errHelloBytes    = errors.New("ws: TLS ClientHello too large")
-	errHandshakeData = errors.New("ws: too many bytes before the end of the TLS handshake")
-	errNoHandshake   = errors.New("ws: TLS handshake not finished in time")
+	errNoTLS       = errors.New("ws: the peer does not speak TLS")
+	errHelloBytes  = errors.New("ws: TLS ClientHello too large")
+	errNoHandshake = errors.New("ws: TLS handshake not finished in time")
 )
 
 // handshakes runs TLS handshakes on a bounded number of workers, in the order
@@ -201,14 +200,14 @@ func (h *tlsHandshake) postLocked() {
 	}
 }
 
-// feed hands b, which is borrowed, to the worker. It returns false if that is
-// too much.
-func (h *tlsHandshake) feed(b []byte) bool {
+// feed hands b, which is borrowed, to the worker. It returns how many bytes the
+// worker has not read.
+func (h *tlsHandshake) feed(b []byte) (unread int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.in = append(h.in, b...)
 	h.arrived.Signal()
-	return len(h.in) <= maxHandshakeBytes
+	return len(h.in)
 }
 
 // close makes the worker give up.
@@ -252,6 +251,7 @@ func (h *tlsHandshake) RunInLoop(s *Shard) {
 	s.pushSealed(c)
 	if ended {
 		t.handshake = nil
+		s.unpause(c, pausedEarly)
 		s.openTLS(c, h.in) // the worker has no more use for it
 	}
 }

@@ -30,8 +30,8 @@ func (s *Shard) readTLS(c *Conn) {
 			return // what there is stays in gnet's buffer
 		}
 	case t.handshake != nil:
-		if !t.handshake.feed(b) {
-			s.doom(c, errHandshakeData)
+		if n := t.handshake.feed(b); n > maxHandshakeBytes {
+			s.pauseEarly(c, n-maxHandshakeBytes)
 		}
 	default:
 		s.openTLS(c, b)
@@ -61,6 +61,8 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 			}
 		case errors.Is(err, errNothingReceived):
 			more = false
+		case s.holds(c):
+			more = false // crypto/tls repeats the error when the held bytes are decoded
 		case errors.Is(err, io.EOF):
 			s.endOfTLS(c)
 		default:

@@ -25,6 +25,9 @@ const (
 	ModePooled
 	// ModeInline runs the handler on the event loop; it must not block.
 	ModeInline
+	// ModePool and the modes above it run the handler on pools that the caller
+	// numbers.
+	ModePool
 )
 
 // Route is the handler of one event. Immutable after New.

@@ -1,0 +1,95 @@
+package engine
+
+// maxBesideTasks bounds the tasks that one message of an inline handler may put
+// beside full rings. The handler reads ErrQueueFull for what it publishes or
+// sends beyond it.
+const maxBesideTasks = 1024
+
+// besideTask is a task that an inline handler posted while the ring was full. It
+// waits beside the ring, in its place in the order, and the connection whose
+// message was being handled is paused until it has run. So a client that makes
+// its handler publish faster than a loop works waits, nothing is refused, and
+// the list beside a ring is bounded by one message for each connection.
+type besideTask struct {
+	Task
+	conn *Conn
+}
+
+func (t *besideTask) RunInLoop(s *Shard) {
+	defer t.done(s)
+	t.Task.RunInLoop(s)
+}
+
+// AbandonTask implements Abandoner. The connection ends with its loop.
+func (t *besideTask) AbandonTask(s *Shard) {
+	if a, ok := t.Task.(Abandoner); ok {
+		a.AbandonTask(s)
+	}
+}
+
+// done tells the connection's loop that the task has run.
+func (t *besideTask) done(s *Shard) {
+	if t.conn.shard == s {
+		s.besideDone(t.conn)
+		return
+	}
+	t.conn.shard.postUrgent((*besideDoneTask)(t.conn))
+}
+
+type besideDoneTask Conn
+
+func (t *besideDoneTask) RunInLoop(s *Shard) { s.besideDone((*Conn)(t)) }
+
+// besideDone counts down the tasks that c is paused for.
+func (s *Shard) besideDone(c *Conn) {
+	n := s.beside[c]
+	switch {
+	case n > 1:
+		s.beside[c] = n - 1
+	case n == 1:
+		delete(s.beside, c)
+		s.unpause(c, pausedByTasks)
+	}
+}
+
+// mayPostBeside reports whether the message that is being handled on this loop,
+// if there is one, may put n more tasks beside full rings.
+func (s *Shard) mayPostBeside(n int) bool {
+	return s.reading != nil && s.beside[s.reading]+n <= maxBesideTasks
+}
+
+// postBeside puts t, which found no place in the ring of target, beside it. The
+// caller runs on the loop of s. Without a message that is being handled there is
+// nobody to pause.
+func (s *Shard) postBeside(target *Shard, t Task) {
+	if c := s.reading; c != nil {
+		if s.beside == nil {
+			s.beside = make(map[*Conn]int)
+		}
+		s.beside[c]++
+		s.pause(c, pausedByTasks)
+		t = &besideTask{t, c}
+	}
+	target.putBeside(t)
+}
+
+// putBeside puts t beside the ring, whoever the caller is.
+func (s *Shard) putBeside(t Task) {
+	s.noteOwn(s.in.putOverflow(t))
+	s.announce()
+}
+
+// postInLoop posts t to target from the loop of s, in the ring or beside it. It
+// returns ErrQueueFull if the message that is being handled has put too much
+// beside.
+func (s *Shard) postInLoop(target *Shard, t Task) error {
+	if target.in.tryAcquire() {
+		target.put(t)
+		return nil
+	}
+	if !s.mayPostBeside(1) {
+		return ErrQueueFull
+	}
+	s.postBeside(target, t)
+	return nil
+}

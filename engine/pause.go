@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// Pausing a connection makes its peer wait: the loop's epoll does not wait for
+// its bytes any more, they fill the socket's buffers, and TCP's flow control
+// reaches the peer. A connection is paused for one or more reasons, which are
+// flags of it; the last one that ends resumes it.
+//
+// The bytes that were read with the message that caused the pause are held
+// undecoded, at most one read of gnet, so the owner gets no message while the
+// connection is paused.
+
+// pausedFlags are the reasons for which a connection is paused.
+const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly
+
+var errHeldBytes = errors.New("ws: client sends faster than its messages are handled")
+
+// PauseInLoop stops the reading of the connection until Resume is called. The
+// owner calls it within OnMessage; OnMessage is not called again until the
+// connection is resumed. It has no effect on a connection that is closing.
+func (c *Conn) PauseInLoop() { c.shard.pause(c, pausedByOwner) }
+
+// Resume takes PauseInLoop back. It never waits. Safe for concurrent use.
+func (c *Conn) Resume() { c.shard.postUrgent((*resumeTask)(c)) }
+
+// resumeTask carries Resume to the loop.
+type resumeTask Conn
+
+func (t *resumeTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByOwner) }
+
+// pause stops the reading of c for one reason.
+func (s *Shard) pause(c *Conn, why connFlags) {
+	s.mustBeInLoop()
+	if c.end() != nil || c.state.Load() == stateClosed {
+		return // its peer's close frame is to be read
+	}
+	if !c.is(pausedFlags) {
+		s.stats.paused.add(1)
+		s.stats.pauses.add(1)
+	}
+	c.set(why)
+	s.unwatch(c)
+}
+
+// unpause ends reasons for which c is paused. If no other is left, a turn goes on
+// with c's held bytes, behind the connections that were resumed before.
+func (s *Shard) unpause(c *Conn, why connFlags) {
+	s.mustBeInLoop()
+	if !c.is(why & pausedFlags) {
+		return
+	}
+	c.unset(why)
+	if c.is(pausedFlags) {
+		return
+	}
+	s.stats.paused.add(^uint64(0))
+	s.resumed = append(s.resumed, c)
+	s.wakeUp()
+}
+
+// continueReading goes on with the connections that were resumed, until end. It
+// reports whether it has done so with all of them.
+func (s *Shard) continueReading(end time.Time) (done bool) {
+	for n := 0; len(s.resumed) > 0; n++ {
+		if n%4 == 3 && time.Now().After(end) {
+			return false
+		}
+		c := s.resumed[0]
+		s.resumed[0] = nil
+		s.resumed = s.resumed[1:]
+		s.continueConn(c)
+	}
+	s.resumed = nil
+	return true
+}
+
+// continueConn decodes what is held of c, and lets the loop read from it again.
+func (s *Shard) continueConn(c *Conn) {
+	defer s.recoverRead(c)
+	if c.is(pausedFlags) || c.state.Load() == stateClosed {
+		return // it is on the list again, or will be
+	}
+	c.lastRead = s.eng.now.Load()
+	s.decodeHeld(c)
+	if c.is(pausedFlags) || c.state.Load() == stateClosed {
+		return
+	}
+	if t := c.tls(); t != nil && t.ready() {
+		s.openTLS(c, nil) // the end of the stream may have come behind what was held
+	}
+	if c.state.Load() != stateClosed && c.gc.InboundBuffered() > 0 {
+		s.readInLoop(c)
+	}
+	if !c.is(pausedFlags) && c.state.Load() != stateClosed {
+		s.watch(c)
+	}
+}
+
+// held is what was received of a connection and is not decoded, because the
+// connection is paused.
+type held struct {
+	buf  *pool.Buffer
+	from int // the bytes before it are decoded
+}
+
+// holds reports whether bytes of c are held.
+func (s *Shard) holds(c *Conn) bool { return len(s.held) > 0 && s.held[c] != nil }
+
+// hold keeps b, which is borrowed, until c is resumed.
+func (s *Shard) hold(c *Conn, b []byte) {
+	if c.is(lingering | gotClose | doomed) {
+		return
+	}
+	h := s.held[c]
+	if h == nil {
+		h = &held{buf: pool.GetBuffer()}
+		if s.held == nil {
+			s.held = make(map[*Conn]*held)
+		}
+		s.held[c] = h
+	}
+	h.buf.B = append(h.buf.B, b...)
+	s.stats.held.add(uint64(len(b)))
+	if !c.is(unwatched) && s.mem == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
+		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
+	}
+}
+
+// decodeHeld decodes the held bytes of c until it is paused again.
+func (s *Shard) decodeHeld(c *Conn) {
+	h := s.held[c]
+	if h == nil {
+		return
+	}
+	rest := s.decodeUntilPaused(c, h.buf.B[h.from:])
+	if s.held[c] != h {
+		return // c has been detached
+	}
+	if len(rest) == 0 || c.is(lingering|gotClose|doomed) {
+		s.releaseHeld(c)
+		return
+	}
+	s.stats.held.add(-uint64(len(h.buf.B) - h.from - len(rest)))
+	h.from = len(h.buf.B) - len(rest)
+}
+
+// releaseHeld forgets the held bytes of c.
+func (s *Shard) releaseHeld(c *Conn) {
+	if !s.holds(c) {
+		return
+	}
+	h := s.held[c]
+	delete(s.held, c)
+	s.stats.held.add(-uint64(len(h.buf.B) - h.from))
+	pool.PutBuffer(h.buf)
+}
+
+// forgetPaused lets go of a connection that has ended.
+func (s *Shard) forgetPaused(c *Conn) {
+	if c.is(pausedFlags) {
+		c.unset(pausedFlags)
+		s.stats.paused.add(^uint64(0))
+	}
+	s.releaseHeld(c)
+	delete(s.beside, c)
+	s.noteSpace(c)
+}
+
+// unwatch takes c out of the loop's readiness.
+func (s *Shard) unwatch(c *Conn) {
+	if s.mem != nil || c.is(unwatched) || !s.ready.Load().known() {
+		return
+	}
+	if err := s.ready.Load().pause(int(c.fd)); err != nil {
+		s.eng.cfg.Logger.Error("ws: pausing a connection", slog.Any("error", err))
+		return // its bytes are held, up to a bound
+	}
+	c.set(unwatched)
+}
+
+// watch takes unwatch back.
+func (s *Shard) watch(c *Conn) {
+	if !c.is(unwatched) {
+		return
+	}
+	c.unset(unwatched)
+	if err := s.ready.Load().resume(int(c.fd)); err != nil {
+		s.doom(c, err)
+	}
+}

@@ -1,0 +1,133 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/qi-realtime/ws/pool"
+	"github.com/qi-realtime/ws/router"
+)
+
+// RouteOption sets something on one registered handler.
+type RouteOption func(*routeOptions)
+
+// routeOptions holds the settings of one handler.
+type routeOptions struct {
+	mode  router.Mode
+	pool  *Pool
+	limit time.Duration
+}
+
+func newRouteOptions(opts []RouteOption) (o routeOptions) {
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// RunInline runs the handler on the event loop, whatever the manager's mode; it
+// must not block. Only while earlier messages of the same client still wait for
+// a worker does it run there behind them, to keep their order.
+func RunInline() RouteOption {
+	return func(o *routeOptions) { o.mode, o.pool = router.ModeInline, nil }
+}
+
+// RunPooled runs the handler on a worker, whatever the manager's mode.
+func RunPooled() RouteOption {
+	return func(o *routeOptions) { o.mode, o.pool = router.ModePooled, nil }
+}
+
+// RunOn runs the handler on a worker of p, so that handlers which block for long
+// take no worker from other routes. Several routes may share a pool. The messages
+// of one client are handled in the order received, on whichever pool: a message
+// for p still waits for the client's earlier messages.
+func RunOn(p *Pool) RouteOption {
+	return func(o *routeOptions) { o.mode, o.pool = router.ModePooled, p }
+}
+
+// LogAfter logs a call of the handler that takes longer than d, once, with the
+// stack of its goroutine, and counts it in Stats.LateHandlers. The handler goes
+// on. It costs a timer for each message. 0 is off, the default.
+func LogAfter(d time.Duration) RouteOption { return func(o *routeOptions) { o.limit = d } }
+
+// Pool bounds the goroutines that run the handlers of some routes; see RunOn.
+// Each manager that uses it has goroutines of its own, which end with Shutdown.
+// Immutable.
+type Pool struct {
+	workers int
+}
+
+// NewPool returns a pool of at most workers goroutines. It panics if workers is
+// less than 1.
+func NewPool(workers int) *Pool {
+	if workers < 1 {
+		panic(fmt.Sprintf("ws: NewPool(%d): a pool needs a worker", workers))
+	}
+	return &Pool{workers: workers}
+}
+
+// namedPool is a Pool of one manager with its workers.
+type namedPool struct {
+	pool    *Pool
+	workers *pool.Workers
+}
+
+// maxPools bounds the pools of a manager: the router's modes number them.
+const maxPools = 1<<8 - 1 - int(router.ModePool)
+
+var errTooManyPools = errors.New("ws: too many pools")
+
+// modeOf returns the router's mode for o. A pool that the manager does not know
+// gets its workers here.
+func (m *Manager) modeOf(o *routeOptions) (router.Mode, error) {
+	if o.pool == nil {
+		return o.mode, nil
+	}
+	m.poolsMu.Lock()
+	defer m.poolsMu.Unlock()
+	var pools []namedPool
+	if old := m.pools.Load(); old != nil {
+		pools = *old
+	}
+	i := slices.IndexFunc(pools, func(p namedPool) bool { return p.pool == o.pool })
+	if i < 0 {
+		i = len(pools)
+		if i > maxPools {
+			return 0, errTooManyPools
+		}
+		pools = append(slices.Clip(pools), namedPool{o.pool, pool.NewWorkers(o.pool.workers, m.reportPanic)})
+		m.pools.Store(&pools)
+	}
+	return router.ModePool + router.Mode(i), nil
+}
+
+// workersOf returns the workers of a mode that is not inline.
+func (m *Manager) workersOf(mode router.Mode) *pool.Workers {
+	if mode < router.ModePool {
+		return m.workers
+	}
+	return (*m.pools.Load())[mode-router.ModePool].workers
+}
+
+// closePools waits for the handlers that run on pools of routes.
+func (m *Manager) closePools() {
+	if pools := m.pools.Load(); pools != nil {
+		for _, p := range *pools {
+			_ = p.workers.Close(context.Background()) // an error would be the context's
+		}
+	}
+}
+
+// waitingTasks returns how many clients wait for a worker of any pool.
+func (m *Manager) waitingTasks() int {
+	n := m.workers.Waiting()
+	if pools := m.pools.Load(); pools != nil {
+		for _, p := range *pools {
+			n += p.workers.Waiting()
+		}
+	}
+	return n
+}
