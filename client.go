@@ -292,6 +292,10 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	}
 }
 
+// OnPeerClose runs on the client's event loop: the messages before the close frame
+// are answered first.
+func (o *clientOwner) OnPeerClose() (ready bool) { return !(*Client)(o).resumeWhenRead() }
+
 // OnMessage runs on the client's event loop.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)

@@ -19,6 +19,7 @@ type mailbox struct {
 	workers *pool.Workers // where the client reads its messages now
 	reading bool          // a worker is at it, or the client is in line for one
 	paused  bool          // the connection is paused until half of it is read
+	closing bool          // the connection is paused until all of it is read
 	fenced  bool          // a fenceTask is in the inbox
 	refence bool          // more was read since it was posted
 }
@@ -124,6 +125,18 @@ func (c *Client) hasMail() bool {
 	return c.extra != nil && c.extra.mailbox != nil
 }
 
+// resumeWhenRead resumes the connection, which is about to be paused, when the last
+// message has been handled. It reports false if none waits or is being handled.
+func (c *Client) resumeWhenRead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.extra == nil || c.extra.mailbox == nil || !c.extra.mailbox.reading {
+		return false
+	}
+	c.extra.mailbox.closing = true
+	return true
+}
+
 // nextLetter takes the oldest letter. It reports false when there is none, and the
 // reading ends.
 func (c *Client) nextLetter() (l letter, ok bool) {
@@ -156,6 +169,8 @@ func (c *Client) nextLetter() (l letter, ok bool) {
 // endReadingUnlock ends the reading of the empty mailbox, and unlocks c.mu.
 func (c *Client) endReadingUnlock(box *mailbox) {
 	box.reading = false
+	resume := box.closing
+	box.closing = false
 	fence := c.manager.Router.routes.HasModeOverrides() && !box.fenced
 	switch {
 	case box.fenced:
@@ -166,6 +181,9 @@ func (c *Client) endReadingUnlock(box *mailbox) {
 		c.dropMailboxLocked()
 	}
 	c.mu.Unlock()
+	if resume {
+		c.conn.ResumeInOrder()
+	}
 	if fence {
 		c.conn.Shard().Post((*fenceTask)(c))
 	}

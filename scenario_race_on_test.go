@@ -1,4 +1,4 @@
-//go:build heavy && race
+//go:build race
 
 package ws_test
 

@@ -17,6 +17,11 @@ type Owner interface {
 	// OnMessage receives a whole text or binary message. The payload is
 	// borrowed: it is valid until OnMessage returns.
 	OnMessage(op codec.Opcode, payload []byte)
+	// OnPeerClose says that the peer's close frame has come, while we have not
+	// begun to close. If it returns false, the frame is answered only when
+	// Conn.ResumeInOrder has been called: messages before it are still being handled, and
+	// their answers are to be sent.
+	OnPeerClose() (ready bool)
 	// OnClose says that the connection has ended, and why.
 	OnClose(end CloseInfo)
 }

@@ -38,6 +38,8 @@ type server struct {
 	onMessage func(p *peer, op codec.Opcode, payload []byte)
 	onClose   func(p *peer, end engine.CloseInfo)
 
+	onPeerClose func(p *peer) bool
+
 	opened, closed, abandoned, dropped, invalid, slow, drained atomic.Int64
 
 	mu    sync.Mutex
@@ -152,6 +154,8 @@ func (p *peer) OnOpen() {
 		p.srv.onOpen(p)
 	}
 }
+
+func (p *peer) OnPeerClose() bool { return p.srv.onPeerClose == nil || p.srv.onPeerClose(p) }
 
 func (p *peer) OnMessage(op codec.Opcode, payload []byte) {
 	if p.srv.onMessage != nil {

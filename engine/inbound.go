@@ -137,9 +137,20 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 		s.fail(c, codec.CloseCodeOf(err), err)
 		return
 	}
+	end := CloseInfo{Code: code, Reason: reason, Remote: true}
+	if c.end() == nil && !c.owner.OnPeerClose() {
+		s.pause(c, pausedByOwner)
+		s.holdClose(c, &end)
+		return
+	}
+	s.answerClose(c, end)
+}
+
+// answerClose answers the peer's close frame.
+func (s *Shard) answerClose(c *Conn, end CloseInfo) {
 	c.set(gotClose)
 	if c.end() == nil {
-		s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Remote: true})
+		s.beginCloseInLoop(c, end)
 	}
 	if c.out == nil {
 		s.sentAll(c)

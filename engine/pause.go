@@ -31,6 +31,11 @@ func (c *Conn) PauseInLoop() { c.shard.pause(c, pausedByOwner) }
 // Resume takes PauseInLoop back. It never waits. Safe for concurrent use.
 func (c *Conn) Resume() { c.shard.postUrgent((*resumeTask)(c)) }
 
+// ResumeInOrder is Resume behind all that the caller has sent: the peer's close
+// frame is answered behind its requests. It may wait for a place in the ring of the
+// connection's loop.
+func (c *Conn) ResumeInOrder() { c.shard.Post((*resumeTask)(c)) }
+
 // resumeTask carries Resume to the loop.
 type resumeTask Conn
 
@@ -107,8 +112,9 @@ func (s *Shard) continueConn(c *Conn) {
 // held is what was received of a connection and is not decoded, because the
 // connection is paused.
 type held struct {
-	buf  *pool.Buffer
-	from int // the bytes before it are decoded
+	buf   *pool.Buffer
+	from  int        // the bytes before it are decoded
+	close *CloseInfo // the peer's close frame, which has come before buf
 }
 
 // holds reports whether bytes of c are held.
@@ -119,6 +125,19 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	if c.is(lingering | gotClose | doomed) {
 		return
 	}
+	h := s.needHeld(c)
+	h.buf.B = append(h.buf.B, b...)
+	s.stats.held.add(uint64(len(b)))
+	if !c.is(unwatched) && s.mem == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
+		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
+	}
+}
+
+// holdClose keeps the peer's close frame until c is resumed.
+func (s *Shard) holdClose(c *Conn, end *CloseInfo) { s.needHeld(c).close = end }
+
+// needHeld returns the held bytes of c, none if there were none.
+func (s *Shard) needHeld(c *Conn) *held {
 	h := s.held[c]
 	if h == nil {
 		h = &held{buf: pool.GetBuffer()}
@@ -127,11 +146,7 @@ func (s *Shard) hold(c *Conn, b []byte) {
 		}
 		s.held[c] = h
 	}
-	h.buf.B = append(h.buf.B, b...)
-	s.stats.held.add(uint64(len(b)))
-	if !c.is(unwatched) && s.mem == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
-		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
-	}
+	return h
 }
 
 // decodeHeld decodes the held bytes of c until it is paused again.
@@ -140,11 +155,16 @@ func (s *Shard) decodeHeld(c *Conn) {
 	if h == nil {
 		return
 	}
+	if h.close != nil {
+		s.answerClose(c, *h.close)
+		s.releaseHeld(c)
+		return
+	}
 	rest := s.decodeUntilPaused(c, h.buf.B[h.from:])
 	if s.held[c] != h {
 		return // c has been detached
 	}
-	if len(rest) == 0 || c.is(lingering|gotClose|doomed) {
+	if (len(rest) == 0 && h.close == nil) || c.is(lingering|gotClose|doomed) {
 		s.releaseHeld(c)
 		return
 	}

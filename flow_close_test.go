@@ -1,0 +1,149 @@
+package ws_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// pausedClient returns a client with more requests than its mailbox takes, whose
+// first is being handled until release is called.
+func (s *flowServer) pausedClient() (c *client, sc *ws.Client, release func()) {
+	s.t.Helper()
+	entered, release := registerBlock(s.t.(*testing.T), s.Manager)
+	c = s.connect()
+	var burst []string
+	for id := range 500 {
+		burst = append(burst, blockMessage(id))
+	}
+	c.send(burst...)
+	receive(s.t, entered, "not called")
+	eventually(s.t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+	s.RangeClients(func(found *ws.Client) bool { sc = found; return true })
+	return c, sc, release
+}
+
+// The server closes a paused client: its close frame is read at once, although the
+// handler still runs.
+func TestFlowCloseByServer(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+		s := start()
+		c, sc, release := s.pausedClient()
+		sc.CloseWithCode(4001, "enough")
+		assert.Equal(t, "enough", c.expectClose(4001))
+		c.finish(4001)
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		release()
+		assert.Zero(t, s.Stats().Total.Paused)
+		assert.Zero(t, s.Stats().Total.Held)
+	})
+}
+
+// A paused client closes behind its requests: all of them are answered first.
+func TestFlowCloseByClient(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+		s := start()
+		c, _, release := s.pausedClient()
+		c.sendClose(1000, "bye")
+		if tc, ok := c.Conn.(*tls.Conn); ok {
+			require.NoError(t, tc.CloseWrite()) // close_notify comes in the same read
+		}
+		release()
+		for id := range 500 {
+			c.expectReply(strconv.Itoa(id), 200, "")
+		}
+		assert.Equal(t, "bye", c.expectClose(1000))
+		c.expectEOF()
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+	})
+}
+
+// The reset of a paused client ends it at once.
+func TestFlowReset(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := &flowServer{server: start(t), way: w}
+		c, _, release := s.pausedClient()
+		c.abort()
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		assert.Zero(t, s.Stats().Total.Held)
+		release()
+	})
+}
+
+// Shutdown does not wait for what paused clients have not had read.
+func TestFlowShutdown(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+		s := start()
+		c, _, release := s.pausedClient()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.shutdown()
+		}()
+		c.expectClose(1001)
+		c.finish(1001)
+		release()
+		receive(t, done, "Shutdown did not end")
+	})
+}
+
+// A client may send far ahead of the handshake's answer: it waits.
+func TestFlowEarlyMessages(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+		admit := make(chan struct{})
+		s := start(ws.WithAuthenticate(func(*http.Request) ([]ws.ClientOption, error) {
+			<-admit
+			return nil, nil
+		}))
+		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) { assert.NoError(t, c.SendBytes(p[:8])) })
+		c := s.dialTCP(s.way)
+		if s.wrap != nil {
+			c = s.wrap(c)
+		}
+		const messages = 400
+		var b strings.Builder
+		b.WriteString(upgradeRequest("/ws", ""))
+		for i := range messages {
+			b.WriteString(frame(gws.OpText, fmt.Sprintf("%08d", i)+strings.Repeat("x", 10_000)))
+		}
+		wait := c.writeInBackground(b.String())
+		if s.way == native {
+			eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+		}
+		close(admit)
+		resp, body := c.response()
+		require.Equal(t, 101, resp.StatusCode, body)
+		for i := range messages {
+			c.expect(fmt.Sprintf("%08d", i))
+		}
+		wait()
+	})
+}
+
+// Pings still go to a paused client, which is not called silent: it is not read.
+func TestFlowPausedIsAlive(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+		s := start(ws.WithHeartbeatInterval(50*time.Millisecond), ws.WithHeartbeatTimeout(150*time.Millisecond))
+		c, sc, release := s.pausedClient()
+		for range 20 { // pings, for a second
+			require.Equal(t, gws.OpPing, c.readFrame().Header.OpCode)
+		}
+		assert.False(t, sc.IsClosed())
+		stop := make(chan struct{})
+		defer close(stop)
+		release()
+		for id := range 500 {
+			c.expectReply(strconv.Itoa(id), 200, "")
+		}
+	})
+}
