@@ -56,9 +56,11 @@ type Client struct {
 }
 
 // SendBytes queues b, which is borrowed, as one text message. It returns
-// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound
-// and the OverflowPolicy is DropNewest; then nothing was queued. If the ring of the client's event loop is full, it
-// waits up to BroadcastConfig.Timeout first, but never on an event loop.
+// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
+// socket is full, and the OverflowPolicy is DropNewest; then nothing was queued. A
+// sender that is only ahead of the client's event loop waits for the loop, up to
+// BroadcastConfig.Timeout, but never on an event loop. SendContext waits for the
+// client as well.
 func (c *Client) SendBytes(b []byte) error { return c.send(OpText, b, engine.LaneNormal) }
 
 // SendBytesHigh is SendBytes for system messages: they overtake normal messages

@@ -31,9 +31,9 @@ const (
 
 // OverflowPolicy says what happens to a message for a client whose queue is
 // full and whose socket takes nothing. It does not concern a client that reads:
-// when its queue fills up faster than it is written, it is written at once. Only
-// with DropNewest does what is on its way to the event loop count as queued: who
-// sends to one client far ahead of the loop reads ErrChannelFull.
+// when its queue fills up faster than it is written, it is written at once. No
+// policy drops the answer to a client's own request (see Handle): a client that
+// does not read its answers waits with its requests.
 type OverflowPolicy = engine.Policy
 
 // The overflow policies.
@@ -167,10 +167,12 @@ type Config struct {
 	// Workers bounds the goroutines that run pooled handlers, and apart from
 	// these as many may run Authenticate; 0, the default, is 256 for each CPU.
 	Workers int
-	// MailboxSize and MailboxBytes bound the messages of one client that wait
-	// for a pooled handler, without the one that is being handled; a client
-	// beyond them is closed with 1008. An empty mailbox takes one message of any
-	// size. Default 64 messages and 1 MiB.
+	// MailboxSize and MailboxBytes are the marks for the messages of one client
+	// that wait for a pooled handler, without the one that is being handled.
+	// Beyond one of them the client waits: its connection is not read until half
+	// of them is handled. One message of any size is always taken. A client holds
+	// at most these marks, one message more, and one read of 64 KiB. Default 64
+	// messages and 1 MiB.
 	MailboxSize  int
 	MailboxBytes int64
 

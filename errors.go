@@ -41,9 +41,9 @@ var (
 	ErrInvalidMessageType = errors.New("ws: invalid message type")
 	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit.
 	ErrMessageTooLarge = codec.ErrMessageTooLarge
-	// ErrChannelFull is returned when a client's outbound queue is at a bound,
-	// or, to a handler that runs on an event loop, when a loop's ring is full.
-	// Nothing was queued.
+	// ErrChannelFull is returned when a client's outbound queue is at a bound and
+	// its socket is full, or to a handler on an event loop that has posted too much
+	// to a full ring within one message; see BroadcastToRoom. Nothing was queued.
 	ErrChannelFull = engine.ErrQueueFull
 	// ErrBroadcastTimeout is returned when a loop's ring stayed full for
 	// BroadcastConfig.Timeout. Nothing was published.

@@ -1,7 +1,9 @@
 package ws
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -54,8 +56,13 @@ func Exclude(c *Client) MessageOption { return func(o *messageOptions) { o.exclu
 // BroadcastToRoom queues msg, which is borrowed, as one text message for every
 // member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
 // ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
-// message; ErrManagerStopped after Shutdown. In a handler that runs on an event
-// loop it does not wait and returns ErrChannelFull.
+// message; ErrManagerStopped after Shutdown.
+//
+// In a handler that runs on an event loop it does not wait. If a ring is full, the
+// message is kept in its place beside the ring, and the client whose message is
+// being handled waits: its connection is not read until the message has been fanned
+// out. Only beyond 1,024 such messages for one message of a client does it return
+// ErrChannelFull.
 //
 // What happens to the message for a member whose queue is full is said by the
 // OverflowPolicy; the others are not held up. Publish reports on it.
@@ -143,23 +150,54 @@ func (m *Manager) BroadcastAll(msg []byte) {
 }
 
 // BroadcastToUser queues msg, which is borrowed, as one text message for every
-// client of the user (WithUserID). Its cost grows with these, not with all
-// connections. A client whose queue is full does not get it, which is counted.
-func (m *Manager) BroadcastToUser(userID int64, msg []byte) {
+// client of the user (WithUserID), the user's devices. Its cost grows with these,
+// not with all connections, and it takes one place in the ring of each event loop
+// that has some. It returns ErrBroadcastTimeout if a loop's ring stayed full: then
+// no device gets the message; ErrManagerStopped after Shutdown. A user without a
+// device is no error. A device whose queue is full is treated by the
+// OverflowPolicy. For a handler on an event loop see BroadcastToRoom.
+func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 	devices := m.clients.devices(userID)
 	if len(devices) == 0 {
-		return
+		return nil
 	}
-	f := engine.NewFrame(OpText, msg, engine.Handling{})
+	return m.publishToDevices(devices, engine.NewFrame(OpText, msg, engine.Handling{}), nil)
+}
+
+// PublishToUser is BroadcastToUser with options, and with a report of how many
+// devices the message was queued for. Exclude leaves out one of them.
+func (m *Manager) PublishToUser(userID int64, msg []byte, opts ...MessageOption) (Delivery, error) {
+	o := newMessageOptions(OpText, opts)
+	devices := m.clients.devices(userID)
+	devices = slices.DeleteFunc(devices, func(c *Client) bool { return c == o.exclude })
+	report := &deliveryReport{done: make(chan struct{})}
+	if err := m.publishToDevices(devices, engine.NewFrame(o.op, msg, o.Handling), report); err != nil {
+		return Delivery{}, err
+	}
+	return Delivery{report}, nil
+}
+
+// publishToDevices posts one task to each loop that has some of the devices, which
+// are owned by the task then.
+func (m *Manager) publishToDevices(devices []*Client, f *engine.Frame, report *deliveryReport) error {
+	var buf [16]*engine.Shard
+	targets := buf[:0]
 	for _, c := range devices {
-		_ = c.conn.Send(f) // drops are counted where they happen
+		if s := c.conn.Shard(); !slices.Contains(targets, s) {
+			targets = append(targets, s)
+		}
 	}
+	// Publishers of several rings hold and wait in the order of the loops.
+	slices.SortFunc(targets, func(a, b *engine.Shard) int { return cmp.Compare(a.Index(), b.Index()) })
+	b := &broadcast{manager: m, devices: devices, frame: m.engine.Stamp(f), report: report}
+	return b.post(context.Background(), targets)
 }
 
 // broadcast is the task that fans one frame out, the same on every loop.
 type broadcast struct {
 	manager *Manager
-	room    *roomEntry // nil for all clients
+	room    *roomEntry // nil for all clients, or devices
+	devices []*Client  // of one user, on all loops; nil otherwise
 	frame   *engine.Frame
 	exclude *Client
 	report  *deliveryReport // nil if nobody wants one
@@ -191,9 +229,16 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 			dropped++
 		}
 	}
-	if b.room == nil {
+	switch {
+	case b.devices != nil:
+		for _, c := range b.devices {
+			if c.conn.Shard() == s {
+				deliver(&c.conn)
+			}
+		}
+	case b.room == nil:
 		s.EachInLoop(deliver)
-	} else {
+	default:
 		for _, mem := range b.room.TableInLoop(s.Index()) {
 			if mem.Value != b.exclude {
 				deliver(&mem.Value.conn)
