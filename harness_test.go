@@ -287,12 +287,18 @@ func request(event, id, data string) string {
 // readFrame reads one frame.
 func (c *client) readFrame() gws.Frame {
 	c.t.Helper()
-	h, err := gws.ReadHeader(c.r)
-	require.NoError(c.t, err)
-	f := gws.Frame{Header: h, Payload: make([]byte, h.Length)}
-	_, err = io.ReadFull(c.r, f.Payload)
+	f, err := readFrame(c.r)
 	require.NoError(c.t, err)
 	return f
+}
+
+func readFrame(r io.Reader) (f gws.Frame, err error) {
+	if f.Header, err = gws.ReadHeader(r); err != nil {
+		return f, err
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
 }
 
 // read reads one data or close frame.

@@ -220,7 +220,11 @@ func (s *server) dialTCP() *client {
 	require.NoError(s.t, err)
 	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
 	s.t.Cleanup(func() { _ = nc.Close() })
-	return &client{Conn: nc, t: s.t, r: bufio.NewReaderSize(nc, 64<<10)}
+	return newClient(s.t, nc)
+}
+
+func newClient(t testing.TB, nc net.Conn) *client {
+	return &client{Conn: nc, t: t, r: bufio.NewReaderSize(nc, 64<<10)}
 }
 
 // dial connects and upgrades.
@@ -271,18 +275,34 @@ func (c *client) send(payload string) {
 // read reads one frame.
 func (c *client) read() gws.Frame {
 	c.t.Helper()
-	h, err := gws.ReadHeader(c.r)
-	require.NoError(c.t, err)
-	f := gws.Frame{Header: h, Payload: make([]byte, h.Length)}
-	_, err = io.ReadFull(c.r, f.Payload)
+	f, err := readFrame(c.r)
 	require.NoError(c.t, err)
 	return f
+}
+
+func readFrame(r io.Reader) (f gws.Frame, err error) {
+	if f.Header, err = gws.ReadHeader(r); err != nil {
+		return f, err
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
+}
+
+// message reads frames until one is no ping.
+func (c *client) message() gws.Frame {
+	c.t.Helper()
+	for {
+		if f := c.read(); f.Header.OpCode != gws.OpPing {
+			return f
+		}
+	}
 }
 
 // expect reads one text message and compares it.
 func (c *client) expect(payload string) {
 	c.t.Helper()
-	f := c.read()
+	f := c.message()
 	require.Equal(c.t, gws.OpText, f.Header.OpCode, "payload %q", f.Payload)
 	require.Equal(c.t, payload, string(f.Payload))
 }
