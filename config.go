@@ -55,10 +55,24 @@ type Config struct {
 	// with HTTP 503 and ErrTooManyConnections. Default 10,000. Keep it below
 	// the descriptor limit (ulimit -n).
 	MaxConnections int
-	// HeartbeatInterval is the time between pings to each client. Default 30 s.
+	// HeartbeatInterval is the time between pings to each client. A client that
+	// has not answered is pinged more often: at every eighth of HeartbeatTimeout,
+	// if that is shorter. Default 30 s.
 	HeartbeatInterval time.Duration
-	// HeartbeatTimeout closes a client from which nothing came for so long. It
+	// HeartbeatTimeout closes a client that shows no sign of life for so long. It
 	// must exceed the interval. Default 90 s.
+	//
+	// Signs of life are bytes that the client sends, and bytes that it takes: a
+	// slow download keeps a client alive, although it finds the pings behind the
+	// data too late. (On systems other than Linux, it counts only when a full
+	// socket becomes writable again.) Only time in which the event loop was there
+	// to read counts as silence. A pause of the server (a stopped process, a
+	// suspended machine, an inline handler that does not return) adds an eighth of
+	// HeartbeatTimeout at most.
+	//
+	// A client that is gone or hangs is closed at most an eighth of
+	// HeartbeatTimeout late. One that hangs while its kernel still takes what is
+	// sent to it counts as silent when its receive buffer is full.
 	HeartbeatTimeout time.Duration
 	// MessageSizeLimit bounds an inbound message, assembled from its fragments,
 	// in bytes; beyond it the client is closed with 1009. Default 512 KiB.

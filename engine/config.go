@@ -38,7 +38,7 @@ type Config struct {
 	TLSHandshakes    int         // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
-	ReadTimeout      time.Duration // silence after which a connection is dead
+	ReadTimeout      time.Duration // silence after which a connection is dead; life.go says how it is measured
 	CloseTimeout     time.Duration // how long the close handshake may take
 	PublishTimeout   time.Duration // how long a publisher waits for room in a ring
 	Logger           *slog.Logger

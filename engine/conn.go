@@ -70,9 +70,9 @@ type Conn struct {
 	in         codec.Decoder
 	next, prev *Conn  // wheel
 	deadline   uint32 // wheel, in ticks
-	lastRead   uint32 // tick of the last inbound byte
+	lastLife   uint32 // tick of the last sign of life, on the presence clock
 	generation uint32 // of fd, for the writability poller
-	controls   uint16 // pings and pongs within the tick of lastRead
+	controls   uint16 // pings and pongs within the tick of lastLife
 	flags      connFlags
 }
 
@@ -95,6 +95,7 @@ const (
 	pausedEarly                         // has sent much ahead of the handshake's answer
 	unwatched                           // the loop's epoll does not wait for its bytes
 	awaited                             // is in shard.spaceWaits
+	overdue                             // its pong is overdue; is in shard.overdue
 )
 
 // is, set and unset are loop-confined, as the flags are.

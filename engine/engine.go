@@ -38,6 +38,7 @@ type Engine struct {
 	writable    *writablePoller
 	deflater    *codec.Deflater
 	ping        *Frame // the heartbeat
+	silence     silence
 	controls    uint16 // pings and pongs that a connection takes within a tick
 	shards      []*Shard
 	handshakes  *handshakes // nil without cfg.TLS
@@ -89,6 +90,7 @@ func New(cfg Config, h Handler) *Engine {
 	for lane, b := range e.bounds {
 		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
 	}
+	e.silence = newSilence(e.ticks(cfg.PingInterval), e.ticks(cfg.ReadTimeout))
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.ping = newControlFrame(codec.OpPing, nil)

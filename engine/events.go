@@ -51,6 +51,7 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 func (s *Shard) bindInLoop(loop eventLoop) {
 	s.loop = loop
 	s.wheel.now = s.eng.now.Load()
+	s.presence.seen = s.wheel.now
 	s.gid.Store(gid.Current())
 }
 
@@ -102,7 +103,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 	c.setPeer(gc.RemoteAddr())
 	s.peerFields.forget(gc)
 	c.generation = s.eng.generations.Add(1)
-	c.lastRead = s.eng.now.Load()
+	c.lastLife = s.presence.ticks
 	gc.SetContext(c)
 	s.eng.open.Add(1)
 	s.stats.conns.add(1)
@@ -202,6 +203,7 @@ func (s *Shard) detach(c *Conn, err error) {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	}
 	s.wheel.cancel(c)
+	s.forgetOverdue(c)
 	if c.is(blocked) {
 		s.catchUp(c)
 		s.unblock(c)

@@ -54,6 +54,23 @@ func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
 // Generation returns the generation of the connection's descriptor.
 func (c *Conn) Generation() uint32 { return c.generation }
 
+// PresenceInLoop returns the time that counts as silence, in ticks.
+func (s *Shard) PresenceInLoop() uint32 { return s.presence.ticks }
+
+// OverdueInLoop returns how many connections have a pong that is overdue.
+func (s *Shard) OverdueInLoop() int { return len(s.overdue) }
+
+// Presence opens presence, without a shard.
+type Presence struct{ p presence }
+
+func (p *Presence) Advance(now, most uint32) (away bool) { return p.p.advance(now, most) }
+func (p *Presence) Ticks() uint32                        { return p.p.ticks }
+
+// Progressed compares two looks at how far a peer has read.
+func Progressed(before, after int64, knownBefore, knownAfter bool, pings uint32) bool {
+	return progress{after, knownAfter}.since(progress{before, knownBefore}, pings)
+}
+
 // Schedule and the other methods open wheel.
 func (w *wheel) Schedule(c *Conn, deadline uint32)          { w.schedule(c, deadline) }
 func (w *wheel) Cancel(c *Conn)                             { w.cancel(c) }

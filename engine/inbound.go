@@ -18,9 +18,7 @@ const (
 
 // readInLoop processes what gnet has read for c.
 func (s *Shard) readInLoop(c *Conn) {
-	if now := s.eng.now.Load(); c.lastRead != now {
-		c.lastRead, c.controls = now, 0
-	}
+	s.noteLife(c)
 	if c.tls() != nil {
 		s.readTLS(c)
 		return
@@ -327,7 +325,7 @@ func (s *Shard) refuse(c *Conn, response []byte) {
 func (s *Shard) open(c *Conn, response []byte) {
 	c.state.Store(stateOpen)
 	c.set(opened)
-	c.lastRead = s.eng.now.Load()
+	s.noteLife(c)
 	s.stats.opened.add(1)
 	s.pushFirst(c, response)
 	// The first ping comes at a random time within the interval, so that the
@@ -342,20 +340,15 @@ func (s *Shard) open(c *Conn, response []byte) {
 // expire acts on the deadline of c.
 func (s *Shard) expire(c *Conn) {
 	defer s.eng.guard("timer") // the wheel goes on with the others
-	silent, limit := s.eng.now.Load()-c.lastRead, s.eng.ticks(s.eng.cfg.ReadTimeout)
-	// Whatever happens below, the connection stays in the wheel.
-	s.wheel.schedule(c, s.eng.now.Load()+min(s.eng.ticks(s.eng.cfg.PingInterval), limit-min(silent, limit-1)))
-	switch {
-	case c.end() != nil:
-		s.doom(c, nil)
-	case !c.is(opened):
-		s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
-	case silent >= limit:
-		s.doom(c, errSilent)
-		s.eng.handler.OnReadError()
-	default:
-		s.pushControl(c, s.eng.ping)
+	if c.end() == nil && c.is(opened) {
+		s.heartbeat(c)
+		return
 	}
+	// Whatever happens below, the connection stays in the wheel.
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
+	if c.end() != nil {
+		s.doom(c, nil)
+		return
+	}
+	s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
 }
-
-var errSilent = errors.New("ws: heartbeat timeout")

@@ -190,12 +190,14 @@ func (s *Shard) unblock(c *Conn) {
 	c.queued[LaneNormal].And(^uint64(blockedBit))
 }
 
-// writableTask tells the loop that a connection's socket is writable.
+// writableTask tells the loop that a connection's socket is writable: the peer
+// has taken bytes.
 type writableTask Conn
 
 func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
 	if c.is(blocked) && c.state.Load() != stateClosed {
+		s.noteTaking(c)
 		s.catchUp(c)
 		s.unblock(c)
 		s.markDirty(c)

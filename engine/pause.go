@@ -93,7 +93,7 @@ func (s *Shard) continueConn(c *Conn) {
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
 		return // it is on the list again, or will be
 	}
-	c.lastRead = s.eng.now.Load()
+	s.noteLife(c)
 	s.decodeHeld(c)
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
 		return

@@ -42,7 +42,10 @@ type Shard struct {
 	gid   atomic.Uintptr            // the loop's goroutine
 	ready atomic.Pointer[readiness] // replaced once, before Engine.Started
 
-	wheel  wheel
+	wheel    wheel
+	presence presence
+	overdue  map[*Conn]overduePong // nil until there is one
+
 	dirty  dirtyList
 	ahead  int // tasks taken since the dirty list was last empty
 	doomed []*Conn
@@ -281,14 +284,21 @@ func (s *Shard) runTask(t Task) {
 }
 
 // tick fires the deadlines that have come, and frees what has expired in queues
-// that nothing leaves.
+// that nothing leaves. When the loop comes back after it was away, it reads what
+// waits in the kernel first: the deadlines wait for the next tick, but only once.
 func (s *Shard) tick() {
-	if now := s.eng.now.Load(); now != s.wheel.now {
-		s.wheel.advance(now, s.expire)
-		s.free.trim(now, s.eng.ticks(freeTime))
-		for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
-			s.purge(c)
-		}
+	now := s.eng.now.Load()
+	if now == s.presence.seen {
+		return
+	}
+	late := s.wheel.now != s.presence.seen
+	if s.presence.advance(now, s.eng.silence.part) && !late {
+		return
+	}
+	s.wheel.advance(now, s.expire)
+	s.free.trim(now, s.eng.ticks(freeTime))
+	for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
+		s.purge(c)
 	}
 }
 

@@ -66,6 +66,17 @@ func (s *Shard) disarm(c *Conn) {
 	s.eng.writable.disarm(c)
 }
 
+// hasUnread reports whether bytes of the peer wait in the kernel.
+func (s *Shard) hasUnread(c *Conn) bool { return s.mem == nil && hasUnread(int(c.fd)) }
+
+// progress returns how far the peer has read.
+func (s *Shard) progress(c *Conn) progress {
+	if s.mem != nil {
+		return progress{}
+	}
+	return readProgress(int(c.fd))
+}
+
 // halfClose sends a FIN.
 func (s *Shard) halfClose(c *Conn) {
 	if s.mem != nil {

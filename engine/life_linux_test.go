@@ -1,0 +1,42 @@
+package engine_test
+
+import (
+	"bufio"
+	"io"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// On a Unix socket the bytes that wait to be read show whether the peer reads.
+func TestSlowDownloadOverAUnixSocket(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.ListenAddr = "unix://" + t.TempDir() + "/ws.sock"
+		cfg.PingInterval, cfg.ReadTimeout = 500*time.Millisecond, 2*time.Second
+	})
+	c := s.dial()
+	const size, piece = 400 << 10, 6400 // half of it fits the socket's buffer
+	c.r = bufio.NewReaderSize(c.Conn, 16)
+	must(t, s.peer(0).conn.Send(engine.NewFrame(codec.OpBinary, make([]byte, size), engine.Handling{})))
+	h := gws.Header{OpCode: gws.OpPing}
+	for h.OpCode == gws.OpPing { // one may come first
+		var err error
+		h, err = gws.ReadHeader(c.r)
+		must(t, err)
+	}
+	require.EqualValues(t, size, h.Length)
+	pace := time.NewTicker(100 * time.Millisecond)
+	defer pace.Stop()
+	for left := size; left > 0; left -= piece {
+		_, err := io.CopyN(io.Discard, c.r, int64(min(piece, left)))
+		require.NoError(t, err, "closed with %d bytes left", left)
+		<-pace.C
+	}
+	c.send("still there?")
+	require.Equal(t, "still there?", string(c.message().Payload))
+}

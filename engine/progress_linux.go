@@ -1,0 +1,19 @@
+package engine
+
+import "golang.org/x/sys/unix"
+
+// hasUnread reports whether the kernel holds bytes that were received on fd.
+func hasUnread(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return err == nil && n > 0
+}
+
+// readProgress returns how far the peer of fd has read. Kernels before 5.4 do not
+// show the window; the acknowledged bytes have to do then.
+func readProgress(fd int) progress {
+	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		return progress{int64(info.Bytes_acked) + int64(info.Snd_wnd), true}
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ) // a Unix socket
+	return progress{-int64(n), err == nil}
+}
