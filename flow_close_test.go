@@ -147,3 +147,19 @@ func TestFlowPausedIsAlive(t *testing.T) {
 		}
 	})
 }
+
+// A paused client that takes none of its answers is called silent in the end.
+func TestFlowPausedAndStalled(t *testing.T) {
+	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
+		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
+			answer := strings.Repeat("a", 64<<10)
+			return &answer, nil
+		}))
+		c := s.connect()
+		go func() { _, _ = c.Write([]byte(burstOf("get", 20_000))) }() // fails when the server gives up
+		eventually(t, func() bool { return s.Stats().Total.Pauses > 0 }, "not paused")
+		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		assert.Zero(t, s.Stats().Total.Paused)
+	})
+}
