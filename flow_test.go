@@ -158,7 +158,7 @@ func TestFlowSlowHandler(t *testing.T) {
 	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
 		s := start()
 		require.NoError(t, ws.Handle(s.Manager, "slow", func(_ *ws.Client, req *ordered) (*ordered, error) {
-			time.Sleep(time.Millisecond) // the handler's work
+			<-time.After(time.Millisecond) // the handler's work
 			return req, nil
 		}))
 		c := s.connect()
@@ -272,9 +272,14 @@ func TestFlowUnreadAnswers(t *testing.T) {
 		c := s.connect()
 		_ = c.writeInBackground(burstOf("get", 20_000)) // does not end: the client waits
 		eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.Blocked > 0 }, "not paused")
-		for before := int64(-1); before != handled.Load(); time.Sleep(20 * time.Millisecond) {
-			before = handled.Load() // until the handlers stand still
-		}
+		last, since := int64(-1), 0
+		eventually(t, func() bool { // polls every millisecond
+			if n := handled.Load(); n != last {
+				last, since = n, 0
+			}
+			since++
+			return since == 50
+		}, "the handlers do not stand still")
 		queued := 0
 		s.RangeClients(func(sc *ws.Client) bool { queued = sc.QueuedBytes(); return true })
 		assert.Less(t, queued, 1<<20+3*64<<10, "QueueBytes and the answers of one message")

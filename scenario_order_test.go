@@ -443,8 +443,10 @@ func TestScenarioFullRing(t *testing.T) {
 	}
 	h.release()
 	scenarioWithin(t, "waiting publishers", waiting.Wait)
-	want := []string{"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3",
-		"inline: both", "inline: held", "inline: direct"}
+	want := []string{
+		"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3",
+		"inline: both", "inline: held", "inline: direct",
+	}
 	for range cap(began) {
 		want = append(want, "waited")
 	}

@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"errors"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -144,20 +142,6 @@ func (c *Conn) updateExtra(change func(*connExtra)) {
 	}
 }
 
-const (
-	queuedShift     = 40
-	queuedBytesMask = 1<<queuedShift - 1
-	// blockedBit is set while the connection is blocked, for senders on other
-	// goroutines.
-	blockedBit = 1 << 63
-)
-
-// queuedFrames returns the frames that q counts.
-func queuedFrames(q uint64) uint64 { return q &^ blockedBit >> queuedShift }
-
-// blockedNow reports whether the socket is full. Safe for concurrent use.
-func (c *Conn) blockedNow() bool { return c.queued[LaneNormal].Load()&blockedBit != 0 }
-
 // Init sets the owner. It must be called before the connection is used.
 func (c *Conn) Init(owner Owner) { c.owner = owner }
 
@@ -189,94 +173,6 @@ func (c *Conn) QueuedBytes() (n int) {
 	return n
 }
 
-// Send queues f. It returns ErrClosed once the connection is closing, and
-// ErrQueueFull when its queue is at a bound and its socket is full. A sender that
-// is only ahead of the connection's loop waits for the loop, for
-// Config.PublishTimeout at most; on an event loop it does not wait, see
-// postInLoop.
-//
-// Off the loop, only a plain frame under DropNewest is told at once that the
-// queue is full: whether another one drops something is decided on the loop.
-func (c *Conn) Send(f *Frame) error {
-	if c.state.Load() != stateOpen {
-		return ErrClosed
-	}
-	s := c.shard
-	f = s.variant(c, s.eng.Stamp(f))
-	if s.onLoop() && s.caughtUpInLoop() {
-		if !s.enqueueInLoop(c, f) {
-			return ErrQueueFull
-		}
-		return nil
-	}
-	caller := s.eng.callersShard()
-	if f.key != "" || s.policyOf(f) != DropNewest {
-		return s.countRefusal(f, s.postWait(&sendTask{conn: c, frame: f}))
-	}
-	if !c.reserve(f) {
-		switch {
-		case c.blockedNow() || (caller == nil && !c.reserveInTime(f)):
-			return s.countRefusal(f, ErrQueueFull)
-		case caller != nil:
-			return s.countRefusal(f, caller.sendBeside(&sendTask{conn: c, frame: f}))
-		}
-	}
-	t := &sendTask{conn: c, frame: f, reserved: true}
-	if caller == s {
-		s.Post(t) // behind what the loop itself has posted, a join for example; bounded by the reservation
-		return nil
-	}
-	err := s.postWait(t)
-	if err != nil {
-		c.unreserve(f.lane, 1, f.Len())
-	}
-	return s.countRefusal(f, err)
-}
-
-// countRefusal counts f as dropped if err says that it was not posted, and returns
-// err.
-func (s *Shard) countRefusal(f *Frame, err error) error {
-	switch {
-	case errors.Is(err, ErrClosed):
-		s.drop(f, DropClosed)
-	case err != nil:
-		s.drop(f, DropFull)
-	}
-	return err
-}
-
-// sendBeside posts t for a handler on the loop of s that is ahead of the loop of
-// t's connection. That loop writes its queue before it decides whether the message
-// fits, and the connection whose message is being handled waits for it.
-func (s *Shard) sendBeside(t *sendTask) error {
-	if !s.mayPostBeside(1) {
-		return ErrQueueFull
-	}
-	s.postBeside(t.conn.shard, t)
-	return nil
-}
-
-// reserveInTime is reserveWaiting for as long as a publisher waits.
-func (c *Conn) reserveInTime(f *Frame) bool {
-	timer := time.NewTimer(c.shard.eng.cfg.PublishTimeout)
-	defer timer.Stop()
-	return c.reserveWaiting(f, patience{timeout: timer.C})
-}
-
-// SendPayload encodes payload, which is borrowed, and queues it like Send. A
-// reply that an inline handler sends on the connection whose message it
-// handles is collected with the others of the same read and costs no
-// allocation.
-func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
-	if c.state.Load() != stateOpen {
-		return ErrClosed
-	}
-	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload, false) {
-		return nil
-	}
-	return c.Send(NewFrame(op, payload, Handling{Lane: lane}))
-}
-
 // Close begins the close handshake behind everything that is queued already.
 // Calls after the first have no effect.
 func (c *Conn) Close(code codec.CloseCode, reason string) {
@@ -290,109 +186,6 @@ func (c *Conn) Close(code codec.CloseCode, reason string) {
 // the state, which a Close called elsewhere changes at once: what was published
 // before that call is still to be sent.
 func (c *Conn) takesDataInLoop() bool { return c.is(opened) && c.end() == nil }
-
-// bounds are the most that a lane may hold.
-type bounds struct {
-	frames uint64
-	bytes  int64
-}
-
-// exceeded reports whether q is beyond b. A lane that is empty takes one
-// message of any size.
-func (b *bounds) exceeded(q uint64) bool {
-	frames := queuedFrames(q)
-	return frames > b.frames || (int64(q&queuedBytesMask) > b.bytes && frames > 1)
-}
-
-// share is a part of b, at least 1.
-func (b *bounds) share(part float64) bounds {
-	return bounds{max(1, uint64(part*float64(b.frames))), max(1, int64(part*float64(b.bytes)))}
-}
-
-// reserve counts f against the bounds of its lane, if it fits.
-func (c *Conn) reserve(f *Frame) bool { return c.reserveBytes(f.lane, f.Len()) }
-
-// reserveBytes is reserve for a frame of n bytes.
-func (c *Conn) reserveBytes(lane Lane, n int) bool {
-	q := c.queued[lane].Add(1<<queuedShift | uint64(n))
-	if c.shard.eng.bounds[lane].exceeded(q) {
-		c.unreserve(lane, 1, n)
-		return false
-	}
-	return true
-}
-
-// reserveGrowth counts n more bytes, or -n less, for a frame that is counted
-// already, if it still fits.
-func (c *Conn) reserveGrowth(lane Lane, n int) bool {
-	q := c.queued[lane].Add(uint64(n)) // wraps around for a negative one
-	if n > 0 && c.shard.eng.bounds[lane].exceeded(q) {
-		c.queued[lane].Add(-uint64(n))
-		return false
-	}
-	return true
-}
-
-// reserveAnswer counts f, an answer, unless the lane is beyond its bounds already.
-func (c *Conn) reserveAnswer(f *Frame) bool {
-	n := f.Len()
-	for {
-		q := c.queued[f.lane].Load()
-		if c.shard.eng.bounds[f.lane].exceeded(q) {
-			return false
-		}
-		if c.queued[f.lane].CompareAndSwap(q, q+1<<queuedShift+uint64(n)) {
-			return true
-		}
-	}
-}
-
-// forceReserve counts f, whether it fits or not.
-func (c *Conn) forceReserve(f *Frame) {
-	c.queued[f.lane].Add(1<<queuedShift | uint64(f.Len()))
-}
-
-// unreserve takes back frames and bytes that were reserved.
-func (c *Conn) unreserve(lane Lane, frames, bytes int) {
-	c.queued[lane].Add(-(uint64(frames)<<queuedShift | uint64(bytes)))
-}
-
-// above reports whether any lane is at a mark.
-func (c *Conn) above(mark *[dataLanes]bounds) bool {
-	for lane := range c.queued {
-		q := c.queued[lane].Load()
-		if queuedFrames(q) >= mark[lane].frames || int64(q&queuedBytesMask) >= mark[lane].bytes {
-			return true
-		}
-	}
-	return false
-}
-
-// sendTask carries a frame to the loop of its connection.
-type sendTask struct {
-	conn     *Conn
-	frame    *Frame
-	reserved bool // its room in the queue
-}
-
-func (t *sendTask) RunInLoop(s *Shard) {
-	switch {
-	case !t.reserved:
-		s.enqueueInLoop(t.conn, t.frame)
-	case t.conn.takesDataInLoop():
-		s.pushInLoop(t.conn, t.frame)
-	default:
-		s.lost(t.conn, t.frame, DropClosed)
-	}
-}
-
-// AbandonTask counts the message that will not be sent any more.
-func (t *sendTask) AbandonTask(s *Shard) {
-	if t.reserved {
-		t.conn.unreserve(t.frame.lane, 1, t.frame.Len())
-	}
-	s.drop(t.frame, DropClosed)
-}
 
 // closeTask begins the close handshake of a connection whose state is already
 // closing.

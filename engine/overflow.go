@@ -55,13 +55,6 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	return false
 }
 
-// isReply reports whether f may exceed the bounds of c's queue: it is an answer, or
-// the handler of the message that is being read sends it under DropNewest. The
-// connection is paused behind that message.
-func (s *Shard) isReply(c *Conn, f *Frame) bool {
-	return f.answer || (s.reading == c && f.lane == LaneNormal && s.policyOf(f) == DropNewest)
-}
-
 // makeRoom drops the oldest frames of f's lane until f fits, and reserves its
 // space. It reports false if f does not fit beside a frame half sent and the
 // answers that wait.

@@ -1,12 +1,5 @@
 package engine
 
-import (
-	"context"
-	"errors"
-
-	"github.com/qi-realtime/ws/codec"
-)
-
 // SpaceWaiter wants to know that a connection's queue has space again.
 type SpaceWaiter interface {
 	// OnSpace runs once, on the connection's event loop or, when the engine has
@@ -26,14 +19,6 @@ type spaceWait struct {
 	brief  bool // the waiter gives up if the socket is full
 
 	canceled bool // loop-confined; the waiter has given up
-}
-
-// Exceeded reports whether the queue is beyond its bounds, so that no answer fits
-// any more; see SendAnswer. Safe for concurrent use.
-func (c *Conn) Exceeded() bool { return c.exceeded() }
-
-func (c *Conn) exceeded() bool {
-	return c.shard.eng.bounds[LaneNormal].exceeded(c.queued[LaneNormal].Load())
 }
 
 // AwaitSpace calls w.OnSpace once the queue is within its bounds, or the
@@ -146,108 +131,4 @@ func (c *Conn) reserveWaiting(f *Frame, p patience) bool {
 		}
 	}
 	return true
-}
-
-// SendContext is Send for a sender that waits while the queue is at a bound,
-// whatever the policy, until ctx ends. It returns the context's error, or
-// ErrClosed if the connection ends first. On an event loop it does not wait and
-// returns ErrQueueFull. Safe for concurrent use.
-func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
-	if c.state.Load() != stateOpen {
-		return ErrClosed
-	}
-	s := c.shard
-	f = s.variant(c, s.eng.Stamp(f))
-	wait := !s.eng.onLoop()
-	for !c.reserve(f) {
-		if !wait {
-			s.drop(f, DropFull)
-			return ErrQueueFull
-		}
-		if err := c.await(&spaceWait{lane: f.lane, frames: 1, bytes: f.Len()}, patience{ctx: ctx}); err != nil {
-			return sendError(err)
-		}
-		if c.state.Load() != stateOpen {
-			return ErrClosed
-		}
-	}
-	return c.sendReserved(ctx, f)
-}
-
-// sendReserved posts f, whose place in the queue is reserved.
-func (c *Conn) sendReserved(ctx context.Context, f *Frame) error {
-	t := &sendTask{conn: c, frame: f, reserved: true}
-	if c.shard.eng.onLoop() {
-		c.shard.Post(t)
-		return nil
-	}
-	if err := c.shard.in.acquire(patience{ctx: ctx, stopped: c.shard.eng.stopped}); err != nil {
-		c.unreserve(f.lane, 1, f.Len())
-		return sendError(err)
-	}
-	c.shard.put(t)
-	return nil
-}
-
-// sendError is the error of a sender whose wait has ended.
-func sendError(err error) error {
-	if errors.Is(err, ErrStopped) {
-		return ErrClosed
-	}
-	return err
-}
-
-// SendAnswer sends the answer to a message of the connection itself. It is
-// encoded from payload, which is borrowed. No policy drops it, and it may exceed
-// the queue's bounds, by one answer at a time: the owner hands no further message
-// to a handler while Exceeded, or the connection is paused, so a peer that does
-// not read its answers waits with its requests.
-//
-// While the queue is beyond its bounds it waits for space; on an event loop it
-// closes the connection with 1013 instead, and returns ErrQueueFull. It returns
-// ErrClosed once the connection is closing. Safe for concurrent use.
-func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
-	if c.state.Load() != stateOpen {
-		return ErrClosed
-	}
-	s := c.shard
-	if s.onLoop() && s.replyInLoop(c, op, payload, true) {
-		return nil
-	}
-	f := NewFrame(op, payload, Handling{})
-	f.answer = true
-	f = s.variant(c, f)
-	caller := s.eng.callersShard()
-	switch {
-	case caller == s && s.caughtUpInLoop():
-		if s.enqueueInLoop(c, f) {
-			return nil
-		}
-		return c.failAnswer()
-	case caller != nil:
-		if !c.reserve(f) && !c.reserveAnswer(f) {
-			return c.failAnswer()
-		}
-		return c.sendReserved(context.Background(), f)
-	}
-	for !c.reserve(f) && !c.reserveAnswer(f) {
-		if err := c.await(&spaceWait{}, patience{}); err != nil {
-			return sendError(err)
-		}
-		if c.state.Load() != stateOpen {
-			return ErrClosed
-		}
-	}
-	return c.sendReserved(context.Background(), f)
-}
-
-// failAnswer closes a connection whose peer cannot be answered: it must not wait
-// for an answer that never comes.
-func (c *Conn) failAnswer() error {
-	if c.state.Load() != stateOpen {
-		return ErrClosed
-	}
-	end := slowEnd()
-	c.Close(end.Code, end.Reason)
-	return ErrQueueFull
 }
