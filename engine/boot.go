@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
 )
 
 // bootTime bounds how long the loops may take to come up.
@@ -43,9 +41,15 @@ func (e *Engine) runListening() error {
 	return nil
 }
 
-// runEnrolling runs the loops without a listener: all connections come from
-// Enroll.
-func (e *Engine) runEnrolling() error {
+// runEnrolling runs the loops without a listener of gnet's: connections come
+// from Enroll, and from our own acceptor if the address is a path.
+func (e *Engine) runEnrolling() (err error) {
+	if e.listensOnPath() {
+		if e.acceptor, err = e.listenOnPath(); err != nil {
+			return fmt.Errorf("ws: listen %s: %w", e.cfg.ListenAddr, err)
+		}
+		defer e.acceptor.release()
+	}
 	cli, err := gnet.NewClient((*events)(e), e.options()...)
 	if err == nil {
 		err = cli.Start()
@@ -57,7 +61,11 @@ func (e *Engine) runEnrolling() error {
 		_, err := cli.EnrollContext(wakeConn, gnet.FromContext(ctx))
 		return err
 	})
+	if e.acceptor != nil {
+		go e.acceptor.run() // owned by this call: stopAccepting ends it and waits
+	}
 	<-e.closing
+	e.stopAccepting(context.Background())
 	if err := cli.Stop(); err != nil {
 		return fmt.Errorf("ws: stop event loops: %w", err)
 	}
@@ -94,7 +102,7 @@ func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
 	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if e.cfg.ListenAddr != "" { // a loop without a waker does not hear of halt
+	if e.cfg.ListenAddr != "" && !e.listensOnPath() { // a loop without a waker does not hear of halt
 		_ = eng.Stop(context.Background())
 	}
 }
@@ -147,6 +155,7 @@ func (e *Engine) bindReadiness() {
 	for i, s := range e.shards {
 		s.ready.Store(&found[i])
 	}
+	e.accept.adopt()
 }
 
 // bind returns the shard of a loop, on that loop. The first call for a loop
@@ -177,25 +186,4 @@ func awaitEnroll(result <-chan gnet.RegisteredResult, err error, ended <-chan st
 	case <-ended:
 		return ErrStopped
 	}
-}
-
-// descriptorLimit is RLIMIT_NOFILE less a reserve: gnet ends all loops when
-// accept finds no descriptor, so they must never run out.
-func descriptorLimit() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1 << 20
-	}
-	n := int(min(limit.Cur, 1<<30))
-	return n - min(max(n/50, 64), 1024)
-}
-
-// checkUnixPath refuses a path that exists and is no socket: gnet deletes what
-// is at the path, recursively.
-func checkUnixPath(path string) error {
-	info, err := os.Lstat(path)
-	if err == nil && info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("%s exists and is not a socket", path)
-	}
-	return nil
 }

@@ -33,7 +33,9 @@ type Config struct {
 	MessageBytes     int64       // largest inbound message; 0 is no limit
 	HeldBytes        int64       // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
 	ControlFrames    int         // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors   int         // connections whose descriptor is not below it are refused; 0 takes it from RLIMIT_NOFILE
+	MaxDescriptors   int         // number of descriptors in the process at which new connections wait; 0 takes it from RLIMIT_NOFILE
+	AdmitPerSecond   float64     // connections that are let in each second; more wait. 0 is no limit
+	AdmitBurst       int         // of these, how many at once
 	TLS              *tls.Config // of the listener; nil for a plain one
 	TLSHandshakes    int         // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration

@@ -36,6 +36,8 @@ type Engine struct {
 	highMark    [dataLanes]bounds
 	lowMark     [dataLanes]bounds
 	writable    *writablePoller
+	accept      *acceptGate
+	acceptor    *acceptor // of a Unix listener, or nil; set before started is closed
 	deflater    *codec.Deflater
 	ping        *Frame // the heartbeat
 	silence     silence
@@ -102,9 +104,7 @@ func New(cfg Config, h Handler) *Engine {
 	default:
 		e.cfg.Now = time.Now
 	}
-	if e.cfg.MaxDescriptors == 0 {
-		e.cfg.MaxDescriptors = descriptorLimit()
-	}
+	e.accept = newAcceptGate(e)
 	if cfg.TLS != nil {
 		e.handshakes = newHandshakes(e)
 	}
@@ -168,6 +168,8 @@ func (e *Engine) Run() error {
 	}
 	defer e.writable.close()
 	defer e.closeWakers()
+	e.accept.start()
+	defer e.accept.stop()
 	if e.handshakes != nil {
 		defer e.handshakes.close()
 	}
@@ -175,7 +177,7 @@ func (e *Engine) Run() error {
 	switch {
 	case e.cfg.Memory != nil:
 		err = e.runMemory()
-	case e.cfg.ListenAddr != "":
+	case e.cfg.ListenAddr != "" && !e.listensOnPath():
 		err = e.runListening()
 	default:
 		err = e.runEnrolling()
@@ -301,6 +303,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	case <-e.stopped:
 		return nil
 	}
+	e.stopAccepting(ctx)
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {
 			s.Post(closeAllTask{})
@@ -311,6 +314,15 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	e.halt()
 	<-e.stopped
 	return err
+}
+
+// stopAccepting makes sure that no connection comes any more: a drain does not
+// end while it goes on accepting in order to refuse.
+func (e *Engine) stopAccepting(ctx context.Context) {
+	e.accept.giveUp(ctx)
+	if e.acceptor != nil {
+		e.acceptor.stop()
+	}
 }
 
 // awaitEmpty waits until no connection is left. It polls: this happens once in

@@ -24,13 +24,7 @@ type enrolling struct {
 // the connection is open, nc is closed in favor of a duplicate, and no
 // goroutine stays. On an error nc is closed.
 func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, early []byte) error {
-	e.mu.Lock()
-	draining := e.draining.Load()
-	if !draining {
-		e.enrolls.Add(1)
-	}
-	e.mu.Unlock()
-	if draining {
+	if !e.beginEnroll() {
 		_ = nc.Close()
 		return ErrStopped
 	}
@@ -39,15 +33,9 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = c.adopt(tc)
 	}
-	s := e.shards[0]
-	for _, t := range e.shards[1:] {
-		if t.stats.conns.Load() < s.stats.conns.Load() {
-			s = t
-		}
-	}
 	e.enrolling.Store(c, &enrolling{response: response, early: early})
 	defer e.enrolling.Delete(c)
-	result, err := s.loop.Enroll(gnet.NewContext(ctx, c), nc)
+	result, err := e.leastLoaded().loop.Enroll(gnet.NewContext(ctx, c), nc)
 	if err := awaitEnroll(result, err, e.stopped); err != nil {
 		_ = nc.Close()
 		return err
@@ -56,4 +44,27 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 		return ErrClosed // no descriptors left, or the loop could not take it
 	}
 	return nil
+}
+
+// beginEnroll counts one call of a loop's Enroll: its end must call
+// e.enrolls.Done. It reports false once the engine is draining.
+func (e *Engine) beginEnroll() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.draining.Load() {
+		return false
+	}
+	e.enrolls.Add(1)
+	return true
+}
+
+// leastLoaded returns the shard with the fewest connections.
+func (e *Engine) leastLoaded() *Shard {
+	s := e.shards[0]
+	for _, t := range e.shards[1:] {
+		if t.stats.conns.Load() < s.stats.conns.Load() {
+			s = t
+		}
+	}
+	return s
 }

@@ -25,7 +25,7 @@ func (ev *events) OnBoot(eng gnet.Engine) gnet.Action {
 }
 
 // OnShutdown runs before the loops end.
-func (ev *events) OnShutdown(gnet.Engine) {}
+func (ev *events) OnShutdown(gnet.Engine) { ev.accept.end() }
 
 // OnTick runs on a goroutine of gnet's, off the loops: it moves the clock and
 // wakes every loop to look at its timers.
@@ -70,13 +70,13 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 		return nil, gnet.None
 	case *Conn:
 		brought, ok := e.enrolling.Load(from)
-		if !ok || gc.Fd() >= e.cfg.MaxDescriptors {
+		if !ok || gc.Fd() >= e.accept.limit() {
 			gc.SetContext(nil) // Enroll has given up, or will
 			return nil, gnet.Close
 		}
 		return nil, s.attach(gc, from, brought.(*enrolling))
 	}
-	if gc.Fd() >= e.cfg.MaxDescriptors { // descriptors are given out lowest first
+	if _, ours := gc.Context().(acceptedByUs); !ours && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
 		if e.cfg.TLS != nil {
 			return nil, gnet.Close

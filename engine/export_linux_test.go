@@ -7,3 +7,6 @@ func (e *Engine) TakeWritable(fd int32, generation uint32) *Conn {
 
 // ArmWritable arms the poller for c; call it on the loop.
 func (e *Engine) ArmWritable(c *Conn) error { return e.writable.arm(c) }
+
+// FilesLeft reads the content of /proc/sys/fs/file-nr.
+func FilesLeft(content string) int { return parseFileNr(content) }

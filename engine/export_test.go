@@ -139,3 +139,11 @@ func (s *Shard) Readiness() (known bool, listeners int) {
 	r := s.ready.Load()
 	return r.known(), len(r.listeners)
 }
+
+// NewPace returns a token bucket.
+func NewPace(perSecond float64, burst int) *Pace { return &Pace{newPace(perSecond, burst)} }
+
+// Pace opens pace.
+type Pace struct{ p pace }
+
+func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }

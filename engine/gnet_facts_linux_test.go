@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,4 +22,16 @@ func TestFact04AWritableEventOfAnEarlierDescriptorIsStale(t *testing.T) {
 		must(t, s.ArmWritable(&p.conn))
 		assert.Nil(t, s.TakeWritable(int32(p.conn.FD()), stale))
 	})
+}
+
+func TestFilesLeft(t *testing.T) {
+	for content, want := range map[string]int{
+		"400\t0\t10000\n":               10_000 - 200 - 400,
+		"9900\t0\t10000\n":              -100,
+		"400\t0\t9223372036854775807\n": math.MaxInt32,
+		"0\t0\t0\n":                     math.MaxInt32,
+		"":                              math.MaxInt32,
+	} {
+		assert.Equal(t, want, engine.FilesLeft(content), content)
+	}
 }

@@ -40,8 +40,46 @@ func nextFD(t *testing.T) int {
 	return int(f.Fd())
 }
 
-func TestFact01ConnectionsBeyondTheDescriptorReserveAreRefusedAndTheEngineLives(t *testing.T) {
+func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.MaxDescriptors = nextFD(t) + 100
+	})
+	const n = 60 // of two descriptors each, as the clients are in this process
+	waiting := make(map[*client]chan int)
+	for range n {
+		c := s.dialTCP()
+		c.raw(upgradeRequest)
+		answer := make(chan int, 1)
+		waiting[c] = answer
+		go func() { answer <- c.response() }()
+	}
+	s.eventually(func() bool { return s.AcceptStats().Descriptors.Resting }, "no listener rests")
+	require.Less(t, s.opened.Load(), int64(n))
+	for len(waiting) > 0 { // each one that leaves lets another in
+		left := len(waiting)
+		for c, answer := range waiting {
+			select {
+			case status := <-answer:
+				require.Equal(t, 101, status)
+				c.echo()
+				_ = c.Close()
+				delete(waiting, c)
+			default:
+			}
+		}
+		s.eventually(func() bool { return len(waiting) < left || s.opened.Load() > int64(n-left) }, "nobody is let in")
+	}
+	st := s.AcceptStats().Descriptors
+	require.EqualValues(t, 1, st.Times)
+	require.Positive(t, st.Time)
+	s.eventually(func() bool { return !s.AcceptStats().Descriptors.Resting }, "listeners still rest")
+}
+
+// TestFact01WithoutReadinessConnectionsBeyondAreRefused holds the last resort,
+// where the loops' epolls are not known.
+func TestFact01WithoutReadinessConnectionsBeyondAreRefused(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.NoReadiness = true
 		cfg.MaxDescriptors = nextFD(t) + 40
 	})
 	var clients []*client
@@ -367,10 +405,13 @@ func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
 		stopped <- s.Stop(ctx, codec.CloseGoingAway, "bye")
 	}()
 	s.eventually(s.Draining, "Stop did not begin")
-	late := s.dialTCP()
-	late.raw(upgradeRequest)
-	assert.Equal(t, 503, late.response())
-	_ = late.Close()
+	s.eventually(func() bool {
+		late, err := net.Dial("tcp", s.Addr().String())
+		if err == nil {
+			_ = late.Close()
+		}
+		return errors.Is(err, unix.ECONNREFUSED)
+	}, "a new connection is not refused by the kernel")
 	for _, c := range clients {
 		c.expect("queued before")
 		c.expectClose(codec.CloseGoingAway)

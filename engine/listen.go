@@ -20,10 +20,6 @@ func (e *Engine) reserve(addr string) (resolved string, release func(), err erro
 	if !ok {
 		return "", nil, fmt.Errorf("no scheme in %q", addr)
 	}
-	if network == "unix" {
-		e.setAddr(&net.UnixAddr{Name: address, Net: network})
-		return addr, func() {}, checkUnixPath(address)
-	}
 	tcp, err := net.ResolveTCPAddr(network, address)
 	if err != nil {
 		return "", nil, err

@@ -17,18 +17,15 @@ const (
 	alwaysEvents = unix.EPOLLERR | unix.EPOLLHUP
 )
 
-// pause stops the loop from reading fd. The kernel still reports a reset.
+// pause stops the loop from reading fd, or from accepting if it listens. The
+// kernel still reports a reset.
 func (r *readiness) pause(fd int) error { return r.control(unix.EPOLL_CTL_MOD, fd, 0) }
 
 // resume takes pause back.
 func (r *readiness) resume(fd int) error { return r.control(unix.EPOLL_CTL_MOD, fd, readEvents) }
 
-// remove takes a listening socket out of the epoll: the kernel keeps new
-// connections in its backlog.
+// remove takes a listening socket out of the epoll.
 func (r *readiness) remove(fd int) error { return r.control(unix.EPOLL_CTL_DEL, fd, 0) }
-
-// add takes remove back.
-func (r *readiness) add(fd int) error { return r.control(unix.EPOLL_CTL_ADD, fd, readEvents) }
 
 func (r *readiness) control(op, fd int, events uint32) error {
 	if !r.known() {

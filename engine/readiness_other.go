@@ -7,6 +7,5 @@ package engine
 func (r *readiness) pause(int) error  { return errNoReadiness }
 func (r *readiness) resume(int) error { return errNoReadiness }
 func (r *readiness) remove(int) error { return errNoReadiness }
-func (r *readiness) add(int) error    { return errNoReadiness }
 
 func findReadiness([]int) ([]readiness, error) { return nil, errNoReadiness }

@@ -42,10 +42,13 @@ type Shard struct {
 	gid   atomic.Uintptr            // the loop's goroutine
 	ready atomic.Pointer[readiness] // replaced once, before Engine.Started
 
+	// listener is the loop's own, nil if there is none or it cannot be paused. It
+	// is set once, before Engine.Started.
+	listener atomic.Pointer[loopListener]
+
 	wheel    wheel
 	presence presence
 	overdue  map[*Conn]overduePong // nil until there is one
-
 	dirty  dirtyList
 	ahead  int // tasks taken since the dirty list was last empty
 	doomed []*Conn

@@ -92,9 +92,13 @@ func (s *Shard) drainSocket(c *Conn) {
 	if s.mem != nil {
 		return // it has no resets
 	}
+	drainDescriptor(int(c.fd))
+}
+
+func drainDescriptor(fd int) {
 	var scratch [4096]byte
 	for range 64 {
-		if n, err := unix.Read(int(c.fd), scratch[:]); n <= 0 || err != nil {
+		if n, err := unix.Read(fd, scratch[:]); n <= 0 || err != nil {
 			return
 		}
 	}
