@@ -167,6 +167,8 @@ type Config struct {
 	// HandshakeTimeout, too. While some wait, a client that is silent for a tenth
 	// of HandshakeTimeout in its handshake is cut off. Default 256.
 	TLSHandshakes int
+	// Admission bounds how fast new connections are let in. Default no limit.
+	Admission Admission
 	// Path is the URL path of the WebSocket on ListenAddr. Default "/ws".
 	Path string
 	// Loops is the number of event loops, 256 at most; 0, the default, is
@@ -302,6 +304,7 @@ func (c *Config) Validate() error {
 		atLeast("MailboxSize", c.MailboxSize, 1),
 		atLeast("MailboxBytes", c.MailboxBytes, 1),
 		c.RateLimit.validate(),
+		c.Admission.validate(),
 		atLeast("ControlFrameLimit", c.ControlFrameLimit, 0),
 		c.Compression.validate(),
 	)
@@ -371,6 +374,7 @@ func (c *Config) withDefaults() Config {
 		cfg.ListenAddr = "tcp://" + cfg.ListenAddr
 	}
 	cfg.Compression = cfg.Compression.withDefaults()
+	cfg.Admission = cfg.Admission.withDefaults()
 	if cfg.OverflowPolicy == 0 {
 		cfg.OverflowPolicy = DropNewest
 	}

@@ -89,6 +89,8 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.engine = engine.New(engine.Config{
 		ListenAddr:       cfg.ListenAddr,
 		TLS:              cfg.TLSConfig,
+		AdmitPerSecond:   cfg.Admission.PerSecond,
+		AdmitBurst:       cfg.Admission.Burst,
 		TLSHandshakes:    cfg.TLSHandshakes,
 		Loops:            cfg.Loops,
 		RingSize:         cfg.Broadcast.QueueSize,

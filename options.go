@@ -101,6 +101,10 @@ func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSCo
 // WithTLSHandshakes sets Config.TLSHandshakes.
 func WithTLSHandshakes(n int) Option { return func(c *Config) { c.TLSHandshakes = n } }
 
+// WithAdmission sets Config.Admission: a storm of new connections is taken in at
+// a pace, for example Admission{PerSecond: 2000}, and nobody is refused.
+func WithAdmission(a Admission) Option { return func(c *Config) { c.Admission = a } }
+
 // WithPath sets Config.Path.
 func WithPath(path string) Option { return func(c *Config) { c.Path = path } }
 

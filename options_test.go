@@ -39,6 +39,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, 64, cfg.MailboxSize)
 	assert.EqualValues(t, 1<<20, cfg.MailboxBytes)
 	assert.Zero(t, cfg.RateLimit)
+	assert.Zero(t, cfg.Admission)
 	assert.False(t, cfg.EnableCompression)
 	assert.False(t, cfg.AllowAllOrigins)
 	_, err := ws.NewManager()
@@ -125,6 +126,11 @@ func TestBadOptions(t *testing.T) {
 		{"memory and a listener", "Memory", set(func(c *ws.Config) {
 			c.ListenAddr, c.Memory = "localhost:0", engine.NewMemory()
 		})},
+		{"negative pace", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: -1})},
+		{"pace that is no number", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: math.NaN()})},
+		{"endless pace", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: math.Inf(1)})},
+		{"negative burst", "Admission.Burst", ws.WithAdmission(ws.Admission{PerSecond: 1, Burst: -1})},
+		{"burst without a pace", "Admission.Burst", ws.WithAdmission(ws.Admission{Burst: 1})},
 		{"no TLS handshakes", "TLSHandshakes", ws.WithTLSHandshakes(0)},
 		{"path without slash", "Path", ws.WithPath("ws")},
 		{"empty path", "Path", ws.WithPath("")},

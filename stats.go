@@ -19,6 +19,7 @@ type Stats struct {
 	DroppedEvents int64       // see EventBus
 	RateLimited   uint64      // messages refused by Config.RateLimit
 	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
+	Accept        AcceptStats // how new connections are let in
 	Loops         []LoopStats // one for each event loop
 	Total         LoopStats   // their sum
 }
@@ -29,7 +30,7 @@ func (m *Manager) Stats() Stats {
 	st := Stats{
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.waitingTasks(), LateHandlers: m.late.count.Load(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
-		RateLimited: m.rateLimited.Load(),
+		RateLimited: m.rateLimited.Load(), Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
 		loop := s.Stats()

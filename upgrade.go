@@ -21,8 +21,11 @@ import (
 // HandleUpgrade answers the upgrade request r and hands its connection to an
 // event loop; no goroutine stays behind. It waits until Run has started. If it
 // refuses, it has written the HTTP error and returns why: ErrTooManyConnections
-// (503), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError;
+// (503; also while the process has no descriptors to spare), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError;
 // any other error is the network's.
+//
+// With WithAdmission it waits for its turn, within HandshakeTimeout; if that ends
+// first, it refuses with a *HandshakeError of status 503.
 //
 // opts set what is known of the client; those that Authenticate returns are
 // applied after them. What is set on w.Header() goes out with a refusal only:
@@ -41,7 +44,7 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 		err = checkHead(r)
 	}
 	if err == nil {
-		accept, err = m.admit(c, r.WithContext(ctx), opts)
+		accept, err = m.admit(c, r.WithContext(ctx), opts, m.awaitAdmission)
 	}
 	if err != nil {
 		h := asHandshakeError(err)
@@ -118,8 +121,10 @@ func (m *Manager) newClient() *Client {
 }
 
 // admit decides on an upgrade request, registers the client, and returns what
-// the answer says.
-func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (accept codec.Accept, err error) {
+// the answer says. Before anything costly it calls wait, if that is not nil.
+func (m *Manager) admit(
+	c *Client, r *http.Request, opts []ClientOption, wait func(context.Context) error,
+) (accept codec.Accept, err error) {
 	select {
 	case <-m.stopping:
 		return accept, ErrManagerStopped
@@ -133,6 +138,11 @@ func (m *Manager) admit(c *Client, r *http.Request, opts []ClientOption) (accept
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
 		return accept, ErrTooManyConnections // before Authenticate, which may be costly
+	}
+	if wait != nil {
+		if err := wait(r.Context()); err != nil {
+			return accept, err
+		}
 	}
 	o, err := m.clientOptions(r, opts)
 	if err != nil {
@@ -276,7 +286,7 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 		}
 		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
 	}
-	accept, err := m.admit(ownerOf(conn), r, nil)
+	accept, err := m.admit(ownerOf(conn), r, nil, nil)
 	if err != nil {
 		if errors.Is(err, errResponseHeader) { // nobody else would tell
 			m.cfg.Logger.Error("ws: handshake refused", slog.Any("error", errors.Unwrap(err)))

@@ -49,10 +49,10 @@ type Shard struct {
 	wheel    wheel
 	presence presence
 	overdue  map[*Conn]overduePong // nil until there is one
-	dirty  dirtyList
-	ahead  int // tasks taken since the dirty list was last empty
-	doomed []*Conn
-	free   freeQueues
+	dirty    dirtyList
+	ahead    int // tasks taken since the dirty list was last empty
+	doomed   []*Conn
+	free     freeQueues
 
 	reading    *Conn           // whose message is being handled
 	held       map[*Conn]*held // of paused connections; nil while there was none

@@ -1,0 +1,62 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+
+	"github.com/qi-realtime/ws/engine"
+)
+
+// Admission bounds how fast new connections are let in, those of ListenAddr and
+// of HandleUpgrade together. Nobody is refused for it: a connection of ListenAddr
+// waits in the kernel's backlog, from which the event loops do not accept
+// meanwhile, and HandleUpgrade waits for its turn.
+type Admission struct {
+	// PerSecond is the number of connections that are let in each second. 0, the
+	// default, is no limit.
+	PerSecond float64
+	// Burst is the number of connections that are let in at once after a quiet
+	// time. 0, the default, is a tenth of PerSecond, at least 1. With a burst of
+	// less than a few milliseconds of PerSecond the pace is slower than PerSecond,
+	// because timers are not finer.
+	Burst int
+}
+
+func (a *Admission) validate() error {
+	return firstError(
+		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32), "Admission.PerSecond", "must be at least 0 and finite"),
+		between("Admission.Burst", a.Burst, 0, math.MaxInt32),
+		invalidIf(a.Burst > 0 && a.PerSecond == 0, "Admission.Burst", "needs PerSecond"),
+	)
+}
+
+func (a Admission) withDefaults() Admission {
+	if a.Burst == 0 {
+		a.Burst = max(1, int(a.PerSecond/10))
+	}
+	return a
+}
+
+// AcceptStats says how new connections are let in. Its fields are described
+// where they are defined.
+type AcceptStats = engine.AcceptStats
+
+// RestStats says how long new connections had to wait for one reason. Its fields
+// are described where they are defined.
+type RestStats = engine.RestStats
+
+// awaitAdmission waits until one more connection may be let in.
+func (m *Manager) awaitAdmission(ctx context.Context) error {
+	err := m.engine.AwaitAdmission(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, engine.ErrStopped):
+		return ErrManagerStopped
+	case errors.Is(err, engine.ErrNoDescriptors):
+		return ErrTooManyConnections
+	}
+	return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many connections at once", Err: err}
+}
