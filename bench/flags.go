@@ -17,6 +17,8 @@ type options struct {
 	part                            *part // which of procs this process is, or nil
 	args                            []string
 	authDelay                       time.Duration
+	admit                           float64 // connections a second
+	admitBurst                      int
 	moving, reconnecting            float64 // percent a second
 	inflights, modes                string
 	steps, path                     string
@@ -194,6 +196,8 @@ func (o *options) registerStorm(fs *flag.FlagSet) {
 	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
 	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
 	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
+	fs.Float64Var(&o.admit, "admit", o.admit, "storm: WithAdmission, connections a second that the server lets in; 0 is no limit")
+	fs.IntVar(&o.admitBurst, "admit-burst", o.admitBurst, "storm: connections that it lets in at once; 0 is the library's default")
 	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
 }
 

@@ -46,6 +46,7 @@ type loop struct {
 	maxOpening int       // how many connections may be in the handshake at once
 	retry      bool      // try again when refused, and count it
 	refused    uint64    // since the last reset, as what follows
+	beginTimes []int64   // when each attempt to connect began
 	openTimes  []int64   // when each connection opened
 	connects   histogram // how long that took
 

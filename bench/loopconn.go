@@ -46,7 +46,7 @@ func (l *loop) reset() {
 	}
 	clear(l.pending)
 	clear(l.partial)
-	l.conns, l.openTimes = l.conns[:0], l.openTimes[:0]
+	l.conns, l.openTimes, l.beginTimes = l.conns[:0], l.openTimes[:0], l.beginTimes[:0]
 	l.opening, l.toOpen, l.refused, l.connects = 0, 0, 0, newHistogram()
 }
 
@@ -84,7 +84,9 @@ func (l *loop) reopen(index int32) {
 		l.fail(os.NewSyscallError("connect", err))
 		return
 	}
-	l.conns[index] = clientConn{fd: int32(fd), began: control.Now()}
+	now := control.Now()
+	l.conns[index] = clientConn{fd: int32(fd), began: now}
+	l.beginTimes = append(l.beginTimes, now)
 	l.opening++
 	l.watch(unix.EPOLL_CTL_ADD, index, unix.EPOLLOUT)
 }

@@ -163,6 +163,9 @@ func (o *options) validate() error {
 	if o.stalled < 0 || o.trickle < 0 || o.stalled+o.trickle >= 100 || (o.compare && o.stalled+o.trickle == 0) {
 		return errors.New("bench: -stalled and -trickle must be at least 0 and below 100 together, and above 0 with -compare")
 	}
+	if o.admit < 0 || o.admitBurst < 0 || (o.admitBurst > 0 && o.admit == 0) {
+		return errors.New("bench: -admit or -admit-burst is out of range, or the burst has no rate")
+	}
 	if _, err := o.rateList(); err != nil {
 		return err
 	}

@@ -99,6 +99,9 @@ func serverOptions(cfg *control.Config) []ws.Option {
 	if cfg.Authenticate {
 		opts = append(opts, ws.WithAuthenticate(authenticate(cfg.AuthDelay)))
 	}
+	if cfg.AdmitPerSecond > 0 {
+		opts = append(opts, ws.WithAdmission(ws.Admission{PerSecond: cfg.AdmitPerSecond, Burst: cfg.AdmitBurst}))
+	}
 	if cfg.Compress {
 		opts = append(opts, ws.WithEnableCompression(true))
 	}
@@ -208,6 +211,7 @@ func (s *servant) Report(r *control.Report) {
 		}
 	}
 	r.Writes, r.WakeUps, r.Tasks = st.Total.Writes, st.Total.WakeUps, st.Total.Tasks
+	r.AdmissionWait = st.Accept.Pace.Time
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 

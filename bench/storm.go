@@ -40,9 +40,12 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{"most_ms", "99 %", "%.0f"},
 		{"all_ms", "all", "%.0f"},
 		{"joined_ms", "in rooms", "%.0f"},
-		{"p50_ms", "connect p50 ms", "%.1f"},
+		{"p50_ms", "connect to 101 p50 ms", "%.1f"},
+		{"p90_ms", "p90", "%.1f"},
 		{"p99_ms", "p99", "%.1f"},
 		{"max_ms", "max", "%.1f"},
+		{"waiting_most", "waiting at most", "%d"},
+		{"rest_ms", "listeners rested ms", "%.0f"},
 		{"refused", "refused", "%d"},
 		{"server_us", "server µs/conn", "%.1f"},
 		{"peak_rss_bytes", "RSS peak B", "%d"},
@@ -63,7 +66,11 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{"line", "", "%s"},
 		{"at_ms", "ms", "%.1f"},
 		{"conns", "connections", "%d"},
-	}, charts: []chart{{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"}}}
+		{"waiting", "waiting", "%d"},
+	}, charts: []chart{
+		{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"},
+		{Kind: report.Lines, Title: "Connections that wait for their 101", X: []string{"at_ms"}, Y: []string{"waiting"}, Series: "line"},
+	}}
 	rates, err := o.rateList()
 	if err != nil {
 		return nil, err
@@ -88,6 +95,7 @@ func (s *storms) round(ctx context.Context, round int, rate float64) error {
 	// room for both.
 	cfg := control.Config{
 		MaxConnections: 2*s.conns + s.staying + 100, Authenticate: true, AuthDelay: s.authDelay, JoinRooms: s.joinRooms,
+		AdmitPerSecond: s.admit, AdmitBurst: s.admitBurst,
 	}
 	srv, err := launch(ctx, s.options, s.conns+s.staying, cfg)
 	if err != nil {
@@ -165,7 +173,13 @@ func (s *storms) storm(ctx context.Context, st storm) error {
 	if err != nil {
 		return err
 	}
-	times, connects, refused := st.g.opens()
+	s.addRow(&st, before, after, outcome)
+	return nil
+}
+
+// addRow adds the row of a storm and its points over time.
+func (s *storms) addRow(st *storm, before, after *control.Report, outcome *outcome) {
+	begins, times, connects, refused := st.g.opens()
 	at := func(share float64) time.Duration {
 		return time.Duration(times[max(0, int(share*float64(len(times)))-1)] - st.began)
 	}
@@ -176,18 +190,24 @@ func (s *storms) storm(ctx context.Context, st storm) error {
 	if s.rounds > 1 {
 		line += fmt.Sprintf(", round %d", st.round+1)
 	}
+	most := 0
 	for i := 1; i <= stormSteps; i++ {
 		share := float64(i) / stormSteps
-		s.series.add(s.path, st.round, st.name, st.rate, line, maxOf(millis(at(share))), sumOf(int(share*float64(len(times)))))
+		// Attempts that were refused are over, too, but not counted as such.
+		opened := int(share * float64(len(times)))
+		begun, _ := slices.BinarySearch(begins, st.began+int64(at(share))+1)
+		waiting := max(0, min(begun-opened, len(times)-opened))
+		most = max(most, waiting)
+		s.series.add(s.path, st.round, st.name, st.rate, line, maxOf(millis(at(share))), sumOf(opened), sumOf(waiting))
 	}
 	n := float64(s.conns)
 	s.table.add(s.path, st.name, sumOf(s.conns), st.rate, sumOf(n/at(1).Seconds()),
 		maxOf(millis(at(0.5))), maxOf(millis(at(0.99))), maxOf(millis(at(1))), maxOf(millis(st.joined)),
-		millisOf(connects, 0.5), millisOf(connects, 0.99), millisOf(connects, 1), sumOf(refused),
+		millisOf(connects, 0.5), millisOf(connects, 0.9), millisOf(connects, 0.99), millisOf(connects, 1),
+		sumOf(most), maxOf(millis(after.AdmissionWait-before.AdmissionWait)), sumOf(refused),
 		meanOf(micros(after.CPU-before.CPU)/n, n), sumOf(after.PeakRSS),
 		millisOf(outcome.rtt, 0.5), millisOf(outcome.rtt, 0.99), millisOf(outcome.rtt, 1),
 		sumOf(outcome.missing), sumOf(outcome.disordered))
-	return nil
 }
 
 // awaitRooms waits until the server has put exactly these clients into their
@@ -230,20 +250,23 @@ func (g *generator) reset() {
 	g.conns, g.before = 0, g.sum().opened
 }
 
-// opens returns when connections have opened since the last reset, in order, how
-// long that took each, and how many attempts were refused.
-func (g *generator) opens() (times []int64, took histogram, refused uint64) {
+// opens returns when attempts to connect have begun and connections have opened
+// since the last reset, in order, how long each took from its connect to its 101,
+// and how many attempts were refused.
+func (g *generator) opens() (begins, times []int64, took histogram, refused uint64) {
 	took = newHistogram()
 	var mu sync.Mutex
 	g.each(func(_ int, l *loop) {
 		mu.Lock()
 		defer mu.Unlock()
+		begins = append(begins, l.beginTimes...)
 		times = append(times, l.openTimes...)
 		took.add(l.connects)
 		refused += l.refused
 	})
+	slices.Sort(begins)
 	slices.Sort(times)
-	return times, took, refused
+	return begins, times, took, refused
 }
 
 // beside runs a load on the room while do runs; the latencies are of that time.

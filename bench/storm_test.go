@@ -14,6 +14,7 @@ import (
 func TestStorm(t *testing.T) {
 	for name, args := range map[string][]string{
 		"native": {"-opening", "50"},
+		"paced":  {"-admit", "400", "-admit-burst", "20", "-opening", "0"},
 		"http":   {"-path", "http", "-opening", "0", "-auth-delay", "1ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -25,6 +26,13 @@ func TestStorm(t *testing.T) {
 				assertClean(t, row)
 				for _, key := range []string{"half_ms", "server_us", "p50_ms", "peak_rss_bytes"} {
 					assert.Greater(t, row[key], 0.0, key)
+				}
+				assert.GreaterOrEqual(t, row["p99_ms"], row["p90_ms"])
+				if name == "paced" {
+					assert.GreaterOrEqual(t, row["all_ms"], 1000*(200-20)/400.0)
+					assert.Greater(t, row["waiting_most"], 100.0)
+					assert.Greater(t, row["rest_ms"], 0.0)
+					assert.Zero(t, row["refused"])
 				}
 				assert.GreaterOrEqual(t, row["most_ms"], row["half_ms"])
 				assert.GreaterOrEqual(t, row["all_ms"], row["most_ms"])

@@ -64,6 +64,8 @@ type Config struct {
 	TLS            bool
 	Authenticate   bool          // a token is asked for, see Token
 	AuthDelay      time.Duration // how long that takes, as if a database was asked
+	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
+	AdmitBurst     int           // of these, how many at once
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 }
 
@@ -106,6 +108,7 @@ type Report struct {
 	// What the library tells; 0 if it does not.
 	Clients, Members                          int
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
+	AdmissionWait                             time.Duration // time during which connections waited for their turn
 
 	// In the answers to queues and settle only.
 	Backlogged  int    // clients that have messages queued
