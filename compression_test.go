@@ -202,11 +202,13 @@ func TestContextTakeoverSurvivesDrops(t *testing.T) {
 				n++
 			}
 		}
+		end := make(chan error, 1)
+		go func() { // the queue is written down while the test reads
+			waitFor(func() bool { return sc.QueuedBytes() == 0 })
+			end <- sc.SendBytes([]byte(fmt.Sprintf("%08d%s", n, strings.Repeat("x", 2000))))
+		}()
 		last, got := -1, 0
 		for last != n {
-			if sc.QueuedBytes() == 0 && last >= 0 {
-				_ = sc.SendBytes([]byte(fmt.Sprintf("%08d%s", n, strings.Repeat("x", 2000))))
-			}
 			_, text, _ := c.message()
 			var number int
 			_, err := fmt.Sscanf(text, "%08d", &number)
@@ -217,6 +219,7 @@ func TestContextTakeoverSurvivesDrops(t *testing.T) {
 				got++
 			}
 		}
+		require.NoError(t, <-end)
 		t.Logf("policy %d: %d of %d messages", policy, got, n)
 		require.Less(t, got, n)
 	}

@@ -104,6 +104,22 @@ type Config struct {
 	// Default 0.5 and 0.1.
 	HighWaterMark float64
 	LowWaterMark  float64
+	// UnsentBytes is about how many bytes the kernel may hold for a client that
+	// it has not begun to send (TCP_NOTSENT_LOWAT). Beyond them a message stays in
+	// the client's queue, where ConflateKey, TTL and the OverflowPolicy act on it;
+	// the kernel's send buffer takes up to 4 MiB of messages, on which nothing
+	// acts. It may be exceeded by one segment, up to 64 KiB, and by the rest
+	// of a message half sent. It does not bound bytes on their way. 0 leaves it to the system
+	// (net.ipv4.tcp_notsent_lowat, which has no limit unless changed). Default
+	// 64 KiB.
+	UnsentBytes int
+	// RecvBuffer and SendBuffer are the sizes in bytes of each socket's buffers
+	// (SO_RCVBUF and SO_SNDBUF; Linux doubles them, for its own use). Connections
+	// of ListenAddr negotiate their window with it, those of HandleUpgrade get them
+	// later. A size ends the system's own adjustment. 0, the default, leaves it
+	// to the system.
+	RecvBuffer int
+	SendBuffer int
 	// OnSlow and OnDrain, if set, tell that a client has become slow, with the
 	// bytes then queued for it, and that it is slow no more. They run on a worker
 	// and may block. The calls for one client come one after the other and
@@ -248,6 +264,7 @@ func DefaultConfig() Config {
 		OverflowPolicy:    DropNewest,
 		HighWaterMark:     0.5,
 		LowWaterMark:      0.1,
+		UnsentBytes:       64 << 10,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
 		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
@@ -281,6 +298,9 @@ func (c *Config) Validate() error {
 		invalidIf(!(c.HighWaterMark > 0 && c.HighWaterMark <= 1), "HighWaterMark", "must be above 0 and at most 1"),
 		invalidIf(!(c.LowWaterMark > 0 && c.LowWaterMark < c.HighWaterMark), "LowWaterMark",
 			"must be above 0 and below HighWaterMark"),
+		between("UnsentBytes", c.UnsentBytes, 0, 1<<30),
+		between("RecvBuffer", c.RecvBuffer, 0, 1<<30),
+		between("SendBuffer", c.SendBuffer, 0, 1<<30),
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
 		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
 		c.validateOrigins(),

@@ -50,6 +50,14 @@ func WithHighWaterMark(share float64) Option { return func(c *Config) { c.HighWa
 // WithLowWaterMark sets Config.LowWaterMark.
 func WithLowWaterMark(share float64) Option { return func(c *Config) { c.LowWaterMark = share } }
 
+// WithUnsentBytes sets Config.UnsentBytes.
+func WithUnsentBytes(n int) Option { return func(c *Config) { c.UnsentBytes = n } }
+
+// WithSocketBuffers sets Config.RecvBuffer and Config.SendBuffer, in bytes.
+func WithSocketBuffers(recv, send int) Option {
+	return func(c *Config) { c.RecvBuffer, c.SendBuffer = recv, send }
+}
+
 // WithOnSlow sets Config.OnSlow.
 func WithOnSlow(fn func(c *Client, queuedBytes int)) Option { return func(c *Config) { c.OnSlow = fn } }
 

@@ -29,6 +29,9 @@ func TestDefaultConfig(t *testing.T) {
 	assert.EqualValues(t, 256<<10, cfg.HighQueueBytes)
 	assert.Zero(t, cfg.QueueBudget)
 	assert.Equal(t, ws.DropNewest, cfg.OverflowPolicy)
+	assert.Equal(t, 64<<10, cfg.UnsentBytes)
+	assert.Zero(t, cfg.RecvBuffer)
+	assert.Zero(t, cfg.SendBuffer)
 	assert.Equal(t, 10*time.Second, cfg.HandshakeTimeout)
 	assert.Equal(t, ws.RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
 	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
@@ -78,6 +81,11 @@ func TestBadOptions(t *testing.T) {
 		{"high-water mark that is no number", "HighWaterMark", ws.WithHighWaterMark(math.NaN())},
 		{"no low-water mark", "LowWaterMark", ws.WithLowWaterMark(0)},
 		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
+		{"negative unsent bytes", "UnsentBytes", ws.WithUnsentBytes(-1)},
+		{"huge unsent bytes", "UnsentBytes", ws.WithUnsentBytes(1<<30 + 1)},
+		{"negative receive buffer", "RecvBuffer", ws.WithSocketBuffers(-1, 0)},
+		{"negative send buffer", "SendBuffer", ws.WithSocketBuffers(0, -1)},
+		{"huge send buffer", "SendBuffer", ws.WithSocketBuffers(0, 1<<30+1)},
 		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
 		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
 		{"empty subprotocol", "Subprotocols", ws.WithSubprotocols("a", "")},

@@ -264,8 +264,9 @@ func TestQueueBudget(t *testing.T) {
 	for _, policy := range []ws.OverflowPolicy{ws.DropNewest, ws.DropOldest, ws.Disconnect} {
 		for _, loops := range []int{1, 3} {
 			t.Run(fmt.Sprintf("policy %d, %d loops", policy, loops), func(t *testing.T) {
+				// Without a bound of unsent bytes a socket that is full stays full.
 				s := start(t, withDeepQueue, ws.WithMessageQueueSize(1<<20), ws.WithOverflowPolicy(policy), ws.WithLoops(loops),
-					ws.WithQueueBudget(budget))
+					ws.WithQueueBudget(budget), ws.WithUnsentBytes(0))
 				var clients []*ws.Client
 				var conns []*client
 				var sent []int

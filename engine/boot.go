@@ -77,6 +77,8 @@ func (e *Engine) runEnrolling() (err error) {
 // refuse, and no second goroutine hands connections over.
 func (e *Engine) options() []gnet.Option {
 	return []gnet.Option{
+		gnet.WithSocketRecvBuffer(e.cfg.RecvBuffer), // of the listeners, so that the window is negotiated with it
+		gnet.WithSocketSendBuffer(e.cfg.SendBuffer),
 		gnet.WithNumEventLoop(e.cfg.Loops),
 		gnet.WithReusePort(true),
 		gnet.WithReuseAddr(true),                      // or a restart fails while old connections are in TIME_WAIT
@@ -152,6 +154,7 @@ func (e *Engine) bindReadiness() {
 			slog.Any("error", err))
 		return
 	}
+	e.boundListeners(found)
 	for i, s := range e.shards {
 		s.ready.Store(&found[i])
 	}

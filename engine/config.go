@@ -28,6 +28,9 @@ type Config struct {
 	Policy           Policy      // what a full queue does, unless the frame says otherwise
 	HighMark         float64     // share of a lane's bounds at which a connection whose socket is full is slow
 	LowMark          float64     // share at which it is not any more
+	UnsentBytes      int         // bytes that the kernel holds unsent for a connection, about; 0 leaves it to the system
+	RecvBuffer       int         // bytes of a socket's receive buffer; 0 leaves it to the system
+	SendBuffer       int         // the same for its send buffer
 	DeflateLevel     int         // of permessage-deflate, 1 to 9
 	DeflateThreshold int         // bytes of a message from which on it is compressed
 	MessageBytes     int64       // largest inbound message; 0 is no limit

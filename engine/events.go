@@ -100,6 +100,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
+	s.tuneSocket(c, from != nil)
 	c.setPeer(gc.RemoteAddr())
 	s.peerFields.forget(gc)
 	c.generation = s.eng.generations.Add(1)

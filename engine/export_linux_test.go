@@ -10,3 +10,7 @@ func (e *Engine) ArmWritable(c *Conn) error { return e.writable.arm(c) }
 
 // FilesLeft reads the content of /proc/sys/fs/file-nr.
 func FilesLeft(content string) int { return parseFileNr(content) }
+
+// InheritsUnsent reports whether the loop relies on its listener's bound of
+// unsent bytes.
+func (s *Shard) InheritsUnsent() bool { return s.inheritsInLoop() }

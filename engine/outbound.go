@@ -136,7 +136,9 @@ func (s *Shard) flush(c *Conn) {
 		}
 		switch {
 		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
-			s.block(c)
+			if !s.sendRest(c) {
+				s.block(c)
+			}
 		case err != nil && !errors.Is(err, unix.EINTR):
 			s.doom(c, err)
 			s.eng.handler.OnWriteError()

@@ -19,6 +19,11 @@ var errNoReadiness = errors.New("the loop's epoll was not found")
 type readiness struct {
 	epfd      int   // -1 if it is unknown
 	listeners []int // listening sockets that were registered with epfd
+
+	// From that tick on, accepted connections have inherited the bound of unsent
+	// bytes from the listeners.
+	inherited     bool
+	inheritedFrom uint32
 }
 
 // noReadiness is the readiness of a loop whose epoll is unknown.

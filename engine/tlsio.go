@@ -179,7 +179,9 @@ func (s *Shard) flushTLS(c *Conn) {
 			s.doom(c, err)
 			s.eng.handler.OnWriteError()
 		case full:
-			s.block(c)
+			if !s.sendRest(c) {
+				s.block(c)
+			}
 		case c.out.empty():
 			s.flushed(c)
 		}
