@@ -31,6 +31,7 @@ type options struct {
 	rounds                          int
 	loops, maxprocs, clientLoops    int
 	queue, ring, batch, roomShards  int
+	unsent                          int
 	measure                         bool
 	sweeping                        sweepOptions
 	tuning                          tuneOptions
@@ -128,6 +129,7 @@ func (o *options) registerCommon(fs *flag.FlagSet) {
 	fs.IntVar(&o.maxprocs, "maxprocs", o.maxprocs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.clientLoops, "client-loops", o.clientLoops, "epoll loops of the load generator")
 	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
+	fs.IntVar(&o.unsent, "unsent", o.unsent, "WithUnsentBytes; 0 is the library's default, -1 no bound")
 }
 
 // registerServer declares the flags of the server's settings, which are lists for

@@ -111,6 +111,9 @@ func serverOptions(cfg *control.Config) []ws.Option {
 	if cfg.QueueBytes > 0 {
 		opts = append(opts, ws.WithQueueBytes(cfg.QueueBytes))
 	}
+	if cfg.Unsent != 0 {
+		opts = append(opts, ws.WithUnsentBytes(max(0, cfg.Unsent)))
+	}
 	if cfg.RoomShards > 0 {
 		opts = append(opts, ws.WithRoomShards(cfg.RoomShards))
 	}

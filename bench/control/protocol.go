@@ -59,6 +59,7 @@ type Config struct {
 	Queue, Ring    int
 	Batch          int   // messages that a loop takes from its ring at once
 	QueueBytes     int64 // bound of a client's queue
+	Unsent         int   // bytes that the kernel may hold unsent for a client; negative is no bound
 	ProfileHeap    bool
 	Compress       bool
 	TLS            bool
