@@ -99,11 +99,18 @@ type Config struct {
 	OverflowPolicy OverflowPolicy
 	// HighWaterMark and LowWaterMark are shares of the bounds of a client's
 	// queue, between 0 and 1, whichever bound is nearer. A client whose socket is
-	// full becomes slow when its queue reaches the high mark, or loses a message;
-	// it is slow no more when its queue is written down below the low mark.
+	// full becomes slow when its queue reaches the high mark, or loses a message,
+	// or by HighWaterAge; it is slow no more when its queue is written down below
+	// the low mark and nothing in it has waited for a quarter of HighWaterAge.
 	// Default 0.5 and 0.1.
 	HighWaterMark float64
 	LowWaterMark  float64
+	// HighWaterAge makes a client slow when its oldest message has waited this long
+	// for its full socket, however few wait with it. A message that replaces
+	// another by its ConflateKey has that one's age: a client whose queue stays
+	// short because of that is seen, too. It is looked at with each tick of the
+	// timers, at least four times a second. Default 2 s; 0 is never.
+	HighWaterAge time.Duration
 	// UnsentBytes is about how many bytes the kernel may hold for a client that
 	// it has not begun to send (TCP_NOTSENT_LOWAT). Beyond them a message stays in
 	// the client's queue, where ConflateKey, TTL and the OverflowPolicy act on it;
@@ -264,6 +271,7 @@ func DefaultConfig() Config {
 		OverflowPolicy:    DropNewest,
 		HighWaterMark:     0.5,
 		LowWaterMark:      0.1,
+		HighWaterAge:      2 * time.Second,
 		UnsentBytes:       64 << 10,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
@@ -298,6 +306,7 @@ func (c *Config) Validate() error {
 		invalidIf(!(c.HighWaterMark > 0 && c.HighWaterMark <= 1), "HighWaterMark", "must be above 0 and at most 1"),
 		invalidIf(!(c.LowWaterMark > 0 && c.LowWaterMark < c.HighWaterMark), "LowWaterMark",
 			"must be above 0 and below HighWaterMark"),
+		atLeast("HighWaterAge", c.HighWaterAge, 0),
 		between("UnsentBytes", c.UnsentBytes, 0, 1<<30),
 		between("RecvBuffer", c.RecvBuffer, 0, 1<<30),
 		between("SendBuffer", c.SendBuffer, 0, 1<<30),

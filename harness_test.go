@@ -57,6 +57,7 @@ func testOptions() []ws.Option {
 		c.Loops = 2
 		c.HeartbeatInterval = 1000 * time.Hour // so that no ping comes between what a test expects
 		c.HeartbeatTimeout = 2000 * time.Hour
+		c.HighWaterAge = 0        // so that only what a test sends makes a client slow
 		c.CloseTimeout = patience // for clients that read much before the close frame
 		c.Logger = slog.New(slog.DiscardHandler)
 	}}

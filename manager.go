@@ -103,6 +103,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		Policy:           cfg.OverflowPolicy,
 		HighMark:         cfg.HighWaterMark,
 		LowMark:          cfg.LowWaterMark,
+		HighWaterAge:     cfg.HighWaterAge,
 		UnsentBytes:      cfg.UnsentBytes,
 		RecvBuffer:       cfg.RecvBuffer,
 		SendBuffer:       cfg.SendBuffer,

@@ -50,6 +50,9 @@ func WithHighWaterMark(share float64) Option { return func(c *Config) { c.HighWa
 // WithLowWaterMark sets Config.LowWaterMark.
 func WithLowWaterMark(share float64) Option { return func(c *Config) { c.LowWaterMark = share } }
 
+// WithHighWaterAge sets Config.HighWaterAge.
+func WithHighWaterAge(d time.Duration) Option { return func(c *Config) { c.HighWaterAge = d } }
+
 // WithUnsentBytes sets Config.UnsentBytes.
 func WithUnsentBytes(n int) Option { return func(c *Config) { c.UnsentBytes = n } }
 

@@ -29,6 +29,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.EqualValues(t, 256<<10, cfg.HighQueueBytes)
 	assert.Zero(t, cfg.QueueBudget)
 	assert.Equal(t, ws.DropNewest, cfg.OverflowPolicy)
+	assert.Equal(t, 2*time.Second, cfg.HighWaterAge)
 	assert.Equal(t, 64<<10, cfg.UnsentBytes)
 	assert.Zero(t, cfg.RecvBuffer)
 	assert.Zero(t, cfg.SendBuffer)
@@ -81,6 +82,7 @@ func TestBadOptions(t *testing.T) {
 		{"high-water mark that is no number", "HighWaterMark", ws.WithHighWaterMark(math.NaN())},
 		{"no low-water mark", "LowWaterMark", ws.WithLowWaterMark(0)},
 		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
+		{"negative high-water age", "HighWaterAge", ws.WithHighWaterAge(-1)},
 		{"negative unsent bytes", "UnsentBytes", ws.WithUnsentBytes(-1)},
 		{"huge unsent bytes", "UnsentBytes", ws.WithUnsentBytes(1<<30 + 1)},
 		{"negative receive buffer", "RecvBuffer", ws.WithSocketBuffers(-1, 0)},

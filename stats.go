@@ -21,7 +21,7 @@ type Stats struct {
 	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
 	Accept        AcceptStats // how new connections are let in
 	Loops         []LoopStats // one for each event loop
-	Total         LoopStats   // their sum
+	Total         LoopStats   // their sum; of OldestWait, the maximum
 }
 
 // Stats returns a snapshot: Total is the sum of Loops as they are in it. It

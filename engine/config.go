@@ -24,23 +24,24 @@ type Config struct {
 	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
 	HighFrames       int    // the same for LaneHigh
 	HighBytes        int64
-	QueueBudget      int64       // memory that the queues of all connections whose socket is full may take; 0 is no limit
-	Policy           Policy      // what a full queue does, unless the frame says otherwise
-	HighMark         float64     // share of a lane's bounds at which a connection whose socket is full is slow
-	LowMark          float64     // share at which it is not any more
-	UnsentBytes      int         // bytes that the kernel holds unsent for a connection, about; 0 leaves it to the system
-	RecvBuffer       int         // bytes of a socket's receive buffer; 0 leaves it to the system
-	SendBuffer       int         // the same for its send buffer
-	DeflateLevel     int         // of permessage-deflate, 1 to 9
-	DeflateThreshold int         // bytes of a message from which on it is compressed
-	MessageBytes     int64       // largest inbound message; 0 is no limit
-	HeldBytes        int64       // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
-	ControlFrames    int         // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors   int         // number of descriptors in the process at which new connections wait; 0 takes it from RLIMIT_NOFILE
-	AdmitPerSecond   float64     // connections that are let in each second; more wait. 0 is no limit
-	AdmitBurst       int         // of these, how many at once
-	TLS              *tls.Config // of the listener; nil for a plain one
-	TLSHandshakes    int         // handshakes under way at once; more wait
+	QueueBudget      int64         // memory that the queues of all connections whose socket is full may take; 0 is no limit
+	Policy           Policy        // what a full queue does, unless the frame says otherwise
+	HighMark         float64       // share of a lane's bounds at which a connection whose socket is full is slow
+	LowMark          float64       // share at which it is not any more
+	HighWaterAge     time.Duration // age of the oldest frame at which a connection whose socket is full is slow; 0 is never
+	UnsentBytes      int           // bytes that the kernel holds unsent for a connection, about; 0 leaves it to the system
+	RecvBuffer       int           // bytes of a socket's receive buffer; 0 leaves it to the system
+	SendBuffer       int           // the same for its send buffer
+	DeflateLevel     int           // of permessage-deflate, 1 to 9
+	DeflateThreshold int           // bytes of a message from which on it is compressed
+	MessageBytes     int64         // largest inbound message; 0 is no limit
+	HeldBytes        int64         // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
+	ControlFrames    int           // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxDescriptors   int           // number of descriptors in the process at which new connections wait; 0 takes it from RLIMIT_NOFILE
+	AdmitPerSecond   float64       // connections that are let in each second; more wait. 0 is no limit
+	AdmitBurst       int           // of these, how many at once
+	TLS              *tls.Config   // of the listener; nil for a plain one
+	TLSHandshakes    int           // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
 	ReadTimeout      time.Duration // silence after which a connection is dead; life.go says how it is measured
@@ -70,7 +71,7 @@ type Handler interface {
 	// OnDrop tells that a message was dropped.
 	OnDrop(why DropReason)
 	// OnSlow tells that a connection's socket is full and its queue has reached
-	// the high-water mark, or loses messages. OnDrain, in turn, tells that the
+	// the high-water mark or age, or loses messages. OnDrain, in turn, tells that the
 	// queue is down to the low-water mark. They run on the connection's loop,
 	// within its fan-out: they must not touch any connection's queue.
 	OnSlow(c *Conn, queuedBytes int)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Engine struct {
 	// not fill the queue of a client that reads.
 	fanOutAhead int
 	tickTime    time.Duration
+	markSpacing uint32 // ticks between two marks of a lane
 	bounds      [dataLanes]bounds
 	highMark    [dataLanes]bounds
 	lowMark     [dataLanes]bounds
@@ -93,6 +95,7 @@ func New(cfg Config, h Handler) *Engine {
 		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
 	}
 	e.silence = newSilence(e.ticks(cfg.PingInterval), e.ticks(cfg.ReadTimeout))
+	e.markSpacing = e.ticks(cmp.Or(cfg.HighWaterAge, defaultMarkAge) / 2)
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.ping = newControlFrame(codec.OpPing, nil)
@@ -122,6 +125,9 @@ func tickTime(cfg *Config) time.Duration {
 	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
 	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
 }
+
+// defaultMarkAge spaces the marks of a queue without a high-water age.
+const defaultMarkAge = 2 * time.Second
 
 // minControlsPerTick lets through what comes at once after a pause.
 const minControlsPerTick = 1000

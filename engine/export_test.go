@@ -86,6 +86,10 @@ func (q *queue) Clear(gone func(*Frame))                    { q.clear(gone) }
 func (q *queue) Reset()                                     { q.reset(keptFrames) }
 func (q *queue) Len(lane Lane) int                          { return q.lanes[lane].len() }
 
+func (q *queue) NoteAges(now, spacing uint32) { q.noteAges(now, spacing) }
+func (q *queue) NoteBegun(now uint32)         { q.noteBegun(now, false) }
+func (q *queue) Age(now uint32) uint32        { return q.age(now) }
+
 // Replace is replace for a frame that fits everywhere.
 func (q *queue) Replace(f *Frame) (old *Frame) {
 	return q.replace(f, func(*Frame) bool { return true })

@@ -60,15 +60,15 @@ func (l *fifo) pop() *Frame {
 	return f
 }
 
-// evict removes the oldest or the newest frame that is no answer. It returns nil
-// if there is none.
-func (l *fifo) evict(oldest bool) *Frame {
+// evict removes the oldest or the newest frame that is no answer, and returns it
+// with its number; nil if there is none.
+func (l *fifo) evict(oldest bool) (f *Frame, number int) {
 	i := l.droppable(oldest)
 	if i < 0 {
-		return nil
+		return nil, 0
 	}
-	f := l.frames[i]
-	l.forget(f, l.popped+i-l.head)
+	f, number = l.frames[i], l.popped+i-l.head
+	l.forget(f, number)
 	// The answers that it was behind, or before, move up. They have no
 	// conflation key, so the index does not change.
 	if oldest {
@@ -84,7 +84,7 @@ func (l *fifo) evict(oldest bool) *Frame {
 	if l.head == len(l.frames) {
 		l.frames, l.head = l.frames[:0], 0
 	}
-	return f
+	return f, number
 }
 
 // droppable returns the position of the oldest or the newest frame that is no

@@ -20,13 +20,13 @@ func (l *laggards) worst() int {
 }
 
 func (l *laggards) add(c *Conn) {
-	c.out.rank = len(l.conns)
+	c.out.rank = int32(len(l.conns))
 	l.conns = append(l.conns, c)
-	l.up(c.out.rank)
+	l.up(int(c.out.rank))
 }
 
 func (l *laggards) remove(c *Conn) {
-	i, last := c.out.rank, len(l.conns)-1
+	i, last := int(c.out.rank), len(l.conns)-1
 	l.swap(i, last)
 	l.conns[last] = nil
 	l.conns = l.conns[:last]
@@ -37,8 +37,8 @@ func (l *laggards) remove(c *Conn) {
 
 // fix restores the order after c's queue has changed.
 func (l *laggards) fix(c *Conn) {
-	l.up(c.out.rank)
-	l.down(c.out.rank)
+	l.up(int(c.out.rank))
+	l.down(int(c.out.rank))
 }
 
 func (l *laggards) up(i int) {
@@ -71,7 +71,7 @@ func (l *laggards) down(i int) {
 
 func (l *laggards) swap(i, j int) {
 	l.conns[i], l.conns[j] = l.conns[j], l.conns[i]
-	l.conns[i].out.rank, l.conns[j].out.rank = i, j
+	l.conns[i].out.rank, l.conns[j].out.rank = int32(i), int32(j)
 }
 
 // lag puts c, whose socket has just become full, among the laggards.

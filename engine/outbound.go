@@ -52,6 +52,7 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 		return true
 	}
 	s.reweigh(c, f.cost())
+	c.out.noteAges(s.eng.now.Load(), s.eng.markSpacing)
 	if c.above(&s.eng.highMark) {
 		s.noteSlow(c)
 	}
@@ -175,6 +176,9 @@ func (s *Shard) block(c *Conn) {
 	}
 	c.set(blocked)
 	c.queued[LaneNormal].Or(blockedBit)
+	now := s.eng.now.Load()
+	c.out.noteBegun(now, c.out.sealed > 0)
+	c.out.noteAges(now, s.eng.markSpacing)
 	s.stats.blocked.add(1)
 	s.lag(c)
 	if err := s.arm(c); err != nil {

@@ -99,8 +99,13 @@ func (s *Shard) purge(c *Conn) {
 		return
 	}
 	before := c.out.cost
-	c.out.purge(s.eng.elapsed(), func(f *Frame) { s.lost(c, f, DropExpired) })
-	if c.is(blocked) {
+	expired := false
+	c.out.purge(s.eng.elapsed(), func(f *Frame) {
+		expired = true
+		s.lost(c, f, DropExpired)
+	})
+	if expired && c.is(blocked) {
+		s.noteSlow(c)
 		s.reweigh(c, c.out.cost-before)
 	}
 }
@@ -144,7 +149,8 @@ func slowEnd() *CloseInfo {
 }
 
 // noteSlow tells, once, that a laggard's queue has reached the high-water mark,
-// or that it loses messages.
+// that its oldest frame has reached the high-water age, or that it loses
+// messages.
 func (s *Shard) noteSlow(c *Conn) {
 	if !c.is(slow) {
 		c.set(slow)
@@ -153,9 +159,10 @@ func (s *Shard) noteSlow(c *Conn) {
 	}
 }
 
-// noteDrained tells that a slow client's queue is down to the low-water mark.
+// noteDrained tells that a slow client's queue is down to the low-water mark,
+// and that nothing in it is as old as a quarter of the high-water age.
 func (s *Shard) noteDrained(c *Conn) {
-	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) {
+	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) && !s.stale(c) {
 		c.unset(slow)
 		s.stats.slow.add(^uint64(0))
 		s.eng.handler.OnDrain(c)

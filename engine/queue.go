@@ -19,7 +19,9 @@ type queue struct {
 	expires time.Duration // no frame in the lanes expires before; 0 if none does
 	cost    int           // memory that the frames, and what is sealed, take
 	sealed  int           // bytes of TLS ciphertext that were counted to cost
-	rank    int           // position in shard.laggards while the socket is full
+	rank    int32         // position in shard.laggards while the socket is full
+	begun   uint32        // tick since which current, or what nothing overtakes, waits for a full socket; 0 if it does not
+	marks   [dataLanes]marks
 }
 
 // tally counts the frames that count against the bounds of a lane, and their
@@ -84,9 +86,17 @@ func (q *queue) begin(f *Frame, sent int) {
 // returns nil if there is none.
 func (q *queue) evict(lane Lane, oldest bool) *Frame {
 	l := &q.lanes[lane]
-	f := l.evict(oldest)
-	if f != nil {
-		q.cost -= f.cost()
+	f, number := l.evict(oldest)
+	if f == nil {
+		return nil
+	}
+	q.cost -= f.cost()
+	if lane < dataLanes {
+		if oldest {
+			q.marks[lane].movedUp(number)
+		} else {
+			q.marks[lane].removed(number)
+		}
 	}
 	return f
 }
@@ -98,9 +108,16 @@ func (q *queue) purge(now time.Duration, gone func(*Frame)) {
 	}
 	q.expires = 0
 	for i := range q.lanes {
-		q.lanes[i].filter(func(f *Frame) bool {
+		l := &q.lanes[i]
+		number := l.popped - 1
+		l.filter(func(f *Frame) bool {
+			number++
 			if f.expires != 0 && f.expires <= now {
 				q.cost -= f.cost()
+				if i < dataLanes {
+					q.marks[i].removed(number)
+					number--
+				}
 				gone(f)
 				return false
 			}
@@ -169,7 +186,7 @@ func (q *queue) advance(n int) (left [dataLanes]tally) {
 			return left
 		}
 		q.cost -= f.cost()
-		q.current, q.sent = nil, 0
+		q.current, q.sent, q.begun = nil, 0, 0
 		if f.lane < dataLanes {
 			left[f.lane].add(f)
 		}
@@ -194,4 +211,5 @@ func (q *queue) reset(keep int) {
 		q.lanes[i].reset(keep)
 	}
 	q.current, q.sent, q.expires, q.cost, q.sealed = nil, 0, 0, 0, 0
+	q.begun, q.marks = 0, [dataLanes]marks{}
 }

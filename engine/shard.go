@@ -303,6 +303,7 @@ func (s *Shard) tick() {
 	for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
 		s.purge(c)
 	}
+	s.checkAges()
 }
 
 // enter and leave enclose a callback of gnet: what the callback queued is

@@ -1,6 +1,9 @@
 package engine
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // counter is written by one loop and read by anyone. A plain store is enough
 // for a single writer, and cheaper than an atomic addition.
@@ -19,6 +22,7 @@ type shardStats struct {
 	writes, blocked, tasks, yields counter
 	backlog, laggards, slow        counter
 	paused, pauses, held           counter
+	oldest                         counter       // a time.Duration
 	wakeUps                        atomic.Uint64 // by any goroutine
 	drops                          Drops         // by any goroutine
 }
@@ -41,6 +45,12 @@ type ShardStats struct {
 	Held                   int64      // bytes received of paused connections that are not decoded yet
 	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
 	InboxLen               int        // tasks waiting now
+
+	// OldestWait is how long the oldest message that waits for a full socket has
+	// waited, at least. A message that has replaced another by its conflation key
+	// has that one's age. It is measured at each tick of the timers, at least four
+	// times a second. The total of several loops is their maximum.
+	OldestWait time.Duration
 }
 
 // Add adds the counts of o.
@@ -65,6 +75,7 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.WakeUps += o.WakeUps
 	st.Yields += o.Yields
 	st.InboxLen += o.InboxLen
+	st.OldestWait = max(st.OldestWait, o.OldestWait)
 }
 
 // Connections returns how many sockets the shard has now. Safe for concurrent
@@ -82,6 +93,6 @@ func (s *Shard) Stats() ShardStats {
 		Laggards: int(st.laggards.Load()), Backlog: int64(st.backlog.Load()), Slow: int(st.slow.Load()),
 		Paused: int(st.paused.Load()), Pauses: st.pauses.Load(), Held: int64(st.held.Load()),
 		Tasks: st.tasks.Load(), WakeUps: st.wakeUps.Load(), Yields: st.yields.Load(),
-		InboxLen: s.in.ring.len(),
+		InboxLen: s.in.ring.len(), OldestWait: time.Duration(st.oldest.Load()),
 	}
 }
