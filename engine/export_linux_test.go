@@ -14,3 +14,9 @@ func FilesLeft(content string) int { return parseFileNr(content) }
 // InheritsUnsent reports whether the loop relies on its listener's bound of
 // unsent bytes.
 func (s *Shard) InheritsUnsent() bool { return s.inheritsInLoop() }
+
+// WatchedEvents returns the events that the loop's epoll waits for on c.
+func (c *Conn) WatchedEvents() (events uint32, err error) {
+	targets, err := epollTargets(c.shard.ready.Load().epfd)
+	return targets[int(c.fd)], err
+}
