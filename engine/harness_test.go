@@ -32,6 +32,7 @@ type server struct {
 	stop sync.Once
 
 	newConn   func()
+	deflate   *codec.Deflate // that new connections have agreed on
 	admit     func(r *http.Request) ([]byte, bool)
 	offLoop   bool
 	onOpen    func(p *peer)
@@ -117,6 +118,9 @@ func (s *server) NewConn() *engine.Conn {
 	}
 	p := &peer{srv: s, ends: make(chan engine.CloseInfo, 1)}
 	p.conn.Init(p)
+	if s.deflate != nil {
+		p.conn.SetDeflate(*s.deflate)
+	}
 	return &p.conn
 }
 
