@@ -169,11 +169,12 @@ func (h *Host) execute(c *Command) error {
 	switch c.Name {
 	case "report", "queues":
 		return nil
-	case "settle": // free what is garbage, so that memory can be measured
-		runtime.GC()
-		runtime.GC()
-		debug.FreeOSMemory()
+	case "settle":
+		settle()
 		return nil
+	case "mark": // PeakRSS begins anew (proc(5), clear_refs)
+		settle()
+		return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0o200)
 	case "publish":
 		p := newPublisher(h, c)
 		h.publisher.Store(p)
@@ -213,6 +214,13 @@ func (h *Host) execute(c *Command) error {
 		return pprof.StartCPUProfile(f)
 	}
 	return fmt.Errorf("unknown command %q", c.Name)
+}
+
+// settle frees what is garbage, so that memory can be measured.
+func settle() {
+	runtime.GC()
+	runtime.GC()
+	debug.FreeOSMemory()
 }
 
 // measure makes a report. The memory statistics stop the world, for some
@@ -263,7 +271,8 @@ func residentBytes() uint64 {
 	return 0
 }
 
-// peakBytes is the highest RSS that this process has had.
+// peakBytes is the highest RSS that this process has had since its start, or
+// since the command mark.
 func peakBytes() uint64 {
 	b, _ := os.ReadFile("/proc/self/status")
 	return procCount(b, "VmHWM:") << 10

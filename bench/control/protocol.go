@@ -42,17 +42,28 @@ type EchoData struct {
 	Pad  string `json:"pad"`
 }
 
+// NoopData is the data of a request in mode Noop.
+type NoopData struct {
+	Pad string `json:"pad"`
+}
+
+// NoopAnswer is the data of a response in mode Noop.
+type NoopAnswer struct{}
+
 // What a server does with messages.
 const (
 	Rooms = ""     // as their first byte says
 	Echo  = "echo" // sends them back as they are
 	JSON  = "json" // decodes requests of the event "echo" and answers with their data
+	Noop  = "noop" // decodes requests of the event "noop" and answers with NoopAnswer
+	Head  = "head" // answers with the first StampBytes of each message
 )
 
 // Config is the argument of a server process.
 type Config struct {
-	Mode           string // Rooms, Echo or JSON
-	Pooled         bool   // handlers run on workers, where the library knows a choice
+	Mode           string        // Rooms, Echo, JSON, Noop or Head
+	HandlerTime    time.Duration // that a handler takes in mode Noop
+	Pooled         bool          // handlers run on workers, where the library knows a choice
 	MaxConnections int
 	Loops          int // 0 is the library's default, as with all that follow
 	RoomShards     int
@@ -72,7 +83,7 @@ type Config struct {
 
 // Command is one line to the server; a Report is its answer.
 type Command struct {
-	Name        string // report, queues, settle, publish, stop, fill, shutdown, profile, heap
+	Name        string // report, queues, settle, mark, publish, stop, fill, shutdown, profile, heap
 	Size        int
 	Rooms       int     // publish, fill: over so many rooms in turn; 0 is 1
 	Count       int     // fill: so many messages to each room
@@ -94,7 +105,7 @@ type Report struct {
 	ReadCalls   uint64        // read, recv and the like, by the kernel's count
 	WriteCalls  uint64        // write, writev and the like, by the kernel's count
 	RSS         uint64
-	PeakRSS     uint64 // since its start
+	PeakRSS     uint64 // since its start, or the last mark
 	HeapAlloc   uint64
 	HeapInuse   uint64
 	Objects     uint64
@@ -110,6 +121,7 @@ type Report struct {
 	Clients, Members                          int
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	AdmissionWait                             time.Duration // time during which connections waited for their turn
+	Pauses                                    uint64        // of connections that sent too fast
 
 	// In the answers to queues and settle only.
 	Backlogged  int    // clients that have messages queued

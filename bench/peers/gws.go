@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/lxzan/gws"
 
@@ -19,11 +21,12 @@ type gwsServer struct {
 	gws.BuiltinEventHandler
 	rooms[*gws.Conn]
 	host *control.Host
-	echo bool
+	mode string
+	time time.Duration // that the handler of requests takes
 }
 
 func startGWS(cfg *control.Config, host *control.Host) (control.Server, string, error) {
-	s := &gwsServer{host: host, echo: cfg.Mode == control.Echo}
+	s := &gwsServer{host: host, mode: cfg.Mode, time: cfg.HandlerTime}
 	upgrader := gws.NewUpgrader(s, &gws.ServerOption{Recovery: gws.Recovery})
 	addr, err := serveHTTP(func(w http.ResponseWriter, r *http.Request) {
 		socket, err := upgrader.Upgrade(w, r)
@@ -51,11 +54,31 @@ func (s *gwsServer) OnPing(socket *gws.Conn, payload []byte) { _ = socket.WriteP
 // themselves.
 func (s *gwsServer) OnMessage(socket *gws.Conn, message *gws.Message) {
 	defer message.Close()
-	if s.echo {
+	switch s.mode {
+	case control.Echo:
 		_ = socket.WriteMessage(message.Opcode, message.Bytes())
-		return
+	case control.Noop:
+		_ = s.answer(socket, message.Bytes())
+	default:
+		s.host.Handle(gwsClient{s, socket}, message.Bytes())
 	}
-	s.host.Handle(gwsClient{s, socket}, message.Bytes())
+}
+
+// answer handles a request of the event "noop", with encoding/json.
+func (s *gwsServer) answer(socket *gws.Conn, message []byte) error {
+	var req request[control.NoopData]
+	if err := json.Unmarshal(message, &req); err != nil {
+		return err
+	}
+	if s.time > 0 {
+		<-time.After(s.time)
+	}
+	resp := answer(&req, "noop", control.NoopAnswer{})
+	b, err := json.Marshal(&resp)
+	if err != nil {
+		return err
+	}
+	return socket.WriteMessage(gws.OpcodeText, b)
 }
 
 // Publish implements control.Server. The broadcaster keeps its payload until

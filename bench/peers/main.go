@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/qi-realtime/ws/bench/control"
 )
@@ -18,20 +19,20 @@ import (
 // library is one of the peers.
 type library struct {
 	name, module string
-	json         bool // has the mode control.JSON
+	modes        []string // of control.Config that it has besides Rooms and Echo
 	// start serves on a free port of 127.0.0.1 until the process ends.
 	start func(cfg *control.Config, host *control.Host) (s control.Server, addr string, err error)
 }
 
 var libraries = []library{
-	{"gorilla", "github.com/gorilla/websocket", true, startGorilla},
-	{"gws", "github.com/lxzan/gws", false, startGWS},
-	{"nbio", "github.com/lesismal/nbio", false, startNBIO},
-	{"greatws", "github.com/antlabs/greatws", false, startGreatws},
-	{"gobwas", "github.com/gobwas/ws", false, startGobwas},
-	{"coder", "github.com/coder/websocket", false, startCoder},
-	{"melody", "github.com/olahol/melody", false, startMelody},
-	{"centrifuge", "github.com/centrifugal/centrifuge", false, startCentrifuge},
+	{"gorilla", "github.com/gorilla/websocket", []string{control.JSON}, startGorilla},
+	{"gws", "github.com/lxzan/gws", []string{control.Noop}, startGWS},
+	{"nbio", "github.com/lesismal/nbio", nil, startNBIO},
+	{"greatws", "github.com/antlabs/greatws", nil, startGreatws},
+	{"gobwas", "github.com/gobwas/ws", nil, startGobwas},
+	{"coder", "github.com/coder/websocket", nil, startCoder},
+	{"melody", "github.com/olahol/melody", nil, startMelody},
+	{"centrifuge", "github.com/centrifugal/centrifuge", nil, startCentrifuge},
 }
 
 const usage = "usage: peers list\n       peers serve LIBRARY CONFIG-JSON"
@@ -94,8 +95,8 @@ func find(name string) (*library, error) {
 // check refuses what would not be measured as asked.
 func (l *library) check(cfg *control.Config) error {
 	switch {
-	case cfg.Mode == control.JSON && !l.json:
-		return fmt.Errorf("peers: %s has no JSON mode here", l.name)
+	case cfg.Mode != control.Rooms && cfg.Mode != control.Echo && !slices.Contains(l.modes, cfg.Mode):
+		return fmt.Errorf("peers: %s has no mode %q here", l.name, cfg.Mode)
 	case cfg.Compress || cfg.TLS || cfg.Authenticate || cfg.JoinRooms > 0:
 		return fmt.Errorf("peers: %s: compression, TLS, authentication and joining at once are not compared", l.name)
 	}

@@ -184,16 +184,16 @@ func TestJSON(t *testing.T) {
 		typ, got, err := c.ReadMessage()
 		require.NoError(t, err)
 		assert.Equal(t, websocket.TextMessage, typ)
-		var r response
+		var r response[control.EchoData]
 		require.NoError(t, json.Unmarshal(got, &r))
-		assert.Equal(t, response{
+		assert.Equal(t, response[control.EchoData]{
 			Type: "response", RequestID: id, Code: 200, Message: "success",
-			Data: echoData{Seq: uint64(seq), Sent: 1234567890123456789, Pad: "xx"}, Timestamp: r.Timestamp,
+			Data: control.EchoData{Seq: uint64(seq), Sent: 1234567890123456789, Pad: "xx"}, Timestamp: r.Timestamp,
 		}, r)
 		assert.Positive(t, r.Timestamp)
 	}
 	require.NoError(t, c.WriteJSON(map[string]any{"type": "request", "event": "dance", "request_id": "r"}))
-	var r response
+	var r response[control.EchoData]
 	require.NoError(t, c.ReadJSON(&r))
 	assert.Equal(t, 404, r.Code)
 }
@@ -215,6 +215,25 @@ func TestOverflow(t *testing.T) {
 		}
 		p.eventually("dropped", func(r *control.Report) bool { return r.Dropped > 0 })
 	})
+}
+
+// TestNoop asserts that gws answers pipelined requests in order, as the library
+// under test does.
+func TestNoop(t *testing.T) {
+	p := startProcess(t, "gws", control.Config{Mode: control.Noop, HandlerTime: time.Microsecond})
+	c := p.dial(1)[0]
+	for seq := range 50 {
+		require.NoError(t, c.WriteJSON(map[string]any{
+			"type": "request", "event": "noop", "request_id": strconv.Itoa(seq), "data": map[string]any{"pad": "xx"},
+		}))
+	}
+	for seq := range 50 {
+		var r response[control.NoopAnswer]
+		require.NoError(t, c.ReadJSON(&r))
+		assert.Equal(t, response[control.NoopAnswer]{
+			Type: "response", RequestID: strconv.Itoa(seq), Code: 200, Message: "success", Timestamp: r.Timestamp,
+		}, r)
+	}
 }
 
 func TestArguments(t *testing.T) {
