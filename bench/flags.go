@@ -35,6 +35,7 @@ type options struct {
 	measure                         bool
 	sweeping                        sweepOptions
 	tuning                          tuneOptions
+	burst                           burstOptions
 	cpuprofile, memprofile          string
 	serve                           []string // the server's program and arguments; nil is this program
 	peers, peersBinary, loads       string   // compare
@@ -54,7 +55,7 @@ func defaultOptions() options {
 		rooms: 1, procs: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
-		loads: "all", peers: "all", compareRounds: 3,
+		burst: defaultBurst(), loads: "all", peers: "all", compareRounds: 3,
 	}
 }
 
@@ -112,6 +113,12 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 	if has("storm") {
 		o.registerStorm(fs)
 	}
+	if has("burst") {
+		o.burst.register(fs)
+	}
+	if has("compare", "burst") {
+		o.registerPeers(fs)
+	}
 	if has("compare") {
 		o.registerCompare(fs)
 	}
@@ -159,6 +166,8 @@ func (o *options) registerServer(fs *flag.FlagSet, cmd string) (rounds *int) {
 func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bool, rounds *int) {
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "storm", "drain", "sweep", "tune", "compare") {
 		fs.IntVar(&o.conns, "conns", o.conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others; compare: each load's own")
+	}
+	if has("echo", "fanout", "latency", "mixed", "slow", "burst", "fair", "tls", "storm", "drain", "sweep", "tune", "compare") {
 		fs.IntVar(rounds, "rounds", *rounds, "repetitions, one row each, or in turns for sweep and tune")
 	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune", "compare", "sim") {
@@ -168,7 +177,7 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 	}
-	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare", "sim") {
+	if has("echo", "fanout", "latency", "mixed", "slow", "burst", "fair", "tls", "sweep", "tune", "compare", "sim") {
 		fs.StringVar(&o.cpuprofile, "cpuprofile", o.cpuprofile, "write the server's CPU profile of the last row to `file`")
 	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "storm", "sweep") {
@@ -206,8 +215,12 @@ func (o *options) registerStorm(fs *flag.FlagSet) {
 // registerCompare declares the flags of compare.
 func (o *options) registerCompare(fs *flag.FlagSet) {
 	fs.StringVar(&o.loads, "load", o.loads, "compare: `loads` such as echo16,fanout-8, or all")
-	fs.StringVar(&o.peers, "peers", o.peers, "compare: `libraries` such as gorilla,gws, or all")
-	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary, "compare: the program built from bench/peers; else it is built")
+}
+
+// registerPeers declares the flags of the other libraries.
+func (o *options) registerPeers(fs *flag.FlagSet) {
+	fs.StringVar(&o.peers, "peers", o.peers, "compare: `libraries` such as gorilla,gws, or all; burst: none, or all that have its handler")
+	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary, "compare, burst: the program built from bench/peers; else it is built")
 }
 
 // registerDoctor declares the flags of doctor.

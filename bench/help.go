@@ -93,6 +93,14 @@ machine can hold, and prints the options to use, with the reason and the measure
 gain of each. A gain within the noise is none.`,
 		"bench tune -conns 50000 -rooms 5000 -rate 2000 -size 300",
 	},
+	"burst": {
+		`One client sends requests or an upload without waiting for answers, faster than the
+pooled handlers work: the server pauses its connection, and the client waits. It
+says when all was answered, in order, what that took of the server's CPU time and
+memory, and how often it paused. Requests to a handler that does nothing are also
+sent to gws, in turns, whose read loop handles them one by one.`,
+		"bench burst -rounds 5 -path http",
+	},
 	"fair": {
 		`One connection sends a message, waits for its echo, and sends the next, while a
 goroutine of the server publishes to the members of a room on the same event loop

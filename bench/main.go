@@ -42,6 +42,7 @@ var commands = []command{
 	{"storm", "connections per second when all clients connect or reconnect at once, and what others notice of it", runStorm},
 	{"drain", "how a shutdown treats clients that have messages queued", runDrain},
 	{"sim", "memory and CPU of up to a million connections, without sockets", runSim},
+	{"burst", "time until a client that sends all at once is answered, against gws", runBurst},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
 	{"compare", "the same loads against this library and its peers in turn", runCompare},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
@@ -50,7 +51,7 @@ var commands = []command{
 }
 
 // notInAll are those that take long, or measure nothing.
-var notInAll = []string{"compare", "doctor", "sim", "sweep", "tune"}
+var notInAll = []string{"burst", "compare", "doctor", "sim", "sweep", "tune"}
 
 func main() {
 	hidden()
@@ -176,7 +177,7 @@ func (o *options) validate() error {
 		_, err := o.stepCounts()
 		return err
 	}
-	return nil
+	return o.burst.validate()
 }
 
 // setDefaults fills in what depends on the command.

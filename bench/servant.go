@@ -57,6 +57,12 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 		if err := ws.Handle(m, "echo", echoData); err != nil {
 			return err
 		}
+	case control.Noop:
+		if err := ws.Handle(m, "noop", noop(cfg.HandlerTime)); err != nil {
+			return err
+		}
+	case control.Head:
+		m.HandleRaw(answerHead)
 	default:
 		m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { s.Handle(client{s, c}, payload) })
 	}
@@ -85,6 +91,21 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 
 // echoData is the echo server for requests.
 func echoData(_ *ws.Client, req *control.EchoData) (*control.EchoData, error) { return req, nil }
+
+// noop is a handler that takes so long, and answers with nothing.
+func noop(d time.Duration) func(*ws.Client, *control.NoopData) (*control.NoopAnswer, error) {
+	return func(*ws.Client, *control.NoopData) (*control.NoopAnswer, error) {
+		if d > 0 {
+			<-time.After(d)
+		}
+		return new(control.NoopAnswer), nil
+	}
+}
+
+// answerHead sends the stamp of a message back.
+func answerHead(c *ws.Client, _ ws.Opcode, payload []byte) {
+	_ = c.SendBinary(payload[:min(len(payload), control.StampBytes)]) // the client would miss it
+}
 
 // serverOptions are the options that cfg asks for.
 func serverOptions(cfg *control.Config) []ws.Option {
@@ -215,6 +236,7 @@ func (s *servant) Report(r *control.Report) {
 	}
 	r.Writes, r.WakeUps, r.Tasks = st.Total.Writes, st.Total.WakeUps, st.Total.Tasks
 	r.AdmissionWait = st.Accept.Pace.Time
+	r.Pauses = st.Total.Pauses
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 

@@ -79,6 +79,24 @@ func (s *server) call(c control.Command) (*control.Report, error) {
 	return r, nil
 }
 
+// profile begins the server's CPU profile, into file unless that is empty.
+func (s *server) profile(file string) error {
+	if file == "" {
+		return nil
+	}
+	_, err := s.call(control.Command{Name: "profile", File: file})
+	return err
+}
+
+// endProfile ends what profile began.
+func (s *server) endProfile(file string) error {
+	if file == "" {
+		return nil
+	}
+	_, err := s.call(control.Command{Name: "profile"})
+	return err
+}
+
 // addr is the address of the path.
 func (s *server) addr(path string) string {
 	if path == "http" {
