@@ -74,8 +74,9 @@ const (
 const MessageSizeLimit = 4 << 20
 
 // Server is a running echo server on a port of its own. It echoes messages, but a text message
-// like "close 4001 reason" makes it close with that code and reason, and "subprotocol" makes it
-// answer with what was negotiated. It refuses pages of evil.example with 403 and requests with
+// like "close 4001 reason" makes it close with that code and reason, "sleep 2s" is echoed only
+// after that time, during which no other message of the client is handled, and "subprotocol" makes
+// it answer with the subprotocol that was negotiated. It refuses pages of evil.example with 403 and requests with
 // ?deny with 401. Safe for concurrent use.
 type Server struct {
 	Row     Row
@@ -136,6 +137,9 @@ func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 	})}, nil
 }
 
+// maxSleep bounds the time of a "sleep".
+const maxSleep = 10 * time.Second
+
 // echo answers one message. It runs on a worker; payload is borrowed.
 func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	var err error
@@ -145,6 +149,10 @@ func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 		number, reason, _ := strings.Cut(rest, " ")
 		code, _ := strconv.Atoi(number)
 		c.CloseWithCode(code, reason)
+	} else if rest, ok := strings.CutPrefix(string(payload), "sleep "); ok {
+		d, _ := time.ParseDuration(rest)
+		<-time.After(min(d, maxSleep))
+		err = c.SendBytes(payload)
 	} else if string(payload) == "subprotocol" {
 		err = c.SendBytes([]byte(c.Subprotocol()))
 	} else {
