@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -65,7 +66,7 @@ func TestPauseKeepsBurstsInOrder(t *testing.T) {
 					p.conn.Resume()
 				}
 			}()
-			defer func() { close(resume) }()
+			defer close(resume)
 			c := s.dial()
 			var burst strings.Builder
 			for n := range messages {
@@ -76,6 +77,51 @@ func TestPauseKeepsBurstsInOrder(t *testing.T) {
 				c.expect(seq(n))
 			}
 			assert.EqualValues(t, messages/10, pauses(s))
+		})
+	}
+}
+
+// A client that ends its stream while it is paused has all its messages handled
+// first.
+func TestPausedConnectionEndsBehindItsMessages(t *testing.T) {
+	const messages = 2000
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			resume := make(chan *peer, messages)
+			var handled []string // by the loop, before the connection has ended
+			configure := func(_ *engine.Config, s *server) {
+				s.onMessage = func(p *peer, _ codec.Opcode, payload []byte) {
+					handled = append(handled, string(payload))
+					p.conn.PauseInLoop()
+					resume <- p
+				}
+			}
+			var s *server
+			var c *client
+			if secure {
+				ts := startTLS(t, configure)
+				s, c = ts.server, ts.dialTLS(tls.VersionTLS13)
+			} else {
+				s = start(t, configure)
+				c = s.dial()
+			}
+			var burst strings.Builder
+			var want []string
+			for n := range messages {
+				want = append(want, seq(n))
+				burst.WriteString(frame(gws.OpText, seq(n)))
+			}
+			c.raw(burst.String())
+			require.NoError(t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
+			go func() { // ends with the test
+				for p := range resume {
+					p.conn.Resume()
+				}
+			}()
+			defer close(resume)
+			end := receiveEnd(t, s.peer(0))
+			assert.Equal(t, codec.CloseAbnormal, end.Code)
+			assert.Equal(t, want, handled)
 		})
 	}
 }
@@ -108,7 +154,7 @@ func TestMemoryPausedPeersKeepTheOrder(t *testing.T) {
 			p.conn.Resume()
 		}
 	}()
-	defer func() { close(resume) }()
+	defer close(resume)
 	m.connect(conns)
 	var stream string
 	var want []string
@@ -185,7 +231,7 @@ func BenchmarkEchoPaused(b *testing.B) {
 					}
 				}
 			}()
-			defer func() { close(resume) }()
+			defer close(resume)
 			c := s.dial()
 			b.ReportAllocs()
 			for b.Loop() {
