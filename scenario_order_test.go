@@ -463,7 +463,9 @@ func TestScenarioFullRing(t *testing.T) {
 // what is sent to that client behind it.
 func TestScenarioBroadcastAheadOfDirectSends(t *testing.T) {
 	const queue = 16
-	h := scenarioHoldLoop(t, ws.WithMessageQueueSize(queue))
+	h := scenarioHoldLoop(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) {
+		c.Broadcast.Timeout = 100 * time.Millisecond // a sender ahead of the loop waits so long
+	})
 	require.NoError(t, h.BroadcastToRoom("held", []byte("broadcast"), nil))
 	want := []string{"ready", "broadcast"}
 	for i := 0; ; i++ {
