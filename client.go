@@ -145,9 +145,8 @@ func (c *Client) sendReply(r *reply) error {
 	return c.SendBytes(buf.B)
 }
 
-// sendAnswer is sendReply for the answer to a message of the client, which is
-// never dropped: it waits on a worker, and on an event loop a client that cannot
-// be answered is closed with 1013.
+// sendAnswer is sendReply for the answer to a message of the client, one for each
+// message at most: no bound and no policy drops it.
 func (c *Client) sendAnswer(r *reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)

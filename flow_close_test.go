@@ -1,11 +1,15 @@
 package ws_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,4 +166,64 @@ func TestFlowPausedAndStalled(t *testing.T) {
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)
 	})
+}
+
+// Shutdown stops accepting first: clients that reconnect all the time do not hold
+// it up, and two that do not answer cost the close timeout alone.
+func TestFlowShutdownAmidReconnects(t *testing.T) {
+	const reconnecting = 200
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithMaxConnections(1000), func(c *ws.Config) { c.CloseTimeout = time.Second })
+		for range 2 {
+			s.dial(w) // silent
+		}
+		stop := make(chan struct{})
+		var clients sync.WaitGroup
+		for range reconnecting {
+			clients.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						s.connectUntilClosed(w)
+					}
+				}
+			})
+		}
+		eventually(t, func() bool { return s.GetClientCount() > reconnecting/2 }, "not connected")
+		began := time.Now()
+		shutdown(t, s.Manager)
+		assert.Less(t, time.Since(began), 20*time.Second)
+		close(stop)
+		clients.Wait()
+	})
+}
+
+// connectUntilClosed is a client that connects, answers the server's close frame,
+// and returns when the connection has ended or failed.
+func (s *server) connectUntilClosed(w way) {
+	nc, err := net.DialTimeout("tcp", s.addr(w), time.Second)
+	if err != nil {
+		<-time.After(20 * time.Millisecond) // as a client that backs off
+		return
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(nc)
+	if _, err := nc.Write([]byte(upgradeRequest("/ws", ""))); err != nil {
+		return
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return
+	}
+	if _, err := gws.ReadHeader(r); err == nil {
+		_, _ = nc.Write([]byte(frame(gws.OpClose, "\x03\xe9")))
+		_, _ = io.Copy(io.Discard, r)
+	}
 }

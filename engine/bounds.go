@@ -37,34 +37,30 @@ func (c *Conn) reserve(f *Frame) bool { return c.reserveBytes(f.lane, f.Len()) }
 
 // reserveBytes is reserve for a frame of n bytes.
 func (c *Conn) reserveBytes(lane Lane, n int) bool {
-	q := c.queued[lane].Add(1<<queuedShift | uint64(n))
-	if c.shard.eng.bounds[lane].exceeded(q) {
-		c.unreserve(lane, 1, n)
-		return false
+	// Not an addition that is taken back when it went too far: another sender would
+	// meanwhile see a full queue that is not.
+	for {
+		q := c.queued[lane].Load()
+		next := q + (1<<queuedShift | uint64(n))
+		if c.shard.eng.bounds[lane].exceeded(next) {
+			return false
+		}
+		if c.queued[lane].CompareAndSwap(q, next) {
+			return true
+		}
 	}
-	return true
 }
 
 // reserveGrowth counts n more bytes, or -n less, for a frame that is counted
 // already, if it still fits.
 func (c *Conn) reserveGrowth(lane Lane, n int) bool {
-	q := c.queued[lane].Add(uint64(n)) // wraps around for a negative one
-	if n > 0 && c.shard.eng.bounds[lane].exceeded(q) {
-		c.queued[lane].Add(-uint64(n))
-		return false
-	}
-	return true
-}
-
-// reserveAnswer counts f, an answer, unless the lane is beyond its bounds already.
-func (c *Conn) reserveAnswer(f *Frame) bool {
-	n := f.Len()
 	for {
-		q := c.queued[f.lane].Load()
-		if c.shard.eng.bounds[f.lane].exceeded(q) {
+		q := c.queued[lane].Load()
+		next := q + uint64(n) // wraps around for a negative one
+		if n > 0 && c.shard.eng.bounds[lane].exceeded(next) {
 			return false
 		}
-		if c.queued[f.lane].CompareAndSwap(q, q+1<<queuedShift+uint64(n)) {
+		if c.queued[lane].CompareAndSwap(q, next) {
 			return true
 		}
 	}

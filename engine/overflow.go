@@ -41,12 +41,8 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	}
 	s.noteSlow(c)
 	s.purge(c)
-	if c.reserve(f) || (s.isReply(c, f) && c.reserveAnswer(f)) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
+	if c.reserve(f) || s.reserveReply(c, f) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
 		return s.pushInLoop(c, f)
-	}
-	if f.answer {
-		s.drop(f, DropFull)
-		return false // the sender closes the connection
 	}
 	s.drop(f, DropFull)
 	if s.policyOf(f) == Disconnect {
