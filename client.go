@@ -189,7 +189,7 @@ func (c *Client) IsClosed() bool { return c.conn.Closed() }
 func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 
 // Context returns a context that ends with the connection, or when Shutdown begins.
-// A handler passes it on to what it waits for, so that it does not work for a
+// A handler passes it on to the calls that it waits for, so that it does not work for a
 // client that has gone. The first call costs some 200 bytes for as long as the
 // client is connected.
 func (c *Client) Context() context.Context {

@@ -86,40 +86,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.late.logger = cfg.Logger
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
-	m.engine = engine.New(engine.Config{
-		ListenAddr:       cfg.ListenAddr,
-		TLS:              cfg.TLSConfig,
-		AdmitPerSecond:   cfg.Admission.PerSecond,
-		AdmitBurst:       cfg.Admission.Burst,
-		TLSHandshakes:    cfg.TLSHandshakes,
-		Loops:            cfg.Loops,
-		RingSize:         cfg.Broadcast.QueueSize,
-		FanOutBatch:      cfg.Broadcast.BatchSize,
-		QueueFrames:      cfg.MessageQueueSize,
-		QueueBytes:       cfg.QueueBytes,
-		HighFrames:       cfg.HighQueueSize,
-		HighBytes:        cfg.HighQueueBytes,
-		QueueBudget:      cfg.QueueBudget,
-		Policy:           cfg.OverflowPolicy,
-		HighMark:         cfg.HighWaterMark,
-		LowMark:          cfg.LowWaterMark,
-		HighWaterAge:     cfg.HighWaterAge,
-		UnsentBytes:      cfg.UnsentBytes,
-		RecvBuffer:       cfg.RecvBuffer,
-		SendBuffer:       cfg.SendBuffer,
-		MessageBytes:     cfg.MessageSizeLimit,
-		HeldBytes:        cfg.MailboxBytes,
-		ControlFrames:    cfg.ControlFrameLimit,
-		DeflateLevel:     cfg.Compression.Level,
-		DeflateThreshold: cfg.Compression.Threshold,
-		HandshakeTimeout: cfg.HandshakeTimeout,
-		PingInterval:     cfg.HeartbeatInterval,
-		ReadTimeout:      cfg.HeartbeatTimeout,
-		CloseTimeout:     cfg.CloseTimeout,
-		PublishTimeout:   cfg.Broadcast.Timeout,
-		Logger:           cfg.Logger,
-		Memory:           cfg.Memory,
-	}, (*engineHandler)(m))
+	m.engine = engine.New(cfg.engine(), (*engineHandler)(m))
 	return m, nil
 }
 

@@ -48,7 +48,7 @@ func TestBurst(t *testing.T) {
 	require.ErrorContains(t, bench(t.Context(), []string{"burst", "-chunk", "3"}, nil), "-chunk")
 }
 
-// TestNoopForm asserts that a request is what its number says, and that an answer
+// TestNoopForm asserts that a request contains its number, and that an answer
 // has it.
 func TestNoopForm(t *testing.T) {
 	n := newNoopForm(burstRequest)

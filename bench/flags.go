@@ -107,6 +107,11 @@ func (o *options) register(fs *flag.FlagSet, cmd string) {
 		fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
 		fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting, "mixed: so many `percent` of the clients reconnect each second")
 	}
+	o.registerRest(fs, cmd, has)
+}
+
+// registerRest declares the flags of commands that have them alone.
+func (o *options) registerRest(fs *flag.FlagSet, cmd string, has func(...string) bool) {
 	if has("tls") {
 		fs.StringVar(&o.sizes, "sizes", o.sizes, "tls: payload `bytes` to echo, a row each")
 	}

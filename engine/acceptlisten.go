@@ -138,7 +138,7 @@ func (g *acceptGate) outstandingLocked() (n int) {
 	return n
 }
 
-// checkArmedLocked disarms the listeners of which nothing is accepted at the
+// checkArmedLocked disarms the listeners on which the loops accept nothing at the
 // time, and all if the descriptors have run out since they were armed.
 func (g *acceptGate) checkArmedLocked(now time.Time) {
 	if g.armed == 0 {
@@ -246,7 +246,7 @@ func (e *Engine) refuseBacklog(listener int) {
 	_ = unix.Shutdown(listener, unix.SHUT_RD)
 }
 
-// refuseSocket tells the peer of a socket that is not on a loop why it is
+// refuseSocket answers the peer of a socket that is not on a loop with the reason why it is
 // refused. A TLS peer could not read it.
 func (e *Engine) refuseSocket(fd int) {
 	if e.cfg.TLS == nil {

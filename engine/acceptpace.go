@@ -48,7 +48,7 @@ const (
 // rest counts how often and how long connections had to wait for one reason.
 type rest struct {
 	resting bool
-	changed time.Time // when resting became what it is
+	changed time.Time // the time of the last change of resting
 	times   uint64
 	total   time.Duration
 }

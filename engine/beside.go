@@ -1,8 +1,8 @@
 package engine
 
 // maxBesideTasks bounds the tasks that one message of an inline handler may put
-// beside full rings. The handler reads ErrQueueFull for what it publishes or
-// sends beyond it.
+// beside full rings. A publish or a send
+// beyond it returns ErrQueueFull.
 const maxBesideTasks = 1024
 
 // besideTask is a task that an inline handler posted while the ring was full. It
@@ -27,7 +27,7 @@ func (t *besideTask) AbandonTask(s *Shard) {
 	}
 }
 
-// done tells the connection's loop that the task has run.
+// done reports to the connection's loop that the task has run.
 func (t *besideTask) done(s *Shard) {
 	if t.conn.shard == s {
 		s.besideDone(t.conn)
@@ -73,7 +73,7 @@ func (s *Shard) postBeside(target *Shard, t Task) {
 	target.putBeside(t)
 }
 
-// putBeside puts t beside the ring, whoever the caller is.
+// putBeside puts t beside the ring. It pauses no connection.
 func (s *Shard) putBeside(t Task) {
 	s.noteOwn(s.in.putOverflow(t))
 	s.announce()

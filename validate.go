@@ -1,0 +1,141 @@
+package ws
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Validate returns an error that wraps ErrInvalidConfig and names the field, if
+// a setting is out of range.
+func (c *Config) Validate() error {
+	return firstError(
+		atLeast("MaxConnections", c.MaxConnections, 1),
+		atLeast("HeartbeatInterval", c.HeartbeatInterval, time.Millisecond),
+		atLeast("HeartbeatTimeout", c.HeartbeatTimeout, time.Millisecond),
+		invalidIf(c.HeartbeatTimeout <= c.HeartbeatInterval, "HeartbeatTimeout", "must exceed HeartbeatInterval"),
+		atLeast("MessageSizeLimit", c.MessageSizeLimit, 1),
+		between("MessageQueueSize", c.MessageQueueSize, 1, 1<<20),
+		between("QueueBytes", c.QueueBytes, 1, 1<<38),
+		between("HighQueueSize", c.HighQueueSize, 1, 1<<20),
+		between("HighQueueBytes", c.HighQueueBytes, 1, 1<<38),
+		atLeast("QueueBudget", c.QueueBudget, 0),
+		validatePolicy("OverflowPolicy", c.OverflowPolicy),
+		invalidIf(!(c.HighWaterMark > 0 && c.HighWaterMark <= 1), "HighWaterMark", "must be above 0 and at most 1"),
+		invalidIf(!(c.LowWaterMark > 0 && c.LowWaterMark < c.HighWaterMark), "LowWaterMark",
+			"must be above 0 and below HighWaterMark"),
+		atLeast("HighWaterAge", c.HighWaterAge, 0),
+		between("UnsentBytes", c.UnsentBytes, 0, 1<<30),
+		between("RecvBuffer", c.RecvBuffer, 0, 1<<30),
+		between("SendBuffer", c.SendBuffer, 0, 1<<30),
+		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
+		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
+		c.validateOrigins(),
+		c.validateSubprotocols(),
+		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),
+		atLeast("Room.CleanupInterval", c.Room.CleanupInterval, time.Millisecond),
+		atLeast("Room.EmptyRoomTTL", c.Room.EmptyRoomTTL, 0),
+		between("Broadcast.QueueSize", c.Broadcast.QueueSize, 1, 1<<20),
+		between("Broadcast.BatchSize", c.Broadcast.BatchSize, 0, 4096),
+		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
+		c.validateListenAddr(),
+		invalidIf(c.Memory != nil && c.ListenAddr != "", "Memory", "excludes ListenAddr"),
+		c.validateTLS(),
+		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
+		invalidIf(!strings.HasPrefix(c.Path, "/"), "Path", "must begin with a slash"),
+		between("Loops", c.Loops, 0, maxLoops),
+		between("RoomShards", c.RoomShards, 0, 1<<20),
+		invalidIf(c.RoomShards&(c.RoomShards-1) != 0, "RoomShards", "must be a power of two"),
+		invalidIf(c.HandlerMode > Inline, "HandlerMode", "must be Pooled or Inline"),
+		atLeast("Workers", c.Workers, 0),
+		atLeast("MailboxSize", c.MailboxSize, 1),
+		atLeast("MailboxBytes", c.MailboxBytes, 1),
+		c.RateLimit.validate(),
+		c.Admission.validate(),
+		atLeast("ControlFrameLimit", c.ControlFrameLimit, 0),
+		c.Compression.validate(),
+	)
+}
+
+func (c *Config) validateOrigins() error {
+	ways := 0
+	for _, set := range []bool{c.OriginWhitelist != nil, c.CheckOrigin != nil, c.AllowAllOrigins} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return invalid("OriginWhitelist", "excludes CheckOrigin and AllowAllOrigins, and they each other")
+	}
+	if c.OriginWhitelist != nil && len(c.OriginWhitelist) == 0 {
+		return invalid("OriginWhitelist", "is empty and would refuse everybody")
+	}
+	for _, origin := range c.OriginWhitelist {
+		u, err := url.Parse(origin)
+		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
+			return invalid("OriginWhitelist", fmt.Sprintf("%q is not an origin such as https://example.com", origin))
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateListenAddr() error {
+	if c.ListenAddr == "" {
+		return nil
+	}
+	scheme, rest, ok := strings.Cut(c.ListenAddr, "://")
+	if !ok {
+		scheme, rest = "tcp", c.ListenAddr
+	}
+	_, port, err := net.SplitHostPort(rest)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	switch {
+	case scheme != "unix" && err != nil, rest == "":
+		return invalid("ListenAddr", fmt.Sprintf("%q is not of the form tcp://host:port", c.ListenAddr))
+	case scheme != "tcp" && scheme != "tcp4" && scheme != "tcp6" && scheme != "unix":
+		return invalid("ListenAddr", fmt.Sprintf("scheme %q is not tcp, tcp4, tcp6 or unix", scheme))
+	}
+	return nil
+}
+
+// validatePolicy takes 0 as well.
+func validatePolicy(field string, p OverflowPolicy) error {
+	return invalidIf(p > Disconnect, field, "must be DropNewest, DropOldest or Disconnect")
+}
+
+func invalid(field, why string) error {
+	return fmt.Errorf("%w: %s %s", ErrInvalidConfig, field, why)
+}
+
+func invalidIf(bad bool, field, why string) error {
+	if bad {
+		return invalid(field, why)
+	}
+	return nil
+}
+
+// number is what a setting can be.
+type number interface{ ~int | ~int64 }
+
+func atLeast[N number](field string, value, least N) error {
+	return invalidIf(value < least, field, fmt.Sprintf("is %v, must be at least %v", value, least))
+}
+
+func between[N number](field string, value, least, most N) error {
+	return invalidIf(value < least || value > most, field,
+		fmt.Sprintf("is %v, must be between %v and %v", value, least, most))
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
