@@ -102,9 +102,11 @@ func noop(d time.Duration) func(*ws.Client, *control.NoopData) (*control.NoopAns
 	}
 }
 
-// answerHead sends the stamp of a message back.
+// answerHead sends the stamp of a message back, once the client's queue has space:
+// it may read more slowly than it sends.
 func answerHead(c *ws.Client, _ ws.Opcode, payload []byte) {
-	_ = c.SendBinary(payload[:min(len(payload), control.StampBytes)]) // the client would miss it
+	head := payload[:min(len(payload), control.StampBytes)]
+	_ = c.SendContext(c.Context(), head, ws.Binary()) // the client would miss it
 }
 
 // serverOptions are the options that cfg asks for.
