@@ -140,11 +140,12 @@ func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 // maxSleep bounds the time of a "sleep".
 const maxSleep = 10 * time.Second
 
-// echo answers one message. It runs on a worker; payload is borrowed.
+// echo answers one message. It runs on a worker and waits for space in the client's queue, so that
+// a client that reads slowly loses no answer; payload is borrowed.
 func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	var err error
 	if op == ws.OpBinary {
-		err = c.SendBinary(payload)
+		err = c.SendContext(c.Context(), payload, ws.Binary())
 	} else if rest, ok := strings.CutPrefix(string(payload), "close "); ok {
 		number, reason, _ := strings.Cut(rest, " ")
 		code, _ := strconv.Atoi(number)
@@ -152,13 +153,13 @@ func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	} else if rest, ok := strings.CutPrefix(string(payload), "sleep "); ok {
 		d, _ := time.ParseDuration(rest)
 		<-time.After(min(d, maxSleep))
-		err = c.SendBytes(payload)
+		err = c.SendContext(c.Context(), payload)
 	} else if string(payload) == "subprotocol" {
-		err = c.SendBytes([]byte(c.Subprotocol()))
+		err = c.SendContext(c.Context(), []byte(c.Subprotocol()))
 	} else {
-		err = c.SendBytes(payload)
+		err = c.SendContext(c.Context(), payload)
 	}
-	if err != nil && !errors.Is(err, net.ErrClosed) {
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, context.Canceled) {
 		slog.Error("echo", slog.Any("error", err))
 	}
 }
