@@ -94,6 +94,10 @@ func routerError(err error) error {
 // HandleRaw makes fn the handler of all messages, text and binary, in place of
 // the envelope, the router and EventMessageReceived. It runs in the manager's
 // handler mode. nil brings the envelope back.
+//
+// The library cannot know which message of a pooled raw handler is an answer: send
+// it with Client.SendContext, which waits for a client that reads slowly, or look
+// at the error of the other methods.
 func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 	if fn == nil {
 		m.raw.Store(nil)
