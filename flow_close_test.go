@@ -47,9 +47,10 @@ func TestFlowCloseByServer(t *testing.T) {
 		assert.Equal(t, "enough", c.expectClose(4001))
 		c.finish(4001)
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
-		release()
 		assert.Zero(t, s.Stats().Total.Paused)
 		assert.Zero(t, s.Stats().Total.Held)
+		release()
+		eventually(t, func() bool { return s.Stats().Unhandled > 0 }, "the waiting messages are not counted")
 	})
 }
 

@@ -248,6 +248,7 @@ func (c *Client) discardMail() {
 			continue
 		}
 		pool.PutBuffer(l.buf)
+		c.manager.unhandled.Add(1)
 		c.manager.metrics.IncrementDroppedMessages()
 	}
 }
@@ -316,7 +317,9 @@ func (c *Client) open(l letter) {
 	c.mu.Lock()
 	shut := c.shut
 	c.mu.Unlock()
-	if !shut {
-		c.handle(l.op, l.buf.B)
+	if shut {
+		c.manager.unhandled.Add(1)
+		return
 	}
+	c.handle(l.op, l.buf.B)
 }

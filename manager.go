@@ -33,9 +33,11 @@ type Manager struct {
 	poolsMu  sync.Mutex
 	pools    atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
 	late     lateHandlers
-	admits   *pool.Workers // Authenticate and CheckOrigin of the native path
-	slow     slowWatch
-	raw      atomic.Pointer[RawHandler]
+
+	unhandled atomic.Uint64 // messages received and not handled
+	admits    *pool.Workers // Authenticate and CheckOrigin of the native path
+	slow      slowWatch
+	raw       atomic.Pointer[RawHandler]
 
 	limits      *limits       // nil without a RateLimit
 	created     time.Time     // where the limiters' clock begins

@@ -18,6 +18,7 @@ type Stats struct {
 	WaitingTasks  int         // clients whose messages wait for a worker
 	DroppedEvents int64       // see EventBus
 	RateLimited   uint64      // messages refused by Config.RateLimit
+	Unhandled     uint64      // messages received that no handler got: CloseWithCode or Shutdown came first
 	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
 	Accept        AcceptStats // how new connections are let in
 	Loops         []LoopStats // one for each event loop
@@ -29,8 +30,9 @@ type Stats struct {
 func (m *Manager) Stats() Stats {
 	st := Stats{
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
-		WaitingTasks: m.waitingTasks(), LateHandlers: m.late.count.Load(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
-		RateLimited: m.rateLimited.Load(), Accept: m.engine.AcceptStats(),
+		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
+		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
+		Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
 		loop := s.Stats()
