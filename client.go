@@ -142,7 +142,7 @@ func (c *Client) sendReply(r *reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.append(buf.B[:0])
-	return c.SendBytes(buf.B)
+	return c.sent(c.conn.SendReply(OpText, buf.B))
 }
 
 // sendAnswer is sendReply for the answer to a message of the client, one for each
@@ -296,6 +296,9 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 // OnPeerClose runs on the client's event loop: the messages before the close frame
 // are answered first.
 func (o *clientOwner) OnPeerClose() (ready bool) { return !(*Client)(o).resumeWhenRead() }
+
+// Handling reports whether the caller is the client's handler on a worker.
+func (o *clientOwner) Handling() bool { return (*Client)(o).handling() }
 
 // OnMessage runs on the client's event loop.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {

@@ -95,9 +95,10 @@ func routerError(err error) error {
 // the envelope, the router and EventMessageReceived. It runs in the manager's
 // handler mode. nil brings the envelope back.
 //
-// The library cannot know which message of a pooled raw handler is an answer: send
-// it with Client.SendContext, which waits for a client that reads slowly, or look
-// at the error of the other methods.
+// A raw handler that answers each message with one is never refused, however slowly
+// the client reads: one message of a handler to its own client may exceed the
+// bounds of the queue, and the next message waits until it is within them. For more
+// use Client.SendContext, which waits for space.
 func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 	if fn == nil {
 		m.raw.Store(nil)

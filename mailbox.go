@@ -5,6 +5,7 @@ import (
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/gid"
 	"github.com/qi-realtime/ws/pool"
 )
 
@@ -17,6 +18,7 @@ type mailbox struct {
 	head    int
 	bytes   int64
 	workers *pool.Workers // where the client reads its messages now
+	handler uintptr       // the goroutine that handles a message now; see gid.Current
 	reading bool          // a worker is at it, or the client is in line for one
 	paused  bool          // the connection is paused until half of it is read
 	closing bool          // the connection is paused until all of it is read
@@ -147,6 +149,7 @@ func (c *Client) nextLetter() (l letter, ok bool) {
 		return letter{}, false
 	}
 	l = box.letters[box.head]
+	box.handler = gid.Current()
 	box.letters[box.head] = letter{}
 	box.head++
 	if l.buf != nil {
@@ -190,11 +193,12 @@ func (c *Client) endReadingUnlock(box *mailbox) {
 }
 
 // movesTo returns the workers that the next message is for, if these are others
-// than the client reads its messages on now.
+// than the client reads its messages on now. No handler of it runs.
 func (c *Client) movesTo() (workers *pool.Workers, moves bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	box := c.extra.mailbox
+	box.handler = 0
 	if box.head == len(box.letters) {
 		return nil, false
 	}
@@ -300,11 +304,21 @@ func (r *mailReader) submit(workers *pool.Workers) {
 	}
 }
 
-// currentWorkers returns the workers on which the client reads its messages.
+// currentWorkers returns the workers on which the client reads its messages. No
+// handler of it runs.
 func (c *Client) currentWorkers() *pool.Workers {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.extra.mailbox.handler = 0
 	return c.extra.mailbox.workers
+}
+
+// handling reports whether the caller is the handler of one of the client's
+// messages, on a worker.
+func (c *Client) handling() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extra != nil && c.extra.mailbox != nil && c.extra.mailbox.handler == gid.Current()
 }
 
 // open acts on one letter.

@@ -6,26 +6,50 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// SendAnswer sends the answer to a message of the connection itself, one for each
-// message at most. It is encoded from payload, which is borrowed. No policy drops
-// it, and it may exceed the queue's bounds: while Exceeded, the owner handles no
-// further message of the connection, or the connection is paused. So a peer that
-// does not read its answers waits with its requests, and the queue is never more
-// than one message's answers beyond its bounds.
+// keep says whether the policies may drop a frame that waits.
+type keep uint8
+
+const (
+	keepNone   keep = iota
+	keepReply       // SendReply: it is not dropped while it waits
+	keepAnswer      // SendAnswer: it always has space, too
+)
+
+// SendReply is SendPayload in LaneNormal for the answer to a request: no policy
+// drops it while it waits.
 //
-// Off the event loops it may wait for a place in the ring of the connection's loop.
-// It returns ErrClosed once the connection is closing. Safe for concurrent use.
+// One message that the handler of a message sends to the message's own connection
+// may exceed the queue's bounds, by whichever method it is sent. While Exceeded, the
+// owner handles no further message of the connection, or the connection is paused.
+// So a handler that answers each message with one loses none of its answers, and a
+// peer that does not read them waits with its requests.
+func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
+	if c.state.Load() != stateOpen {
+		return ErrClosed
+	}
+	if c.shard.onLoop() && c.shard.replyInLoop(c, op, payload, keepReply) {
+		return nil
+	}
+	f := NewFrame(op, payload, Handling{})
+	f.keep = keepReply
+	return c.Send(f)
+}
+
+// SendAnswer is SendReply for an answer that must not fail. It always has space, so
+// the caller sends one for each message at most. Off the event loops it may wait for
+// a place in the ring of the connection's loop. It returns ErrClosed once the
+// connection is closing. Safe for concurrent use.
 func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
 	}
 	s := c.shard
 	onLoop := s.onLoop()
-	if onLoop && s.replyInLoop(c, op, payload, true) {
+	if onLoop && s.replyInLoop(c, op, payload, keepAnswer) {
 		return nil
 	}
 	f := NewFrame(op, payload, Handling{})
-	f.answer = true
+	f.keep = keepAnswer
 	f = s.variant(c, f)
 	if onLoop && s.caughtUpInLoop() {
 		if !s.enqueueInLoop(c, f) {
@@ -37,12 +61,25 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	return c.sendReserved(context.Background(), f)
 }
 
-// reserveReply counts f beyond the bounds of c's queue if it may exceed them: an
-// answer, or one message that the handler of the message being read sends under
-// DropNewest. The connection is paused behind that message.
+// reserveReply counts f beyond the bounds of c's queue if it may exceed them. It
+// runs on the loop of c.
 func (s *Shard) reserveReply(c *Conn, f *Frame) bool {
-	isReply := s.reading == c && f.lane == LaneNormal && s.policyOf(f) == DropNewest
-	if !f.answer && (!isReply || c.exceeded()) {
+	switch {
+	case f.keep == keepAnswer:
+	case f.lane != LaneNormal || c.exceeded():
+		return false
+	case s.policyOf(f) == DropNewest && s.reading != c:
+		return false
+	case s.policyOf(f) != DropNewest && f.keep == keepNone:
+		return false
+	}
+	c.forceReserve(f)
+	return true
+}
+
+// reserveHandled is reserveReply for a sender off the loops under DropNewest.
+func (c *Conn) reserveHandled(f *Frame) bool {
+	if f.lane != LaneNormal || c.exceeded() || !c.owner.Handling() {
 		return false
 	}
 	c.forceReserve(f)

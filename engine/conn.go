@@ -20,6 +20,9 @@ type Owner interface {
 	// Conn.ResumeInOrder has been called: messages before it are still being handled, and
 	// their answers are to be sent.
 	OnPeerClose() (ready bool)
+	// Handling reports whether the caller is the handler of a message of the
+	// connection, on a goroutine that is no event loop. Safe for concurrent use.
+	Handling() bool
 	// OnClose says that the connection has ended, and why.
 	OnClose(end CloseInfo)
 }

@@ -95,7 +95,7 @@ func (l *fifo) droppable(oldest bool) int {
 		if !oldest {
 			i = len(l.frames) - 1 - n
 		}
-		if !l.frames[i].answer {
+		if l.frames[i].keep == keepNone {
 			return i
 		}
 	}

@@ -20,7 +20,7 @@ type Frame struct {
 	policy  Policy
 	lane    Lane
 	exempt  bool // does not count against a queue's bounds: no data message
-	answer  bool // no policy drops it; see SendAnswer
+	keep    keep // whether policies drop it
 
 	origin   *Frame                   // has the same bytes, and keeps what they are compressed to; nil if this one does
 	variants atomic.Pointer[variants] // the compressed forms
@@ -58,7 +58,7 @@ func (f *Frame) In(policy Policy, scope *Drops) *Frame {
 func (f *Frame) copy() *Frame {
 	g := &Frame{
 		data: f.data, key: f.key, scope: f.scope, ttl: f.ttl, expires: f.expires,
-		policy: f.policy, lane: f.lane, exempt: f.exempt, answer: f.answer, origin: f.origin,
+		policy: f.policy, lane: f.lane, exempt: f.exempt, keep: f.keep, origin: f.origin,
 	}
 	if g.origin == nil {
 		g.origin = f

@@ -13,22 +13,22 @@ const maxReplyBytes = 64 << 10
 // replyBatch collects what an inline handler sends on the connection whose
 // read is being processed. It leaves in one write at the read's end.
 type replyBatch struct {
-	conn   *Conn // nil outside of a read
-	buf    []byte
-	answer bool // its data frames are answers; see SendAnswer
-	tally       // of its data frames, whose space in LaneNormal is reserved
+	conn  *Conn // nil outside of a read
+	buf   []byte
+	keep  keep // of its data frames
+	tally      // of its data frames, whose space in LaneNormal is reserved
 }
 
 // replyInLoop appends a reply to the batch if c is the connection being read,
 // nothing is queued before it and nothing that this loop has published is
-// still on its way. answer is that of SendAnswer.
-func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte, answer bool) bool {
+// still on its way.
+func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte, k keep) bool {
 	if s.reply.conn != c || c.state.Load() != stateOpen || !s.caughtUpInLoop() {
 		return false
 	}
-	if s.reply.answer != answer {
+	if s.reply.keep != k {
 		s.writeReply()
-		s.reply.answer = answer
+		s.reply.keep = k
 	}
 	if c.out != nil {
 		return false
@@ -125,7 +125,7 @@ func (s *Shard) queueRest(c *Conn, buf []byte, n int) (queued tally) {
 			buf, n = buf[size:], n-size
 			continue
 		}
-		f := &Frame{data: bytes.Clone(buf[:size]), answer: s.reply.answer}
+		f := &Frame{data: bytes.Clone(buf[:size]), keep: s.reply.keep}
 		if codec.Opcode(f.data[0] & 0xf).IsControl() {
 			f.lane, f.exempt = LaneControl, true
 		}

@@ -32,7 +32,7 @@ func (c *Conn) Send(f *Frame) error {
 	if f.key != "" || s.policyOf(f) != DropNewest {
 		return s.countRefusal(f, s.postWait(&sendTask{conn: c, frame: f}))
 	}
-	if !c.reserve(f) {
+	if !c.reserve(f) && (caller != nil || !c.reserveHandled(f)) {
 		switch {
 		case c.blockedNow() || (caller == nil && !c.reserveInTime(f)):
 			return s.countRefusal(f, ErrQueueFull)
@@ -90,7 +90,7 @@ func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
 	}
-	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload, false) {
+	if s := c.shard; s.onLoop() && s.replyInLoop(c, op, payload, keepNone) {
 		return nil
 	}
 	return c.Send(NewFrame(op, payload, Handling{Lane: lane}))
