@@ -30,6 +30,7 @@ const (
 //	idle     no connection waits; the gate's own epoll watches the listener
 //	waiting  connections wait for descriptors or their turn, in the kernel's backlog
 //	armed    the loop's epoll has it, and the loop may accept some (its credit)
+//	by hand  descriptors are scarce, and the gate accepts one by itself
 //
 // Those who have accepted already (HandleUpgrade, the acceptor of a Unix
 // listener) take their turns at the same pace. Turns are given in the order in
@@ -41,7 +42,8 @@ type acceptGate struct {
 	eng   *Engine
 	watch *listenWatch // nil if there is nothing to watch or to wait for
 	ended chan struct{}
-	over  chan struct{} // closed when nobody is let in any more
+	hands sync.WaitGroup // acceptByHand
+	over  chan struct{}  // closed when nobody is let in any more
 
 	mu        sync.Mutex
 	listeners []*loopListener // guarded by mu, as all that follows
@@ -103,6 +105,7 @@ func (g *acceptGate) stop() {
 		g.watch.close()
 	}
 	<-g.ended
+	g.hands.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.usage.close()
@@ -251,6 +254,10 @@ func (g *acceptGate) grantLocked(kind turnKind) {
 		if kind == turnAccept {
 			g.usage.granted++
 		}
+		return
+	}
+	if g.usage.left-g.usage.granted < scarceDescriptors {
+		g.acceptByHand(t.listener)
 		return
 	}
 	credit := 1

@@ -28,6 +28,7 @@ const (
 	listenerIdle listenerState = iota
 	listenerWaiting
 	listenerArmed
+	listenerByHand
 )
 
 // A loop may accept one connection for each perCredit descriptors that are left,

@@ -9,8 +9,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/panjf2000/gnet/v2"
 )
 
 // acceptor accepts the connections of a Unix listener, and hands each to the
@@ -84,15 +82,14 @@ func (a *acceptor) run() {
 // admit waits for the connection's turn and hands it to a loop.
 func (a *acceptor) admit(nc *net.UnixConn) {
 	e := a.eng
-	if e.accept.await(context.Background(), turnAccept) != nil || !e.beginEnroll() {
+	if e.accept.await(context.Background(), turnAccept) != nil {
 		a.refuse(nc)
 		return
 	}
-	defer e.enrolls.Done()
-	result, err := e.leastLoaded().loop.Enroll(gnet.NewContext(context.Background(), acceptedByUs{}), nc)
-	if awaitEnroll(result, err, e.stopped) != nil {
-		_ = nc.Close()
+	if raw, err := nc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { e.accept.enroll(e.leastLoaded(), int(fd)) })
 	}
+	_ = nc.Close()
 }
 
 func (a *acceptor) refuse(nc *net.UnixConn) {

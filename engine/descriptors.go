@@ -58,7 +58,7 @@ func (u *descriptorUsage) exhausted(now time.Time, armed int) bool {
 // interval is the time after which to look whether descriptors have run out
 // while connections are about to be accepted.
 func (u *descriptorUsage) interval() time.Duration {
-	return min(max(time.Duration(u.left)*10*perDescriptor, time.Millisecond), 50*time.Millisecond)
+	return min(max(time.Duration(u.left)*5*perDescriptor, time.Millisecond), 50*time.Millisecond)
 }
 
 func (u *descriptorUsage) look(now time.Time, armed int) {

@@ -89,3 +89,9 @@ func readable(fd int) bool {
 	n, err := unix.Poll(fds[:], 0)
 	return err != nil || n > 0
 }
+
+// acceptSocket accepts one connection from a listening socket.
+func acceptSocket(listener int) (fd int, err error) {
+	fd, _, err = unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	return fd, err
+}

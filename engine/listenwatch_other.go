@@ -43,3 +43,6 @@ func (w *listenWatch) wait() (ready []int, ok bool) {
 }
 
 func readable(int) bool { return false }
+
+// acceptSocket is not called where the loops' epolls are unknown.
+func acceptSocket(int) (fd int, err error) { return -1, errNoReadiness }

@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// scarceDescriptors is the number of descriptors left below which gnet does not
+// accept: it ends all loops when an accept finds no descriptor, and others could
+// use up so few between the look and its accept. The gate then accepts by itself,
+// where a failure is not the end, and enrolls the connection, which takes about
+// twice the time.
+const scarceDescriptors = 4096
+
+// acceptByHand accepts one connection from l and hands it to the loop of l. The
+// gate's mu is held.
+func (g *acceptGate) acceptByHand(l *loopListener) {
+	l.disarm()
+	l.state = listenerByHand
+	g.usage.granted++
+	g.hands.Go(func() { // owned by the gate: stop waits for it
+		g.handOver(l)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.closed {
+			return
+		}
+		if !readable(l.fd) {
+			g.idleLocked(l)
+			return
+		}
+		l.state = listenerWaiting
+		g.enqueueLocked(&l.turn, turnAccept)
+		g.serveLocked(time.Now())
+	})
+}
+
+// handOver accepts one connection from l and enrolls it.
+func (g *acceptGate) handOver(l *loopListener) {
+	fd, err := g.acceptOne(l)
+	if err != nil {
+		return
+	}
+	g.enroll(l.shard, fd)
+	_ = unix.Close(fd)
+}
+
+// enroll hands the accepted socket fd, which stays open, to the loop of s. While
+// there is no descriptor for that it waits. When nobody is let in any more it
+// refuses the peer.
+func (g *acceptGate) enroll(s *Shard, fd int) {
+	for g.eng.beginEnroll() {
+		err := g.eng.enrollDescriptor(s, fd)
+		g.eng.enrolls.Done()
+		if !isExhausted(err) {
+			return // it is enrolled, or its peer has gone
+		}
+		g.exhausted(err)
+		if g.isOver() {
+			break
+		}
+	}
+	g.eng.refuseSocket(fd)
+}
+
+// isOver reports whether nobody is let in any more.
+func (g *acceptGate) isOver() bool {
+	select {
+	case <-g.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// acceptOne accepts one connection. It returns an error if there is none, or if
+// the gate is closed.
+func (g *acceptGate) acceptOne(l *loopListener) (fd int, err error) {
+	for !g.isOver() {
+		fd, err = acceptSocket(l.fd)
+		switch {
+		case err == nil:
+			return fd, nil
+		case isExhausted(err):
+			g.exhausted(err)
+		case !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED):
+			return -1, err
+		}
+	}
+	return -1, ErrStopped
+}
+
+// isExhausted reports whether err says that descriptors or memory have run out.
+func isExhausted(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
+		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
+}
+
+// enrollDescriptor hands a duplicate of an accepted socket to the loop of s. fd
+// stays open.
+func (e *Engine) enrollDescriptor(s *Shard, fd int) error {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(dup), "accepted")
+	nc, err := net.FileConn(file) // one more duplicate
+	_ = file.Close()
+	if err != nil {
+		return err
+	}
+	result, err := s.loop.Enroll(gnet.NewContext(context.Background(), acceptedByUs{}), nc)
+	if err != nil {
+		_ = nc.Close()
+		return err
+	}
+	return awaitEnroll(result, nil, e.closing)
+}
