@@ -136,12 +136,20 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 		return
 	}
 	end := CloseInfo{Code: code, Reason: reason, Remote: true}
-	if c.end() == nil && !c.owner.OnPeerClose() {
-		s.pause(c, pausedByOwner)
-		s.holdClose(c, &end)
+	if c.end() != nil {
+		s.answerClose(c, end)
 		return
 	}
-	s.answerClose(c, end)
+	ready := c.owner.OnPeerClose()
+	if ready && s.in.emptyInLoop() {
+		s.answerClose(c, end)
+		return
+	}
+	s.pause(c, pausedByOwner)
+	s.holdClose(c, &end)
+	if ready { // the answers to the last messages may be in the inbox
+		s.Post((*resumeTask)(c))
+	}
 }
 
 // answerClose answers the peer's close frame.

@@ -153,6 +153,11 @@ func (in *inbox) forgetWaiterLocked(i int) {
 	in.waiters.Store(int32(len(in.waiting)))
 }
 
+// emptyInLoop reports whether nothing that was posted before the call waits.
+func (in *inbox) emptyInLoop() bool {
+	return in.ring.tail.Load() == in.ring.head && in.overflowSize.Load() == 0
+}
+
 // sleepInLoop declares the inbox empty. It returns false if a task came in
 // meanwhile that nobody else will wake the loop for.
 func (in *inbox) sleepInLoop() bool {
