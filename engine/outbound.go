@@ -196,7 +196,7 @@ func (s *Shard) unblock(c *Conn) {
 	c.queued[LaneNormal].And(^uint64(blockedBit))
 }
 
-// writableTask tells the loop that a connection's socket is writable: the peer
+// writableTask informs the loop that a connection's socket is writable: the peer
 // has taken bytes.
 type writableTask Conn
 

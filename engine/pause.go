@@ -87,7 +87,7 @@ func (s *Shard) continueReading(end time.Time) (done bool) {
 	return true
 }
 
-// continueConn decodes what is held of c, and lets the loop read from it again.
+// continueConn decodes the held bytes of c, and lets the loop read from it again.
 func (s *Shard) continueConn(c *Conn) {
 	defer s.recoverRead(c)
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
@@ -109,7 +109,7 @@ func (s *Shard) continueConn(c *Conn) {
 	}
 }
 
-// held is what was received of a connection and is not decoded, because the
+// held contains the bytes of a connection that are not decoded, because the
 // connection is paused.
 type held struct {
 	buf   *pool.Buffer

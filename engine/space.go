@@ -57,7 +57,7 @@ func (w *spaceWait) RunInLoop(s *Shard) {
 // AbandonTask implements Abandoner.
 func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }
 
-// noteSpace tells those who wait that c's queue has become shorter, or that c has
+// noteSpace notifies the waiters that c's queue has become shorter, or that c has
 // ended.
 func (s *Shard) noteSpace(c *Conn) {
 	if c.is(pausedByQueue) && !c.exceeded() {
