@@ -58,8 +58,10 @@ type Conn struct {
 	owner Owner
 	shard *Shard
 	gc    netConn
-	peer  uint64 // see setPeer
 	fd    int32
+	peer  peerIPv4 // see setPeer
+
+	controls uint16 // loop-confined: pings and pongs within the tick of lastLife. It fills a gap
 
 	// Atomic.
 	state  atomic.Uint32
@@ -73,12 +75,11 @@ type Conn struct {
 	deadline   uint32 // wheel, in ticks
 	lastLife   uint32 // tick of the last sign of life, on the presence clock
 	generation uint32 // of fd, for the writability poller
-	controls   uint16 // pings and pongs within the tick of lastLife
 	flags      connFlags
 }
 
 // connFlags is a set of what is true of a connection.
-type connFlags uint16
+type connFlags uint32
 
 const (
 	scheduled     connFlags = 1 << iota // is in the wheel

@@ -17,15 +17,18 @@ import (
 // and type, are cleared; in a version of gnet without them they stay as they
 // are, and a test fails.
 
-// peerIPv4 is the bit of Conn.peer that tells that there is an address.
-const peerIPv4 = 1 << 48
+// peerIPv4 is the address of a peer over IPv4; the zero value is none.
+type peerIPv4 struct {
+	ip   [4]byte
+	port uint16
+}
 
-// setPeer keeps the peer's address: in 8 bytes if it is IPv4, mapped into IPv6
+// setPeer keeps the peer's address: in 6 bytes if it is IPv4, mapped into IPv6
 // or not.
 func (c *Conn) setPeer(addr net.Addr) {
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		if ip := tcp.IP.To4(); ip != nil {
-			c.peer = peerIPv4 | uint64(ip[0])<<40 | uint64(ip[1])<<32 | uint64(ip[2])<<24 | uint64(ip[3])<<16 | uint64(uint16(tcp.Port))
+			c.peer = peerIPv4{[4]byte(ip), uint16(tcp.Port)}
 			return
 		}
 		c.updateExtra(func(x *connExtra) { x.peer = tcp })
@@ -34,10 +37,9 @@ func (c *Conn) setPeer(addr net.Addr) {
 
 // RemoteAddr returns the peer's address, or nil before the connection is open.
 func (c *Conn) RemoteAddr() net.Addr {
-	switch p := c.peer; {
-	case p != 0:
-		ip := netip.AddrFrom4([4]byte{byte(p >> 40), byte(p >> 32), byte(p >> 24), byte(p >> 16)})
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(p)))
+	switch {
+	case c.peer != peerIPv4{}:
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(c.peer.ip), c.peer.port))
 	case c.getExtra().peer != nil:
 		return c.getExtra().peer
 	case c.shard != nil:
