@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
 )
@@ -52,6 +53,7 @@ type scenarioRandomPlan struct {
 	seed                         uint64
 	workers, clients, operations int
 	queueBytes                   int64 // bound of each client's queue; 0 for none
+	scarce                       bool  // descriptors run out at times
 }
 
 const (
@@ -134,6 +136,7 @@ type scenarioRandomRun struct {
 	witnesses []*scenarioWitness // one on each loop
 	fat       sync.Mutex         // held while a large message is under way
 	full      atomic.Int64       // direct sends that a full queue refused
+	crowd     sync.Mutex         // held by the worker that takes descriptors
 
 	// Deleting one of the tame rooms excludes joins and leaves, so that the
 	// model knows who was in it.
@@ -155,6 +158,7 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 			c.QueueBytes = plan.queueBytes
 		}
 	})
+	r.registerTrouble()
 	r.swarm = scenarioNewSwarm(t)
 	r.witnesses = r.scenarioServer.witnesses(r.swarm)
 	for i := range r.members {
@@ -176,7 +180,7 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	for _, id := range r.current {
 		r.confirm(id)
 	}
-	stats := r.Stats().Total
+	stats, accept := r.Stats().Total, r.Stats().Accept
 	r.stop(scenarioPatience) // nothing more can come
 	for _, id := range r.all {
 		scenarioUntil(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
@@ -184,6 +188,9 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	r.check()
 	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.Blocked, stats.Drops.Full, r.full.Load())
 	require.Positive(t, stats.Blocked, "no stall was felt")
+	if plan.scarce {
+		require.Positive(t, accept.Descriptors.Times, "descriptors never ran out")
+	}
 }
 
 // span measures a call on the model's clock.
@@ -202,11 +209,14 @@ func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
 	if id.stallable {
 		dial.recvBuf = 4096
 	}
-	way := []scenarioWay{scenarioNative, scenarioNetHTTP}[rnd.IntN(2)]
+	way := r.anyWay(rnd)
 	stay := &scenarioStay{room: -1, exit: scenarioSpan{scenarioForever, scenarioForever}}
 	stay.enter = r.span(func() {
 		var err error
-		id.conn, err = r.swarm.tryDial(r.addr[way], dial)
+		scenarioSoon(r.t, func() bool {
+			id.conn, err = r.swarm.tryDial(r.addr[way], dial)
+			return !errors.Is(err, unix.EMFILE)
+		}, "seed %d: no descriptors for a client", r.seed)
 		assert.NoError(r.t, err, "seed %d", r.seed)
 	})
 	if id.conn == nil {
@@ -301,6 +311,8 @@ func (w *scenarioWorker) step() {
 		id.stall()
 	case n < 385:
 		id.resume()
+	case n < 395:
+		w.trouble()
 	default:
 		w.publish()
 	}

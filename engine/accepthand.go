@@ -115,6 +115,10 @@ func (e *Engine) enrollDescriptor(s *Shard, fd int) error {
 	if err != nil {
 		return err
 	}
+	if nc.RemoteAddr() == nil { // the peer has gone; gnet would panic and lose a descriptor
+		_ = nc.Close()
+		return net.ErrClosed
+	}
 	result, err := s.loop.Enroll(gnet.NewContext(context.Background(), acceptedByUs{}), nc)
 	if err != nil {
 		_ = nc.Close()

@@ -184,7 +184,10 @@ func awaitEnroll(result <-chan gnet.RegisteredResult, err error, ended <-chan st
 		return err
 	}
 	select {
-	case r := <-result:
+	case r, ok := <-result:
+		if !ok {
+			return ErrClosed // gnet has panicked
+		}
 		return r.Err
 	case <-ended:
 		return ErrStopped

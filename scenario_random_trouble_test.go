@@ -1,0 +1,140 @@
+//go:build linux
+
+package ws_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws"
+)
+
+// The trouble of a random run disturbs the server beside the operations of the
+// model: it holds event loops, ends the goroutines of handlers, opens
+// connections that vanish, and takes descriptors.
+
+// scenarioHolds is the longest time for which a handler holds an event loop.
+const scenarioHolds = 10 * time.Millisecond
+
+// registerTrouble adds the handlers that disturb.
+func (r *scenarioRandomRun) registerTrouble() {
+	require.NoError(r.t, r.Register("hold", func(_ *ws.Client, msg *ws.Message) error {
+		time.Sleep(scenarioHolds * time.Duration(len(msg.Data)%8) / 8) //nolint:forbidigo // to hold a loop is the purpose
+		return nil
+	}, ws.RunInline()))
+	require.NoError(r.t, r.Register("exit", func(*ws.Client, *ws.Message) error {
+		runtime.Goexit()
+		return nil
+	}))
+}
+
+// trouble disturbs the server in one of several ways.
+func (w *scenarioWorker) trouble() {
+	switch w.rnd.IntN(5) {
+	case 0, 1:
+		w.ask("hold", w.rnd.IntN(8))
+	case 2:
+		w.ask("exit", 0)
+	case 3:
+		w.vanish()
+	default:
+		w.takeDescriptors()
+	}
+}
+
+// ask makes a witness send a request. Nobody reads the answer.
+func (w *scenarioWorker) ask(event string, n int) {
+	witness := w.witnesses[w.rnd.IntN(len(w.witnesses))]
+	_ = witness.send(gws.OpText, fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"1","data":"%0*d"}`, event, n, 0))
+}
+
+// vanish opens a connection and resets it: before, within or behind its upgrade
+// request, or within a message.
+func (w *scenarioWorker) vanish() {
+	fd, err := scenarioTCP(w.addr[w.anyWay(w.rnd)], 0)
+	if err != nil {
+		return // no descriptors
+	}
+	defer func() {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		_ = unix.Close(fd)
+	}()
+	request := scenarioUpgrade(scenarioQuery(0, -1000))
+	switch w.rnd.IntN(4) {
+	case 0:
+	case 1:
+		_, _ = unix.Write(fd, []byte(request[:len(request)/2]))
+	case 2:
+		_, _ = unix.Write(fd, []byte(request))
+	default:
+		if _, err := scenarioHandshake(fd, scenarioQuery(0, -1000)); err == nil {
+			frame := scenarioMasked(gws.OpText, []byte(`{"type":"request","event":"exit"}`))
+			_, _ = unix.Write(fd, append(frame, frame[:len(frame)/2]...))
+		}
+	}
+}
+
+// anyWay returns one of the ways to connect. HandleUpgrade refuses while
+// descriptors are scarce.
+func (r *scenarioRandomRun) anyWay(rnd *rand.Rand) scenarioWay {
+	if r.scarce || rnd.IntN(2) == 0 {
+		return scenarioNative
+	}
+	return scenarioNetHTTP
+}
+
+// takeDescriptors opens so many silent connections that the server has no
+// descriptors for a moment. One worker at a time does so.
+func (w *scenarioWorker) takeDescriptors() {
+	if !w.scarce || !w.crowd.TryLock() {
+		return
+	}
+	defer w.crowd.Unlock()
+	var crowd []int
+	for range scenarioCrowd {
+		if fd, err := scenarioTCP(w.addr[scenarioNative], 0); err == nil {
+			crowd = append(crowd, fd)
+		}
+	}
+	time.Sleep(scenarioHolds) //nolint:forbidigo // the server is to find no descriptor for a while
+	for _, fd := range crowd {
+		_ = unix.Close(fd)
+	}
+}
+
+const (
+	// scenarioFew is the limit of descriptors of the run in which they are scarce:
+	// the server's part of it is enough for the clients, and not for a crowd.
+	scenarioFew   = 240
+	scenarioCrowd = 50
+	// scenarioFewChild is the environment variable that makes the test the process
+	// with that limit.
+	scenarioFewChild = "WS_TEST_RANDOM_FEW_DESCRIPTORS"
+)
+
+// The random operations again, in a process in which descriptors run out at
+// times: connections wait then, and nothing is lost.
+func TestScenarioRandomFewDescriptors(t *testing.T) {
+	if os.Getenv(scenarioFewChild) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestScenarioRandomFewDescriptors$", "-test.v")
+		cmd.Env = append(os.Environ(), scenarioFewChild+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS")
+		t.Logf("%s", out)
+		return
+	}
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: scenarioFew, Max: scenarioFew}))
+	scenarioRandom(t, scenarioRandomPlan{
+		seed: rand.Uint64(), workers: 6, clients: 36, operations: 1000, scarce: true,
+	})
+}
