@@ -122,7 +122,9 @@ func (m *Manager) clean(ended <-chan struct{}) {
 // Shutdown refuses new connections, closes all clients with code 1001 behind
 // what is queued for them, waits until they have answered, ends the event
 // loops, waits for the handlers that run, and hands out the events in wait. If
-// ctx ends first it closes what is left as it is and returns ctx.Err(). It must
+// ctx ends first it closes what is left as it is and returns ctx.Err(); the end of
+// an event loop that an inline handler holds, and of handlers that run, then comes
+// when they return. It must
 // not be called by a handler or subscriber, for which it waits. Later calls wait
 // for the same end; if the context of one of them ends first, it ends the
 // connections for all.
@@ -145,6 +147,7 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 // the subscribers: the disconnects that follow the last messages are not lost.
 func (m *Manager) finish() {
 	defer close(m.finished)
+	<-m.engine.Stopped()
 	_ = m.admits.Close(context.Background()) // an error would be the context's
 	_ = m.workers.Close(context.Background())
 	m.closePools()

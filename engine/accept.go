@@ -338,6 +338,11 @@ func (g *acceptGate) exhausted(err error) {
 	if begins {
 		g.eng.cfg.Logger.Warn("ws: descriptors run out, new connections wait", slog.Any("error", err))
 	}
+	g.rest()
+}
+
+// rest waits for a while, or until nobody is let in any more.
+func (g *acceptGate) rest() {
 	select {
 	case <-g.over:
 	case <-time.After(restInterval):

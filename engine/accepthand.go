@@ -47,21 +47,36 @@ func (g *acceptGate) handOver(l *loopListener) {
 	if err != nil {
 		return
 	}
-	g.enroll(l.shard, fd)
+	g.enroll(fd, func() *Shard {
+		l.shard.enrolls.Add(1)
+		return l.shard
+	})
 	_ = unix.Close(fd)
 }
 
-// enroll hands the accepted socket fd, which stays open, to the loop of s. While
-// there is no descriptor for that it waits. When nobody is let in any more it
-// refuses the peer.
-func (g *acceptGate) enroll(s *Shard, fd int) {
+const (
+	// maxEnrolls bounds the accepted sockets on their way to one loop, which is
+	// held if there are so many.
+	maxEnrolls = 64
+	// enrollTime is the time after which an accepted socket is left to a loop that
+	// has not taken it yet, so that the next one need not wait, too.
+	enrollTime = 10 * time.Millisecond
+)
+
+// enroll hands the accepted socket fd, which stays open, to the loop that reserve
+// chooses. While there is no descriptor for that, or the loop is held and has many
+// before it, it waits. When nobody is let in any more it refuses the peer.
+func (g *acceptGate) enroll(fd int, reserve func() *Shard) {
 	for g.eng.beginEnroll() {
-		err := g.eng.enrollDescriptor(s, fd)
-		g.eng.enrolls.Done()
-		if !isExhausted(err) {
+		s := reserve()
+		if s.enrolls.Load() > maxEnrolls {
+			s.enrolled()
+			g.rest()
+		} else if err := s.enrollDescriptor(fd); isExhausted(err) {
+			g.exhausted(err)
+		} else {
 			return // it is enrolled, or its peer has gone
 		}
-		g.exhausted(err)
 		if g.isOver() {
 			break
 		}
@@ -102,27 +117,43 @@ func isExhausted(err error) bool {
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// enrollDescriptor hands a duplicate of an accepted socket to the loop of s. fd
-// stays open.
-func (e *Engine) enrollDescriptor(s *Shard, fd int) error {
+// enrollDescriptor hands a duplicate of an accepted socket to the loop of s, which
+// is reserved. fd stays open.
+func (s *Shard) enrollDescriptor(fd int) error {
+	nc, err := connOf(fd)
+	if err != nil {
+		s.enrolled()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), enrollTime)
+	defer cancel()
+	result, err := s.loop.Enroll(gnet.NewContext(ctx, acceptedByUs{}), nc)
+	if err != nil {
+		s.enrolled()
+		_ = nc.Close()
+		return err
+	}
+	if err = s.awaitEnroll(result, ctx.Done()); errors.Is(err, errLoopHeld) {
+		return nil
+	}
+	return err
+}
+
+// connOf returns a connection on a duplicate of fd.
+func connOf(fd int) (net.Conn, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return os.NewSyscallError("fcntl", err)
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	file := os.NewFile(uintptr(dup), "accepted")
 	nc, err := net.FileConn(file) // one more duplicate
 	_ = file.Close()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if nc.RemoteAddr() == nil { // the peer has gone; gnet would panic and lose a descriptor
 		_ = nc.Close()
-		return net.ErrClosed
+		return nil, net.ErrClosed
 	}
-	result, err := s.loop.Enroll(gnet.NewContext(context.Background(), acceptedByUs{}), nc)
-	if err != nil {
-		_ = nc.Close()
-		return err
-	}
-	return awaitEnroll(result, nil, e.closing)
+	return nc, nil
 }

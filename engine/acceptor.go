@@ -87,7 +87,7 @@ func (a *acceptor) admit(nc *net.UnixConn) {
 		return
 	}
 	if raw, err := nc.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { e.accept.enroll(e.leastLoaded(), int(fd)) })
+		_ = raw.Control(func(fd uintptr) { e.accept.enroll(int(fd), e.reserveShard) })
 	}
 	_ = nc.Close()
 }

@@ -37,6 +37,8 @@ type CloseInfo struct {
 	Remote bool
 	// Err is the network error that ended the connection, if one did.
 	Err error
+
+	unopened bool // the connection was never open
 }
 
 // The states of a connection, in order.
@@ -98,6 +100,7 @@ const (
 	unwatched                           // the loop's epoll does not wait for its bytes
 	awaited                             // is in shard.spaceWaits
 	overdue                             // its pong is overdue; is in shard.overdue
+	uncounted                           // came while the engine stops; is not in Engine.open
 )
 
 // is, set and unset are loop-confined, as the flags are.
@@ -152,8 +155,16 @@ func (c *Conn) Init(owner Owner) { c.owner = owner }
 // Owner returns what Init was given.
 func (c *Conn) Owner() Owner { return c.owner }
 
-// Opened reports whether the handshake has succeeded, at whatever time.
-func (c *Conn) Opened() bool { return c.state.Load() != stateHandshake }
+// Opened reports whether the connection is or was open.
+func (c *Conn) Opened() bool {
+	switch c.state.Load() {
+	case stateHandshake:
+		return false
+	case stateClosed:
+		return !c.end().unopened
+	}
+	return true
+}
 
 // Open reports whether messages can be sent and received.
 func (c *Conn) Open() bool { return c.state.Load() == stateOpen }

@@ -54,7 +54,7 @@ type Engine struct {
 
 	now         atomic.Uint32 // ticks since Run
 	generations atomic.Uint32
-	open        atomic.Int64 // sockets on the loops
+	open        atomic.Int64 // connections on the loops, without those refused because the engine stops
 	backlog     atomic.Int64 // what the laggards of all shards hold; kept for a budget only
 	running     atomic.Bool
 	draining    atomic.Bool
@@ -77,6 +77,7 @@ type Engine struct {
 
 	began     time.Time // written before the loops start
 	closeAll  sync.Once
+	haltOnce  sync.Once
 	tickOnce  sync.Once
 	closeOnce func() // closes closing
 }
@@ -294,10 +295,15 @@ func (e *Engine) reportPanic(where string, r any, stack []byte) {
 		slog.Any("panic", r), slog.String("stack", string(stack)))
 }
 
+// haltTime is how long Stop waits, after the end of its context, for the loops to
+// end. It is longer only while a handler holds a loop.
+const haltTime = time.Second
+
 // Stop closes every connection with code and reason, lets what is queued go
 // out first, and ends the loops. If ctx ends before the peers have answered,
-// their sockets are closed as they are and Stop returns ctx.Err(). Calls after
-// the first wait for the same end.
+// their sockets are closed as they are and Stop returns ctx.Err(). A loop that a
+// handler holds at that time ends when the handler returns, and Stop does not wait
+// for it. Calls after the first wait for the same end.
 func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) error {
 	e.beginDrain(CloseInfo{Code: code, Reason: reason})
 	if e.running.CompareAndSwap(false, true) {
@@ -309,17 +315,30 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	case <-e.stopped:
 		return nil
 	}
-	e.stopAccepting(ctx)
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {
-			s.Post(closeAllTask{})
+			s.postNow(closeAllTask{})
 		}
 	})
+	e.stopAccepting(ctx)
 	err := e.awaitEmpty(ctx)
-	e.enrolls.Wait()
-	e.halt()
-	<-e.stopped
-	return err
+	e.haltOnce.Do(func() {
+		go func() { // ends with the loops
+			e.enrolls.Wait()
+			e.halt()
+		}()
+	})
+	select {
+	case <-e.stopped:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-e.stopped:
+		return err
+	case <-time.After(haltTime):
+		return ctx.Err()
+	}
 }
 
 // stopAccepting makes sure that no connection comes any more: a drain does not

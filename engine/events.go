@@ -69,12 +69,13 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 		s.wake.loopFD = gc.Fd()
 		return nil, gnet.None
 	case *Conn:
-		brought, ok := e.enrolling.Load(from)
-		if !ok || gc.Fd() >= e.accept.limit() {
-			gc.SetContext(nil) // Enroll has given up, or will
-			return nil, gnet.Close
+		if gc.Fd() < e.accept.limit() {
+			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
+				return nil, s.attach(gc, from, brought.(*enrolling))
+			}
 		}
-		return nil, s.attach(gc, from, brought.(*enrolling))
+		gc.SetContext(nil) // Enroll has given up, or will
+		return nil, gnet.Close
 	}
 	if _, ours := gc.Context().(acceptedByUs); !ours && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
@@ -113,12 +114,8 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 			c.setTLS(&tlsConn{owner: c})
 		}
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
-		switch {
-		case !s.eng.draining.Load():
-		case c.tls() != nil:
-			return gnet.Close // the peer could not read why
-		default:
-			s.refuse(c, refuseStopping())
+		if s.eng.draining.Load() {
+			return s.turnAway(c)
 		}
 		return gnet.None
 	}
@@ -130,6 +127,18 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 	if c.tls() != nil {
 		s.openTLS(c, nil) // what crypto/tls has read already
 	}
+	return gnet.None
+}
+
+// turnAway refuses a connection that comes while the engine stops, which does not
+// wait for it.
+func (s *Shard) turnAway(c *Conn) gnet.Action {
+	c.set(uncounted)
+	s.eng.open.Add(-1)
+	if c.tls() != nil {
+		return gnet.Close // the peer could not read why
+	}
+	s.refuse(c, refuseStopping())
 	return gnet.None
 }
 
@@ -198,11 +207,11 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.state.Load() == stateClosed {
 		return
 	}
-	c.state.Store(stateClosed)
 	lost := c.end() == nil && err != nil && !errors.Is(err, io.EOF)
-	if c.end() == nil {
-		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
+	if c.end() == nil || !c.is(opened) {
+		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err, unopened: !c.is(opened)})
 	}
+	c.state.Store(stateClosed) // behind the end, see Opened
 	s.wheel.cancel(c)
 	s.forgetOverdue(c)
 	if c.is(blocked) {
@@ -222,7 +231,9 @@ func (s *Shard) detach(c *Conn, err error) {
 	}
 	s.forgetPaused(c)
 	c.in.Release()
-	s.eng.open.Add(-1)
+	if !c.is(uncounted) {
+		s.eng.open.Add(-1)
+	}
 	s.stats.conns.add(^uint64(0))
 	if c.is(opened) {
 		s.stats.closed.add(1)

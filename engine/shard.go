@@ -37,9 +37,10 @@ type Shard struct {
 	wake  *waker
 	mem   *memoryLoop // nil with real sockets
 
-	in    *inbox
-	gid   atomic.Uintptr            // the loop's goroutine
-	ready atomic.Pointer[readiness] // replaced once, before Engine.Started
+	in      *inbox
+	enrolls atomic.Int64              // connections on their way to the loop
+	gid     atomic.Uintptr            // the loop's goroutine
+	ready   atomic.Pointer[readiness] // replaced once, before Engine.Started
 
 	// listener is the loop's own, nil if there is none or it cannot be paused. It
 	// is set once, before Engine.Started.
@@ -98,6 +99,16 @@ func (s *Shard) mustBeInLoop() {
 // event loop does not, its task is kept beside the ring, and the connection whose
 // message it handles is paused until the task has run.
 func (s *Shard) Post(t Task) { s.Reserve().Post(t) }
+
+// postNow is Post for a task of which there is one at most in the engine's life:
+// while the ring is full the task goes beside it, whoever posts.
+func (s *Shard) postNow(t Task) {
+	if s.in.tryAcquire() {
+		s.put(t)
+		return
+	}
+	s.putBeside(t)
+}
 
 // Reserve waits like Post for room for one task, so that posting it can be done
 // where nothing may wait: with a lock held that makes a decision and its task

@@ -1,0 +1,208 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// heldLoop adds the handler "hold", which holds its event loop until release is
+// called.
+func (s *server) heldLoop() (held <-chan struct{}, release func()) {
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	require.NoError(s.t, s.Register("hold", func(*ws.Client, *ws.Message) error {
+		entered <- struct{}{}
+		<-gate
+		return nil
+	}, ws.RunInline()))
+	release = sync.OnceFunc(func() { close(gate) })
+	s.t.Cleanup(release)
+	return entered, release
+}
+
+// hold makes a new client hold the loop that has it.
+func (s *server) hold(held <-chan struct{}) {
+	s.dial(native).send(request("hold", "1", "{}"))
+	receive(s.t, held, "the handler does not run")
+}
+
+// Connections of net/http that come at once are spread evenly, though none of
+// them is open when the next one chooses its loop.
+func TestEnrollSpreadsABurst(t *testing.T) {
+	const loops, each = 16, 20
+	s := start(t, ws.WithLoops(loops))
+	var gate, dialing sync.WaitGroup
+	gate.Add(1)
+	for range loops * each {
+		dialing.Go(func() {
+			gate.Wait()
+			s.dial(overNet)
+		})
+	}
+	gate.Done()
+	dialing.Wait()
+	for i, loop := range s.Stats().Loops {
+		assert.InDelta(t, each, loop.Connections, 2, "loop %d", i)
+	}
+}
+
+// A held loop costs the connections that it would get, and these no longer than
+// the handshake's timeout.
+func TestEnrollOnAHeldLoop(t *testing.T) {
+	const loops, clients = 4, 40
+	s := start(t, ws.WithLoops(loops), func(c *ws.Config) { c.HandshakeTimeout = 2 * time.Second })
+	held, release := s.heldLoop()
+	s.hold(held)
+	var dialing sync.WaitGroup
+	var answered, refused atomic.Int64
+	for range clients {
+		dialing.Go(func() {
+			c := s.dialTCP(overNet)
+			c.raw(upgradeRequest("/ws", ""))
+			resp, _ := c.response()
+			switch resp.StatusCode {
+			case http.StatusSwitchingProtocols:
+				answered.Add(1)
+			case http.StatusServiceUnavailable:
+				refused.Add(1)
+				c.expectEOF()
+			}
+		})
+	}
+	dialing.Wait()
+	assert.EqualValues(t, clients, answered.Load()+refused.Load())
+	assert.GreaterOrEqual(t, answered.Load(), int64(clients*(loops-1)/loops-2))
+	for range refused.Load() {
+		eventually(t, func() bool {
+			err := receive(t, s.upgrades, "HandleUpgrade does not return")
+			return errors.Is(err, context.DeadlineExceeded)
+		}, "no call of HandleUpgrade says why")
+	}
+	assert.EqualValues(t, answered.Load()+1, s.GetClientCount())
+	release()
+	s.dial(overNet)
+	eventually(t, func() bool { return s.Stats().Total.Connections == int(answered.Load())+2 },
+		"the connections of the refused stay")
+	assert.EqualValues(t, answered.Load()+2, s.GetClientCount(), "a refused client came back")
+}
+
+// On a Unix listener, too, a held loop does not keep newcomers from the others.
+func TestAcceptorWithAHeldLoop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	s := start(t, func(c *ws.Config) { c.ListenAddr, c.Loops = "unix://"+path, 2 })
+	held, release := s.heldLoop()
+	defer release()
+	dial := func() net.Conn {
+		nc, err := net.Dial("unix", path)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = nc.Close() })
+		_, err = nc.Write([]byte(upgradeRequest("/ws", "")))
+		require.NoError(t, err)
+		return nc
+	}
+	first := dial()
+	eventually(t, func() bool { return s.GetClientCount() == 1 }, "no client")
+	_, err := first.Write([]byte(frame(gws.OpText, request("hold", "1", "{}"))))
+	require.NoError(t, err)
+	receive(t, held, "the handler does not run")
+	const clients = 20
+	for range clients {
+		dial()
+	}
+	eventually(t, func() bool { return s.GetClientCount() >= clients/2 }, "newcomers wait for the loop that is held")
+	release()
+	eventually(t, func() bool { return s.GetClientCount() == clients+1 }, "not all came in")
+}
+
+// Shutdown returns when its context ends, though a handler holds a loop. The other
+// loop's clients are told at once, and all is over when the handler returns.
+func TestShutdownWithAHeldLoop(t *testing.T) {
+	for name, fill := range map[string]bool{"its ring is free": false, "its ring is full": true} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 10*time.Millisecond })
+			held, release := s.heldLoop()
+			const clients = 8
+			var others []*client
+			for range clients {
+				others = append(others, s.dial(overNet))
+			}
+			s.hold(held)
+			for fill && s.Stats().Total.InboxLen < 8 {
+				s.BroadcastAll([]byte("fill"))
+			}
+			var told atomic.Int64
+			for _, c := range others {
+				go func() {
+					for f, err := readFrame(c.r); err == nil; f, err = readFrame(c.r) {
+						if f.Header.OpCode == gws.OpClose {
+							told.Add(1)
+							return
+						}
+					}
+				}()
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			returned := make(chan error, 1)
+			go func() { returned <- s.Shutdown(ctx) }()
+			assert.ErrorIs(t, receive(t, returned, "Shutdown hangs"), context.DeadlineExceeded)
+			assert.GreaterOrEqual(t, told.Load(), int64(clients/2-1), "clients of the loop that is not held")
+			assert.Empty(t, s.ran, "Run returns though a loop is held")
+			release()
+			s.shutdown()
+		})
+	}
+}
+
+// A client that hangs up while Authenticate runs is never seen, not even in the
+// time between its admission and the loop's look at it.
+func TestHungUpDuringAuthenticateIsNoClient(t *testing.T) {
+	entered, gate := make(chan struct{}), make(chan struct{})
+	s := start(t, ws.WithLoops(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		if r.URL.RawQuery == "wait" {
+			entered <- struct{}{}
+			<-gate
+		}
+		if r.URL.RawQuery != "" {
+			return []ws.ClientOption{ws.WithClientID("ann")}, nil
+		}
+		return nil, nil
+	}))
+	held, release := s.heldLoop()
+	holder := s.dial(native)
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("/ws?wait", ""))
+	receive(t, entered, "Authenticate does not run")
+	c.abort()
+	eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "the connection stays")
+	holder.send(request("hold", "1", "{}"))
+	receive(t, held, "the handler does not run")
+	close(gate)
+	eventually(t, func() bool { return s.upgradeStatus("/ws?again") == http.StatusConflict },
+		"ann is not admitted")
+	_, ok := s.GetClient("ann")
+	assert.False(t, ok, "found though it has never connected")
+	s.RangeClients(func(c *ws.Client) bool { return assert.NotEqual(t, "ann", c.ID, "found though it has never connected") })
+	release()
+	eventually(t, func() bool { return s.upgradeStatus("/ws?again") == http.StatusSwitchingProtocols }, "its ID is not given back")
+}
+
+// upgradeStatus is the answer of net/http to an upgrade request.
+func (s *server) upgradeStatus(path string) int {
+	c := s.dialTCP(overNet)
+	c.raw(upgradeRequest(path, ""))
+	resp, _ := c.response()
+	return resp.StatusCode
+}
