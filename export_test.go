@@ -70,3 +70,9 @@ func HasExtra(c *Client) bool {
 
 // WorkersClosed reports whether the worker pool of m refuses tasks.
 func WorkersClosed(m *Manager) bool { return !m.workers.Submit(taskFunc(func() {})) }
+
+// taskFunc is a function as a task of the workers.
+type taskFunc func()
+
+// Run calls f.
+func (f taskFunc) Run() { f() }

@@ -35,7 +35,7 @@ type Manager struct {
 	late     lateHandlers
 
 	unhandled atomic.Uint64 // messages received and not handled
-	admits    *pool.Workers // Authenticate and CheckOrigin of the native path
+	auth      *authenticator
 	slow      slowWatch
 	raw       atomic.Pointer[RawHandler]
 
@@ -87,7 +87,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.late.logger = cfg.Logger
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
-	m.admits = pool.NewWorkers(cfg.Workers, m.reportPanic)
+	m.auth = newAuthenticator(&m.cfg, m.reportPanic)
 	m.engine = engine.New(cfg.engine(), (*engineHandler)(m))
 	return m, nil
 }
@@ -148,7 +148,7 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 func (m *Manager) finish() {
 	defer close(m.finished)
 	<-m.engine.Stopped()
-	_ = m.admits.Close(context.Background()) // an error would be the context's
+	m.auth.close()
 	_ = m.workers.Close(context.Background())
 	m.closePools()
 	<-m.EventBus.close()

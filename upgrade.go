@@ -37,6 +37,7 @@ import (
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
 	c := m.newClient()
 	var accept codec.Accept
 	err := m.awaitRun(ctx)
@@ -44,7 +45,7 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 		err = checkHead(r)
 	}
 	if err == nil {
-		accept, err = m.admit(c, r.WithContext(ctx), opts, m.awaitAdmission)
+		accept, err = m.admit(c, r.WithContext(ctx), opts, overHTTP)
 	}
 	if err != nil {
 		h := asHandshakeError(err)
@@ -120,10 +121,18 @@ func (m *Manager) newClient() *Client {
 	return c
 }
 
+// requestPath is the way of an upgrade request.
+type requestPath uint8
+
+const (
+	overLoop requestPath = iota // an event loop has parsed it, and a worker decides on it if user code takes part
+	overHTTP                    // net/http has parsed it, and its goroutine waits for the decision
+)
+
 // admit decides on an upgrade request, registers the client, and returns what
-// the answer says. Before anything costly it calls wait, if that is not nil.
+// the answer says.
 func (m *Manager) admit(
-	c *Client, r *http.Request, opts []ClientOption, wait func(context.Context) error,
+	c *Client, r *http.Request, opts []ClientOption, from requestPath,
 ) (accept codec.Accept, err error) {
 	select {
 	case <-m.stopping:
@@ -133,18 +142,18 @@ func (m *Manager) admit(
 	if err := codec.CheckUpgrade(r); err != nil {
 		return accept, asHandshakeError(err)
 	}
-	if err := m.guarded(func() error { return m.checkOrigin(r) }); err != nil {
+	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, func() error { return m.checkOrigin(r) }); err != nil {
 		return accept, err
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
 		return accept, ErrTooManyConnections // before Authenticate, which may be costly
 	}
-	if wait != nil {
-		if err := wait(r.Context()); err != nil {
+	if from == overHTTP {
+		if err := m.awaitAdmission(r.Context()); err != nil {
 			return accept, err
 		}
 	}
-	o, err := m.clientOptions(r, opts)
+	o, err := m.clientOptions(r, from, opts)
 	if err != nil {
 		return accept, err
 	}
@@ -172,21 +181,21 @@ func newClientID() string {
 }
 
 // clientOptions applies opts, and those that Authenticate returns for r.
-func (m *Manager) clientOptions(r *http.Request, opts []ClientOption) (o clientOptions, err error) {
+func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
 	if m.cfg.Authenticate != nil {
 		var more []ClientOption
-		err := m.guarded(func() (err error) {
+		err := m.guarded(r, from, true, func() (err error) {
 			more, err = m.cfg.Authenticate(r)
 			return authError(err)
 		})
 		if err != nil {
 			return o, err
 		}
-		if r.Context().Err() != nil {
-			return o, &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: r.Context().Err()}
+		if err := r.Context().Err(); err != nil {
+			return o, m.lateError(err)
 		}
 		for _, opt := range more {
 			opt(&o)
@@ -207,15 +216,46 @@ func authError(err error) error {
 	return &HandshakeError{Status: http.StatusUnauthorized, Reason: "unauthorized", Err: err}
 }
 
-// guarded calls fn, which runs user code; a panic is logged and refuses with
-// 500.
-func (m *Manager) guarded(fn func() error) (err error) {
+// lateError refuses a request because its context has ended.
+func (m *Manager) lateError(err error) error {
+	select {
+	case <-m.stopping:
+		return ErrManagerStopped
+	default:
+		return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: err}
+	}
+}
+
+// guarded calls fn, which decides on r, and runs user code if foreign is set: on a
+// worker then, as a request over the loop is already, and no longer than r's
+// context. A panic is logged and refuses with 500, and so does the end of the
+// goroutine.
+func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
+	if from == overLoop || !foreign {
+		return m.recovered(fn)
+	}
+	result := errUserCode(errors.New("ws: the goroutine ended"))
+	err := m.auth.do(r.Context(), func() { result = m.recovered(fn) })
+	switch {
+	case err == nil:
+		return result
+	case errors.Is(err, ErrManagerStopped):
+		return err
+	}
+	return m.lateError(err)
+}
+
+// errUserCode refuses a request whose user code failed.
+func errUserCode(err error) error {
+	return &HandshakeError{Status: http.StatusInternalServerError, Reason: "internal error", Err: err}
+}
+
+// recovered calls fn; a panic is logged and refuses with 500.
+func (m *Manager) recovered(fn func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.reportPanic(r, debug.Stack())
-			err = &HandshakeError{
-				Status: http.StatusInternalServerError, Reason: "internal error", Err: fmt.Errorf("ws: panic: %v", r),
-			}
+			err = errUserCode(fmt.Errorf("ws: panic: %v", r))
 		}
 	}()
 	return fn()
@@ -286,7 +326,7 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 		}
 		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
 	}
-	accept, err := m.admit(ownerOf(conn), r, nil, nil)
+	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
 	if err != nil {
 		if errors.Is(err, errResponseHeader) { // nobody else would tell
 			m.cfg.Logger.Error("ws: handshake refused", slog.Any("error", errors.Unwrap(err)))
@@ -329,11 +369,5 @@ func (h *engineHandler) OnInvalid(conn *engine.Conn, err error) {
 	(*Manager)(h).reportError(ownerOf(conn), err)
 }
 
-// Go runs fn on a worker.
-func (h *engineHandler) Go(fn func()) bool { return h.admits.Submit(taskFunc(fn)) }
-
-// taskFunc is a function as a task of the workers.
-type taskFunc func()
-
-// Run calls f.
-func (f taskFunc) Run() { f() }
+// Go runs fn on a worker, if ctx does not end before.
+func (h *engineHandler) Go(ctx context.Context, fn func()) bool { return h.auth.start(ctx, fn) }

@@ -8,6 +8,7 @@
 package engine
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -81,7 +82,7 @@ type Handler interface {
 	OnWriteError()
 	// OnInvalid tells that a peer broke the protocol.
 	OnInvalid(c *Conn, err error)
-	// Go runs fn on a worker; it reports false if it cannot take it. It must
-	// not block.
-	Go(fn func()) bool
+	// Go runs fn on a worker, or not at all if ctx ends before; it reports false
+	// if it cannot take it. It must not block.
+	Go(ctx context.Context, fn func()) bool
 }

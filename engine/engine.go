@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -272,16 +271,6 @@ func (s *Shard) EachInLoop(fn func(*Conn)) {
 	})
 }
 
-// admit runs Handler.Admit off the loop.
-func (e *Engine) admit(c *Conn, r *http.Request) {
-	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.HandshakeTimeout)
-	defer cancel()
-	t := &admitTask{conn: c, response: codec.AppendRefusal(nil, 500, "internal error", nil)}
-	defer func() { c.shard.postUrgent(t) }()
-	defer e.guard("admit")
-	t.response, t.accepted = e.handler.Admit(c, r.WithContext(ctx))
-}
-
 // guard recovers from a panic and logs it: it must be deferred.
 func (e *Engine) guard(where string) {
 	if r := recover(); r != nil {
@@ -398,7 +387,8 @@ func (closeAllTask) RunInLoop(s *Shard) {
 		switch {
 		case c.is(opened):
 			s.beginCloseInLoop(c, s.eng.drainEnd)
-		case !c.is(lingering) && !c.is(admitting):
+		case !c.is(lingering):
+			s.endAdmitting(c)
 			s.refuse(c, refuseStopping())
 		}
 	}

@@ -144,7 +144,7 @@ func (s *server) OnReadError()                  {}
 func (s *server) OnWriteError()                 {}
 func (s *server) OnInvalid(*engine.Conn, error) { s.invalid.Add(1) }
 
-func (s *server) Go(fn func()) bool {
+func (s *server) Go(_ context.Context, fn func()) bool {
 	go fn()
 	return true
 }

@@ -248,11 +248,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		response, accepted := s.eng.handler.Admit(c, r)
 		return s.admitted(c, response, accepted)
 	}
-	c.set(admitting)
-	if !s.eng.handler.Go(func() { s.eng.admit(c, r) }) {
-		c.unset(admitting)
-		s.refuse(c, refuseStopping())
-	}
+	s.admitOffLoop(c, r)
 	return false
 }
 
@@ -276,33 +272,6 @@ func refusal(err error) []byte {
 		return codec.AppendRefusal(nil, bad.Status, bad.Reason, nil)
 	}
 	return codec.AppendRefusal(nil, 400, "bad request", nil)
-}
-
-// admitTask brings the decision on an upgrade request back to the loop.
-type admitTask struct {
-	conn     *Conn
-	response []byte
-	accepted bool
-}
-
-func (t *admitTask) RunInLoop(s *Shard) {
-	c := t.conn
-	c.unset(admitting)
-	s.unpause(c, pausedEarly)
-	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
-		if t.accepted {
-			s.eng.handler.Abandon(c)
-		}
-		return
-	}
-	if !s.admitted(c, t.response, t.accepted) {
-		return
-	}
-	if c.tls() != nil {
-		s.decode(c, c.tls().request.take())
-	} else if c.gc.InboundBuffered() > 0 {
-		s.readInLoop(c)
-	}
 }
 
 // admitted answers the upgrade request, and returns true if the connection is
@@ -358,5 +327,6 @@ func (s *Shard) expire(c *Conn) {
 		s.doom(c, nil)
 		return
 	}
+	s.endAdmitting(c)
 	s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
 }

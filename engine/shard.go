@@ -54,10 +54,11 @@ type Shard struct {
 	doomed   []*Conn
 	free     freeQueues
 
-	reading    *Conn           // whose message is being handled
-	held       map[*Conn]*held // of paused connections; nil while there was none
-	resumed    []*Conn         // to go on with, oldest first
-	beside     map[*Conn]int   // tasks that wait beside a ring, by the connection that is paused for them
+	reading    *Conn                        // whose message is being handled
+	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil while there was none
+	held       map[*Conn]*held              // of paused connections; nil while there was none
+	resumed    []*Conn                      // to go on with, oldest first
+	beside     map[*Conn]int                // tasks that wait beside a ring, by the connection that is paused for them
 	spaceWaits map[*Conn][]*spaceWait
 
 	laggards     laggards

@@ -20,13 +20,13 @@ type Task interface {
 // wait in a queue without bound: the caller limits what it submits. Safe for concurrent use.
 type Workers struct {
 	// Immutable after NewWorkers.
-	max     int
 	maxIdle int
 	onPanic func(recovered any, stack []byte)
 	done    chan struct{} // closed after Close, when the last worker ended
 
 	// Guarded by mu.
 	mu      sync.Mutex
+	max     int       // workers
 	wake    sync.Cond // on mu; idle workers wait for it
 	tasks   ring      // waiting
 	workers int       // goroutines, however busy
@@ -99,17 +99,29 @@ func (w *Workers) work() {
 	w.searching = false
 	for {
 		for w.tasks.len() == 0 {
-			if w.closed || w.idle >= w.maxIdle {
+			if w.closed || w.idle >= w.maxIdle || w.workers > w.max {
 				return
 			}
 			w.idle++
 			w.wake.Wait() // whoever signals takes it off idle
 			w.searching = false
 		}
+		if w.workers > w.max {
+			return // another worker goes on
+		}
 		t := w.tasks.pop()
 		w.wakeLocked()
 		w.runUnlocked(t)
 	}
+}
+
+// Grow adds n to the greatest number of workers, or takes -n away. A task that does not end
+// can so be replaced: Grow(1) for as long as it runs. Safe for concurrent use.
+func (w *Workers) Grow(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.max += n
+	w.wakeLocked()
 }
 
 // runUnlocked runs t without mu and holds mu again when it ends, however t ends: by

@@ -1,0 +1,123 @@
+package ws
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/qi-realtime/ws/pool"
+)
+
+// authenticator runs the application's part of handshakes, Authenticate and
+// CheckOrigin, on a bounded number of goroutines, in the order in which the
+// requests came. A call whose context has ended is not begun; one that goes on
+// after that, because it ignores its context, gives its place to another.
+// Safe for concurrent use.
+type authenticator struct {
+	// Immutable.
+	workers *pool.Workers
+	max     int // calls that may be replaced while they go on
+	logger  *slog.Logger
+
+	stuck atomic.Int64 // calls that go on after their context has ended
+
+	mu       sync.Mutex
+	replaced int // guarded by mu; calls that have given their place to another
+}
+
+func newAuthenticator(cfg *Config, onPanic func(any, []byte)) *authenticator {
+	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers, logger: cfg.Logger}
+}
+
+// start calls fn on a worker, unless ctx ends before its turn comes. It returns
+// false once the workers are closed.
+func (a *authenticator) start(ctx context.Context, fn func()) bool {
+	call := &authCall{owner: a, fn: fn}
+	call.forget = context.AfterFunc(ctx, call.late)
+	return a.workers.Submit(call)
+}
+
+// do is start, and waits for the call's end or that of ctx, whose error it
+// returns then. fn may go on.
+func (a *authenticator) do(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	started := a.start(ctx, func() {
+		defer close(done)
+		fn()
+	})
+	if !started {
+		return ErrManagerStopped
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// authCall is one call in the line of an authenticator.
+type authCall struct {
+	owner  *authenticator
+	forget func() bool // of late
+
+	// Guarded by owner.mu.
+	fn       func() // nil once it runs or is not to run
+	running  bool
+	stuck    bool
+	replaced bool
+}
+
+// Run implements pool.Task.
+func (c *authCall) Run() {
+	a := c.owner
+	a.mu.Lock()
+	fn := c.fn
+	c.fn, c.running = nil, fn != nil
+	a.mu.Unlock()
+	if fn == nil {
+		return
+	}
+	defer c.returned()
+	fn()
+}
+
+// late runs when the call's context ends.
+func (c *authCall) late() {
+	a := c.owner
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c.fn = nil
+	if !c.running {
+		return
+	}
+	c.stuck = true
+	a.stuck.Add(1)
+	if a.replaced < a.max {
+		a.replaced++
+		c.replaced = true
+		a.workers.Grow(1)
+	}
+}
+
+// returned runs when fn has returned, or ended its goroutine.
+func (c *authCall) returned() {
+	c.forget()
+	a := c.owner
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c.running = false
+	if c.stuck {
+		a.stuck.Add(-1)
+	}
+	if c.replaced {
+		a.replaced--
+		a.workers.Grow(-1)
+	}
+}
+
+// close waits for the calls that run.
+func (a *authenticator) close() {
+	_ = a.workers.Close(context.Background()) // an error would be the context's
+}

@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// admitOffLoop has r decided on a worker, since user code takes part. The context
+// of that ends with the connection, with the handshake's timeout, which began when
+// the connection came, and when the engine stops.
+func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
+	left := time.Duration(int32(c.deadline-s.eng.now.Load())) * s.eng.tickTime
+	ctx, cancel := context.WithTimeout(context.Background(), left)
+	if s.admitting == nil {
+		s.admitting = make(map[*Conn]context.CancelFunc)
+	}
+	s.admitting[c] = cancel
+	c.set(admitting)
+	if !s.eng.handler.Go(ctx, func() { s.eng.admit(ctx, c, r) }) {
+		s.endAdmitting(c)
+		s.refuse(c, refuseStopping())
+	}
+}
+
+// endAdmitting ends the context under which the request of c is decided, if it is
+// being decided.
+func (s *Shard) endAdmitting(c *Conn) {
+	if c.is(admitting) {
+		c.unset(admitting)
+		s.admitting[c]()
+		delete(s.admitting, c)
+	}
+}
+
+// admit runs Handler.Admit on a worker.
+func (e *Engine) admit(ctx context.Context, c *Conn, r *http.Request) {
+	t := &admitTask{conn: c, response: codec.AppendRefusal(nil, 500, "internal error", nil)}
+	defer func() { c.shard.postUrgent(t) }()
+	defer e.guard("admit")
+	t.response, t.accepted = e.handler.Admit(c, r.WithContext(ctx))
+}
+
+// admitTask brings the decision on an upgrade request back to the loop.
+type admitTask struct {
+	conn     *Conn
+	response []byte
+	accepted bool
+}
+
+func (t *admitTask) RunInLoop(s *Shard) {
+	c := t.conn
+	s.endAdmitting(c)
+	s.unpause(c, pausedEarly)
+	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
+		if t.accepted {
+			s.eng.handler.Abandon(c)
+		}
+		return
+	}
+	if !s.admitted(c, t.response, t.accepted) {
+		return
+	}
+	if c.tls() != nil {
+		s.decode(c, c.tls().request.take())
+	} else if c.gc.InboundBuffered() > 0 {
+		s.readInLoop(c)
+	}
+}
