@@ -151,3 +151,6 @@ func NewPace(perSecond float64, burst int) *Pace { return &Pace{newPace(perSecon
 type Pace struct{ p pace }
 
 func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }
+
+// BudgetHeld returns what counts against Config.QueueBudget now.
+func (e *Engine) BudgetHeld() int64 { return e.backlog.Load() }

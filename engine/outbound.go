@@ -76,8 +76,18 @@ func newControlFrame(op codec.Opcode, payload []byte) *Frame {
 // that floods pings and reads nothing is owed only the latest pong
 // (RFC 6455 section 5.5.3).
 func (s *Shard) pushControl(c *Conn, f *Frame) {
-	if c.out == nil || !c.out.replaceControl(f) {
+	if c.out == nil {
 		s.pushInLoop(c, f)
+		return
+	}
+	growth, replaced := c.out.replaceControl(f)
+	if !replaced {
+		s.pushInLoop(c, f)
+		return
+	}
+	if growth != 0 && c.is(blocked) {
+		s.reweigh(c, growth)
+		s.keepBudget(nil, nil)
 	}
 }
 

@@ -61,18 +61,20 @@ func (q *queue) replace(f *Frame, fits func(old *Frame) bool) (old *Frame) {
 	return old
 }
 
-// replaceControl puts f in the place of the queued control frame of its kind,
-// and reports whether there was one.
-func (q *queue) replaceControl(f *Frame) bool {
+// replaceControl puts f in the place of the queued control frame of its kind. It
+// reports whether there was one, and by how many bytes of memory the queue has
+// grown.
+func (q *queue) replaceControl(f *Frame) (growth int, replaced bool) {
 	l := &q.lanes[LaneControl]
 	for i, queued := range l.frames[l.head:] {
 		if queued.data[0] == f.data[0] {
 			l.frames[l.head+i] = f
-			q.cost += f.cost() - queued.cost()
-			return true
+			growth = f.cost() - queued.cost()
+			q.cost += growth
+			return growth, true
 		}
 	}
-	return false
+	return 0, false
 }
 
 // begin makes f the frame half sent, of which so many bytes are sent. There is

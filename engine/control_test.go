@@ -1,0 +1,38 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// A pong that takes the place of a shorter or longer one changes the memory that
+// the queue of a blocked connection takes: what is counted returns to 0.
+func TestReplacedPongsAreCounted(t *testing.T) {
+	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops = 1
+		cfg.QueueBudget = 1 << 20
+	})
+	m.connect(1)
+	backlog := func() int64 { return m.Shards()[0].Stats().Backlog }
+	for range 10 {
+		m.Stall(0)
+		m.Wait()
+		require.NoError(t, m.peer(0).conn.SendPayload(codec.OpText, []byte("full"), engine.LaneNormal))
+		m.Send(0, []byte(frame(gws.OpPing, "short")))
+		m.Wait()
+		short := backlog()
+		m.Send(0, []byte(frame(gws.OpPing, strings.Repeat("l", 125))))
+		m.Wait()
+		require.Equal(t, short+120, backlog(), "the longer pong is counted")
+		m.Resume(0)
+		m.Wait()
+		require.Zero(t, backlog(), "nothing waits any more")
+		require.Zero(t, m.BudgetHeld(), "nothing counts against the budget")
+	}
+}
