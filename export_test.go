@@ -22,6 +22,14 @@ func (t *ClientTable) Remove(c *Client)      { t.t.remove(c) }
 func (t *ClientTable) Size() int             { return t.t.size }
 func (t *ClientTable) Slots() int            { return len(t.t.slots) }
 
+// Registry opens registry.
+type Registry struct{ r *registry }
+
+func NewRegistry() *Registry { return &Registry{newRegistry()} }
+
+func (r *Registry) Admit(c *Client, limit int) error { return r.r.admit(c, limit) }
+func (r *Registry) Remove(c *Client)                 { r.r.remove(c, false) }
+
 // NewTestClient returns a client of m that is not connected.
 func NewTestClient(m *Manager) *Client { return m.newClient() }
 

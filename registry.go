@@ -44,21 +44,36 @@ func (r *registry) userShard(userID int64) *registryShard {
 }
 
 // admit counts c and takes its ID. It returns ErrTooManyConnections or
-// ErrClientIDExists.
+// ErrClientIDExists. A client that is refused is not counted even for a moment, in
+// which others would be refused on its account.
 func (r *registry) admit(c *Client, limit int) error {
-	if r.admitted.Add(1) > int64(limit) {
-		r.admitted.Add(-1)
-		return ErrTooManyConnections
-	}
 	s := r.shard(c.ID)
 	s.mu.Lock()
-	inserted := s.byID.insert(c)
-	s.mu.Unlock()
-	if !inserted {
-		r.admitted.Add(-1)
+	defer s.mu.Unlock()
+	if r.admitted.Load() >= int64(limit) {
+		return ErrTooManyConnections
+	}
+	if s.byID.get(c.ID) != nil {
 		return ErrClientIDExists
 	}
+	if !r.count(limit) {
+		return ErrTooManyConnections
+	}
+	s.byID.insert(c)
 	return nil
+}
+
+// count counts one more client, if the limit allows it.
+func (r *registry) count(limit int) bool {
+	for {
+		n := r.admitted.Load()
+		if n >= int64(limit) {
+			return false
+		}
+		if r.admitted.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // opened makes c, which was admitted, a device of its user.
