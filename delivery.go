@@ -9,7 +9,9 @@ import (
 // after Publish has returned, each to the members that it owns; the report is
 // complete when the last of them has, in general within a millisecond. It says
 // what was queued, not what has arrived: a slow client may lose later what was
-// queued for it, which Stats and Room.Drops count. Safe for concurrent use.
+// queued for it, which Stats and Room.Drops count. What a client loses in the step
+// that queues the message is not queued but dropped: the QueueBudget may take this
+// very message, or close its client. Safe for concurrent use.
 type Delivery struct {
 	report *deliveryReport // nil for no message
 }
@@ -57,7 +59,7 @@ func (d Delivery) Queued() int {
 }
 
 // Dropped returns for how many members it was dropped so far: their queue was
-// full, or they are being closed.
+// full, all queues together were over the budget, or they are being closed.
 func (d Delivery) Dropped() int {
 	if d.report == nil {
 		return 0

@@ -107,30 +107,45 @@ func (s *Shard) weighed(growth int) {
 // keepBudget makes the worst laggards lose while all of them hold more than
 // seven eighths of the budget. If the worst is on another loop, it is asked to
 // act, for which it has the last eighth: beyond the budget this loop takes from
-// its own. It reports whether f, which was queued on c last, is still there.
+// its own.
 //
 // Two loops whose laggards hold about the same would hand the work back and
 // forth, so a loop acts itself if its worst is within an eighth of the worst of
 // all.
-func (s *Shard) keepBudget(c *Conn, f *Frame) (kept bool) {
-	kept = true
+func (s *Shard) keepBudget() {
 	budget := s.eng.cfg.QueueBudget
 	for held := s.eng.backlog.Load(); held > budget-budget/8; held = s.eng.backlog.Load() {
 		mine, worst := int64(s.laggards.worst()), s.eng.worstShard()
 		if theirs := worst.worst.Load(); mine < theirs-theirs/8 {
 			worst.askToTrim()
 			if held <= budget {
-				return kept
+				return
 			}
 		}
 		if mine == 0 {
-			return kept
+			return
 		}
-		victim := s.laggards.conns[0]
-		if lost := s.trim(victim); victim == c && lost == f {
-			kept = false
-		}
+		s.trim(s.laggards.conns[0])
 	}
+}
+
+// newest is a message that was just queued on a connection, while it may already
+// be lost: to the budget, or with all that its connection has queued.
+//
+// Loop-confined: use only on the event loop that owns the connection.
+type newest struct {
+	conn  *Conn
+	frame *Frame
+	lost  bool
+}
+
+// keeps runs settle and reports whether f, which was just queued on c, was not
+// lost in it.
+func (s *Shard) keeps(c *Conn, f *Frame, settle func()) bool {
+	s.newest = newest{conn: c, frame: f}
+	settle()
+	kept := !s.newest.lost
+	s.newest = newest{}
 	return kept
 }
 
@@ -157,14 +172,14 @@ type trimTask struct{}
 
 func (trimTask) RunInLoop(s *Shard) {
 	s.trimming.Store(false)
-	s.keepBudget(nil, nil)
+	s.keepBudget()
 }
 
 // trim takes from c, the worst laggard: the message that the policy drops, or
 // all that waits if the policy is to disconnect. If nothing waits but the rest of
 // a frame half sent, the connection is cut off: no close frame can follow half
-// a frame. It returns the message.
-func (s *Shard) trim(c *Conn) (lost *Frame) {
+// a frame.
+func (s *Shard) trim(c *Conn) {
 	s.noteSlow(c)
 	policy := s.eng.cfg.Policy
 	for lane := range Lane(dataLanes) {
@@ -172,17 +187,16 @@ func (s *Shard) trim(c *Conn) (lost *Frame) {
 			continue
 		}
 		if policy != Disconnect {
-			if f := s.evict(c, lane, policy == DropOldest, DropBudget); f != nil {
-				return f
+			if s.evict(c, lane, policy == DropOldest, DropBudget) != nil {
+				return
 			}
 		}
 		s.disconnect(c, DropBudget) // or only answers wait, which are not skipped
-		return nil
+		return
 	}
 	if c.end() == nil {
 		c.setEnd(slowEnd())
 	}
 	s.discard(c, DropBudget)
 	s.doom(c, nil)
-	return nil
 }

@@ -31,9 +31,12 @@ func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)
 		return false
-	case f.key != "" && s.conflate(c, f):
-		return true
-	case c.reserve(f):
+	case f.key != "":
+		if replaced, kept := s.conflate(c, f); replaced {
+			return kept
+		}
+	}
+	if c.reserve(f) {
 		return s.pushInLoop(c, f)
 	}
 	return s.overflow(c, f)
@@ -56,7 +59,7 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 	if c.above(&s.eng.highMark) {
 		s.noteSlow(c)
 	}
-	return s.keepBudget(c, f)
+	return s.keeps(c, f, s.keepBudget)
 }
 
 // pushPong queues the answer to a ping.
@@ -87,7 +90,7 @@ func (s *Shard) pushControl(c *Conn, f *Frame) {
 	}
 	if growth != 0 && c.is(blocked) {
 		s.reweigh(c, growth)
-		s.keepBudget(nil, nil)
+		s.keepBudget()
 	}
 }
 
@@ -197,7 +200,7 @@ func (s *Shard) block(c *Conn) {
 	if c.above(&s.eng.highMark) {
 		s.noteSlow(c)
 	}
-	s.keepBudget(nil, nil)
+	s.keepBudget()
 }
 
 // unblock takes block back.

@@ -3,21 +3,22 @@ package engine
 import "github.com/qi-realtime/ws/codec"
 
 // conflate puts f in the place of a queued frame with the same key, if there is
-// one and f fits there.
-func (s *Shard) conflate(c *Conn, f *Frame) bool {
+// one and f fits there. kept says whether it is still there: the budget may have
+// cost it.
+func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 	if c.out == nil {
-		return false
+		return false, false
 	}
 	old := c.out.replace(f, func(old *Frame) bool { return c.reserveGrowth(f.lane, f.Len()-old.Len()) })
 	if old == nil {
-		return false
+		return false, false
 	}
 	s.drop(old, DropConflated)
 	if c.is(blocked) {
 		s.reweigh(c, f.cost()-old.cost())
-		s.keepBudget(c, f)
+		return true, s.keeps(c, f, s.keepBudget)
 	}
-	return true
+	return true, true
 }
 
 // overflow queues f on a connection whose queue is at a bound, if it can.
@@ -36,8 +37,7 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	if !c.is(blocked) {
 		c.forceReserve(f)
 		s.pushInLoop(c, f)
-		s.flush(c)
-		return true
+		return s.keeps(c, f, func() { s.flush(c) })
 	}
 	s.noteSlow(c)
 	s.purge(c)
@@ -87,6 +87,9 @@ func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
 func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
 	c.unreserve(f.lane, 1, f.Len())
 	s.drop(f, why)
+	if c == s.newest.conn && f == s.newest.frame {
+		s.newest.lost = true
+	}
 }
 
 // purge drops what has expired.

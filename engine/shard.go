@@ -62,6 +62,7 @@ type Shard struct {
 	spaceWaits map[*Conn][]*spaceWait
 
 	laggards     laggards
+	newest       newest
 	disconnected []*Conn      // slow, whose close frame is to follow
 	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
