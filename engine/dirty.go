@@ -1,23 +1,51 @@
 package engine
 
-// dirtyList is the queue of connections with something to write.
+// dirtyList is the queue of connections with something to write, in a ring that
+// grows only with how many there are at once.
+//
+// Loop-confined: use only on the event loop that owns the connections.
 type dirtyList struct {
-	conns []*Conn
-	head  int
+	ring []dirtyConn // its length is a power of two, or 0
+	head int
+	size int
 }
 
-func (d *dirtyList) len() int { return len(d.conns) - d.head }
+// dirtyConn is a connection on the list, and what tasks had offered when it came
+// there, see Shard.offered.
+type dirtyConn struct {
+	conn  *Conn
+	since uint64
+}
 
-func (d *dirtyList) empty() bool { return d.head == len(d.conns) }
+// minDirty is the first length of the ring.
+const minDirty = 64
 
-func (d *dirtyList) push(c *Conn) { d.conns = append(d.conns, c) }
+func (d *dirtyList) len() int { return d.size }
+
+func (d *dirtyList) empty() bool { return d.size == 0 }
+
+// since returns what tasks had offered when the first connection came.
+func (d *dirtyList) since() uint64 { return d.ring[d.head].since }
+
+func (d *dirtyList) push(c *Conn, since uint64) {
+	if d.size == len(d.ring) {
+		d.grow()
+	}
+	d.ring[(d.head+d.size)&(len(d.ring)-1)] = dirtyConn{c, since}
+	d.size++
+}
+
+func (d *dirtyList) grow() {
+	ring := make([]dirtyConn, max(minDirty, 2*len(d.ring)))
+	n := copy(ring, d.ring[d.head:])
+	copy(ring[n:], d.ring[:d.head])
+	d.ring, d.head = ring, 0
+}
 
 func (d *dirtyList) pop() *Conn {
-	c := d.conns[d.head]
-	d.conns[d.head] = nil
-	d.head++
-	if d.head == len(d.conns) {
-		d.conns, d.head = d.conns[:0], 0
-	}
+	c := d.ring[d.head].conn
+	d.ring[d.head].conn = nil
+	d.head = (d.head + 1) & (len(d.ring) - 1)
+	d.size--
 	return c
 }

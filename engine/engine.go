@@ -25,12 +25,14 @@ type Engine struct {
 	// Immutable after New.
 	cfg     Config
 	handler Handler
-	// fanOutAhead is how many tasks a loop takes from its inbox, at most, before
-	// it has written to every connection that has something pending. It goes on
+	// maxAhead is how many bytes the tasks that a loop takes from its inbox may
+	// offer, at most, to a connection that waits for its write. The loop goes on
 	// taking while it writes, so that the connections whose turn comes later get
-	// more in one writev. It is two batches, or less for short queues: they must
-	// not fill the queue of a client that reads.
-	fanOutAhead int
+	// more in one writev. It is half a queue: a client that reads must not find its
+	// queue full. A task counts for minOffer at least, so that at most two batches
+	// are taken, or half as many as the frames of a queue.
+	maxAhead    uint64
+	minOffer    int
 	tickTime    time.Duration
 	markSpacing uint32 // ticks between two marks of a lane
 	bounds      [dataLanes]bounds
@@ -85,10 +87,12 @@ type Engine struct {
 func New(cfg Config, h Handler) *Engine {
 	e := &Engine{
 		cfg: cfg, handler: h, tickTime: tickTime(&cfg),
-		fanOutAhead: max(1, min(2*cfg.FanOutBatch, cfg.QueueFrames/2)),
-		started:     make(chan struct{}), closing: make(chan struct{}),
+		started: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}
+	ahead := max(1, min(2*cfg.FanOutBatch, cfg.QueueFrames/2))
+	e.minOffer = max(1, int(min(cfg.QueueBytes/2, math.MaxInt32))/ahead)
+	e.maxAhead = uint64(e.minOffer * ahead)
 	e.bounds[LaneNormal] = bounds{uint64(cfg.QueueFrames), cfg.QueueBytes}
 	e.bounds[LaneHigh] = bounds{uint64(cfg.HighFrames), cfg.HighBytes}
 	for lane, b := range e.bounds {

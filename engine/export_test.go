@@ -154,3 +154,12 @@ func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }
 
 // BudgetHeld returns what counts against Config.QueueBudget now.
 func (e *Engine) BudgetHeld() int64 { return e.backlog.Load() }
+
+// DirtyList opens dirtyList.
+type DirtyList struct{ d dirtyList }
+
+func (l *DirtyList) Push(c *Conn, since uint64) { l.d.push(c, since) }
+func (l *DirtyList) Pop() *Conn                 { return l.d.pop() }
+func (l *DirtyList) Since() uint64              { return l.d.since() }
+func (l *DirtyList) Len() int                   { return l.d.len() }
+func (l *DirtyList) Cap() int                   { return len(l.d.ring) }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ type memoryServer struct {
 	*server
 	*engine.Memory
 
+	slowWrites atomic.Int64 // nanoseconds that each frame takes
+
 	mu       sync.Mutex
 	received map[int][]gws.Frame // by peer; guarded by mu
 }
@@ -31,6 +34,9 @@ func startMemory(t testing.TB, configure func(*engine.Config, *server)) *memoryS
 	t.Helper()
 	m := &memoryServer{Memory: engine.NewMemory(), received: make(map[int][]gws.Frame)}
 	m.OnFrame = func(peer int, frame []byte) {
+		for began := time.Now(); time.Since(began) < time.Duration(m.slowWrites.Load()); {
+			continue
+		}
 		r := bytes.NewReader(frame)
 		h, err := gws.ReadHeader(r)
 		f := gws.Frame{Header: h, Payload: bytes.Clone(frame[len(frame)-r.Len():])}

@@ -27,6 +27,7 @@ func (c *Conn) DeliverInLoop(f *Frame) bool {
 // enqueueInLoop is DeliverInLoop.
 func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 	s.mustBeInLoop()
+	s.largest = max(s.largest, f.Len())
 	switch {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)

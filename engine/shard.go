@@ -50,7 +50,8 @@ type Shard struct {
 	presence presence
 	overdue  map[*Conn]overduePong // nil until there is one
 	dirty    dirtyList
-	ahead    int // tasks taken since the dirty list was last empty
+	offered  uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
+	largest  int    // the largest frame that the running task has queued
 	doomed   []*Conn
 	free     freeQueues
 
@@ -266,12 +267,9 @@ func (s *Shard) turn() {
 // returns how many. It is the first pass of the fan-out: it fills queues, and
 // writes only for a connection whose queue would overflow.
 func (s *Shard) takeTasks() int {
-	if s.dirty.empty() {
-		s.ahead = 0
-	}
 	var taken, credits int
 	start := time.Now()
-	for taken < min(s.eng.cfg.FanOutBatch, s.eng.fanOutAhead-s.ahead) {
+	for taken < s.eng.cfg.FanOutBatch && s.mayTakeMore() {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break
@@ -280,15 +278,22 @@ func (s *Shard) takeTasks() int {
 		if credit {
 			credits++
 		}
+		s.largest = s.eng.minOffer
 		s.runTask(t)
+		s.offered += uint64(s.largest)
 		if taken%8 == 0 && time.Since(start) > fanOutTime {
 			break
 		}
 	}
-	s.ahead += taken
 	s.in.release(credits)
 	s.stats.tasks.add(uint64(taken))
 	return taken
+}
+
+// mayTakeMore reports whether the connection that waits longest for its write was
+// offered so little since it began to wait that its queue has space for more.
+func (s *Shard) mayTakeMore() bool {
+	return s.dirty.empty() || s.offered-s.dirty.since() < s.eng.maxAhead
 }
 
 // runTask runs one task; a panic in it ends that task alone.
@@ -350,7 +355,7 @@ func (s *Shard) markDirty(c *Conn) {
 	s.mustBeInLoop()
 	if !c.is(dirty) {
 		c.set(dirty)
-		s.dirty.push(c)
+		s.dirty.push(c, s.offered)
 	}
 }
 
