@@ -37,6 +37,7 @@ type Manager struct {
 	unhandled atomic.Uint64 // messages received and not handled
 	auth      *authenticator
 	slow      slowWatch
+	walks     []fanOutWalk // one for each loop, loop-confined
 	raw       atomic.Pointer[RawHandler]
 
 	limits      *limits       // nil without a RateLimit
@@ -83,6 +84,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	if !noop {
 		m.metrics = &guardedMetrics{cfg.Metrics, m.reportPanic}
 	}
+	m.walks = make([]fanOutWalk, cfg.Loops)
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.late.logger = cfg.Logger

@@ -219,8 +219,12 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 	return b.manager.engine.Publish(ctx, b, targets)
 }
 
-// RunInLoop fans out to the members on one loop.
+// RunInLoop fans out to the members on one loop, in several turns if they are many.
 func (b *broadcast) RunInLoop(s *engine.Shard) {
+	w := &b.manager.walks[s.Index()]
+	if w.task != b {
+		*w = fanOutWalk{task: b}
+	}
 	var queued, dropped int64
 	deliver := func(c *engine.Conn) {
 		if c.DeliverInLoop(b.frame) {
@@ -229,26 +233,24 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 			dropped++
 		}
 	}
+	var done bool
 	switch {
 	case b.devices != nil:
-		for _, c := range b.devices {
-			if c.conn.Shard() == s {
-				deliver(&c.conn)
-			}
-		}
+		done = w.devices(s, deliver)
 	case b.room == nil:
-		s.EachInLoop(deliver)
+		done = s.WalkInLoop(deliver)
 	default:
-		for _, mem := range b.room.TableInLoop(s.Index()) {
-			if mem.Value != b.exclude {
-				deliver(&mem.Value.conn)
-			}
-		}
+		done = w.members(s, deliver)
 	}
 	if b.report != nil {
 		b.report.queued.Add(queued)
 		b.report.dropped.Add(dropped)
 	}
+	if !done {
+		s.SuspendInLoop(b)
+		return
+	}
+	*w = fanOutWalk{}
 	if b.loops.Add(-1) == 0 {
 		b.complete()
 	}

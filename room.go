@@ -120,8 +120,19 @@ func (m *Manager) DeleteRoom(id string) {
 type dissolveTask struct{ room *roomEntry }
 
 func (t *dissolveTask) RunInLoop(s *engine.Shard) {
-	t.room.DissolveInLoop(s.Index())
+	for !t.room.DissolveSomeInLoop(s.Index(), dissolveStep) {
+		s.NoteWorkInLoop(dissolveStep * dissolveWork)
+		if s.OutOfTimeInLoop() {
+			s.SuspendInLoop(t)
+			return
+		}
+	}
 }
+
+const (
+	dissolveStep = 64  // members that leave a table between two looks at the turn's time
+	dissolveWork = 128 // for each, as if so many bytes were written
+)
 
 // reapRooms ends the rooms that have been empty for long.
 func (m *Manager) reapRooms(now time.Time) {
@@ -255,7 +266,7 @@ func (c *Client) leaveAllInLoop() []*membership {
 	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		r := mem.Room()
-		r.RemoveInLoop(mem, loop)
+		c.manager.walks[loop].remove(mem, loop)
 		if r.Leave(mem) {
 			c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
 			c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())

@@ -16,7 +16,13 @@ type besideTask struct {
 }
 
 func (t *besideTask) RunInLoop(s *Shard) {
-	defer t.done(s)
+	defer func() {
+		if s.rest == nil {
+			t.done(s)
+		} else { // the task goes on in a later turn
+			s.rest = &besideTask{s.rest, t.conn}
+		}
+	}()
 	t.Task.RunInLoop(s)
 }
 

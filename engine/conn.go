@@ -101,6 +101,7 @@ const (
 	awaited                             // is in shard.spaceWaits
 	overdue                             // its pong is overdue; is in shard.overdue
 	uncounted                           // came while the engine stops; is not in Engine.open
+	walked                              // was visited by the last walk, or by each second one; see walk
 )
 
 // is, set and unset are loop-confined, as the flags are.

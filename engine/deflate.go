@@ -175,6 +175,7 @@ func (s *Shard) commit(c *Conn) {
 			g := f
 			if s.worthDeflating(f) {
 				// Also one that does not become shorter: the next may refer to it.
+				s.clock.work += deflateWork * f.Len()
 				g = f.compress(s.eng.deflater, z.sent, z.ServerBits)
 				_, payload := codec.SplitFrame(f.data)
 				z.sent = codec.AppendHistory(z.sent, payload, z.ServerBits)

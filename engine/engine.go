@@ -252,6 +252,7 @@ func (e *Engine) callersShard() *Shard {
 // abandonAll abandons what waits in the inboxes after the loops have ended.
 func (e *Engine) abandonAll() {
 	for _, s := range e.shards {
+		s.abandonRest()
 		s.in.drain(s)
 	}
 }
@@ -378,22 +379,5 @@ func (e *Engine) halt() {
 	defer e.mu.Unlock()
 	for _, w := range e.wakers {
 		w.yield()
-	}
-}
-
-// closeAllTask begins the close handshake of all of a shard's connections.
-type closeAllTask struct{}
-
-func (closeAllTask) RunInLoop(s *Shard) {
-	conns := make([]*Conn, 0, s.wheel.size)
-	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
-	for _, c := range conns {
-		switch {
-		case c.is(opened):
-			s.beginCloseInLoop(c, s.eng.drainEnd)
-		case !c.is(lingering):
-			s.endAdmitting(c)
-			s.refuse(c, refuseStopping())
-		}
 	}
 }

@@ -106,6 +106,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 	s.peerFields.forget(gc)
 	c.generation = s.eng.generations.Add(1)
 	c.lastLife = s.presence.ticks
+	s.wheel.walk.setVisited(c)
 	gc.SetContext(c)
 	s.eng.open.Add(1)
 	s.stats.conns.add(1)

@@ -163,3 +163,14 @@ func (l *DirtyList) Pop() *Conn                 { return l.d.pop() }
 func (l *DirtyList) Since() uint64              { return l.d.since() }
 func (l *DirtyList) Len() int                   { return l.d.len() }
 func (l *DirtyList) Cap() int                   { return len(l.d.ring) }
+
+// WalkStep returns the next connection of a walk, nil at its end.
+func (w *wheel) WalkStep(begin bool) *Conn {
+	if begin {
+		w.walk.begin(w)
+	}
+	return w.walk.step(w)
+}
+
+// Come makes a new connection known to the walk.
+func (w *wheel) Come(c *Conn) { w.walk.setVisited(c) }

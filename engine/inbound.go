@@ -141,7 +141,7 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 		return
 	}
 	ready := c.owner.OnPeerClose()
-	if ready && s.in.emptyInLoop() {
+	if ready && s.rest == nil && s.in.emptyInLoop() {
 		s.answerClose(c, end)
 		return
 	}

@@ -2,7 +2,7 @@ package engine
 
 import (
 	"errors"
-	"time"
+	"math"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +51,7 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 		c.out = s.free.get()
 	}
 	c.out.push(f)
+	s.clock.work += deliveryWork
 	if !c.is(blocked) {
 		s.markDirty(c)
 		return true
@@ -114,24 +115,16 @@ func (s *Shard) pushLast(c *Conn, data []byte) {
 	s.pushInLoop(c, &Frame{data: data, exempt: true})
 }
 
-// flushDirty is the second pass of the fan-out: one writev for each connection
-// that has something pending. It returns false if time ran out.
-func (s *Shard) flushDirty(end time.Time) bool {
-	for n := 1; !s.dirty.empty(); n++ {
-		s.flush(s.dirty.pop())
-		if n%16 == 0 && time.Now().After(end) {
-			return s.dirty.empty()
-		}
-	}
-	return true
-}
-
 // flush writes what c has pending until it is sent or the socket is full.
-func (s *Shard) flush(c *Conn) {
+func (s *Shard) flush(c *Conn) { s.flushSome(c, math.MaxInt) }
+
+// flushSome is flush that ends when about most bytes are written. If then
+// something is left, c waits at the end of the list for its next write.
+func (s *Shard) flushSome(c *Conn, most int) {
 	s.mustBeInLoop()
 	c.unset(dirty)
 	if c.tls() != nil {
-		s.flushTLS(c)
+		s.flushTLS(c, most)
 		return
 	}
 	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
@@ -145,7 +138,9 @@ func (s *Shard) flush(c *Conn) {
 		n, err := s.writev(c, iov)
 		clear(iov)
 		s.stats.writes.add(1)
+		s.clock.work += writeWork
 		if n > 0 {
+			s.clock.work += n
 			s.stats.bytesOut.add(uint64(n))
 			s.sent(c, c.out.advance(n))
 		}
@@ -159,6 +154,11 @@ func (s *Shard) flush(c *Conn) {
 			s.eng.handler.OnWriteError()
 		case c.out.empty():
 			s.flushed(c)
+		default:
+			if most -= n; most <= 0 {
+				s.markDirty(c)
+				return
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/pool"
@@ -71,12 +70,12 @@ func (s *Shard) unpause(c *Conn, why connFlags) {
 	s.wakeUp()
 }
 
-// continueReading goes on with the connections that were resumed, until end. It
-// reports whether it has done so with all of them.
-func (s *Shard) continueReading(end time.Time) (done bool) {
+// continueReading goes on with the connections that were resumed, until the turn's
+// time is over.
+func (s *Shard) continueReading() {
 	for n := 0; len(s.resumed) > 0; n++ {
-		if n%4 == 3 && time.Now().After(end) {
-			return false
+		if n%4 == 3 && s.clock.look() {
+			return
 		}
 		c := s.resumed[0]
 		s.resumed[0] = nil
@@ -84,7 +83,6 @@ func (s *Shard) continueReading(end time.Time) (done bool) {
 		s.continueConn(c)
 	}
 	s.resumed = nil
-	return true
 }
 
 // continueConn decodes the held bytes of c, and lets the loop read from it again.

@@ -12,17 +12,6 @@ import (
 	"github.com/qi-realtime/ws/internal/gid"
 )
 
-const (
-	// fanOutTime bounds a batch by time, for very large rooms.
-	fanOutTime = time.Millisecond / 2
-	// turnTime is how long a loop works on its inbox before it looks at its
-	// connections again. gnet accepts one connection each time it looks, so this
-	// also bounds how fast a reconnect storm is taken in while a publisher
-	// runs at full speed: with 5 ms it was 270 connections/s, with 1 ms 410, at
-	// the same rate of deliveries.
-	turnTime = time.Millisecond
-)
-
 // Shard is the state that one event loop owns: its connections, their queues,
 // its part of every room, its timer wheel, its counters.
 //
@@ -52,6 +41,8 @@ type Shard struct {
 	dirty    dirtyList
 	offered  uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
 	largest  int    // the largest frame that the running task has queued
+	rest     Task   // of a task that was suspended; nil if there is none
+	clock    turnClock
 	doomed   []*Conn
 	free     freeQueues
 
@@ -202,7 +193,7 @@ func (s *Shard) noteOwn(pos uint64) {
 // caughtUpInLoop reports whether all that this loop has posted to itself has
 // run.
 func (s *Shard) caughtUpInLoop() bool {
-	return !s.posted || s.in.ring.head > s.lastOwn
+	return !s.posted || (s.rest == nil && s.in.ring.head > s.lastOwn)
 }
 
 // wakeUp makes the loop look at its inbox, if nobody has done so yet.
@@ -229,7 +220,7 @@ func (s *Shard) Run(context.Context) error {
 	return nil
 }
 
-// turn works on the timers and the inbox, for turnTime at most. What is left
+// turn works on the timers and the inbox, until its time is over. What is left
 // then waits until the loop has served its connections: a task that posts
 // itself would starve them (gnet runs its task queue until it is empty), so
 // the next turn comes in as traffic on the shard's own wake-up connection.
@@ -242,34 +233,32 @@ func (s *Shard) turn() {
 			s.yield()
 		}
 	}()
-	end := time.Now().Add(turnTime)
+	s.clock.begin()
 	s.tick()
 	for {
 		for _, t := range s.in.takeUrgentInLoop() {
 			s.runTask(t)
 		}
-		s.continueReading(end)
-		taken := s.takeTasks()
-		if !s.flushDirty(end) || time.Now().After(end) {
-			s.stats.yields.add(1)
-			s.reap()
-			s.yield()
+		s.continueReading()
+		any := s.takeTasks()
+		if !s.flushDirty() || s.clock.look() {
+			s.cutShort()
 			return
 		}
 		s.reap()
-		if taken == 0 && len(s.resumed) == 0 && s.in.sleepInLoop() {
+		if !any && len(s.resumed) == 0 && s.in.sleepInLoop() {
 			return
 		}
 	}
 }
 
-// takeTasks runs tasks until the inbox is empty or the batch is full, and
-// returns how many. It is the first pass of the fan-out: it fills queues, and
-// writes only for a connection whose queue would overflow.
-func (s *Shard) takeTasks() int {
+// takeTasks runs tasks until the inbox is empty, the batch is full or the turn's
+// time is over, and reports whether there was any. It is the first pass of the fan-out: it
+// fills queues, and writes only for a connection whose queue would overflow.
+func (s *Shard) takeTasks() (any bool) {
 	var taken, credits int
-	start := time.Now()
-	for taken < s.eng.cfg.FanOutBatch && s.mayTakeMore() {
+	resumed := s.resume()
+	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.FanOutBatch && s.mayTakeMore() {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break
@@ -280,14 +269,12 @@ func (s *Shard) takeTasks() int {
 		}
 		s.largest = s.eng.minOffer
 		s.runTask(t)
+		s.clock.work += deliveryWork
 		s.offered += uint64(s.largest)
-		if taken%8 == 0 && time.Since(start) > fanOutTime {
-			break
-		}
 	}
 	s.in.release(credits)
 	s.stats.tasks.add(uint64(taken))
-	return taken
+	return taken > 0 || resumed
 }
 
 // mayTakeMore reports whether the connection that waits longest for its write was
@@ -335,20 +322,9 @@ func (s *Shard) leave() {
 		s.turn()
 		return
 	}
-	// A list that a turn left behind is that turn's to go on with.
-	if s.dirty.len() <= maxCallbackFlush {
-		for !s.dirty.empty() {
-			s.flush(s.dirty.pop())
-		}
-	} else if !s.in.awake.Swap(true) {
-		s.yield()
-	}
+	s.flushAtEnd()
 	s.reap()
 }
-
-// maxCallbackFlush is how many connections a callback flushes at its end; more
-// are left to a turn.
-const maxCallbackFlush = 32
 
 // markDirty puts c on the list of connections to flush.
 func (s *Shard) markDirty(c *Conn) {

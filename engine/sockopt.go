@@ -96,6 +96,7 @@ func (s *Shard) sendRest(c *Conn) (done bool) {
 	if err != nil {
 		return false // a failed connection becomes writable, and the next write fails
 	}
+	s.clock.work += writeWork + n
 	s.stats.bytesOut.add(uint64(n))
 	s.sent(c, q.advance(n))
 	return q.empty()

@@ -165,15 +165,17 @@ func (s *Shard) weighSealed(c *Conn) {
 }
 
 // flushTLS is flush for a connection that speaks TLS.
-func (s *Shard) flushTLS(c *Conn) {
+func (s *Shard) flushTLS(c *Conn, most int) {
 	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
+		before := s.clock.work
 		err := s.sealQueue(c)
 		var full bool
 		if err == nil {
 			full, err = s.writeSealed(c)
 		}
+		most -= s.clock.work - before
 		switch {
 		case err != nil:
 			s.doom(c, err)
@@ -184,6 +186,9 @@ func (s *Shard) flushTLS(c *Conn) {
 			}
 		case c.out.empty():
 			s.flushed(c)
+		case most <= 0:
+			s.markDirty(c)
+			return
 		}
 	}
 }
@@ -225,6 +230,7 @@ func (s *Shard) seal(c *Conn, p []byte) error {
 	if c.tls().sealed == nil {
 		c.tls().sealed, s.tls.sealed = s.tls.sealed, nil
 	}
+	s.clock.work += len(p)
 	_, err := c.tls().conn.Write(p)
 	s.stats.bytesOut.add(uint64(len(p)))
 	return err
@@ -239,6 +245,7 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 	}
 	n, err := s.write(c, t.sealed)
 	s.stats.writes.add(1)
+	s.clock.work += writeWork + max(n, 0)
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return false, err
 	}

@@ -15,6 +15,7 @@ type wheel struct {
 	slots [wheelSlots]*Conn
 	now   uint32 // the last tick that was processed
 	size  int
+	walk  walk
 }
 
 // schedule sets c's deadline, in ticks, in place of the one it had. A deadline
@@ -35,6 +36,7 @@ func (w *wheel) schedule(c *Conn, deadline uint32) {
 	}
 	*head = c
 	w.size++
+	w.walk.scheduled(c, int(deadline%wheelSlots))
 }
 
 // cancel takes c out of the wheel.
@@ -42,6 +44,7 @@ func (w *wheel) cancel(c *Conn) {
 	if !c.is(scheduled) {
 		return
 	}
+	w.walk.canceled(c)
 	if c.prev != nil {
 		c.prev.next = c.next
 	} else {

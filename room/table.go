@@ -41,14 +41,38 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
 	return true
 }
 
+// RemoveVisitedInLoop is RemoveInLoop within a walk through the table that has visited its
+// first n entries. It keeps the visited ones in front, so that the walk meets each member
+// once, and returns how many they are now.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], loop, n int) int {
+	r.mustOwn(mem)
+	if table := r.tables[loop]; mem.tablePos >= 0 && int(mem.tablePos) < n {
+		n--
+		last := table[n]
+		table[mem.tablePos], last.tablePos = last, mem.tablePos
+		table[n], mem.tablePos = mem, int32(n)
+	}
+	r.RemoveInLoop(mem, loop)
+	return n
+}
+
 // DissolveInLoop empties that loop's table for good: a member whose entry was on its way
 // does not get in any more. It does not touch the roster.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) DissolveInLoop(loop int) {
+	r.DissolveSomeInLoop(loop, len(r.tables[loop]))
+}
+
+// DissolveSomeInLoop is DissolveInLoop in steps: it removes n members at most, and reports
+// whether the table is empty.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
 	r.dissolved[loop] = true
-	for len(r.tables[loop]) > 0 {
+	for ; n > 0 && len(r.tables[loop]) > 0; n-- {
 		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1], loop)
 	}
+	return len(r.tables[loop]) == 0
 }
 
 // TableInLoop returns that loop's members, in no order. The slice is borrowed until the next

@@ -1,0 +1,168 @@
+package ws_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// slowNetwork is a manager with one event loop on a Memory, on which each frame
+// takes some time to write, so that a fan-out takes many turns.
+type slowNetwork struct {
+	*ws.Manager
+	*engine.Memory
+	each    atomic.Int64 // nanoseconds for each data frame
+	onFrame func(peer int, op codec.Opcode, payload []byte)
+}
+
+func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork {
+	t.Helper()
+	n := &slowNetwork{Memory: engine.NewMemory()}
+	n.OnFrame = func(peer int, frame []byte) {
+		op, payload := codec.SplitFrame(frame)
+		if !op.IsControl() {
+			for began := time.Now(); time.Since(began) < time.Duration(n.each.Load()); {
+				continue
+			}
+		}
+		if n.onFrame != nil {
+			n.onFrame(peer, op, payload)
+		}
+	}
+	opts = append(opts, ws.WithLoops(1), func(c *ws.Config) {
+		c.Memory = n.Memory
+		c.Authenticate = byQuery
+		c.MaxConnections = clients
+	})
+	m, err := ws.NewManager(opts...)
+	require.NoError(t, err)
+	n.Manager = m
+	run := make(chan error, 1)
+	go func() { run <- m.Run() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		assert.NoError(t, m.Shutdown(ctx))
+		assert.NoError(t, <-run)
+	})
+	for i := range clients {
+		n.Connect(1, []byte(upgradeRequest(fmt.Sprintf("/ws?id=%d&user=7", i), "")))
+	}
+	require.True(t, waitFor(func() bool { return m.GetClientCount() == clients }))
+	n.Wait()
+	return n
+}
+
+// While large messages are published to a large room, the loop looks at its
+// connections again after each millisecond or so: a message of one is handled between
+// two of some thousand writes.
+func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
+	const members, publishes, each = 500, 64, 20 * time.Microsecond
+	targets := map[string]func(n *slowNetwork, message []byte){
+		"room": func(n *slowNetwork, message []byte) { assert.NoError(t, n.BroadcastToRoom("room", message, nil)) },
+		"all":  func(n *slowNetwork, message []byte) { n.BroadcastAll(message) },
+		"user": func(n *slowNetwork, message []byte) { assert.NoError(t, n.BroadcastToUser(7, message)) },
+	}
+	for name, publish := range targets {
+		t.Run(name, func(t *testing.T) {
+			n := startSlowNetwork(t, members, ws.WithQueueBytes(256<<10), ws.WithHandlerMode(ws.Inline))
+			n.RangeClients(func(c *ws.Client) bool { return assert.NoError(t, c.JoinRoom("room")) })
+			again := []byte(frame(2, "again"))
+			var writes, most, all int // loop-confined until done
+			var done atomic.Bool
+			n.onFrame = func(_ int, op codec.Opcode, _ []byte) {
+				if op == codec.OpText {
+					writes++
+					all++
+				}
+			}
+			n.HandleRaw(func(*ws.Client, ws.Opcode, []byte) {
+				most, writes = max(most, writes), 0
+				if !done.Load() {
+					n.Send(0, again)
+				}
+			})
+			n.each.Store(int64(each))
+			n.Send(0, again)
+			for range publishes {
+				publish(n, make([]byte, 64<<10))
+			}
+			require.Eventually(t, func() bool { return n.Manager.Stats().Total.MessagesOut == members*publishes }, 10*time.Second, time.Millisecond, "%+v", n.Manager.Stats())
+			done.Store(true)
+			n.Wait()
+			assert.Equal(t, members*publishes, all)
+			// A turn may take as long as the round of reads before it, 20 ms at most.
+			assert.Less(t, most, int(20*time.Millisecond/each)+100, "writes in a turn")
+			drops := n.Manager.Stats().Total.Drops
+			assert.Zero(t, drops.Lost())
+		})
+	}
+}
+
+// Each client gets each message once and in order, whether it was published to its
+// room, to all or to its user, while others end in the middle of a fan-out, come,
+// and are sent heartbeats.
+func TestClientsEndWithinAFanOut(t *testing.T) {
+	const clients, publishes = 400, 60
+	// With a queue of two messages the fan-out itself writes each second time.
+	n := startSlowNetwork(t, clients, ws.WithMessageQueueSize(2), ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(time.Hour))
+	var mu sync.Mutex
+	received := make(map[int][]uint32)
+	n.onFrame = func(peer int, op codec.Opcode, payload []byte) {
+		if op == codec.OpBinary || op == codec.OpText {
+			mu.Lock()
+			defer mu.Unlock()
+			received[peer] = append(received[peer], binary.BigEndian.Uint32(payload))
+		}
+	}
+	n.RangeClients(func(c *ws.Client) bool { return assert.NoError(t, c.JoinRoom("room")) })
+	n.each.Store(int64(20 * time.Microsecond))
+	rng := rand.New(rand.NewPCG(1, 2))
+	gone := make(map[int]bool)
+	for i := range publishes {
+		message := binary.BigEndian.AppendUint32(nil, uint32(i))
+		switch i % 3 {
+		case 0:
+			require.NoError(t, n.BroadcastToRoom("room", message, nil))
+		case 1:
+			n.BroadcastAll(message)
+		default:
+			require.NoError(t, n.BroadcastToUser(7, message))
+		}
+		for range 2 {
+			time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
+			peer := rng.IntN(clients)
+			n.HangUp(peer)
+			gone[peer] = true
+		}
+		n.Advance(10 * time.Millisecond)
+	}
+	n.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	want := make([]uint32, publishes)
+	for i := range want {
+		want[i] = uint32(i)
+	}
+	for peer := range clients {
+		if gone[peer] {
+			assert.True(t, slices.Equal(want[:len(received[peer])], received[peer]), "peer %d, which has ended, got %v", peer, received[peer])
+		} else {
+			assert.Equal(t, want, received[peer], "peer %d", peer)
+		}
+	}
+	assert.Less(t, len(gone), clients-100)
+}
