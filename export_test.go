@@ -28,6 +28,9 @@ type Registry struct{ r *registry }
 func NewRegistry() *Registry { return &Registry{newRegistry()} }
 
 func (r *Registry) Admit(c *Client, limit int) error { return r.r.admit(c, limit) }
+func (r *Registry) Opened(c *Client)                 { r.r.opened(c) }
+func (r *Registry) RemoveDevice(c *Client)           { r.r.removeDevice(c) }
+func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(userID) }
 func (r *Registry) Remove(c *Client)                 { r.r.remove(c, false) }
 
 // NewTestClient returns a client of m that is not connected.

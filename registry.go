@@ -2,7 +2,6 @@ package ws
 
 import (
 	"hash/maphash"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -22,15 +21,15 @@ type registry struct {
 // registryShard is the part of the registry for some IDs and some users.
 type registryShard struct {
 	mu    sync.RWMutex
-	byID  clientTable         // guarded by mu
-	users map[int64][]*Client // guarded by mu; open clients only
+	byID  clientTable // guarded by mu
+	users deviceTable // guarded by mu
 }
 
 func newRegistry() *registry {
 	r := &registry{seed: maphash.MakeSeed()}
 	for i := range r.shards {
 		r.shards[i].byID.seed = maphash.MakeSeed()
-		r.shards[i].users = make(map[int64][]*Client)
+		r.shards[i].users = newDeviceTable()
 	}
 	return r
 }
@@ -85,7 +84,7 @@ func (r *registry) opened(c *Client) {
 	s := r.userShard(c.UserID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users[c.UserID] = append(s.users[c.UserID], c)
+	s.users.add(c)
 }
 
 // remove forgets c, which was admitted; wasOpen tells whether opened was
@@ -109,19 +108,7 @@ func (r *registry) removeDevice(c *Client) {
 	s := r.userShard(c.UserID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	devices := s.users[c.UserID]
-	i := slices.Index(devices, c)
-	if i < 0 {
-		return
-	}
-	if len(devices) == 1 {
-		delete(s.users, c.UserID)
-		return
-	}
-	last := len(devices) - 1
-	devices[i] = devices[last]
-	devices[last] = nil
-	s.users[c.UserID] = devices[:last]
+	s.users.remove(c)
 }
 
 // get returns the client of that ID if its connection was opened.
@@ -141,7 +128,7 @@ func (r *registry) devices(userID int64) []*Client {
 	s := r.userShard(userID)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.Clone(s.users[userID])
+	return s.users.of(userID)
 }
 
 // each calls fn for every open client until it returns false. No lock is held
