@@ -195,9 +195,7 @@ func (c *Client) route(e *router.Envelope) {
 	} else {
 		msg.Event = string(e.Event)
 	}
-	if m.EventBus.wants(EventMessageReceived) {
-		m.EventBus.publish(EventMessageReceived, c.ID, msg.clone())
-	}
+	m.EventBus.publishMessage(c.ID, msg)
 	if !ok {
 		m.metrics.IncrementMessageErrors(unknownEvent)
 		c.answerInvalid(msg.RequestID, 404, "handler not found")

@@ -43,13 +43,11 @@ type Event struct {
 	Time     time.Time
 }
 
-// maxQueuedEvents bounds the events in wait, connects and disconnects apart.
-const maxQueuedEvents = 8192
-
 // EventBus hands events to subscribers, one after the other on one goroutine of
 // its own, in the order in which they happened to each client. It never blocks
 // an event loop: connects and disconnects are always kept; the other events are
-// dropped, and counted, while too many wait. Safe for concurrent use.
+// dropped, and counted, while 8,192 events or 8 MiB of received messages wait.
+// Safe for concurrent use.
 type EventBus struct {
 	logger  *slog.Logger
 	dropped atomic.Int64
@@ -58,7 +56,7 @@ type EventBus struct {
 
 	mu          sync.Mutex
 	subscribers map[EventType][]func(Event) // guarded by mu; the slices are copied on write
-	queue       []Event                     // guarded by mu
+	queue       eventQueue                  // guarded by mu
 	running     bool                        // guarded by mu
 	closed      bool                        // guarded by mu
 	ready       sync.Cond                   // on mu
@@ -125,45 +123,69 @@ func (b *EventBus) publish(t EventType, clientID string, data any) {
 	e := Event{Type: t, ClientID: clientID, Data: data, Time: time.Now()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || (len(b.queue) >= maxQueuedEvents && t.bit()&lifecycle == 0) {
+	if b.closed || (t.bit()&lifecycle == 0 && !b.queue.takes(e.bytes())) {
 		b.dropped.Add(1)
 		return
 	}
-	b.queue = append(b.queue, e)
+	b.queue.push(e)
 	b.ready.Signal()
+}
+
+// publishMessage queues a copy of m, which is borrowed, if somebody wants it. No
+// copy is made of a message for which there is no space.
+func (b *EventBus) publishMessage(clientID string, m *Message) {
+	if !b.wants(EventMessageReceived) {
+		return
+	}
+	b.mu.Lock()
+	space := b.queue.takes(m.bytes())
+	b.mu.Unlock()
+	if !space {
+		b.dropped.Add(1)
+		return
+	}
+	b.publish(EventMessageReceived, clientID, m.clone())
 }
 
 // run hands out events until close, and then those that wait.
 func (b *EventBus) run() {
-	defer close(b.done)
-	var batch []Event
-	for {
-		b.mu.Lock()
-		for len(b.queue) == 0 && !b.closed {
-			b.ready.Wait()
+	closed := false
+	defer func() {
+		if closed {
+			close(b.done)
+		} else {
+			go b.run() // a subscriber has ended the goroutine (runtime.Goexit)
 		}
-		if len(b.queue) == 0 {
-			b.mu.Unlock()
-			return
-		}
-		clear(batch)
-		batch, b.queue = b.queue, batch[:0]
-		if cap(b.queue) > maxQueuedEvents {
-			b.queue = nil
-		}
-		b.mu.Unlock()
-		for i := range batch {
-			b.deliver(&batch[i])
-		}
+	}()
+	for !closed {
+		closed = !b.deliverNext()
 	}
 }
 
-func (b *EventBus) deliver(e *Event) {
+// deliverNext hands out one event and forgets it. It returns false if the bus is
+// closed and no event waits.
+func (b *EventBus) deliverNext() bool {
 	b.mu.Lock()
-	subscribers := b.subscribers[e.Type]
+	defer b.mu.Unlock()
+	for b.queue.len == 0 && !b.closed {
+		b.ready.Wait()
+	}
+	if b.queue.len == 0 {
+		return false
+	}
+	e, bytes := b.queue.pop()
+	defer func() { b.queue.bytes -= bytes }()
+	b.deliverUnlocked(e, b.subscribers[e.Type])
+	return true
+}
+
+// deliverUnlocked calls the subscribers of e without mu, and holds mu again when
+// they have returned or one has ended the goroutine.
+func (b *EventBus) deliverUnlocked(e Event, subscribers []func(Event)) {
 	b.mu.Unlock()
+	defer b.mu.Lock()
 	for _, fn := range subscribers {
-		b.call(fn, *e)
+		b.call(fn, e)
 	}
 }
 

@@ -87,3 +87,18 @@ type taskFunc func()
 
 // Run calls f.
 func (f taskFunc) Run() { f() }
+
+// MaxQueuedEventBytes bounds the messages that wait in an EventBus.
+const MaxQueuedEventBytes = maxQueuedEventBytes
+
+// EventQueue opens eventQueue.
+type EventQueue struct{ q eventQueue }
+
+func (q *EventQueue) Push(m *Message) { q.q.push(Event{Data: m}) }
+func (q *EventQueue) Pop() (m *Message, bytes int) {
+	e, bytes := q.q.pop()
+	return e.Data.(*Message), bytes
+}
+func (q *EventQueue) Len() int        { return q.q.len }
+func (q *EventQueue) Bytes() int      { return q.q.bytes }
+func (q *EventQueue) HasMemory() bool { return q.q.first != nil }

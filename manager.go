@@ -172,7 +172,9 @@ func (m *Manager) Addr() net.Addr {
 
 // Subscribe calls fn for every event of type t. Subscribers run one after the
 // other on a goroutine of the bus: one that blocks holds up the events, not the
-// connections, and a panic in it is logged.
+// connections, and a panic in it is logged. While 8,192 events wait, or messages
+// of 8 MiB together (EventMessageReceived), further events are dropped and
+// counted, but connects and disconnects are always kept.
 func (m *Manager) Subscribe(t EventType, fn func(Event)) { m.EventBus.subscribe(t, fn) }
 
 // GetClient returns the connected client of that ID.
