@@ -26,7 +26,7 @@ type authenticator struct {
 	replaced int // guarded by mu; calls that have given their place to another
 }
 
-func newAuthenticator(cfg *Config, onPanic func(any, []byte)) *authenticator {
+func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
 	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers, logger: cfg.Logger}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
 // HandlerMode says where handlers run.
@@ -220,7 +221,11 @@ type Config struct {
 	// 1,000 through in each. Default 10,000; 0 is no limit.
 	ControlFrameLimit int
 
-	// Logger receives what an operator should know; nil is slog.Default().
+	// Logger receives what an operator should know; nil is slog.Default(). The same
+	// message comes ten times in a second at most; at the end of a second in which
+	// there were more, it comes once more with the attribute "suppressed", their
+	// number. A panic of its handler is written to the standard error once, and has
+	// no other effect.
 	Logger *slog.Logger
 }
 
@@ -312,9 +317,7 @@ func (c *Config) withDefaults() Config {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NoopMetrics{}
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = loglimit.New(cfg.Logger)
 	if cfg.TLSConfig != nil {
 		cfg.TLSConfig = c.tlsConfig()
 	}

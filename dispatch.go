@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/loglimit"
 	"github.com/qi-realtime/ws/pool"
 	"github.com/qi-realtime/ws/router"
 )
@@ -249,7 +249,7 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	m.metrics.IncrementMessageErrors(msg.Event)
 	m.cfg.Logger.Error("ws: handler panicked", slog.String("event", msg.Event), slog.String("client", c.ID),
 		slog.String("trace_id", string(appendTraceID(nil, trace))),
-		slog.Any("panic", recovered), slog.String("stack", string(debug.Stack())))
+		slog.Any("panic", recovered), loglimit.Stack())
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
 	_ = c.sendAnswer(&reply{ // the same
 		typ: TypeError, requestID: msg.RequestID, code: 500, message: "internal error", traceID: trace,
@@ -262,7 +262,7 @@ func (c *Client) handleRaw(raw RawHandler, op codec.Opcode, payload []byte) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.metrics.IncrementMessageErrors("")
-			m.reportPanic(r, debug.Stack())
+			m.reportPanic(r)
 			m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
 		}
 	}()

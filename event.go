@@ -3,11 +3,12 @@ package ws
 import (
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
 // EventType names what an Event tells of.
@@ -194,7 +195,7 @@ func (b *EventBus) call(fn func(Event), e Event) {
 	defer func() {
 		if r := recover(); r != nil {
 			b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
-				slog.String("panic", fmt.Sprint(r)), slog.String("stack", string(debug.Stack())))
+				slog.String("panic", fmt.Sprint(r)), loglimit.Stack())
 		}
 	}()
 	fn(e)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/loglimit"
 	"github.com/qi-realtime/ws/pool"
 	"github.com/qi-realtime/ws/room"
 	"github.com/qi-realtime/ws/router"
@@ -154,6 +155,7 @@ func (m *Manager) finish() {
 	_ = m.workers.Close(context.Background())
 	m.closePools()
 	<-m.EventBus.close()
+	loglimit.Flush(m.cfg.Logger)
 }
 
 // Addr returns the address of the native path's listener, nil without
@@ -193,6 +195,7 @@ func (m *Manager) reportError(c *Client, err error) {
 }
 
 // reportPanic logs a panic that nothing nearer has recovered.
-func (m *Manager) reportPanic(recovered any, stack []byte) {
-	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), slog.String("stack", string(stack)))
+// The stack that it logs is the caller's.
+func (m *Manager) reportPanic(recovered any) {
+	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), loglimit.Stack())
 }

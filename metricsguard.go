@@ -1,19 +1,17 @@
 package ws
 
-import "runtime/debug"
-
 // guardedMetrics calls an application's Metrics; a panic in it is reported and
 // ends there. Metrics are called where a connection is taken apart or a loop
 // writes: nothing of that may be left half done. Safe for concurrent use.
 type guardedMetrics struct {
 	metrics Metrics
-	report  func(recovered any, stack []byte)
+	report  func(recovered any)
 }
 
 // guard must be deferred.
 func (g *guardedMetrics) guard() {
 	if r := recover(); r != nil {
-		g.report(r, debug.Stack())
+		g.report(r)
 	}
 }
 

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"runtime/debug"
 	"sync"
 
 	"github.com/qi-realtime/ws/engine"
@@ -82,7 +81,7 @@ func (e *slowEdge) tell(slow bool, bytes int) {
 	m := e.watch.manager
 	defer func() {
 		if r := recover(); r != nil {
-			m.reportPanic(r, debug.Stack())
+			m.reportPanic(r)
 		}
 	}()
 	switch {

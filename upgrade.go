@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"runtime/debug"
 	"strings"
 
 	"github.com/qi-realtime/ws/codec"
@@ -254,7 +253,7 @@ func errUserCode(err error) error {
 func (m *Manager) recovered(fn func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			m.reportPanic(r, debug.Stack())
+			m.reportPanic(r)
 			err = errUserCode(fmt.Errorf("ws: panic: %v", r))
 		}
 	}()

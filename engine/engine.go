@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
 // Engine runs the event loops and their shards. Safe for concurrent use.
@@ -103,6 +103,7 @@ func New(cfg Config, h Handler) *Engine {
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.ping = newControlFrame(codec.OpPing, nil)
+	e.cfg.Logger = loglimit.New(cfg.Logger)
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	switch {
 	case e.cfg.Now != nil:
@@ -170,6 +171,7 @@ func (e *Engine) Run() error {
 		}
 		return ErrRunning
 	}
+	defer loglimit.Flush(e.cfg.Logger)
 	defer e.abandonAll()
 	defer close(e.stopped)
 	var err error
@@ -279,14 +281,13 @@ func (s *Shard) EachInLoop(fn func(*Conn)) {
 // guard recovers from a panic and logs it: it must be deferred.
 func (e *Engine) guard(where string) {
 	if r := recover(); r != nil {
-		e.reportPanic(where, r, debug.Stack())
+		e.reportPanic(where, r)
 	}
 }
 
-// reportPanic logs a panic that was recovered.
-func (e *Engine) reportPanic(where string, r any, stack []byte) {
-	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where),
-		slog.Any("panic", r), slog.String("stack", string(stack)))
+// reportPanic logs a panic that was recovered, with the stack of the caller.
+func (e *Engine) reportPanic(where string, r any) {
+	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where), slog.Any("panic", r), loglimit.Stack())
 }
 
 // haltTime is how long Stop waits, after the end of its context, for the loops to

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"io"
-	"runtime/debug"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -93,7 +92,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 	defer s.leave()
 	defer func() {
 		if r := recover(); r != nil {
-			s.eng.reportPanic("open", r, debug.Stack())
+			s.eng.reportPanic("open", r)
 			action = gnet.Close
 		}
 	}()
@@ -174,7 +173,7 @@ func (s *Shard) recoverRead(c *Conn) {
 	if r == nil {
 		return
 	}
-	s.eng.reportPanic("traffic", r, debug.Stack())
+	s.eng.reportPanic("traffic", r)
 	s.reading = nil
 	s.dropReplies(c, s.reply.tally)
 	s.reply = replyBatch{}

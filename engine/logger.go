@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 )
@@ -14,22 +15,31 @@ func (g logger) Debugf(string, ...any) {}
 
 // Infof logs at the debug level.
 func (g logger) Infof(format string, args ...any) {
-	g.l.Debug("gnet: " + fmt.Sprintf(format, args...))
+	g.log(slog.LevelDebug, "gnet: info", format, args)
 }
 
 // Warnf logs at the debug level: all that gnet warns of is an event for a
 // connection that was closed in the same round, one line for each, which is
 // normal when many connections break at once.
 func (g logger) Warnf(format string, args ...any) {
-	g.l.Debug("gnet: " + fmt.Sprintf(format, args...))
+	g.log(slog.LevelDebug, "gnet: warning", format, args)
 }
 
 // Errorf logs at the error level.
 func (g logger) Errorf(format string, args ...any) {
-	g.l.Error("gnet: " + fmt.Sprintf(format, args...))
+	g.log(slog.LevelError, "gnet: error", format, args)
 }
 
 // Fatalf does not exit: that is the application's to decide.
 func (g logger) Fatalf(format string, args ...any) {
-	g.l.Error("gnet: " + fmt.Sprintf(format, args...))
+	g.log(slog.LevelError, "gnet: fatal error", format, args)
+}
+
+// log logs gnet's text as an attribute, since the messages are counted by their
+// text.
+func (g logger) log(level slog.Level, message, format string, args []any) {
+	ctx := context.Background()
+	if g.l.Enabled(ctx, level) {
+		g.l.Log(ctx, level, message, slog.String("text", fmt.Sprintf(format, args...)))
+	}
 }

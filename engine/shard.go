@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -229,7 +228,7 @@ func (s *Shard) turn() {
 	defer func() {
 		s.inTurn, s.again = false, false
 		if r := recover(); r != nil {
-			s.eng.reportPanic("inbox", r, debug.Stack())
+			s.eng.reportPanic("inbox", r)
 			s.yield()
 		}
 	}()

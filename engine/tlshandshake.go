@@ -50,7 +50,7 @@ type handshakes struct {
 }
 
 func newHandshakes(e *Engine) *handshakes {
-	report := func(r any, stack []byte) { e.reportPanic("TLS handshake", r, stack) }
+	report := func(r any) { e.reportPanic("TLS handshake", r) }
 	return &handshakes{
 		eng: e, workers: pool.NewWorkers(e.cfg.TLSHandshakes, report), running: make(map[*tlsHandshake]struct{}),
 	}

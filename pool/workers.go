@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"sync"
 )
 
@@ -21,7 +20,7 @@ type Task interface {
 type Workers struct {
 	// Immutable after NewWorkers.
 	maxIdle int
-	onPanic func(recovered any, stack []byte)
+	onPanic func(recovered any)
 	done    chan struct{} // closed after Close, when the last worker ended
 
 	// Guarded by mu.
@@ -44,12 +43,13 @@ type Workers struct {
 // NewWorkers returns a pool of at most maxWorkers goroutines; none runs yet. Of those without a
 // task it keeps two for each CPU (GOMAXPROCS), and ends the others.
 //
-// A panic of a task goes to onPanic, on the worker's goroutine and with the stack, and the
-// worker goes on. onPanic must not panic, and holds up one worker while it runs; it may call
-// everything of Workers except Close. If it is nil, a panic is not recovered.
+// A panic of a task goes to onPanic, on the worker's goroutine, whose stack trace then has the
+// function that panicked; the worker goes on. onPanic must not panic, and holds up one worker
+// while it runs; it may call everything of Workers except Close. If it is nil, a panic is not
+// recovered.
 //
 // NewWorkers panics if maxWorkers is less than 1.
-func NewWorkers(maxWorkers int, onPanic func(recovered any, stack []byte)) *Workers {
+func NewWorkers(maxWorkers int, onPanic func(recovered any)) *Workers {
 	if maxWorkers < 1 {
 		panic(fmt.Sprintf("pool: NewWorkers with maxWorkers %d, want 1 or more", maxWorkers))
 	}
@@ -132,7 +132,7 @@ func (w *Workers) runUnlocked(t Task) {
 	defer func() {
 		if w.onPanic != nil {
 			if recovered := recover(); recovered != nil {
-				w.onPanic(recovered, debug.Stack())
+				w.onPanic(recovered)
 			}
 		}
 		w.mu.Lock()

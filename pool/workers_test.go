@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,8 +22,8 @@ type taskFunc func()
 func (f taskFunc) Run() { f() }
 
 // failOnPanic reports panics of tasks that must not panic.
-func failOnPanic(t testing.TB) func(any, []byte) {
-	return func(recovered any, stack []byte) { t.Errorf("task panicked: %v\n%s", recovered, stack) }
+func failOnPanic(t testing.TB) func(any) {
+	return func(recovered any) { t.Errorf("task panicked: %v\n%s", recovered, debug.Stack()) }
 }
 
 func closeWorkers(t testing.TB, w *pool.Workers) {
@@ -176,9 +177,9 @@ func TestPanicSurvives(t *testing.T) {
 	var recovered []any // one worker: no lock
 	var stacks []string
 	var w *pool.Workers
-	w = pool.NewWorkers(1, func(r any, stack []byte) {
+	w = pool.NewWorkers(1, func(r any) {
 		recovered = append(recovered, r)
-		stacks = append(stacks, string(stack))
+		stacks = append(stacks, string(debug.Stack()))
 		assert.Equal(t, 1, w.Running(), "onPanic may call Workers")
 	})
 	ran := 0
