@@ -190,7 +190,7 @@ func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 
 // Context returns a context that ends with the connection, or when Shutdown begins.
 // A handler passes it on to the calls that it waits for, so that it does not work for a
-// client that has gone. The first call costs some 200 bytes for as long as the
+// client that has gone: a handler that runs is not interrupted otherwise. The first call costs some 200 bytes for as long as the
 // client is connected.
 func (c *Client) Context() context.Context {
 	c.mu.Lock()
@@ -273,12 +273,15 @@ func (o *clientOwner) OnOpen() {
 	m.EventBus.publish(EventClientConnected, c.ID, nil)
 }
 
-// OnClose runs on the client's event loop: it leaves all rooms, and tells after
-// the last message was handled.
+// OnClose runs on the client's event loop: it leaves all rooms, drops the messages
+// of a client that has hung up, and tells after the last message was handled.
 func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	c := (*Client)(o)
 	m := c.manager
 	rooms := c.leaveAllInLoop()
+	if c.dropsMail(&end) {
+		c.dropMail()
+	}
 	m.clients.remove(c, true)
 	m.metrics.DecrementConnections()
 	m.metrics.SetConnectionCount(m.GetClientCount())

@@ -207,8 +207,8 @@ type Config struct {
 	// that wait for a pooled handler, without the one that is being handled.
 	// Beyond one of them the client waits: its connection is not read until half
 	// of them is handled. One message of any size is always taken. A client holds
-	// at most these marks, one message more, and one read of 64 KiB. Default 64
-	// messages and 1 MiB.
+	// at most these marks, one message more, and one read of 64 KiB. If it hangs up,
+	// they are dropped; see Handler. Default 64 messages and 1 MiB.
 	MailboxSize  int
 	MailboxBytes int64
 

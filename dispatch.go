@@ -25,6 +25,11 @@ const maxInvalid = 10
 //
 // It runs on a worker, or on the event loop if the manager's or the route's
 // mode is Inline; one message of a client at a time, in the order received.
+//
+// The messages that a client sent before a close frame, and those that had come when
+// Shutdown began, are handled. Those of a client that hangs up without a close frame,
+// or breaks the protocol, are dropped unless their handler has begun, and counted in
+// Stats.Unhandled: nobody waits for their answers. Client.Context ends then.
 type Handler func(c *Client, msg *Message) error
 
 // NextFunc goes on to the next middleware or to the handler.

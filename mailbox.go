@@ -110,14 +110,26 @@ func (c *Client) post(l letter) (full bool) {
 	return full
 }
 
-// mailLast posts the end of the connection behind the messages that wait. It
-// reports false if none do.
+// mailLast posts the end of the connection behind the messages that wait or are being
+// handled. It reports false if there are none, whether or not the client is in line for
+// a worker.
 func (c *Client) mailLast(closed *CloseError) bool {
-	if !c.hasMail() {
-		return false // and stays so: only the event loop, which runs this, posts
+	c.mu.Lock()
+	box := c.mailboxLocked()
+	behind := box != nil && (box.handler != 0 || box.len() > 0)
+	c.mu.Unlock()
+	if behind { // and if not, it stays so: only the event loop, which runs this, posts
+		c.post(letter{closed: closed})
 	}
-	c.post(letter{closed: closed})
-	return true
+	return behind
+}
+
+// mailboxLocked returns the client's mailbox, nil if it has none.
+func (c *Client) mailboxLocked() *mailbox {
+	if c.extra == nil {
+		return nil
+	}
+	return c.extra.mailbox
 }
 
 // hasMail reports whether messages wait for a worker or are being handled.
@@ -251,8 +263,7 @@ func (c *Client) discardMail() {
 			c.open(l) // the end of the connection is told all the same
 			continue
 		}
-		pool.PutBuffer(l.buf)
-		c.manager.unhandled.Add(1)
+		c.dropLetter(l)
 		c.manager.metrics.IncrementDroppedMessages()
 	}
 }
@@ -327,13 +338,13 @@ func (c *Client) open(l letter) {
 		c.manager.EventBus.publish(EventClientDisconnected, c.ID, l.closed)
 		return
 	}
-	defer pool.PutBuffer(l.buf)
 	c.mu.Lock()
 	shut := c.shut
 	c.mu.Unlock()
 	if shut {
-		c.manager.unhandled.Add(1)
+		c.dropLetter(l)
 		return
 	}
+	defer pool.PutBuffer(l.buf)
 	c.handle(l.op, l.buf.B)
 }

@@ -18,7 +18,7 @@ type Stats struct {
 	WaitingTasks  int         // clients whose messages wait for a worker
 	DroppedEvents int64       // see EventBus
 	RateLimited   uint64      // messages refused by Config.RateLimit
-	Unhandled     uint64      // messages received that no handler got: CloseWithCode or Shutdown came first
+	Unhandled     uint64      // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
 	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
 	Stuck         int         // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
 	Accept        AcceptStats // how new connections are let in

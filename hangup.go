@@ -1,0 +1,41 @@
+package ws
+
+import (
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// hungUp reports whether a connection has ended in another way than by a close
+// handshake, whoever began that: nobody waits for the answers to its messages.
+func hungUp(end *engine.CloseInfo) bool { return end.Err != nil || end.Code == codec.CloseAbnormal }
+
+// dropsMail reports whether the messages that wait when a connection ends are dropped.
+func (c *Client) dropsMail(end *engine.CloseInfo) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shut || hungUp(end)
+}
+
+// dropMail drops the messages that wait for a worker, at once: their memory must not
+// wait until a worker is free. If the client is in line for one, that finds nothing.
+func (c *Client) dropMail() {
+	c.mu.Lock()
+	box := c.mailboxLocked()
+	if box == nil {
+		c.mu.Unlock()
+		return
+	}
+	letters := box.letters[box.head:]
+	box.letters, box.head, box.bytes = nil, 0, 0
+	c.mu.Unlock()
+	for _, l := range letters {
+		c.dropLetter(l)
+	}
+}
+
+// dropLetter counts a message that no handler gets.
+func (c *Client) dropLetter(l letter) {
+	pool.PutBuffer(l.buf)
+	c.manager.unhandled.Add(1)
+}

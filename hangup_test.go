@@ -1,0 +1,92 @@
+package ws_test
+
+import (
+	"crypto/tls"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// hangUps are the ways in which a client ends without a close frame.
+func hangUps() map[string]func(c *client) {
+	return map[string]func(c *client){
+		"reset": func(c *client) {
+			if tc, ok := c.Conn.(*tls.Conn); ok {
+				c.Conn = tc.NetConn()
+			}
+			c.abort()
+		},
+		"FIN": func(c *client) {
+			if tc, ok := c.Conn.(*tls.Conn); ok {
+				c.Conn = tc.NetConn()
+			}
+			require.NoError(c.t, c.Conn.(*net.TCPConn).CloseWrite())
+		},
+	}
+}
+
+// The messages of clients that have hung up are dropped and counted. Only the
+// handlers that run go on, and a healthy client waits for those alone.
+func TestHangUpDropsMessages(t *testing.T) {
+	const workers, dead, each = 2, 10, 30
+	routes := map[string][]ws.RouteOption{"shared pool": nil, "own pool": {ws.RunOn(ws.NewPool(workers))}}
+	for route, opts := range routes {
+		for name, hangUp := range hangUps() {
+			t.Run(route+", "+name, func(t *testing.T) {
+				onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+					s := start(ws.WithWorkers(workers))
+					events := s.events(ws.EventClientDisconnected)
+					entered, release := make(chan struct{}, dead*each+1), make(chan struct{})
+					free := sync.OnceFunc(func() { close(release) })
+					t.Cleanup(free)
+					var late atomic.Int64
+					require.NoError(t, s.Register("slow", func(c *ws.Client, msg *ws.Message) error {
+						entered <- struct{}{}
+						<-release
+						if c.Context().Err() == nil && msg.RequestID != "healthy" {
+							late.Add(1)
+						}
+						return c.SendResponse(msg.RequestID, 200, "success", nil)
+					}, opts...))
+					for range dead {
+						c := s.connect()
+						for id := range each {
+							c.send(request("slow", strconv.Itoa(id), ""))
+						}
+						c.sync()
+						hangUp(c)
+					}
+					for range workers {
+						receive(t, entered, "not called")
+					}
+					eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+					for range dead - workers {
+						receive(t, events, "a client of which nothing is handled waits for a worker")
+					}
+					assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
+					healthy := s.connect()
+					healthy.send(request("slow", "healthy", ""))
+					healthy.sync()
+					assert.Empty(t, entered)
+					free()
+					healthy.expectReply("healthy", 200, "")
+					assert.Len(t, entered, 1, "messages of clients that have hung up were handled")
+					assert.Zero(t, late.Load(), "the context of a client that has hung up had not ended")
+					for range workers {
+						receive(t, events, "no disconnect of a client whose handler ran")
+					}
+					eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "tasks are left")
+					assert.Empty(t, events)
+					assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
+				})
+			})
+		}
+	}
+}
