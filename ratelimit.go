@@ -25,14 +25,22 @@ type RateLimit struct {
 	// burst without its rate has no effect.
 	MessageBurst int
 	ByteBurst    int64
-	// Tolerance is how many messages may be refused without both buckets having
-	// been full in between; at one more the client is closed with 1008, and what
-	// waits of its messages is not handled. 0 is 10.
+	// Tolerance is how many messages may be refused at once: at one more the client is
+	// closed with 1008, and what waits of its messages is not handled. The count of
+	// refused messages falls as the buckets fill, by one in the time in which the limit
+	// admits one message of the size of the last that was refused, and to 0 when both
+	// buckets are full. So a client that is a little over its limit for long loses what
+	// is over, and stays; one that sends at more than twice its limit is closed. 0 is
+	// 10; more than 16,777,215 is that.
 	Tolerance int
 }
 
-// defaultTolerance is what a Tolerance of 0 stands for.
-const defaultTolerance = 10
+const (
+	// defaultTolerance is what a Tolerance of 0 stands for.
+	defaultTolerance = 10
+	// maxTolerance is up to where limiter.refused counts by one.
+	maxTolerance = 1<<24 - 1
+)
 
 // validate returns an error that names the field that is out of range.
 func (r *RateLimit) validate() error {
@@ -64,7 +72,7 @@ func newLimits(r RateLimit) *limits {
 	l := &limits{
 		messages:  bucket{r.Messages, float64(r.MessageBurst)},
 		bytes:     bucket{r.Bytes, float64(r.ByteBurst)},
-		tolerance: r.Tolerance,
+		tolerance: min(r.Tolerance, maxTolerance),
 	}
 	if r.MessageBurst == 0 {
 		l.messages.size = max(1, r.Messages)
@@ -76,6 +84,18 @@ func newLimits(r RateLimit) *limits {
 		l.tolerance = defaultTolerance
 	}
 	return l
+}
+
+// admits returns how many messages of n bytes are admitted in a second, on average.
+func (l *limits) admits(n int) float64 {
+	rate := math.Inf(1)
+	if l.messages.rate > 0 {
+		rate = l.messages.rate
+	}
+	if l.bytes.rate > 0 {
+		rate = min(rate, l.bytes.rate/float64(max(1, n)))
+	}
+	return rate
 }
 
 // bucket describes a token bucket. What is missing in it is the client's: 0 is
@@ -108,7 +128,8 @@ func (b bucket) take(missing, n float64) float64 {
 type limiter struct {
 	messages, bytes float64       // missing in the buckets at last
 	last            time.Duration // when a message was last admitted
-	refused         int           // messages since the buckets were full
+	refused         float32       // messages beyond those that were forgiven; see RateLimit.Tolerance
+	refusedAt       uint32        // when a message was last refused, in milliseconds that wrap around
 }
 
 // admit decides on a message of n bytes that comes at now, a time on any clock
@@ -122,7 +143,7 @@ func (l *limiter) admit(lim *limits, now time.Duration, n int) bool {
 		l.refused = 0
 	}
 	if !lim.messages.has(messages, 1) || !lim.bytes.has(bytes, float64(n)) {
-		l.refused++
+		l.refuse(lim, now, n)
 		return false
 	}
 	l.messages = lim.messages.take(messages, 1)
@@ -131,5 +152,16 @@ func (l *limiter) admit(lim *limits, now time.Duration, n int) bool {
 	return true
 }
 
+// refuse counts a message of n bytes that is refused at now.
+func (l *limiter) refuse(lim *limits, now time.Duration, n int) {
+	at := uint32(now.Milliseconds())
+	if passed := int32(at - l.refusedAt); passed > 0 {
+		forgiven := lim.admits(n) * float64(passed) / 1000
+		l.refused = float32(max(0, float64(l.refused)-forgiven))
+		l.refusedAt = at
+	}
+	l.refused++
+}
+
 // exhausted reports whether more was refused than is tolerated.
-func (l *limiter) exhausted(lim *limits) bool { return l.refused > lim.tolerance }
+func (l *limiter) exhausted(lim *limits) bool { return l.refused > float32(lim.tolerance) }

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -109,7 +110,64 @@ func TestLimiterRate(t *testing.T) {
 	}
 }
 
-// A client is closed for what was refused since its buckets were full.
+// A client that is a little over its limit for long is refused what is over, and is not
+// closed. One that floods is closed.
+func TestLimiterToleranceDecays(t *testing.T) {
+	messages := ws.RateLimit{Messages: 10, MessageBurst: 20}
+	bytes := ws.RateLimit{Bytes: 10_000, ByteBurst: 20_000}
+	fine := ws.RateLimit{Messages: 1000, MessageBurst: 1, Tolerance: 1}
+	tests := []struct {
+		name   string
+		limit  ws.RateLimit
+		rate   float64 // of the client, in messages for each second
+		bytes  int     // of each
+		random bool    // the messages come at random times (Poisson)
+		over   time.Duration
+		closed bool
+	}{
+		{"at the limit", messages, 10, 1, false, time.Hour, false},
+		{"1 % over", messages, 10.1, 1, false, time.Hour, false},
+		{"1 % over, at random", messages, 10.1, 1, true, time.Hour, false},
+		{"50 % over", messages, 15, 1, false, time.Hour, false},
+		{"1 % over in bytes", bytes, 10.1, 1000, false, time.Hour, false},
+		{"1 % over in bytes, at random", bytes, 101, 100, true, time.Hour, false},
+		{"1 % over, the least tolerance", fine, 1010, 1, false, time.Hour, false},
+		{"10 times", messages, 100, 1, false, time.Minute, true},
+		{"10 times, at random", messages, 100, 1, true, time.Minute, true},
+		{"10 times in bytes", bytes, 100, 1000, false, time.Minute, true},
+		{"4 times", messages, 40, 1, false, time.Minute, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := ws.NewLimiter(tt.limit)
+			random := rand.New(rand.NewPCG(1, 2))
+			var now time.Duration
+			admitted, refused := 0, 0
+			for now < tt.over && !l.Exhausted() {
+				if l.Admit(now, tt.bytes) {
+					admitted++
+				} else {
+					refused++
+				}
+				gap := 1 / tt.rate
+				if tt.random {
+					gap *= random.ExpFloat64()
+				}
+				now += time.Duration(gap * float64(time.Second))
+			}
+			require.Equal(t, tt.closed, l.Exhausted(), "after %v, with %d admitted and %d refused", now, admitted, refused)
+			if tt.rate > 10 && !tt.closed && tt.bytes < 1000 {
+				assert.NotZero(t, refused)
+			}
+			if tt.closed { // the burst of 20 comes first
+				assert.Less(t, now, 3*time.Second)
+				assert.LessOrEqual(t, refused, 11+admitted)
+			}
+		})
+	}
+}
+
+// A client is closed for what was refused beyond what its limit has admitted since.
 func TestLimiterTolerance(t *testing.T) {
 	l := ws.NewLimiter(ws.RateLimit{Messages: 1, MessageBurst: 2, Bytes: 1000, ByteBurst: 10_000, Tolerance: 3})
 	refuse := func(at time.Duration, n int) {
@@ -130,8 +188,8 @@ func TestLimiterTolerance(t *testing.T) {
 	assert.False(t, l.Exhausted())
 	admit(2*time.Second, 2) // full again
 	refuse(2*time.Second, 2)
-	admit(3*time.Second, 1) // not full
-	refuse(3*time.Second, 1)
+	admit(3*time.Second, 1) // not full, but one is forgiven
+	refuse(3*time.Second, 2)
 	assert.False(t, l.Exhausted())
 	refuse(3*time.Second, 1)
 	assert.True(t, l.Exhausted())
@@ -140,9 +198,32 @@ func TestLimiterTolerance(t *testing.T) {
 	assert.False(t, l.Exhausted())
 	admit(5*time.Second, 1)
 	refuse(5*time.Second, 3)
-	admit(8*time.Second, 2) // one bucket of the two is full
+	admit(8*time.Second, 2) // one bucket of the two is full; three are forgiven
+	refuse(8*time.Second, 3)
+	assert.False(t, l.Exhausted())
 	refuse(8*time.Second, 1)
 	assert.True(t, l.Exhausted())
+}
+
+// What was refused is forgiven by its size: empty messages in between, which cost
+// nothing, make up for none.
+func TestLimiterToleranceBySize(t *testing.T) {
+	l := ws.NewLimiter(ws.RateLimit{Bytes: 1000, ByteBurst: 1000, Tolerance: 3})
+	require.True(t, l.Admit(0, 1000))
+	for range 3 {
+		require.False(t, l.Admit(0, 500))
+		require.True(t, l.Admit(0, 0))
+		require.False(t, l.Exhausted())
+	}
+	require.False(t, l.Admit(499*time.Millisecond, 500))
+	require.True(t, l.Exhausted())
+
+	l = ws.NewLimiter(ws.RateLimit{Bytes: 1000, ByteBurst: 1000, Tolerance: math.MaxInt})
+	require.True(t, l.Admit(0, 1000))
+	for range 1 << 24 {
+		l.Admit(0, 1)
+	}
+	require.True(t, l.Exhausted())
 }
 
 func TestLimiterDefaults(t *testing.T) {
