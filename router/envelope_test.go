@@ -38,7 +38,7 @@ type structEnvelope struct {
 // json.Unmarshal into a struct.
 func reference(b []byte) (f fields, exact, ok bool) {
 	exact = true
-	if depthOf(b) > 512 {
+	if depthOf(b) > router.MaxDepth {
 		return f, false, false
 	}
 	if !json.Valid(b) || bytes.TrimLeft(b, " \t\r\n")[0] != '{' {
@@ -78,6 +78,9 @@ func reference(b []byte) (f fields, exact, ok bool) {
 				f.Data = ""
 			}
 		}
+	}
+	if len(f.RequestID) > router.MaxRequestID {
+		return f, false, false
 	}
 	return f, exact, ok
 }
@@ -155,7 +158,7 @@ func TestParseEnvelope(t *testing.T) {
 		{"null fields", `{"type":null,"event":null,"request_id":null,"data":null,"timestamp":null}`, fields{}},
 		{"unknown keys", `{"a":{"event":"x"},"b":[true,false,null,-1.5e+3],"event":"y","c":"\n"}`, fields{Event: "y"}},
 		{"smallest timestamp", `{"timestamp":-9223372036854775808}`, fields{Timestamp: -1 << 63}},
-		{"deepest", `{"data":` + nested("[", "]", 511) + `}`, fields{Data: nested("[", "]", 511)}},
+		{"deepest", `{"data":` + nested("[", "]", 127) + `}`, fields{Data: nested("[", "]", 127)}},
 		{"string lengths", `{"type":"1234567","event":"12345678","request_id":"123456789"}`, fields{Type: "1234567", Event: "12345678", RequestID: "123456789"}},
 	}
 	for _, tt := range tests {
@@ -180,7 +183,7 @@ var invalidEnvelopes = []string{
 	`{"timestamp":"1"}`, `{"timestamp":1.5}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`, `{"timestamp":true}`, `{"timestamp":{}}`,
 	`{"timestamp":9223372036854775808}`, `{"timestamp":-9223372036854775809}`, `{"timestamp":}`,
 	`{"data":}`, `{"data":{"a":}}`, `{"data":1 2}`, `{"data":nulll}`, `{} /* comment */`,
-	`{"data":` + nested("[", "]", 512) + `}`, `{"a":` + nested(`{"a":`, `}`, 600) + `}`,
+	`{"data":` + nested("[", "]", 128) + `}`, `{"a":` + nested(`{"a":`, `}`, 128) + `}`,
 }
 
 func TestParseEnvelopeRejects(t *testing.T) {

@@ -1,6 +1,9 @@
 package router
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrExists reports that the event has a handler already.
@@ -18,4 +21,9 @@ var (
 	// ErrEnvelope reports a message that is not a valid envelope. ParseEnvelope wraps it
 	// with what is wrong and where.
 	ErrEnvelope = errors.New("router: invalid envelope")
+
+	// ErrRequestID and ErrDepth wrap ErrEnvelope. They report an envelope that is beyond
+	// MaxRequestID or MaxDepth.
+	ErrRequestID = fmt.Errorf("%w: request_id longer than %d bytes", ErrEnvelope, MaxRequestID)
+	ErrDepth     = fmt.Errorf("%w: values nest deeper than %d", ErrEnvelope, MaxDepth)
 )

@@ -5,21 +5,38 @@ import (
 	"math/bits"
 )
 
-// maxDepth is how deep objects and arrays nest, the envelope included. It bounds the
+// MaxDepth is how deep objects and arrays may nest, the envelope included. It bounds the
 // scanner's recursion: one message must not grow an event loop's stack without end.
-const maxDepth = 512
+const MaxDepth = 128
 
 // scanner walks over JSON text (RFC 8259) and checks it. Its methods begin at the first byte
 // of what they are named for, stop behind the last, and return false after they noted in
 // wrong what is wrong at i. Not safe for concurrent use.
 type scanner struct {
-	b     []byte
-	i     int
-	wrong string
+	b       []byte
+	i       int
+	wrong   string
+	limit   error    // in place of wrong: a limit is exceeded
+	escaped fieldSet // those of the envelope's strings that contain an escape
+	key     [maxRawKey]byte
 }
+
+// fieldSet is a set of the envelope's strings.
+type fieldSet uint8
+
+const (
+	fieldType fieldSet = 1 << iota
+	fieldEvent
+	fieldRequestID
+)
 
 func (s *scanner) fail(wrong string) bool {
 	s.wrong = wrong
+	return false
+}
+
+func (s *scanner) exceed(limit error) bool {
+	s.limit = limit
 	return false
 }
 
@@ -74,8 +91,8 @@ func (s *scanner) value(depth int) bool {
 
 // enter steps over an opening brace or bracket.
 func (s *scanner) enter(depth int) bool {
-	if depth == maxDepth {
-		return s.fail("nested too deep")
+	if depth == MaxDepth {
+		return s.exceed(ErrDepth)
 	}
 	s.i++
 	return true
@@ -107,25 +124,24 @@ func (s *scanner) member(e *Envelope, depth int) bool {
 	if s.peek() != '"' {
 		return s.fail("want a key")
 	}
-	var key []byte
-	var ok bool
-	if e != nil {
-		key, ok = s.text()
-	} else {
-		_, ok = s.string()
-	}
+	start := s.i
+	escaped, ok := s.string()
 	if !ok {
 		return false
 	}
+	key := s.b[start+1 : s.i-1]
 	s.space()
 	if !s.next(':') {
 		return s.fail("want a colon")
 	}
 	s.space()
-	if e != nil {
-		return s.field(e, key)
+	if e == nil {
+		return s.value(depth)
 	}
-	return s.value(depth)
+	if escaped {
+		key = s.unescapedKey(key)
+	}
+	return s.field(e, key)
 }
 
 // array checks an array from behind its bracket.
@@ -231,6 +247,15 @@ func (s *scanner) number() bool {
 	if !s.next('0') && !s.digits() {
 		return s.fail("invalid value")
 	}
+	switch s.peek() {
+	case '.', 'e', 'E':
+		return s.fraction()
+	}
+	return true
+}
+
+// fraction checks what follows the integer part of a number.
+func (s *scanner) fraction() bool {
 	if s.next('.') && !s.digits() {
 		return s.fail("want a digit")
 	}

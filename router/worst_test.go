@@ -1,0 +1,119 @@
+package router_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/qi-realtime/ws/router"
+)
+
+// worstSize is the length of the messages of worstEnvelopes, about.
+const worstSize = 512 << 10
+
+// repeated returns unit as often as it fits between open and end. A comma at the end of
+// the last is left out.
+func repeated(unit, open, end string) []byte {
+	n := (worstSize - len(open) - len(end)) / len(unit)
+	return []byte(open + strings.TrimSuffix(strings.Repeat(unit, n), ",") + end)
+}
+
+// worstEnvelopes are messages that cost the most for their length, plain for comparison.
+func worstEnvelopes() map[string][]byte {
+	return map[string][]byte{
+		"plain":               repeated("x", `{"data":"`, `"}`),
+		"keys":                repeated(`"a":0,`, `{`, `}`),
+		"escaped keys":        repeated(`"\n":0,`, `{`, `}`),
+		"escaped u keys":      repeated(`"\u0061":0,`, `{`, `}`),
+		"escaped known keys":  repeated(`"\u0064ata":0,`, `{`, `}`),
+		"long escaped key":    repeated(`\n`, `{"`, `":1}`),
+		"escaped events":      repeated(`"event":"\n",`, `{`, `}`),
+		"events not UTF-8":    repeated("\"event\":\"\xff\",", `{`, `}`),
+		"long event":          repeated(`\n`, `{"event":"`, `"}`),
+		"long event u":        repeated(`\u0061`, `{"event":"`, `"}`),
+		"long event no UTF-8": repeated("\xff", `{"event":"`, `"}`),
+		"long request_id":     repeated(`\u0001`, `{"request_id":"`, `"}`),
+		"keys in data":        repeated(`"a":0,`, `{"data":{`, `}}`),
+		"objects":             repeated(`{},`, `{"data":[`, `]}`),
+		"arrays":              repeated(`[],`, `{"data":[`, `]}`),
+		"digits":              repeated(`1,`, `{"data":[`, `]}`),
+		"empty strings":       repeated(`"",`, `{"data":[`, `]}`),
+		"deep":                repeated(nested("[", "]", 120)+",", `{"data":[`, `]}`),
+		"too deep":            repeated("[", `{"data":`, ""),
+		"escapes":             repeated(`\n`, `{"data":"`, `"}`),
+		"u escapes":           repeated(`\u0061`, `{"data":"`, `"}`),
+		"long number":         repeated(`1`, `{"data":`, `}`),
+		"long timestamp":      repeated(`1`, `{"timestamp":`, `}`),
+		"timestamps":          repeated(`"timestamp":1,`, `{`, `}`),
+		"spaces":              repeated(` `, `{"data":`, `1}`),
+	}
+}
+
+// No message makes the parser allocate for each of its parts.
+func TestParseEnvelopeAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for name, in := range worstEnvelopes() {
+		n := testing.AllocsPerRun(1, func() {
+			var e router.Envelope
+			_ = router.ParseEnvelope(in, &e)
+		})
+		assert.LessOrEqual(t, n, 16.0, name)
+	}
+}
+
+// What is decoded by ParseEnvelope is what encoding/json decodes.
+func TestParseEnvelopeWorst(t *testing.T) {
+	for name, in := range worstEnvelopes() {
+		t.Run(name, func(t *testing.T) { checkEnvelope(t, in) })
+	}
+}
+
+func TestParseEnvelopeLimits(t *testing.T) {
+	id := func(unit string, n int) []byte {
+		return []byte(`{"request_id":"` + strings.Repeat(unit, n) + `"}`)
+	}
+	tests := []struct {
+		name string
+		in   []byte
+		want error // nil if it is valid
+	}{
+		{"longest request_id", id("a", router.MaxRequestID), nil},
+		{"request_id too long", id("a", router.MaxRequestID+1), router.ErrRequestID},
+		{"longest escaped request_id", id(`\u0001`, router.MaxRequestID), nil},
+		{"escaped request_id too long", id(`\n`, router.MaxRequestID+1), router.ErrRequestID},
+		{"runes count in bytes", id(`\u00e9`, router.MaxRequestID/2+1), router.ErrRequestID},
+		{"the last of two counts", []byte(`{"request_id":"` + strings.Repeat("a", 5000) + `","request_id":"b"}`), nil},
+		{"deepest", []byte(`{"a":` + nested("[", "]", router.MaxDepth-1) + `}`), nil},
+		{"too deep", []byte(`{"a":` + nested("[", "]", router.MaxDepth) + `}`), router.ErrDepth},
+		{"objects too deep", []byte(`{"data":` + nested(`{"a":`, `}`, router.MaxDepth) + `}`), router.ErrDepth},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var e router.Envelope
+			err := router.ParseEnvelope(tt.in, &e)
+			assert.ErrorIs(t, err, tt.want)
+			if tt.want != nil {
+				assert.ErrorIs(t, err, router.ErrEnvelope)
+				assert.Empty(t, e.RequestID)
+				assert.Less(t, len(err.Error()), 100)
+			}
+			checkEnvelope(t, tt.in)
+		})
+	}
+}
+
+func BenchmarkParseEnvelopeWorst(b *testing.B) {
+	for name, in := range worstEnvelopes() {
+		b.Run(strings.ReplaceAll("input="+name, " ", "-"), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(in)))
+			var e router.Envelope
+			for b.Loop() {
+				_ = router.ParseEnvelope(in, &e)
+			}
+		})
+	}
+}
