@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
@@ -178,11 +179,21 @@ func (c *Client) rejectInvalid(requestID string, err error) {
 		c.manager.reportError(c, err)
 		return
 	}
-	text := "invalid message"
-	if errors.Is(err, ErrInvalidMessageType) {
-		text = "invalid message type"
+	c.answerInvalid(requestID, 400, invalidText(err))
+}
+
+// invalidText says in an answer why a message is invalid. It names the limits that a
+// correct message may exceed.
+func invalidText(err error) string {
+	for _, limit := range []error{router.ErrRequestID, router.ErrDepth} {
+		if errors.Is(err, limit) {
+			return strings.Replace(limit.Error(), router.ErrEnvelope.Error(), "invalid message", 1)
+		}
 	}
-	c.answerInvalid(requestID, 400, text)
+	if errors.Is(err, ErrInvalidMessageType) {
+		return "invalid message type"
+	}
+	return "invalid message"
 }
 
 // route finds the handler of a valid message and runs it.

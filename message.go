@@ -18,7 +18,10 @@ const (
 )
 
 // Message is the envelope of a request or notification. Encode it with
-// encoding/json or send it with Client.SendJSON. Not safe for concurrent use.
+// encoding/json or send it with Client.SendJSON. One that a client sends has a
+// request_id of at most 256 bytes, and its values nest at most 128 deep: else the
+// client reads an error with code 400, which repeats no request_id. Not safe for
+// concurrent use.
 type Message struct {
 	Type      string          `json:"type"`
 	Event     string          `json:"event,omitempty"`
