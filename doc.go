@@ -16,4 +16,7 @@
 // Handlers run on a worker pool, one message of a connection at a time and in
 // order, so they may block. See HandlerMode for handlers that run on the event
 // loop itself.
+//
+// The package is made for Linux. On macOS and the BSDs it runs for development:
+// connections cannot be paused there. It does not build for Windows.
 package ws

@@ -8,6 +8,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	_ "github.com/qi-realtime/ws/internal/unixonly" // for its error on other systems
 )
 
 // Shards meet the network here alone: gnet's loop and connection, as far as

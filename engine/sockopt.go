@@ -2,7 +2,6 @@ package engine
 
 import (
 	"log/slog"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,13 +62,6 @@ func (s *Shard) setBuffer(c *Conn, option, size int) {
 func (s *Shard) inheritsInLoop() bool {
 	r := s.ready.Load()
 	return r.inherited && int32(s.eng.now.Load()-r.inheritedFrom) >= 0
-}
-
-// boundUnsent makes a write to the socket fd end once n bytes are unsent, and
-// the socket writable once less than half of them are. On macOS it does the
-// second alone.
-func boundUnsent(fd, n int) error {
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n))
 }
 
 // minRest is the length from which on the rest of a frame half sent goes to the
