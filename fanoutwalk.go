@@ -14,36 +14,58 @@ type fanOutWalk struct {
 	_ [48]byte // the loops write each their own cache line
 }
 
-// members delivers to the members of the task's room. It returns false if the
-// turn's time is over before it is done.
-func (w *fanOutWalk) members(s *engine.Shard, deliver func(*engine.Conn)) (done bool) {
-	table := w.task.room.TableInLoop(s.Index())
+// fanOutCount counts the connections that a fan-out has visited in one turn, and
+// those that have queued its message.
+type fanOutCount struct{ visited, queued int64 }
+
+// members delivers to the members of the task's room. done is false if the turn's
+// time is over before.
+func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
+	table, b := w.task.room.TableInLoop(s.Index()), w.task
 	for i := w.next; i < len(table); i++ {
-		if c := table[i].Value; c != w.task.exclude {
-			deliver(&c.conn)
+		if c := table[i].Value; c != b.exclude {
+			n.visited++
+			if c.conn.DeliverInLoop(b.frame) {
+				n.queued++
+			}
 		}
-		if s.OutOfTimeInLoop() {
+		if s.NoteDeliveryInLoop() {
 			w.next = i + 1
-			return w.next == len(table)
+			return n, w.next == len(table)
 		}
 	}
-	return true
+	return n, true
 }
 
-// devices delivers to the devices of the task that are on the loop. It returns false
-// if the turn's time is over before it is done.
-func (w *fanOutWalk) devices(s *engine.Shard, deliver func(*engine.Conn)) (done bool) {
-	devices := w.task.devices
+// devices delivers to the devices of the task that are on the loop. done is false if
+// the turn's time is over before.
+func (w *fanOutWalk) devices(s *engine.Shard) (n fanOutCount, done bool) {
+	devices, b := w.task.devices, w.task
 	for i := w.next; i < len(devices); i++ {
 		if c := devices[i]; c.conn.Shard() == s {
-			deliver(&c.conn)
+			n.visited++
+			if c.conn.DeliverInLoop(b.frame) {
+				n.queued++
+			}
 		}
-		if s.OutOfTimeInLoop() {
+		if s.NoteDeliveryInLoop() {
 			w.next = i + 1
-			return w.next == len(devices)
+			return n, w.next == len(devices)
 		}
 	}
-	return true
+	return n, true
+}
+
+// all delivers to all clients of the loop. done is false if the turn's time is over
+// before.
+func (b *broadcast) all(s *engine.Shard) (n fanOutCount, done bool) {
+	done = s.WalkInLoop(func(c *engine.Conn) {
+		n.visited++
+		if c.DeliverInLoop(b.frame) {
+			n.queued++
+		}
+	})
+	return n, done
 }
 
 // remove takes mem, whose client has ended, out of its room's table, through which

@@ -134,6 +134,7 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 	gone := make(map[int]bool)
 	for i := range publishes {
 		message := binary.BigEndian.AppendUint32(nil, uint32(i))
+		before := n.Manager.Stats().Total.MessagesOut
 		switch i % 3 {
 		case 0:
 			require.NoError(t, n.BroadcastToRoom("room", message, nil))
@@ -142,8 +143,9 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 		default:
 			require.NoError(t, n.BroadcastToUser(7, message))
 		}
-		for range 2 {
-			time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
+		for part := range 2 { // at random places of the fan-out
+			sent := before + uint64(100*part+rng.IntN(100))
+			require.True(t, waitFor(func() bool { return n.Manager.Stats().Total.MessagesOut >= sent }))
 			peer := rng.IntN(clients)
 			n.HangUp(peer)
 			gone[peer] = true
@@ -165,4 +167,33 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 		}
 	}
 	assert.Less(t, len(gone), clients-100)
+}
+
+// A turn may take as long as the round of reads before it: fan-out goes on beside
+// handlers that hold the loop.
+func TestTurnsFollowTheRoundOfReads(t *testing.T) {
+	const members, each, round = 500, 10 * time.Microsecond, 5 * time.Millisecond
+	n := startSlowNetwork(t, members, ws.WithHandlerMode(ws.Inline))
+	again := []byte(frame(2, "again"))
+	var writes, most int // loop-confined until done
+	var done atomic.Bool
+	n.onFrame = func(int, codec.Opcode, []byte) { writes++ }
+	n.HandleRaw(func(*ws.Client, ws.Opcode, []byte) {
+		most, writes = max(most, writes), 0
+		for began := time.Now(); time.Since(began) < round; {
+			continue
+		}
+		if !done.Load() {
+			n.Send(0, again)
+		}
+	})
+	n.each.Store(int64(each))
+	n.Send(0, again)
+	for i := range 20 {
+		n.BroadcastAll([]byte("x"))
+		require.True(t, waitFor(func() bool { return n.Manager.Stats().Total.MessagesOut == uint64((i+1)*members) }))
+	}
+	done.Store(true)
+	n.Wait()
+	assert.Greater(t, most, 200, "writes in a turn; 1 ms has 100")
 }

@@ -224,27 +224,21 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 	w := &b.manager.walks[s.Index()]
 	if w.task != b {
 		*w = fanOutWalk{task: b}
+		s.NoteOfferInLoop(b.frame)
 	}
-	var queued, dropped int64
-	deliver := func(c *engine.Conn) {
-		if c.DeliverInLoop(b.frame) {
-			queued++
-		} else {
-			dropped++
-		}
-	}
+	var n fanOutCount
 	var done bool
 	switch {
 	case b.devices != nil:
-		done = w.devices(s, deliver)
+		n, done = w.devices(s)
 	case b.room == nil:
-		done = s.WalkInLoop(deliver)
+		n, done = b.all(s)
 	default:
-		done = w.members(s, deliver)
+		n, done = w.members(s)
 	}
 	if b.report != nil {
-		b.report.queued.Add(queued)
-		b.report.dropped.Add(dropped)
+		b.report.queued.Add(n.queued)
+		b.report.dropped.Add(n.visited - n.queued)
 	}
 	if !done {
 		s.SuspendInLoop(b)

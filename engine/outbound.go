@@ -27,7 +27,6 @@ func (c *Conn) DeliverInLoop(f *Frame) bool {
 // enqueueInLoop is DeliverInLoop.
 func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 	s.mustBeInLoop()
-	s.largest = max(s.largest, f.Len())
 	switch {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)
@@ -51,7 +50,6 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 		c.out = s.free.get()
 	}
 	c.out.push(f)
-	s.clock.work += deliveryWork
 	if !c.is(blocked) {
 		s.markDirty(c)
 		return true

@@ -104,6 +104,7 @@ type sendTask struct {
 }
 
 func (t *sendTask) RunInLoop(s *Shard) {
+	s.NoteOfferInLoop(t.frame)
 	switch {
 	case !t.reserved:
 		s.enqueueInLoop(t.conn, t.frame)

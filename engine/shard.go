@@ -39,7 +39,7 @@ type Shard struct {
 	overdue  map[*Conn]overduePong // nil until there is one
 	dirty    dirtyList
 	offered  uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
-	largest  int    // the largest frame that the running task has queued
+	offer    int    // what the running task offers, see NoteOfferInLoop
 	rest     Task   // of a task that was suspended; nil if there is none
 	clock    turnClock
 	doomed   []*Conn
@@ -239,13 +239,13 @@ func (s *Shard) turn() {
 			s.runTask(t)
 		}
 		s.continueReading()
-		any := s.takeTasks()
+		ran := s.takeTasks()
 		if !s.flushDirty() || s.clock.look() {
 			s.cutShort()
 			return
 		}
 		s.reap()
-		if !any && len(s.resumed) == 0 && s.in.sleepInLoop() {
+		if !ran && len(s.resumed) == 0 && s.in.sleepInLoop() {
 			return
 		}
 	}
@@ -254,7 +254,7 @@ func (s *Shard) turn() {
 // takeTasks runs tasks until the inbox is empty, the batch is full or the turn's
 // time is over, and reports whether there was any. It is the first pass of the fan-out: it
 // fills queues, and writes only for a connection whose queue would overflow.
-func (s *Shard) takeTasks() (any bool) {
+func (s *Shard) takeTasks() (ran bool) {
 	var taken, credits int
 	resumed := s.resume()
 	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.FanOutBatch && s.mayTakeMore() {
@@ -266,10 +266,10 @@ func (s *Shard) takeTasks() (any bool) {
 		if credit {
 			credits++
 		}
-		s.largest = s.eng.minOffer
+		s.offer = s.eng.minOffer
 		s.runTask(t)
 		s.clock.work += deliveryWork
-		s.offered += uint64(s.largest)
+		s.offered += uint64(s.offer)
 	}
 	s.in.release(credits)
 	s.stats.tasks.add(uint64(taken))

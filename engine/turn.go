@@ -85,6 +85,17 @@ func (s *Shard) OutOfTimeInLoop() bool { return s.clock.outOfTime() }
 // writing n bytes.
 func (s *Shard) NoteWorkInLoop(n int) { s.clock.work += n }
 
+// NoteOfferInLoop notes that the running task queues f on connections, on each of
+// them once. It is called once, not in each turn of a task that is suspended.
+func (s *Shard) NoteOfferInLoop(f *Frame) { s.offer = max(s.offer, f.Len()) }
+
+// NoteDeliveryInLoop notes the work of one DeliverInLoop, and reports like
+// OutOfTimeInLoop.
+func (s *Shard) NoteDeliveryInLoop() (outOfTime bool) {
+	s.clock.work += deliveryWork
+	return s.clock.outOfTime()
+}
+
 // SuspendInLoop puts off the rest of the running task: t runs in its place, in the
 // next turn. The tasks behind it wait. It is abandoned like any task if the loop
 // ends before.

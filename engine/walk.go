@@ -64,8 +64,8 @@ func (k *walk) step(w *wheel) *Conn {
 	}
 }
 
-// walkWork is the work of a step, see clockStep.
-const walkWork = 128
+// walkWork is the work of a step and of fn, see clockStep.
+const walkWork = 256
 
 // WalkInLoop calls fn for every connection of s that takes data. fn may queue on it.
 // It returns false when the turn's time is over: then the caller suspends its task,
