@@ -169,7 +169,8 @@ func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
 // a close frame with code and reason, of which 123 bytes are sent. A code that
 // must not be sent (RFC 6455 section 7.4) becomes 1000. No message is accepted
 // or handled any more. The connection ends when the client has answered, at the
-// latest after Config.CloseTimeout. Calls after the first have no effect.
+// latest after Config.CloseTimeout. It never waits. Calls after the first have no
+// effect.
 func (c *Client) CloseWithCode(code int, reason string) {
 	cc := codec.CloseNormal
 	if code > 0 && code < 1<<16 && codec.CloseCode(code).Valid() {
@@ -273,12 +274,17 @@ func (o *clientOwner) OnOpen() {
 	m.EventBus.publish(EventClientConnected, c.ID, nil)
 }
 
+// OnClosing runs on the client's event loop: it leaves all rooms, because nothing
+// that is published from here on reaches the client.
+func (o *clientOwner) OnClosing() { (*Client)(o).leaveAllInLoop() }
+
 // OnClose runs on the client's event loop: it leaves all rooms, drops the messages
 // of a client that has hung up, and tells after the last message was handled.
 func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	c := (*Client)(o)
 	m := c.manager
-	rooms := c.leaveAllInLoop()
+	c.leaveAllInLoop()
+	rooms := c.endInLoop()
 	if c.dropsMail(&end) {
 		c.dropMail()
 	}
@@ -287,9 +293,7 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	m.metrics.SetConnectionCount(m.GetClientCount())
 	if m.EventBus.wants(EventClientDisconnected) {
 		closed := &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Err: end.Err}
-		for _, mem := range rooms {
-			closed.Rooms = append(closed.Rooms, mem.Room().ID())
-		}
+		closed.Rooms = rooms
 		if !c.mailLast(closed) {
 			m.EventBus.publish(EventClientDisconnected, c.ID, closed)
 		}

@@ -233,10 +233,17 @@ type Config struct {
 type RoomConfig struct {
 	// MaxRoomSize bounds a room's members; 0, the default, is no limit.
 	MaxRoomSize int
-	// CleanupInterval is how often empty rooms are looked for. Default 5 min.
+	// MaxRoomsPerClient bounds the rooms that a client is in at once: JoinRoom
+	// returns ErrTooManyRooms beyond it. Default 1,024; 0 is no limit.
+	MaxRoomsPerClient int
+	// MaxRoomName bounds a room's ID in bytes: JoinRoom and CreateRoom return
+	// ErrInvalidRoom beyond it. Default 256; 0 is no limit.
+	MaxRoomName int
+	// CleanupInterval is how often empty rooms of CreateRoom are looked for.
+	// Default 5 min.
 	CleanupInterval time.Duration
-	// EmptyRoomTTL is how long a room may be empty before it ends. Default
-	// 10 min.
+	// EmptyRoomTTL is how long a room of CreateRoom may be empty before it ends.
+	// Default 10 min. A room that JoinRoom has made ends with its last member.
 	EmptyRoomTTL time.Duration
 }
 
@@ -276,7 +283,7 @@ func DefaultConfig() Config {
 		UnsentBytes:       64 << 10,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
-		Room:              RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute},
+		Room:              defaultRoomConfig,
 		Broadcast:         BroadcastConfig{QueueSize: 1024, BatchSize: defaultBatchSize, Timeout: 5 * time.Second},
 		TLSHandshakes:     256,
 		Path:              "/ws",
@@ -284,6 +291,10 @@ func DefaultConfig() Config {
 		MailboxSize:       64,
 		MailboxBytes:      1 << 20,
 	}
+}
+
+var defaultRoomConfig = RoomConfig{
+	MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute,
 }
 
 // maxLoops is what gnet can number.

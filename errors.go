@@ -26,6 +26,12 @@ var (
 	ErrRoomExists = errors.New("ws: room exists")
 	// ErrRoomFull refuses a member beyond RoomConfig.MaxRoomSize.
 	ErrRoomFull = errors.New("ws: room full")
+	// ErrTooManyRooms is returned by JoinRoom for a client that is in
+	// RoomConfig.MaxRoomsPerClient rooms.
+	ErrTooManyRooms = errors.New("ws: too many rooms")
+	// ErrInvalidRoom is returned for a room whose ID is longer than
+	// RoomConfig.MaxRoomName.
+	ErrInvalidRoom = errors.New("ws: room ID too long")
 	// ErrAlreadyInRoom is returned by JoinRoom for a member of the room.
 	ErrAlreadyInRoom = errors.New("ws: already in room")
 	// ErrHandlerNotFound says that no handler is registered for an event.

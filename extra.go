@@ -13,6 +13,7 @@ type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
 	rooms   []*membership  // all but the first
+	left    []string       // IDs of the rooms that the client was in when its closing began
 	ctx     context.Context
 	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
 }
@@ -29,7 +30,7 @@ func (c *Client) needExtraLocked() *extra {
 
 // dropExtraLocked gives the client's extra back if nothing is in it.
 func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && len(x.rooms) == 0 && x.ctx == nil {
+	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && len(x.rooms) == 0 && x.left == nil && x.ctx == nil {
 		c.extra = nil
 		x.rooms = nil // its array is as large as it was once
 		extraPool.Put(x)

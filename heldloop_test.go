@@ -190,8 +190,7 @@ func TestHungUpDuringAuthenticateIsNoClient(t *testing.T) {
 	holder.send(request("hold", "1", "{}"))
 	receive(t, held, "the handler does not run")
 	close(gate)
-	eventually(t, func() bool { return s.upgradeStatus("/ws?again") == http.StatusConflict },
-		"ann is not admitted")
+	eventually(t, func() bool { return s.Stats().Stuck == 0 }, "Authenticate does not return")
 	_, ok := s.GetClient("ann")
 	assert.False(t, ok, "found though it has never connected")
 	s.RangeClients(func(c *ws.Client) bool { return assert.NotEqual(t, "ann", c.ID, "found though it has never connected") })
@@ -205,4 +204,39 @@ func (s *server) upgradeStatus(path string) int {
 	c.raw(upgradeRequest(path, ""))
 	resp, _ := c.response()
 	return resp.StatusCode
+}
+
+// While a loop is held and its ring is full, nothing waits for ever: a join gives up,
+// and what cannot be refused does not wait.
+func TestCallsOnAHeldLoop(t *testing.T) {
+	s := start(t, ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond })
+	held, release := s.heldLoop()
+	conn, c := s.dialClient(native)
+	for _, room := range []string{"to leave", "to delete", "to stay"} {
+		require.NoError(t, c.JoinRoom(room))
+	}
+	s.hold(held)
+	for s.Stats().Total.InboxLen < 8 {
+		s.BroadcastAll([]byte("fill"))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		assert.ErrorIs(t, c.JoinRoom("new"), ws.ErrBroadcastTimeout)
+		c.LeaveRoom("to leave")
+		s.DeleteRoom("to delete")
+		assert.Equal(t, []string{"to stay"}, c.GetRooms())
+		assert.Equal(t, 1, s.GetRoomCount())
+		c.CloseWithCode(4321, "")
+	}()
+	receive(t, done, "a call hangs")
+	release()
+	for {
+		f, err := readFrame(conn.r)
+		require.NoError(t, err)
+		if f.Header.OpCode == gws.OpClose {
+			require.EqualValues(t, 4321, gws.StatusCode(uint16(f.Payload[0])<<8|uint16(f.Payload[1])))
+			break
+		}
+	}
 }

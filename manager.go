@@ -158,6 +158,16 @@ func (m *Manager) finish() {
 	loglimit.Flush(m.cfg.Logger)
 }
 
+// stopped returns ErrManagerStopped once Shutdown has begun.
+func (m *Manager) stopped() error {
+	select {
+	case <-m.stopping:
+		return ErrManagerStopped
+	default:
+		return nil
+	}
+}
+
 // Addr returns the address of the native path's listener, nil without
 // WithListenAddr. It waits until Run has started listening; if Run was not
 // called, that is until Shutdown.

@@ -55,7 +55,7 @@ func TestShutdown(t *testing.T) {
 		// Everything may still be called.
 		s.BroadcastAll([]byte("x"))
 		s.BroadcastToUser(1, []byte("x"))
-		require.NoError(t, s.BroadcastToRoom("r", []byte("x"), nil))
+		require.ErrorIs(t, s.BroadcastToRoom("r", []byte("x"), nil), ws.ErrManagerStopped)
 		s.DeleteRoom("r")
 		_, err := s.CreateRoom("new", nil)
 		require.NoError(t, err)

@@ -59,7 +59,7 @@ func TestManagerOnMemory(t *testing.T) {
 	for _, c := range m.GetRoomMembers("room") {
 		c.LeaveRoom("room")
 	}
-	require.NoError(t, m.BroadcastToRoom("room", []byte("to nobody"), nil))
+	require.ErrorIs(t, m.BroadcastToRoom("room", []byte("to nobody"), nil), ws.ErrRoomNotFound)
 	mem.Wait()
 	assert.Zero(t, received.Load())
 

@@ -142,6 +142,13 @@ func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.Handl
 // WithWorkers sets Config.Workers.
 func WithWorkers(n int) Option { return func(c *Config) { c.Workers = n } }
 
+// WithMaxRoomsPerClient bounds the rooms that a client is in at once; see
+// RoomConfig.MaxRoomsPerClient.
+func WithMaxRoomsPerClient(n int) Option { return func(c *Config) { c.Room.MaxRoomsPerClient = n } }
+
+// WithMaxRoomName bounds a room's ID in bytes; see RoomConfig.MaxRoomName.
+func WithMaxRoomName(n int) Option { return func(c *Config) { c.Room.MaxRoomName = n } }
+
 // WithMailboxSize sets Config.MailboxSize, in messages.
 func WithMailboxSize(n int) Option { return func(c *Config) { c.MailboxSize = n } }
 

@@ -34,7 +34,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Zero(t, cfg.RecvBuffer)
 	assert.Zero(t, cfg.SendBuffer)
 	assert.Equal(t, 10*time.Second, cfg.HandshakeTimeout)
-	assert.Equal(t, ws.RoomConfig{CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
+	assert.Equal(t, ws.RoomConfig{MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
 	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
 	assert.Positive(t, cfg.Broadcast.QueueSize)
 	assert.Equal(t, 64, cfg.Broadcast.BatchSize)
@@ -83,6 +83,8 @@ func TestBadOptions(t *testing.T) {
 		{"no low-water mark", "LowWaterMark", ws.WithLowWaterMark(0)},
 		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
 		{"negative high-water age", "HighWaterAge", ws.WithHighWaterAge(-1)},
+		{"negative rooms of a client", "Room.MaxRoomsPerClient", ws.WithMaxRoomsPerClient(-1)},
+		{"negative room name", "Room.MaxRoomName", ws.WithMaxRoomName(-1)},
 		{"negative unsent bytes", "UnsentBytes", ws.WithUnsentBytes(-1)},
 		{"huge unsent bytes", "UnsentBytes", ws.WithUnsentBytes(1<<30 + 1)},
 		{"negative receive buffer", "RecvBuffer", ws.WithSocketBuffers(-1, 0)},

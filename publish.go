@@ -3,6 +3,7 @@ package ws
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -67,9 +68,9 @@ func Exclude(c *Client) MessageOption { return func(o *messageOptions) { o.exclu
 // What happens to the message for a member whose queue is full is said by the
 // OverflowPolicy; the others are not held up. Publish reports on it.
 func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
-	r, ok := m.rooms.Get(roomID)
-	if !ok {
-		return ErrRoomNotFound
+	r, err := m.findRoom(roomID)
+	if err != nil {
+		return err
 	}
 	d := r.Data()
 	f := engine.NewFrame(OpText, msg, engine.Handling{Policy: d.policy, Scope: &d.drops})
@@ -78,9 +79,9 @@ func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) er
 
 // BroadcastPrepared is BroadcastToRoom for a prepared message.
 func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client) error {
-	r, ok := m.rooms.Get(roomID)
-	if !ok {
-		return ErrRoomNotFound
+	r, err := m.findRoom(roomID)
+	if err != nil {
+		return err
 	}
 	d := r.Data()
 	return m.publish(context.Background(), r, p.frame.In(d.policy, &d.drops), exclude, nil)
@@ -96,9 +97,9 @@ func (m *Manager) Publish(roomID string, msg []byte, opts ...MessageOption) (Del
 // full, the wait also ends with ctx, whose error it then returns. Nobody gets
 // the message then.
 func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
-	r, ok := m.rooms.Get(roomID)
-	if !ok {
-		return Delivery{}, ErrRoomNotFound
+	r, err := m.findRoom(roomID)
+	if err != nil {
+		return Delivery{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Delivery{}, err
@@ -111,6 +112,21 @@ func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte,
 		return Delivery{}, err
 	}
 	return Delivery{report}, nil
+}
+
+// findRoom returns the room to publish to. The error after Shutdown is both
+// ErrManagerStopped and, without such a room, ErrRoomNotFound: most rooms have ended
+// with their members.
+func (m *Manager) findRoom(id string) (*roomEntry, error) {
+	r, ok := m.rooms.Get(id)
+	err := m.stopped()
+	switch {
+	case ok:
+		return r, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", err, ErrRoomNotFound)
+	}
+	return nil, ErrRoomNotFound
 }
 
 // publish posts one task to each loop that has members of the room. report may
@@ -157,6 +173,9 @@ func (m *Manager) BroadcastAll(msg []byte) {
 // device is no error. A device whose queue is full is treated by the
 // OverflowPolicy. For a handler on an event loop see BroadcastToRoom.
 func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
+	if err := m.stopped(); err != nil {
+		return err
+	}
 	devices := m.clients.devices(userID)
 	if len(devices) == 0 {
 		return nil
@@ -167,6 +186,9 @@ func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 // PublishToUser is BroadcastToUser with options, and with a report of how many
 // devices the message was queued for. Exclude leaves out one of them.
 func (m *Manager) PublishToUser(userID int64, msg []byte, opts ...MessageOption) (Delivery, error) {
+	if err := m.stopped(); err != nil {
+		return Delivery{}, err
+	}
 	o := newMessageOptions(OpText, opts)
 	devices := m.clients.devices(userID)
 	devices = slices.DeleteFunc(devices, func(c *Client) bool { return c == o.exclude })

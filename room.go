@@ -54,8 +54,12 @@ func (r *Room) Drops() DropCounts { return r.room.Data().drops.Counts() }
 
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
 // if there is one of that ID, and ErrInvalidConfig for an option out of range.
-// A room that stays empty for RoomConfig.EmptyRoomTTL ends.
+// A room that stays empty for RoomConfig.EmptyRoomTTL ends. It returns
+// ErrInvalidRoom for an ID that is too long.
 func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption) (*Room, error) {
+	if err := m.checkRoom(id); err != nil {
+		return nil, err
+	}
 	made := roomData{meta: maps.Clone(meta)}
 	for _, opt := range opts {
 		opt(&made)
@@ -69,6 +73,14 @@ func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption)
 	}
 	m.metrics.SetRoomCount(m.rooms.Len())
 	return &Room{r}, nil
+}
+
+// checkRoom returns why no room of that ID can be made.
+func (m *Manager) checkRoom(id string) error {
+	if most := m.cfg.Room.MaxRoomName; most > 0 && len(id) > most {
+		return ErrInvalidRoom
+	}
+	return nil
 }
 
 // GetRoom returns the room of that ID.
@@ -93,7 +105,7 @@ func (m *Manager) GetRoomMembers(id string) []*Client {
 // GetRoomCount returns how many rooms there are.
 func (m *Manager) GetRoomCount() int { return m.rooms.Len() }
 
-// DeleteRoom ends the room: every member leaves, and stays connected. What was
+// DeleteRoom ends the room, and never waits: every member leaves, and stays connected. What was
 // published before is still delivered.
 func (m *Manager) DeleteRoom(id string) {
 	r, ok := m.rooms.Delete(id)
@@ -142,12 +154,19 @@ func (m *Manager) reapRooms(now time.Time) {
 }
 
 // JoinRoom makes the client a member of the room, which is created if it is
-// missing. It returns ErrRoomFull, ErrAlreadyInRoom, or ErrConnectionClosed.
+// missing, and then ends with its last member. It returns ErrRoomFull,
+// ErrAlreadyInRoom, ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and
+// ErrBroadcastTimeout if the ring of the client's event loop
+// stayed full for BroadcastConfig.Timeout, during which it waits unless it is called
+// on an event loop. With an error it has no effect.
 // Once it has returned, the client receives what is published to the room.
 func (c *Client) JoinRoom(id string) error {
 	m := c.manager
 	if c.conn.Closed() {
 		return ErrConnectionClosed // and creates no room
+	}
+	if err := m.checkRoom(id); err != nil {
+		return err
 	}
 	for {
 		r, created := m.rooms.GetOrCreate(id)
@@ -159,6 +178,9 @@ func (c *Client) JoinRoom(id string) error {
 			continue // it ended just now; the next round creates it anew
 		}
 		if err != nil {
+			if m.rooms.EndIfEmpty(r) {
+				m.metrics.SetRoomCount(m.rooms.Len())
+			}
 			return err
 		}
 		m.metrics.SetRoomMemberCount(id, r.Len())
@@ -174,7 +196,10 @@ func (c *Client) enterRoom(r *roomEntry) error {
 	if !c.conn.Open() {
 		return ErrConnectionClosed
 	}
-	slot := c.conn.Shard().Reserve()
+	slot, err := c.conn.Shard().Reserve()
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem, err := c.joinLocked(r)
@@ -192,10 +217,15 @@ func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
+	in := 0
 	for mem := range c.roomsLocked() {
 		if mem.Room() == r {
 			return nil, ErrAlreadyInRoom
 		}
+		in++
+	}
+	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && in >= most {
+		return nil, ErrTooManyRooms
 	}
 	mem, err := r.Join(c, c.conn.Shard().Index())
 	if errors.Is(err, room.ErrFull) {
@@ -204,24 +234,39 @@ func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 	return mem, err
 }
 
-// LeaveRoom ends the membership. It has no effect on a client that is not in
-// the room. What was published before is still delivered.
+// LeaveRoom ends the membership, and never waits. It has no effect on a client that
+// is not in the room. What was published before is still delivered.
 func (c *Client) LeaveRoom(id string) {
 	r, ok := c.manager.rooms.Get(id)
 	if !ok || !c.conn.Opened() || !c.exitRoom(r) {
 		return
 	}
-	c.manager.metrics.SetRoomMemberCount(id, r.Len())
-	c.manager.EventBus.publish(EventRoomLeft, c.ID, id)
+	c.left(r)
+}
+
+// left tells that c has left r.
+func (c *Client) left(r *roomEntry) {
+	c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
+	c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
+}
+
+// leave takes mem off its room's roster, and reports whether it was on it. A room
+// that JoinRoom has made ends with its last member.
+func (m *Manager) leave(mem *membership) bool {
+	left, ended := m.rooms.Leave(mem)
+	if ended {
+		m.metrics.SetRoomCount(m.rooms.Len())
+	}
+	return left
 }
 
 // exitRoom is the reverse of enterRoom. It reports whether c was in the room.
 func (c *Client) exitRoom(r *roomEntry) bool {
-	slot := c.conn.Shard().Reserve()
+	slot := c.conn.Shard().TryReserve()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem := c.forgetRoomLocked(r)
-	if mem == nil || !r.Leave(mem) {
+	if mem == nil || !c.manager.leave(mem) {
 		slot.Release()
 		return false
 	}
@@ -247,30 +292,43 @@ func (c *Client) GetRooms() []string {
 	return ids
 }
 
-// leaveAllInLoop ends the context and all memberships of a client whose
-// connection has ended, and returns the memberships.
-func (c *Client) leaveAllInLoop() []*membership {
+// leaveAllInLoop ends all memberships of a client that is closing or has gone, and
+// keeps the rooms' IDs for endInLoop.
+func (c *Client) leaveAllInLoop() {
 	c.mu.Lock()
 	rooms := slices.Collect(c.roomsLocked())
-	c.room, c.gone = nil, true
+	c.room = nil
+	if len(rooms) > 0 {
+		x := c.needExtraLocked()
+		x.rooms = nil
+		for _, mem := range rooms {
+			x.left = append(x.left, mem.Room().ID())
+		}
+	}
+	c.mu.Unlock()
+	loop := c.conn.Shard().Index()
+	for _, mem := range rooms {
+		c.manager.walks[loop].remove(mem, loop)
+		if c.manager.leave(mem) {
+			c.left(mem.Room())
+		}
+	}
+}
+
+// endInLoop ends the context of a client whose connection has ended, and returns
+// the IDs of the rooms that it was in when that or the closing began.
+func (c *Client) endInLoop() (rooms []string) {
+	c.mu.Lock()
+	c.gone = true
 	var cancel context.CancelFunc
-	if c.extra != nil {
-		cancel = c.extra.cancel
-		c.extra.rooms, c.extra.ctx, c.extra.cancel = nil, nil, nil
+	if x := c.extra; x != nil {
+		rooms, cancel = x.left, x.cancel
+		x.left, x.ctx, x.cancel = nil, nil, nil
 		c.dropExtraLocked()
 	}
 	c.mu.Unlock()
 	if cancel != nil {
 		cancel()
-	}
-	loop := c.conn.Shard().Index()
-	for _, mem := range rooms {
-		r := mem.Room()
-		c.manager.walks[loop].remove(mem, loop)
-		if r.Leave(mem) {
-			c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
-			c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
-		}
 	}
 	return rooms
 }

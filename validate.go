@@ -36,6 +36,8 @@ func (c *Config) Validate() error {
 		c.validateOrigins(),
 		c.validateSubprotocols(),
 		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),
+		atLeast("Room.MaxRoomsPerClient", c.Room.MaxRoomsPerClient, 0),
+		atLeast("Room.MaxRoomName", c.Room.MaxRoomName, 0),
 		atLeast("Room.CleanupInterval", c.Room.CleanupInterval, time.Millisecond),
 		atLeast("Room.EmptyRoomTTL", c.Room.EmptyRoomTTL, 0),
 		between("Broadcast.QueueSize", c.Broadcast.QueueSize, 1, 1<<20),

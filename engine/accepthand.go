@@ -47,10 +47,7 @@ func (g *acceptGate) handOver(l *loopListener) {
 	if err != nil {
 		return
 	}
-	g.enroll(fd, func() *Shard {
-		l.shard.enrolls.Add(1)
-		return l.shard
-	})
+	g.enroll(fd, l.shard.place)
 	_ = unix.Close(fd)
 }
 
@@ -63,16 +60,16 @@ const (
 	enrollTime = 10 * time.Millisecond
 )
 
-// enroll hands the accepted socket fd, which stays open, to the loop that reserve
-// chooses. While there is no descriptor for that, or the loop is held and has many
+// enroll hands the accepted socket fd, which stays open, to the loop that choose
+// returns a place on. While there is no descriptor for that, or the loop is held and has many
 // before it, it waits. When nobody is let in any more it refuses the peer.
-func (g *acceptGate) enroll(fd int, reserve func() *Shard) {
+func (g *acceptGate) enroll(fd int, choose func() *place) {
 	for g.eng.beginEnroll() {
-		s := reserve()
-		if s.enrolls.Load() > maxEnrolls {
-			s.enrolled()
+		p := choose()
+		if p.shard.enrolls.Load() > maxEnrolls {
+			p.giveUp()
 			g.rest()
-		} else if err := s.enrollDescriptor(fd); isExhausted(err) {
+		} else if err := p.enroll(fd); isExhausted(err) {
 			g.exhausted(err)
 		} else {
 			return // it is enrolled, or its peer has gone
@@ -117,23 +114,22 @@ func isExhausted(err error) bool {
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// enrollDescriptor hands a duplicate of an accepted socket to the loop of s, which
-// is reserved. fd stays open.
-func (s *Shard) enrollDescriptor(fd int) error {
+// enroll hands a duplicate of an accepted socket to the loop. fd stays open.
+func (p *place) enroll(fd int) error {
 	nc, err := connOf(fd)
 	if err != nil {
-		s.enrolled()
+		p.giveUp()
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), enrollTime)
 	defer cancel()
-	result, err := s.loop.Enroll(gnet.NewContext(ctx, acceptedByUs{}), nc)
+	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, acceptedByUs{p}), nc)
 	if err != nil {
-		s.enrolled()
+		p.giveUp()
 		_ = nc.Close()
 		return err
 	}
-	if err = s.awaitEnroll(result, ctx.Done()); errors.Is(err, errLoopHeld) {
+	if err = p.await(result, ctx.Done()); errors.Is(err, errLoopHeld) {
 		return nil
 	}
 	return err

@@ -22,7 +22,7 @@ type acceptor struct {
 }
 
 // acceptedByUs is gnet's context of a connection that an acceptor hands over.
-type acceptedByUs struct{}
+type acceptedByUs struct{ place *place }
 
 const pathScheme = "unix://"
 
@@ -87,7 +87,7 @@ func (a *acceptor) admit(nc *net.UnixConn) {
 		return
 	}
 	if raw, err := nc.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { e.accept.enroll(int(fd), e.reserveShard) })
+		_ = raw.Control(func(fd uintptr) { e.accept.enroll(int(fd), e.choosePlace) })
 	}
 	_ = nc.Close()
 }

@@ -178,7 +178,7 @@ func (e *Engine) bind(loop gnet.EventLoop) *Shard {
 }
 
 // awaitEnroll waits for the result of an enrollment, which never comes if the
-// loop ends meanwhile, or for ended. See also Shard.awaitEnroll.
+// loop ends meanwhile, or for ended. See also place.await.
 func awaitEnroll(result <-chan gnet.RegisteredResult, err error, ended <-chan struct{}) error {
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ func (s *Shard) reap() {
 			s.unpause(c, pausedFlags)
 			s.noteSpace(c)
 			s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
+			c.owner.OnClosing()
 			s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 		}
 	}

@@ -23,6 +23,9 @@ type Owner interface {
 	// Handling reports whether the caller is the handler of a message of the
 	// connection, on a goroutine that is no event loop. Safe for concurrent use.
 	Handling() bool
+	// OnClosing says that the closing has begun: nothing more is queued for the
+	// peer, or handed over from it. It does not come if the connection ends at once.
+	OnClosing()
 	// OnClose says that the connection has ended, and why.
 	OnClose(end CloseInfo)
 }

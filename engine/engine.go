@@ -312,7 +312,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	}
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {
-			s.postNow(closeAllTask{})
+			s.Post(closeAllTask{})
 		}
 	})
 	e.stopAccepting(ctx)

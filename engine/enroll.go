@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 // connection's life. The loop and Enroll's deadline both try to take it out of
 // Engine.enrolling: who succeeds decides.
 type enrolling struct {
+	place    *place
 	response []byte // the handshake's answer
 	early    []byte // what net/http had read behind the request
 }
@@ -40,13 +42,13 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = c.adopt(tc)
 	}
-	e.enrolling.Store(c, &enrolling{response: response, early: early})
-	s := e.reserveShard()
-	result, err := s.loop.Enroll(gnet.NewContext(ctx, c), nc)
+	p := e.choosePlace()
+	e.enrolling.Store(c, &enrolling{place: p, response: response, early: early})
+	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, c), nc)
 	if err != nil {
-		s.enrolled()
+		p.giveUp()
 	} else {
-		err = s.awaitEnroll(result, ctx.Done())
+		err = p.await(result, ctx.Done())
 	}
 	_, untaken := e.enrolling.LoadAndDelete(c)
 	switch {
@@ -80,41 +82,54 @@ func refuseHeld(client, nc net.Conn) {
 	_ = nc.Close()
 }
 
-// awaitEnroll waits until the loop of s has taken a connection, whose place is
-// reserved. It returns errLoopHeld if held comes first; the result is then waited
-// for by a goroutine, which ends with the loop at the latest. result never comes if
-// the loop ends meanwhile.
-func (s *Shard) awaitEnroll(result <-chan gnet.RegisteredResult, held <-chan struct{}) error {
+// place is the place of one connection on its way to a loop. It counts there from
+// the choice of the loop until that has taken the connection.
+type place struct {
+	shard *Shard
+	taken atomic.Bool
+}
+
+// take ends the place: the loop counts the connection by itself, or there is none.
+func (p *place) take() {
+	if !p.taken.Swap(true) {
+		p.shard.enrolls.Add(-1)
+	}
+}
+
+// giveUp ends a place whose connection was not handed over.
+func (p *place) giveUp() {
+	p.take()
+	p.shard.eng.enrolls.Done()
+}
+
+// await waits until the loop has taken the connection. It returns errLoopHeld if
+// held comes first; the result is then waited for by a goroutine, which ends with
+// the loop at the latest. result never comes if the loop ends meanwhile.
+func (p *place) await(result <-chan gnet.RegisteredResult, held <-chan struct{}) error {
 	select {
 	case r, ok := <-result:
-		s.enrolled()
+		p.giveUp()
 		if !ok {
 			return ErrClosed // gnet has panicked
 		}
 		return r.Err
-	case <-s.eng.stopped:
-		s.enrolled()
+	case <-p.shard.eng.stopped:
+		p.giveUp()
 		return ErrStopped
 	case <-held:
 		go func() {
-			defer s.enrolled()
+			defer p.giveUp()
 			select {
 			case <-result:
-			case <-s.eng.stopped:
+			case <-p.shard.eng.stopped:
 			}
 		}()
 		return errLoopHeld
 	}
 }
 
-// enrolled ends what beginEnroll and reserveShard began.
-func (s *Shard) enrolled() {
-	s.enrolls.Add(-1)
-	s.eng.enrolls.Done()
-}
-
 // beginEnroll counts one call of a loop's Enroll: its end must call
-// Shard.enrolled. It reports false once the engine is draining.
+// place.await or giveUp. It reports false once the engine is draining.
 func (e *Engine) beginEnroll() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -125,10 +140,10 @@ func (e *Engine) beginEnroll() bool {
 	return true
 }
 
-// reserveShard chooses the shard with the fewest connections for one more, which
-// counts from here on: of many that come at once, each shard gets its part, and a
-// loop that is held gets no more than the others have.
-func (e *Engine) reserveShard() *Shard {
+// choosePlace takes a place on the shard with the fewest connections: of many that
+// come at once, each shard gets its part, and a loop that is held gets no more than
+// the others have.
+func (e *Engine) choosePlace() *place {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.shards[0]
@@ -137,8 +152,13 @@ func (e *Engine) reserveShard() *Shard {
 			s = t
 		}
 	}
+	return s.place()
+}
+
+// place takes a place on s.
+func (s *Shard) place() *place {
 	s.enrolls.Add(1)
-	return s
+	return &place{shard: s}
 }
 
 // load is the number of connections of s, with those on their way to it.

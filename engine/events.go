@@ -70,13 +70,19 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 	case *Conn:
 		if gc.Fd() < e.accept.limit() {
 			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
-				return nil, s.attach(gc, from, brought.(*enrolling))
+				brought := brought.(*enrolling)
+				defer brought.place.take()
+				return nil, s.attach(gc, from, brought)
 			}
 		}
 		gc.SetContext(nil) // Enroll has given up, or will
 		return nil, gnet.Close
 	}
-	if _, ours := gc.Context().(acceptedByUs); !ours && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
+	ours, byUs := gc.Context().(acceptedByUs)
+	if byUs {
+		defer ours.place.take()
+	}
+	if !byUs && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
 		if e.cfg.TLS != nil {
 			return nil, gnet.Close

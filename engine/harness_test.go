@@ -161,6 +161,8 @@ func (p *peer) OnOpen() {
 
 func (p *peer) Handling() bool { return false }
 
+func (p *peer) OnClosing() {}
+
 func (p *peer) OnPeerClose() bool { return p.srv.onPeerClose == nil || p.srv.onPeerClose(p) }
 
 func (p *peer) OnMessage(op codec.Opcode, payload []byte) {

@@ -175,6 +175,7 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	s.noteSpace(c)
 	s.endReplyOf(c)
 	s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
+	c.owner.OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 

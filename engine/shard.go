@@ -87,28 +87,33 @@ func (s *Shard) mustBeInLoop() {
 	}
 }
 
-// Post hands t to the shard's loop. It is never lost while the engine runs: a
-// caller that may wait does so while the ring is full; one that runs on an
-// event loop does not, its task is kept beside the ring, and the connection whose
-// message it handles is paused until the task has run.
-func (s *Shard) Post(t Task) { s.Reserve().Post(t) }
+// Post hands t to the shard's loop and does not wait, so it is for tasks of which
+// there are few for each connection or room: while the ring is full, t is kept beside
+// it, in its place. If an event loop posts then, the connection whose message it
+// handles is paused until t has run. A task is never lost while the engine runs.
+func (s *Shard) Post(t Task) { s.TryReserve().Post(t) }
 
-// postNow is Post for a task of which there is one at most in the engine's life:
-// while the ring is full the task goes beside it, whoever posts.
-func (s *Shard) postNow(t Task) {
+// Reserve takes a place for one task, so that posting it can be done where nothing
+// may wait: with a lock held that makes a decision and its task one step. While the
+// ring is full it waits, and returns ErrTimeout after Config.PublishTimeout; on an
+// event loop it does not wait, see Post. It returns ErrStopped after Stop.
+func (s *Shard) Reserve() (Slot, error) {
 	if s.in.tryAcquire() {
-		s.put(t)
-		return
+		return Slot{s, true}, nil
 	}
-	s.putBeside(t)
+	if s.eng.onLoop() {
+		return Slot{s, false}, nil
+	}
+	timer := time.NewTimer(s.eng.cfg.PublishTimeout)
+	defer timer.Stop()
+	if err := s.in.acquire(patience{timeout: timer.C, stopped: s.eng.stopped}); err != nil {
+		return Slot{}, err
+	}
+	return Slot{s, true}, nil
 }
 
-// Reserve waits like Post for room for one task, so that posting it can be done
-// where nothing may wait: with a lock held that makes a decision and its task
-// one step.
-func (s *Shard) Reserve() Slot {
-	return Slot{s, s.in.tryAcquire() || (!s.eng.onLoop() && s.in.acquire(patience{stopped: s.eng.stopped}) == nil)}
-}
+// TryReserve is Reserve without the wait: the place may be beside the ring.
+func (s *Shard) TryReserve() Slot { return Slot{s, s.in.tryAcquire()} }
 
 // Slot is room for one task: it must be posted to or released.
 type Slot struct {

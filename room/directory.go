@@ -3,6 +3,8 @@ package room
 import (
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -45,8 +47,10 @@ type Directory[M, D any] struct {
 type shard[M, D any] struct {
 	mu    sync.RWMutex
 	rooms map[string]*Room[M, D]
+	kept  []*Room[M, D] // those of Create, in no order
+	peak  int           // the most rooms that the map has held
 
-	_ [32]byte // keeps two shards' locks off one 64-byte cache line
+	_ [56]byte // keeps two shards' locks off one 64-byte cache line
 }
 
 // NewDirectory returns an empty directory. It panics if a field of cfg is out of range.
@@ -77,8 +81,9 @@ func (d *Directory[M, D]) shard(id string) *shard[M, D] {
 	return &d.shards[maphash.String(d.seed, id)&uint64(len(d.shards)-1)]
 }
 
-// Create adds an empty room. init, which may be nil, fills in its Data, before anybody else
-// sees it and with a lock held: it must not block or call into this package. Create returns ErrExists if
+// Create adds an empty room, which stays when its last member has left, until ReapEmpty.
+// init, which may be nil, fills in its Data, before anybody else sees it and with a lock
+// held: it must not block or call into this package. Create returns ErrExists if
 // the directory has a room with that ID. Safe for concurrent use.
 func (d *Directory[M, D]) Create(id string, init func(*D)) (*Room[M, D], error) {
 	s := d.shard(id)
@@ -87,10 +92,17 @@ func (d *Directory[M, D]) Create(id string, init func(*D)) (*Room[M, D], error) 
 	if _, ok := s.rooms[id]; ok {
 		return nil, ErrExists
 	}
-	return d.addLocked(s, id, init), nil
+	r := d.addLocked(s, id)
+	r.kept, r.place = true, int32(len(s.kept))
+	s.kept = append(s.kept, r)
+	if init != nil {
+		init(&r.data)
+	}
+	return r, nil
 }
 
-// GetOrCreate returns the room with that ID, and whether it had to add it. The room may be
+// GetOrCreate returns the room with that ID, and whether it had to add it. A room that it
+// added ends with its last member, see Leave, or by EndIfEmpty. The room may be
 // deleted before the caller joins it: on ErrDeleted from Join, call GetOrCreate again.
 // Safe for concurrent use.
 func (d *Directory[M, D]) GetOrCreate(id string) (r *Room[M, D], created bool) {
@@ -103,16 +115,14 @@ func (d *Directory[M, D]) GetOrCreate(id string) (r *Room[M, D], created bool) {
 	if r, ok := s.rooms[id]; ok {
 		return r, false
 	}
-	return d.addLocked(s, id, nil), true
+	return d.addLocked(s, id), true
 }
 
 // addLocked puts a new room into s; the caller holds s.mu and found the ID free.
-func (d *Directory[M, D]) addLocked(s *shard[M, D], id string, init func(*D)) *Room[M, D] {
+func (d *Directory[M, D]) addLocked(s *shard[M, D], id string) *Room[M, D] {
 	r := newRoom[M, D](id, &d.cfg)
-	if init != nil {
-		init(&r.data)
-	}
-	s.rooms[id] = r
+	s.rooms[r.id] = r
+	s.peak = max(s.peak, len(s.rooms))
 	d.size.Add(1)
 	return r
 }
@@ -124,6 +134,36 @@ func (d *Directory[M, D]) Get(id string) (*Room[M, D], bool) {
 	defer s.mu.RUnlock()
 	r, ok := s.rooms[id]
 	return r, ok
+}
+
+// Leave takes mem off its room's roster and reports whether it was on it. If it was the last
+// member of a room of GetOrCreate, the room ends with it. The caller then posts
+// RemoveInLoop to the member's loop. Safe for concurrent use.
+func (d *Directory[M, D]) Leave(mem *Member[M, D]) (left, ended bool) {
+	r := mem.room
+	if !r.Leave(mem) {
+		return false, false
+	}
+	return true, d.EndIfEmpty(r)
+}
+
+// anyTime is a TTL that every empty room has reached.
+const anyTime = time.Duration(math.MinInt64)
+
+// EndIfEmpty deletes a room of GetOrCreate that has no members, and reports whether it has
+// done so. Safe for concurrent use.
+func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool {
+	if r.kept || r.Len() > 0 {
+		return false
+	}
+	s := d.shard(r.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rooms[r.id] != r || !r.markDeletedIfEmpty(time.Time{}, anyTime) {
+		return false
+	}
+	d.dropLocked(s, r)
+	return true
 }
 
 // Delete takes the room with that ID out of the directory and marks it deleted: from then
@@ -148,7 +188,21 @@ func (d *Directory[M, D]) Delete(id string) (*Room[M, D], bool) {
 func (d *Directory[M, D]) dropLocked(s *shard[M, D], r *Room[M, D]) {
 	delete(s.rooms, r.id)
 	d.size.Add(-1)
+	if r.kept {
+		last := len(s.kept) - 1
+		s.kept[r.place] = s.kept[last]
+		s.kept[r.place].place = r.place
+		s.kept = truncate(s.kept, last)
+	}
+	if s.peak > minShrinkRooms && len(s.rooms) <= minShrinkRooms/8 {
+		s.peak = len(s.rooms)
+		s.rooms = maps.Clone(s.rooms)
+	}
 }
+
+// minShrinkRooms is the size beyond which a shard's map, which does not shrink, is replaced
+// when there are an eighth as many rooms: so few are copied that nobody waits long.
+const minShrinkRooms = 8192
 
 // Len returns the number of rooms. Safe for concurrent use.
 func (d *Directory[M, D]) Len() int { return int(d.size.Load()) }
@@ -160,7 +214,7 @@ func (d *Directory[M, D]) Len() int { return int(d.size.Load()) }
 func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
 	var snapshot []*Room[M, D]
 	for i := range d.shards {
-		snapshot = d.shards[i].collect(snapshot[:0], func(*Room[M, D]) bool { return true })
+		snapshot = d.shards[i].collect(snapshot[:0])
 		for _, r := range snapshot {
 			if !fn(r) {
 				return
@@ -169,21 +223,45 @@ func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
 	}
 }
 
-// ReapEmpty deletes and returns the rooms that at now have been empty for ttl or longer,
-// counted from their creation or from their last member's leave. A Join that comes first
-// keeps the room; one that comes second returns ErrDeleted. Safe for concurrent use.
+// reapStep is the number of rooms that ReapEmpty looks at, or deletes, with a lock held.
+const reapStep = 256
+
+// ReapEmpty deletes and returns the rooms of Create that at now have been empty for ttl or
+// longer, counted from their creation or from their last member's leave. A Join that comes
+// first keeps the room; one that comes second returns ErrDeleted. It holds a lock for a few
+// rooms at a time, so one that is moved meanwhile may be missed. Safe for concurrent use.
 func (d *Directory[M, D]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
 	var candidates, reaped []*Room[M, D]
 	for i := range d.shards {
 		s := &d.shards[i]
-		// Most rooms stay: look at all under the read lock, which lets event loops go on,
-		// and take the write lock for those found only.
-		candidates = s.collect(candidates[:0], func(r *Room[M, D]) bool { return r.emptyFor(now, ttl) })
-		if len(candidates) > 0 {
-			reaped = append(reaped, d.reap(s, candidates, now, ttl)...)
+		// From the end, because a room that is deleted leaves its place to the last.
+		for end := s.keptRooms(); end > 0; end -= reapStep {
+			candidates = s.emptyRooms(candidates[:0], max(end-reapStep, 0), end, now, ttl)
+			if len(candidates) > 0 {
+				reaped = append(reaped, d.reap(s, candidates, now, ttl)...)
+			}
 		}
 	}
 	return reaped
+}
+
+func (s *shard[M, D]) keptRooms() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.kept)
+}
+
+// emptyRooms appends to dst the rooms in the places from start to end of s.kept that have
+// been empty for ttl.
+func (s *shard[M, D]) emptyRooms(dst []*Room[M, D], start, end int, now time.Time, ttl time.Duration) []*Room[M, D] {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.kept[min(start, len(s.kept)):min(end, len(s.kept))] {
+		if r.emptyFor(now, ttl) {
+			dst = append(dst, r)
+		}
+	}
+	return dst
 }
 
 // reap deletes and returns the candidates that are still in s and still empty: since they
@@ -201,14 +279,12 @@ func (d *Directory[M, D]) reap(s *shard[M, D], candidates []*Room[M, D], now tim
 	return reaped
 }
 
-// collect appends to dst the rooms of s that match. match runs with s.mu held for reading.
-func (s *shard[M, D]) collect(dst []*Room[M, D], match func(*Room[M, D]) bool) []*Room[M, D] {
+// collect appends to dst the rooms of s.
+func (s *shard[M, D]) collect(dst []*Room[M, D]) []*Room[M, D] {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, r := range s.rooms {
-		if match(r) {
-			dst = append(dst, r)
-		}
+		dst = append(dst, r)
 	}
 	return dst
 }

@@ -127,9 +127,9 @@ func TestReapEmpty(t *testing.T) {
 	const ttl = 10 * time.Minute
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	d := room.NewDirectory[int, roomData](room.Config{Loops: 1, Now: func() time.Time { return now }})
-	never, _ := d.GetOrCreate("never joined")
-	busy, _ := d.GetOrCreate("busy")
-	left, _ := d.GetOrCreate("left")
+	never, _ := d.Create("never joined", nil)
+	busy, _ := d.Create("busy", nil)
+	left, _ := d.Create("left", nil)
 	_, err := busy.Join(1, 0)
 	require.NoError(t, err)
 	mem, err := left.Join(2, 0)
@@ -170,13 +170,13 @@ func TestReapLooksAgain(t *testing.T) {
 		{"deleted", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) { d.Delete(r.ID()) }, false, 0},
 		{"replaced", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) {
 			d.Delete(r.ID())
-			d.GetOrCreate(r.ID())
+			_, _ = d.Create(r.ID(), nil)
 		}, false, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDirectory(1, 0)
-			r, _ := d.GetOrCreate("lobby")
+			r, _ := d.Create("lobby", nil)
 			tt.before(t, d, r)
 			assert.Equal(t, tt.reaped, d.Reap(r, time.Now(), 0))
 			assert.Equal(t, tt.rooms, d.Len())
@@ -207,7 +207,11 @@ func TestReapAgainstJoin(t *testing.T) {
 			for range rounds {
 				var mem *room.Member[int, roomData]
 				for mem == nil {
-					r, _ := d.GetOrCreate("lobby")
+					_, _ = d.Create("lobby", nil)
+					r, ok := d.Get("lobby")
+					if !ok {
+						continue // reaped just now
+					}
 					var err error
 					if mem, err = r.Join(j, 0); err != nil {
 						assert.ErrorIs(t, err, room.ErrDeleted)
@@ -226,4 +230,45 @@ func TestReapAgainstJoin(t *testing.T) {
 	d.ReapEmpty(time.Now(), 0)
 	assert.Zero(t, d.Len())
 	t.Logf("%d joins met a reaped room", lost.Load())
+}
+
+// A room of GetOrCreate ends with its last member, or by EndIfEmpty; one of Create stays.
+func TestTransientRooms(t *testing.T) {
+	d := newDirectory(1, 0)
+	r, _ := d.GetOrCreate("made")
+	first, err := r.Join(1, 0)
+	require.NoError(t, err)
+	second, err := r.Join(2, 0)
+	require.NoError(t, err)
+	assert.False(t, d.EndIfEmpty(r))
+	left, ended := d.Leave(first)
+	assert.True(t, left && !ended)
+	left, ended = d.Leave(second)
+	assert.True(t, left && ended)
+	assert.Zero(t, d.Len())
+	left, ended = d.Leave(second)
+	assert.False(t, left || ended)
+
+	unused, _ := d.GetOrCreate("unused")
+	assert.True(t, d.EndIfEmpty(unused))
+	assert.False(t, d.EndIfEmpty(unused))
+	_, err = unused.Join(1, 0)
+	require.ErrorIs(t, err, room.ErrDeleted)
+
+	kept, err := d.Create("kept", nil)
+	require.NoError(t, err)
+	assert.False(t, d.EndIfEmpty(kept))
+	assert.Equal(t, 1, d.Len())
+}
+
+// Many rooms are reaped in steps, and the directory gives their memory back.
+func TestReapMany(t *testing.T) {
+	const rooms = 100_000
+	d := newDirectory(1, 0)
+	for i := range rooms {
+		_, err := d.Create(fmt.Sprint(i), nil)
+		require.NoError(t, err)
+	}
+	assert.Len(t, d.ReapEmpty(time.Now(), 0), rooms)
+	assert.Zero(t, d.Len())
 }

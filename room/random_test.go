@@ -34,6 +34,7 @@ type sim struct {
 	inbox [][]func()                      // for each loop, oldest first
 	owed  map[*intMember]int              // loop of each on the roster, or with a removal on its way
 	empty map[*intRoom]time.Time          // since when
+	kept  map[*intRoom]bool               // made by Create
 	next  int                             // next value
 }
 
@@ -50,7 +51,18 @@ func (s *sim) added(r *intRoom) {
 }
 
 func (s *sim) join() {
-	r, created := s.d.GetOrCreate(s.id())
+	id := s.id()
+	if s.rng.IntN(4) == 0 {
+		r, err := s.d.Create(id, nil)
+		if s.rooms[id] != nil {
+			require.ErrorIs(s.t, err, room.ErrExists)
+			return
+		}
+		require.NoError(s.t, err)
+		s.added(r)
+		s.kept[r] = true
+	}
+	r, created := s.d.GetOrCreate(id)
 	if created {
 		s.added(r)
 	}
@@ -86,10 +98,15 @@ func (s *sim) leave() {
 }
 
 func (s *sim) leaveRoom(r *intRoom, mem *intMember) {
-	require.True(s.t, r.Leave(mem))
+	left, ended := s.d.Leave(mem)
+	require.True(s.t, left)
 	delete(s.on[r], mem)
 	if len(s.on[r]) == 0 {
 		s.empty[r] = s.now
+	}
+	require.Equal(s.t, len(s.on[r]) == 0 && !s.kept[r] && s.rooms[r.ID()] == r, ended)
+	if ended {
+		delete(s.rooms, r.ID())
 	}
 	loop := s.owed[mem]
 	s.post(loop, func() {
@@ -192,7 +209,7 @@ func TestRandomOperations(t *testing.T) {
 			s := &sim{
 				t: t, rng: rand.New(rand.NewPCG(seed, 0)), maxSize: 25, now: time.Unix(0, 0),
 				rooms: map[string]*intRoom{}, on: map[*intRoom]map[*intMember]int{},
-				owed: map[*intMember]int{}, empty: map[*intRoom]time.Time{},
+				owed: map[*intMember]int{}, empty: map[*intRoom]time.Time{}, kept: map[*intRoom]bool{},
 				inbox: make([][]func(), 1+seed%5),
 			}
 			s.d = room.NewDirectory[int, roomData](room.Config{
@@ -253,7 +270,8 @@ func TestConcurrent(t *testing.T) {
 			leave := func(i int) {
 				mem, loop := mine[i].intMember, mine[i].loop
 				mine = slices.Delete(mine, i, i+1)
-				assert.True(t, mem.Room().Leave(mem))
+				left, _ := d.Leave(mem)
+				assert.True(t, left)
 				inbox[loop] <- func() { assert.True(t, mem.Room().RemoveInLoop(mem, loop)) }
 			}
 			for range rounds {

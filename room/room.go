@@ -1,6 +1,7 @@
 package room
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,12 @@ type Room[M, D any] struct {
 	cfg *Config
 
 	data D // the caller's
+
+	// Immutable once the room is in the directory.
+	kept bool // made by Create: it stays when its last member has left
+
+	// Guarded by the directory shard's mu.
+	place int32 // in shard.kept
 
 	// Loop-confined: tables[i] and dissolved[i] belong to event loop i.
 	tables    [][]*Member[M, D]
@@ -33,7 +40,7 @@ type Room[M, D any] struct {
 
 func newRoom[M, D any](id string, cfg *Config) *Room[M, D] {
 	return &Room[M, D]{
-		id:         id,
+		id:         strings.Clone(id), // not a part of a message
 		cfg:        cfg,
 		tables:     make([][]*Member[M, D], cfg.Loops),
 		dissolved:  make([]bool, cfg.Loops),

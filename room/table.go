@@ -87,11 +87,11 @@ const minShrinkCap = 64
 // truncate cuts s to n members, clears what it cuts off for the collector, and moves to an
 // array of half the size once three quarters are unused, so that a room that was once large
 // does not stay so. Halving at a quarter keeps the copying constant for each removal.
-func truncate[M, D any](s []*Member[M, D], n int) []*Member[M, D] {
+func truncate[T any](s []*T, n int) []*T {
 	clear(s[n:])
 	s = s[:n]
 	if cap(s) <= minShrinkCap || n >= cap(s)/4 {
 		return s
 	}
-	return append(make([]*Member[M, D], 0, cap(s)/2), s...)
+	return append(make([]*T, 0, cap(s)/2), s...)
 }

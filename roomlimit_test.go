@@ -1,0 +1,149 @@
+package ws_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestRoomLimits(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithMaxRoomsPerClient(2), ws.WithMaxRoomName(8))
+		_, c := s.dialClient(w)
+		require.NoError(t, c.JoinRoom("one"))
+		require.NoError(t, c.JoinRoom("12345678"))
+		require.ErrorIs(t, c.JoinRoom("three"), ws.ErrTooManyRooms)
+		require.ErrorIs(t, c.JoinRoom("one"), ws.ErrAlreadyInRoom)
+		require.ErrorIs(t, c.JoinRoom("123456789"), ws.ErrInvalidRoom)
+		_, err := s.CreateRoom("123456789", nil)
+		require.ErrorIs(t, err, ws.ErrInvalidRoom)
+		require.ErrorIs(t, s.BroadcastToRoom("123456789", nil, nil), ws.ErrRoomNotFound)
+		assert.Equal(t, 2, s.GetRoomCount(), "a refused join leaves no room")
+		c.LeaveRoom("one")
+		require.NoError(t, c.JoinRoom("three"))
+		assert.Equal(t, []string{"12345678", "three"}, c.GetRooms())
+	})
+}
+
+func TestRoomLimitsByDefault(t *testing.T) {
+	s := start(t)
+	_, c := s.dialClient(native)
+	require.NoError(t, c.JoinRoom(strings.Repeat("n", 256)))
+	require.ErrorIs(t, c.JoinRoom(strings.Repeat("n", 257)), ws.ErrInvalidRoom)
+	for i := range 1023 {
+		require.NoError(t, c.JoinRoom(fmt.Sprint(i)))
+	}
+	require.ErrorIs(t, c.JoinRoom("one more"), ws.ErrTooManyRooms)
+}
+
+// A room that a join has made ends with its last member, whichever way that goes;
+// one of CreateRoom stays.
+func TestJoinedRoomsEndWithTheirLastMember(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 2 })
+		_, err := s.CreateRoom("kept", nil)
+		require.NoError(t, err)
+		a, ann := s.dialClient(w)
+		_, bob := s.dialClient(w)
+		for _, room := range []string{"kept", "made", "also made"} {
+			require.NoError(t, ann.JoinRoom(room))
+			require.NoError(t, bob.JoinRoom(room))
+		}
+		ann.LeaveRoom("made")
+		assert.Equal(t, 3, s.GetRoomCount())
+		bob.LeaveRoom("made")
+		_, ok := s.GetRoom("made")
+		assert.False(t, ok)
+		assert.Equal(t, 2, s.GetRoomCount())
+		bob.LeaveRoom("also made")
+		a.abort()
+		eventually(t, func() bool { return s.GetRoomCount() == 1 }, "the room of a client that has gone stays")
+		bob.LeaveRoom("kept")
+		_, ok = s.GetRoom("kept")
+		assert.True(t, ok)
+	})
+}
+
+// Clients that join and leave one room at once: each join succeeds, and in the end
+// there is no room.
+func TestJoinedRoomsEndWhileOthersJoin(t *testing.T) {
+	s := start(t)
+	var working sync.WaitGroup
+	for range 6 {
+		_, c := s.dialClient(native)
+		working.Go(func() {
+			for range 2000 {
+				if !assert.NoError(t, c.JoinRoom("r")) || !assert.NoError(t, s.BroadcastToRoom("r", []byte("m"), c)) {
+					return
+				}
+				c.LeaveRoom("r")
+			}
+		})
+	}
+	working.Wait()
+	assert.Zero(t, s.GetRoomCount())
+}
+
+// All that publishes says so once Shutdown has begun.
+func TestErrManagerStopped(t *testing.T) {
+	s := start(t)
+	_, err := s.CreateRoom("r", nil)
+	require.NoError(t, err)
+	s.shutdown()
+	b := []byte("m")
+	for name, call := range map[string]func() error{
+		"BroadcastToRoom":         func() error { return s.BroadcastToRoom("r", b, nil) },
+		"BroadcastToRoom, absent": func() error { return s.BroadcastToRoom("absent", b, nil) },
+		"BroadcastPrepared":       func() error { return s.BroadcastPrepared("r", ws.Prepare(ws.OpText, b), nil) },
+		"BroadcastToUser":         func() error { return s.BroadcastToUser(1, b) },
+		"Publish":                 func() error { _, err := s.Publish("r", b); return err },
+		"PublishContext":          func() error { _, err := s.PublishContext(context.Background(), "r", b); return err },
+		"PublishToUser":           func() error { _, err := s.PublishToUser(1, b); return err },
+	} {
+		assert.ErrorIs(t, call(), ws.ErrManagerStopped, name)
+	}
+}
+
+// A client whose closing has begun is in no room, though its connection stays for
+// CloseTimeout: its place in a room of limited size is free, and nothing that is
+// published is queued for it.
+func TestClosingClientsLeaveTheirRooms(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		for name, closing := range map[string]func(*client, *ws.Client){
+			"by the application": func(_ *client, sc *ws.Client) { sc.CloseWithCode(4000, "") },
+			"for a violation":    func(c *client, _ *ws.Client) { c.raw("\xff\xff\xff\xff\xff\xff") },
+		} {
+			t.Run(name, func(t *testing.T) {
+				s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize, c.CloseTimeout = 1, time.Hour })
+				left := s.events(ws.EventRoomLeft, ws.EventClientDisconnected)
+				c, sc := s.dialClient(w) // never answers the close frame
+				require.NoError(t, sc.JoinRoom("r"))
+				d, err := s.Publish("r", []byte("before"))
+				require.NoError(t, err)
+				c.expect("before")
+				closing(c, sc)
+				eventually(t, func() bool { return len(s.GetRoomMembers("r")) == 0 }, "it stays in its room")
+				assert.Empty(t, sc.GetRooms())
+				require.ErrorIs(t, sc.JoinRoom("r"), ws.ErrConnectionClosed)
+				assert.EqualValues(t, 1, d.Queued())
+				_, other := s.dialClient(w)
+				require.NoError(t, other.JoinRoom("r"), "its place is not free")
+				e := receive(t, left, "no event")
+				assert.Equal(t, ws.EventRoomLeft, e.Type)
+				assert.Equal(t, 2, s.GetClientCount(), "its connection is open still")
+				c.abort()
+				e = receive(t, left, "no event")
+				require.Equal(t, ws.EventClientDisconnected, e.Type)
+				assert.Equal(t, []string{"r"}, e.Data.(*ws.CloseError).Rooms)
+			})
+		}
+	})
+}
