@@ -102,11 +102,12 @@ func TestUnreadErrorsAreBounded(t *testing.T) {
 				burst := strings.Repeat(frame(gws.OpText, tt.message), requests)
 				wait := c.writeInBackground(burst)
 				eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
-				most := 0
-				for range 20 {
+				most, samples := 0, 0
+				eventually(t, func() bool { // polls every millisecond
 					s.RangeClients(func(sc *ws.Client) bool { most = max(most, sc.QueuedBytes()); return true })
-					time.Sleep(time.Millisecond) // nothing waits for this: a sample
-				}
+					samples++
+					return samples == 20
+				}, "no samples")
 				assert.LessOrEqual(t, most, queueBytes+64<<10+2*2000)
 				for range requests {
 					require.Equal(t, tt.code, c.readEnvelope().Code)

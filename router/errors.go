@@ -22,8 +22,9 @@ var (
 	// with what is wrong and where.
 	ErrEnvelope = errors.New("router: invalid envelope")
 
-	// ErrRequestID and ErrDepth wrap ErrEnvelope. They report an envelope that is beyond
-	// MaxRequestID or MaxDepth.
+	// ErrRequestID reports an envelope beyond MaxRequestID. It wraps ErrEnvelope.
 	ErrRequestID = fmt.Errorf("%w: request_id longer than %d bytes", ErrEnvelope, MaxRequestID)
-	ErrDepth     = fmt.Errorf("%w: values nest deeper than %d", ErrEnvelope, MaxDepth)
+
+	// ErrDepth reports an envelope beyond MaxDepth. It wraps ErrEnvelope.
+	ErrDepth = fmt.Errorf("%w: values nest deeper than %d", ErrEnvelope, MaxDepth)
 )
