@@ -31,6 +31,10 @@ const maxInvalid = 10
 // Shutdown began, are handled. Those of a client that hangs up without a close frame,
 // or breaks the protocol, are dropped unless their handler has begun, and counted in
 // Stats.Unhandled: nobody waits for their answers. Client.Context ends then.
+//
+// A panic is logged, and the client reads code 500. So it is with runtime.Goexit (the
+// FailNow of a test calls it) on a worker. On an event loop it cannot be stopped: it ends
+// the loop, all connections, and Run with an error.
 type Handler func(c *Client, msg *Message) error
 
 // NextFunc goes on to the next middleware or to the handler.
@@ -223,9 +227,12 @@ func (c *Client) route(e *router.Envelope) {
 // run calls the handler of msg and answers its error.
 func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 	m := c.manager
+	returned := false
 	defer func() {
 		if r := recover(); r != nil {
 			c.handlerPanicked(msg, r)
+		} else if !returned {
+			c.handlerPanicked(msg, errGoexit)
 		}
 	}()
 	m.metrics.IncrementMessageCount(msg.Event)
@@ -234,6 +241,7 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 		start = time.Now()
 	}
 	err := h(c, msg)
+	returned = true
 	if m.measures {
 		m.metrics.RecordMessageLatency(msg.Event, time.Since(start).Nanoseconds())
 	}
@@ -258,6 +266,10 @@ func (c *Client) answerError(msg *Message, err error) {
 	_ = c.sendAnswer(&r) // fails only for a client that is closing
 }
 
+// errGoexit stands for the panic of a handler that has ended its goroutine. The worker
+// is replaced; an event loop is not, see engine/goexit.go.
+var errGoexit = errors.New("runtime.Goexit")
+
 // handlerPanicked logs a panic, publishes it, and answers the request.
 func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	m := c.manager
@@ -275,8 +287,13 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 // handleRaw calls the raw handler; a panic in it is logged and published.
 func (c *Client) handleRaw(raw RawHandler, op codec.Opcode, payload []byte) {
 	m := c.manager
+	returned := false
 	defer func() {
-		if r := recover(); r != nil {
+		r := recover()
+		if r == nil && !returned {
+			r = errGoexit
+		}
+		if r != nil {
 			m.metrics.IncrementMessageErrors("")
 			m.reportPanic(r)
 			m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
@@ -285,9 +302,11 @@ func (c *Client) handleRaw(raw RawHandler, op codec.Opcode, payload []byte) {
 	m.metrics.IncrementMessageCount("")
 	if !m.measures {
 		raw(c, op, payload)
+		returned = true
 		return
 	}
 	start := time.Now()
 	raw(c, op, payload)
+	returned = true
 	m.metrics.RecordMessageLatency("", time.Since(start).Nanoseconds())
 }

@@ -55,6 +55,8 @@ type EventBus struct {
 	wanted  atomic.Uint32 // a bit for each type with subscribers
 	done    chan struct{}
 
+	out handout
+
 	mu          sync.Mutex
 	subscribers map[EventType][]func(Event) // guarded by mu; the slices are copied on write
 	queue       eventQueue                  // guarded by mu
@@ -163,30 +165,49 @@ func (b *EventBus) run() {
 	}
 }
 
+// handout is the event that is handed out, with the subscribers that have not got it
+// yet. It outlives a goroutine that a subscriber ends. Only the bus's goroutine
+// touches it.
+type handout struct {
+	event       Event
+	bytes       int // what it takes of the queue's bytes
+	subscribers []func(Event)
+}
+
 // deliverNext hands out one event and forgets it. It returns false if the bus is
 // closed and no event waits.
 func (b *EventBus) deliverNext() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.queue.len == 0 && !b.closed {
-		b.ready.Wait()
+	if len(b.out.subscribers) == 0 {
+		for b.queue.len == 0 && !b.closed {
+			b.ready.Wait()
+		}
+		if b.queue.len == 0 {
+			return false
+		}
+		b.out.event, b.out.bytes = b.queue.pop()
+		b.out.subscribers = b.subscribers[b.out.event.Type]
 	}
-	if b.queue.len == 0 {
-		return false
-	}
-	e, bytes := b.queue.pop()
-	defer func() { b.queue.bytes -= bytes }()
-	b.deliverUnlocked(e, b.subscribers[e.Type])
+	b.deliverUnlocked()
 	return true
 }
 
-// deliverUnlocked calls the subscribers of e without mu, and holds mu again when
-// they have returned or one has ended the goroutine.
-func (b *EventBus) deliverUnlocked(e Event, subscribers []func(Event)) {
+// deliverUnlocked calls the subscribers without mu, and holds mu again when they have
+// returned or one has ended the goroutine.
+func (b *EventBus) deliverUnlocked() {
 	b.mu.Unlock()
-	defer b.mu.Lock()
-	for _, fn := range subscribers {
-		b.call(fn, e)
+	defer func() {
+		b.mu.Lock()
+		if len(b.out.subscribers) == 0 {
+			b.queue.bytes -= b.out.bytes
+			b.out = handout{}
+		}
+	}()
+	for len(b.out.subscribers) > 0 {
+		fn := b.out.subscribers[0]
+		b.out.subscribers = b.out.subscribers[1:]
+		b.call(fn, b.out.event)
 	}
 }
 

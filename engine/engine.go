@@ -255,6 +255,7 @@ func (e *Engine) callersShard() *Shard {
 func (e *Engine) abandonAll() {
 	for _, s := range e.shards {
 		s.abandonRest()
+		s.gid.Store(0) // another goroutine may get the same descriptor
 		s.in.drain(s)
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // events is the Engine as gnet sees it. gnet recovers from nothing, so every
-// callback does.
+// callback does; see also goexit.go.
 type events Engine
 
 // OnBoot runs before the loops start.
@@ -54,9 +54,8 @@ func (s *Shard) bindInLoop(loop eventLoop) {
 	s.gid.Store(gid.Current())
 }
 
-// OnOpen takes a new connection: one that the loop accepted, one that Enroll
-// hands over, or the loop's waker.
-func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
+// opened is OnOpen.
+func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	e := (*Engine)(ev)
 	s := e.bind(gc.EventLoop())
 	switch from := gc.Context().(type) {
@@ -65,7 +64,7 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 			return nil, gnet.Close
 		}
 		s.wake = from.waker
-		s.wake.loopFD = gc.Fd()
+		s.wake.loopFD, s.wake.loopEnd = gc.Fd(), gc
 		return nil, gnet.None
 	case *Conn:
 		if gc.Fd() < e.accept.limit() {
@@ -148,8 +147,8 @@ func (s *Shard) turnAway(c *Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnTraffic takes what a connection has received.
-func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
+// traffic is OnTraffic.
+func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 	e := (*Engine)(ev)
 	c, ok := gc.Context().(*Conn)
 	if !ok {
@@ -164,7 +163,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	return gnet.None
 }
 
-// traffic is OnTraffic.
+// traffic takes what c has received.
 func (s *Shard) traffic(c *Conn) {
 	s.enter()
 	defer s.leave()
@@ -194,16 +193,14 @@ func (s *Shard) recoverRead(c *Conn) {
 
 var errInternal = errors.New("ws: internal error")
 
-// OnClose ends a connection, whoever closed it.
-func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
-	e := (*Engine)(ev)
+// closed is OnClose.
+func (ev *events) closed(gc gnet.Conn, err error) {
 	c, ok := gc.Context().(*Conn)
 	if !ok {
-		return gnet.None
+		return
 	}
-	defer e.guard("close")
+	defer (*Engine)(ev).guard("close")
 	c.shard.detach(c, err)
-	return gnet.None
 }
 
 // detach takes c apart. It must not touch other connections: it can run

@@ -95,17 +95,22 @@ var errNoSockets = errors.New("ws: a Memory takes no sockets")
 func (l *memoryLoop) run(bound *sync.WaitGroup) {
 	l.shard.bindInLoop(l)
 	bound.Done()
+	defer l.endAll() // also if a handler has ended the goroutine
 	var batch []memoryEvent
 	for {
 		batch = l.take(batch)
 		if batch == nil {
-			break
+			return
 		}
 		for i := range batch {
 			l.handle(&batch[i])
 		}
 		l.memory.done(int64(len(batch)))
 	}
+}
+
+// endAll closes what is open.
+func (l *memoryLoop) endAll() {
 	for i := range l.peers {
 		if c := l.peers[i].conn; c != nil {
 			l.end(c, nil)
@@ -136,8 +141,16 @@ func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
 	return batch
 }
 
-// handle does what an event asks for; a panic in it ends that alone.
+// handle does what an event asks for.
 func (l *memoryLoop) handle(ev *memoryEvent) {
+	ended := true
+	defer l.shard.eng.notice(&ended)
+	l.act(ev)
+	ended = false
+}
+
+// act does what an event asks for; a panic in it ends that alone.
+func (l *memoryLoop) act(ev *memoryEvent) {
 	defer l.shard.eng.guard("memory")
 	if ev.kind == memoryTask {
 		_ = ev.task.Run(context.Background())

@@ -67,6 +67,7 @@ type Shard struct {
 	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
 	inTurn             bool   // a callback of the loop is running that will look at the inbox at its end
 	again              bool   // the inbox wants a turn at the end of this callback
+	ended              bool   // a handler has ended the loop's goroutine
 	posted             bool   // the loop itself has posted to its own inbox
 	lastOwn            uint64 // position of the last such task
 
@@ -217,11 +218,10 @@ func (s *Shard) wakeUp() {
 	}
 }
 
-// Run implements gnet.Runnable: it takes one turn at the inbox.
-func (s *Shard) Run(context.Context) error {
+// guardedTurn is turn as a task of gnet's.
+func (s *Shard) guardedTurn() {
 	defer s.eng.guard("inbox")
 	s.turn()
-	return nil
 }
 
 // turn works on the timers and the inbox, until its time is over. What is left

@@ -15,8 +15,9 @@ import (
 // served the connections that are ready. That is how a loop yields to them
 // with work left, and how it learns that it is to end.
 type waker struct {
-	fd     int // the end we write to
-	loopFD int // the end that the loop reads; set when the loop has it
+	fd      int       // the end we write to
+	loopFD  int       // the end that the loop reads; set when the loop has it
+	loopEnd gnet.Conn // that end's connection; loop-confined
 }
 
 // yield asks for another turn of the loop. Safe for concurrent use.

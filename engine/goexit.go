@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// A handler that calls runtime.Goexit, as the FailNow of a test does, ends its
+// goroutine. Nothing can stop that; deferred functions run. If the goroutine is an
+// event loop, its connections can be served no more, so the engine ends: Run returns
+// errGoexit. All callbacks of gnet, and so all user code on the loops, are within
+// notice.
+
+var errGoexit = errors.New("ws: runtime.Goexit in a handler has ended an event loop")
+
+// notice must be deferred by each callback that runs on a loop. ended says whether
+// the callback ends otherwise than by a return.
+func (e *Engine) notice(ended *bool) {
+	if *ended {
+		if s := e.callersShard(); s != nil {
+			s.endLoop()
+		}
+	}
+}
+
+// endLoop makes the engine end, and then closes the connections of this loop, whose
+// goroutine is about to end. It runs among the functions that the goroutine has
+// deferred.
+func (s *Shard) endLoop() {
+	e := s.eng
+	if s.ended {
+		return // a callback within another
+	}
+	s.ended = true
+	e.cfg.Logger.Error(errGoexit.Error(), slog.String("stack", string(debug.Stack())))
+	e.mu.Lock()
+	if e.failed == nil {
+		e.failed = errGoexit
+	}
+	eng := e.gnet
+	e.mu.Unlock()
+	e.halt()
+	if s.mem == nil && e.cfg.ListenAddr != "" && !e.listensOnPath() {
+		// The waker of this loop, perhaps the only one, is not heard any more.
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = eng.Stop(ended) // does not wait
+	}
+	s.reading, s.reply = nil, replyBatch{}
+	s.closeAllSockets()
+}
+
+// closeAllSockets closes the connections of the loop as they are. gnet would do so
+// when the loop returns.
+func (s *Shard) closeAllSockets() {
+	if s.wake != nil {
+		_ = s.wake.loopEnd.EventLoop().Close(s.wake.loopEnd)
+	}
+	conns := make([]*Conn, 0, s.wheel.size)
+	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
+	defer func() { // what is left if a callback calls Goexit again
+		for _, c := range conns {
+			if s.mem == nil && c.state.Load() != stateClosed {
+				_ = unix.Close(int(c.fd))
+			}
+		}
+	}()
+	for len(conns) > 0 {
+		c := conns[0]
+		conns = conns[1:]
+		s.closeGuarded(c)
+	}
+}
+
+func (s *Shard) closeGuarded(c *Conn) {
+	defer s.eng.guard("close")
+	if c.state.Load() != stateClosed {
+		s.closeSocket(c)
+	}
+}
+
+// OnOpen takes a new connection: one that the loop accepted, one that Enroll
+// hands over, or the loop's waker.
+func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	out, action = ev.opened(gc)
+	ended = false
+	return out, action
+}
+
+// OnTraffic takes what a connection has received.
+func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	action = ev.traffic(gc)
+	ended = false
+	return action
+}
+
+// OnClose ends a connection, whoever closed it.
+func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	defer func() {
+		if ended {
+			_ = unix.Close(gc.Fd()) // gnet would do so behind this callback
+		}
+	}()
+	ev.closed(gc, err)
+	ended = false
+	return gnet.None
+}
+
+// Run implements gnet.Runnable: it takes one turn at the inbox.
+func (s *Shard) Run(context.Context) error {
+	ended := true
+	defer s.eng.notice(&ended)
+	s.guardedTurn()
+	ended = false
+	return nil
+}

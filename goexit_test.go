@@ -1,0 +1,251 @@
+package ws_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// logBuffer collects a log. Safe for concurrent use.
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// exitingMetrics ends the loop's goroutine when a client disconnects.
+type exitingMetrics struct{ ws.NoopMetrics }
+
+func (exitingMetrics) DecrementConnections() { runtime.Goexit() }
+
+// runtime.Goexit on an event loop, which nothing can stop, ends the engine in order: Run
+// says why, all connections end, and Shutdown does not wait.
+func TestGoexitOnLoop(t *testing.T) {
+	exit := map[string]func(*server, *client){
+		"handler": func(_ *server, c *client) { c.send(request("exit", "1", "")) },
+		"raw": func(s *server, c *client) {
+			s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { runtime.Goexit() })
+			c.send("x")
+		},
+		"metrics": func(_ *server, c *client) { c.abort() },
+	}
+	for name, exit := range exit {
+		for _, loops := range []int{1, 3} {
+			t.Run(name+", "+strconv.Itoa(loops)+" loops", func(t *testing.T) {
+				onBothWays(t, func(t *testing.T, w way) {
+					log := &logBuffer{}
+					opts := []ws.Option{
+						ws.WithLoops(loops), ws.WithHandlerMode(ws.Inline),
+						func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) },
+					}
+					if w == native {
+						opts = append(opts, ws.WithListenAddr("tcp://127.0.0.1:0"))
+					} else {
+						opts = append(opts, ws.WithListenAddr(""))
+					}
+					if name == "metrics" {
+						opts = append(opts, ws.WithMetrics(exitingMetrics{}))
+					}
+					s := start(t, opts...)
+					s.stop.Do(func() {}) // Run fails
+					defer s.web.Close()
+					exitLoop := func(*ws.Client, *struct{}) error { runtime.Goexit(); return nil }
+					require.NoError(t, ws.Handle0(s.Manager, "exit", exitLoop))
+					var others []*client
+					for range 5 {
+						others = append(others, s.dial(w))
+					}
+					exit(s, s.dial(w))
+					err := receive(t, s.ran, "Run did not return")
+					require.ErrorContains(t, err, "runtime.Goexit")
+					for _, c := range others {
+						_, err := io.Copy(io.Discard, c.r)
+						assert.False(t, isTimeout(err), "a connection is open")
+					}
+					shutdown(t, s.Manager)
+					assert.Contains(t, log.String(), "runtime.Goexit")
+					assert.Contains(t, log.String(), "goexit_test.go", "the stack is missing")
+				})
+			})
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	t, ok := err.(interface{ Timeout() bool })
+	return ok && t.Timeout()
+}
+
+// The same without sockets.
+func TestGoexitOnMemory(t *testing.T) {
+	mem := engine.NewMemory()
+	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) {
+		c.Memory, c.Logger = mem, slog.New(slog.DiscardHandler)
+	})
+	require.NoError(t, err)
+	m.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { runtime.Goexit() })
+	run := make(chan error, 1)
+	go func() { run <- m.Run() }()
+	mem.Connect(10, []byte(upgradeRequest("/ws", "")))
+	mem.Wait()
+	require.Equal(t, 10, m.GetClientCount())
+	mem.Send(4, []byte(frame(1, "x")))
+	require.ErrorContains(t, receive(t, run, "Run did not return"), "runtime.Goexit")
+	shutdown(t, m)
+	assert.Zero(t, m.GetClientCount())
+}
+
+// Goexit in a loop while Shutdown waits for the clients.
+func TestGoexitDuringShutdown(t *testing.T) {
+	s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithLoops(1), ws.WithMetrics(exitingMetrics{}))
+	s.stop.Do(func() {})
+	defer s.web.Close()
+	clients := []*client{s.dial(native), s.dial(native)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		shutdown(t, s.Manager)
+	}()
+	clients[0].expectClose(1001)
+	clients[0].abort()
+	receive(t, done, "Shutdown did not end")
+	require.Error(t, receive(t, s.ran, "Run did not return"))
+}
+
+// A pooled handler that ends its goroutine ends one message: the client reads an error,
+// and its next messages are handled, on as many workers as before.
+func TestGoexitPooled(t *testing.T) {
+	const messages = 60
+	routes := map[string][]ws.RouteOption{"shared pool": nil, "own pool": {ws.RunOn(ws.NewPool(1))}}
+	for name, opts := range routes {
+		t.Run(name, func(t *testing.T) {
+			onBothWays(t, func(t *testing.T, w way) {
+				log := &logBuffer{}
+				s := start(t, ws.WithWorkers(1), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+				require.NoError(t, ws.Handle0(s.Manager, "exit", func(_ *ws.Client, req *ordered) error {
+					if req.N%2 == 0 {
+						runtime.Goexit()
+					}
+					return nil
+				}, opts...))
+				c := s.dial(w)
+				c.raw(burstOf("exit", messages))
+				for i := range messages {
+					if i%2 == 0 {
+						c.expectReply(strconv.Itoa(i), 500, "internal error")
+					} else {
+						c.expectReply(strconv.Itoa(i), 200, "")
+					}
+				}
+				assert.Contains(t, log.String(), "runtime.Goexit")
+				assert.Contains(t, log.String(), "event=exit")
+			})
+		})
+	}
+}
+
+// A subscriber that ends its goroutine loses that event alone: the others get it, and the
+// bus goes on.
+func TestGoexitSubscriber(t *testing.T) {
+	s := start(t)
+	var before, exits atomic.Int64
+	s.Subscribe(ws.EventClientConnected, func(ws.Event) { before.Add(1) })
+	s.Subscribe(ws.EventClientConnected, func(ws.Event) { exits.Add(1); runtime.Goexit() })
+	after := s.events(ws.EventClientConnected, ws.EventClientDisconnected)
+	for range 20 {
+		require.NoError(t, s.dial(native).Close())
+	}
+	for range 2 * 20 {
+		receive(t, after, "an event is lost")
+	}
+	assert.EqualValues(t, 20, before.Load())
+	assert.EqualValues(t, 20, exits.Load())
+	s.shutdown()
+	assert.Empty(t, after)
+}
+
+// Authenticate that ends its goroutine refuses, and takes no worker away.
+func TestGoexitAuthenticate(t *testing.T) {
+	s := start(t, ws.WithWorkers(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		if r.URL.Query().Has("exit") {
+			runtime.Goexit()
+		}
+		return nil, nil
+	}))
+	onBothWays(t, func(t *testing.T, w way) {
+		for range 5 {
+			_, err := s.tryDial(w, "exit=1")
+			require.Error(t, err)
+			require.False(t, isTimeout(err))
+			require.NoError(t, s.dial(w).Close())
+		}
+	})
+	eventually(t, func() bool { return s.GetClientCount() == 0 }, "clients are left")
+}
+
+// OnSlow that ends its goroutine does not keep OnDrain from being called.
+func TestGoexitOnSlow(t *testing.T) {
+	drained := make(chan struct{}, 1)
+	s := start(t, ws.WithWorkers(1), withDeepQueue, func(c *ws.Config) {
+		c.OnSlow = func(*ws.Client, int) { runtime.Goexit() }
+		c.OnDrain = func(*ws.Client) { drained <- struct{}{} }
+	})
+	c, sc := s.dialClient(native)
+	s.stall(sc)
+	for range 2000 {
+		require.NoError(t, sc.SendBytes([]byte(strings.Repeat("x", 1<<19))))
+		if s.Stats().Total.Slow > 0 {
+			break
+		}
+	}
+	eventually(t, func() bool { return s.Stats().Total.Slow > 0 }, "not slow")
+	go func() { _, _ = io.Copy(io.Discard, c.Conn) }()
+	receive(t, drained, "no OnDrain")
+}
+
+// GetCertificate that ends its goroutine fails that handshake alone.
+func TestGoexitGetCertificate(t *testing.T) {
+	s := startTLS(t, func(cfg *tls.Config) {
+		certificates := cfg.Certificates
+		cfg.Certificates = nil
+		cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName != "localhost" {
+				runtime.Goexit()
+			}
+			return &certificates[0], nil
+		}
+	}, func(c *ws.Config) { c.TLSHandshakes = 1 })
+	for range 5 {
+		exit := s.clientTLS(tls.VersionTLS13)
+		exit.ServerName = "exit.example"
+		err := tls.Client(s.dialTCP(native).Conn, exit).HandshakeContext(context.Background())
+		require.Error(t, err)
+		require.False(t, isTimeout(err))
+		require.NoError(t, s.dialTLS(native, s.clientTLS(tls.VersionTLS13)).Close())
+	}
+}
