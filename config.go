@@ -131,6 +131,16 @@ type Config struct {
 	// and a client that is closed while slow gets no OnDrain.
 	OnSlow  func(c *Client, queuedBytes int)
 	OnDrain func(c *Client)
+	// MessageTimeout bounds the time from the first byte of a message to its last:
+	// a client that takes longer is closed with 1008. Pings between the fragments do
+	// not extend it; time in which the client waits because of us does not count.
+	// Default 60 s; 0 is no limit.
+	MessageTimeout time.Duration
+	// WriteTimeout bounds the time in which a client takes nothing of what waits for
+	// it, not even from the buffers of the two kernels: its connection ends then,
+	// without a close frame, which it could not read. A client that reads slowly is
+	// not concerned. Default 60 s; 0 is no limit.
+	WriteTimeout time.Duration
 	// HandshakeTimeout bounds the time from accept to the end of the handshake,
 	// Authenticate included. Default 10 s.
 	HandshakeTimeout time.Duration
@@ -281,6 +291,8 @@ func DefaultConfig() Config {
 		LowWaterMark:      0.1,
 		HighWaterAge:      2 * time.Second,
 		UnsentBytes:       64 << 10,
+		MessageTimeout:    time.Minute,
+		WriteTimeout:      time.Minute,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
 		Room:              defaultRoomConfig,
@@ -368,6 +380,8 @@ func (c *Config) engine() engine.Config {
 		HandshakeTimeout: c.HandshakeTimeout,
 		PingInterval:     c.HeartbeatInterval,
 		ReadTimeout:      c.HeartbeatTimeout,
+		MessageTimeout:   c.MessageTimeout,
+		WriteTimeout:     c.WriteTimeout,
 		CloseTimeout:     c.CloseTimeout,
 		PublishTimeout:   c.Broadcast.Timeout,
 		Logger:           c.Logger,

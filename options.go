@@ -23,6 +23,12 @@ func WithHeartbeatInterval(d time.Duration) Option {
 // WithHeartbeatTimeout sets Config.HeartbeatTimeout.
 func WithHeartbeatTimeout(d time.Duration) Option { return func(c *Config) { c.HeartbeatTimeout = d } }
 
+// WithMessageTimeout sets Config.MessageTimeout.
+func WithMessageTimeout(d time.Duration) Option { return func(c *Config) { c.MessageTimeout = d } }
+
+// WithWriteTimeout sets Config.WriteTimeout.
+func WithWriteTimeout(d time.Duration) Option { return func(c *Config) { c.WriteTimeout = d } }
+
 // WithMessageSizeLimit sets Config.MessageSizeLimit, in bytes.
 func WithMessageSizeLimit(n int64) Option { return func(c *Config) { c.MessageSizeLimit = n } }
 

@@ -45,6 +45,8 @@ type Config struct {
 	TLSHandshakes    int           // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
+	MessageTimeout   time.Duration // from the first byte of a message to its last; 0 is no limit
+	WriteTimeout     time.Duration // in which a peer takes nothing of what waits for it; 0 is no limit
 	ReadTimeout      time.Duration // silence after which a connection is dead; life.go says how it is measured
 	CloseTimeout     time.Duration // how long the close handshake may take
 	PublishTimeout   time.Duration // how long a publisher waits for room in a ring

@@ -41,7 +41,8 @@ type CloseInfo struct {
 	// Err is the network error that ended the connection, if one did.
 	Err error
 
-	unopened bool // the connection was never open
+	unopened bool  // the connection was never open
+	taken    int64 // bytes read since the closing began; loop-confined
 }
 
 // The states of a connection, in order.
@@ -103,6 +104,7 @@ const (
 	unwatched                           // the loop's epoll does not wait for its bytes
 	awaited                             // is in shard.spaceWaits
 	overdue                             // its pong is overdue; is in shard.overdue
+	unfinished                          // a message of it is; is in shard.unfinished
 	uncounted                           // came while the engine stops; is not in Engine.open
 	walked                              // was visited by the last walk, or by each second one; see walk
 )

@@ -31,22 +31,24 @@ type Engine struct {
 	// more in one writev. It is half a queue: a client that reads must not find its
 	// queue full. A task counts for minOffer at least, so that at most two batches
 	// are taken, or half as many as the frames of a queue.
-	maxAhead    uint64
-	minOffer    int
-	tickTime    time.Duration
-	markSpacing uint32 // ticks between two marks of a lane
-	bounds      [dataLanes]bounds
-	highMark    [dataLanes]bounds
-	lowMark     [dataLanes]bounds
-	writable    *writablePoller
-	accept      *acceptGate
-	acceptor    *acceptor // of a Unix listener, or nil; set before started is closed
-	deflater    *codec.Deflater
-	ping        *Frame // the heartbeat
-	silence     silence
-	controls    uint16 // pings and pongs that a connection takes within a tick
-	shards      []*Shard
-	handshakes  *handshakes // nil without cfg.TLS
+	maxAhead     uint64
+	minOffer     int
+	tickTime     time.Duration
+	markSpacing  uint32 // ticks between two marks of a lane
+	messageTicks uint32 // MessageTimeout; 0 is none
+	writeTicks   uint32 // WriteTimeout; 0 is none
+	bounds       [dataLanes]bounds
+	highMark     [dataLanes]bounds
+	lowMark      [dataLanes]bounds
+	writable     *writablePoller
+	accept       *acceptGate
+	acceptor     *acceptor // of a Unix listener, or nil; set before started is closed
+	deflater     *codec.Deflater
+	ping         *Frame // the heartbeat
+	silence      silence
+	controls     uint16 // pings and pongs that a connection takes within a tick
+	shards       []*Shard
+	handshakes   *handshakes // nil without cfg.TLS
 
 	started chan struct{} // closed once every shard is bound to its loop
 	closing chan struct{} // closed when the loops are to end
@@ -100,6 +102,12 @@ func New(cfg Config, h Handler) *Engine {
 	}
 	e.silence = newSilence(e.ticks(cfg.PingInterval), e.ticks(cfg.ReadTimeout))
 	e.markSpacing = e.ticks(cmp.Or(cfg.HighWaterAge, defaultMarkAge) / 2)
+	if cfg.MessageTimeout > 0 {
+		e.messageTicks = e.ticks(cfg.MessageTimeout)
+	}
+	if cfg.WriteTimeout > 0 {
+		e.writeTicks = e.ticks(cfg.WriteTimeout)
+	}
 	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
 	e.ping = newControlFrame(codec.OpPing, nil)
@@ -128,6 +136,11 @@ func New(cfg Config, h Handler) *Engine {
 // between 5 and 250 ms.
 func tickTime(cfg *Config) time.Duration {
 	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
+	for _, d := range []time.Duration{cfg.MessageTimeout, cfg.WriteTimeout} {
+		if d > 0 {
+			shortest = min(shortest, d)
+		}
+	}
 	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
 }
 

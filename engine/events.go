@@ -217,6 +217,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	c.state.Store(stateClosed) // behind the end, see Opened
 	s.wheel.cancel(c)
 	s.forgetOverdue(c)
+	s.forgetUnfinished(c)
 	s.endAdmitting(c)
 	if c.is(blocked) {
 		s.catchUp(c)

@@ -19,6 +19,9 @@ const (
 // readInLoop processes what gnet has read for c.
 func (s *Shard) readInLoop(c *Conn) {
 	s.noteLife(c)
+	if s.readClosing(c) {
+		return
+	}
 	if c.tls() != nil {
 		s.readTLS(c)
 		return
@@ -48,6 +51,7 @@ func (s *Shard) decode(c *Conn, b []byte) {
 // decodeUntilPaused processes the messages in b until one pauses the connection.
 // It returns the bytes behind that one.
 func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
+	ended := false
 	s.beginReply(c)
 	for len(b) > 0 && !c.is(lingering|gotClose|doomed|pausedFlags) {
 		n, m, ok, err := s.next(c, b)
@@ -57,10 +61,14 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 		}
 		b = b[n:]
 		if ok {
+			ended = ended || !m.Op.IsControl()
 			s.handle(c, m)
 		}
 	}
 	c.in.Done()
+	if c.in.Pending() || c.is(unfinished) {
+		s.noteUnfinished(c, ended)
+	}
 	s.endReply()
 	return b
 }

@@ -126,6 +126,7 @@ func (s *Shard) checkAges() {
 		if high := s.eng.cfg.HighWaterAge; high > 0 && age >= high && c.end() == nil {
 			s.noteSlow(c)
 		}
+		s.checkStall(c)
 	}
 	s.stats.oldest.v.Store(uint64(oldest))
 }

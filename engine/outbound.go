@@ -191,6 +191,7 @@ func (s *Shard) block(c *Conn) {
 	now := s.eng.now.Load()
 	c.out.noteBegun(now, c.out.sealed > 0)
 	c.out.noteAges(now, s.eng.markSpacing)
+	s.beginStall(c)
 	s.stats.blocked.add(1)
 	s.lag(c)
 	if err := s.arm(c); err != nil {

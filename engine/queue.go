@@ -22,6 +22,7 @@ type queue struct {
 	rank    int32         // position in shard.laggards while the socket is full
 	begun   uint32        // tick since which current, or what nothing overtakes, waits for a full socket; 0 if it does not
 	marks   [dataLanes]marks
+	stall   stall
 }
 
 // tally counts the frames that count against the bounds of a lane, and their

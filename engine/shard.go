@@ -37,13 +37,17 @@ type Shard struct {
 	wheel    wheel
 	presence presence
 	overdue  map[*Conn]overduePong // nil until there is one
-	dirty    dirtyList
-	offered  uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
-	offer    int    // what the running task offers, see NoteOfferInLoop
-	rest     Task   // of a task that was suspended; nil if there is none
-	clock    turnClock
-	doomed   []*Conn
-	free     freeQueues
+
+	unfinished        map[*Conn]uint32 // since when a message of it is, on the presence clock
+	unfinishedChecked uint32
+
+	dirty   dirtyList
+	offered uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
+	offer   int    // what the running task offers, see NoteOfferInLoop
+	rest    Task   // of a task that was suspended; nil if there is none
+	clock   turnClock
+	doomed  []*Conn
+	free    freeQueues
 
 	reading    *Conn                        // whose message is being handled
 	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil while there was none
@@ -312,6 +316,7 @@ func (s *Shard) tick() {
 		s.purge(c)
 	}
 	s.checkAges()
+	s.checkUnfinishedMessages()
 }
 
 // enter and leave enclose a callback of gnet: what the callback queued is

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// Two timeouts beside that of silence (life.go), on the presence clock as well, so
+// that the time in which the loop was away does not count:
+//
+//   - Config.MessageTimeout bounds the time between the first and the last byte of a
+//     message. Pings between its fragments do not extend it.
+//   - Config.WriteTimeout bounds the time in which a peer takes no byte of the data
+//     that waits for it. Such a peer may be alive: it answers no ping because it
+//     reads none.
+
+var (
+	errMessageTimeout = errors.New("ws: message not received in time")
+	errWriteTimeout   = errors.New("ws: write timeout")
+)
+
+// noteUnfinished notes after a read whether a message of c is unfinished. ended says
+// that the read has brought the end of an earlier one.
+func (s *Shard) noteUnfinished(c *Conn, ended bool) {
+	switch {
+	case !c.in.Pending():
+		s.forgetUnfinished(c)
+	case s.eng.messageTicks > 0 && (ended || !c.is(unfinished)):
+		if s.unfinished == nil {
+			s.unfinished = make(map[*Conn]uint32)
+		}
+		s.unfinished[c] = s.presence.ticks
+		c.set(unfinished)
+	}
+}
+
+func (s *Shard) forgetUnfinished(c *Conn) {
+	if c.is(unfinished) {
+		c.unset(unfinished)
+		delete(s.unfinished, c)
+	}
+}
+
+// checkUnfinishedMessages fails the connections whose message has taken too long. It
+// excuses the time for which a connection was paused, and bytes that wait for the
+// loop.
+func (s *Shard) checkUnfinishedMessages() {
+	now := s.presence.ticks
+	passed := now - s.unfinishedChecked
+	s.unfinishedChecked = now
+	for c, since := range s.unfinished {
+		switch {
+		case c.end() != nil:
+			s.forgetUnfinished(c)
+		case c.is(pausedFlags | unwatched):
+			s.unfinished[c] = min(since+passed, now)
+		case now-since >= s.eng.messageTicks && !s.hasUnread(c):
+			s.forgetUnfinished(c)
+			s.fail(c, codec.ClosePolicyViolation, errMessageTimeout)
+		}
+	}
+}
+
+// stall is the time in which the peer of a blocked connection has taken nothing.
+type stall struct {
+	since  uint32   // on the presence clock
+	looked uint32   // when progress was last compared
+	base   progress // at the first look, or when the peer was last seen to read
+}
+
+// beginStall begins the stall of a connection that becomes blocked.
+func (s *Shard) beginStall(c *Conn) {
+	c.out.stall = stall{since: s.presence.ticks, looked: s.presence.ticks}
+}
+
+// checkStall ends a blocked connection whose peer has taken nothing for
+// WriteTimeout. It compares the peer's progress eight times in that, since a peer
+// that reads slowly does not make the socket writable for long.
+func (s *Shard) checkStall(c *Conn) {
+	now, limit, st := s.presence.ticks, s.eng.writeTicks, &c.out.stall
+	if limit == 0 || now-st.looked < max(1, limit/8) {
+		return
+	}
+	st.looked = now
+	p := s.progress(c)
+	switch {
+	case p.since(st.base, 0):
+		st.base, st.since = p, now
+	case !st.base.known || p.edge < st.base.edge: // more was sent on a Unix socket
+		st.base = p
+	}
+	if now-st.since >= limit {
+		s.doom(c, errWriteTimeout)
+		s.eng.handler.OnWriteError()
+	}
+}
+
+const (
+	// maxLingeringBytes is about what is read of a peer behind its violation: the
+	// peer's close frame may be in what was on its way. After that it waits.
+	maxLingeringBytes = 64 << 10
+	// maxClosingBytes is the same for a peer that we close for another reason, whose
+	// close frame comes behind what it has sent before it read ours.
+	maxClosingBytes = 8 << 20
+)
+
+// readClosing takes what has come from the peer of an open connection that is
+// closing, if it is to be thrown away, and stops reading when that is much. It
+// returns false if the bytes are to be decoded.
+func (s *Shard) readClosing(c *Conn) (taken bool) {
+	end := c.end()
+	if end == nil || end.Remote || !c.is(opened) {
+		return false
+	}
+	n, most := c.gc.InboundBuffered(), int64(maxClosingBytes)
+	if c.is(lingering) {
+		most = maxLingeringBytes
+	}
+	end.taken += int64(n)
+	if end.taken > most {
+		s.unwatch(c)
+	} else if !c.is(lingering) {
+		return false
+	}
+	s.stats.bytesIn.add(uint64(n))
+	_, _ = c.gc.Discard(-1)
+	return true
+}
