@@ -232,7 +232,7 @@ func (s *Shard) detach(c *Conn, err error) {
 		s.putQueue(c)
 	}
 	if c.tls() != nil && c.tls().handshake != nil {
-		c.tls().handshake.close()
+		c.tls().handshake.abandon()
 	}
 	s.forgetPaused(c)
 	c.in.Release()

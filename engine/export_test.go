@@ -29,7 +29,17 @@ func (r *Ring[T]) Cap() int       { return len(r.r.slots) }
 // MaxHelloBytes bounds a ClientHello, for which FindHello looks.
 const MaxHelloBytes = maxHelloBytes
 
-func FindHello(b []byte) (whole bool, err error) { return findHello(b) }
+func FindHello(b []byte) (whole bool, err error) {
+	n, err := findHello(b)
+	return n > 0, err
+}
+
+// FindHelloEnd returns the length of the ClientHello.
+func FindHelloEnd(b []byte) (int, error) { return findHello(b) }
+
+// HandshakesUnderWay is how many TLS handshakes may be under way for each that may
+// compute.
+const HandshakesUnderWay = handshakesUnderWay
 
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }

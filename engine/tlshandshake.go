@@ -1,112 +1,34 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/pool"
 )
 
 const (
-	// maxHelloBytes bounds a ClientHello, its record headers included. Usual
-	// ones take 200 to 2,000 bytes.
-	maxHelloBytes = 32 << 10
-	// maxHandshakeBytes bounds what a peer sends ahead of a handshake that runs
-	// or waits for a worker. A certificate message takes 256 KiB at most
-	// (crypto/tls), and early messages may follow.
-	maxHandshakeBytes = 256<<10 + maxEarlyBytes
-	// silentShare is the part of the handshake timeout that a peer may be silent
-	// while others wait for its worker: 1 s by default.
-	silentShare = 10
+	// maxBehindHello bounds what a peer may send behind its ClientHello before it
+	// is answered. No version of TLS has more than a few bytes there, because early
+	// data (RFC 8446 section 2.3) is not offered.
+	maxBehindHello = 4 << 10
+	// maxUnreadHandshake is how much a peer may send ahead of the handshake later;
+	// beyond it the connection is paused until the worker has read it.
+	maxUnreadHandshake = 16 << 10
+	// maxHandshakeBytes bounds all that crypto/tls reads in a handshake, beside the
+	// hello: what a handshake without client certificates takes, and the first data
+	// that come with it, and maxCertificateBytes, which is the limit of crypto/tls, for
+	// client certificates.
+	maxHandshakeBytes   = 64 << 10
+	maxCertificateBytes = 256 << 10
 )
 
 var (
-	errNoTLS       = errors.New("ws: the peer does not speak TLS")
-	errHelloBytes  = errors.New("ws: TLS ClientHello too large")
-	errNoHandshake = errors.New("ws: TLS handshake not finished in time")
+	errBehindHello    = errors.New("ws: the peer goes on behind its TLS ClientHello before it is answered")
+	errHandshakeBytes = errors.New("ws: TLS handshake too large")
 )
-
-// handshakes runs TLS handshakes on a bounded number of workers, in the order
-// in which they are submitted. Safe for concurrent use.
-type handshakes struct {
-	// Immutable.
-	eng     *Engine
-	workers *pool.Workers
-
-	// Atomic.
-	waiting atomic.Int64 // for a worker
-
-	mu      sync.Mutex
-	running map[*tlsHandshake]struct{} // guarded by mu
-}
-
-func newHandshakes(e *Engine) *handshakes {
-	report := func(r any) { e.reportPanic("TLS handshake", r) }
-	return &handshakes{
-		eng: e, workers: pool.NewWorkers(e.cfg.TLSHandshakes, report), running: make(map[*tlsHandshake]struct{}),
-	}
-}
-
-// submit queues h for a worker. It returns false once the engine has ended.
-func (p *handshakes) submit(h *tlsHandshake) bool {
-	p.waiting.Add(1)
-	return p.workers.Submit(h)
-}
-
-func (p *handshakes) started(h *tlsHandshake) {
-	p.waiting.Add(-1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running[h] = struct{}{}
-}
-
-func (p *handshakes) ended(h *tlsHandshake) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.running, h)
-}
-
-// relieve gives the workers of peers that have been silent for long to those
-// who wait for one: as many as wait, the longest silent first. Otherwise peers
-// that send a ClientHello and no more could hold all workers for the whole
-// handshake timeout. It is called at every tick.
-func (p *handshakes) relieve() {
-	n := int(p.waiting.Load())
-	if n <= 0 {
-		return
-	}
-	type silent struct {
-		h     *tlsHandshake
-		since time.Duration
-	}
-	var all []silent
-	limit := p.eng.elapsed() - p.eng.cfg.HandshakeTimeout/silentShare
-	p.mu.Lock()
-	for h := range p.running {
-		if since, ok := h.silentSince(); ok && since <= limit {
-			all = append(all, silent{h, since})
-		}
-	}
-	p.mu.Unlock()
-	slices.SortFunc(all, func(a, b silent) int { return cmp.Compare(a.since, b.since) })
-	for _, s := range all[:min(n, len(all))] {
-		s.h.close()
-	}
-}
-
-// close waits for the workers, whose connections have ended.
-func (p *handshakes) close() {
-	_ = p.workers.Close(context.Background()) // an error would be the context's
-}
 
 // tlsHandshake is a handshake under way. Its errors are final, so it cannot be
 // interrupted and resumed as reading can: it runs on a worker, where its reads
@@ -119,24 +41,32 @@ type tlsHandshake struct {
 	ctx    context.Context // of the application's certificate callbacks
 	cancel context.CancelFunc
 
+	place handshakePlace // guarded by handshakes.mu
+
+	// Of the worker.
+	computes bool
+	given    int // bytes that crypto/tls has read
+
 	// Guarded by mu.
-	mu      sync.Mutex
-	arrived sync.Cond // on mu; the worker waits for it
-	in      []byte    // received, not read yet
-	out     []byte    // written, not sent yet
-	posted  bool      // the handshake is in the shard's inbox
-	closed  bool      // nothing more will come
-	waits   bool      // the worker waits for the peer
-	since   time.Duration
-	ended   bool
-	err     error // of a handshake that ended
+	mu       sync.Mutex
+	arrived  sync.Cond // on mu; the worker waits for it
+	in       []byte    // received, not read yet
+	behind   int       // bytes received behind the hello
+	answered bool      // the worker has written
+	full     bool      // the loop is to be told when all was read
+	out      []byte    // written, not sent yet
+	posted   bool      // the handshake is in the shard's inbox
+	closed   bool      // nothing more will come
+	ended    bool
+	err      error // of a handshake that ended
 }
 
-// beginHandshake starts the handshake of c, whose ClientHello is in b.
-func (s *Shard) beginHandshake(c *Conn, b []byte) {
+// beginHandshake starts the handshake of c, whose ClientHello is the first n bytes
+// of b.
+func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
 	t := c.tls()
 	t.conn = tls.Server(t, s.eng.cfg.TLS)
-	h := &tlsHandshake{conn: c, tls: t.conn, local: c.gc.LocalAddr(), in: append([]byte(nil), b...)}
+	h := &tlsHandshake{conn: c, tls: t.conn, local: c.gc.LocalAddr(), in: append([]byte(nil), b...), behind: len(b) - n}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.arrived.L = &h.mu
 	t.handshake = h
@@ -148,36 +78,82 @@ func (s *Shard) beginHandshake(c *Conn, b []byte) {
 // Run is the handshake. It runs on a worker.
 func (h *tlsHandshake) Run() {
 	p := h.conn.shard.eng.handshakes
-	p.started(h)
+	if !p.start(h) {
+		return // its connection ended while it waited for the worker
+	}
 	err := errInternal // if it panics
 	defer func() {
-		p.ended(h)
+		p.rest(h)
+		p.end(h)
 		h.cancel()
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.ended, h.err = true, err
 		h.postLocked()
 	}()
+	if !p.compute(h) {
+		err = net.ErrClosed
+		return
+	}
 	err = h.tls.HandshakeContext(h.ctx)
 }
 
-// read waits for bytes of the peer. The worker calls it.
-func (h *tlsHandshake) read(p []byte) (int, error) {
+// read returns bytes of the peer, and waits for them. The worker calls it.
+func (h *tlsHandshake) read(p []byte) (n int, err error) {
+	if n, err = h.readArrived(p); n == 0 && err == nil {
+		if !h.awaitPeer() {
+			return 0, net.ErrClosed
+		}
+		n, err = h.readArrived(p)
+	}
+	h.given += n
+	if h.given > h.limit() {
+		return 0, errHandshakeBytes
+	}
+	return n, err
+}
+
+// limit is how much crypto/tls may read.
+func (h *tlsHandshake) limit() int {
+	cfg := h.conn.shard.eng.cfg.TLS
+	if cfg.ClientAuth == tls.NoClientCert && cfg.GetConfigForClient == nil {
+		return maxHelloBytes + maxHandshakeBytes
+	}
+	return maxHelloBytes + maxHandshakeBytes + maxCertificateBytes
+}
+
+// readArrived reads what has come. It tells the loop when the peer may go on.
+func (h *tlsHandshake) readArrived(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.in) == 0 {
-		h.waits, h.since = true, h.conn.shard.eng.elapsed()
-	}
-	for len(h.in) == 0 && !h.closed {
-		h.arrived.Wait()
-	}
-	h.waits = false
 	if h.closed {
 		return 0, net.ErrClosed
 	}
 	n := copy(p, h.in)
 	h.in = h.in[n:]
+	if len(h.in) == 0 {
+		h.in = nil
+		if h.full {
+			h.full = false
+			h.postLocked()
+		}
+	}
 	return n, nil
+}
+
+// awaitPeer waits until something has come, while others compute. It returns
+// false if the handshake was closed.
+func (h *tlsHandshake) awaitPeer() bool {
+	p := h.conn.shard.eng.handshakes
+	p.rest(h)
+	p.waitBegins(h)
+	h.mu.Lock()
+	for len(h.in) == 0 && !h.closed {
+		h.arrived.Wait()
+	}
+	h.mu.Unlock()
+	p.waitEnds(h)
+	return p.compute(h)
 }
 
 // write hands p, which is borrowed, to the loop. The worker calls it.
@@ -187,6 +163,7 @@ func (h *tlsHandshake) write(p []byte) (int, error) {
 	if h.closed {
 		return 0, net.ErrClosed
 	}
+	h.answered = true
 	h.out = append(h.out, p...)
 	h.postLocked()
 	return len(p), nil
@@ -201,13 +178,18 @@ func (h *tlsHandshake) postLocked() {
 }
 
 // feed hands b, which is borrowed, to the worker. It returns how many bytes the
-// worker has not read.
-func (h *tlsHandshake) feed(b []byte) (unread int) {
+// worker has not read, or an error if the peer should have sent none.
+func (h *tlsHandshake) feed(b []byte) (unread int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.behind += len(b)
+	if !h.answered && h.behind > maxBehindHello {
+		return 0, errBehindHello
+	}
 	h.in = append(h.in, b...)
+	h.full = len(h.in) > maxUnreadHandshake
 	h.arrived.Signal()
-	return len(h.in)
+	return len(h.in), nil
 }
 
 // close makes the worker give up.
@@ -216,130 +198,69 @@ func (h *tlsHandshake) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
+	h.in = nil
 	h.arrived.Signal()
 }
 
-// silentSince tells since when the worker waits for the peer, if it does.
-func (h *tlsHandshake) silentSince() (since time.Duration, waits bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.since, h.waits && len(h.in) == 0
+// abandon is close for a connection that has ended.
+func (h *tlsHandshake) abandon() {
+	h.close()
+	h.conn.shard.eng.handshakes.abandon(h)
 }
 
-// take returns what is to be sent, and whether and how the handshake ended.
-func (h *tlsHandshake) take() (out []byte, ended bool, err error) {
+// outcome is what the loop is to do.
+type outcome struct {
+	out   []byte // to be sent
+	space bool   // the peer may go on
+	ended bool
+	err   error // of a handshake that ended
+}
+
+// take returns what the worker has done since the last call.
+func (h *tlsHandshake) take() (o outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out, h.out, h.posted = h.out, nil, false
-	return out, h.ended, h.err
+	o = outcome{out: h.out, space: len(h.in) <= maxUnreadHandshake, ended: h.ended, err: h.err}
+	h.out, h.posted = nil, false
+	return o
 }
 
 // RunInLoop sends what the worker has written, and goes on with the connection
 // when the handshake has ended.
 func (h *tlsHandshake) RunInLoop(s *Shard) {
 	c := h.conn
-	out, ended, err := h.take()
+	o := h.take()
 	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
 		return
 	}
 	t := c.tls()
-	t.sealed = append(t.sealed, out...)
-	if ended && err != nil {
-		s.failTLS(c, err)
+	t.sealed = append(t.sealed, o.out...)
+	if o.ended && o.err != nil {
+		s.failTLS(c, o.err)
 		return
 	}
 	s.pushSealed(c)
-	if ended {
-		t.handshake = nil
+	if o.ended || o.space {
 		s.unpause(c, pausedEarly)
+	}
+	if o.ended {
+		t.handshake = nil
 		s.openTLS(c, h.in) // the worker has no more use for it
 	}
 }
 
-// readHello looks for a whole ClientHello in b, and begins the handshake with
-// it. Before that no worker is taken: a peer that sends half of one costs its
-// socket until the handshake timeout. It reports whether b was used.
-func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
-	whole, err := findHello(b)
+// feedHandshake hands b, which is borrowed, to the handshake of c.
+func (s *Shard) feedHandshake(c *Conn, b []byte) {
+	t := c.tls()
+	n, err := t.handshake.feed(b)
 	switch {
 	case err != nil:
-		s.eng.handler.OnReadError()
-		s.logTLS(c, err)
-		c.setTLS(nil) // it never spoke TLS
-		s.refuse(c, answerToNoTLS(b))
-		return true
-	case whole:
-		s.beginHandshake(c, b)
+		t.handshake.abandon()
+		t.sealed = append(t.sealed, alertUnexpectedMessage...)
+		s.failTLS(c, err)
+	case n > maxUnreadHandshake:
+		s.pauseEarly(c, n)
 	}
-	return whole
-}
-
-const (
-	tlsHandshakeRecord = 22
-	tlsRecordHeader    = 5
-	tlsClientHello     = 1
-	tlsMessageHeader   = 4
-	// maxTLSRecord is what crypto/tls takes at most in an unprotected record,
-	// with some room.
-	maxTLSRecord = 1<<14 + 2048
-)
-
-// findHello reports whether b begins with a whole ClientHello, which may be cut
-// into several records (RFC 8446 section 5.1). It returns an error if b is the
-// beginning of something else. Once it has decided, more bytes change nothing.
-func findHello(b []byte) (whole bool, err error) {
-	whole, err = scanHello(b[:min(len(b), maxHelloBytes)])
-	if !whole && err == nil && len(b) > maxHelloBytes {
-		err = errHelloBytes
-	}
-	return whole, err
-}
-
-// scanHello is findHello for b within the limit.
-func scanHello(b []byte) (whole bool, err error) {
-	var head [tlsMessageHeader]byte
-	for have, want := 0, tlsMessageHeader; len(b) > 0; {
-		if b[0] != tlsHandshakeRecord || (len(b) > 1 && b[1] != 3) {
-			return false, errNoTLS
-		}
-		if len(b) < tlsRecordHeader {
-			return false, nil
-		}
-		n := int(b[3])<<8 | int(b[4])
-		if n == 0 || n > maxTLSRecord {
-			return false, errNoTLS
-		}
-		b = b[tlsRecordHeader:]
-		fragment := b[:min(n, len(b))]
-		if have < tlsMessageHeader {
-			copy(head[have:], fragment)
-		}
-		have += len(fragment)
-		if have > 0 && head[0] != tlsClientHello {
-			return false, errNoTLS
-		}
-		if have >= tlsMessageHeader {
-			want = tlsMessageHeader + int(head[1])<<16 + int(head[2])<<8 + int(head[3])
-		}
-		if want > maxHelloBytes {
-			return false, errHelloBytes
-		}
-		if have >= want {
-			return len(fragment) == n, nil // crypto/tls waits for the whole record
-		}
-		b = b[len(fragment):]
-	}
-	return false, nil
-}
-
-// answerToNoTLS is what a peer reads that sent b instead of a ClientHello: a
-// browser that was given http:// for https:// is told, like any other HTTP
-// client, and others get the alert "unexpected message".
-func answerToNoTLS(b []byte) []byte {
-	if b[0] >= 'A' && b[0] <= 'Z' {
-		return codec.AppendRefusal(nil, 400, "this port speaks TLS: use wss:// or https://", nil)
-	}
-	return []byte{21, 3, 1, 0, 2, 2, 10}
 }
 
 // logTLS tells why TLS has failed. That is the peer's doing mostly, and there

@@ -30,9 +30,7 @@ func (s *Shard) readTLS(c *Conn) {
 			return // what there is stays in gnet's buffer
 		}
 	case t.handshake != nil:
-		if n := t.handshake.feed(b); n > maxHandshakeBytes {
-			s.pauseEarly(c, n-maxHandshakeBytes)
-		}
+		s.feedHandshake(c, b)
 	default:
 		s.openTLS(c, b)
 	}

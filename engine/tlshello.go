@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// maxHelloBytes bounds a ClientHello, its record headers included. Usual ones
+// take 200 to 2,000 bytes.
+const maxHelloBytes = 32 << 10
+
+var (
+	errNoTLS       = errors.New("ws: the peer does not speak TLS")
+	errHelloBytes  = errors.New("ws: TLS ClientHello too large")
+	errNoHandshake = errors.New("ws: TLS handshake not finished in time")
+)
+
+// readHello looks for a whole ClientHello in b, and begins the handshake with
+// it. Before that no worker is taken: a peer that sends half of one costs its
+// socket until the handshake timeout. It reports whether b was used.
+func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
+	n, err := findHello(b)
+	if n > 0 && len(b)-n > maxBehindHello {
+		err = errBehindHello
+	}
+	switch {
+	case err != nil:
+		s.eng.handler.OnReadError()
+		s.logTLS(c, err)
+		c.setTLS(nil) // it never spoke TLS
+		s.refuse(c, answerToNoTLS(b))
+		return true
+	case n > 0:
+		s.beginHandshake(c, b, n)
+	}
+	return n > 0
+}
+
+const (
+	tlsHandshakeRecord = 22
+	tlsRecordHeader    = 5
+	tlsClientHello     = 1
+	tlsMessageHeader   = 4
+	// maxTLSRecord is what crypto/tls takes at most in an unprotected record,
+	// with some room.
+	maxTLSRecord = 1<<14 + 2048
+)
+
+// findHello returns the length of the ClientHello that b begins with, which may be
+// cut into several records (RFC 8446 section 5.1), or 0 if it is not whole. It
+// returns an error if b is the beginning of something else. Once it has decided,
+// more bytes change nothing.
+func findHello(b []byte) (n int, err error) {
+	n, err = scanHello(b[:min(len(b), maxHelloBytes)])
+	if n == 0 && err == nil && len(b) > maxHelloBytes {
+		err = errHelloBytes
+	}
+	return n, err
+}
+
+// scanHello is findHello for b within the limit.
+func scanHello(b []byte) (length int, err error) {
+	whole := len(b)
+	var head [tlsMessageHeader]byte
+	for have, want := 0, tlsMessageHeader; len(b) > 0; {
+		if b[0] != tlsHandshakeRecord || (len(b) > 1 && b[1] != 3) {
+			return 0, errNoTLS
+		}
+		if len(b) < tlsRecordHeader {
+			return 0, nil
+		}
+		n := int(b[3])<<8 | int(b[4])
+		if n == 0 || n > maxTLSRecord {
+			return 0, errNoTLS
+		}
+		b = b[tlsRecordHeader:]
+		fragment := b[:min(n, len(b))]
+		if have < tlsMessageHeader {
+			copy(head[have:], fragment)
+		}
+		have += len(fragment)
+		if have > 0 && head[0] != tlsClientHello {
+			return 0, errNoTLS
+		}
+		if have >= tlsMessageHeader {
+			want = tlsMessageHeader + int(head[1])<<16 + int(head[2])<<8 + int(head[3])
+		}
+		if want > maxHelloBytes {
+			return 0, errHelloBytes
+		}
+		if have >= want {
+			if len(fragment) < n {
+				return 0, nil // crypto/tls waits for the whole record
+			}
+			return whole - len(b) + n, nil
+		}
+		b = b[len(fragment):]
+	}
+	return 0, nil
+}
+
+// alertUnexpectedMessage is the alert for a peer that does not speak TLS as it is
+// used here.
+const alertUnexpectedMessage = "\x15\x03\x01\x00\x02\x02\x0a"
+
+// answerToNoTLS is what a peer reads that sent b instead of a ClientHello: a
+// browser that was given http:// for https:// is told, like any other HTTP
+// client, and others get the alert "unexpected message".
+func answerToNoTLS(b []byte) []byte {
+	if b[0] >= 'A' && b[0] <= 'Z' {
+		return codec.AppendRefusal(nil, 400, "this port speaks TLS: use wss:// or https://", nil)
+	}
+	return []byte(alertUnexpectedMessage)
+}
