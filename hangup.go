@@ -27,6 +27,7 @@ func (c *Client) dropMail() {
 		return
 	}
 	letters := box.letters[box.head:]
+	c.manager.weighMail(-box.bytes)
 	box.letters, box.head, box.bytes = nil, 0, 0
 	c.mu.Unlock()
 	for _, l := range letters {

@@ -94,7 +94,8 @@ func (c *Client) post(l letter) (full bool) {
 	box.add(l)
 	if l.buf != nil {
 		box.bytes += int64(len(l.buf.B))
-		full = !box.paused && box.full(cfg)
+		c.manager.weighMail(int64(len(l.buf.B)))
+		full = !box.paused && (box.full(cfg) || (box.len() > 1 && c.manager.engine.InboundExceeded()))
 		box.paused = box.paused || full
 	}
 	submit := !box.reading
@@ -108,6 +109,13 @@ func (c *Client) post(l letter) (full bool) {
 		c.discardMail()
 	}
 	return full
+}
+
+// weighMail counts n bytes more, or less, in mailboxes, if there is a budget.
+func (m *Manager) weighMail(n int64) {
+	if m.cfg.InboundBudget > 0 {
+		m.engine.AddInbound(n)
+	}
 }
 
 // mailLast posts the end of the connection behind the messages that wait or are being
@@ -166,6 +174,7 @@ func (c *Client) nextLetter() (l letter, ok bool) {
 	box.head++
 	if l.buf != nil {
 		box.bytes -= int64(len(l.buf.B))
+		c.manager.weighMail(-int64(len(l.buf.B)))
 	}
 	if box.head == len(box.letters) {
 		box.letters, box.head = box.letters[:0], 0

@@ -23,6 +23,9 @@ func WithHeartbeatInterval(d time.Duration) Option {
 // WithHeartbeatTimeout sets Config.HeartbeatTimeout.
 func WithHeartbeatTimeout(d time.Duration) Option { return func(c *Config) { c.HeartbeatTimeout = d } }
 
+// WithInboundBudget sets Config.InboundBudget, in bytes.
+func WithInboundBudget(n int64) Option { return func(c *Config) { c.InboundBudget = n } }
+
 // WithMessageTimeout sets Config.MessageTimeout.
 func WithMessageTimeout(d time.Duration) Option { return func(c *Config) { c.MessageTimeout = d } }
 

@@ -83,6 +83,7 @@ func TestBadOptions(t *testing.T) {
 		{"no low-water mark", "LowWaterMark", ws.WithLowWaterMark(0)},
 		{"low-water mark at the high one", "LowWaterMark", ws.WithLowWaterMark(0.5)},
 		{"negative high-water age", "HighWaterAge", ws.WithHighWaterAge(-1)},
+		{"negative inbound budget", "InboundBudget", ws.WithInboundBudget(-1)},
 		{"negative message timeout", "MessageTimeout", ws.WithMessageTimeout(-1)},
 		{"negative write timeout", "WriteTimeout", ws.WithWriteTimeout(-1)},
 		{"negative rooms of a client", "Room.MaxRoomsPerClient", ws.WithMaxRoomsPerClient(-1)},

@@ -20,6 +20,7 @@ type Stats struct {
 	RateLimited   uint64      // messages refused by Config.RateLimit
 	Unhandled     uint64      // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
 	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
+	Inbound       int64       // bytes that count against Config.InboundBudget; 0 without one
 	Stuck         int         // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
 	Accept        AcceptStats // how new connections are let in
 	Loops         []LoopStats // one for each event loop
@@ -33,7 +34,7 @@ func (m *Manager) Stats() Stats {
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
-		Stuck:  int(m.auth.stuck.Load()),
+		Inbound: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
 		Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {

@@ -31,6 +31,7 @@ func (c *Config) Validate() error {
 		between("UnsentBytes", c.UnsentBytes, 0, 1<<30),
 		between("RecvBuffer", c.RecvBuffer, 0, 1<<30),
 		between("SendBuffer", c.SendBuffer, 0, 1<<30),
+		atLeast("InboundBudget", c.InboundBudget, 0),
 		atLeast("MessageTimeout", c.MessageTimeout, 0),
 		atLeast("WriteTimeout", c.WriteTimeout, 0),
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),

@@ -115,6 +115,14 @@ func (d *Decoder) Release() {
 // Pending reports, behind Done, whether the bytes so far end within a message or frame.
 func (d *Decoder) Pending() bool { return d.p != nil }
 
+// Held returns the memory that an unfinished message or frame takes, in bytes.
+func (d *Decoder) Held() int {
+	if d.p == nil {
+		return 0
+	}
+	return cap(d.p.buf)
+}
+
 // Unfinished returns what has come of a compressed text whose end has not, so that one that cannot
 // be right need not be awaited; see [InflateStart]. It is nil unless there is at least twice as much
 // as it last returned of the text: what it returns is together no longer than twice the whole. It is

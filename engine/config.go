@@ -45,6 +45,7 @@ type Config struct {
 	TLSHandshakes    int           // handshakes under way at once; more wait
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
+	InboundBudget    int64         // of what the peers of all connections have waiting here, in bytes; 0 is no limit
 	MessageTimeout   time.Duration // from the first byte of a message to its last; 0 is no limit
 	WriteTimeout     time.Duration // in which a peer takes nothing of what waits for it; 0 is no limit
 	ReadTimeout      time.Duration // silence after which a connection is dead; life.go says how it is measured

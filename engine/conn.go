@@ -88,25 +88,27 @@ type Conn struct {
 type connFlags uint32
 
 const (
-	scheduled     connFlags = 1 << iota // is in the wheel
-	dirty                               // is in shard.dirty
-	blocked                             // waits for writability; is in shard.laggards
-	slow                                // the owner was told that it is a slow consumer
-	admitting                           // the upgrade request is being decided off the loop
-	opened                              // OnOpen was called
-	doomed                              // is in shard.doomed
-	gotClose                            // the peer's close frame has come
-	lingering                           // nothing inbound matters; waits for the peer's FIN
-	pausedByOwner                       // PauseInLoop was called
-	pausedByTasks                       // tasks of its last message wait beside a ring
-	pausedByQueue                       // the queue is beyond its bounds
-	pausedEarly                         // has sent much ahead of the handshake's answer
-	unwatched                           // the loop's epoll does not wait for its bytes
-	awaited                             // is in shard.spaceWaits
-	overdue                             // its pong is overdue; is in shard.overdue
-	unfinished                          // a message of it is; is in shard.unfinished
-	uncounted                           // came while the engine stops; is not in Engine.open
-	walked                              // was visited by the last walk, or by each second one; see walk
+	scheduled      connFlags = 1 << iota // is in the wheel
+	dirty                                // is in shard.dirty
+	blocked                              // waits for writability; is in shard.laggards
+	slow                                 // the owner was told that it is a slow consumer
+	admitting                            // the upgrade request is being decided off the loop
+	opened                               // OnOpen was called
+	doomed                               // is in shard.doomed
+	gotClose                             // the peer's close frame has come
+	lingering                            // nothing inbound matters; waits for the peer's FIN
+	pausedByOwner                        // PauseInLoop was called
+	pausedByTasks                        // tasks of its last message wait beside a ring
+	pausedByQueue                        // the queue is beyond its bounds
+	pausedEarly                          // has sent much ahead of the handshake's answer
+	unwatched                            // the loop's epoll does not wait for its bytes
+	awaited                              // is in shard.spaceWaits
+	overdue                              // its pong is overdue; is in shard.overdue
+	favored                              // is in shard.favored
+	pausedByBudget                       // its unfinished message exceeds the InboundBudget
+	unfinished                           // a message of it is; is in shard.unfinished
+	uncounted                            // came while the engine stops; is not in Engine.open
+	walked                               // was visited by the last walk, or by each second one; see walk
 )
 
 // is, set and unset are loop-confined, as the flags are.

@@ -56,6 +56,8 @@ type Engine struct {
 	ticking chan struct{} // closed at gnet's first tick: its loops exist
 
 	now         atomic.Uint32 // ticks since Run
+	inbound     atomic.Int64  // what counts against the InboundBudget
+	holders     atomic.Int64  // connections with an unfinished message that does
 	generations atomic.Uint32
 	open        atomic.Int64 // connections on the loops, without those refused because the engine stops
 	backlog     atomic.Int64 // what the laggards of all shards hold; kept for a budget only

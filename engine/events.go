@@ -242,7 +242,9 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.stats.conns.add(^uint64(0))
 	if c.is(opened) {
 		s.stats.closed.add(1)
-		c.owner.OnClose(*c.end())
+		end := *c.end()
+		end.taken = 0
+		c.owner.OnClose(end)
 	}
 	if lost {
 		s.eng.handler.OnReadError()

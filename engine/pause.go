@@ -18,7 +18,7 @@ import (
 // connection is paused.
 
 // pausedFlags are the reasons for which a connection is paused.
-const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly
+const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly | pausedByBudget
 
 var errHeldBytes = errors.New("ws: client sends faster than its messages are handled")
 

@@ -38,8 +38,10 @@ type Shard struct {
 	presence presence
 	overdue  map[*Conn]overduePong // nil until there is one
 
-	unfinished        map[*Conn]uint32 // since when a message of it is, on the presence clock
+	unfinished        map[*Conn]unfinishedMessage // nil until there is one
 	unfinishedChecked uint32
+	budgetLine        []*Conn       // paused by the InboundBudget, oldest first
+	favored           []favoredConn // read although it is exceeded
 
 	dirty   dirtyList
 	offered uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
@@ -317,6 +319,7 @@ func (s *Shard) tick() {
 	}
 	s.checkAges()
 	s.checkUnfinishedMessages()
+	s.rotateBudget()
 }
 
 // enter and leave enclose a callback of gnet: what the callback queued is

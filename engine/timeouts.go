@@ -26,18 +26,33 @@ func (s *Shard) noteUnfinished(c *Conn, ended bool) {
 	switch {
 	case !c.in.Pending():
 		s.forgetUnfinished(c)
-	case s.eng.messageTicks > 0 && (ended || !c.is(unfinished)):
-		if s.unfinished == nil {
-			s.unfinished = make(map[*Conn]uint32)
+	case s.eng.messageTicks > 0 || s.eng.cfg.InboundBudget > 0:
+		m, known := s.unfinished[c]
+		if known && !ended && s.eng.cfg.InboundBudget == 0 {
+			return
 		}
-		s.unfinished[c] = s.presence.ticks
+		if !known || ended {
+			m.since = s.presence.ticks
+		}
+		if s.unfinished == nil {
+			s.unfinished = make(map[*Conn]unfinishedMessage)
+		}
 		c.set(unfinished)
+		s.weighUnfinished(c, &m)
+		s.unfinished[c] = m
 	}
+}
+
+// unfinishedMessage is a message that has not come whole.
+type unfinishedMessage struct {
+	since uint32 // on the presence clock
+	bytes int64  // counted in Engine.inbound; 0 without a budget
 }
 
 func (s *Shard) forgetUnfinished(c *Conn) {
 	if c.is(unfinished) {
 		c.unset(unfinished)
+		s.forgetWeight(s.unfinished[c])
 		delete(s.unfinished, c)
 	}
 }
@@ -49,13 +64,14 @@ func (s *Shard) checkUnfinishedMessages() {
 	now := s.presence.ticks
 	passed := now - s.unfinishedChecked
 	s.unfinishedChecked = now
-	for c, since := range s.unfinished {
+	for c, m := range s.unfinished {
 		switch {
 		case c.end() != nil:
 			s.forgetUnfinished(c)
 		case c.is(pausedFlags | unwatched):
-			s.unfinished[c] = min(since+passed, now)
-		case now-since >= s.eng.messageTicks && !s.hasUnread(c):
+			m.since = min(m.since+passed, now)
+			s.unfinished[c] = m
+		case s.eng.messageTicks > 0 && now-m.since >= s.eng.messageTicks && !s.hasUnread(c):
 			s.forgetUnfinished(c)
 			s.fail(c, codec.ClosePolicyViolation, errMessageTimeout)
 		}

@@ -1,0 +1,122 @@
+package engine
+
+// Config.InboundBudget bounds the memory that the peers of all connections have
+// waiting here: unfinished messages, and what the owner adds, its mailboxes. Beyond
+// it a connection is paused at the end of a read if its unfinished message takes as
+// much as the average or more, and beyond nine eighths of it, if the message takes
+// more than spareBytes. So those that hold most wait first, and a peer with small
+// messages never waits.
+//
+// What is held is freed only when messages are finished, so a few of those that wait
+// are favored: they are read whatever the budget, until their message is finished or
+// its time is over. One that brings little for budgetSlice gives way to the next. So
+// a shard exceeds its part by maxFavored messages, beside one read of each
+// connection.
+
+const (
+	// budgetSlice is the number of ticks in which a favored connection has to bring
+	// budgetStep bytes.
+	budgetSlice = 4
+	budgetStep  = 64 << 10
+	// spareBytes is what an unfinished message may take whatever the budget.
+	spareBytes = 16 << 10
+	// maxFavored is how many connections of a shard are favored at once.
+	maxFavored = 4
+)
+
+// AddInbound counts n bytes that wait for the owner, or are taken away if n is
+// negative. Safe for concurrent use.
+func (e *Engine) AddInbound(n int64) { e.inbound.Add(n) }
+
+// Inbound returns the bytes that count against the InboundBudget. Safe for
+// concurrent use.
+func (e *Engine) Inbound() int64 { return e.inbound.Load() }
+
+// InboundExceeded reports whether more waits than the InboundBudget. Safe for
+// concurrent use.
+func (e *Engine) InboundExceeded() bool {
+	return e.cfg.InboundBudget > 0 && e.inbound.Load() > e.cfg.InboundBudget
+}
+
+// favoredConn is a connection that is read although the budget is exceeded.
+type favoredConn struct {
+	conn  *Conn
+	since uint32 // on the presence clock
+	bytes int64  // of its message at that time
+}
+
+// weighUnfinished counts the unfinished message of c anew, and pauses c if the budget
+// is exceeded.
+func (s *Shard) weighUnfinished(c *Conn, m *unfinishedMessage) {
+	e := s.eng
+	if e.cfg.InboundBudget == 0 {
+		return
+	}
+	if m.bytes == 0 {
+		e.holders.Add(1)
+	}
+	held := int64(max(c.in.Held(), 1))
+	e.inbound.Add(held - m.bytes)
+	m.bytes = held
+	total, budget := e.inbound.Load(), e.cfg.InboundBudget
+	if total <= budget || held <= spareBytes || c.is(favored) {
+		return
+	}
+	if held*e.holders.Load() >= total || total > budget+budget/8 {
+		s.pauseByBudget(c)
+	}
+}
+
+// forgetWeight takes the message out of the budget.
+func (s *Shard) forgetWeight(m unfinishedMessage) {
+	if m.bytes > 0 {
+		s.eng.inbound.Add(-m.bytes)
+		s.eng.holders.Add(-1)
+	}
+}
+
+func (s *Shard) pauseByBudget(c *Conn) {
+	s.pause(c, pausedByBudget)
+	s.budgetLine = append(s.budgetLine, c)
+}
+
+// rotateBudget favors those that wait longest in place of those that have finished or
+// given way. It resumes all once an eighth of the budget is free.
+func (s *Shard) rotateBudget() {
+	if len(s.budgetLine) == 0 && len(s.favored) == 0 {
+		return
+	}
+	budget, now := s.eng.cfg.InboundBudget, s.presence.ticks
+	over := s.eng.inbound.Load() > budget-budget/8
+	kept := s.favored[:0]
+	for _, f := range s.favored {
+		switch {
+		case over && f.conn.is(unfinished) &&
+			(now-f.since < budgetSlice || s.unfinished[f.conn].bytes-f.bytes >= budgetStep):
+			kept = append(kept, f)
+		default:
+			f.conn.unset(favored)
+			if over && f.conn.is(unfinished) && f.conn.end() == nil {
+				s.pauseByBudget(f.conn)
+			}
+		}
+	}
+	clear(s.favored[len(kept):])
+	s.favored = kept
+	for len(s.budgetLine) > 0 && (!over || len(s.favored) < maxFavored) {
+		c := s.budgetLine[0]
+		s.budgetLine[0] = nil
+		s.budgetLine = s.budgetLine[1:]
+		if !c.is(pausedByBudget) || c.state.Load() == stateClosed {
+			continue
+		}
+		if over {
+			c.set(favored)
+			s.favored = append(s.favored, favoredConn{c, now, s.unfinished[c].bytes})
+		}
+		s.unpause(c, pausedByBudget)
+	}
+	if len(s.budgetLine) == 0 {
+		s.budgetLine = nil
+	}
+}

@@ -1,0 +1,82 @@
+package ws_test
+
+import (
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// Clients that send large messages and do not finish them hold no more than the
+// budget and a read for each. The others are served, a large message of a client that
+// goes on sending is finished.
+func TestInboundBudget(t *testing.T) {
+	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+		const budget, clients, size = 2 << 20, 24, 400 << 10
+		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(time.Second))
+		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload[:1]) })
+		message := frame(gws.OpBinary, string(make([]byte, size)))
+		unfinished := message[:len(message)-1]
+		var hoarders []*client
+		for range clients {
+			c := s.connect()
+			hoarders = append(hoarders, c)
+			c.writeInBackground(unfinished)
+		}
+		eventually(t, func() bool { return s.Stats().Inbound > budget }, "the budget is not reached")
+		honest := s.connect()
+		var most int64
+		for range 200 {
+			honest.send("small")
+			honest.expect("s")
+			most = max(most, s.Stats().Inbound)
+		}
+		finish := honest.writeInBackground(message)
+		honest.expect("\x00")
+		finish()
+		most = max(most, s.Stats().Inbound)
+		t.Logf("%d KiB wait", most>>10)
+		assert.Less(t, most, int64(budget+budget/8+clients*(16<<10)+2*(4+1)*(512<<10)))
+		for _, c := range hoarders {
+			_ = c.Close()
+		}
+		eventually(t, func() bool { return s.Stats().Inbound == 0 }, "%d bytes are counted for ever", s.Stats().Inbound)
+	})
+}
+
+// Messages that wait for workers count as well: their clients wait while the budget
+// is exceeded, and all is answered.
+func TestInboundBudgetOfMailboxes(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		const budget, clients, messages, size = 256 << 10, 10, 100, 4 << 10
+		s := start(t, ws.WithInboundBudget(budget), func(c *ws.Config) { c.Workers = 2 })
+		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
+			time.Sleep(100 * time.Microsecond) //nolint:forbidigo // a slow handler
+			_ = c.SendBytes(payload[:1])
+		})
+		burst := ""
+		for range messages {
+			burst += frame(gws.OpBinary, string(make([]byte, size)))
+		}
+		var all []*client
+		for range clients {
+			c := s.dial(w)
+			c.writeInBackground(burst)
+			all = append(all, c)
+		}
+		var most int64
+		for _, c := range all {
+			for range messages {
+				c.expect("\x00")
+				most = max(most, s.Stats().Inbound)
+			}
+		}
+		assert.Less(t, most, int64(budget+clients*2*(64<<10)))
+		eventually(t, func() bool { return s.Stats().Inbound == 0 }, "bytes are counted for ever")
+		require.Equal(t, clients, s.GetClientCount())
+	})
+}
