@@ -119,7 +119,7 @@ func TestTLSTricklersGiveWay(t *testing.T) {
 		select {
 		case c := <-done:
 			c.upgrade().echo()
-			assert.Positive(t, cutOff.Load())
+			s.eventually(func() bool { return cutOff.Load() > 0 }, "nobody has given way")
 			return
 		case <-step.C:
 			offset.Add(int64(10 * time.Second))
