@@ -17,14 +17,54 @@ const endOfDeflate = "\x01\x00\x00\xff\xff"
 var inflaters = sync.Pool{New: func() any {
 	f := new(inflater)
 	f.flate = flate.NewReader(&f.in)
+	f.countBlocks = flate.WithEobCallback(f.endBlock)
 	return f
 }}
 
-// inflater is a decompressor and what it reads from. Not safe for concurrent use.
+// inflater is a decompressor and its input. Not safe for concurrent use.
 type inflater struct {
-	flate io.ReadCloser
-	in    bytes.Reader
-	buf   []byte // the compressed message, with its tail
+	flate       io.ReadCloser
+	countBlocks flate.ReaderOpt // calls endBlock
+	in          bytes.Reader
+	buf         []byte // the compressed message, with its tail
+
+	blocks        int   // of the message, so far
+	before        int64 // bytes that the message's earlier streams have inflated to
+	tooManyBlocks bool
+}
+
+// A block can cost much more than its bytes: the tables of a block of 12 bytes, which may inflate to
+// nothing, take 3 µs to build. A message may have freeBlocks, and one more for each minBlockBytes
+// that it inflates to. The smallest blocks of zlib (memLevel 1) hold 127 symbols, and a client that
+// flushes its compressor within a message makes two blocks of each flush.
+const (
+	freeBlocks    = 512
+	minBlockBytes = 100
+)
+
+// resumable is the method of flate's decompressor that resets it and keeps its scratch memory.
+type resumable interface {
+	ResetCP(r io.Reader, cp flate.InflateCheckpoint) error
+}
+
+// reset begins a stream of f.in, behind context.
+func (f *inflater) reset(context []byte) error {
+	err := f.flate.(resumable).ResetCP(&f.in, flate.InflateCheckpoint{Window: context})
+	setOption(f.countBlocks, f.flate)
+	return err
+}
+
+// setOption applies an option of flate's decompressor, a type that is not exported. A reset drops the
+// options, and a new decompressor for each message would cost 50 KiB.
+func setOption[T any](option func(*T), reader io.Reader) { option(any(reader).(*T)) }
+
+// endBlock counts a block, and ends the input if there are too many.
+func (f *inflater) endBlock(cp flate.InflateCheckpoint) {
+	f.blocks++
+	if int64(f.blocks) > freeBlocks+(f.before+cp.UncompressedOffset)/minBlockBytes {
+		f.tooManyBlocks = true
+		f.in.Reset(nil)
+	}
 }
 
 // maxInflaterBytes bounds the buffer of an inflater in the pool.
@@ -40,7 +80,7 @@ const minInflateBytes = 4 << 10
 // Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
 // history is what the client has sent before, or empty without context takeover. It returns
 // ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
-// is no compressed message; zero and negative limits mean none. payload and history are borrowed.
+// is no compressed message, or one of many more blocks than its length needs; zero and negative limits mean none. payload and history are borrowed.
 // Safe for concurrent use.
 func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 	if len(payload) == 0 {
@@ -75,6 +115,7 @@ func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
 // io.ErrUnexpectedEOF if that ends within a block.
 func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, error) {
 	start := len(dst)
+	f.blocks, f.tooManyBlocks = 0, false
 	// A block that calls itself the last ends the stream, but not always the message (section
 	// 7.2.3.4).
 	for streams := 0; f.in.Len() > tail; streams++ {
@@ -85,7 +126,8 @@ func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, 
 		if len(dst) > start {
 			context = AppendHistory(bytes.Clone(history), dst[start:], MaxWindowBits)
 		}
-		if err := f.flate.(flate.Resetter).Reset(&f.in, context); err != nil {
+		f.before = int64(len(dst) - start)
+		if err := f.reset(context); err != nil {
 			return dst, ErrInvalidDeflate
 		}
 		var err error
@@ -107,6 +149,8 @@ func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
 		n, err := f.flate.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
 		switch {
+		case f.tooManyBlocks:
+			return dst, ErrInvalidDeflate
 		case limit > 0 && int64(len(dst)-start) > limit:
 			return dst, ErrMessageTooLarge
 		case errors.Is(err, io.EOF):
