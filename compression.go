@@ -20,7 +20,15 @@ type CompressionConfig struct {
 	// WindowBits bounds the window of both directions: 2^WindowBits bytes, 8 to
 	// 15. 0, the default, is 15. A client may ask for a smaller one.
 	WindowBits int
+	// MaxRatio bounds the length of a message from a client by that of its compressed
+	// form: one that inflates to more than 64 KiB and to more than MaxRatio times its
+	// compressed bytes closes the client with 1009. 0, the default, is 100; negative is
+	// no bound. DEFLATE reaches 1032.
+	MaxRatio int
 }
+
+// defaultMaxRatio is the default of CompressionConfig.MaxRatio.
+const defaultMaxRatio = 100
 
 // validate checks the ranges; zeros stand for the defaults.
 func (c *CompressionConfig) validate() error {
@@ -42,6 +50,9 @@ func (c CompressionConfig) withDefaults() CompressionConfig {
 	}
 	if c.WindowBits == 0 {
 		c.WindowBits = codec.MaxWindowBits
+	}
+	if c.MaxRatio == 0 {
+		c.MaxRatio = defaultMaxRatio
 	}
 	return c
 }

@@ -385,6 +385,7 @@ func (c *Config) engine() engine.Config {
 		ControlFrames:    c.ControlFrameLimit,
 		DeflateLevel:     c.Compression.Level,
 		DeflateThreshold: c.Compression.Threshold,
+		InflateRatio:     c.Compression.MaxRatio,
 		HandshakeTimeout: c.HandshakeTimeout,
 		PingInterval:     c.HeartbeatInterval,
 		ReadTimeout:      c.HeartbeatTimeout,

@@ -35,6 +35,7 @@ type Config struct {
 	SendBuffer       int           // the same for its send buffer
 	DeflateLevel     int           // of permessage-deflate, 1 to 9
 	DeflateThreshold int           // bytes of a message from which on it is compressed
+	InflateRatio     int           // bytes that one compressed byte may inflate to, in a message of more than 64 KiB; not above 0 is no limit
 	MessageBytes     int64         // largest inbound message; 0 is no limit
 	HeldBytes        int64         // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
 	ControlFrames    int           // pings and pongs that a peer may send in a second; 0 is no limit

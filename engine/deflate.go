@@ -122,37 +122,6 @@ func trimmed(scratch []byte) []byte {
 	return scratch[:0]
 }
 
-// inflate returns the message that m is compressed from, in a buffer that is
-// valid until the next call.
-func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, err error) {
-	z := c.deflate()
-	s.inflated, err = codec.Inflate(trimmed(s.inflated), m.Payload, z.received, s.eng.cfg.MessageBytes)
-	if err != nil {
-		return nil, err
-	}
-	if !codec.ValidText(m.Op, s.inflated) {
-		return nil, codec.ErrInvalidUTF8
-	}
-	if z.ClientTakeover {
-		z.received = codec.AppendHistory(z.received, s.inflated, z.ClientBits)
-	}
-	return s.inflated, nil
-}
-
-// checkUnfinished fails a compressed text as soon as what has come of it tells
-// that it cannot be right.
-func (s *Shard) checkUnfinished(c *Conn) (err error) {
-	part := c.in.Unfinished()
-	if part == nil {
-		return nil
-	}
-	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes)
-	if err == nil && !codec.ValidTextStart(s.inflated) {
-		err = codec.ErrInvalidUTF8
-	}
-	return err
-}
-
 // maxCommitted is how many bytes of a connection with context takeover are
 // compressed ahead of the socket.
 const maxCommitted = 16 << 10
