@@ -176,9 +176,13 @@ func (c *burstClient) read() error {
 }
 
 // frame reads one frame. Its payload is borrowed until the next call.
-func (c *burstClient) frame() (frame, error) {
+func (c *burstClient) frame() (frame, error) { return readFrame(c.r) }
+
+// readFrame reads one frame, which must fit r's buffer. Its payload is borrowed
+// until the next read.
+func readFrame(r *bufio.Reader) (frame, error) {
 	for need := 2; ; {
-		b, err := c.r.Peek(need)
+		b, err := r.Peek(need)
 		if err != nil {
 			return frame{}, err
 		}
@@ -191,7 +195,7 @@ func (c *burstClient) frame() (frame, error) {
 		}
 		if known && len(b) >= need {
 			_, f, _, err := wholeFrame(b)
-			_, _ = c.r.Discard(need) // what was just seen
+			_, _ = r.Discard(need) // what was just seen
 			return f, err
 		}
 	}

@@ -36,6 +36,7 @@ type options struct {
 	sweeping                        sweepOptions
 	tuning                          tuneOptions
 	burst                           burstOptions
+	attack                          attackOptions
 	cpuprofile, memprofile          string
 	serve                           []string // the server's program and arguments; nil is this program
 	peers, peersBinary, loads       string   // compare
@@ -55,7 +56,7 @@ func defaultOptions() options {
 		rooms: 1, procs: 1, duration: 5 * time.Second, warmup: time.Second, quiet: time.Second, rounds: 1,
 		clientLoops: runtime.NumCPU(), measure: true,
 		sweeping: sweepOptions{load: "fanout", rounds: leastRounds}, tuning: tuneOptions{rooms: 1},
-		burst: defaultBurst(), loads: "all", peers: "all", compareRounds: 3,
+		burst: defaultBurst(), attack: defaultAttack(), loads: "all", peers: "all", compareRounds: 3,
 	}
 }
 
@@ -121,6 +122,9 @@ func (o *options) registerRest(fs *flag.FlagSet, cmd string, has func(...string)
 	if has("burst") {
 		o.burst.register(fs)
 	}
+	if has("attack") {
+		o.attack.register(fs)
+	}
 	if has("compare", "burst") {
 		o.registerPeers(fs)
 	}
@@ -178,8 +182,10 @@ func (o *options) registerLoad(fs *flag.FlagSet, has func(commands ...string) bo
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "storm", "drain", "sweep", "tune", "compare", "sim") {
 		fs.IntVar(&o.size, "size", o.size, "payload bytes, at least 16")
 	}
+	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare", "attack") {
+		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for, or to attack; latency and fair take twice as long")
+	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "fair", "tls", "sweep", "tune", "compare") {
-		fs.DurationVar(&o.duration, "duration", o.duration, "time to measure for; latency and fair take twice as long")
 		fs.DurationVar(&o.warmup, "warmup", o.warmup, "time to run before measuring")
 	}
 	if has("echo", "fanout", "latency", "mixed", "slow", "burst", "fair", "tls", "sweep", "tune", "compare", "sim") {

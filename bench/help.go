@@ -107,6 +107,14 @@ goroutine of the server publishes to the members of a room on the same event loo
 without a pause. The round trip says how long a loop's fan-out holds up its reads.`,
 		"bench fair -conns 1000 -loops 1",
 	},
+	"attack": {
+		`Runs one kind of abuse after the other, each against a fresh server with the
+library's defaults: attackers in a process of their own, beside 20 healthy clients
+whose requests are due at fixed times, and newcomers that connect. It says what the
+healthy clients notice of it, what the server takes of processor, memory and
+descriptors, during the attack and after it, and what the attackers got.`,
+		"bench attack -only hangup,rooms -duration 5s -path http",
+	},
 	"all": {
 		`Runs all commands that measure, one after the other, with their defaults where a
 flag does not say otherwise.`,

@@ -44,6 +44,7 @@ var commands = []command{
 	{"sim", "memory and CPU of up to a million connections, without sockets", runSim},
 	{"burst", "time until a client that sends all at once is answered, against gws", runBurst},
 	{"fair", "round trip of one client while a publisher floods a room on its event loop", runFair},
+	{"attack", "what attackers cost healthy clients and the server, one kind after the other", runAttack},
 	{"compare", "the same loads against this library and its peers in turn", runCompare},
 	{"doctor", "what the limits of this machine allow in connections, and the commands that raise them", runDoctor},
 	{"sweep", "one load with every combination of loops, room shards, batch and ring", runSweep},
@@ -51,7 +52,7 @@ var commands = []command{
 }
 
 // notInAll are those that take long, or measure nothing.
-var notInAll = []string{"burst", "compare", "doctor", "sim", "sweep", "tune"}
+var notInAll = []string{"attack", "burst", "compare", "doctor", "sim", "sweep", "tune"}
 
 func main() {
 	hidden()
@@ -66,6 +67,8 @@ func hidden() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
 		exit(serve(os.Args[2], os.Stdin, os.Stdout))
+	case len(os.Args) == 3 && os.Args[1] == "strike":
+		exit(runStrike(os.Args[2], os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "simulate":
 		exit(simulate(os.Args[2], os.Stdout))
 	case len(os.Args) > 3 && os.Args[1] == "part":
@@ -177,7 +180,7 @@ func (o *options) validate() error {
 		_, err := o.stepCounts()
 		return err
 	}
-	return o.burst.validate()
+	return cmp.Or(o.burst.validate(), o.attack.validate())
 }
 
 // setDefaults fills in what depends on the command.

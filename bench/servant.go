@@ -26,6 +26,7 @@ type servant struct {
 	manager *ws.Manager
 	http    net.Listener
 	run     chan error   // what Run returned
+	log     *countedLog  // in mode Attack; else nil
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 }
 
@@ -39,6 +40,11 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 		runtime.MemProfileRate = 512
 	}
 	opts := serverOptions(&cfg)
+	var log *countedLog
+	if cfg.Mode == control.Attack {
+		log = newCountedLog()
+		opts = attackedOptions(&cfg, log)
+	}
 	var tlsConfig *tls.Config
 	if cfg.TLS {
 		certificate, _ := testcert.New("localhost")
@@ -49,22 +55,9 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := &servant{manager: m, run: make(chan error, 1)}
-	switch cfg.Mode {
-	case control.Echo:
-		m.HandleRaw(echo)
-	case control.JSON:
-		if err := ws.Handle(m, "echo", echoData); err != nil {
-			return err
-		}
-	case control.Noop:
-		if err := ws.Handle(m, "noop", noop(cfg.HandlerTime)); err != nil {
-			return err
-		}
-	case control.Head:
-		m.HandleRaw(answerHead)
-	default:
-		m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { s.Handle(client{s, c}, payload) })
+	s := &servant{manager: m, run: make(chan error, 1), log: log}
+	if err := s.handlers(&cfg); err != nil {
+		return err
 	}
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -79,14 +72,34 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.TLS {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
-	go func() { _ = http.Serve(ln, mux) }() // ends with the listener
-	go func() { s.run <- m.Run() }()        // ends with Shutdown or the process
+	go func() { _ = s.httpServer(mux).Serve(ln) }() // ends with the listener
+	go func() { s.run <- m.Run() }()                // ends with Shutdown or the process
 	addr := m.Addr()
 	if addr == nil {
 		return <-s.run
 	}
 	hello := &control.Report{Native: addr.String(), HTTP: ln.Addr().String(), Library: "ws"}
 	return s.Serve(s, hello, in, out)
+}
+
+// handlers registers what the server does with messages.
+func (s *servant) handlers(cfg *control.Config) error {
+	m := s.manager
+	switch cfg.Mode {
+	case control.Attack:
+		return s.attackedRoutes()
+	case control.Echo:
+		m.HandleRaw(echo)
+	case control.JSON:
+		return ws.Handle(m, "echo", echoData)
+	case control.Noop:
+		return ws.Handle(m, "noop", noop(cfg.HandlerTime))
+	case control.Head:
+		m.HandleRaw(answerHead)
+	default:
+		m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { s.Handle(client{s, c}, payload) })
+	}
+	return nil
 }
 
 // echoData is the echo server for requests.
@@ -239,6 +252,9 @@ func (s *servant) Report(r *control.Report) {
 	r.Writes, r.WakeUps, r.Tasks = st.Total.Writes, st.Total.WakeUps, st.Total.Tasks
 	r.AdmissionWait = st.Accept.Pace.Time
 	r.Pauses = st.Total.Pauses
+	if s.log != nil {
+		r.LogLines = s.log.lines.Load()
+	}
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 

@@ -27,7 +27,8 @@ type server struct {
 // startServer runs this program once more, as a server, or the one of o.serve.
 func startServer(ctx context.Context, o *options, cfg control.Config) (*server, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
-	cfg.Compress, cfg.Batch, cfg.RoomShards, cfg.Unsent = o.compress, o.batch, o.roomShards, o.unsent
+	cfg.Compress = cfg.Compress || o.compress
+	cfg.Batch, cfg.RoomShards, cfg.Unsent = o.batch, o.roomShards, o.unsent
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,25 @@ type NoopData struct {
 // NoopAnswer is the data of a response in mode Noop.
 type NoopAnswer struct{}
 
+// RoomData is the data of a request to join or leave a room in mode Attack.
+type RoomData struct {
+	Room string `json:"room"`
+}
+
+// Item is one of a list in a request of the event "items" in mode Attack: as
+// large as a record of an application may be.
+type Item struct {
+	Name, Owner, Kind, Color, Place, Note, State, Parent string
+	Price, Weight, Width, Height, Depth, X, Y, Z         float64
+	Tags, Links, Images                                  []string
+	Created, Changed, Deleted                            time.Time
+}
+
+// Count is the data of the answer to a list.
+type Count struct {
+	Items int `json:"items"`
+}
+
 // What a server does with messages.
 const (
 	Rooms = ""     // as their first byte says
@@ -57,11 +76,14 @@ const (
 	JSON  = "json" // decodes requests of the event "echo" and answers with their data
 	Noop  = "noop" // decodes requests of the event "noop" and answers with NoopAnswer
 	Head  = "head" // answers with the first StampBytes of each message
+
+	// Attack has a route for each kind of abuse; see the command attack.
+	Attack = "attack"
 )
 
 // Config is the argument of a server process.
 type Config struct {
-	Mode           string        // Rooms, Echo, JSON, Noop or Head
+	Mode           string        // Rooms, Echo, JSON, Noop, Head or Attack
 	HandlerTime    time.Duration // that a handler takes in mode Noop
 	Pooled         bool          // handlers run on workers, where the library knows a choice
 	MaxConnections int
@@ -79,6 +101,10 @@ type Config struct {
 	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
 	AdmitBurst     int           // of these, how many at once
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
+
+	// In mode Attack only, in which all other settings are the library's defaults.
+	HandshakeTimeout  time.Duration
+	MessagesPerSecond float64 // rate limit of a client; 0 is no limit
 }
 
 // Command is one line to the server; a Report is its answer.
@@ -122,6 +148,7 @@ type Report struct {
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	AdmissionWait                             time.Duration // time during which connections waited for their turn
 	Pauses                                    uint64        // of connections that sent too fast
+	LogLines                                  uint64        // written to the log, in mode Attack only
 
 	// In the answers to queues and settle only.
 	Backlogged  int    // clients that have messages queued
