@@ -1,11 +1,15 @@
 package ws_test
 
 import (
+	"bytes"
 	"math/rand/v2"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
 	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
@@ -71,4 +75,50 @@ func TestInflateRatioOfPart(t *testing.T) {
 	part(gws.OpContinuation, true, false, z[len(z)/10:])
 	_, got, _ := c.message()
 	require.True(t, got == message)
+}
+
+// A client that makes the loop inflate much in one read is paused, so that others are served between. Its messages
+// are handled in order, and none is lost.
+func TestInflateShare(t *testing.T) {
+	const messages = 100
+	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *flowServer) {
+		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{MaxRatio: -1}))
+		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
+			_ = c.SendBytes([]byte(strconv.Itoa(len(payload))))
+		})
+		c := s.connectDeflate()
+		healthy := s.connect()
+		var burst strings.Builder
+		for i := range messages {
+			z := c.z.Append(nil, bytes.Repeat([]byte("a"), 400_000+i), nil, 15)
+			f := gws.MaskFrameInPlaceWith(gws.NewTextFrame(z), [4]byte{1, 2, 3, 4})
+			f.Header.Rsv = gws.Rsv(true, false, false)
+			burst.Write(gws.MustCompileFrame(f))
+		}
+		wait := c.writeInBackground(burst.String())
+		for i := range messages {
+			if i%10 == 0 {
+				healthy.send("hello")
+				healthy.expect("5")
+			}
+			c.expect(strconv.Itoa(400_000 + i))
+		}
+		wait()
+		stats := s.Stats().Total
+		assert.GreaterOrEqual(t, stats.Pauses, uint64(messages/5), "each holds a message or two")
+		eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "still paused")
+		assert.Zero(t, s.Stats().Total.Held)
+	})
+}
+
+// connectDeflate is connect with compression in both directions.
+func (s *flowServer) connectDeflate() *deflateClient {
+	c := s.dialTCP(s.way)
+	if s.wrap != nil {
+		c = s.wrap(c)
+	}
+	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate\r\n"))
+	resp, body := c.response()
+	require.Equal(s.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
+	return &deflateClient{client: c, z: codec.NewDeflater(6)}
 }

@@ -53,6 +53,7 @@ func (s *Shard) decode(c *Conn, b []byte) {
 func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 	ended := false
 	s.beginReply(c)
+	s.inflateWork = 0
 	for len(b) > 0 && !c.is(lingering|gotClose|doomed|pausedFlags) {
 		n, m, ok, err := s.next(c, b)
 		if err != nil {
@@ -63,6 +64,9 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 		if ok {
 			ended = ended || !m.Op.IsControl()
 			s.handle(c, m)
+		}
+		if s.inflateWork > maxInflateWork && len(b) > 0 {
+			s.pauseForOthers(c)
 		}
 	}
 	c.in.Done()

@@ -27,6 +27,7 @@ func (cfg *Config) inflateLimit(n int) int64 {
 func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, err error) {
 	z := c.deflate()
 	s.inflated, err = codec.Inflate(trimmed(s.inflated), m.Payload, z.received, s.eng.cfg.inflateLimit(len(m.Payload)))
+	s.noteInflated(len(m.Payload))
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +48,40 @@ func (s *Shard) checkUnfinished(c *Conn) (err error) {
 		return nil
 	}
 	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes)
+	s.noteInflated(len(part))
 	if err == nil && !codec.ValidTextStart(s.inflated) {
 		err = codec.ErrInvalidUTF8
 	}
 	return err
 }
+
+const (
+	// maxInflateWork is the work of inflating after which the rest of a connection's read waits for
+	// a later turn. It takes about 1 ms.
+	maxInflateWork = 512 << 10
+	// compressedWork is how often a compressed byte counts in it; an inflated one counts once.
+	compressedWork = 4
+)
+
+// noteInflated notes the work of inflating n bytes to those in s.inflated.
+func (s *Shard) noteInflated(n int) {
+	work := compressedWork*n + len(s.inflated)
+	s.inflateWork += work
+	s.clock.work += work
+}
+
+// pauseForOthers puts off the rest of c's read to a turn, so that the loop serves the others first.
+func (s *Shard) pauseForOthers(c *Conn) {
+	if c.is(pausedFlags) || (s.mem == nil && !s.ready.Load().known()) {
+		return // paused already, or could not be
+	}
+	s.pause(c, pausedByShare)
+	if c.is(pausedByShare) {
+		s.postUrgent((*shareTask)(c))
+	}
+}
+
+// shareTask goes on with a connection that pauseForOthers has paused.
+type shareTask Conn
+
+func (t *shareTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByShare) }

@@ -18,7 +18,7 @@ import (
 // connection is paused.
 
 // pausedFlags are the reasons for which a connection is paused.
-const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly | pausedByBudget
+const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly | pausedByBudget | pausedByShare
 
 var errHeldBytes = errors.New("ws: client sends faster than its messages are handled")
 
@@ -74,7 +74,7 @@ func (s *Shard) unpause(c *Conn, why connFlags) {
 // time is over.
 func (s *Shard) continueReading() {
 	for n := 0; len(s.resumed) > 0; n++ {
-		if n%4 == 3 && s.clock.look() {
+		if n > 0 && (s.clock.outOfTime() || (n%4 == 3 && s.clock.look())) {
 			return
 		}
 		c := s.resumed[0]
