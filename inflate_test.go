@@ -80,7 +80,7 @@ func TestInflateRatioOfPart(t *testing.T) {
 // A client that makes the loop inflate much in one read is paused, so that others are served between. Its messages
 // are handled in order, and none is lost.
 func TestInflateShare(t *testing.T) {
-	const messages = 100
+	messages := fewerUnderRace(100)
 	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *flowServer) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{MaxRatio: -1}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
@@ -106,8 +106,10 @@ func TestInflateShare(t *testing.T) {
 		wait()
 		stats := s.Stats().Total
 		assert.GreaterOrEqual(t, stats.Pauses, uint64(messages/5), "each holds a message or two")
-		eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "still paused")
-		assert.Zero(t, s.Stats().Total.Held)
+		eventually(t, func() bool {
+			stats := s.Stats().Total
+			return stats.Paused == 0 && stats.Held == 0
+		}, "still paused")
 	})
 }
 
@@ -121,4 +123,24 @@ func (s *flowServer) connectDeflate() *deflateClient {
 	resp, body := c.response()
 	require.Equal(s.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
 	return &deflateClient{client: c, z: codec.NewDeflater(6)}
+}
+
+// A rate limit counts the compressed bytes of a message and those that it inflates to.
+func TestRateLimitCountsCompressedBytes(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		message := strings.Repeat("a", 1000)
+		wire := len(codec.NewDeflater(6).Append(nil, []byte(message), nil, 15))
+		burst := int64(3*(1000+wire) + 5)
+		s := start(t, mode, ws.WithCompression(ws.CompressionConfig{}), ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: burst}))
+		s.HandleRaw(echo)
+		c := s.dialDeflate(w, "permessage-deflate")
+		for range 3 {
+			c.sendDeflated(gws.OpText, message)
+			_, got, _ := c.message()
+			require.Equal(t, message, got)
+		}
+		c.send("123456", "12345") // plain ones count once
+		c.expect("12345")
+		assert.EqualValues(t, 1, s.Stats().RateLimited)
+	})
 }
