@@ -21,7 +21,7 @@ var errRateLimited = errors.New("ws: client sends faster than its rate limit")
 // OnMessage runs on the client's event loop.
 func (l *limitedClient) OnMessage(op codec.Opcode, payload []byte) {
 	m := l.manager
-	if l.limiter.admit(m.limits, time.Since(m.created), len(payload)) {
+	if l.limiter.admit(m.limits, time.Since(m.created), len(payload)+l.conn.CompressedInLoop()) {
 		l.clientOwner.OnMessage(op, payload)
 		return
 	}

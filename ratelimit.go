@@ -6,8 +6,9 @@ import (
 )
 
 // RateLimit bounds what one client may send: data messages and the bytes of
-// their payloads, each by a token bucket. Control frames do not count. The zero
-// value is no limit.
+// their payloads, each by a token bucket. A compressed message counts with its
+// compressed bytes and those that it inflates to. Control frames do not count. The
+// zero value is no limit.
 //
 // A message is admitted if both buckets have the tokens for it. A bucket that is
 // full admits one message of any size: one that is larger than the bucket leaves

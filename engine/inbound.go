@@ -83,9 +83,11 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 		return c.in.Next(b, s.eng.cfg.MessageBytes)
 	}
 	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
+	s.wireBytes = 0
 	switch {
 	case c.state.Load() != stateOpen:
 	case m.Compressed:
+		s.wireBytes = len(m.Payload)
 		m.Payload, err = s.inflate(c, m)
 	case !ok && err == nil:
 		err = s.checkUnfinished(c)

@@ -85,3 +85,12 @@ func (s *Shard) pauseForOthers(c *Conn) {
 type shareTask Conn
 
 func (t *shareTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByShare) }
+
+// CompressedInLoop returns the compressed bytes of the message that the owner's OnMessage handles, 0
+// if it came uncompressed. The owner calls it within OnMessage.
+func (c *Conn) CompressedInLoop() int {
+	if c.deflate() == nil {
+		return 0
+	}
+	return c.shard.wireBytes
+}

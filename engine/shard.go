@@ -71,6 +71,7 @@ type Shard struct {
 	tls   tlsScratch
 
 	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
+	wireBytes          int    // compressed bytes of the message that is handed over; 0 if it came plain
 	inflateWork        int    // of the read that is decoded; see noteInflated
 	inTurn             bool   // a callback of the loop is running that will look at the inbox at its end
 	again              bool   // the inbox wants a turn at the end of this callback
