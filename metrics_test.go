@@ -202,8 +202,9 @@ func TestStats(t *testing.T) {
 	conns[0].expectEOF()
 	eventually(t, func() bool {
 		st := s.Stats()
-		return st.Total.Closed == 1 && st.Clients == 8 && st.Total.Connections == 8
-	}, "not closed")
+		// Messages are counted behind their write, when the client may have read them.
+		return st.Total.Closed == 1 && st.Clients == 8 && st.Total.Connections == 8 && st.Total.MessagesOut >= 18
+	}, "not closed, or messages are missing")
 
 	st := s.Stats()
 	assert.Equal(t, 1, st.Rooms)
@@ -218,7 +219,6 @@ func TestStats(t *testing.T) {
 	assert.Equal(t, sum, st.Total)
 	assert.EqualValues(t, 9, st.Total.Opened)
 	assert.EqualValues(t, 9, st.Total.MessagesIn)
-	assert.GreaterOrEqual(t, st.Total.MessagesOut, uint64(18))
 	assert.Positive(t, st.Total.BytesIn)
 	assert.Positive(t, st.Total.BytesOut)
 }
