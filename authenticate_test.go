@@ -29,7 +29,7 @@ func TestStuckAuthenticate(t *testing.T) {
 		gate := make(chan struct{})
 		release := sync.OnceFunc(func() { close(gate) })
 		defer release()
-		s := start(t, func(c *ws.Config) { c.Workers, c.HandshakeTimeout = workers, time.Second },
+		s := start(t, func(c *ws.Config) { c.Workers, c.HandshakeTimeout = workers, 2*time.Second },
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 				if r.URL.RawQuery == "stuck" {
 					<-gate

@@ -199,11 +199,11 @@ type Config struct {
 	// TLSConfig makes ListenAddr speak TLS; see WithTLSConfig. HandleUpgrade needs
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config
-	// TLSHandshakes bounds the TLS handshakes that are under way at once on
-	// ListenAddr, each of which takes a goroutine from the client's whole
-	// ClientHello to its own end; more wait for their turn, under
-	// HandshakeTimeout, too. While some wait, a client that is silent for a tenth
-	// of HandshakeTimeout in its handshake is cut off. Default 256.
+	// TLSHandshakes bounds the TLS handshakes that compute at once on ListenAddr.
+	// Those that wait for their clients do not count: up to 16 times as many may be
+	// under way, and more wait for their turn, under HandshakeTimeout, too. While some
+	// wait, the handshake is cut off whose client was waited for first, and for a
+	// tenth of HandshakeTimeout in all. Default 256.
 	TLSHandshakes int
 	// Admission bounds how fast new connections are let in. Default no limit.
 	Admission Admission

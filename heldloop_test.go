@@ -54,7 +54,7 @@ func TestEnrollSpreadsABurst(t *testing.T) {
 	gate.Done()
 	dialing.Wait()
 	for i, loop := range s.Stats().Loops {
-		assert.InDelta(t, each, loop.Connections, 2, "loop %d", i)
+		assert.InDelta(t, each, loop.Connections, 4, "loop %d", i)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestShutdownWithAHeldLoop(t *testing.T) {
 					}
 				}()
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			defer cancel()
 			returned := make(chan error, 1)
 			go func() { returned <- s.Shutdown(ctx) }()

@@ -17,7 +17,7 @@ import (
 func TestInboundBudget(t *testing.T) {
 	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
 		const budget, clients, size = 2 << 20, 24, 400 << 10
-		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(time.Second))
+		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(2*time.Second))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload[:1]) })
 		message := frame(gws.OpBinary, string(make([]byte, size)))
 		unfinished := message[:len(message)-1]

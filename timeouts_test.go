@@ -55,7 +55,7 @@ func TestMessageTimeout(t *testing.T) {
 // the other without a pause, and neither does one whose client waits because of us.
 func TestMessageTimeoutSparesOthers(t *testing.T) {
 	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
-		const timeout, messages = 300 * time.Millisecond, 20
+		const timeout, messages = 1500 * time.Millisecond, 8
 		s := start(ws.WithMessageTimeout(timeout), func(c *ws.Config) { c.MailboxSize = 1 })
 		s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
 			time.Sleep(timeout / 5) //nolint:forbidigo // a slow handler
@@ -82,7 +82,7 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 // stands; one that reads slowly lives.
 func TestWriteTimeout(t *testing.T) {
 	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
-		s := start(ws.WithWriteTimeout(time.Second), ws.WithSocketBuffers(0, 64<<10))
+		s := start(ws.WithWriteTimeout(2*time.Second), ws.WithSocketBuffers(0, 64<<10))
 		closed := s.events(ws.EventClientDisconnected)
 		stuck, slow := s.connect(), s.connect()
 		var read atomic.Int64
