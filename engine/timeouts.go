@@ -112,14 +112,11 @@ func (s *Shard) checkStall(c *Conn) {
 	}
 }
 
-const (
-	// maxLingeringBytes is about what is read of a peer behind its violation: the
-	// peer's close frame may be in what was on its way. After that it waits.
-	maxLingeringBytes = 64 << 10
-	// maxClosingBytes is the same for a peer that we close for another reason, whose
-	// close frame comes behind what it has sent before it read ours.
-	maxClosingBytes = 8 << 20
-)
+// maxClosingBytes is what is read of a peer that we close: its close frame comes
+// behind what it has sent before it read ours, and a client that sends one message
+// that is too large reads our close frame only when all of it is sent. After that the
+// peer waits.
+const maxClosingBytes = 8 << 20
 
 // readClosing takes what has come from the peer of an open connection that is
 // closing, if it is to be thrown away, and stops reading when that is much. It
@@ -129,12 +126,9 @@ func (s *Shard) readClosing(c *Conn) (taken bool) {
 	if end == nil || end.Remote || !c.is(opened) {
 		return false
 	}
-	n, most := c.gc.InboundBuffered(), int64(maxClosingBytes)
-	if c.is(lingering) {
-		most = maxLingeringBytes
-	}
+	n := c.gc.InboundBuffered()
 	end.taken += int64(n)
-	if end.taken > most {
+	if end.taken > maxClosingBytes {
 		s.unwatch(c)
 	} else if !c.is(lingering) {
 		return false
