@@ -238,40 +238,39 @@ func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 // is not in the room. What was published before is still delivered.
 func (c *Client) LeaveRoom(id string) {
 	r, ok := c.manager.rooms.Get(id)
-	if !ok || !c.conn.Opened() || !c.exitRoom(r) {
+	if !ok || !c.conn.Opened() {
 		return
 	}
-	c.left(r)
+	if left, ended := c.exitRoom(r); left {
+		c.left(r, ended)
+	}
 }
 
-// left tells that c has left r.
-func (c *Client) left(r *roomEntry) {
+// left tells that c has left r, and whether that has ended.
+func (c *Client) left(r *roomEntry, ended bool) {
+	if ended {
+		c.manager.metrics.SetRoomCount(c.manager.rooms.Len())
+	}
 	c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
 	c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
 }
 
-// leave takes mem off its room's roster, and reports whether it was on it. A room
-// that JoinRoom has made ends with its last member.
-func (m *Manager) leave(mem *membership) bool {
-	left, ended := m.rooms.Leave(mem)
-	if ended {
-		m.metrics.SetRoomCount(m.rooms.Len())
-	}
-	return left
-}
-
-// exitRoom is the reverse of enterRoom. It reports whether c was in the room.
-func (c *Client) exitRoom(r *roomEntry) bool {
+// exitRoom is the reverse of enterRoom. It reports whether c was in the room, and
+// whether that has ended: a room that JoinRoom has made ends with its last member.
+func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 	slot := c.conn.Shard().TryReserve()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem := c.forgetRoomLocked(r)
-	if mem == nil || !c.manager.leave(mem) {
+	if mem != nil {
+		left, ended = c.manager.rooms.Leave(mem)
+	}
+	if !left {
 		slot.Release()
-		return false
+		return false, false
 	}
 	slot.Post((*leaveTask)(mem))
-	return true
+	return true, ended
 }
 
 // forgetRoom is forgetRoomLocked.
@@ -309,8 +308,8 @@ func (c *Client) leaveAllInLoop() {
 	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		c.manager.walks[loop].remove(mem, loop)
-		if c.manager.leave(mem) {
-			c.left(mem.Room())
+		if left, ended := c.manager.rooms.Leave(mem); left {
+			c.left(mem.Room(), ended)
 		}
 	}
 }

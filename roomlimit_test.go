@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func TestJoinedRoomsEndWhileOthersJoin(t *testing.T) {
 	assert.Zero(t, s.GetRoomCount())
 }
 
-// All that publishes says so once Shutdown has begun.
+// All that publishes, or makes a room, says so once Shutdown has begun.
 func TestErrManagerStopped(t *testing.T) {
 	s := start(t)
 	_, err := s.CreateRoom("r", nil)
@@ -146,4 +147,37 @@ func TestClosingClientsLeaveTheirRooms(t *testing.T) {
 			})
 		}
 	})
+}
+
+// askingMetrics asks a client for its rooms whenever one of the room calls comes.
+type askingMetrics struct {
+	ws.NoopMetrics
+	client atomic.Pointer[ws.Client]
+}
+
+func (m *askingMetrics) SetRoomCount(int) { m.ask() }
+
+func (m *askingMetrics) SetRoomMemberCount(string, int) { m.ask() }
+
+func (m *askingMetrics) ask() {
+	if c := m.client.Load(); c != nil {
+		c.GetRooms()
+	}
+}
+
+// Metrics are called with no lock of the client held, also when the last member of a
+// room leaves it.
+func TestMetricsMayAskTheClientForItsRooms(t *testing.T) {
+	m := new(askingMetrics)
+	s := start(t, ws.WithMetrics(m))
+	_, c := s.dialClient(native)
+	m.client.Store(c)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		assert.NoError(t, c.JoinRoom("r"))
+		c.LeaveRoom("r")
+	}()
+	receive(t, done, "a call hangs")
+	assert.Zero(t, s.GetRoomCount())
 }

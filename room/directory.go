@@ -196,7 +196,9 @@ func (d *Directory[M, D]) dropLocked(s *shard[M, D], r *Room[M, D]) {
 	}
 	if s.peak > minShrinkRooms && len(s.rooms) <= minShrinkRooms/8 {
 		s.peak = len(s.rooms)
-		s.rooms = maps.Clone(s.rooms)
+		rooms := make(map[string]*Room[M, D], len(s.rooms)) // maps.Clone keeps the size
+		maps.Copy(rooms, s.rooms)
+		s.rooms = rooms
 	}
 }
 

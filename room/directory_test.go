@@ -2,6 +2,8 @@ package room_test
 
 import (
 	"fmt"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -271,4 +273,26 @@ func TestReapMany(t *testing.T) {
 	}
 	assert.Len(t, d.ReapEmpty(time.Now(), 0), rooms)
 	assert.Zero(t, d.Len())
+}
+
+// A directory that once held many rooms gives their memory back, also that of its maps.
+func TestDirectoryShrinks(t *testing.T) {
+	const rooms = 200_000
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	d := newDirectory(1, 0)
+	before := heap()
+	for i := range rooms {
+		_, err := d.Create(strconv.Itoa(i), nil)
+		require.NoError(t, err)
+	}
+	held := heap() - before
+	assert.Len(t, d.ReapEmpty(time.Now(), 0), rooms)
+	assert.Less(t, heap()-before, held/50)
+	assert.Zero(t, d.Len()) // and keeps d reachable
 }
