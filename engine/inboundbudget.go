@@ -1,5 +1,7 @@
 package engine
 
+import "slices"
+
 // Config.InboundBudget bounds the memory that the peers of all connections have
 // waiting here: unfinished messages, and what the owner adds, its mailboxes. Beyond
 // it a connection is paused at the end of a read if its unfinished message takes as
@@ -9,7 +11,9 @@ package engine
 //
 // What is held is freed only when messages are finished, so a few of those that wait
 // are favored: they are read whatever the budget, until their message is finished or
-// its time is over. One that brings little for budgetSlice gives way to the next. So
+// its time is over. One that brings little for budgetSlice gives way to the next. The
+// time for which it was paused before counts against its MessageTimeout then, because
+// the pause has not kept it from sending: the kernel holds what comes meanwhile. So
 // a shard exceeds its part by maxFavored messages, beside one read of each
 // connection.
 
@@ -80,6 +84,18 @@ func (s *Shard) pauseByBudget(c *Conn) {
 	s.budgetLine = append(s.budgetLine, c)
 }
 
+// giveWay pauses a connection that was favored and has brought little. The time for
+// which it was paused before counts.
+func (s *Shard) giveWay(c *Conn) {
+	m := s.unfinished[c]
+	m.since -= m.excused
+	m.excused = 0
+	s.unfinished[c] = m
+	if !s.failLate(c, m) {
+		s.pauseByBudget(c)
+	}
+}
+
 // rotateBudget favors those that wait longest in place of those that have finished or
 // given way. It resumes all once an eighth of the budget is free.
 func (s *Shard) rotateBudget() {
@@ -97,19 +113,17 @@ func (s *Shard) rotateBudget() {
 		default:
 			f.conn.unset(favored)
 			if over && f.conn.is(unfinished) && f.conn.end() == nil {
-				s.pauseByBudget(f.conn)
+				s.giveWay(f.conn)
 			}
 		}
 	}
 	clear(s.favored[len(kept):])
 	s.favored = kept
+	s.budgetLine = slices.DeleteFunc(s.budgetLine, func(c *Conn) bool { return !c.is(pausedByBudget) })
 	for len(s.budgetLine) > 0 && (!over || len(s.favored) < maxFavored) {
 		c := s.budgetLine[0]
 		s.budgetLine[0] = nil
 		s.budgetLine = s.budgetLine[1:]
-		if !c.is(pausedByBudget) || c.state.Load() == stateClosed {
-			continue
-		}
 		if over {
 			c.set(favored)
 			s.favored = append(s.favored, favoredConn{c, now, s.unfinished[c].bytes})

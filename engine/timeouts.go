@@ -45,8 +45,9 @@ func (s *Shard) noteUnfinished(c *Conn, ended bool) {
 
 // unfinishedMessage is a message that has not come whole.
 type unfinishedMessage struct {
-	since uint32 // on the presence clock
-	bytes int64  // counted in Engine.inbound; 0 without a budget
+	since   uint32 // on the presence clock
+	excused uint32 // ticks that pausedByBudget has added to since, since the connection was last favored
+	bytes   int64  // counted in Engine.inbound; 0 without a budget
 }
 
 func (s *Shard) forgetUnfinished(c *Conn) {
@@ -69,13 +70,27 @@ func (s *Shard) checkUnfinishedMessages() {
 		case c.end() != nil:
 			s.forgetUnfinished(c)
 		case c.is(pausedFlags | unwatched):
+			before := m.since
 			m.since = min(m.since+passed, now)
+			if c.is(pausedByBudget) {
+				m.excused += m.since - before
+			}
 			s.unfinished[c] = m
-		case s.eng.messageTicks > 0 && now-m.since >= s.eng.messageTicks && !s.hasUnread(c):
-			s.forgetUnfinished(c)
-			s.fail(c, codec.ClosePolicyViolation, errMessageTimeout)
+		default:
+			s.failLate(c, m)
 		}
 	}
+}
+
+// failLate fails c if its unfinished message m has taken too long, and reports
+// whether it has.
+func (s *Shard) failLate(c *Conn, m unfinishedMessage) bool {
+	if s.eng.messageTicks == 0 || s.presence.ticks-m.since < s.eng.messageTicks || s.hasUnread(c) {
+		return false
+	}
+	s.forgetUnfinished(c)
+	s.fail(c, codec.ClosePolicyViolation, errMessageTimeout)
+	return true
 }
 
 // stall is the time in which the peer of a blocked connection has taken nothing.

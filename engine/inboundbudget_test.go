@@ -1,0 +1,51 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/engine"
+)
+
+// Peers that begin a message and send nothing more are ended by the message timeout,
+// also while the budget pauses them: the time in which they wait for their turn is
+// not theirs to sit out one after the other. Those that hang up meanwhile are
+// forgotten.
+func TestBudgetDoesNotShelterStalledMessages(t *testing.T) {
+	const peers, timeout, tick = 200, time.Minute, 250 * time.Millisecond
+	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops = 1
+		cfg.InboundBudget = 1 << 20
+		cfg.MessageBytes = 1 << 20
+		cfg.MessageTimeout = timeout
+		cfg.HandshakeTimeout, cfg.PingInterval, cfg.ReadTimeout = time.Hour, time.Hour, 2*time.Hour
+		cfg.CloseTimeout = 10 * time.Second
+	})
+	m.connect(peers)
+	message := frame(gws.OpBinary, strings.Repeat("x", 400<<10))
+	for i := range peers {
+		m.Send(i, []byte(message[:40<<10]))
+		m.Wait()
+	}
+	paused := func() int { return m.Shards()[0].Stats().Paused }
+	require.Greater(t, paused(), peers/2, "the budget pauses most of them")
+	for i := range 20 {
+		m.HangUp(i)
+	}
+	m.Wait()
+	ticks := func(d time.Duration) {
+		for range d / tick {
+			m.Advance(tick)
+			m.Wait()
+		}
+	}
+	ticks(timeout + peers/4*time.Second + 30*time.Second)
+	assert.Zero(t, m.Shards()[0].Stats().Connections, "connections with an unfinished message stay")
+	assert.Zero(t, m.Inbound())
+	assert.Zero(t, paused())
+}
