@@ -68,7 +68,9 @@ func TestEnrollOnAHeldLoop(t *testing.T) {
 	var dialing sync.WaitGroup
 	var answered, refused atomic.Int64
 	for range clients {
+		done := make(chan struct{})
 		dialing.Go(func() {
+			defer close(done)
 			c := s.dialTCP(overNet)
 			c.raw(upgradeRequest("/ws", ""))
 			resp, _ := c.response()
@@ -80,6 +82,10 @@ func TestEnrollOnAHeldLoop(t *testing.T) {
 				c.expectEOF()
 			}
 		})
+		select { // one after the other, so that each choice of a loop sees the earlier ones
+		case <-done:
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 	dialing.Wait()
 	assert.EqualValues(t, clients, answered.Load()+refused.Load())
