@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -18,7 +17,6 @@ type authenticator struct {
 	// Immutable.
 	workers *pool.Workers
 	max     int // calls that may be replaced while they go on
-	logger  *slog.Logger
 
 	stuck atomic.Int64 // calls that go on after their context has ended
 
@@ -27,7 +25,7 @@ type authenticator struct {
 }
 
 func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
-	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers, logger: cfg.Logger}
+	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers}
 }
 
 // start calls fn on a worker, unless ctx ends before its turn comes. It returns

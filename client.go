@@ -279,7 +279,8 @@ func (o *clientOwner) OnOpen() {
 func (o *clientOwner) OnClosing() { (*Client)(o).leaveAllInLoop() }
 
 // OnClose runs on the client's event loop: it leaves all rooms, drops the messages
-// of a client that has hung up, and tells after the last message was handled.
+// of a client that has hung up, and publishes the disconnect behind the last
+// message that was handled.
 func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	c := (*Client)(o)
 	m := c.manager

@@ -25,10 +25,9 @@ var attackBounds = map[string]struct {
 	"fragments":  {below: map[string]float64{"sent_mib": 500}},
 }
 
-// TestAttacks runs each attack, small and short. Healthy clients lose nothing,
-// and the server has afterwards what it had before. It takes about 70 s. No bound
-// is near: each is exceeded several times where the library lets an attacker cost
-// others something.
+// TestAttacks runs each attack, small and short, in about 70 s. Healthy clients lose
+// nothing, and the server then holds as much as before. The bounds are wide: a
+// library that lets an attacker cost others something exceeds them several times.
 func TestAttacks(t *testing.T) {
 	for i := range attacks {
 		a := &attacks[i]

@@ -38,7 +38,7 @@ func authStuck(s *strike, _ int) {
 	_, _ = s.open("?stuck", "") // it counts what became of it
 }
 
-// helloConn is a connection that keeps what is sent and brings nothing.
+// helloConn is a connection that keeps the bytes sent and brings none.
 type helloConn struct {
 	net.Conn // for the methods that a TLS client does not call
 	sent     []byte
@@ -153,7 +153,8 @@ func resets(s *strike, i int) {
 	})
 }
 
-// garbage sends what is no WebSocket, in place of the request or behind it.
+// garbage sends noise in place of the request, and noise, unmasked and broken frames
+// behind it.
 func garbage(s *strike, i int) {
 	rnd := rand.New(rand.NewPCG(1, uint64(i)))
 	noise := make([]byte, 4096)

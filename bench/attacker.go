@@ -28,7 +28,7 @@ type target struct {
 	Share         float64 // of the rates
 }
 
-// loot is what the attackers of a process got.
+// loot counts the gains of the attackers of a process.
 type loot struct {
 	Connects uint64            // connections that were upgraded, or made if the attack upgrades none
 	Kept     uint64            // connections that were still open at the end

@@ -156,7 +156,7 @@ func unfinished(s *strike, i int) {
 	a.finish()
 }
 
-// unfinishedFrame is what unfinished does not finish. Immutable.
+// unfinishedFrame is the message that the attack unfinished begins. Immutable.
 var unfinishedFrame = maskedFrame(opBinary, make([]byte, attackBytes))
 
 // notReading subscribes to the stream of the healthy clients.

@@ -100,8 +100,8 @@ func (h *healthy) stop() {
 	h.wg.Wait()
 }
 
-// write sends what is due, in time or late. What is due on a connection that has
-// ended counts, too.
+// write sends the requests that are due, in time or late. A request that is due on a
+// connection that has ended counts, too.
 func (h *healthy) write(i int, c *healthyConn) {
 	var b []byte
 	for seq := uint64(0); !h.over.Load(); seq++ {
@@ -190,8 +190,8 @@ func (h *healthy) missing() (n uint64) {
 }
 
 // finish lets nothing more be due, and waits for answers until all are there, or
-// none comes for a while. It returns how many messages were lost, and of the
-// stream, of which so many were published.
+// none comes for a while. It returns the number of messages that were lost, those of
+// the stream included; published is the number of publishes in it.
 func (h *healthy) finish(ctx context.Context, published uint64) (lost uint64, err error) {
 	h.over.Store(true)
 	left := func() uint64 {

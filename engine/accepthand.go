@@ -52,8 +52,8 @@ func (g *acceptGate) handOver(l *loopListener) {
 }
 
 const (
-	// maxEnrolls bounds the accepted sockets on their way to one loop, which is
-	// held if there are so many.
+	// maxEnrolls bounds the accepted sockets on their way to one loop. A loop with
+	// more than that is held.
 	maxEnrolls = 64
 	// enrollTime is the time after which an accepted socket is left to a loop that
 	// has not taken it yet, so that the next one need not wait, too.

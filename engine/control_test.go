@@ -12,7 +12,7 @@ import (
 )
 
 // A pong that takes the place of a shorter or longer one changes the memory that
-// the queue of a blocked connection takes: what is counted returns to 0.
+// the queue of a blocked connection takes: the count returns to 0.
 func TestReplacedPongsAreCounted(t *testing.T) {
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1

@@ -3,11 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"runtime/debug"
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
 // A handler that calls runtime.Goexit, as the FailNow of a test does, ends its
@@ -37,7 +37,7 @@ func (s *Shard) endLoop() {
 		return // a callback within another
 	}
 	s.ended = true
-	e.cfg.Logger.Error(errGoexit.Error(), slog.String("stack", string(debug.Stack())))
+	e.cfg.Logger.Error(errGoexit.Error(), loglimit.Stack())
 	e.mu.Lock()
 	if e.failed == nil {
 		e.failed = errGoexit
@@ -63,7 +63,7 @@ func (s *Shard) closeAllSockets() {
 	}
 	conns := make([]*Conn, 0, s.wheel.size)
 	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
-	defer func() { // what is left if a callback calls Goexit again
+	defer func() { // some are left if a callback calls Goexit again
 		for _, c := range conns {
 			if s.mem == nil && c.state.Load() != stateClosed {
 				_ = unix.Close(int(c.fd))
@@ -103,7 +103,7 @@ func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	return action
 }
 
-// OnClose ends a connection, whoever closed it.
+// OnClose ends a connection that either side has closed.
 func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
 	ended := true
 	defer (*Engine)(ev).notice(&ended)
