@@ -27,7 +27,7 @@ var (
 		"connection and client", "unfinished message", "message in its handler", "mailbox",
 		"queue", "queue of high priority", "rooms",
 	}
-	otherRows = []string{"rest of a read", "request head", "bytes behind the request", "TLS ClientHello", "TLS handshake"}
+	otherRows = []string{"message that waits to be inflated", "rest of a read", "request head", "bytes behind the request", "TLS ClientHello", "TLS handshake"}
 )
 
 // securityRow is a row of the table of memory: it begins with the resource and

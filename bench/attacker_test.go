@@ -7,6 +7,7 @@ import (
 	"compress/flate"
 	"encoding/json"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,6 +28,13 @@ func TestEmptyBlocks(t *testing.T) {
 	payload := emptyBlocks(text, 10_000)
 	assert.InDelta(t, 10_000, len(payload), 20)
 	assert.Equal(t, string(text), string(inflate(t, payload)))
+}
+
+func TestDearBlocks(t *testing.T) {
+	text := requestText("noop", "1", `{}`)
+	payload := dearBlocks(text, 100_000)
+	assert.Less(t, len(payload), 70_000)
+	assert.Equal(t, string(text), strings.TrimRight(string(inflate(t, payload)), " "))
 }
 
 func TestRatioMessage(t *testing.T) {

@@ -38,6 +38,10 @@ var attacks = []attack{
 		clients: 1, server: control.Config{Compress: true}, prepare: prepareEmptyBlocks, client: inflateEmpty,
 	},
 	{
+		name: "inflate-blocks", about: "compressed messages of 500 KB in blocks that are dear to decode, 40/s",
+		clients: 4, server: control.Config{Compress: true}, saturates: true, prepare: prepareDearBlocks, client: inflateBlocks,
+	},
+	{
 		name: "inflate-ratio", about: "compressed messages of 600 B that inflate to 500 KiB, 310/s",
 		clients: 10, server: control.Config{Compress: true}, saturates: true, prepare: prepareRatio, client: inflateRatio,
 	},

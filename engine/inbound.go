@@ -52,9 +52,11 @@ func (s *Shard) decode(c *Conn, b []byte) {
 // It returns the bytes behind that one.
 func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 	ended := false
+	if c.deflate() != nil && s.inflateClock.refuses(len(b)) {
+		s.pauseForOthers(c)
+	}
 	s.beginReply(c)
-	s.inflateWork = 0
-	for len(b) > 0 && !c.is(lingering|gotClose|doomed|pausedFlags) {
+	for (len(b) > 0 || s.inflates(c)) && !c.is(lingering|gotClose|doomed|pausedFlags) {
 		n, m, ok, err := s.next(c, b)
 		if err != nil {
 			s.fail(c, codec.CloseCodeOf(err), err)
@@ -65,10 +67,11 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 			ended = ended || !m.Op.IsControl()
 			s.handle(c, m)
 		}
-		if s.inflateWork > maxInflateWork && len(b) > 0 {
+		if s.inflateClock.over && len(b) > 0 {
 			s.pauseForOthers(c)
 		}
 	}
+	s.inflateClock.endRead()
 	c.in.Done()
 	if c.in.Pending() || c.is(unfinished) {
 		s.noteUnfinished(c, ended)
@@ -82,13 +85,17 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 	if c.deflate() == nil {
 		return c.in.Next(b, s.eng.cfg.MessageBytes)
 	}
+	if s.inflates(c) {
+		m, ok, err = s.takeInflation(c)
+		return 0, m, ok, err
+	}
 	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
 	s.wireBytes = 0
 	switch {
 	case c.state.Load() != stateOpen:
 	case m.Compressed:
 		s.wireBytes = len(m.Payload)
-		m.Payload, err = s.inflate(c, m)
+		m.Payload, ok, err = s.inflate(c, m)
 	case !ok && err == nil:
 		err = s.checkUnfinished(c)
 	}
@@ -185,6 +192,7 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	}
 	c.state.Store(stateClosing)
 	c.setEnd(&end)
+	s.forgetInflation(c)
 	s.unpause(c, pausedFlags) // no further message is handed over, but its close frame is to be read
 	s.noteSpace(c)
 	s.endReplyOf(c)

@@ -1,6 +1,33 @@
 package engine
 
-import "github.com/qi-realtime/ws/codec"
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// Inflating is the dearest work that a peer can ask a loop for: up to 0.25 µs for each compressed
+// byte. Three bounds keep it from holding up the others of the loop:
+//
+//   - A read whose messages took inflateTime, with their handlers, waits with its rest for a later
+//     turn, behind the others that wait.
+//   - After inflateRound of such time since the last turn, a read of more than largeRead bytes waits
+//     as a whole.
+//   - A message of more than largeRead compressed bytes that is not inflated within inflateTime goes
+//     on in steps of that length, one in each turn. There is one such message on a loop at a time; the
+//     others of more than largeRead bytes wait in line for it. So a loop keeps one inflater and one
+//     message beside the compressed ones.
+//
+// A connection that waits is paused, so its messages stay in order.
+const (
+	inflateTime  = time.Millisecond
+	inflateRound = 4 * inflateTime
+	largeRead    = 4 << 10
+	// lookBytes is the compressed bytes between two looks at the time. They take 0.25 ms at most.
+	lookBytes = 1 << 10
+)
 
 // freeInflated is the size of a message to which Config.InflateRatio does not apply.
 const freeInflated = 64 << 10
@@ -9,76 +36,232 @@ const freeInflated = 64 << 10
 const maxDeflateRatio = 1100
 
 // inflateLimit returns the most bytes that a message of n compressed bytes may inflate to, 0 for
-// no limit.
-func (cfg *Config) inflateLimit(n int) int64 {
-	limit := cfg.MessageBytes
+// no limit, and whether its ratio is the reason.
+func (cfg *Config) inflateLimit(n int) (limit int64, byRatio bool) {
+	limit = cfg.MessageBytes
 	if cfg.InflateRatio <= 0 {
-		return limit
+		return limit, false
 	}
-	byRatio := max(freeInflated, int64(n)*int64(min(cfg.InflateRatio, maxDeflateRatio)))
-	if limit > 0 {
-		return min(limit, byRatio)
+	ratio := max(freeInflated, int64(n)*int64(min(cfg.InflateRatio, maxDeflateRatio)))
+	if limit > 0 && limit <= ratio {
+		return limit, false
 	}
-	return byRatio
+	return ratio, true
 }
+
+// inflateClock measures the time that inflating takes. Loop-confined: use only on the event loop
+// that owns the connections.
+type inflateClock struct {
+	began time.Time     // of the read's first compressed message; zero if it has none yet
+	bytes int           // compressed ones since the last look
+	over  bool          // the read has taken inflateTime
+	round time.Duration // of all reads since the last turn
+}
+
+func (k *inflateClock) beginMessage() {
+	if k.began.IsZero() {
+		k.began = time.Now()
+	}
+}
+
+// endMessage notes that a message of n compressed bytes is inflated.
+func (k *inflateClock) endMessage(n int) {
+	if k.bytes += n; k.bytes >= lookBytes {
+		k.bytes = 0
+		k.over = time.Since(k.began) > inflateTime
+	}
+}
+
+func (k *inflateClock) endRead() {
+	if !k.began.IsZero() {
+		k.round += time.Since(k.began)
+		*k = inflateClock{round: k.round}
+	}
+}
+
+// refuses reports whether a read of n bytes is to wait for a turn.
+func (k *inflateClock) refuses(n int) bool { return k.round > inflateRound && n > largeRead }
 
 // inflate returns the message whose compressed form is m, in a buffer that is valid until the
-// next call.
-func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, err error) {
-	z := c.deflate()
-	s.inflated, err = codec.Inflate(trimmed(s.inflated), m.Payload, z.received, s.eng.cfg.inflateLimit(len(m.Payload)))
-	s.noteInflated(len(m.Payload))
-	if err != nil {
-		return nil, err
+// next call. If that is to be finished in a later turn, c is paused and ok is false.
+func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err error) {
+	large := len(m.Payload) > largeRead && s.canPause(c)
+	if large && len(s.inflateLine) > 0 {
+		s.inflateLater(c, m)
+		return nil, false, nil
 	}
-	if !codec.ValidText(m.Op, s.inflated) {
-		return nil, codec.ErrInvalidUTF8
+	s.inflateClock.beginMessage()
+	z := s.newInflater(c, s.inflated, m.Payload)
+	most := inflateTime
+	if !large {
+		most = time.Hour
 	}
-	if z.ClientTakeover {
-		z.received = codec.AppendHistory(z.received, s.inflated, z.ClientBits)
+	done, err := z.Step(most)
+	s.inflateClock.endMessage(len(m.Payload))
+	if !done {
+		s.inflated = nil
+		s.inflateLater(c, m).z = z
+		return nil, false, nil
 	}
-	return s.inflated, nil
+	s.inflated = z.Bytes()
+	z.Close()
+	err = s.inflatedErr(len(m.Payload), err)
+	return s.endInflate(c, m.Op, err)
 }
 
-// checkUnfinished rejects an unfinished compressed text whose received part is already invalid.
-// The ratio of a part may be above that of the whole, so it is not bounded.
+func (s *Shard) newInflater(c *Conn, dst, compressed []byte) *codec.Inflater {
+	limit, _ := s.eng.cfg.inflateLimit(len(compressed))
+	return codec.NewInflater(trimmed(dst), compressed, c.deflate().received, limit)
+}
+
+// inflatedErr makes an error of inflating n bytes name the bound that was exceeded.
+func (s *Shard) inflatedErr(n int, err error) error {
+	if _, byRatio := s.eng.cfg.inflateLimit(n); byRatio && errors.Is(err, codec.ErrMessageTooLarge) {
+		return fmt.Errorf("%w: it inflates to more than %d times its size", err, s.eng.cfg.InflateRatio)
+	}
+	return err
+}
+
+// endInflate returns the message in s.inflated.
+func (s *Shard) endInflate(c *Conn, op codec.Opcode, err error) ([]byte, bool, error) {
+	if err != nil {
+		return nil, false, err
+	}
+	if !codec.ValidText(op, s.inflated) {
+		return nil, false, codec.ErrInvalidUTF8
+	}
+	if z := c.deflate(); z.ClientTakeover {
+		z.received = codec.AppendHistory(z.received, s.inflated, z.ClientBits)
+	}
+	return s.inflated, true, nil
+}
+
+// inflation is a compressed message that is inflated in later turns.
+type inflation struct {
+	op         codec.Opcode
+	compressed []byte
+	z          *codec.Inflater // nil before its first step and once it is done
+	done       bool
+	inflated   []byte // once it is done
+	err        error  // once it is done
+}
+
+// inflates reports whether a message of c waits to be inflated, or is.
+func (s *Shard) inflates(c *Conn) bool { return len(s.inflations) > 0 && s.inflations[c] != nil }
+
+// inflateLater puts the message at the end of the line and pauses c.
+func (s *Shard) inflateLater(c *Conn, m codec.Message) *inflation {
+	p := &inflation{op: m.Op, compressed: append([]byte(nil), m.Payload...)}
+	if s.inflations == nil {
+		s.inflations = make(map[*Conn]*inflation)
+	}
+	s.inflations[c] = p
+	s.inflateLine = append(s.inflateLine, c)
+	s.stats.held.add(uint64(len(p.compressed)))
+	s.pause(c, pausedByShare)
+	if len(s.inflateLine) == 1 {
+		s.postUrgent((*inflateTask)(s))
+	}
+	return p
+}
+
+// inflateTask does the next step of the first message in the line.
+type inflateTask Shard
+
+func (t *inflateTask) RunInLoop(s *Shard) {
+	for len(s.inflateLine) > 0 && s.inflations[s.inflateLine[0]] == nil {
+		s.advanceInflateLine() // its connection has ended
+	}
+	if len(s.inflateLine) == 0 {
+		return
+	}
+	c := s.inflateLine[0]
+	p := s.inflations[c]
+	if p.z == nil {
+		p.z = s.newInflater(c, nil, p.compressed)
+	}
+	p.done, p.err = p.z.Step(inflateTime)
+	s.clock.work += clockStep
+	if p.done {
+		p.err = s.inflatedErr(len(p.compressed), p.err)
+		p.inflated = p.z.Bytes()
+		p.z.Close()
+		p.z = nil
+		s.advanceInflateLine()
+		s.unpause(c, pausedByShare)
+	}
+	if len(s.inflateLine) > 0 {
+		s.postUrgent(t)
+	}
+}
+
+func (s *Shard) advanceInflateLine() {
+	s.inflateLine[0] = nil
+	if s.inflateLine = s.inflateLine[1:]; len(s.inflateLine) == 0 {
+		s.inflateLine = nil
+	}
+}
+
+// takeInflation returns the message of c that was inflated in turns. ok is false while that is
+// under way.
+func (s *Shard) takeInflation(c *Conn) (m codec.Message, ok bool, err error) {
+	p := s.inflations[c]
+	if !p.done {
+		return codec.Message{}, false, nil
+	}
+	s.inflateClock.beginMessage()
+	s.forgetInflation(c)
+	s.wireBytes, s.inflated = len(p.compressed), p.inflated
+	m.Op = p.op
+	m.Payload, ok, err = s.endInflate(c, p.op, p.err)
+	return m, ok, err
+}
+
+// forgetInflation lets go of a message of c that waits to be inflated. Its place in the line is
+// passed over.
+func (s *Shard) forgetInflation(c *Conn) {
+	if !s.inflates(c) {
+		return
+	}
+	p := s.inflations[c]
+	delete(s.inflations, c)
+	s.stats.held.add(-uint64(len(p.compressed)))
+	if p.z != nil {
+		p.z.Close()
+	}
+}
+
+// checkUnfinished rejects an unfinished compressed text whose received part is already invalid, as
+// far as it inflates within inflateTime. The ratio of a part may be above that of the whole, so it
+// is not bounded.
 func (s *Shard) checkUnfinished(c *Conn) (err error) {
+	if s.inflateClock.round > inflateRound {
+		return nil // it is checked after a later read
+	}
 	part := c.in.Unfinished()
 	if part == nil {
 		return nil
 	}
-	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes)
-	s.noteInflated(len(part))
+	s.inflateClock.beginMessage()
+	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes, inflateTime)
 	if err == nil && !codec.ValidTextStart(s.inflated) {
 		err = codec.ErrInvalidUTF8
 	}
 	return err
 }
 
-const (
-	// maxInflateWork is the work of inflating after which the rest of a connection's read waits for
-	// a later turn. It takes about 1 ms with usual messages; one of many small blocks takes more.
-	maxInflateWork = 512 << 10
-	// compressedWork is how often a compressed byte counts in it; an inflated one counts once.
-	compressedWork = 4
-)
-
-// noteInflated notes the work of inflating n bytes to those in s.inflated.
-func (s *Shard) noteInflated(n int) {
-	work := compressedWork*n + len(s.inflated)
-	s.inflateWork += work
-	s.clock.work += work
+// canPause reports whether pausing c keeps its bytes in the kernel.
+func (s *Shard) canPause(c *Conn) bool {
+	return c.end() == nil && (s.mem != nil || s.ready.Load().known())
 }
 
 // pauseForOthers puts off the rest of c's read to a turn, so that the loop serves the others first.
 func (s *Shard) pauseForOthers(c *Conn) {
-	if c.is(pausedFlags) || (s.mem == nil && !s.ready.Load().known()) {
-		return // paused already, or could not be
+	if c.is(pausedFlags) || !s.canPause(c) {
+		return
 	}
 	s.pause(c, pausedByShare)
-	if c.is(pausedByShare) {
-		s.postUrgent((*shareTask)(c))
-	}
+	s.postUrgent((*shareTask)(c))
 }
 
 // shareTask goes on with a connection that pauseForOthers has paused.

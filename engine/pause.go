@@ -151,6 +151,9 @@ func (s *Shard) needHeld(c *Conn) *held {
 func (s *Shard) decodeHeld(c *Conn) {
 	h := s.held[c]
 	if h == nil {
+		if s.inflates(c) {
+			s.decodeUntilPaused(c, nil)
+		}
 		return
 	}
 	if h.close != nil {
@@ -188,6 +191,7 @@ func (s *Shard) forgetPaused(c *Conn) {
 		s.stats.paused.add(^uint64(0))
 	}
 	s.releaseHeld(c)
+	s.forgetInflation(c)
 	delete(s.beside, c)
 	s.noteSpace(c)
 }

@@ -72,12 +72,16 @@ type Shard struct {
 
 	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
 	wireBytes          int    // compressed bytes of the message that is handed over; 0 if it came plain
-	inflateWork        int    // of the read that is decoded; see noteInflated
-	inTurn             bool   // a callback of the loop is running that will look at the inbox at its end
-	again              bool   // the inbox wants a turn at the end of this callback
-	ended              bool   // a handler has ended the loop's goroutine
-	posted             bool   // the loop itself has posted to its own inbox
-	lastOwn            uint64 // position of the last such task
+
+	inflateClock inflateClock
+	inflations   map[*Conn]*inflation // nil while there was none
+	inflateLine  []*Conn              // whose inflation is not done, and connections that have ended
+
+	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
+	again   bool   // the inbox wants a turn at the end of this callback
+	ended   bool   // a handler has ended the loop's goroutine
+	posted  bool   // the loop itself has posted to its own inbox
+	lastOwn uint64 // position of the last such task
 
 	stats shardStats
 }
@@ -246,6 +250,7 @@ func (s *Shard) turn() {
 		}
 	}()
 	s.clock.begin()
+	s.inflateClock.round = 0
 	s.tick()
 	for {
 		for _, t := range s.in.takeUrgentInLoop() {
