@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"iter"
-	"slices"
 	"sync"
 )
 
@@ -12,7 +11,7 @@ import (
 type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
-	rooms   []*membership  // all but the first
+	rooms   memberships    // all but the first
 	left    []string       // IDs of the rooms that the client was in when its closing began
 	ctx     context.Context
 	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
@@ -30,9 +29,9 @@ func (c *Client) needExtraLocked() *extra {
 
 // dropExtraLocked gives the client's extra back if nothing is in it.
 func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && len(x.rooms) == 0 && x.left == nil && x.ctx == nil {
+	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.rooms.len() == 0 && x.left == nil && x.ctx == nil {
 		c.extra = nil
-		x.rooms = nil // its array is as large as it was once
+		x.rooms = memberships{} // its array is as large as it was once
 		extraPool.Put(x)
 	}
 }
@@ -43,8 +42,8 @@ func (c *Client) roomsLocked() iter.Seq[*membership] {
 		if c.room == nil || !yield(c.room) || c.extra == nil {
 			return
 		}
-		for _, mem := range c.extra.rooms {
-			if !yield(mem) {
+		for _, mem := range c.extra.rooms.list {
+			if mem != nil && !yield(mem) {
 				return
 			}
 		}
@@ -58,34 +57,43 @@ func (c *Client) addRoomLocked(mem *membership) {
 		return
 	}
 	x := c.needExtraLocked()
-	x.rooms = append(x.rooms, mem)
+	x.rooms.add(mem)
+}
+
+// inRoomLocked reports whether the client is in r, and in how many rooms it is.
+func (c *Client) inRoomLocked(r *roomEntry) (in bool, rooms int) {
+	if c.room == nil {
+		return false, 0
+	}
+	in, rooms = c.room.Room() == r, 1
+	if x := c.extra; x != nil {
+		in = in || x.rooms.find(r) >= 0
+		rooms += x.rooms.len()
+	}
+	return in, rooms
 }
 
 // forgetRoomLocked takes the membership of r off the client's list and returns
 // it; nil if the client is not in r.
 func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
-	if c.room == nil {
+	x, mem := c.extra, c.room
+	switch {
+	case mem == nil:
 		return nil
-	}
-	x := c.extra
-	if mem := c.room; mem.Room() == r {
+	case x == nil && mem.Room() != r:
+		return nil
+	case x == nil:
 		c.room = nil
-		if x != nil && len(x.rooms) > 0 {
-			c.room = x.rooms[0]
-			x.rooms = slices.Delete(x.rooms, 0, 1)
-			c.dropExtraLocked()
-		}
 		return mem
-	}
-	if x == nil {
-		return nil
-	}
-	for i, mem := range x.rooms {
-		if mem.Room() == r {
-			x.rooms = slices.Delete(x.rooms, i, i+1)
-			c.dropExtraLocked()
-			return mem
+	case mem.Room() == r:
+		c.room = x.rooms.takeFirst()
+	default:
+		i := x.rooms.find(r)
+		if i < 0 {
+			return nil
 		}
+		mem = x.rooms.take(i)
 	}
-	return nil
+	c.dropExtraLocked()
+	return mem
 }

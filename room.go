@@ -217,14 +217,11 @@ func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
 	if c.gone || !c.conn.Open() {
 		return nil, ErrConnectionClosed
 	}
-	in := 0
-	for mem := range c.roomsLocked() {
-		if mem.Room() == r {
-			return nil, ErrAlreadyInRoom
-		}
-		in++
+	in, rooms := c.inRoomLocked(r)
+	if in {
+		return nil, ErrAlreadyInRoom
 	}
-	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && in >= most {
+	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms >= most {
 		return nil, ErrTooManyRooms
 	}
 	mem, err := r.Join(c, c.conn.Shard().Index())
@@ -299,7 +296,7 @@ func (c *Client) leaveAllInLoop() {
 	c.room = nil
 	if len(rooms) > 0 {
 		x := c.needExtraLocked()
-		x.rooms = nil
+		x.rooms = memberships{}
 		for _, mem := range rooms {
 			x.left = append(x.left, mem.Room().ID())
 		}

@@ -1,0 +1,92 @@
+package ws
+
+// memberships is a list of a client's memberships, in the order in which it joined. The
+// client's mutex guards it.
+type memberships struct {
+	list  []*membership      // with an index, nil in the places of those that have ended
+	index map[*roomEntry]int // places in list; nil while there were no more than maxUnindexed
+	first int                // no place before it holds a membership
+}
+
+// maxUnindexed is the number of memberships up to which looking through all of them
+// is as fast as a map.
+const maxUnindexed = 16
+
+func (l *memberships) len() int {
+	if l.index != nil {
+		return len(l.index)
+	}
+	return len(l.list)
+}
+
+func (l *memberships) add(mem *membership) {
+	l.list = append(l.list, mem)
+	switch {
+	case l.index != nil:
+		l.index[mem.Room()] = len(l.list) - 1
+	case len(l.list) > maxUnindexed:
+		l.reindex()
+	}
+}
+
+// find returns the place of the membership in r, or -1.
+func (l *memberships) find(r *roomEntry) int {
+	if l.index != nil {
+		if i, ok := l.index[r]; ok {
+			return i
+		}
+		return -1
+	}
+	for i, mem := range l.list {
+		if mem.Room() == r {
+			return i
+		}
+	}
+	return -1
+}
+
+// take removes the membership at place i and returns it.
+func (l *memberships) take(i int) *membership {
+	mem := l.list[i]
+	if l.index == nil {
+		l.list = append(l.list[:i], l.list[i+1:]...)
+		return mem
+	}
+	l.list[i] = nil
+	delete(l.index, mem.Room())
+	if len(l.index) < len(l.list)/2 {
+		l.compact()
+	}
+	return mem
+}
+
+// takeFirst removes the oldest membership and returns it, nil if there is none.
+func (l *memberships) takeFirst() *membership {
+	for ; l.first < len(l.list); l.first++ {
+		if l.list[l.first] != nil {
+			return l.take(l.first)
+		}
+	}
+	return nil
+}
+
+// compact removes the places of memberships that have ended.
+func (l *memberships) compact() {
+	kept := make([]*membership, 0, len(l.index)+1)
+	for _, mem := range l.list {
+		if mem != nil {
+			kept = append(kept, mem)
+		}
+	}
+	l.list, l.index, l.first = kept, nil, 0
+	if len(kept) > maxUnindexed/2 {
+		l.reindex()
+	}
+}
+
+func (l *memberships) reindex() {
+	l.index = make(map[*roomEntry]int, 2*len(l.list))
+	for i, mem := range l.list {
+		l.index[mem.Room()] = i
+	}
+}
