@@ -132,11 +132,13 @@ type Config struct {
 	OnSlow  func(c *Client, queuedBytes int)
 	OnDrain func(c *Client)
 	// InboundBudget bounds the bytes that the messages of all clients together take
-	// while they wait here, unfinished or for a worker. Beyond it clients wait: first
-	// those whose unfinished messages take most, and those with more than one message
-	// for a worker. A few take turns, so that messages are finished, and MessageTimeout
-	// ends those that never are. It may be exceeded by an eighth, by 16 KiB for each
-	// client, and by four messages for each event loop. Default 0, no limit: MaxConnections times MessageSizeLimit and MailboxBytes.
+	// while they wait here, unfinished, undecoded or for a worker. Beyond it clients
+	// wait: first those whose unfinished messages take most, and those with more than
+	// one message for a worker. A few take turns, so that messages are finished, and
+	// MessageTimeout ends those that never are. The budget may be exceeded by an
+	// eighth, by 16 KiB for each client, and by four messages for each event loop.
+	// Upgrade requests do not count, because HandshakeTimeout ends them. Default 0, no
+	// limit: MaxConnections times MessageSizeLimit and MailboxBytes.
 	InboundBudget int64
 	// MessageTimeout bounds the time from the first byte of a message to its last:
 	// a client that takes longer is closed with 1008. Pings between the fragments do

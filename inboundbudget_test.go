@@ -28,6 +28,7 @@ func TestInboundBudget(t *testing.T) {
 			c.writeInBackground(unfinished)
 		}
 		eventually(t, func() bool { return s.Stats().Inbound > budget }, "the budget is not reached")
+		eventually(t, func() bool { return s.Stats().Total.BudgetPaused > 0 }, "nobody waits for the budget")
 		honest := s.connect()
 		var most int64
 		for range 200 {
@@ -44,7 +45,10 @@ func TestInboundBudget(t *testing.T) {
 		for _, c := range hoarders {
 			_ = c.Close()
 		}
-		eventually(t, func() bool { return s.Stats().Inbound == 0 }, "%d bytes are counted for ever", s.Stats().Inbound)
+		eventually(t, func() bool {
+			stats := s.Stats()
+			return stats.Inbound == 0 && stats.Total.BudgetPaused == 0
+		}, "%d bytes are counted for ever", s.Stats().Inbound)
 	})
 }
 

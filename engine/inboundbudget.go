@@ -3,7 +3,8 @@ package engine
 import "slices"
 
 // Config.InboundBudget bounds the memory that the peers of all connections have
-// waiting here: unfinished messages, and what the owner adds, its mailboxes. Beyond
+// waiting here: unfinished messages, undecoded bytes of paused connections, and the mailboxes
+// that the owner adds. Beyond
 // it a connection is paused at the end of a read if its unfinished message takes as
 // much as the average or more, and beyond nine eighths of it, if the message takes
 // more than spareBytes. So those that hold most wait first, and a peer with small
@@ -32,14 +33,21 @@ const (
 // negative. Safe for concurrent use.
 func (e *Engine) AddInbound(n int64) { e.inbound.Add(n) }
 
-// Inbound returns the bytes that count against the InboundBudget. Safe for
+// Inbound returns the bytes that count against the InboundBudget: those of AddInbound,
+// of unfinished messages, and of paused connections that are not decoded yet. Safe for
 // concurrent use.
-func (e *Engine) Inbound() int64 { return e.inbound.Load() }
+func (e *Engine) Inbound() int64 {
+	n := e.inbound.Load()
+	for _, s := range e.shards {
+		n += int64(s.stats.held.Load())
+	}
+	return n
+}
 
 // InboundExceeded reports whether more waits than the InboundBudget. Safe for
 // concurrent use.
 func (e *Engine) InboundExceeded() bool {
-	return e.cfg.InboundBudget > 0 && e.inbound.Load() > e.cfg.InboundBudget
+	return e.cfg.InboundBudget > 0 && e.Inbound() > e.cfg.InboundBudget
 }
 
 // favoredConn is a connection that is read although the budget is exceeded.
@@ -62,7 +70,7 @@ func (s *Shard) weighUnfinished(c *Conn, m *unfinishedMessage) {
 	held := int64(max(c.in.Held(), 1))
 	e.inbound.Add(held - m.bytes)
 	m.bytes = held
-	total, budget := e.inbound.Load(), e.cfg.InboundBudget
+	total, budget := e.Inbound(), e.cfg.InboundBudget
 	if total <= budget || held <= spareBytes || c.is(favored) {
 		return
 	}
@@ -103,7 +111,7 @@ func (s *Shard) rotateBudget() {
 		return
 	}
 	budget, now := s.eng.cfg.InboundBudget, s.presence.ticks
-	over := s.eng.inbound.Load() > budget-budget/8
+	over := s.eng.Inbound() > budget-budget/8
 	kept := s.favored[:0]
 	for _, f := range s.favored {
 		switch {
@@ -133,4 +141,5 @@ func (s *Shard) rotateBudget() {
 	if len(s.budgetLine) == 0 {
 		s.budgetLine = nil
 	}
+	s.stats.budgetPaused.v.Store(uint64(len(s.budgetLine)))
 }

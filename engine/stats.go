@@ -21,7 +21,8 @@ type shardStats struct {
 	bytesIn, bytesOut              counter
 	writes, blocked, tasks, yields counter
 	backlog, laggards, slow        counter
-	paused, pauses, held           counter
+	paused, budgetPaused           counter
+	pauses, held                   counter
 	oldest                         counter       // a time.Duration
 	wakeUps                        atomic.Uint64 // by any goroutine
 	drops                          Drops         // by any goroutine
@@ -41,6 +42,7 @@ type ShardStats struct {
 	Backlog                int64      // memory that their queues take, in bytes: what QueueBudget bounds. A frame that waits in several is counted in each
 	Slow                   int        // connections now between OnSlow and OnDrain
 	Paused                 int        // connections that are not read now, so that their clients wait
+	BudgetPaused           int        // of these, for the InboundBudget; counted at each tick of the timers, about four times a second
 	Pauses                 uint64     // times a connection was paused
 	Held                   int64      // bytes received of paused connections that are not decoded yet
 	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
@@ -69,6 +71,7 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.Backlog += o.Backlog
 	st.Slow += o.Slow
 	st.Paused += o.Paused
+	st.BudgetPaused += o.BudgetPaused
 	st.Pauses += o.Pauses
 	st.Held += o.Held
 	st.Tasks += o.Tasks
@@ -91,7 +94,7 @@ func (s *Shard) Stats() ShardStats {
 		BytesIn: st.bytesIn.Load(), BytesOut: st.bytesOut.Load(),
 		Drops: st.drops.Counts(), Writes: st.writes.Load(), Blocked: st.blocked.Load(),
 		Laggards: int(st.laggards.Load()), Backlog: int64(st.backlog.Load()), Slow: int(st.slow.Load()),
-		Paused: int(st.paused.Load()), Pauses: st.pauses.Load(), Held: int64(st.held.Load()),
+		Paused: int(st.paused.Load()), BudgetPaused: int(st.budgetPaused.Load()), Pauses: st.pauses.Load(), Held: int64(st.held.Load()),
 		Tasks: st.tasks.Load(), WakeUps: st.wakeUps.Load(), Yields: st.yields.Load(),
 		InboxLen: s.in.ring.len(), OldestWait: time.Duration(st.oldest.Load()),
 	}
