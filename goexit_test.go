@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -191,9 +192,13 @@ func TestGoexitSubscriber(t *testing.T) {
 
 // Authenticate that ends its goroutine refuses, and takes no worker away.
 func TestGoexitAuthenticate(t *testing.T) {
-	s := start(t, ws.WithWorkers(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
-		if r.URL.Query().Has("exit") {
+	withTimeout := func(c *ws.Config) { c.HandshakeTimeout = time.Second }
+	s := start(t, ws.WithWorkers(1), withTimeout, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		switch {
+		case r.URL.Query().Has("exit"):
 			runtime.Goexit()
+		case r.URL.Query().Has("wait"):
+			<-r.Context().Done()
 		}
 		return nil, nil
 	}))
@@ -204,6 +209,9 @@ func TestGoexitAuthenticate(t *testing.T) {
 			require.False(t, isTimeout(err))
 			require.NoError(t, s.dial(w).Close())
 		}
+		_, err := s.tryDial(w, "wait=1")
+		require.Error(t, err, "the time of all calls is over")
+		eventually(t, func() bool { return s.Stats().Stuck == 0 }, "calls that have ended count as stuck")
 	})
 	eventually(t, func() bool { return s.GetClientCount() == 0 }, "clients are left")
 }

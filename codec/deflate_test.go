@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -204,20 +203,20 @@ func TestInflateStart(t *testing.T) {
 		z := NewDeflater(1).Append(nil, message, history, 15)
 		step := max(1, len(z)/50)
 		for n := 0; n <= len(z); n += step {
-			got, err := InflateStart([]byte("head"), z[:n], history, int64(len(message)), time.Hour)
+			got, err := InflateStart([]byte("head"), z[:n], history, int64(len(message)))
 			require.NoError(t, err, "message %d, %d of %d bytes", i, n, len(z))
 			require.True(t, bytes.HasPrefix(message, got[4:]), "message %d, %d of %d bytes", i, n, len(z))
 		}
-		got, err := InflateStart(nil, z, history, int64(len(message)), time.Hour)
+		got, err := InflateStart(nil, z, history, int64(len(message)))
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, len(got), len(message)-8, "the inflater looks ahead a little")
 		if len(message) > 8 {
-			_, err = InflateStart(nil, z, history, int64(len(message)-9), time.Hour)
+			_, err = InflateStart(nil, z, history, int64(len(message)-9))
 			require.ErrorIs(t, err, ErrMessageTooLarge)
 		}
 	}
 	for _, in := range []string{"\xff\xff\xff\xff", strings.Repeat("\x03\x00", 100), "\x6a\x03\x22\x00", "\x00\x05\x00\x00\x00"} {
-		_, err := InflateStart(nil, []byte(in), nil, 100, time.Hour)
+		_, err := InflateStart(nil, []byte(in), nil, 100)
 		require.ErrorIs(t, err, ErrInvalidDeflate, "%q", in)
 	}
 }
@@ -345,7 +344,7 @@ func FuzzInflate(f *testing.F) {
 			t.Fatalf("%d bytes", len(out))
 		}
 		part := in[:len(in)/2]
-		start, startErr := InflateStart(nil, part, history, limit, time.Hour)
+		start, startErr := InflateStart(nil, part, history, limit)
 		if err == nil && (startErr != nil || !bytes.HasPrefix(out, start)) {
 			t.Fatalf("%v: half of it is %q, all is %q", startErr, start, out)
 		}

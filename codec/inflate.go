@@ -83,6 +83,17 @@ func NewInflater(dst, payload, history []byte, limit int64) *Inflater {
 	return z
 }
 
+// NewPartInflater is NewInflater for a message of which payload is the first part. The message is
+// inflated as far as that goes, perhaps without its last symbols, because the inflater looks ahead by
+// up to four bytes. The errors of Step are those that no rest can mend. Safe for concurrent use.
+func NewPartInflater(dst, payload, history []byte, limit int64) *Inflater {
+	z := newInflater(dst, history, limit)
+	z.part = true
+	z.buf = append(z.buf[:0], payload...)
+	z.in.Reset(z.buf)
+	return z
+}
+
 func newInflater(dst, history []byte, limit int64) *Inflater {
 	z := inflaters.Get().(*Inflater)
 	z.out, z.start, z.history, z.limit = dst, len(dst), history, limit
@@ -153,16 +164,11 @@ func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 
 const noLimit = time.Duration(math.MaxInt64)
 
-// InflateStart is Inflate for a message of which payload is the first part. It appends the part of
-// the message that payload contains, perhaps without the last symbols, because the inflater looks
-// ahead by up to four bytes, and less if that takes longer than most. Its errors are those that no
-// rest can mend. Safe for concurrent use.
-func InflateStart(dst, payload, history []byte, limit int64, most time.Duration) ([]byte, error) {
-	z := newInflater(dst, history, limit)
+// InflateStart is Inflate with a NewPartInflater.
+func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
+	z := NewPartInflater(dst, payload, history, limit)
 	defer z.Close()
-	z.part = true
-	z.in.Reset(payload)
-	_, err := z.Step(most)
+	_, err := z.Step(noLimit)
 	return z.Bytes(), err
 }
 

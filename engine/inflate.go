@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -85,38 +86,64 @@ func (k *inflateClock) refuses(n int) bool { return k.round > inflateRound && n 
 // inflate returns the message whose compressed form is m, in a buffer that is valid until the
 // next call. If that is to be finished in a later turn, c is paused and ok is false.
 func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err error) {
-	large := len(m.Payload) > largeRead && s.canPause(c)
-	if large && len(s.inflateLine) > 0 {
-		s.inflateLater(c, m)
-		return nil, false, nil
-	}
-	s.inflateClock.beginMessage()
-	z := s.newInflater(c, s.inflated, m.Payload)
-	most := inflateTime
-	if !large {
-		most = time.Hour
-	}
-	done, err := z.Step(most)
-	s.inflateClock.endMessage(len(m.Payload))
+	done, err := s.inflateNow(c, inflation{op: m.Op, compressed: m.Payload})
 	if !done {
-		s.inflated = nil
-		s.inflateLater(c, m).z = z
 		return nil, false, nil
 	}
-	s.inflated = z.Bytes()
-	z.Close()
-	err = s.inflatedErr(len(m.Payload), err)
 	return s.endInflate(c, m.Op, err)
 }
 
-func (s *Shard) newInflater(c *Conn, dst, compressed []byte) *codec.Inflater {
-	limit, _ := s.eng.cfg.inflateLimit(len(compressed))
-	return codec.NewInflater(trimmed(dst), compressed, c.deflate().received, limit)
+// checkUnfinished rejects an unfinished compressed text whose received part is already invalid. The
+// ratio of a part may be above that of the whole, so it is not bounded.
+func (s *Shard) checkUnfinished(c *Conn) error {
+	part := c.in.Unfinished()
+	if part == nil {
+		return nil
+	}
+	done, err := s.inflateNow(c, inflation{compressed: part, part: true})
+	if !done {
+		return nil
+	}
+	return s.endPart(err)
 }
 
-// inflatedErr makes an error of inflating n bytes name the bound that was exceeded.
-func (s *Shard) inflatedErr(n int, err error) error {
-	if _, byRatio := s.eng.cfg.inflateLimit(n); byRatio && errors.Is(err, codec.ErrMessageTooLarge) {
+// inflateNow begins to inflate p, whose compressed bytes are borrowed, to s.inflated. It returns
+// false if that goes on in later turns; c is paused then.
+func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
+	most := time.Hour
+	if len(p.compressed) > largeRead && s.canPause(c) {
+		if len(s.inflateLine) > 0 || s.inflateClock.refuses(len(p.compressed)) {
+			s.inflateLater(c, p)
+			return false, nil
+		}
+		most = inflateTime
+	}
+	s.inflateClock.beginMessage()
+	p.z = s.newInflater(c, s.inflated, &p)
+	done, err = p.z.Step(most)
+	s.inflateClock.endMessage(len(p.compressed))
+	if !done {
+		s.inflated = nil
+		s.inflateLater(c, p)
+		return false, nil
+	}
+	s.inflated = p.z.Bytes()
+	p.z.Close()
+	return true, s.inflatedErr(&p, err)
+}
+
+func (s *Shard) newInflater(c *Conn, dst []byte, p *inflation) *codec.Inflater {
+	if p.part {
+		return codec.NewPartInflater(trimmed(dst), p.compressed, c.deflate().received, s.eng.cfg.MessageBytes)
+	}
+	limit, _ := s.eng.cfg.inflateLimit(len(p.compressed))
+	return codec.NewInflater(trimmed(dst), p.compressed, c.deflate().received, limit)
+}
+
+// inflatedErr makes an error of inflating p name the bound that was exceeded.
+func (s *Shard) inflatedErr(p *inflation, err error) error {
+	_, byRatio := s.eng.cfg.inflateLimit(len(p.compressed))
+	if byRatio && !p.part && errors.Is(err, codec.ErrMessageTooLarge) {
 		return fmt.Errorf("%w: it inflates to more than %d times its size", err, s.eng.cfg.InflateRatio)
 	}
 	return err
@@ -136,10 +163,19 @@ func (s *Shard) endInflate(c *Conn, op codec.Opcode, err error) ([]byte, bool, e
 	return s.inflated, true, nil
 }
 
+// endPart returns the verdict on a part of a text in s.inflated.
+func (s *Shard) endPart(err error) error {
+	if err == nil && !codec.ValidTextStart(s.inflated) {
+		return codec.ErrInvalidUTF8
+	}
+	return err
+}
+
 // inflation is a compressed message that is inflated in later turns.
 type inflation struct {
 	op         codec.Opcode
 	compressed []byte
+	part       bool            // of a text that is checked as far as it has come
 	z          *codec.Inflater // nil before its first step and once it is done
 	done       bool
 	inflated   []byte // once it is done
@@ -150,19 +186,18 @@ type inflation struct {
 func (s *Shard) inflates(c *Conn) bool { return len(s.inflations) > 0 && s.inflations[c] != nil }
 
 // inflateLater puts the message at the end of the line and pauses c.
-func (s *Shard) inflateLater(c *Conn, m codec.Message) *inflation {
-	p := &inflation{op: m.Op, compressed: append([]byte(nil), m.Payload...)}
+func (s *Shard) inflateLater(c *Conn, p inflation) {
+	p.compressed = bytes.Clone(p.compressed)
 	if s.inflations == nil {
 		s.inflations = make(map[*Conn]*inflation)
 	}
-	s.inflations[c] = p
+	s.inflations[c] = &p
 	s.inflateLine = append(s.inflateLine, c)
 	s.stats.held.add(uint64(len(p.compressed)))
 	s.pause(c, pausedByShare)
 	if len(s.inflateLine) == 1 {
 		s.postUrgent((*inflateTask)(s))
 	}
-	return p
 }
 
 // inflateTask does the next step of the first message in the line.
@@ -178,12 +213,12 @@ func (t *inflateTask) RunInLoop(s *Shard) {
 	c := s.inflateLine[0]
 	p := s.inflations[c]
 	if p.z == nil {
-		p.z = s.newInflater(c, nil, p.compressed)
+		p.z = s.newInflater(c, nil, p)
 	}
 	p.done, p.err = p.z.Step(inflateTime)
 	s.clock.work += clockStep
 	if p.done {
-		p.err = s.inflatedErr(len(p.compressed), p.err)
+		p.err = s.inflatedErr(p, p.err)
 		p.inflated = p.z.Bytes()
 		p.z.Close()
 		p.z = nil
@@ -212,6 +247,9 @@ func (s *Shard) takeInflation(c *Conn) (m codec.Message, ok bool, err error) {
 	s.inflateClock.beginMessage()
 	s.forgetInflation(c)
 	s.wireBytes, s.inflated = len(p.compressed), p.inflated
+	if p.part {
+		return codec.Message{}, false, s.endPart(p.err)
+	}
 	m.Op = p.op
 	m.Payload, ok, err = s.endInflate(c, p.op, p.err)
 	return m, ok, err
@@ -229,25 +267,6 @@ func (s *Shard) forgetInflation(c *Conn) {
 	if p.z != nil {
 		p.z.Close()
 	}
-}
-
-// checkUnfinished rejects an unfinished compressed text whose received part is already invalid, as
-// far as it inflates within inflateTime. The ratio of a part may be above that of the whole, so it
-// is not bounded.
-func (s *Shard) checkUnfinished(c *Conn) (err error) {
-	if s.inflateClock.round > inflateRound {
-		return nil // it is checked after a later read
-	}
-	part := c.in.Unfinished()
-	if part == nil {
-		return nil
-	}
-	s.inflateClock.beginMessage()
-	s.inflated, err = codec.InflateStart(trimmed(s.inflated), part, c.deflate().received, s.eng.cfg.MessageBytes, inflateTime)
-	if err == nil && !codec.ValidTextStart(s.inflated) {
-		err = codec.ErrInvalidUTF8
-	}
-	return err
 }
 
 // canPause reports whether pausing c keeps its bytes in the kernel.
