@@ -102,3 +102,6 @@ func (q *EventQueue) Pop() (m *Message, bytes int) {
 func (q *EventQueue) Len() int        { return q.q.len }
 func (q *EventQueue) Bytes() int      { return q.q.bytes }
 func (q *EventQueue) HasMemory() bool { return q.q.first != nil }
+
+// LoopStatsOf returns counts of the engine as LoopStats.
+var LoopStatsOf = loopStats

@@ -50,7 +50,7 @@ func (r *Room) Metadata() map[string]any { return maps.Clone(r.room.Data().meta)
 func (r *Room) MemberCount() int { return r.room.Len() }
 
 // Drops counts the messages published to the room that members did not get.
-func (r *Room) Drops() DropCounts { return r.room.Data().drops.Counts() }
+func (r *Room) Drops() DropCounts { return DropCounts(r.room.Data().drops.Counts()) }
 
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
 // if there is one of that ID, and ErrInvalidConfig for an option out of range.

@@ -1,14 +1,99 @@
 package ws
 
-import "github.com/qi-realtime/ws/engine"
+import (
+	"time"
 
-// LoopStats counts what one event loop has done since Run. Its fields are
-// described where they are defined.
-type LoopStats = engine.ShardStats
+	"github.com/qi-realtime/ws/engine"
+)
 
-// DropCounts says how many messages clients did not get, by reason. Its fields
-// are described where they are defined.
-type DropCounts = engine.DropCounts
+// LoopStats is a snapshot of one event loop. Counts of type uint64 begin at Run, the
+// others are of now.
+type LoopStats struct {
+	Connections            int    // sockets, those in the handshake included
+	Opened, Closed         uint64 // connections that finished the handshake; that ended
+	MessagesIn             uint64 // data messages received
+	MessagesOut            uint64 // data messages sent
+	BytesIn, BytesOut      uint64
+	Drops                  DropCounts // messages that were not sent
+	Writes                 uint64     // write and writev calls
+	Blocked                uint64     // times a socket was full
+	Laggards               int        // connections whose socket is full
+	Backlog                int64      // memory that their queues take, in bytes: QueueBudget bounds it. A frame that waits in several is counted in each
+	Slow                   int        // connections between OnSlow and OnDrain
+	Paused                 int        // connections that are not read, so that their clients wait
+	BudgetPaused           int        // of these, for the InboundBudget; counted about four times a second
+	Pauses                 uint64     // times a connection was paused
+	Held                   int64      // bytes received of paused connections that are not decoded yet
+	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
+	InboxLen               int        // tasks waiting
+
+	// OldestWait is the least time that the oldest message for a full socket has
+	// waited. A message that has replaced another by its conflation key has that one's
+	// age. It is measured about four times a second. The total of several loops is
+	// their maximum.
+	OldestWait time.Duration
+}
+
+// Add adds the counts of o.
+func (st *LoopStats) Add(o *LoopStats) {
+	st.Connections += o.Connections
+	st.Opened += o.Opened
+	st.Closed += o.Closed
+	st.MessagesIn += o.MessagesIn
+	st.MessagesOut += o.MessagesOut
+	st.BytesIn += o.BytesIn
+	st.BytesOut += o.BytesOut
+	st.Drops.Add(&o.Drops)
+	st.Writes += o.Writes
+	st.Blocked += o.Blocked
+	st.Laggards += o.Laggards
+	st.Backlog += o.Backlog
+	st.Slow += o.Slow
+	st.Paused += o.Paused
+	st.BudgetPaused += o.BudgetPaused
+	st.Pauses += o.Pauses
+	st.Held += o.Held
+	st.Tasks += o.Tasks
+	st.WakeUps += o.WakeUps
+	st.Yields += o.Yields
+	st.InboxLen += o.InboxLen
+	st.OldestWait = max(st.OldestWait, o.OldestWait)
+}
+
+// loopStats returns st as the type of this package.
+func loopStats(st *engine.ShardStats) LoopStats {
+	return LoopStats{
+		Connections: st.Connections, Opened: st.Opened, Closed: st.Closed,
+		MessagesIn: st.MessagesIn, MessagesOut: st.MessagesOut, BytesIn: st.BytesIn, BytesOut: st.BytesOut,
+		Drops: DropCounts(st.Drops), Writes: st.Writes, Blocked: st.Blocked,
+		Laggards: st.Laggards, Backlog: st.Backlog, Slow: st.Slow,
+		Paused: st.Paused, BudgetPaused: st.BudgetPaused, Pauses: st.Pauses, Held: st.Held,
+		Tasks: st.Tasks, WakeUps: st.WakeUps, Yields: st.Yields,
+		InboxLen: st.InboxLen, OldestWait: st.OldestWait,
+	}
+}
+
+// DropCounts is the numbers of messages that clients did not get, by reason. A message
+// counts once for each client that it was for.
+type DropCounts struct {
+	Full      uint64 // the client's queue was full; or a ring, for a sender that must not wait
+	Expired   uint64 // the time to live was over before the message could be written
+	Conflated uint64 // a newer message with the same key took its place in the queue
+	Budget    uint64 // all queues together were over the budget, and this client's was the largest
+	Closed    uint64 // the connection was closed or closing
+}
+
+// Lost is the sum of all but Conflated.
+func (c *DropCounts) Lost() uint64 { return c.Full + c.Expired + c.Budget + c.Closed }
+
+// Add adds the counts of o.
+func (c *DropCounts) Add(o *DropCounts) {
+	c.Full += o.Full
+	c.Expired += o.Expired
+	c.Conflated += o.Conflated
+	c.Budget += o.Budget
+	c.Closed += o.Closed
+}
 
 // Stats is a snapshot of a Manager.
 type Stats struct {
@@ -38,7 +123,8 @@ func (m *Manager) Stats() Stats {
 		Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
-		loop := s.Stats()
+		counts := s.Stats()
+		loop := loopStats(&counts)
 		st.Loops = append(st.Loops, loop)
 		st.Total.Add(&loop)
 	}
