@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/qi-realtime/ws"
@@ -83,7 +84,7 @@ func newChat(m *ws.Manager) (*chat, error) {
 
 // join names the client and moves it into a room. A client that reconnects joins again.
 func (c *chat) join(client *ws.Client, req *joinRequest) (*joinResponse, error) {
-	name, room := strings.TrimSpace(req.Name), strings.TrimSpace(req.Room)
+	name, room := visible(req.Name), visible(req.Room)
 	if !validLength(name, maxName) {
 		return nil, ws.NewClientError(400, "Your name needs 1 to 24 characters")
 	}
@@ -194,6 +195,17 @@ func nameOf(client *ws.Client) string {
 	name, _ := client.GetMetadata("name")
 	s, _ := name.(string)
 	return s
+}
+
+// visible returns s without characters that cannot be seen, and without space around it: two names
+// that look the same are the same.
+func visible(s string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point) {
+			return -1
+		}
+		return r
+	}, s))
 }
 
 func validLength(s string, limit int) bool {

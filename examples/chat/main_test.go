@@ -59,6 +59,17 @@ func TestPresenceFollowsLeaversAndLostConnections(t *testing.T) {
 	stays.reads("presence", func(d envelopeData) bool { return d.Count == 1 && d.Members[0].Name == "stays" })
 }
 
+// Names that look the same are the same.
+func TestNamesHaveVisibleCharacters(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	p := dial(t, s.page)
+	answer := p.request("chat.join", `{"name":"A\u200bd\u0000a\u202e\u00ad","room":"lo\u2060bby\u2028"}`)
+	require.Equal(t, 200, answer.Code)
+	d := p.reads("presence", nil)
+	assert.Equal(t, "lobby", d.Room)
+	assert.Equal(t, "Ada", d.Members[0].Name)
+}
+
 func TestRefusals(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	p := dial(t, s.page)
@@ -67,6 +78,7 @@ func TestRefusals(t *testing.T) {
 		code        int
 	}{
 		"empty name":        {"chat.join", `{"name":" ","room":"lobby"}`, 400},
+		"invisible name":    {"chat.join", `{"name":"\u200b\u2060\u3164","room":"lobby"}`, 400},
 		"long name":         {"chat.join", `{"name":"1234567890123456789012345","room":"lobby"}`, 400},
 		"empty room":        {"chat.join", `{"name":"Ada","room":""}`, 400},
 		"name of no string": {"chat.join", `{"name":7}`, 400},

@@ -10,11 +10,13 @@ const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 
 const config = await fetch("config.json").then((r) => r.json()).catch(() => ({}));
+// A page from https may open no ws:, and behind a proxy the native port may not be open at all.
+const nativePort = location.protocol === "http:" ? config.native_port : "";
 const me = {
   id: "",
   name: params.get("name") ?? localStorage.getItem("name") ?? "",
   room: params.get("room") ?? "lobby",
-  path: params.get("path") === "native" && config.native_port ? "native" : "http",
+  path: params.get("path") === "native" && nativePort ? "native" : "http",
   wants: sessionStorage.getItem("joined") === "yes", // to be in the room; a reload stays in
 };
 let present = null; // names in the room, null before its first presence
@@ -31,7 +33,7 @@ const socket = new Socket({ url, onOpen, onNotify, onState });
 function url() {
   const u = new URL("/ws", location.href);
   u.protocol = u.protocol.replace("http", "ws");
-  if (me.path === "native") u.port = config.native_port;
+  if (me.path === "native") u.port = nativePort;
   u.search = "";
   return u;
 }
@@ -76,7 +78,7 @@ async function join() {
       forgetPresent();
       $("log").replaceChildren();
       showView("chat");
-      addLine(`You joined #${me.room}`);
+      addLine("You joined #", element("bdi", "", me.room));
     }
   } catch (error) {
     if (error.code === 0 || error.code >= 1000) return; // Not connected, or no longer: onOpen joins.
@@ -118,7 +120,10 @@ function showView(view) {
 function element(tag, className, text) {
   const e = document.createElement(tag);
   if (className) e.className = className;
-  if (text) e.textContent = text;
+  if (text) {
+    e.textContent = text;
+    e.dir = "auto"; // by its first letter; a name of another direction does not turn the line around
+  }
   return e;
 }
 
@@ -151,8 +156,10 @@ function showMessage({ id, name, text }) {
   if (!mine && document.hidden) setUnread(unread + 1);
 }
 
-function addLine(text) {
-  append(element("div", "line", text), false);
+function addLine(...parts) {
+  const line = element("div", "line");
+  line.append(...parts);
+  append(line, false);
 }
 
 function append(node, follow) {
@@ -187,14 +194,14 @@ function tellChanges(now) {
       clearTimeout(leaving.get(name));
       leaving.delete(name);
     } else if (present && !present.has(name)) {
-      addLine(`${name} joined`);
+      addLine(element("bdi", "", name), " joined");
     }
   }
   for (const name of present ?? []) {
     if (now.has(name) || leaving.has(name)) continue;
     leaving.set(name, setTimeout(() => {
       leaving.delete(name);
-      addLine(`${name} left`);
+      addLine(element("bdi", "", name), " left");
     }, GRACE));
   }
   present = now;
@@ -277,7 +284,7 @@ $("room").value = me.room;
 $("join-fields").disabled = false; // until here nobody listened to the form
 for (const radio of $("path").querySelectorAll("input")) {
   radio.checked = radio.value === me.path;
-  radio.disabled = radio.value === "native" && !config.native_port;
+  radio.disabled = radio.value === "native" && !nativePort;
 }
 showView("join");
 socket.reconnect();
