@@ -109,7 +109,7 @@ func ExampleManager_HandleRaw() {
 	if err := wsutil.WriteClientBinary(conn, []byte{1, 2, 3}); err != nil {
 		panic(err)
 	}
-	fmt.Println(must(wsutil.ReadServerBinary(conn)))
+	fmt.Printf("%v\n", must(wsutil.ReadServerBinary(conn)))
 	_ = conn.Close()
 	_ = m.Shutdown(context.Background())
 	// Output:
