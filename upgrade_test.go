@@ -44,45 +44,79 @@ func (s *server) countUpgradeErrors(n int, want error) (count int) {
 
 func TestOrigins(t *testing.T) {
 	same := []ws.Option{}
-	list := []ws.Option{ws.WithCheckOriginWhitelist([]string{"https://a.example", "http://b.example:8080"})}
+	list := []ws.Option{ws.WithCheckOriginWhitelist([]string{"https://a.example", "http://b.example:8080", "https://kiosk.example:443", "app://x.example"})}
 	all := []ws.Option{ws.WithAllowAllOrigins()}
 	own := []ws.Option{ws.WithCheckOrigin(func(r *http.Request) bool { return r.Header.Get("X-Pass") == "yes" })}
 	tests := []struct {
 		name    string
 		options []ws.Option
+		host    string
 		header  string
 		want    int
 	}{
-		{"same origin", same, "Origin: http://example.com", 101},
-		{"same origin, other scheme", same, "Origin: https://example.com", 101},
-		{"same origin, other case", same, "Origin: http://EXAMPLE.com", 101},
-		{"no origin", same, "X: y", 101},
-		{"another origin", same, "Origin: http://example.org", 403},
-		{"a subdomain", same, "Origin: http://www.example.com", 403},
-		{"a longer name", same, "Origin: http://example.com.evil.org", 403},
-		{"another port", same, "Origin: http://example.com:8080", 403},
-		{"origin null", same, "Origin: null", 403},
-		{"no URL", same, "Origin: %zz", 403},
-		{"whitelist", list, "Origin: https://a.example", 101},
-		{"whitelist with port", list, "Origin: http://b.example:8080", 101},
-		{"whitelist, no origin", list, "X: y", 403},
-		{"whitelist, empty origin", list, "Origin: ", 403},
-		{"whitelist, other scheme", list, "Origin: http://a.example", 403},
-		{"whitelist, other port", list, "Origin: https://a.example:8080", 403},
-		{"whitelist, no port", list, "Origin: http://b.example", 403},
-		{"whitelist, subdomain", list, "Origin: https://x.a.example", 403},
-		{"whitelist, longer name", list, "Origin: https://a.example.org", 403},
-		{"whitelist, same origin", list, "Origin: http://example.com", 403},
-		{"all origins", all, "Origin: http://evil.example", 101},
-		{"all origins, none", all, "X: y", 101},
-		{"own check passes", own, "X-Pass: yes\r\nOrigin: http://evil.example", 101},
-		{"own check refuses", own, "Origin: http://example.com", 403},
+		{"same origin", same, "example.com", "Origin: http://example.com", 101},
+		{"same origin, other scheme", same, "example.com", "Origin: https://example.com", 101},
+		{"same origin, other case", same, "example.com", "Origin: HTTP://EXAMPLE.com", 101},
+		{"same origin, other case of the Host", same, "EXAMPLE.com", "Origin: http://example.com", 101},
+		{"no origin", same, "example.com", "X: y", 101},
+		{"another origin", same, "example.com", "Origin: http://example.org", 403},
+		{"a subdomain", same, "example.com", "Origin: http://www.example.com", 403},
+		{"a longer name", same, "example.com", "Origin: http://example.com.evil.org", 403},
+		{"another port", same, "example.com", "Origin: http://example.com:8080", 403},
+		{"the same port", same, "example.com:8080", "Origin: http://example.com:8080", 101},
+		{"default port of https in the Host", same, "example.com:443", "Origin: https://example.com", 101},
+		{"default port of http in the Host", same, "example.com:80", "Origin: http://example.com", 101},
+		{"default port in the origin", same, "example.com", "Origin: https://example.com:443", 101},
+		{"default port of the other scheme", same, "example.com:443", "Origin: http://example.com", 403},
+		{"default port of the other scheme in the origin", same, "example.com", "Origin: http://example.com:443", 403},
+		{"empty port in the Host", same, "example.com:", "Origin: http://example.com", 101},
+		{"IPv6 address", same, "[::1]:8080", "Origin: http://[::1]:8080", 101},
+		{"IPv6 address, default port", same, "[2001:DB8::1]:443", "Origin: https://[2001:db8::1]", 101},
+		{"IPv6 address, another port", same, "[::1]:8080", "Origin: http://[::1]", 403},
+		{"trailing dot in the Host", same, "example.com.", "Origin: https://example.com", 101},
+		{"trailing dot in the origin", same, "example.com:8080", "Origin: https://example.com.:8080", 101},
+		{"two trailing dots", same, "example.com", "Origin: https://example.com..", 403},
+		{"another scheme", same, "example.com", "Origin: ftp://example.com", 403},
+		{"scheme of a WebSocket", same, "example.com", "Origin: ws://example.com", 403},
+		{"no scheme", same, "example.com", "Origin: example.com", 403},
+		{"empty scheme", same, "example.com", "Origin: ://example.com", 403},
+		{"Kelvin sign", same, "kiosk.example", "Origin: https://\u212Aiosk.example", 403},
+		{"long s", same, "kiosk.example", "Origin: https://kio\u017Fk.example", 403},
+		{"origin null", same, "example.com", "Origin: null", 403},
+		{"origin null of a host null", same, "null", "Origin: null", 403},
+		{"user info", same, "example.com", "Origin: https://me@example.com", 403},
+		{"user info like the host", same, "example.com", "Origin: https://example.com@evil.example", 403},
+		{"path", same, "example.com", "Origin: https://example.com/", 403},
+		{"no host", same, "example.com", "Origin: https://", 403},
+		{"no URL", same, "example.com", "Origin: %zz", 403},
+		{"whitelist", list, "example.com", "Origin: https://a.example", 101},
+		{"whitelist, other case", list, "example.com", "Origin: https://A.example", 101},
+		{"whitelist with port", list, "example.com", "Origin: http://b.example:8080", 101},
+		{"whitelist, default port", list, "example.com", "Origin: https://kiosk.example", 101},
+		{"whitelist, own scheme", list, "example.com", "Origin: app://x.example", 101},
+		{"whitelist, Kelvin sign", list, "example.com", "Origin: https://\u212Aiosk.example", 403},
+		{"whitelist, no origin", list, "example.com", "X: y", 403},
+		{"whitelist, empty origin", list, "example.com", "Origin: ", 403},
+		{"whitelist, null", list, "example.com", "Origin: null", 403},
+		{"whitelist, other scheme", list, "example.com", "Origin: http://a.example", 403},
+		{"whitelist, other port", list, "example.com", "Origin: https://a.example:8080", 403},
+		{"whitelist, no port", list, "example.com", "Origin: http://b.example", 403},
+		{"whitelist, subdomain", list, "example.com", "Origin: https://x.a.example", 403},
+		{"whitelist, longer name", list, "example.com", "Origin: https://a.example.org", 403},
+		{"whitelist, same origin", list, "example.com", "Origin: http://example.com", 403},
+		{"all origins", all, "example.com", "Origin: http://evil.example", 101},
+		{"all origins, none", all, "example.com", "X: y", 101},
+		{"own check passes", own, "example.com", "X-Pass: yes\r\nOrigin: http://evil.example", 101},
+		{"own check refuses", own, "example.com", "Origin: http://example.com", 403},
 	}
 	onBothWays(t, func(t *testing.T, w way) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				s := start(t, tt.options...)
-				assert.Equal(t, tt.want, s.status(w, tt.header+"\r\n"))
+				c := s.dialTCP(w)
+				c.raw(strings.Replace(upgradeRequest("/ws", tt.header+"\r\n"), "example.com", tt.host, 1))
+				resp, _ := c.response()
+				assert.Equal(t, tt.want, resp.StatusCode)
 			})
 		}
 	})
@@ -324,8 +358,8 @@ func TestNoUpgrade(t *testing.T) {
 		{"plain GET of another path", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, true},
 		{"health", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, true},
 		{"no HTTP", "hello\r\n\r\n", 400, false},
-		{"endless line", "GET /" + strings.Repeat("x", 9<<10), 414, true},
-		{"endless header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 9<<10), 431, true},
+		{"endless line", "GET /" + strings.Repeat("x", 17<<10), 414, true},
+		{"endless header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 17<<10), 431, true},
 		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, false},
 	}
 	onBothWays(t, func(t *testing.T, w way) {
