@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
@@ -150,6 +151,13 @@ type Config struct {
 	// without a close frame, which it could not read. A client that reads slowly is
 	// not concerned. Default 60 s; 0 is no limit.
 	WriteTimeout time.Duration
+	// HeadBytes and HeadLines bound an upgrade request on ListenAddr: its bytes, and
+	// its header lines. Beyond them it is refused with 431, a request line with 414.
+	// A request that comes in small pieces is scanned anew with each, so larger bounds
+	// let a hostile client cost more. Behind net/http its own limit holds alone
+	// (http.Server.MaxHeaderBytes). Default 16 KiB and 128, 256 KiB and 1,024 at most.
+	HeadBytes int
+	HeadLines int
 	// HandshakeTimeout bounds the time from accept to the end of the handshake,
 	// Authenticate included. Default 10 s.
 	HandshakeTimeout time.Duration
@@ -302,6 +310,8 @@ func DefaultConfig() Config {
 		UnsentBytes:       64 << 10,
 		MessageTimeout:    time.Minute,
 		WriteTimeout:      time.Minute,
+		HeadBytes:         16 << 10,
+		HeadLines:         128,
 		HandshakeTimeout:  10 * time.Second,
 		CloseTimeout:      5 * time.Second,
 		Room:              defaultRoomConfig,
@@ -387,6 +397,7 @@ func (c *Config) engine() engine.Config {
 		DeflateLevel:     c.Compression.Level,
 		DeflateThreshold: c.Compression.Threshold,
 		InflateRatio:     c.Compression.MaxRatio,
+		HeadLimits:       codec.HeadLimits{Bytes: c.HeadBytes, Lines: c.HeadLines},
 		HandshakeTimeout: c.HandshakeTimeout,
 		PingInterval:     c.HeartbeatInterval,
 		ReadTimeout:      c.HeartbeatTimeout,

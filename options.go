@@ -125,6 +125,11 @@ func WithTLSHandshakes(n int) Option { return func(c *Config) { c.TLSHandshakes 
 // a pace, for example Admission{PerSecond: 2000}, and nobody is refused.
 func WithAdmission(a Admission) Option { return func(c *Config) { c.Admission = a } }
 
+// WithHeadLimits sets Config.HeadBytes and Config.HeadLines.
+func WithHeadLimits(bytes, lines int) Option {
+	return func(c *Config) { c.HeadBytes, c.HeadLines = bytes, lines }
+}
+
 // WithPath sets Config.Path.
 func WithPath(path string) Option { return func(c *Config) { c.Path = path } }
 

@@ -40,6 +40,8 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, 64, cfg.Broadcast.BatchSize)
 	assert.Equal(t, ws.Pooled, cfg.HandlerMode)
 	assert.Equal(t, "/ws", cfg.Path)
+	assert.Equal(t, 16<<10, cfg.HeadBytes)
+	assert.Equal(t, 128, cfg.HeadLines)
 	assert.Equal(t, 64, cfg.MailboxSize)
 	assert.EqualValues(t, 1<<20, cfg.MailboxBytes)
 	assert.Zero(t, cfg.RateLimit)
@@ -94,6 +96,10 @@ func TestBadOptions(t *testing.T) {
 		{"negative send buffer", "SendBuffer", ws.WithSocketBuffers(0, -1)},
 		{"huge send buffer", "SendBuffer", ws.WithSocketBuffers(0, 1<<30+1)},
 		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
+		{"small head", "HeadBytes", ws.WithHeadLimits(1023, 128)},
+		{"huge head", "HeadBytes", ws.WithHeadLimits(256<<10+1, 128)},
+		{"few lines", "HeadLines", ws.WithHeadLimits(16<<10, 15)},
+		{"many lines", "HeadLines", ws.WithHeadLimits(16<<10, 1025)},
 		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
 		{"empty subprotocol", "Subprotocols", ws.WithSubprotocols("a", "")},
 		{"subprotocol with a space", "Subprotocols", ws.WithSubprotocols("a b")},

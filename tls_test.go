@@ -412,3 +412,41 @@ func TestTLSMixed(t *testing.T) {
 		c.expect("hello")
 	}
 }
+
+// WithHeadLimits holds on the native path, with and without TLS. Behind net/http only
+// its own limit does.
+func TestWithHeadLimits(t *testing.T) {
+	cookies := func(n int) string { return "Cookie: " + strings.Repeat("c", n) + "\r\n" }
+	lines := func(n int) string { return strings.Repeat("X: 1\r\n", n-5) }
+	tests := []struct {
+		name   string
+		limits []ws.Option
+		header string
+		want   int // on the native path
+	}{
+		{"8.7 KB of cookies", nil, cookies(8700), 101},
+		{"20 KB of cookies", nil, cookies(20_000), 431},
+		{"200 lines", nil, lines(200), 431},
+		{"20 KB of cookies within larger limits", []ws.Option{ws.WithHeadLimits(32<<10, 300)}, cookies(20_000), 101},
+		{"40 KB of cookies beyond them", []ws.Option{ws.WithHeadLimits(32<<10, 300)}, cookies(40_000), 431},
+		{"200 lines within larger limits", []ws.Option{ws.WithHeadLimits(32<<10, 300)}, lines(200), 101},
+		{"2 KB of cookies beyond smaller limits", []ws.Option{ws.WithHeadLimits(2<<10, 16)}, cookies(2 << 10), 431},
+		{"17 lines beyond smaller limits", []ws.Option{ws.WithHeadLimits(2<<10, 16)}, lines(17), 431},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				want := tt.want
+				if w == overNet {
+					want = 101
+				}
+				assert.Equal(t, want, start(t, tt.limits...).status(w, tt.header))
+				s := startTLS(t, nil, tt.limits...)
+				c := s.dialTCP(w).over(s.clientTLS(tls.VersionTLS13))
+				c.raw(upgradeRequest("/ws", tt.header))
+				resp, _ := c.response()
+				assert.Equal(t, want, resp.StatusCode, "with TLS")
+			})
+		}
+	})
+}

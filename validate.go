@@ -34,6 +34,8 @@ func (c *Config) Validate() error {
 		atLeast("InboundBudget", c.InboundBudget, 0),
 		atLeast("MessageTimeout", c.MessageTimeout, 0),
 		atLeast("WriteTimeout", c.WriteTimeout, 0),
+		between("HeadBytes", c.HeadBytes, 1<<10, 256<<10),
+		between("HeadLines", c.HeadLines, 16, 1024),
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
 		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
 		c.validateOrigins(),

@@ -41,7 +41,7 @@ func TestAllocations(t *testing.T) {
 		{"AppendClose", 0, func() { codec.AppendClose(dst, codec.CloseGoingAway, "going away") }},
 		{"ParseClose", 0, func() { codec.ParseClose(closing) }},
 		{"NewFrame", 1, func() { sink = codec.NewFrame(codec.OpBinary, payload) }},
-		{"ParseRequest of a part", 0, func() { codec.ParseRequest(partialHead) }},
+		{"ParseRequest of a part", 0, func() { parse(partialHead) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

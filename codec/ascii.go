@@ -15,8 +15,6 @@ const (
 	hostChars = letters | digits | 1<<'!' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'(' | 1<<')' |
 		1<<'*' | 1<<'+' | 1<<',' | 1<<'-' | 1<<'.' | 1<<':' | 1<<';' | 1<<'=' | 1<<'[' | 1<<']' |
 		1<<'_' | 1<<'~'
-	// visibleChars are all that print, without the space and DEL.
-	visibleChars = (1<<('~'-'!'+1) - 1) << '!'
 )
 
 // isToken reports whether c may stand in a method or field name.
@@ -29,11 +27,10 @@ func isHost(c byte) bool {
 	return inClass(c, hostChars&(1<<64-1), hostChars>>64)
 }
 
-// isTarget reports whether c may stand in a request target, which has no fragment (RFC 6455
-// section 3).
-func isTarget(c byte) bool {
-	return c != '#' && inClass(c, visibleChars&(1<<64-1), visibleChars>>64)
-}
+// isTarget reports whether c may stand in a request target. Bytes beyond ASCII and # pass, as
+// in net/http: clients send them unescaped. # begins no fragment there: it is a part of the
+// path or of the query.
+func isTarget(c byte) bool { return c > ' ' && c != 0x7F }
 
 // isFieldText reports whether c may stand in a field value: all but control characters, with
 // the tab allowed (RFC 9110 section 5.5).

@@ -64,6 +64,12 @@ func TestNegotiateDeflate(t *testing.T) {
 			Deflate{ServerBits: 8, ClientBits: 15},
 		},
 		{
+			"quoted server window with escapes", def,
+			[]string{`permessage-deflate;server_max_window_bits="\1\2"`},
+			both + "; server_max_window_bits=12",
+			Deflate{ServerBits: 12, ClientBits: 15},
+		},
+		{
 			"client window", def,
 			[]string{"permessage-deflate; client_max_window_bits=11"},
 			both + "; client_max_window_bits=11",
@@ -113,7 +119,7 @@ func TestNegotiateDeflate(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"permessage-deflate;", "; a", "permessage-deflate; =1", "permessage-deflate; a=", `permessage-deflate; a="`,
-		`permessage-deflate; a=""`, `permessage-deflate; a="b c"`, "permessage-deflate b", "permessage-deflate; a b", "a/b", "a; b=\x00",
+		`permessage-deflate; a=""`, `permessage-deflate; a="b c"`, `permessage-deflate; a="b\"`, `permessage-deflate; a="\"b"`, `permessage-deflate; a="b\`, "permessage-deflate b", "permessage-deflate; a b", "a/b", "a; b=\x00",
 	} {
 		_, _, err := NegotiateDeflate([]string{"permessage-deflate", bad}, def)
 		var refused *RequestError

@@ -34,7 +34,7 @@ func ExampleDecoder() {
 func ExampleParseRequest() {
 	b := []byte("GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-	r, n, err := codec.ParseRequest(b)
+	r, n, err := codec.ParseRequest(b, codec.HeadLimits{Bytes: 16 << 10, Lines: 128})
 	if err != nil || n == 0 {
 		fmt.Println("refuse, or wait for more:", err)
 		return

@@ -51,16 +51,28 @@ func cutParam(s string) (p extensionParam, rest string, ok bool) {
 	}
 	p.hasValue = true
 	s = strings.TrimLeft(after[1:], " \t")
-	if strings.HasPrefix(s, `"`) { // what it quotes must be a token as well
-		var quoted string
-		if quoted, rest, ok = strings.Cut(s[1:], `"`); !ok {
-			return p, s, false
-		}
-		p.value, s = cutToken(quoted)
-		return p, rest, p.value != "" && s == ""
+	if strings.HasPrefix(s, `"`) { // the value without quotes must be a token (RFC 6455 section 9.1)
+		p.value, rest, ok = cutQuoted(s[1:])
+		return p, rest, ok && IsToken(p.value)
 	}
 	p.value, s = cutToken(s)
 	return p, s, p.value != ""
+}
+
+// cutQuoted returns the value of the quoted string whose opening quote precedes s, and what
+// follows its closing quote. A backslash quotes one character (RFC 9110 section 5.6.4).
+func cutQuoted(s string) (value, rest string, ok bool) {
+	var b []byte
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return string(b), s[i+1:], true
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b = append(b, s[i])
+	}
+	return "", s, false
 }
 
 // cutToken returns the token that s begins with, and what follows.

@@ -8,12 +8,11 @@ import (
 	"strings"
 )
 
-const (
-	// MaxRequestBytes is the most bytes of a request head, its blank line included.
-	MaxRequestBytes = 8 << 10
-	// MaxRequestHeaders is the most header lines of a request.
-	MaxRequestHeaders = 64
-)
+// HeadLimits bounds a request head. Immutable.
+type HeadLimits struct {
+	Bytes int // of the head, its blank line included
+	Lines int // header lines
+}
 
 // RequestError is why a request is refused, in the words of an HTTP response. Status is the
 // status code and Reason a sentence for the client. Immutable after New.
@@ -36,19 +35,22 @@ func badRequest(reason string) error {
 // and 0 while the blank line has not arrived. It is stricter than net/http, since nothing but
 // an opening handshake is expected, and refuses what is wrong as soon as it is there. The
 // error is a *[RequestError]: 400 for malformed lines and for a request that announces a body,
-// 414 for a request line and 431 for a head beyond [MaxRequestBytes], 431 for more than
-// [MaxRequestHeaders] lines, 505 for another version than HTTP/1.1.
+// 414 for a request line and 431 for a head beyond limits.Bytes, 431 for more than limits.Lines
+// header lines, 505 for another version than HTTP/1.1 and HTTP/1.0.
+//
+// The health checks of load balancers are parsed, too: HTTP/1.0, and a request without Host,
+// whose Host is empty then. [CheckUpgrade] refuses them as handshakes.
 //
 // b is borrowed. The request is owned by the caller; its strings share one copy of the head,
 // so clone what is to outlive the others. Safe for concurrent use.
-func ParseRequest(b []byte) (r *http.Request, n int, err error) {
-	head := b[:min(len(b), MaxRequestBytes)]
-	n, lines, err := scanHead(head)
+func ParseRequest(b []byte, limits HeadLimits) (r *http.Request, n int, err error) {
+	head := b[:min(len(b), limits.Bytes)]
+	n, lines, err := scanHead(head, limits.Lines)
 	if err != nil {
 		return nil, 0, err
 	}
 	if n == 0 {
-		if len(b) < MaxRequestBytes {
+		if len(b) < limits.Bytes {
 			return nil, 0, nil
 		}
 		if lines == 0 {
@@ -65,7 +67,8 @@ func ParseRequest(b []byte) (r *http.Request, n int, err error) {
 
 // scanHead checks the lines of head one by one, allocates nothing, and returns the size of the
 // head and its number of lines without blank ones; n is 0 if the blank line has not arrived.
-func scanHead(head []byte) (n, lines int, err error) {
+// maxHeaders bounds the header lines.
+func scanHead(head []byte, maxHeaders int) (n, lines int, err error) {
 	rest := trimBlankLine(head)
 	for {
 		line, size, err := cutLine(rest)
@@ -78,7 +81,7 @@ func scanHead(head []byte) (n, lines int, err error) {
 			err = checkRequestLine(line, whole)
 		case whole && len(line) == 0:
 			return len(head) - len(rest) + size, lines, nil
-		case whole && lines > MaxRequestHeaders:
+		case whole && lines > maxHeaders:
 			err = &RequestError{http.StatusRequestHeaderFieldsTooLarge, "too many header lines"}
 		default:
 			err = checkHeaderLine(line, whole)
@@ -135,11 +138,14 @@ func checkRequestLine(line []byte, whole bool) error {
 		!isDigit(version[5]) || version[6] != '.' || !isDigit(version[7]) {
 		return badRequest("malformed HTTP version")
 	}
-	if string(version) != "HTTP/1.1" {
-		return &RequestError{http.StatusHTTPVersionNotSupported, "only HTTP/1.1 is supported"}
+	if string(version) != "HTTP/1.1" && string(version) != "HTTP/1.0" {
+		return errVersion
 	}
 	return nil
 }
+
+// errVersion refuses another version of HTTP than 1.1.
+var errVersion = &RequestError{http.StatusHTTPVersionNotSupported, "a handshake needs HTTP/1.1"}
 
 // isDigit reports whether c is an ASCII digit.
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
@@ -162,7 +168,7 @@ func checkHeaderLine(line []byte, whole bool) error {
 func buildRequest(head string, headers int) (*http.Request, error) {
 	line, rest, _ := strings.Cut(strings.TrimPrefix(head, "\r\n"), "\r\n")
 	method, target, _ := strings.Cut(line, " ")
-	target, _, _ = strings.Cut(target, " ")
+	target, version, _ := strings.Cut(target, " ")
 	u, err := parseTarget(method, target)
 	if err != nil {
 		return nil, err
@@ -171,24 +177,40 @@ func buildRequest(head string, headers int) (*http.Request, error) {
 	if err := checkNoBody(h); err != nil {
 		return nil, err
 	}
-	hosts := h["Host"]
-	if len(hosts) != 1 || hosts[0] == "" {
-		return nil, badRequest("exactly one Host is required")
-	}
-	delete(h, "Host")
-	host := hosts[0]
-	if !all(host, isHost) {
-		return nil, badRequest("malformed Host")
-	}
-	if u.Host != "" { // RFC 9112 section 3.2.2: the target's host replaces that of the field
-		host = u.Host
+	host, err := takeHost(h, u)
+	if err != nil {
+		return nil, err
 	}
 	return &http.Request{
 		Method: method, URL: u, RequestURI: target, Host: host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Proto: version, ProtoMajor: 1, ProtoMinor: int(version[len(version)-1] - '0'),
 		Header: h, Body: http.NoBody,
 	}, nil
 }
+
+// takeHost removes the Host from h and returns the host that is asked for, which may be empty.
+func takeHost(h http.Header, u *url.URL) (string, error) {
+	var host string
+	switch hosts := h["Host"]; {
+	case len(hosts) > 1:
+		return "", errHost
+	case len(hosts) == 1:
+		host = hosts[0]
+	}
+	delete(h, "Host")
+	switch {
+	case !all(host, isHost):
+		return "", badRequest("malformed Host")
+	case u.Host == "":
+		return host, nil
+	case host == "":
+		return "", errHost
+	}
+	return u.Host, nil // RFC 9112 section 3.2.2: the target's host replaces that of the field
+}
+
+// errHost refuses a request that has not one Host.
+var errHost = badRequest("exactly one Host is required")
 
 // parseTarget parses a request target in origin-form or absolute-form, or the asterisk of an
 // OPTIONS request (RFC 9112 section 3.2).

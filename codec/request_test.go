@@ -28,6 +28,12 @@ const sampleRequest = "GET /chat?room=1&x=%20 HTTP/1.1\r\n" +
 	"Sec-WebSocket-Version: 13\r\n" +
 	"\r\n"
 
+// headLimits are those of the tests.
+var headLimits = codec.HeadLimits{Bytes: 8 << 10, Lines: 64}
+
+// parse is ParseRequest within headLimits.
+func parse(b []byte) (*http.Request, int, error) { return codec.ParseRequest(b, headLimits) }
+
 // statusOf returns the status of a RequestError, 0 of nil.
 func statusOf(t testing.TB, err error) int {
 	t.Helper()
@@ -44,7 +50,7 @@ func statusOf(t testing.TB, err error) int {
 // the first answer that is not "more".
 func chopRequest(b []byte) (*http.Request, int, error) {
 	for at := range len(b) + 1 {
-		if r, n, err := codec.ParseRequest(b[:at]); n > 0 || err != nil {
+		if r, n, err := parse(b[:at]); n > 0 || err != nil {
 			return r, n, err
 		}
 	}
@@ -63,6 +69,13 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 		{"RFC 9110 5.6.2 all token characters", "M!#$%&'*+-.^_`|~09aZ / HTTP/1.1\r\nHost: a\r\nx!#$%&'*+-.^_`|~09: 1\r\n\r\n"},
 		{"RFC 9112 6.2 empty body", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"},
 		{"host with port", "GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n"},
+		{"RFC 9112 2.3 HTTP/1.0", "GET /healthz HTTP/1.0\r\nHost: a\r\n\r\n"},
+		{"RFC 9112 2.3 HTTP/1.0 without Host or anything else", "OPTIONS / HTTP/1.0\r\n\r\n"},
+		{"RFC 9112 3.2 no Host", "GET / HTTP/1.1\r\nX: 1\r\n\r\n"},
+		{"RFC 9112 3.2 empty Host", "GET / HTTP/1.1\r\nHost: \r\n\r\n"},
+		{"target not ASCII", "GET /caf\u00e9?q=\xff\xc3 HTTP/1.1\r\nHost: a\r\n\r\n"},
+		{"# in the path", "GET /a#b?c HTTP/1.1\r\nHost: a\r\n\r\n"},
+		{"# in the query", "GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n"},
 		{"path with two slashes", "GET //a//b HTTP/1.1\r\nHost: a\r\n\r\n"},
 	}
 	for _, tt := range tests {
@@ -71,7 +84,7 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 			want, err := http.ReadRequest(bufio.NewReader(strings.NewReader(strings.TrimPrefix(tt.request, "\r\n"))))
 			require.NoError(t, err)
 			b := []byte(tt.request + "\x81\x80frames")
-			got, n, err := codec.ParseRequest(b)
+			got, n, err := parse(b)
 			require.NoError(t, err)
 			assert.Equal(t, len(tt.request), n)
 			for i := range b {
@@ -83,7 +96,7 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 			assert.Equal(t, want.Host, got.Host)
 			assert.Equal(t, want.Header, got.Header)
 			assert.Equal(t, want.Proto, got.Proto)
-			assert.True(t, got.ProtoAtLeast(1, 1))
+			assert.Equal(t, []int{want.ProtoMajor, want.ProtoMinor}, []int{got.ProtoMajor, got.ProtoMinor})
 			assert.Equal(t, http.NoBody, got.Body)
 			assert.Zero(t, got.ContentLength)
 			chopped, n, err := chopRequest([]byte(tt.request))
@@ -95,7 +108,7 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 }
 
 func TestParseRequestValuesDoNotShareCapacity(t *testing.T) {
-	r, _, err := codec.ParseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n"))
+	r, _, err := parse([]byte("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n"))
 	require.NoError(t, err)
 	r.Header.Add("A", "3")
 	assert.Equal(t, http.Header{"A": {"1", "3"}, "B": {"2"}}, r.Header)
@@ -129,13 +142,10 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"RFC 9112 2.3 malformed version", "GET / HTTP/x.1\r\n", 400},
 		{"RFC 9112 2.3 lower-case version", "GET / http/1.1\r\n", 400},
 		{"RFC 9112 2.3 version of two digits", "GET / HTTP/1.10\r\n", 400},
-		{"RFC 9112 2.3 HTTP/1.0", "GET / HTTP/1.0\r\n", 505},
 		{"RFC 9112 2.3 HTTP/2 preface", "PRI * HTTP/2.0\r\n", 505},
 		{"RFC 9112 2.3 HTTP/1.2", "GET / HTTP/1.2\r\n", 505},
 		{"RFC 9112 3.2 control character in the target", "GET /\x01", 400},
 		{"RFC 9112 3.2 DEL in the target", "GET /\x7F", 400},
-		{"RFC 9112 3.2 target not ASCII", "GET /\xC3", 400},
-		{"RFC 6455 3 fragment in the target", "GET /#", 400},
 		{"RFC 9112 3.2 bad escape in the target", "GET /%zz HTTP/1.1\r\n" + host + "\r\n", 400},
 		{"RFC 9112 3.2.1 relative target", "GET chat HTTP/1.1\r\n" + host + "\r\n", 400},
 		{"RFC 9112 3.2.2 opaque target", "GET http:chat HTTP/1.1\r\n" + host + "\r\n", 400},
@@ -145,14 +155,14 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"RFC 9112 3.2.2 host of the target malformed", "GET http://a%20b/ HTTP/1.1\r\n" + host + "\r\n", 400},
 		{"RFC 9112 3.2.4 asterisk with GET", "GET * HTTP/1.1\r\n" + host + "\r\n", 400},
 		{"RFC 9112 3.2.3 authority-form", "CONNECT a:443 HTTP/1.1\r\n" + host + "\r\n", 400},
-		{"RFC 9112 3.2 no Host", first + "X: 1\r\n\r\n", 400},
-		{"RFC 9112 3.2 no header", first + "\r\n", 400},
 		{"RFC 9112 3.2 two Hosts", first + host + host + "\r\n", 400},
-		{"RFC 9112 3.2 empty Host", first + "Host: \r\n\r\n", 400},
 		{"RFC 9112 3.2 space in Host", first + "Host: a b\r\n\r\n", 400},
 		{"RFC 9112 3.2 slash in Host", first + "Host: a/b\r\n\r\n", 400},
 		{"RFC 9112 3.2 user info in Host", first + "Host: u@a\r\n\r\n", 400},
 		{"RFC 9112 3.2 Host not ASCII", first + "Host: \xC3\xA9\r\n\r\n", 400},
+		{"RFC 9112 3.2.2 host of the target not ASCII", "GET http://caf\u00e9/ HTTP/1.1\r\n" + host + "\r\n", 400},
+		{"RFC 9112 3.2 empty Host in absolute-form", "GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n", 400},
+		{"RFC 9112 2.3 HTTP/0.9", "GET / HTTP/0.9\r\n", 505},
 		{"RFC 9112 3.2 no Host in absolute-form", "GET http://a/ HTTP/1.1\r\n\r\n", 400},
 		{"RFC 9112 5.1 space before the colon", first + "Host ", 400},
 		{"RFC 9112 5.1 tab before the colon", first + "Host\t", 400},
@@ -176,13 +186,13 @@ func TestParseRequestRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := []byte(tt.request)
-			r, n, err := codec.ParseRequest(b)
+			r, n, err := parse(b)
 			assert.Equal(t, tt.status, statusOf(t, err), "as soon as it is there")
 			assert.Nil(t, r)
 			assert.Zero(t, n)
-			_, _, err = codec.ParseRequest(b[:len(b)-1])
+			_, _, err = parse(b[:len(b)-1])
 			require.NoError(t, err, "not before")
-			_, _, err = codec.ParseRequest(append(b, sampleRequest...))
+			_, _, err = parse(append(b, sampleRequest...))
 			assert.Equal(t, tt.status, statusOf(t, err), "nor later another")
 		})
 	}
@@ -197,7 +207,7 @@ func TestParseRequestLimits(t *testing.T) {
 	lines := func(n int) string { // a request of that many header lines
 		return "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: 1\r\n", n-1) + "\r\n"
 	}
-	const most = codec.MaxRequestBytes
+	most := headLimits.Bytes
 	tests := []struct {
 		name    string
 		request string
@@ -214,14 +224,14 @@ func TestParseRequestLimits(t *testing.T) {
 		{"request line of the limit", "GET /" + of(most-16) + " HTTP/1.1\r\n", 431},
 		{"request line of the limit+1", "GET /" + of(most-15) + " HTTP/1.1\r\n", 414},
 		{"method beyond the limit", of(most), 414},
-		{"headers limit-1", lines(codec.MaxRequestHeaders - 1), 0},
-		{"headers limit", lines(codec.MaxRequestHeaders), 0},
-		{"headers limit+1", lines(codec.MaxRequestHeaders + 1), 431},
-		{"headers limit+1 without the blank line", strings.TrimSuffix(lines(codec.MaxRequestHeaders+1), "\r\n"), 431},
+		{"headers limit-1", lines(headLimits.Lines - 1), 0},
+		{"headers limit", lines(headLimits.Lines), 0},
+		{"headers limit+1", lines(headLimits.Lines + 1), 431},
+		{"headers limit+1 without the blank line", strings.TrimSuffix(lines(headLimits.Lines+1), "\r\n"), 431},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, _, err := codec.ParseRequest([]byte(tt.request))
+			_, _, err := parse([]byte(tt.request))
 			assert.Equal(t, tt.status, statusOf(t, err))
 			_, _, err = chopRequest([]byte(tt.request))
 			assert.Equal(t, tt.status, statusOf(t, err), "bytewise")
@@ -230,7 +240,7 @@ func TestParseRequestLimits(t *testing.T) {
 }
 
 func TestRequestError(t *testing.T) {
-	_, _, err := codec.ParseRequest([]byte("\x16"))
+	_, _, err := parse([]byte("\x16"))
 	require.EqualError(t, err, "codec: request refused: 400 Bad Request: malformed method")
 }
 
@@ -249,7 +259,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x02\x00\x01"), 1)
 	f.Fuzz(func(t *testing.T, b []byte, at int) {
 		input := bytes.Clone(b)
-		r, n, err := codec.ParseRequest(b)
+		r, n, err := parse(b)
 		require.Equal(t, input, b, "the input is borrowed")
 		checkParsed(t, b, r, n, err)
 		at = min(max(at, 0), len(b))
@@ -257,7 +267,7 @@ func FuzzParseRequest(f *testing.F) {
 			if at < 0 {
 				continue
 			}
-			early, m, earlyErr := codec.ParseRequest(b[:at])
+			early, m, earlyErr := parse(b[:at])
 			checkParsed(t, b[:at], early, m, earlyErr)
 			switch {
 			case earlyErr != nil:
@@ -279,14 +289,14 @@ func checkParsed(t *testing.T, b []byte, r *http.Request, n int, err error) {
 		require.Nil(t, r)
 		require.Zero(t, n)
 		if err == nil {
-			require.Less(t, len(b), codec.MaxRequestBytes)
+			require.Less(t, len(b), headLimits.Bytes)
 			return
 		}
 		require.Contains(t, []int{400, 414, 431, 505}, statusOf(t, err))
 		require.NotEmpty(t, codec.AppendRefusal(nil, statusOf(t, err), err.Error(), nil))
 		return
 	}
-	require.LessOrEqual(t, n, min(len(b), codec.MaxRequestBytes))
+	require.LessOrEqual(t, n, min(len(b), headLimits.Bytes))
 	require.True(t, bytes.HasSuffix(b[:n], []byte("\r\n\r\n")))
 	// What this parser accepts net/http accepts as well, and reads the same.
 	want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(b[:n], []byte("\r\n")))))
@@ -319,7 +329,6 @@ func checkAccepted(t *testing.T, r *http.Request) {
 	nonce, err := base64.StdEncoding.DecodeString(key)
 	require.NoError(t, err)
 	require.Len(t, nonce, 16)
-	require.Equal(t, key, base64.StdEncoding.EncodeToString(nonce), "one form only")
 	supported := []string{"superchat", "chat"}
 	var accept codec.Accept
 	if i := codec.ChooseSubprotocol(r.Header, supported); i >= 0 {
@@ -342,7 +351,7 @@ func BenchmarkParseRequest(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(head)))
 			for b.Loop() {
-				if _, n, err := codec.ParseRequest(head); n == 0 || err != nil {
+				if _, n, err := parse(head); n == 0 || err != nil {
 					b.Fatal(n, err)
 				}
 			}

@@ -32,7 +32,7 @@ func readResponse(t *testing.T, b []byte) (*http.Response, string) {
 }
 
 func TestAppendAccept(t *testing.T) {
-	r, _, err := codec.ParseRequest([]byte(sampleRequest))
+	r, _, err := parse([]byte(sampleRequest))
 	require.NoError(t, err)
 	const plain = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"

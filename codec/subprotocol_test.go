@@ -28,6 +28,10 @@ func TestChooseSubprotocol(t *testing.T) {
 		{"in a second value", []string{"a", "x ,\tb"}, []string{"b"}, "b"},
 		{"no match", []string{"a, b"}, []string{"c"}, ""},
 		{"another case", []string{"CHAT"}, []string{"chat"}, ""},
+		{"empty offers", []string{"", ",, ,b,"}, []string{"a", "b"}, "b"},
+		{"commas alone", []string{" , ,"}, []string{"a"}, ""},
+		{"repeated offers", []string{"b, b", "a,b"}, []string{"c", "b"}, "b"},
+		{"offers that are no tokens", []string{`b c, "b", b/c, caf\u00e9, b`}, []string{"b"}, "b"},
 		{"a longer name", []string{"chat2"}, []string{"chat"}, ""},
 	}
 	for _, tt := range tests {
@@ -53,19 +57,22 @@ func TestIsToken(t *testing.T) {
 	}
 }
 
-// A head full of different offers costs no more than its size.
-func BenchmarkCheckUpgradeManyOffers(b *testing.B) {
+// A head full of different offers costs little more than its size.
+func BenchmarkChooseSubprotocolManyOffers(b *testing.B) {
 	var offers strings.Builder
-	for i := 0; offers.Len() < codec.MaxRequestBytes-400; i++ {
+	for i := 0; offers.Len() < headLimits.Bytes-400; i++ {
 		offers.WriteString(strconv.FormatInt(int64(i), 36) + ",")
 	}
-	r, _, err := codec.ParseRequest([]byte(strings.Replace(sampleRequest, "chat, superchat", offers.String(), 1)))
+	r, _, err := parse([]byte(strings.Replace(sampleRequest, "chat, superchat", offers.String(), 1)))
 	require.NoError(b, err)
-	require.NoError(b, codec.CheckUpgrade(r))
+	supported := make([]string, 255)
+	for i := range supported {
+		supported[i] = "V" + strconv.Itoa(i)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := codec.CheckUpgrade(r); err != nil {
-			b.Fatal(err)
+		if i := codec.ChooseSubprotocol(r.Header, supported); i >= 0 {
+			b.Fatal(i)
 		}
 	}
 }

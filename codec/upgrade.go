@@ -28,15 +28,15 @@ const (
 // comes from [ParseRequest] or from net/http. The error is a *[RequestError]: 405 for another
 // method than GET, 505 for another version than HTTP/1.1, 426 without Upgrade: websocket or
 // with another version of the protocol than 13, else 400. Key, version and origin may be there
-// once only, and the subprotocols offered must differ. r is borrowed. Safe for concurrent use.
+// once only. r is borrowed. Safe for concurrent use.
 func CheckUpgrade(r *http.Request) error {
 	switch {
 	case r.Method != http.MethodGet:
 		return &RequestError{http.StatusMethodNotAllowed, "a handshake is a GET request"}
 	case r.ProtoMajor != 1 || r.ProtoMinor != 1:
-		return &RequestError{http.StatusHTTPVersionNotSupported, "only HTTP/1.1 is supported"}
+		return errVersion
 	case r.Host == "":
-		return badRequest("exactly one Host is required")
+		return errHost
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return badRequest("a handshake has no body")
 	case !HeaderHasToken(r.Header, "Upgrade", "websocket"):
@@ -53,29 +53,16 @@ func CheckUpgrade(r *http.Request) error {
 	if len(r.Header["Origin"]) > 1 { // which of them a check reads should not matter
 		return badRequest("more than one Origin")
 	}
-	return checkOffers(r.Header[protocolHeader])
+	return nil
 }
 
 // CheckHead reports whether [ParseRequest] would have accepted r, which net/http has parsed,
-// as far as that can still be told: net/http takes larger heads, targets with a fragment, user
-// info or another scheme, and joins folded lines, for which there is nothing left to see. The
-// error is a *[RequestError] with ParseRequest's status. r is borrowed. Safe for concurrent
-// use.
+// as far as that can still be told: net/http takes targets with user info or another scheme,
+// and it joins folded lines, ends a line at a lone LF and merges equal Content-Lengths, for
+// which there is nothing left to see. The size of the head is net/http's business. The error
+// is a *[RequestError] with ParseRequest's status. r is borrowed. Safe for concurrent use.
 func CheckHead(r *http.Request) error {
-	size, lines := len(r.Method)+len(r.RequestURI)+len("  HTTP/1.1\r\n\r\n"), 1 // the Host
-	for name, values := range r.Header {
-		lines += len(values)
-		for _, v := range values {
-			size += len(name) + len(v) + len(":\r\n")
-		}
-	}
 	switch {
-	case lines > MaxRequestHeaders:
-		return &RequestError{http.StatusRequestHeaderFieldsTooLarge, "too many header lines"}
-	case len(r.RequestURI) > MaxRequestBytes:
-		return &RequestError{http.StatusRequestURITooLong, "request line too long"}
-	case size > MaxRequestBytes:
-		return &RequestError{http.StatusRequestHeaderFieldsTooLarge, "request head too long"}
 	case !all(r.RequestURI, isTarget), !all(r.Host, isHost), r.URL.User != nil,
 		r.RequestURI == "*" && r.Method != http.MethodOptions:
 		return badRequest("malformed request target")
@@ -104,16 +91,14 @@ func checkVersion(versions []string) error {
 	}
 }
 
-// strictBase64 refuses bits that encode nothing, so that a key has one form only.
-var strictBase64 = base64.StdEncoding.Strict()
-
-// validKey reports whether key is 16 bytes in base64.
+// validKey reports whether key is 16 bytes in base64. Its last character may have bits that
+// encode nothing: RFC 6455 section 4.1 has such a key as its example.
 func validKey(key string) bool {
 	if len(key) != keyChars {
 		return false
 	}
 	var nonce [keyChars]byte
-	n, err := strictBase64.Decode(nonce[:], []byte(key))
+	n, err := base64.StdEncoding.Decode(nonce[:], []byte(key))
 	return err == nil && n == keyBytes
 }
 

@@ -92,6 +92,12 @@ func handshakes() []handshakeCase {
 	} {
 		both(400, "4.2.1/key "+name, change(sampleKey, k))
 	}
+	for _, v := range []string{"", ",", "a,, a", "a b", "caf\u00e9"} {
+		both(101, "4.1/subprotocol offer "+v, upgradeRequest("Sec-WebSocket-Protocol: "+v+"\r\n"))
+	}
+	both(101, "RFC 9112 3.2/bytes beyond ASCII in the query", change("/ws ", "/ws?q=\u00e9\xff "))
+	both(101, "RFC 9112 3.2/# in the query", change("/ws ", "/ws?a#b "))
+	both(404, "RFC 9112 3.2/# in the path", change("/ws ", "/ws#b "))
 	both(400, "4.2.1/no key", change(key, ""))
 	both(400, "11.3.1/two keys", change(key, key+key))
 	both(400, "4.2.1/no Host", change(host, ""))
@@ -130,17 +136,17 @@ func handshakes() []handshakeCase {
 	headers := func(n int) string { // beside the five of the sample
 		return upgradeRequest(strings.Repeat("X-Many: x\r\n", n-5))
 	}
-	strict(101, "limits/64 headers", headers(64))
-	strict(431, "limits/65 headers", headers(65))
-	strict(431, "limits/200 headers", headers(200))
+	strict(101, "limits/128 headers", headers(128))
+	strict(431, "limits/129 headers", headers(129))
+	both(101, "limits/8.7 KB of cookies", upgradeRequest("Cookie: "+strings.Repeat("c=0123456; ", 8700/11)+"\r\n"))
 	bytes := func(n int) string {
 		return upgradeRequest("X-Long: " + strings.Repeat("x", n-len(upgradeRequest("X-Long: \r\n"))) + "\r\n")
 	}
-	strict(101, "limits/8191 bytes", bytes(8191))
-	strict(101, "limits/8192 bytes", bytes(8192))
-	strict(431, "limits/8193 bytes", bytes(8193))
-	strict(431, "limits/a header that never ends", change(line, line+"X-Endless: "+strings.Repeat("x", 9000)))
-	strict(414, "limits/a target that never ends", "GET /"+strings.Repeat("x", 9000))
+	strict(101, "limits/16383 bytes", bytes(16383))
+	strict(101, "limits/16384 bytes", bytes(16384))
+	strict(431, "limits/16385 bytes", bytes(16385))
+	strict(431, "limits/a header that never ends", change(line, line+"X-Endless: "+strings.Repeat("x", 17000)))
+	strict(414, "limits/a target that never ends", "GET /"+strings.Repeat("x", 17000))
 	return cases
 }
 

@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 // Config holds the settings of an Engine. The root package validates them.
@@ -25,25 +27,26 @@ type Config struct {
 	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
 	HighFrames       int    // the same for LaneHigh
 	HighBytes        int64
-	QueueBudget      int64         // memory that the queues of all connections whose socket is full may take; 0 is no limit
-	Policy           Policy        // what a full queue does, unless the frame says otherwise
-	HighMark         float64       // share of a lane's bounds at which a connection whose socket is full is slow
-	LowMark          float64       // share at which it is not any more
-	HighWaterAge     time.Duration // age of the oldest frame at which a connection whose socket is full is slow; 0 is never
-	UnsentBytes      int           // bytes that the kernel holds unsent for a connection, about; 0 leaves it to the system
-	RecvBuffer       int           // bytes of a socket's receive buffer; 0 leaves it to the system
-	SendBuffer       int           // the same for its send buffer
-	DeflateLevel     int           // of permessage-deflate, 1 to 9
-	DeflateThreshold int           // bytes of a message from which on it is compressed
-	InflateRatio     int           // bytes that one compressed byte may inflate to, in a message of more than 64 KiB; not above 0 is no limit
-	MessageBytes     int64         // largest inbound message; 0 is no limit
-	HeldBytes        int64         // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
-	ControlFrames    int           // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors   int           // number of descriptors in the process at which new connections wait; 0 takes it from RLIMIT_NOFILE
-	AdmitPerSecond   float64       // connections that are let in each second; more wait. 0 is no limit
-	AdmitBurst       int           // of these, how many at once
-	TLS              *tls.Config   // of the listener; nil for a plain one
-	TLSHandshakes    int           // handshakes under way at once; more wait
+	QueueBudget      int64            // memory that the queues of all connections whose socket is full may take; 0 is no limit
+	Policy           Policy           // what a full queue does, unless the frame says otherwise
+	HighMark         float64          // share of a lane's bounds at which a connection whose socket is full is slow
+	LowMark          float64          // share at which it is not any more
+	HighWaterAge     time.Duration    // age of the oldest frame at which a connection whose socket is full is slow; 0 is never
+	UnsentBytes      int              // bytes that the kernel holds unsent for a connection, about; 0 leaves it to the system
+	RecvBuffer       int              // bytes of a socket's receive buffer; 0 leaves it to the system
+	SendBuffer       int              // the same for its send buffer
+	DeflateLevel     int              // of permessage-deflate, 1 to 9
+	DeflateThreshold int              // bytes of a message from which on it is compressed
+	InflateRatio     int              // bytes that one compressed byte may inflate to, in a message of more than 64 KiB; not above 0 is no limit
+	MessageBytes     int64            // largest inbound message; 0 is no limit
+	HeldBytes        int64            // bytes that a paused connection may have held where its loop's epoll is unknown; beyond it the connection is closed
+	ControlFrames    int              // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxDescriptors   int              // number of descriptors in the process at which new connections wait; 0 takes it from RLIMIT_NOFILE
+	AdmitPerSecond   float64          // connections that are let in each second; more wait. 0 is no limit
+	AdmitBurst       int              // of these, how many at once
+	TLS              *tls.Config      // of the listener; nil for a plain one
+	TLSHandshakes    int              // handshakes under way at once; more wait
+	HeadLimits       codec.HeadLimits // of upgrade requests
 	HandshakeTimeout time.Duration
 	PingInterval     time.Duration
 	InboundBudget    int64         // of what the peers of all connections have waiting here, in bytes; 0 is no limit

@@ -582,13 +582,13 @@ func TestFact13ARequestBeyondTheLimitsIsRefused(t *testing.T) {
 		request string
 		status  int
 	}{
-		"long header":      {"GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 9000), 431},
-		"many headers":     {"GET /ws HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 100) + "\r\n", 431},
-		"long target":      {"GET /" + strings.Repeat("x", 9000), 414},
+		"long header":      {"GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 17_000), 431},
+		"many headers":     {"GET /ws HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 200) + "\r\n", 431},
+		"long target":      {"GET /" + strings.Repeat("x", 17_000), 414},
 		"not HTTP":         {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400},
 		"no upgrade":       {"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		"bare line feeds":  {"GET /ws HTTP/1.1\nHost: x\n\n", 400},
-		"HTTP 1.0":         {"GET /ws HTTP/1.0\r\nHost: x\r\n\r\n", 505},
+		"HTTP 1.2":         {"GET /ws HTTP/1.2\r\nHost: x\r\n\r\n", 505},
 		"control in value": {"GET /ws HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", 400},
 	}
 	for name, tc := range cases {

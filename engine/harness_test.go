@@ -68,6 +68,7 @@ func testConfig() engine.Config {
 		HighMark:         0.5,
 		LowMark:          0.1,
 		MessageBytes:     1 << 20,
+		HeadLimits:       codec.HeadLimits{Bytes: 16 << 10, Lines: 128},
 		HandshakeTimeout: 5 * time.Second,
 		PingInterval:     1000 * time.Hour, // so that no ping comes between what a test expects
 		ReadTimeout:      2000 * time.Hour,

@@ -252,7 +252,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		return false
 	}
 	b, _ := in.Peek(-1)
-	r, n, err := codec.ParseRequest(b)
+	r, n, err := codec.ParseRequest(b, s.eng.cfg.HeadLimits)
 	if err != nil {
 		_, _ = in.Discard(-1)
 		s.refuse(c, refusal(err))
