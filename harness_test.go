@@ -190,6 +190,8 @@ func (s *server) dialTCP(w way) *client {
 	s.t.Helper()
 	nc, err := net.DialTimeout("tcp", s.addr(w), patience)
 	require.NoError(s.t, err)
+	// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
+	require.NoError(s.t, nc.(*net.TCPConn).SetReadBuffer(256<<10))
 	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
 	s.t.Cleanup(func() { _ = nc.Close() })
 	return &client{Conn: nc, t: s.t, r: bufio.NewReaderSize(nc, 16<<10)}

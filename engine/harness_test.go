@@ -227,6 +227,10 @@ func (s *server) dialTCP() *client {
 	s.t.Helper()
 	nc, err := net.DialTimeout(s.Addr().Network(), s.Addr().String(), patience)
 	require.NoError(s.t, err)
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
+		require.NoError(s.t, tcp.SetReadBuffer(256<<10))
+	}
 	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
 	s.t.Cleanup(func() { _ = nc.Close() })
 	return newClient(s.t, nc)
