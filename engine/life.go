@@ -1,6 +1,9 @@
 package engine
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Silence is the time since a connection's last sign of life. A connection that
 // is silent for Config.ReadTimeout is closed. The signs of life are:
@@ -31,6 +34,31 @@ func (p *presence) advance(now, most uint32) (away bool) {
 	p.seen = now
 	p.ticks += min(passed, most)
 	return passed > most
+}
+
+// absence notes when a loop comes back after a handler held it, or the process was
+// stopped. A turn may come before the bytes that have arrived meanwhile are read. So
+// deadlines wait for a tick then: those of handshakes and close handshakes are over
+// whatever is unread.
+//
+// Loop-confined: use only on the event loop that owns the connection.
+type absence struct {
+	turn time.Time // the beginning of the last turn
+	back time.Time // the end of the absence; zero if that is a tick ago
+}
+
+// over reports at the beginning of a turn whether no absence was, or its end is a tick
+// ago. While a loop is away again and again, that is so each second time.
+func (a *absence) over(now time.Time, tick time.Duration) bool {
+	away := !a.turn.IsZero() && now.Sub(a.turn) > 2*tick
+	a.turn = now
+	switch {
+	case a.back.IsZero() && away:
+		a.back = now
+	case now.Sub(a.back) >= tick:
+		a.back = time.Time{}
+	}
+	return a.back.IsZero()
 }
 
 // silence holds the limits of silence, in ticks. Immutable.

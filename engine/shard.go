@@ -36,6 +36,7 @@ type Shard struct {
 
 	wheel    wheel
 	presence presence
+	absence  absence
 	overdue  map[*Conn]overduePong // nil until there is one
 
 	unfinished        map[*Conn]unfinishedMessage // nil until there is one
@@ -251,7 +252,7 @@ func (s *Shard) turn() {
 	}()
 	s.clock.begin()
 	s.inflateClock.round = 0
-	s.tick()
+	s.tick(s.absence.over(s.clock.began, s.eng.tickTime))
 	for {
 		for _, t := range s.in.takeUrgentInLoop() {
 			s.runTask(t)
@@ -309,14 +310,15 @@ func (s *Shard) runTask(t Task) {
 
 // tick fires the deadlines that have come, and frees what has expired in queues
 // that nothing leaves. When the loop comes back after it was away, it reads what
-// waits in the kernel first: the deadlines wait for the next tick, but only once.
-func (s *Shard) tick() {
+// waits in the kernel first: the deadlines wait for a tick, but only once. caughtUp
+// reports whether an absence is long enough ago.
+func (s *Shard) tick(caughtUp bool) {
 	now := s.eng.now.Load()
 	if now == s.presence.seen {
 		return
 	}
 	late := s.wheel.now != s.presence.seen
-	if s.presence.advance(now, s.eng.silence.part) && !late {
+	if s.presence.advance(now, s.eng.silence.part) && !late || !caughtUp {
 		return
 	}
 	s.wheel.advance(now, s.expire)

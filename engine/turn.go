@@ -36,6 +36,7 @@ const (
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type turnClock struct {
+	began   time.Time // when the turn did
 	end     time.Time // of the turn
 	work    int       // since the last look at the clock; beyond clockStep for ever once the end has come
 	over    bool      // the end has come
@@ -51,7 +52,7 @@ func (t *turnClock) begin() {
 	if !t.yielded.IsZero() {
 		length = min(max(turnTime, now.Sub(t.yielded)), maxTurnTime)
 	}
-	*t = turnClock{end: now.Add(length)}
+	*t = turnClock{began: now, end: now.Add(length)}
 }
 
 // outOfTime reports whether the turn is to end.

@@ -1,0 +1,63 @@
+package engine_test
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// A handler holds the loop of a busy server for longer than a timeout of other
+// connections, whose peers were in time: the loop reads what waits in the kernel
+// before it acts on the deadlines.
+func TestDeadlinesWaitForWhatIsUnread(t *testing.T) {
+	const timeout = 400 * time.Millisecond
+	held, release := make(chan struct{}), make(chan struct{})
+	s := start(t, func(cfg *engine.Config, s *server) {
+		cfg.Loops, cfg.HandshakeTimeout, cfg.CloseTimeout = 1, timeout, timeout
+		s.onMessage = func(*peer, codec.Opcode, []byte) { close(held); <-release }
+	})
+	s.keepBusy()
+	holder := s.dial()
+	closing := s.dial()
+	s.peer(1).conn.Close(codec.CloseNormal, "")
+	require.Equal(t, gws.OpClose, closing.read().Header.OpCode)
+	newcomer := s.dialTCP()
+	newcomer.raw(upgradeRequest[:20])
+	s.eventually(func() bool { return s.Shards()[0].Connections() == 3 }, "not accepted")
+	holder.send("hold the loop")
+	<-held
+	<-time.After(timeout / 2) // the loop's timers are due before these bytes
+	newcomer.raw(upgradeRequest[20:])
+	closing.raw(frame(gws.OpClose, string(gws.NewCloseFrameBody(gws.StatusNormalClosure, ""))))
+	<-time.After(timeout) // beyond both deadlines
+	close(release)
+	assert.Equal(t, http.StatusSwitchingProtocols, newcomer.response())
+	_, err := io.Copy(io.Discard, closing.r)
+	assert.NoError(t, err, "the connection was reset")
+}
+
+// keepBusy makes each turn of the first loop take all its time, until the end of the
+// test.
+func (s *server) keepBusy() {
+	var over atomic.Bool
+	var spin taskFunc
+	spin = func(sh *engine.Shard) {
+		for !sh.OutOfTimeInLoop() {
+			sh.NoteWorkInLoop(1 << 10)
+		}
+		if !over.Load() {
+			sh.Post(spin)
+		}
+	}
+	s.Shards()[0].Post(spin)
+	s.t.Cleanup(func() { over.Store(true) })
+}
