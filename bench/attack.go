@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,22 +23,37 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// attackOptions are the flags of attack.
-type attackOptions struct {
-	only  string
-	share float64
-	tls   bool
+var attackCommand = command{
+	name:  "attack",
+	about: "what attackers cost healthy clients and the server, one kind after the other",
+	help: `Runs one kind of abuse after the other, each against a fresh server with the
+library's defaults: attackers in a process of their own, beside 20 healthy clients
+whose requests are due at fixed times, and newcomers that connect. It says what the
+healthy clients notice of it, what the server takes of processor, memory and
+descriptors, during the attack and after it, and what the attackers got.`,
+	example:  "bench attack -only hangup,rooms -duration 5s -path http",
+	notInAll: true,
+	new:      func() runner { return newAttackCampaign() },
 }
 
-func defaultAttack() attackOptions { return attackOptions{share: 1} }
+// attackCampaign is a run of attack.
+type attackCampaign struct {
+	duration time.Duration
+	only     string
+	share    float64
+	tls      bool
+}
 
-func (a *attackOptions) register(fs *flag.FlagSet) {
+func newAttackCampaign() *attackCampaign { return &attackCampaign{duration: defaultDuration, share: 1} }
+
+func (a *attackCampaign) flags(fs *flag.FlagSet) {
+	durationFlag(fs, &a.duration)
 	fs.StringVar(&a.only, "only", a.only, "attack: `names` such as hangup,rooms; all unless set")
 	fs.Float64Var(&a.share, "share", a.share, "attack: `share` of the clients and rates of each attack, above 0, up to 1")
 	fs.BoolVar(&a.tls, "tls", a.tls, "attack: the server speaks TLS in every attack")
 }
 
-func (a *attackOptions) validate() error {
+func (a *attackCampaign) validate(*session) error {
 	if !(a.share > 0 && a.share <= 1) {
 		return errors.New("bench: -share is out of range, must be above 0 and 1 at most")
 	}
@@ -46,7 +62,7 @@ func (a *attackOptions) validate() error {
 }
 
 // list reads -only.
-func (a *attackOptions) list() ([]attack, error) {
+func (a *attackCampaign) list() ([]attack, error) {
 	if a.only == "" {
 		return attacks, nil
 	}
@@ -81,19 +97,19 @@ const (
 	attackerNice = 5
 )
 
-// runAttack runs the attacks, each against a fresh server.
-func runAttack(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(1)
-	list, err := o.attack.list()
+// run runs the attacks, each against a fresh server.
+func (a *attackCampaign) run(ctx context.Context, s *session) ([]*table, error) {
+	s.path = cmp.Or(s.path, "native")
+	list, err := a.list()
 	if err != nil {
 		return nil, err
 	}
 	tables := newAttackTables()
-	o.progress.expect(len(list), 2*o.duration)
+	s.progress.expect(len(list), 2*a.duration)
 	var failed []error
 	for i := range list {
-		o.progress.step("attack %s", list[i].name)
-		r := &attackRun{options: o, attack: &list[i]}
+		s.progress.step("attack %s", list[i].name)
+		r := &attackRun{attackCampaign: a, session: s, attack: &list[i]}
 		if err := r.run(ctx); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", list[i].name, err))
 			continue
@@ -105,7 +121,8 @@ func runAttack(ctx context.Context, o *options) ([]*table, error) {
 
 // attackRun is one attack and what came of it.
 type attackRun struct {
-	*options
+	*attackCampaign
+	session *session
 	*attack
 	srv *server
 	h   *healthy
@@ -118,17 +135,17 @@ type attackRun struct {
 	lost                 uint64
 }
 
-func (r *attackRun) speaksTLS() bool { return r.tls || r.options.attack.tls }
+func (r *attackRun) speaksTLS() bool { return r.attack.tls || r.attackCampaign.tls }
 
 // run starts a server, and attacks it beside healthy clients.
 func (r *attackRun) run(ctx context.Context) (err error) {
 	cfg := r.server
 	cfg.Mode, cfg.TLS = control.Attack, r.speaksTLS()
-	if r.srv, err = startServer(ctx, r.options, cfg); err != nil {
+	if r.srv, err = startServer(ctx, &r.session.serverOptions, cfg); err != nil {
 		return err
 	}
 	defer r.srv.stop()
-	d := dialer{r.srv.addr(r.path), r.speaksTLS()}
+	d := dialer{r.srv.addr(r.session.path), r.speaksTLS()}
 	if r.h, err = newHealthy(ctx, d, r.stream > 0); err != nil {
 		return err
 	}
@@ -178,13 +195,13 @@ func (r *attackRun) phases(ctx context.Context) (err error) {
 // strike runs the attacking process, and samples the server meanwhile.
 func (r *attackRun) strike(ctx context.Context) error {
 	clients := r.clients
-	share := r.options.attack.share
+	share := r.share
 	if r.fixed {
 		share = 1
 	}
 	clients = max(1, int(float64(clients)*share))
 	arg, err := json.Marshal(target{
-		Name: r.name, Address: r.srv.addr(r.path), TLS: r.speaksTLS(), Duration: r.duration, Clients: clients, Share: share,
+		Name: r.name, Address: r.srv.addr(r.session.path), TLS: r.speaksTLS(), Duration: r.duration, Clients: clients, Share: share,
 	})
 	if err != nil {
 		return err
@@ -338,7 +355,7 @@ func (t *attackTables) add(r *attackRun) {
 	for _, count := range h.answered {
 		answered += count
 	}
-	t.clients.add(r.name, r.path,
+	t.clients.add(r.name, r.session.path,
 		millis(h.rtt[phaseBefore].quantile(0.5)), millis(h.rtt[phaseBefore].quantile(0.99)),
 		millis(h.rtt[phaseDuring].quantile(0.5)), millis(h.rtt[phaseDuring].quantile(0.99)),
 		millis(h.rtt[phaseAfter].quantile(0.5)), millis(h.rtt[phaseAfter].quantile(0.99)),

@@ -323,8 +323,8 @@ func TestSourceAddresses(t *testing.T) {
 func TestDefaultSteps(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	o := defaultOptions()
-	_, err := runIdle(ctx, &o)
+	s := newSession()
+	_, err := newIdleRun().run(ctx, &s)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -422,7 +422,7 @@ func TestSim(t *testing.T) {
 		assert.InDelta(t, conns*n, work[i]["pings"], 0)
 		assert.Zero(t, work[i]["dropped"])
 		for _, m := range simWork {
-			assert.Greater(t, work[i][m.key], 0.0, m.key)
+			assert.Greater(t, work[i][m.key()], 0.0, m.key())
 		}
 	}
 	require.Len(t, ratios, len(simMemory)+len(simWork))

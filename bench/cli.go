@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,59 +17,192 @@ type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
-// parse reads the command line into o and returns the command. With -h it writes
-// the help to out and returns flag.ErrHelp.
-func (o *options) parse(args []string, out io.Writer) (string, error) {
-	fs := o.flags("")
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+// invocation is a command line.
+type invocation struct {
+	args    []string
+	session session
+	json    bool
+	html    string
+	runs    []run
+	report  *merger // of "bench report", which runs no command
+}
+
+// run is a command with the options of its flags.
+type run struct {
+	*command
+	runner
+}
+
+// parse reads a command line and checks its options. With -h it writes the help
+// to out and returns flag.ErrHelp.
+func parse(args []string, out io.Writer) (*invocation, error) {
+	inv := newInvocation()
+	inv.args = args
+	before := inv.allFlags()
+	if err := before.Parse(args); errors.Is(err, flag.ErrHelp) {
 		writeUsage(out)
-		return "", err
+		return nil, err
 	} else if err != nil {
-		return "", flagError(fs, "", err)
+		return nil, flagError(before, "", err)
 	}
-	cmd := fs.Arg(0)
-	if cmd == "" {
+	name := before.Arg(0)
+	if name == "" {
 		var b strings.Builder
 		writeUsage(&b)
-		return "", &usageError{b.String()}
+		return nil, &usageError{b.String()}
 	}
-	if names := commandNames(); !slices.Contains(names, cmd) {
-		return "", &usageError{fmt.Sprintf("bench: no command %q%s (bench -h lists all)", cmd, didYouMean(cmd, names, ""))}
+	if names := commandNames(); !slices.Contains(names, name) {
+		return nil, &usageError{fmt.Sprintf("bench: no command %q%s (bench -h lists all)", name, didYouMean(name, names, ""))}
 	}
-	sub := o.flags(cmd)
-	for rest := fs.Args()[1:]; ; rest = sub.Args()[1:] {
-		if err := sub.Parse(rest); errors.Is(err, flag.ErrHelp) {
-			writeHelp(out, cmd)
-			return "", err
+	if err := inv.parseCommand(name, before, out); err != nil {
+		return nil, err
+	}
+	if err := inv.validate(name); err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	return inv, nil
+}
+
+// parseCommand reads the flags behind the command's name. Those of before, which
+// precede it, count as far as the command has them.
+func (inv *invocation) parseCommand(name string, before *flag.FlagSet, out io.Writer) error {
+	fs := inv.commandFlags(name)
+	if err := copyFlags(fs, before); err != nil {
+		return flagError(fs, name, err)
+	}
+	for rest := before.Args()[1:]; ; rest = fs.Args()[1:] {
+		if err := fs.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			writeHelp(out, name)
+			return err
 		} else if err != nil {
-			return "", flagError(sub, cmd, err)
+			return flagError(fs, name, err)
 		}
 		switch {
-		case sub.NArg() == 0:
-			return cmd, nil
-		case cmd != "report":
-			return "", &usageError{fmt.Sprintf("bench %s: what is %q? Flags begin with -; bench %s -h lists them", cmd, sub.Arg(0), cmd)}
+		case fs.NArg() == 0:
+			if name == "all" {
+				return inv.addAll(fs)
+			}
+			return nil
+		case inv.report == nil:
+			return &usageError{fmt.Sprintf("bench %s: what is %q? Flags begin with -; bench %s -h lists them", name, fs.Arg(0), name)}
 		}
-		o.files = append(o.files, sub.Arg(0))
+		inv.report.files = append(inv.report.files, fs.Arg(0))
 	}
 }
 
-// flags returns the flags of a command, or those of all if it is empty. What is
-// in o is their default.
-func (o *options) flags(cmd string) *flag.FlagSet {
-	fs := flag.NewFlagSet("bench "+cmd, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	if cmd == "report" {
-		fs.StringVar(&o.html, "html", o.html, "write one report of all files to `file`")
-		fs.BoolVar(&o.markdown, "markdown", o.markdown, "print the tables as Markdown")
-		fs.BoolVar(&o.json, "json", o.json, "print the documents as one JSON array")
-		return fs
+// addAll adds the commands of "bench all". Each takes those of the flags that it
+// has.
+func (inv *invocation) addAll(all *flag.FlagSet) error {
+	for _, c := range commands {
+		if c.notInAll {
+			continue
+		}
+		if err := copyFlags(inv.commandFlags(c.name), all); err != nil {
+			return err
+		}
 	}
-	o.register(fs, cmd)
+	return nil
+}
+
+// copyFlags sets the flags of to that are set in from.
+func copyFlags(to, from *flag.FlagSet) (err error) {
+	from.Visit(func(f *flag.Flag) {
+		if to.Lookup(f.Name) == nil {
+			return
+		}
+		if failed := to.Set(f.Name, f.Value.String()); failed != nil && err == nil {
+			err = fmt.Errorf("invalid value %q for flag -%s: %w", f.Value, f.Name, failed)
+		}
+	})
+	return err
+}
+
+func newInvocation() *invocation { return &invocation{session: newSession()} }
+
+// commandFlags adds a run of a command and returns its flags.
+func (inv *invocation) commandFlags(name string) *flag.FlagSet {
+	fs := newFlagSet(name)
+	switch name {
+	case "report":
+		inv.report = new(merger)
+		inv.report.flags(inv, fs)
+		return fs
+	case "all":
+		return inv.allFlags()
+	}
+	c := commandNamed(name)
+	r := c.new()
+	inv.runs = append(inv.runs, run{c, r})
+	inv.commonFlags(fs)
+	if !c.varies {
+		inv.session.settingFlags(fs)
+	}
+	if c.procs {
+		procsFlag(fs, &inv.session.procs)
+	}
+	r.flags(fs)
 	return fs
 }
 
-// commandNames are all that parse knows.
+// allFlags returns the flags of all commands. The variables behind flags that are
+// no command's alone are those of the invocation; the others only hold a value.
+func (inv *invocation) allFlags() *flag.FlagSet {
+	fs := newFlagSet("all")
+	inv.commonFlags(fs)
+	inv.session.settingFlags(fs)
+	procsFlag(fs, &inv.session.procs)
+	for _, c := range commands {
+		own := newFlagSet(c.name)
+		c.new().flags(own)
+		own.VisitAll(func(f *flag.Flag) {
+			if fs.Lookup(f.Name) == nil {
+				fs.Var(f.Value, f.Name, f.Usage)
+			}
+		})
+	}
+	return fs
+}
+
+// commonFlags declares the flags that all commands have.
+func (inv *invocation) commonFlags(fs *flag.FlagSet) {
+	fs.BoolVar(&inv.json, "json", inv.json, "print JSON")
+	fs.StringVar(&inv.html, "html", inv.html, "write the report with its charts to `file`, too")
+	inv.session.flags(fs)
+}
+
+func newFlagSet(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	return fs
+}
+
+// validate checks the options.
+func (inv *invocation) validate(name string) error {
+	if inv.report != nil {
+		return nil
+	}
+	if err := cmp.Or(inv.session.validate(), validProcs(inv.session.procs, name)); err != nil {
+		return err
+	}
+	for _, r := range inv.runs {
+		if err := r.validate(&inv.session); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commandNamed returns the command, or nil if there is none.
+func commandNamed(name string) *command {
+	for _, c := range commands {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// commandNames are all names that parse knows.
 func commandNames() []string {
 	var names []string
 	for _, c := range commands {
@@ -87,8 +221,7 @@ func flagError(fs *flag.FlagSet, cmd string, err error) error {
 	var names, owners []string
 	fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
 	for _, c := range commandNames() {
-		o := defaultOptions()
-		if c != "all" && o.flags(c).Lookup(name) != nil {
+		if c != "all" && newInvocation().commandFlags(c).Lookup(name) != nil {
 			owners = append(owners, c)
 		}
 	}
@@ -152,36 +285,57 @@ func writeUsage(w io.Writer) {
 	common.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })
 }
 
-// commonFlags are those that all commands know.
+// commonFlags returns the flags that all commands have.
 func commonFlags() *flag.FlagSet {
-	o := defaultOptions()
-	return o.flags("none")
+	fs := newFlagSet("")
+	inv := newInvocation()
+	inv.commonFlags(fs)
+	inv.session.settingFlags(fs)
+	return fs
 }
 
 // writeHelp writes the help of one command.
-func writeHelp(w io.Writer, cmd string) {
-	h := help[cmd]
-	if h.about == "" {
-		for _, c := range commands {
-			if c.name == cmd {
-				h = helpText{c.about, "bench " + cmd}
-			}
-		}
-	}
-	fmt.Fprintf(w, "usage: bench %s [flags]\n\n%s\n\n  example: %s\n\nflags of %s:\n\n", cmd, h.about, h.example, cmd)
-	o := defaultOptions()
-	own, common := o.flags(cmd), commonFlags()
-	if cmd == "report" {
+func writeHelp(w io.Writer, name string) {
+	h := helpOf(name)
+	fmt.Fprintf(w, "usage: bench %s [flags]\n\n%s\n\n  example: %s\n\nflags of %s:\n\n", name, h.help, h.example, name)
+	own, common := newInvocation().commandFlags(name), commonFlags()
+	if name == "report" {
 		own.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })
 		return
 	}
+	isCommon := func(f *flag.Flag) bool { // sweep has lists in place of some
+		c := common.Lookup(f.Name)
+		return c != nil && c.Usage == f.Usage
+	}
 	own.VisitAll(func(f *flag.Flag) {
-		if common.Lookup(f.Name) == nil {
+		if !isCommon(f) {
 			writeFlag(w, f)
 		}
 	})
 	fmt.Fprint(w, "\nflags of all commands:\n\n")
-	common.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })
+	own.VisitAll(func(f *flag.Flag) {
+		if isCommon(f) {
+			writeFlag(w, f)
+		}
+	})
+}
+
+var allHelp = command{
+	name: "all",
+	help: `Runs all commands that measure, one after the other, with their defaults where a
+flag does not say otherwise.`,
+	example: "bench all -html report.html -json",
+}
+
+// helpOf returns the command, or one that only has a help.
+func helpOf(name string) *command {
+	switch name {
+	case "all":
+		return &allHelp
+	case "report":
+		return &reportHelp
+	}
+	return commandNamed(name)
 }
 
 func writeFlag(w io.Writer, f *flag.Flag) {

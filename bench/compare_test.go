@@ -71,10 +71,10 @@ func TestComparePeerFails(t *testing.T) {
 func TestCompareSummary(t *testing.T) {
 	load := compareLoad{name: "x", measures: []measure{byCPU, byRate}}
 	c := newComparison(load, []contender{{name: ourName}, {name: "fast"}, {name: "lossy"}, {name: "broken"}})
-	run := func(cpu, rate, missing float64) *compareRun {
-		return &compareRun{row: map[string]float64{"server_us": cpu, "per_second": rate, "missing": missing}}
+	run := func(cpu, rate, missing float64) *libraryRun {
+		return &libraryRun{row: map[string]float64{"server_us": cpu, "per_second": rate, "missing": missing}}
 	}
-	c.runs = [][]*compareRun{
+	c.runs = [][]*libraryRun{
 		{run(2, 100, 0), run(4, 200, 0), run(3, 150, 0)},
 		{run(1, 150, 0), run(3, 100, 0), run(2, 120, 0)},
 		{run(0.1, 900, 0), run(0.1, 900, 7), run(0.1, 900, 0)},

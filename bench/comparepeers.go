@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,11 +20,21 @@ const ourName = "ws"
 // contender is a library that is compared.
 type contender struct {
 	name, version string
-	serve         []string // see options.serve
+	serve         []string // see serverOptions.program
+}
+
+// peerOptions say which libraries are compared.
+type peerOptions struct{ peers, peersBinary string }
+
+func defaultPeers() peerOptions { return peerOptions{peers: "all"} }
+
+func (o *peerOptions) flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.peers, "peers", o.peers, "compare: `libraries` such as gorilla,gws, or all; burst: none, or all that have its handler")
+	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary, "compare, burst: the program built from bench/peers; else it is built")
 }
 
 // contenders returns this library and the peers that -peers names.
-func (o *options) contenders(ctx context.Context, binary string) ([]contender, error) {
+func (o *peerOptions) contenders(ctx context.Context, binary string) ([]contender, error) {
 	all := []contender{{name: ourName, version: commit(ctx)}}
 	out, err := exec.CommandContext(ctx, binary, "list").Output()
 	if err != nil {
@@ -51,7 +62,7 @@ func (o *options) contenders(ctx context.Context, binary string) ([]contender, e
 }
 
 // peersProgram returns the program of bench/peers, which it builds if need be.
-func (o *options) peersProgram(ctx context.Context) (binary string, remove func(), err error) {
+func (o *peerOptions) peersProgram(ctx context.Context) (binary string, remove func(), err error) {
 	if o.peersBinary != "" {
 		binary, err = filepath.Abs(o.peersBinary)
 		return binary, func() {}, err

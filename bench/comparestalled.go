@@ -37,18 +37,24 @@ func (receiving) frame(l *loop, c *clientConn, f *frame, now int64) {
 	}
 }
 
-// runStalled is slow for libraries that tell nothing of their queues: some
+// stalledPercent of the members stall.
+const stalledPercent = 5
+
+// stalledRun is slow for libraries that tell nothing of their queues: some
 // members stall, are alone sent a fixed number of messages, and stay in the room
 // while the others get theirs at a fixed rate.
-func runStalled(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(10_000)
-	every := int(100 / o.stalled)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, control.Config{}, func(int) traffic { return receiving{} })
+type stalledRun struct {
+	conns, size int
+	timing
+}
+
+func (o *stalledRun) run(ctx context.Context, s *session) ([]*table, error) {
+	srv, g, stop, err := s.start(ctx, s.path, o.conns, control.Config{}, func(int) traffic { return receiving{} })
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	g.chooseStalled(func(n int) bool { return n%every == 0 })
+	g.chooseStalled(func(n int) bool { return n%stalledEvery == 0 })
 	g.each(func(_ int, l *loop) { l.mayEnd = true })
 	if err := g.connect(ctx, o.conns); err != nil {
 		return nil, err
@@ -65,10 +71,10 @@ func runStalled(ctx context.Context, o *options) ([]*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := joinSome(ctx, g, srv, false, filled.Published, o.conns-(o.conns+every-1)/every); err != nil {
+	if err := joinSome(ctx, g, srv, false, filled.Published, o.reading()); err != nil {
 		return nil, err
 	}
-	return stalledLoad(ctx, o, srv, g, idle.RSS, filled.Published)
+	return o.load(ctx, srv, g, idle.RSS, filled.Published)
 }
 
 // joinSome makes the stalled members join, or the others, who expect message
@@ -103,13 +109,18 @@ func joinSome(ctx context.Context, g *generator, srv *server, stalled bool, next
 	}
 }
 
-// stalledLoad publishes at the rate, and measures.
-func stalledLoad(ctx context.Context, o *options, srv *server, g *generator, idleRSS, before uint64) ([]*table, error) {
+// stalledEvery is the distance between stalled members.
+const stalledEvery = 100 / stalledPercent
+
+// reading is the number of members that do not stall.
+func (o *stalledRun) reading() int { return o.conns - (o.conns+stalledEvery-1)/stalledEvery }
+
+// load publishes at the rate, and measures.
+func (o *stalledRun) load(ctx context.Context, srv *server, g *generator, idleRSS, before uint64) ([]*table, error) {
 	if _, err := srv.call(control.Command{Name: "publish", Size: o.size, Rate: stalledRate}); err != nil {
 		return nil, err
 	}
-	o.duration *= 2 // as latency does
-	w, err := g.measure(ctx, srv, o)
+	w, err := g.measure(ctx, srv, &o.timing)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +128,7 @@ func stalledLoad(ctx context.Context, o *options, srv *server, g *generator, idl
 	if err != nil {
 		return nil, err
 	}
-	every := int(100 / o.stalled)
-	healthy := uint64(o.conns - (o.conns+every-1)/every)
-	want := (ended.Published - before) * healthy
+	want := (ended.Published - before) * uint64(o.reading())
 	for since, seen := time.Now(), uint64(0); seen < want && time.Since(since) < patience; {
 		if t := g.sum(); t.messages > seen {
 			since, seen = time.Now(), t.messages

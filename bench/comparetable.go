@@ -54,9 +54,9 @@ func (c *comparison) table() *table {
 	}
 	var keys []string
 	for _, col := range compareColumns {
-		if c.has(col.key) {
+		if c.has(col.key()) {
 			t.columns = append(t.columns, col)
-			keys = append(keys, col.key)
+			keys = append(keys, col.key())
 		}
 	}
 	t.columns = append(t.columns,
@@ -77,7 +77,7 @@ func (c *comparison) table() *table {
 
 // has reports whether any run has such a figure.
 func (c *comparison) has(key string) bool {
-	return slices.ContainsFunc(slices.Concat(c.runs...), func(r *compareRun) bool {
+	return slices.ContainsFunc(slices.Concat(c.runs...), func(r *libraryRun) bool {
 		_, ok := r.row[key]
 		return ok
 	})

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -13,11 +14,36 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
+var doctorCommand = command{
+	name:  "doctor",
+	about: "what the limits of this machine allow in connections, and the commands that raise them",
+	help: `Reads the limits of this machine, says how many connections each allows and which
+of them binds, and prints the commands that raise those that are too low.`,
+	example:  "bench doctor -conns 1000000",
+	notInAll: true,
+	new:      func() runner { return newDoctorRun() },
+}
+
 // doctorConns is how many connections measure the kernel's memory for a socket.
 const doctorConns = 2000
 
-// runDoctor judges the limits of this machine.
-func runDoctor(_ context.Context, o *options) ([]*table, error) {
+// doctorRun is a run of doctor.
+type doctorRun struct {
+	conns   int
+	measure bool
+}
+
+func newDoctorRun() *doctorRun { return &doctorRun{measure: true} }
+
+func (o *doctorRun) flags(fs *flag.FlagSet) {
+	fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is what the limits allow")
+	fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
+}
+
+func (o *doctorRun) validate(*session) error { return nil }
+
+// run judges the limits of this machine.
+func (o *doctorRun) run(_ context.Context, s *session) ([]*table, error) {
 	if o.conns < 0 {
 		return nil, errors.New("-conns is negative")
 	}
@@ -27,7 +53,7 @@ func runDoctor(_ context.Context, o *options) ([]*table, error) {
 	}
 	if o.measure {
 		fit := int(min(doctorConns, (facts.Hard-100)/2))
-		if facts.SocketBytes, err = doctor.MeasureSocket(fit); err != nil && o.verbose {
+		if facts.SocketBytes, err = doctor.MeasureSocket(fit); err != nil && s.verbose {
 			fmt.Fprintln(os.Stderr, err) // then a usual value serves
 		}
 	}

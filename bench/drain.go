@@ -3,7 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"flag"
 	"slices"
 	"sync"
 	"time"
@@ -12,14 +14,39 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
+var drainCommand = command{
+	name:  "drain",
+	about: "how a shutdown treats clients that have messages queued",
+	help: `Shuts a server down while clients are connected and messages are queued for them,
+and looks at it from the clients' side: who got everything that was published
+before, who was told 1001, how long it took, and what the process has left.`,
+	example: "bench drain -conns 5000",
+	new:     func() runner { return newDrainRun() },
+}
+
 // goingAway is the close code of a server that shuts down.
 const goingAway = 1001
 
-// runDrain measures the end of a server whose clients are connected, and have
+// drainRun is a run of drain.
+type drainRun struct{ conns, size, rounds int }
+
+func newDrainRun() *drainRun { return &drainRun{size: 512, rounds: 1} }
+
+func (o *drainRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+}
+
+func (o *drainRun) validate(*session) error {
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1))
+}
+
+// run measures the end of a server whose clients are connected, and have
 // messages queued.
-func runDrain(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(1000)
-	o.rooms, o.queue = 1, max(o.queue, slowQueue)
+func (o *drainRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 1000)
+	s.queue = max(s.queue, slowQueue)
 	t := &table{command: "drain", title: "Shutdown with clients connected and messages queued", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "clients", "%d"},
@@ -44,18 +71,18 @@ func runDrain(ctx context.Context, o *options) ([]*table, error) {
 		{Kind: report.Bars, Title: "Until clients knew of the end", X: []string{"path", "conns"}, Y: []string{"half_ms", "most_ms", "all_ms", "ended_ms"}, Axis: "ms"},
 	}}
 	for range o.rounds {
-		if err := drainRound(ctx, o, t); err != nil {
+		if err := o.round(ctx, s, t); err != nil {
 			return nil, err
 		}
 	}
 	return []*table{t}, nil
 }
 
-func drainRound(ctx context.Context, o *options, t *table) error {
-	comp := newCompletions(o, false)
+func (o *drainRun) round(ctx context.Context, s *session, t *table) error {
+	comp := newCompletions(1, 1, false)
 	frame := serverFrameBytes(o.size)
-	cfg := control.Config{QueueBytes: int64(o.queue) * int64(frame)}
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(int) traffic { return newMembers(comp) })
+	cfg := control.Config{QueueBytes: int64(s.queue) * int64(frame)}
+	srv, g, stop, err := s.start(ctx, s.path, o.conns, cfg, func(int) traffic { return newMembers(comp) })
 	if err != nil {
 		return err
 	}
@@ -102,7 +129,7 @@ func drainRound(ctx context.Context, o *options, t *table) error {
 		}
 		return millis(time.Duration(times[max(0, int(share*float64(len(times)))-1)] - began))
 	}
-	t.add(o.path, o.conns, o.size, float64(full.QueuedBytes)/float64(frame)/float64(o.conns),
+	t.add(s.path, o.conns, o.size, float64(full.QueuedBytes)/float64(frame)/float64(o.conns),
 		at(closed, 0.5), at(closed, 0.99), at(closed, 1), at(ended, 1), millis(time.Duration(after.At-began)),
 		len(closed), o.conns-len(closed), missing, disordered, after.Dropped,
 		micros(after.CPU-full.CPU)/float64(o.conns),

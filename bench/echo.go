@@ -3,7 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +15,16 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+var echoCommand = command{
+	name:  "echo",
+	about: "messages per second when every client keeps some in flight, or their latency at a fixed rate",
+	help: `Every connection keeps some messages in flight, which the server sends back as they
+are. It counts messages a second, the server's CPU time and writes for each, and
+the round trip, which includes the queueing that many in flight cause.`,
+	example: "bench echo -conns 1000 -inflight 16 -rounds 5",
+	new:     func() runner { return newEchoRun() },
+}
 
 // maxUnsent is how many bytes may wait for a connection's socket before what is
 // due is held back. It is late then, and its latency says so.
@@ -130,9 +142,35 @@ func (e *echoing) end(l *loop) {
 	}
 }
 
-// runEcho measures round trips.
-func runEcho(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(1000)
+// echoRun is a run of echo.
+type echoRun struct {
+	conns, size, rounds     int
+	inflights, modes, rates string
+	timing
+}
+
+func newEchoRun() *echoRun {
+	return &echoRun{size: 512, rounds: 1, inflights: defaultInflights, modes: "raw", timing: defaultTiming()}
+}
+
+func (o *echoRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+	inflightFlag(fs, &o.inflights)
+	ratesFlag(fs, &o.rates)
+	o.timing.flags(fs)
+	fs.StringVar(&o.modes, "mode", o.modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
+}
+
+func (o *echoRun) validate(*session) error {
+	_, err := o.loads()
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1), err)
+}
+
+// run measures round trips.
+func (o *echoRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 1000)
 	t := &table{command: "echo", title: "Echo", columns: []column{
 		{"mode", "mode", "%s"},
 		{"path", "path", "%s"},
@@ -153,7 +191,7 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 		{"missing", "lost", "%d"},
 		{"disordered", "disordered", "%d"},
 	}, charts: []chart{{Kind: report.Bars, X: []string{"mode", "path", "conns", "inflight", "size"}, Y: []string{"per_second", "server_us"}}}}
-	loads, err := o.echoLoads()
+	loads, err := o.loads()
 	if err != nil {
 		return nil, err
 	}
@@ -161,14 +199,14 @@ func runEcho(ctx context.Context, o *options) ([]*table, error) {
 		t.columns[3] = column{"rate", "due/s", "%v"}
 		t.charts[0].X[3] = "rate"
 	}
-	o.progress.expect(o.rounds*len(loads), o.warmup+o.duration)
+	s.progress.expect(o.rounds*len(loads), o.warmup+o.duration)
 	for round := range o.rounds {
 		for _, load := range loads {
 			if o.size < minJSON && load.mode.Mode == control.JSON {
 				return nil, fmt.Errorf("-size is %d, must be at least %d for a JSON request", o.size, minJSON)
 			}
-			o.progress.step("echo, round %d of %d", round+1, o.rounds)
-			if err := echoRound(ctx, o, load, t); err != nil {
+			s.progress.step("echo, round %d of %d", round+1, o.rounds)
+			if err := o.round(ctx, s, load, t); err != nil {
 				return nil, err
 			}
 		}
@@ -190,7 +228,7 @@ var echoModes = []echoMode{
 }
 
 // modeList reads -mode.
-func (o *options) modeList() ([]echoMode, error) {
+func (o *echoRun) modeList() ([]echoMode, error) {
 	var modes []echoMode
 	for name := range strings.SplitSeq(o.modes, ",") {
 		i := slices.IndexFunc(echoModes, func(m echoMode) bool { return m.name == name })
@@ -209,17 +247,17 @@ type echoLoad struct {
 	rate     float64
 }
 
-// echoLoads are those that the flags ask for.
-func (o *options) echoLoads() (loads []echoLoad, err error) {
+// loads are those that the flags ask for.
+func (o *echoRun) loads() (loads []echoLoad, err error) {
 	modes, err := o.modeList()
 	if err != nil {
 		return nil, err
 	}
-	rates, err := o.rateList()
+	rates, err := rateList(o.rates)
 	if err != nil {
 		return nil, err
 	}
-	counts, err := o.inflightCounts()
+	counts, err := inflightCounts(o.inflights)
 	for _, mode := range modes {
 		for _, rate := range rates {
 			loads = append(loads, echoLoad{mode: mode, rate: rate})
@@ -233,16 +271,16 @@ func (o *options) echoLoads() (loads []echoLoad, err error) {
 	return loads, err
 }
 
-func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
-	work := make([]*echoing, o.clientLoops)
+func (o *echoRun) round(ctx context.Context, s *session, load echoLoad, t *table) error {
+	work := make([]*echoing, s.clientLoops)
 	var messages form = newBinaryForm(o.size)
 	if load.mode.Mode == control.JSON {
 		messages = newJSONForm(o.size)
 	}
 	cfg := control.Config{Mode: load.mode.Mode, Pooled: load.mode.pooled}
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(i int) traffic {
+	srv, g, stop, err := s.start(ctx, s.path, o.conns, cfg, func(i int) traffic {
 		work[i] = &echoing{
-			form: messages, until: never, rate: load.rate, number: i, loops: o.clientLoops, conns: o.conns,
+			form: messages, until: never, rate: load.rate, number: i, loops: s.clientLoops, conns: o.conns,
 		}
 		return work[i]
 	})
@@ -260,7 +298,7 @@ func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 			work[i].begin(l, load.inflight, began)
 		}
 	})
-	w, err := g.measure(ctx, srv, o)
+	w, err := g.measure(ctx, srv, &o.timing)
 	if err != nil {
 		return err
 	}
@@ -274,7 +312,7 @@ func echoRound(ctx context.Context, o *options, load echoLoad, t *table) error {
 	if load.rate > 0 {
 		asked = load.rate
 	}
-	t.add(load.mode.name, o.path, o.conns, asked, o.size, w.perSecond(w.client.messages),
+	t.add(load.mode.name, s.path, o.conns, asked, o.size, w.perSecond(w.client.messages),
 		w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)), w.perMessage(float64(w.server.ReadCalls)),
 		micros(w.rtt.quantile(0.5)), micros(w.rtt.quantile(0.99)), micros(w.rtt.quantile(0.999)), micros(w.rtt.max()),

@@ -3,20 +3,83 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// runFanout measures rooms at full speed, or at fixed rates.
-func runFanout(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(10_000)
+var fanoutCommand = command{
+	name:  "fanout",
+	about: "deliveries per second to one room or many, at full speed or at a fixed rate",
+	help: `A publisher in the server sends to rooms of many members at full speed: it keeps
+some publishes outstanding that not all members have received. It counts
+deliveries a second, the server's CPU time and writes for each, and the time to
+the last member; nothing may be missing, disordered or dropped.`,
+	example: "bench fanout -conns 10000 -sweep -html fanout.html",
+	procs:   true,
+	new:     func() runner { return newFanoutRun() },
+}
+
+// fanoutRun is a run of fanout.
+type fanoutRun struct {
+	conns, size, rounds int
+	rooms, outstanding  int
+	rates               string
+	stalled, trickle    float64 // percent
+	sweep, compare      bool
+	timing
+}
+
+func newFanoutRun() *fanoutRun {
+	return &fanoutRun{size: 512, rounds: 1, rooms: 1, outstanding: 64, timing: defaultTiming()}
+}
+
+func (o *fanoutRun) flags(fs *flag.FlagSet) {
+	o.roomFlags(fs)
+	outstandingFlag(fs, &o.outstanding)
+}
+
+// roomFlags declares the flags that latency has, too.
+func (o *fanoutRun) roomFlags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+	roomsFlag(fs, &o.rooms)
+	ratesFlag(fs, &o.rates)
+	slowFlags(fs, &o.stalled, &o.trickle)
+	o.timing.flags(fs)
+	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
+	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the slow members, and the ratios")
+}
+
+func (o *fanoutRun) validate(s *session) error {
+	if s.procs > 1 && o.compare {
+		return errors.New("bench: -procs works without -compare")
+	}
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1), atLeast("-rooms", o.rooms, 1),
+		validOutstanding(o.outstanding), validSlow(o.stalled, o.trickle, o.compare), validRates(o.rates))
+}
+
+// validOutstanding checks -outstanding.
+func validOutstanding(n int) error {
+	if n < 1 || n >= seqWindow/2 {
+		return fmt.Errorf("bench: -outstanding is %d, must be from 1 to %d", n, seqWindow/2-1)
+	}
+	return nil
+}
+
+// run measures rooms at full speed, or at fixed rates.
+func (o *fanoutRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 10_000)
 	if o.rooms > o.conns {
 		return nil, fmt.Errorf("%d rooms need as many members, not %d: a smaller -rooms", o.rooms, o.conns)
 	}
-	t := &roomTest{ack: o.rates == "", row: o.fanoutRow}
+	t := &roomTest{fanoutRun: o, s: s}
 	t.table = &table{command: "fanout", title: "Fan-out at full speed", columns: []column{
 		{"path", "path", "%s"},
 		{"members", "members", "%d"},
@@ -56,28 +119,15 @@ func runFanout(ctx context.Context, o *options) ([]*table, error) {
 			Y: []string{"p50_ms", "p90_ms", "p99_ms", "p999_ms", "p9999_ms"}, Axis: "ms",
 		}}, t.table.charts...)
 	}
-	if err := o.fanoutLoads(t); err != nil {
+	if err := o.addLoads(t); err != nil {
 		return nil, err
 	}
-	return t.tables(ctx, o)
+	return t.tables(ctx)
 }
 
-// runLatency is fanout at a low rate.
-func runLatency(ctx context.Context, o *options) ([]*table, error) {
-	if o.rates == "" {
-		o.rates = "4"
-	}
-	o.duration *= 2
-	tables, err := runFanout(ctx, o)
-	for _, t := range tables {
-		t.command = "latency" + t.command[len("fanout"):]
-	}
-	return tables, err
-}
-
-// fanoutLoads fills in the loads that the flags ask for.
-func (o *options) fanoutLoads(t *roomTest) error {
-	rates, err := o.rateList()
+// addLoads adds the loads that the flags ask for.
+func (o *fanoutRun) addLoads(t *roomTest) error {
+	rates, err := rateList(o.rates)
 	if err != nil {
 		return err
 	}
@@ -98,14 +148,14 @@ func (o *options) fanoutLoads(t *roomTest) error {
 	return nil
 }
 
-func (o *options) fanoutRow(r *room, c control.Command, w *outcome) []any {
+func (o *fanoutRun) row(path string, r *room, c control.Command, w *outcome) []any {
 	var load any = c.Outstanding
 	if c.Rate > 0 {
 		load = c.Rate
 	}
 	n := float64(max(w.client.messages, 1))
 	return []any{
-		o.path, sumOf(o.conns), sumOf(o.rooms), sumOf(r.stalled), sumOf(r.trickling), load, c.Size,
+		path, sumOf(o.conns), sumOf(o.rooms), sumOf(r.stalled), sumOf(r.trickling), load, c.Size,
 		sumOf(w.perSecond(w.client.messages)), meanOf(w.serverMicros(), n), meanOf(micros(w.client.cpu)/n, n),
 		meanOf(w.perMessage(float64(w.server.Writes)), n), meanOf(w.perMessage(float64(w.server.WriteCalls)), n),
 		millisOf(w.rtt, 0.5), millisOf(w.rtt, 0.9), millisOf(w.rtt, 0.99), millisOf(w.rtt, 0.999), millisOf(w.rtt, 0.9999),

@@ -195,7 +195,7 @@ func (w *window) serverMicros() float64 { return w.perMessage(micros(w.server.CP
 
 // measure lets the load run for warmup, and then measures it. The latencies are
 // to be collected when the load has ended.
-func (g *generator) measure(ctx context.Context, srv *server, o *options) (*window, error) {
+func (g *generator) measure(ctx context.Context, srv *server, o *timing) (*window, error) {
 	if err := wait(ctx, o.warmup); err != nil {
 		return nil, err
 	}

@@ -5,12 +5,25 @@ package main
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+var idleCommand = command{
+	name:  "idle",
+	about: "heap and RSS for each idle connection, and the CPU that accepting it takes",
+	help: `Opens connections that say nothing, on a fresh server for each path, and asks the
+server for its heap and RSS after garbage collection at each of some counts. The
+slope over the counts is what one more connection costs; what the process takes
+anyway is not in it. It also says what CPU time accepting a connection took.`,
+	example: "bench idle -path native -steps 2000,5000,10000,15000 -join -html idle.html",
+	procs:   true,
+	new:     func() runner { return newIdleRun() },
+}
 
 // idleSteps are the counts that idle measures at unless it is told others.
 const idleSteps = "2000,5000,10000,15000"
@@ -21,9 +34,35 @@ type silent struct{}
 func (silent) frame(*loop, *clientConn, *frame, int64) {}
 func (silent) done(*loop, *clientConn, int64)          {}
 
-// runIdle measures memory at several connection counts, on a fresh server for
+// idleRun is a run of idle.
+type idleRun struct {
+	steps      string
+	quiet      time.Duration
+	join       bool
+	compress   bool
+	memprofile string // file
+}
+
+func newIdleRun() *idleRun { return &idleRun{quiet: time.Second} }
+
+func (o *idleRun) flags(fs *flag.FlagSet) {
+	idleFlags(fs, &o.quiet, &o.join)
+	stepsFlag(fs, &o.steps)
+	fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
+	fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
+}
+
+func (o *idleRun) validate(*session) error {
+	if o.steps == "" {
+		return nil
+	}
+	_, err := stepCounts(o.steps)
+	return err
+}
+
+// run measures memory at several connection counts, on a fresh server for
 // each path.
-func runIdle(ctx context.Context, o *options) ([]*table, error) {
+func (o *idleRun) run(ctx context.Context, s *session) ([]*table, error) {
 	steps := &table{command: "idle", title: "Idle connections: the server's memory after garbage collection", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "connections", "%d"},
@@ -49,33 +88,30 @@ func runIdle(ctx context.Context, o *options) ([]*table, error) {
 		Kind: report.Bars, Title: "Memory for each connection", X: []string{"path"}, Y: []string{"heap_bytes", "rss_bytes"}, Axis: "bytes",
 	}}}
 	paths := []string{"native", "http"}
-	if o.path != "" {
-		paths = []string{o.path}
+	if s.path != "" {
+		paths = []string{s.path}
 	}
-	o.steps = cmp.Or(o.steps, idleSteps)
-	counts, err := o.stepCounts()
+	counts, err := stepCounts(cmp.Or(o.steps, idleSteps))
 	if err != nil {
 		return nil, err
 	}
-	o.progress.expect(len(paths)*len(counts), o.quiet+time.Second)
+	for i := range counts {
+		counts[i] = s.part.share(counts[i])
+	}
+	s.progress.expect(len(paths)*len(counts), o.quiet+time.Second)
 	for _, path := range paths {
-		if err := idlePath(ctx, o, path, steps, slopes); err != nil {
+		if err := o.path(ctx, s, path, counts, steps, slopes); err != nil {
 			return nil, fmt.Errorf("%s path: %w", path, err)
 		}
 	}
 	return []*table{steps, slopes}, nil
 }
 
-func idlePath(ctx context.Context, o *options, path string, steps, slopes *table) error {
-	counts, err := o.stepCounts()
-	if err != nil {
-		return err
-	}
-	for i := range counts {
-		counts[i] = o.part.share(counts[i])
-	}
+// path measures one path on a fresh server.
+func (o *idleRun) path(ctx context.Context, s *session, path string, counts []int, steps, slopes *table) error {
 	last := counts[len(counts)-1]
-	srv, g, stop, err := start(ctx, o, path, last, control.Config{}, func(int) traffic { return silent{} })
+	cfg := control.Config{Compress: o.compress, ProfileHeap: o.memprofile != ""}
+	srv, g, stop, err := s.start(ctx, path, last, cfg, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -83,11 +119,11 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	var n, heap, inuse, rss, objects []float64
 	var accepting time.Duration
 	for _, conns := range counts {
-		if err := o.part.together(); err != nil {
+		if err := s.part.together(); err != nil {
 			return err
 		}
-		o.progress.step("idle %s, %d connections", path, conns)
-		r, spent, err := fillIdle(ctx, o, g, srv, conns)
+		s.progress.step("idle %s, %d connections", path, conns)
+		r, spent, err := o.fill(ctx, g, srv, conns)
 		if err != nil {
 			return err
 		}
@@ -116,9 +152,9 @@ func idlePath(ctx context.Context, o *options, path string, steps, slopes *table
 	return g.err()
 }
 
-// fillIdle opens connections until there are so many, and returns the server's
+// fill opens connections until there are so many, and returns the server's
 // report once it is at rest, and the CPU time that accepting them took.
-func fillIdle(ctx context.Context, o *options, g *generator, srv *server, conns int) (r *control.Report, spent time.Duration, err error) {
+func (o *idleRun) fill(ctx context.Context, g *generator, srv *server, conns int) (r *control.Report, spent time.Duration, err error) {
 	before, err := srv.call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, 0, err

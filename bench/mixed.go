@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -12,6 +14,16 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+var mixedCommand = command{
+	name:  "mixed",
+	about: "chat: clients speak in rooms of skewed sizes, change rooms, reconnect",
+	help: `Chat: clients in rooms of skewed sizes say something at random times, and the
+server sends it to the speaker's room; some change rooms or reconnect meanwhile.
+Each must get all that is said in its room while it is there, and that is counted.`,
+	example: "bench mixed -conns 10000 -rate 200",
+	new:     func() runner { return newMixedRun() },
+}
 
 // The states of a chatting client.
 const (
@@ -43,8 +55,8 @@ type chat struct {
 	sent, moved, reconnected uint64
 }
 
-func newChat(o *options, n int, l int) *chat {
-	random := rand.New(rand.NewPCG(uint64(n), uint64(l)))
+func newChat(o *mixedRun, l int) *chat {
+	random := rand.New(rand.NewPCG(uint64(o.conns), uint64(l)))
 	return &chat{
 		random: random, until: never, message: append([]byte{control.PublishByte}, make([]byte, 4+o.size)...),
 		zipf: rand.NewZipf(random, roomSkew, 1, uint64(o.rooms-1)),
@@ -52,7 +64,7 @@ func newChat(o *options, n int, l int) *chat {
 }
 
 // begin starts the events on a loop that has this share of all connections.
-func (t *chat) begin(l *loop, o *options, rate, share float64) {
+func (t *chat) begin(l *loop, o *mixedRun, rate, share float64) {
 	moves, reconnects := o.moving/100*float64(o.conns), o.reconnecting/100*float64(o.conns)
 	all := rate + moves + reconnects
 	t.mean = float64(time.Second) / (all * share)
@@ -201,9 +213,37 @@ func (t *chat) reconnect(l *loop) {
 	t.absent = absent
 }
 
-// runMixed measures chat-like traffic.
-func runMixed(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(2000)
+// mixedRun is a run of mixed.
+type mixedRun struct {
+	conns, size, rounds, rooms int
+	rates                      string
+	moving, reconnecting       float64 // percent of the clients a second
+	timing
+}
+
+func newMixedRun() *mixedRun {
+	return &mixedRun{size: 512, rounds: 1, rooms: 1, moving: 1, reconnecting: 0.5, timing: defaultTiming()}
+}
+
+func (o *mixedRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+	roomsFlag(fs, &o.rooms)
+	ratesFlag(fs, &o.rates)
+	o.timing.flags(fs)
+	fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
+	fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting, "mixed: so many `percent` of the clients reconnect each second")
+}
+
+func (o *mixedRun) validate(*session) error {
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1), atLeast("-rooms", o.rooms, 1), validRates(o.rates),
+		atLeast("-moving", o.moving, 0), atLeast("-reconnecting", o.reconnecting, 0))
+}
+
+// run measures chat-like traffic.
+func (o *mixedRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 2000)
 	if o.rooms == 1 {
 		o.rooms = max(1, o.conns/10)
 	}
@@ -233,7 +273,7 @@ func runMixed(ctx context.Context, o *options) ([]*table, error) {
 	}, charts: []chart{
 		{Kind: report.Bars, X: []string{"path", "conns", "rooms", "rate"}, Y: []string{"server_us", "p99_ms", "per_second"}},
 	}}
-	rates, err := o.rateList()
+	rates, err := rateList(o.rates)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +282,7 @@ func runMixed(ctx context.Context, o *options) ([]*table, error) {
 	}
 	for range o.rounds {
 		for _, rate := range rates {
-			if err := mixedRound(ctx, o, rate, t); err != nil {
+			if err := o.round(ctx, s, rate, t); err != nil {
 				return nil, err
 			}
 		}
@@ -250,10 +290,10 @@ func runMixed(ctx context.Context, o *options) ([]*table, error) {
 	return []*table{t}, nil
 }
 
-func mixedRound(ctx context.Context, o *options, rate float64, t *table) error {
-	work := make([]*chat, o.clientLoops)
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, control.Config{}, func(i int) traffic {
-		work[i] = newChat(o, o.conns, i)
+func (o *mixedRun) round(ctx context.Context, s *session, rate float64, t *table) error {
+	work := make([]*chat, s.clientLoops)
+	srv, g, stop, err := s.start(ctx, s.path, o.conns, control.Config{}, func(i int) traffic {
+		work[i] = newChat(o, i)
 		return work[i]
 	})
 	if err != nil {
@@ -282,7 +322,7 @@ func mixedRound(ctx context.Context, o *options, rate float64, t *table) error {
 			work[i].begin(l, o, rate, float64(len(l.conns))/float64(o.conns))
 		}
 	})
-	w, err := g.measure(ctx, srv, o)
+	w, err := g.measure(ctx, srv, &o.timing)
 	if err != nil {
 		return err
 	}
@@ -303,7 +343,7 @@ func mixedRound(ctx context.Context, o *options, rate float64, t *table) error {
 		return fmt.Errorf("%d messages of clients never reached the server", n)
 	}
 	all := g.sum()
-	t.add(o.path, o.conns, o.rooms, rate, o.size, w.perSecond(w.client.messages),
+	t.add(s.path, o.conns, o.rooms, rate, o.size, w.perSecond(w.client.messages),
 		ratio(float64(all.messages), float64(r.Published)), w.serverMicros(), micros(w.client.cpu)/float64(max(w.client.messages, 1)),
 		w.perMessage(float64(w.server.Writes)), w.perMessage(float64(w.server.WriteCalls)),
 		millis(w.rtt.quantile(0.5)), millis(w.rtt.quantile(0.99)), millis(w.rtt.quantile(0.999)), millis(w.rtt.max()),

@@ -242,19 +242,21 @@ func ratioOf(measure func(k int) cost, many int) (ratio float64, least cost) {
 	return ratios[len(ratios)/2], least
 }
 
-func perfOptions() *options {
-	o := defaultOptions()
-	o.path, o.loops, o.clientLoops, o.maxprocs = "native", 2, 2, 2 // the same batches on any machine
-	return &o
+func perfSession() *session {
+	s := newSession()
+	s.path, s.loops, s.clientLoops, s.maxprocs = "native", 2, 2, 2 // the same batches on any machine
+	return &s
 }
+
+const perfSize = 512
 
 func perfEcho(t *testing.T, got map[string]float64) {
 	const conns = 200
-	o := perfOptions()
+	s := perfSession()
 	ratio, c := ratioOf(func(inflight int) cost {
-		work := make([]*echoing, o.clientLoops)
-		srv, g, stop, err := start(t.Context(), o, o.path, conns, control.Config{Mode: control.Echo}, func(i int) traffic {
-			work[i] = &echoing{form: newBinaryForm(o.size), until: never, number: i, loops: o.clientLoops, conns: conns}
+		work := make([]*echoing, s.clientLoops)
+		srv, g, stop, err := s.start(t.Context(), s.path, conns, control.Config{Mode: control.Echo}, func(i int) traffic {
+			work[i] = &echoing{form: newBinaryForm(perfSize), until: never, number: i, loops: s.clientLoops, conns: conns}
 			return work[i]
 		})
 		require.NoError(t, err)
@@ -275,14 +277,13 @@ func perfEcho(t *testing.T, got map[string]float64) {
 }
 
 func perfFanout(t *testing.T, got map[string]float64) {
-	o := perfOptions()
-	o.conns = 1000
-	r, err := openRoom(t.Context(), o, roomSetup{ack: true})
+	s := perfSession()
+	r, err := openRoom(t.Context(), s, roomSetup{conns: 1000, rooms: 1, size: perfSize, outstanding: 64, ack: true})
 	require.NoError(t, err)
 	defer r.stop()
 	ratio, c := ratioOf(func(outstanding int) cost {
 		before := r.g.sum()
-		_, err := r.srv.call(control.Command{Name: "publish", Size: o.size, Outstanding: outstanding})
+		_, err := r.srv.call(control.Command{Name: "publish", Size: perfSize, Outstanding: outstanding})
 		require.NoError(t, err)
 		c := perMessage(t, r.srv, r.g)
 		ended, err := r.srv.call(control.Command{Name: "stop"})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -197,13 +198,12 @@ func runPart(ctx context.Context, arg string, args []string, in io.Reader, out i
 	if _, err := fmt.Sscanf(arg, "%d/%d", &p.index, &p.of); err != nil {
 		return fmt.Errorf("bench: part %q: %w", arg, err)
 	}
-	cmd, o, err := commandOf(args, io.Discard)
+	inv, err := parse(args, io.Discard)
 	if err != nil {
 		return err
 	}
-	o.part = p
-	i := slices.IndexFunc(commands, func(c command) bool { return c.name == cmd })
-	tables, err := commands[i].run(ctx, o)
+	inv.session.part = p
+	tables, err := inv.runs[0].run(ctx, &inv.session)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func runPart(ctx context.Context, arg string, args []string, in io.Reader, out i
 	for _, t := range tables {
 		pt := partTable{Command: t.command, Title: t.title, Unprinted: t.unprinted}
 		for _, c := range t.columns {
-			pt.Columns = append(pt.Columns, [3]string{c.key, c.heading, c.format})
+			pt.Columns = append(pt.Columns, c)
 		}
 		for _, row := range t.parts {
 			cells := make([]partCell, len(row))
@@ -226,12 +226,12 @@ func runPart(ctx context.Context, arg string, args []string, in io.Reader, out i
 }
 
 // runParts runs a command in several processes, and merges their tables.
-func runParts(ctx context.Context, o *options) ([]*table, error) {
+func runParts(ctx context.Context, args []string, procs int) ([]*table, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends those that wait for one that failed
-	children := make([]*child, o.procs)
+	children := make([]*child, procs)
 	for i := range children {
-		c, err := startChild(ctx, o, i)
+		c, err := startChild(ctx, args, i, procs)
 		if err != nil {
 			return nil, err
 		}
@@ -275,8 +275,8 @@ type child struct {
 	tables []partTable
 }
 
-func startChild(ctx context.Context, o *options, index int) (*child, error) {
-	args := append([]string{"part", strconv.Itoa(index) + "/" + strconv.Itoa(o.procs)}, o.args...)
+func startChild(ctx context.Context, args []string, index, procs int) (*child, error) {
+	args = append([]string{"part", strconv.Itoa(index) + "/" + strconv.Itoa(procs)}, args...)
 	c := &child{index: index, cmd: exec.CommandContext(ctx, os.Args[0], args...)}
 	c.cmd.Stderr = os.Stderr
 	var err error
@@ -302,7 +302,7 @@ func mergeTables(children []*child) ([]*table, error) {
 	for i, pt := range children[0].tables {
 		t := &table{command: pt.Command, title: fmt.Sprintf("%s; %d processes of each kind", pt.Title, len(children)), unprinted: pt.Unprinted}
 		for _, c := range pt.Columns {
-			t.columns = append(t.columns, column{c[0], c[1], c[2]})
+			t.columns = append(t.columns, column(c))
 		}
 		for r, row := range pt.Rows {
 			cells := make([]any, len(row))
@@ -330,11 +330,20 @@ func mergeTables(children []*child) ([]*table, error) {
 	return tables, nil
 }
 
-// checkProcs returns an error if the command cannot run in several processes.
-func (o *options) checkProcs(cmd string) error {
-	able := []string{"idle", "fanout", "latency", "storm"}
-	if o.procs > 1 && (!slices.Contains(able, cmd) || o.compare) {
+func procsFlag(fs *flag.FlagSet, procs *int) {
+	fs.IntVar(procs, "procs", *procs, "so many load generator and server `processes`, each with its share of the connections; all else holds for each of them")
+}
+
+// validProcs returns an error if the command cannot run in several processes.
+func validProcs(procs int, command string) error {
+	var able []string
+	for _, c := range commands {
+		if c.procs {
+			able = append(able, c.name)
+		}
+	}
+	if procs > 1 && !slices.Contains(able, command) {
 		return fmt.Errorf("bench: -procs works with %s, without -compare", strings.Join(able, ", "))
 	}
-	return nil
+	return atLeast("-procs", procs, 1)
 }

@@ -31,12 +31,12 @@ type completions struct {
 	done    []atomic.Int32 // see slot
 }
 
-func newCompletions(o *options, ack bool) *completions {
-	c := &completions{ack: ack, window: roomWindow, loops: make([]int32, o.rooms)}
-	for c.window < seqWindow && (c.window < seqWindow/uint64(o.rooms) || c.window < 2*uint64(o.outstanding)) {
+func newCompletions(rooms, outstanding int, ack bool) *completions {
+	c := &completions{ack: ack, window: roomWindow, loops: make([]int32, rooms)}
+	for c.window < seqWindow && (c.window < seqWindow/uint64(rooms) || c.window < 2*uint64(outstanding)) {
 		c.window *= 2
 	}
-	c.done = make([]atomic.Int32, c.window*uint64(o.rooms))
+	c.done = make([]atomic.Int32, c.window*uint64(rooms))
 	return c
 }
 
@@ -134,21 +134,25 @@ type room struct {
 
 // roomSetup is how the members of rooms are.
 type roomSetup struct {
-	ack       bool    // they acknowledge
-	stalled   float64 // percent that never read
-	trickling float64 // percent that read a few bytes now and then
-	firstUser uint64  // if not 0, they show tokens
-	others    int     // members that the server has put into other rooms
+	conns       int // members
+	rooms       int
+	size        int     // of a message, in bytes
+	ack         bool    // they acknowledge
+	outstanding int     // publishes that not all members have received
+	stalled     float64 // percent that never read
+	trickling   float64 // percent that read a few bytes now and then
+	firstUser   uint64  // if not 0, they show tokens
+	others      int     // members that the server has put into other rooms
 }
 
 // openRoom starts a server and fills its rooms. Members that are to stall have
 // when it returns.
-func openRoom(ctx context.Context, o *options, setup roomSetup) (*room, error) {
-	srv, err := launch(ctx, o, o.conns+1, control.Config{})
+func openRoom(ctx context.Context, s *session, setup roomSetup) (*room, error) {
+	srv, err := s.launch(ctx, setup.conns+1, control.Config{})
 	if err != nil {
 		return nil, err
 	}
-	r, err := joinRooms(ctx, o, srv, setup)
+	r, err := joinRooms(ctx, s, srv, setup)
 	if err != nil {
 		srv.stop()
 		return nil, err
@@ -159,10 +163,10 @@ func openRoom(ctx context.Context, o *options, setup roomSetup) (*room, error) {
 
 // joinRooms is openRoom on a server that runs, and goes on when the generator is
 // stopped.
-func joinRooms(ctx context.Context, o *options, srv *server, setup roomSetup) (*room, error) {
-	comp := newCompletions(o, setup.ack)
-	work := make([]*members, o.clientLoops)
-	g, err := newGenerator(srv.addr(o.path), o.clientLoops, o.conns+1, o.compress, func(i int) traffic {
+func joinRooms(ctx context.Context, s *session, srv *server, setup roomSetup) (*room, error) {
+	comp := newCompletions(setup.rooms, setup.outstanding, setup.ack)
+	work := make([]*members, s.clientLoops)
+	g, err := newGenerator(srv.addr(s.path), s.clientLoops, setup.conns+1, false, func(i int) traffic {
 		work[i] = newMembers(comp)
 		return work[i]
 	})
@@ -175,20 +179,20 @@ func joinRooms(ctx context.Context, o *options, srv *server, setup roomSetup) (*
 	comp.control = g.loops[0]
 	// Connection 0 is the control connection. The slow ones are spread evenly
 	// over the others.
-	stalled := evenly(o.conns, setup.stalled+setup.trickling)
+	stalled := evenly(setup.conns, setup.stalled+setup.trickling)
 	stalls := func(n int) bool { return n > 0 && stalled[n-1] }
-	r := &room{srv: srv, g: g, stop: g.stop, reading: make([]int, o.rooms), trickling: int(float64(o.conns) * setup.trickling / 100)}
-	rooms := spread(o.conns, o.rooms)
-	for n := 1; n <= o.conns; n++ {
+	r := &room{srv: srv, g: g, stop: g.stop, reading: make([]int, setup.rooms), trickling: int(float64(setup.conns) * setup.trickling / 100)}
+	rooms := spread(setup.conns, setup.rooms)
+	for n := 1; n <= setup.conns; n++ {
 		if stalls(n) {
 			r.stalled++
 			continue
 		}
 		r.reading[rooms[n-1]]++
-		work[n%o.clientLoops].add(rooms[n-1])
+		work[n%s.clientLoops].add(rooms[n-1])
 	}
 	g.chooseStalled(stalls)
-	if err := r.enter(ctx, o, rooms, setup.others); err != nil {
+	if err := r.enter(ctx, setup, rooms); err != nil {
 		g.stop()
 		return nil, err
 	}
@@ -218,11 +222,11 @@ func spread(n, rooms int) []int32 {
 
 // enter makes the members connect and join their rooms, and the stalled ones
 // stall.
-func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int) error {
+func (r *room) enter(ctx context.Context, setup roomSetup, rooms []int32) error {
 	if i := slices.Index(r.reading, 0); i >= 0 {
 		return fmt.Errorf("room %d has no member that reads: fewer rooms or stalled members are needed", i)
 	}
-	if err := r.g.connect(ctx, o.conns+1); err != nil {
+	if err := r.g.connect(ctx, setup.conns+1); err != nil {
 		return err
 	}
 	r.g.each(func(_ int, l *loop) {
@@ -232,7 +236,7 @@ func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int)
 			}
 		}
 	})
-	if err := joinRoom(ctx, r.g, r.srv, o.conns+others, -1); err != nil {
+	if err := joinRoom(ctx, r.g, r.srv, setup.conns+setup.others, -1); err != nil {
 		return err
 	}
 	before, err := r.srv.call(control.Command{Name: "report"})
@@ -243,7 +247,7 @@ func (r *room) enter(ctx context.Context, o *options, rooms []int32, others int)
 		return nil
 	}
 	r.g.stall()
-	if err := r.fillStalled(ctx, o.size); err != nil {
+	if err := r.fillStalled(ctx, setup.size); err != nil {
 		return err
 	}
 	r.g.trickle(r.trickling)
@@ -317,7 +321,7 @@ type outcome struct {
 
 // publish runs one load on the room, measures it, and waits until all that was
 // published is delivered to the members that read.
-func (r *room) publish(ctx context.Context, o *options, c control.Command) (*outcome, error) {
+func (r *room) publish(ctx context.Context, o *timing, c control.Command) (*outcome, error) {
 	before := r.g.sum()
 	began, err := r.srv.call(c)
 	if err != nil {

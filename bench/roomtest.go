@@ -10,12 +10,12 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// roomTest is what differs between the commands that load a room.
+// roomTest runs the loads of a fanout on rooms. Not safe for concurrent use.
 type roomTest struct {
-	ack   bool // the members acknowledge
+	*fanoutRun
+	s     *session
 	table *table
 	loads []roomLoad
-	row   func(r *room, c control.Command, w *outcome) []any
 	steps int // begun
 }
 
@@ -26,23 +26,25 @@ type roomLoad struct {
 }
 
 // step says which load begins: the rounds of -compare have two sides.
-func (t *roomTest) step(o *options, load string) {
+func (t *roomTest) step(load string) {
 	sides := 1
-	if o.compare {
+	if t.compare {
 		sides = 2
 	}
 	perRound := sides * len(t.loads)
 	if t.steps == 0 {
-		o.progress.expect(o.rounds*perRound, o.warmup+o.duration)
+		t.s.progress.expect(t.rounds*perRound, t.warmup+t.duration)
 	}
-	o.progress.step("%s %s, round %d of %d", t.table.command, load, t.steps/perRound+1, o.rounds)
+	t.s.progress.step("%s %s, round %d of %d", t.table.command, load, t.steps/perRound+1, t.rounds)
 	t.steps++
 }
 
 // run opens a room and runs all loads on it, some rounds; each is a row.
-func (t *roomTest) run(ctx context.Context, o *options, setup roomSetup, rounds int) ([]*outcome, error) {
-	setup.ack = t.ack
-	r, err := openRoom(ctx, o, setup)
+func (t *roomTest) run(ctx context.Context, stalled, trickling float64, rounds int) ([]*outcome, error) {
+	r, err := openRoom(ctx, t.s, roomSetup{
+		conns: t.conns, rooms: t.rooms, size: t.size, outstanding: t.outstanding,
+		ack: t.rates == "", stalled: stalled, trickling: trickling,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -50,15 +52,15 @@ func (t *roomTest) run(ctx context.Context, o *options, setup roomSetup, rounds 
 	var outs []*outcome
 	for range rounds {
 		for _, load := range t.loads {
-			if err := o.part.together(); err != nil {
+			if err := t.s.part.together(); err != nil {
 				return nil, err
 			}
-			t.step(o, load.name)
-			w, err := r.publish(ctx, o, load.Command)
+			t.step(load.name)
+			w, err := r.publish(ctx, &t.timing, load.Command)
 			if err != nil {
 				return nil, err
 			}
-			t.table.add(t.row(r, load.Command, w)...)
+			t.table.add(t.row(t.s.path, r, load.Command, w)...)
 			outs = append(outs, w)
 		}
 	}
@@ -66,29 +68,26 @@ func (t *roomTest) run(ctx context.Context, o *options, setup roomSetup, rounds 
 }
 
 // tables runs the test, or with -compare both sides of it.
-func (t *roomTest) tables(ctx context.Context, o *options) ([]*table, error) {
-	if o.compare {
-		return t.compare(ctx, o)
+func (t *roomTest) tables(ctx context.Context) ([]*table, error) {
+	if t.compare {
+		return t.compareSides(ctx)
 	}
-	if _, err := t.run(ctx, o, o.slowMembers(), o.rounds); err != nil {
+	if _, err := t.run(ctx, t.stalled, t.trickle, t.rounds); err != nil {
 		return nil, err
 	}
 	return []*table{t.table}, nil
 }
 
-// slowMembers are those that the flags ask for.
-func (o *options) slowMembers() roomSetup { return roomSetup{stalled: o.stalled, trickling: o.trickle} }
-
-// compare runs the test without and with slow members in turns, so that what
+// compareSides runs the test without and with slow members in turns, so that what
 // else the machine does falls on both, each time on a fresh server.
-func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
+func (t *roomTest) compareSides(ctx context.Context) ([]*table, error) {
 	ratios := make([]ratios, len(t.loads))
-	for range o.rounds {
-		none, err := t.run(ctx, o, roomSetup{}, 1)
+	for range t.rounds {
+		none, err := t.run(ctx, 0, 0, 1)
 		if err != nil {
 			return nil, err
 		}
-		stalled, err := t.run(ctx, o, o.slowMembers(), 1)
+		stalled, err := t.run(ctx, t.stalled, t.trickle, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +115,7 @@ func (t *roomTest) compare(ctx context.Context, o *options) ([]*table, error) {
 	}
 	for i, load := range t.loads {
 		r := &ratios[i]
-		c.add(load.name, o.stalled, o.trickle, o.rounds, median(r.cpu), median(r.rate), median(r.lastP50), median(r.lastP99))
+		c.add(load.name, t.stalled, t.trickle, t.rounds, median(r.cpu), median(r.rate), median(r.lastP50), median(r.lastP99))
 	}
 	return []*table{t.table, c}, nil
 }

@@ -39,7 +39,7 @@ func serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.ProfileHeap {
 		runtime.MemProfileRate = 512
 	}
-	opts := serverOptions(&cfg)
+	opts := managerOptions(&cfg)
 	var log *countedLog
 	if cfg.Mode == control.Attack {
 		log = newCountedLog()
@@ -122,8 +122,8 @@ func answerHead(c *ws.Client, _ ws.Opcode, payload []byte) {
 	_ = c.SendContext(c.Context(), head, ws.Binary()) // the client would miss it
 }
 
-// serverOptions are the options that cfg asks for.
-func serverOptions(cfg *control.Config) []ws.Option {
+// managerOptions are the options that cfg asks for.
+func managerOptions(cfg *control.Config) []ws.Option {
 	opts := []ws.Option{
 		ws.WithListenAddr("tcp://127.0.0.1:0"),
 		ws.WithMaxConnections(cfg.MaxConnections), ws.WithLoops(cfg.Loops),

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,16 +25,40 @@ type server struct {
 	control.Report
 }
 
-// startServer runs this program once more, as a server, or the one of o.serve.
-func startServer(ctx context.Context, o *options, cfg control.Config) (*server, error) {
-	cfg.Loops, cfg.Queue, cfg.Ring, cfg.ProfileHeap = o.loops, o.queue, o.ring, o.memprofile != ""
-	cfg.Compress = cfg.Compress || o.compress
+// serverOptions are the settings of server processes. 0 is the library's default.
+type serverOptions struct {
+	loops, queue, ring, batch, roomShards int
+	unsent                                int // -1 is no bound
+	maxprocs                              int
+	program                               []string // its name and arguments; nil is this program
+	verbose                               bool
+}
+
+// flags declares the flags that all commands have.
+func (o *serverOptions) flags(fs *flag.FlagSet) {
+	fs.BoolVar(&o.verbose, "v", o.verbose, "print the server's process ID and what is going on to standard error")
+	fs.IntVar(&o.maxprocs, "maxprocs", o.maxprocs, "GOMAXPROCS of the server; 0 leaves it alone")
+	fs.IntVar(&o.queue, "queue", o.queue, "WithMessageQueueSize; 0 is the library's default")
+	fs.IntVar(&o.unsent, "unsent", o.unsent, "WithUnsentBytes; 0 is the library's default, -1 no bound")
+}
+
+// settingFlags declares the flags of the settings that sweep and tune vary.
+func (o *serverOptions) settingFlags(fs *flag.FlagSet) {
+	fs.IntVar(&o.loops, "loops", o.loops, "event loops of the server; 0 is GOMAXPROCS, or 1 for fair")
+	fs.IntVar(&o.ring, "ring", o.ring, "BroadcastConfig.QueueSize; 0 is the library's default")
+	fs.IntVar(&o.batch, "batch", o.batch, "BroadcastConfig.BatchSize; 0 is the library's default")
+	fs.IntVar(&o.roomShards, "room-shards", o.roomShards, "WithRoomShards, a power of two; 0 is the library's default")
+}
+
+// startServer runs this program once more, as a server, or the one of the options.
+func startServer(ctx context.Context, o *serverOptions, cfg control.Config) (*server, error) {
+	cfg.Loops, cfg.Queue, cfg.Ring = o.loops, o.queue, o.ring
 	cfg.Batch, cfg.RoomShards, cfg.Unsent = o.batch, o.roomShards, o.unsent
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err
 	}
-	program := o.serve
+	program := o.program
 	if program == nil {
 		program = []string{os.Args[0], "serve"}
 	}

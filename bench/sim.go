@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,18 @@ import (
 
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+var simCommand = command{
+	name:  "sim",
+	about: "memory and CPU of up to a million connections, without sockets",
+	help: `Holds up to a million connections without sockets: the library itself, with its
+shards, rooms, queues and timers, over a network in memory. Memory of a connection,
+CPU time of joins, deliveries, pings and the shutdown, at each of some counts, and
+how far they grow with the count.`,
+	example:  "bench sim -steps 10000,100000,1000000",
+	notInAll: true,
+	new:      func() runner { return newSimRun() },
+}
 
 const (
 	simSteps = "10000,100000,1000000"
@@ -58,23 +71,47 @@ var simWork = []simMetric{
 	{column{"drain_us", "drain µs", "%.2f"}, "drain", "µs", func(s *simStep) float64 { return s.DrainMicros }},
 }
 
-// runSim simulates connections at several counts, each in a process of its own.
-func runSim(ctx context.Context, o *options) ([]*table, error) {
-	o.steps = cmp.Or(o.steps, simSteps)
-	counts, err := o.stepCounts()
+// simRun is a run of sim.
+type simRun struct {
+	steps       string
+	rooms, size int
+	cpuprofile  string // file
+}
+
+func newSimRun() *simRun { return &simRun{rooms: 10, size: 512} }
+
+func (o *simRun) flags(fs *flag.FlagSet) {
+	sizeFlag(fs, &o.size)
+	stepsFlag(fs, &o.steps)
+	cpuprofileFlag(fs, &o.cpuprofile)
+	fs.IntVar(&o.rooms, "rooms", o.rooms, "sim: rooms that each connection joins: one of all, others of 1,000")
+}
+
+func (o *simRun) validate(*session) error {
+	if o.steps != "" {
+		if _, err := stepCounts(o.steps); err != nil {
+			return err
+		}
+	}
+	return validSize(o.size)
+}
+
+// run simulates connections at several counts, each in a process of its own.
+func (o *simRun) run(ctx context.Context, s *session) ([]*table, error) {
+	counts, err := stepCounts(cmp.Or(o.steps, simSteps))
 	if err != nil {
 		return nil, err
 	}
-	if o.simRooms < 1 {
+	if o.rooms < 1 {
 		return nil, errors.New("-rooms must be at least 1")
 	}
 	var steps []*simStep
 	for i, conns := range counts {
-		cfg := simConfig{Conns: conns, Rooms: o.simRooms, Size: o.size, Loops: o.loops}
+		cfg := simConfig{Conns: conns, Rooms: o.rooms, Size: o.size, Loops: s.loops}
 		if i == len(counts)-1 {
 			cfg.Profile = o.cpuprofile
 		}
-		step, err := simulateApart(ctx, o, cfg)
+		step, err := simulateApart(ctx, s.maxprocs, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +122,7 @@ func runSim(ctx context.Context, o *options) ([]*table, error) {
 
 // simulateApart runs one step in a process of its own, so that its memory is
 // its own.
-func simulateApart(ctx context.Context, o *options, cfg simConfig) (*simStep, error) {
+func simulateApart(ctx context.Context, maxprocs int, cfg simConfig) (*simStep, error) {
 	if have, need := availableBytes(), cfg.Conns*simNeeds; have < need {
 		return nil, fmt.Errorf("%d connections need about %d MiB and %d are available: use lower -steps",
 			cfg.Conns, need>>20, have>>20)
@@ -96,8 +133,8 @@ func simulateApart(ctx context.Context, o *options, cfg simConfig) (*simStep, er
 	}
 	cmd := exec.CommandContext(ctx, os.Args[0], "simulate", string(arg))
 	cmd.Stderr = os.Stderr
-	if o.maxprocs > 0 {
-		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.maxprocs))
+	if maxprocs > 0 {
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(maxprocs))
 	}
 	out, err := cmd.Output()
 	if err != nil {
@@ -121,9 +158,9 @@ func availableBytes() int {
 
 // simTables makes the results: what a connection takes, what is done with it
 // costs, and how either grows.
-func simTables(steps []*simStep, o *options) []*table {
+func simTables(steps []*simStep, o *simRun) []*table {
 	memory := &table{
-		command: "sim", title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 300 B, and the kernel its sockets)", o.simRooms),
+		command: "sim", title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 300 B, and the kernel its sockets)", o.rooms),
 	}
 	work := &table{
 		command: "sim-cpu", title: fmt.Sprintf("Simulated connections: CPU time without system calls (%d B messages)", o.size),
@@ -186,7 +223,7 @@ func simRatios(first, last *simStep) *table {
 	for _, metrics := range [][]simMetric{simMemory, simWork} {
 		for _, m := range metrics {
 			a, b := m.value(first), m.value(last)
-			t.add(m.key, m.name, m.unit, a, b, ratio(b, a))
+			t.add(m.key(), m.name, m.unit, a, b, ratio(b, a))
 		}
 	}
 	return t

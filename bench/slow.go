@@ -3,13 +3,25 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/report"
 )
+
+var slowCommand = command{
+	name:  "slow",
+	about: "heap for each stalled client that holds 100 messages, and what slow members do to others",
+	help: `Clients join a room and never read. When each has something queued, 100 more
+messages are published, and the heap that these take is measured: the frames are
+shared by all queues, so it is far less than a copy for each client.`,
+	example: "bench slow -conns 1000",
+	new:     func() runner { return newSlowRun() },
+}
 
 const (
 	// slowMessages is what each stalled client is given to hold.
@@ -19,12 +31,35 @@ const (
 	slowQueue = 4096
 )
 
-// runSlow measures what the backlog of stalled clients costs, and what slow
+// slowRun is a run of slow.
+type slowRun struct {
+	conns, size, rounds int
+	rates               string
+	stalled, trickle    float64 // percent
+	timing
+}
+
+func newSlowRun() *slowRun { return &slowRun{size: 512, rounds: 1, timing: defaultTiming()} }
+
+func (o *slowRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+	ratesFlag(fs, &o.rates)
+	slowFlags(fs, &o.stalled, &o.trickle)
+	o.timing.flags(fs)
+}
+
+func (o *slowRun) validate(*session) error {
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1), validSlow(o.stalled, o.trickle, false), validRates(o.rates))
+}
+
+// run measures what the backlog of stalled clients costs, and what slow
 // members do to others.
-func runSlow(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(1000)
-	beside := *o
-	o.queue = max(o.queue, slowQueue)
+func (o *slowRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 1000)
+	beside := *s
+	s.queue = max(s.queue, slowQueue)
 	t := &table{command: "slow", title: "Stalled clients that hold messages: heap after garbage collection", columns: []column{
 		{"path", "path", "%s"},
 		{"conns", "clients", "%d"},
@@ -38,38 +73,37 @@ func runSlow(ctx context.Context, o *options) ([]*table, error) {
 		Kind: report.Bars, X: []string{"measured", "path", "conns", "frame_bytes"}, Y: []string{"heap_bytes", "copies_bytes"},
 		Axis: "bytes for each client",
 	}}}
-	o.progress.expect(o.rounds, 5*time.Second)
+	s.progress.expect(o.rounds, 5*time.Second)
 	for round := range o.rounds {
-		o.progress.step("slow, round %d of %d", round+1, o.rounds)
-		if err := slowRound(ctx, o, t); err != nil {
+		s.progress.step("slow, round %d of %d", round+1, o.rounds)
+		if err := o.round(ctx, s, t); err != nil {
 			return nil, err
 		}
 	}
-	more, err := besideSlow(ctx, &beside)
+	more, err := o.beside(ctx, &beside)
 	return append([]*table{t}, more...), err
 }
 
-// besideSlow measures what slow members do to the others of their room, and to
+// beside measures what slow members do to the others of their room, and to
 // the server's memory.
-func besideSlow(ctx context.Context, o *options) ([]*table, error) {
-	if o.stalled == 0 && o.trickle == 0 {
-		o.stalled, o.trickle = 5, 5
+func (o *slowRun) beside(ctx context.Context, s *session) ([]*table, error) {
+	f := newFanoutRun()
+	f.conns, f.size, f.rounds, f.timing = o.conns, o.size, o.rounds, o.timing
+	f.rates, f.stalled, f.trickle, f.compare = cmp.Or(o.rates, "20"), o.stalled, o.trickle, true
+	if f.stalled == 0 && f.trickle == 0 {
+		f.stalled, f.trickle = 5, 5
 	}
-	if o.rates == "" {
-		o.rates = "20"
-	}
-	o.compare = true
-	tables, err := runFanout(ctx, o)
+	tables, err := f.run(ctx, s)
 	for _, t := range tables {
 		t.command = "slow-beside" + t.command[len("fanout"):]
 	}
 	return tables, err
 }
 
-func slowRound(ctx context.Context, o *options, t *table) error {
+func (o *slowRun) round(ctx context.Context, s *session, t *table) error {
 	frame := serverFrameBytes(o.size)
-	cfg := control.Config{QueueBytes: int64(o.queue) * int64(frame)}
-	srv, g, stop, err := start(ctx, o, o.path, o.conns, cfg, func(int) traffic { return silent{} })
+	cfg := control.Config{QueueBytes: int64(s.queue) * int64(frame)}
+	srv, g, stop, err := s.start(ctx, s.path, o.conns, cfg, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -110,7 +144,7 @@ func slowRound(ctx context.Context, o *options, t *table) error {
 		clients := float64(o.conns)
 		held := float64(after.QueuedBytes-since.QueuedBytes) / float64(frame) / clients
 		heap := (float64(after.HeapAlloc) - float64(since.HeapAlloc)) / clients
-		t.add(o.path, o.conns, frame, since.name, held, heap, ratio(heap, held), held*float64(frame))
+		t.add(s.path, o.conns, frame, since.name, held, heap, ratio(heap, held), held*float64(frame))
 	}
 	return g.err()
 }

@@ -3,7 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,23 +16,70 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
+var stormCommand = command{
+	name:  "storm",
+	about: "connections per second when all clients connect or reconnect at once, and what others notice of it",
+	help: `All clients connect at once, with authentication and room joins, are cut off at
+once, and come back, while other members of a room receive a steady stream. It says
+how fast they are in, what that costs, and what the others notice of it.`,
+	example: "bench storm -conns 10000",
+	procs:   true,
+	new:     func() runner { return newStormRun() },
+}
+
 // stayingUser is the number of the first user who stays; the storm's are below.
 const stayingUser = 1 << 40
 
 // stormSteps is how many points a storm's curve has.
 const stormSteps = 50
 
+// stormRun is a run of storm.
+type stormRun struct {
+	conns, size, rounds         int
+	staying, opening, joinRooms int
+	admit                       float64 // connections a second
+	admitBurst                  int
+	authDelay                   time.Duration
+	rates                       string
+}
+
+func newStormRun() *stormRun {
+	return &stormRun{size: 512, rounds: 1, staying: 1000, opening: 1000, joinRooms: 2}
+}
+
+func (o *stormRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	sizeFlag(fs, &o.size)
+	roundsFlag(fs, &o.rounds)
+	ratesFlag(fs, &o.rates)
+	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
+	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
+	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
+	fs.Float64Var(&o.admit, "admit", o.admit, "storm: WithAdmission, connections a second that the server lets in; 0 is no limit")
+	fs.IntVar(&o.admitBurst, "admit-burst", o.admitBurst, "storm: connections that it lets in at once; 0 is the library's default")
+	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
+}
+
+func (o *stormRun) validate(*session) error {
+	if o.admit < 0 || o.admitBurst < 0 || (o.admitBurst > 0 && o.admit == 0) {
+		return errors.New("bench: -admit or -admit-burst is out of range, or the burst has no rate")
+	}
+	return cmp.Or(validSize(o.size), atLeast("-rounds", o.rounds, 1), atLeast("-staying", o.staying, 1),
+		atLeast("-opening", o.opening, 0), atLeast("-join-rooms", o.joinRooms, 0), validRates(o.rates))
+}
+
 // storms is the command storm as it runs.
 type storms struct {
-	*options
+	*stormRun
+	session       *session
 	table, series *table
 }
 
-// runStorm measures mass connects and mass reconnects, alone and beside a
+// run measures mass connects and mass reconnects, alone and beside a
 // fan-out to members that stay.
-func runStorm(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(5000)
-	s := &storms{options: o}
+func (o *stormRun) run(ctx context.Context, session *session) ([]*table, error) {
+	session.setDefaults(&o.conns, 5000)
+	s := &storms{stormRun: o, session: session}
 	s.table = &table{command: "storm", title: "Storms: all clients connect, authenticate and are put into rooms at once", columns: []column{
 		{"path", "path", "%s"},
 		{"storm", "storm", "%s"},
@@ -71,7 +121,7 @@ func runStorm(ctx context.Context, o *options) ([]*table, error) {
 		{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"},
 		{Kind: report.Lines, Title: "Connections that wait for their 101", X: []string{"at_ms"}, Y: []string{"waiting"}, Series: "line"},
 	}}
-	rates, err := o.rateList()
+	rates, err := rateList(o.rates)
 	if err != nil {
 		return nil, err
 	}
@@ -97,21 +147,23 @@ func (s *storms) round(ctx context.Context, round int, rate float64) error {
 		MaxConnections: 2*s.conns + s.staying + 100, Authenticate: true, AuthDelay: s.authDelay, JoinRooms: s.joinRooms,
 		AdmitPerSecond: s.admit, AdmitBurst: s.admitBurst,
 	}
-	srv, err := launch(ctx, s.options, s.conns+s.staying, cfg)
+	srv, err := s.session.launch(ctx, s.conns+s.staying, cfg)
 	if err != nil {
 		return err
 	}
 	defer srv.stop()
 	var others *room
 	if rate > 0 {
-		members := *s.options
-		members.conns, members.rooms = s.staying, 1
-		if others, err = joinRooms(ctx, &members, srv, roomSetup{firstUser: stayingUser, others: (s.staying + 1) * s.joinRooms}); err != nil {
+		setup := roomSetup{
+			conns: s.staying, rooms: 1, size: s.size,
+			firstUser: stayingUser, others: (s.staying + 1) * s.joinRooms,
+		}
+		if others, err = joinRooms(ctx, s.session, srv, setup); err != nil {
 			return err
 		}
 		defer others.g.stop()
 	}
-	g, err := newGenerator(srv.addr(s.path), s.clientLoops, s.conns, false, func(int) traffic { return silent{} })
+	g, err := newGenerator(srv.addr(s.session.path), s.session.clientLoops, s.conns, false, func(int) traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -120,7 +172,7 @@ func (s *storms) round(ctx context.Context, round int, rate float64) error {
 	g.each(func(_ int, l *loop) {
 		l.retry, l.maxOpening = true, s.conns
 		if s.opening > 0 {
-			l.maxOpening = max(1, s.opening/s.clientLoops)
+			l.maxOpening = max(1, s.opening/s.session.clientLoops)
 		}
 	})
 	for _, name := range []string{"connect", "reconnect"} {
@@ -146,7 +198,7 @@ type storm struct {
 
 // storm runs one storm and adds its row.
 func (s *storms) storm(ctx context.Context, st storm) error {
-	if err := s.part.together(); err != nil {
+	if err := s.session.part.together(); err != nil {
 		return err
 	}
 	before, err := st.srv.call(control.Command{Name: "report"})
@@ -198,10 +250,10 @@ func (s *storms) addRow(st *storm, before, after *control.Report, outcome *outco
 		begun, _ := slices.BinarySearch(begins, st.began+int64(at(share))+1)
 		waiting := max(0, min(begun-opened, len(times)-opened))
 		most = max(most, waiting)
-		s.series.add(s.path, st.round, st.name, st.rate, line, maxOf(millis(at(share))), sumOf(opened), sumOf(waiting))
+		s.series.add(s.session.path, st.round, st.name, st.rate, line, maxOf(millis(at(share))), sumOf(opened), sumOf(waiting))
 	}
 	n := float64(s.conns)
-	s.table.add(s.path, st.name, sumOf(s.conns), st.rate, sumOf(n/at(1).Seconds()),
+	s.table.add(s.session.path, st.name, sumOf(s.conns), st.rate, sumOf(n/at(1).Seconds()),
 		maxOf(millis(at(0.5))), maxOf(millis(at(0.99))), maxOf(millis(at(1))), maxOf(millis(st.joined)),
 		millisOf(connects, 0.5), millisOf(connects, 0.9), millisOf(connects, 0.99), millisOf(connects, 1),
 		sumOf(most), maxOf(millis(after.AdmissionWait-before.AdmissionWait)), sumOf(refused),

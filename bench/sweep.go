@@ -17,19 +17,74 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// sweepOptions is what the flags of sweep set; an empty list is not swept.
-type sweepOptions struct {
-	load                        string
-	loops, shards, batch, rings string
-	rounds                      int // of tune, too
+var sweepCommand = command{
+	name:  "sweep",
+	about: "one load with every combination of loops, room shards, batch and ring",
+	help: `Runs one load with every combination of the settings that are given, in turns and
+each on a fresh server, and sorts them by what a message costs the server.`,
+	example:  "bench sweep -load fanout -loops 1,2 -batch 16,64,256 -rounds 5",
+	notInAll: true,
+	varies:   true,
+	new:      func() runner { return newSweepRun() },
 }
 
-func (s *sweepOptions) register(fs *flag.FlagSet) {
+// sweepRun is a run of sweep. An empty list of settings is not swept.
+type sweepRun struct {
+	load                        string
+	loops, shards, batch, rings string
+	rounds                      int
+
+	conns, size, outstanding int // of the load
+	inflights, rates         string
+	timing
+}
+
+func newSweepRun() *sweepRun {
+	return &sweepRun{
+		load: "fanout", rounds: leastRounds, size: 512, outstanding: 64, inflights: defaultInflights,
+		timing: defaultTiming(),
+	}
+}
+
+func (s *sweepRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &s.conns)
+	sizeFlag(fs, &s.size)
+	roundsFlag(fs, &s.rounds)
+	inflightFlag(fs, &s.inflights)
+	outstandingFlag(fs, &s.outstanding)
+	ratesFlag(fs, &s.rates)
+	s.timing.flags(fs)
 	fs.StringVar(&s.load, "load", s.load, "`command` to run: fanout, echo or latency, with its flags")
 	fs.StringVar(&s.loops, "loops", s.loops, "event loops of the server, a `list` such as 1,2; if no list is given: 1, 2, 4 .. GOMAXPROCS")
 	fs.StringVar(&s.shards, "room-shards", s.shards, "WithRoomShards, a `list` of powers of two")
 	fs.StringVar(&s.batch, "batch", s.batch, "BroadcastConfig.BatchSize, a `list`; if no list is given: 16,64,256")
 	fs.StringVar(&s.rings, "ring", s.rings, "BroadcastConfig.QueueSize, a `list`")
+}
+
+func (s *sweepRun) validate(*session) error {
+	_, err := inflightCounts(s.inflights)
+	return cmp.Or(validSize(s.size), atLeast("-rounds", s.rounds, 1), validOutstanding(s.outstanding), validRates(s.rates), err)
+}
+
+// command returns the command of -load, once.
+func (s *sweepRun) command() (commandFunc, error) {
+	switch s.load {
+	case "echo":
+		r := newEchoRun()
+		r.conns, r.size, r.timing, r.inflights, r.rates = s.conns, s.size, s.timing, s.inflights, s.rates
+		if s.inflights == defaultInflights {
+			r.inflights = "16"
+		}
+		return r.run, nil
+	case "fanout", "latency":
+		r := newFanoutRun()
+		r.conns, r.size, r.timing, r.outstanding, r.rates = s.conns, s.size, s.timing, s.outstanding, s.rates
+		if s.load == "latency" {
+			return latencyRun{r}.run, nil
+		}
+		return r.run, nil
+	}
+	return nil, fmt.Errorf("-load is %q, must be fanout, echo or latency", s.load)
 }
 
 // setting is what a server is started with.
@@ -44,12 +99,7 @@ type figures struct {
 }
 
 // load runs one load once, on a fresh server.
-type load func(ctx context.Context, o *options) (figures, error)
-
-// sweepLoads are the commands that can be swept.
-var sweepLoads = map[string]func(context.Context, *options) ([]*table, error){
-	"fanout": runFanout, "echo": runEcho, "latency": runLatency,
-}
+type load func(ctx context.Context, s *session) (figures, error)
 
 // trial is one setting and what its runs came to, one for each round.
 type trial struct {
@@ -58,21 +108,21 @@ type trial struct {
 	lost           float64
 }
 
-// runSweep runs one load with every combination of settings.
-func runSweep(ctx context.Context, o *options) ([]*table, error) {
-	run, ok := sweepLoads[o.sweeping.load]
-	if !ok {
-		return nil, fmt.Errorf("-load is %q, must be fanout, echo or latency", o.sweeping.load)
+// run runs one load with every combination of settings.
+func (s *sweepRun) run(ctx context.Context, base *session) ([]*table, error) {
+	if _, err := s.command(); err != nil {
+		return nil, err
 	}
-	if o.sweeping.load == "echo" && o.inflights == defaultOptions().inflights {
-		o.inflights = "16"
-	}
-	settings, err := o.combinations()
+	settings, err := s.combinations(baseSetting(base))
 	if err != nil {
 		return nil, err
 	}
-	trials, err := o.try(ctx, settings, func(ctx context.Context, o *options) (figures, error) {
-		tables, err := run(ctx, o)
+	trials, err := try(ctx, base, settings, s.rounds, &s.timing, func(ctx context.Context, with *session) (figures, error) {
+		run, err := s.command()
+		if err != nil {
+			return figures{}, err
+		}
+		tables, err := run(ctx, with)
 		if err != nil {
 			return figures{}, err
 		}
@@ -81,7 +131,7 @@ func runSweep(ctx context.Context, o *options) ([]*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*table{sweepTable(o, trials)}, nil
+	return []*table{s.table(trials, base.queue)}, nil
 }
 
 // tableFigures reads the only row of a command's table.
@@ -95,7 +145,7 @@ func tableFigures(tables []*table) (f figures, err error) {
 		if err != nil {
 			continue // no figure
 		}
-		switch c.key {
+		switch c.key() {
 		case "server_us":
 			f.cpu = value
 		case "per_second":
@@ -111,23 +161,19 @@ func tableFigures(tables []*table) (f figures, err error) {
 	return f, nil
 }
 
-// base is the setting that is not swept: what flags say, or the library's
+// baseSetting is the setting that is not swept: what flags say, or the library's
 // default.
-func (o *options) base() setting {
-	procs := o.maxprocs
-	if procs == 0 {
-		procs = runtime.GOMAXPROCS(0)
-	}
+func baseSetting(s *session) setting {
+	procs := cmp.Or(s.maxprocs, runtime.GOMAXPROCS(0))
 	broadcast := ws.DefaultConfig().Broadcast
 	return setting{
-		cmp.Or(o.loops, min(procs, 256)), o.roomShards, cmp.Or(o.batch, broadcast.BatchSize), cmp.Or(o.ring, broadcast.QueueSize),
+		cmp.Or(s.loops, min(procs, 256)), s.roomShards, cmp.Or(s.batch, broadcast.BatchSize), cmp.Or(s.ring, broadcast.QueueSize),
 	}
 }
 
 // combinations returns the product of the lists that are given, or of the
 // default ones. Room shards may stay 0, which depends on the loops.
-func (o *options) combinations() ([]setting, error) {
-	s, b := &o.sweeping, o.base()
+func (s *sweepRun) combinations(b setting) ([]setting, error) {
 	loops, err1 := intList("-loops", s.loops, 256)
 	shards, err2 := intList("-room-shards", s.shards, 1<<20)
 	batch, err3 := intList("-batch", s.batch, 4096)
@@ -209,22 +255,22 @@ func turn(i, n, round int) int {
 }
 
 // try runs the load with each setting once a round.
-func (o *options) try(ctx context.Context, settings []setting, run load) ([]*trial, error) {
+func try(ctx context.Context, s *session, settings []setting, rounds int, timing *timing, run load) ([]*trial, error) {
 	trials := make([]*trial, len(settings))
-	for i, s := range settings {
-		trials[i] = &trial{setting: s}
+	for i, one := range settings {
+		trials[i] = &trial{setting: one}
 	}
-	runs := o.sweeping.rounds * len(trials)
-	o.progress.expect(runs, o.warmup+o.duration)
+	runs := rounds * len(trials)
+	s.progress.expect(runs, timing.warmup+timing.duration)
 	for n := range runs {
 		round := n / len(trials)
 		t := trials[turn(n%len(trials), len(trials), round)]
-		o.progress.step("%s, round %d of %d", t.setting, round+1, o.sweeping.rounds)
-		opts := *o
-		opts.progress = nil // the load is a part of this step
-		opts.loops, opts.roomShards, opts.batch, opts.ring, opts.rounds = t.loops, t.shards, t.batch, t.ring, 1
-		opts.queue = max(o.queue, t.queue())
-		f, err := run(ctx, &opts)
+		s.progress.step("%s, round %d of %d", t.setting, round+1, rounds)
+		with := *s
+		with.progress = nil // the load is a part of this step
+		with.loops, with.roomShards, with.batch, with.ring = t.loops, t.shards, t.batch, t.ring
+		with.queue = max(s.queue, t.queue())
+		f, err := run(ctx, &with)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.setting, err)
 		}
@@ -234,10 +280,11 @@ func (o *options) try(ctx context.Context, settings []setting, run load) ([]*tri
 	return trials, nil
 }
 
-// sweepTable sorts the settings by CPU time, and by rate among equals.
-func sweepTable(o *options, trials []*trial) *table {
+// table sorts the settings by CPU time, and by rate among equals. queue is the
+// value of -queue.
+func (s *sweepRun) table(trials []*trial, queue int) *table {
 	t := &table{
-		command: "sweep", title: fmt.Sprintf("Sweep of %s: medians of %d rounds in turns, each on a fresh server", o.sweeping.load, o.sweeping.rounds),
+		command: "sweep", title: fmt.Sprintf("Sweep of %s: medians of %d rounds in turns, each on a fresh server", s.load, s.rounds),
 		columns: []column{
 			{"loops", "loops", "%d"},
 			{"room_shards", "room shards", "%d"},
@@ -278,12 +325,12 @@ func sweepTable(o *options, trials []*trial) *table {
 	}
 	for _, r := range trials {
 		if r.queue() > ws.DefaultConfig().MessageQueueSize {
-			t.notes = append(t.notes, fmt.Sprintf("batch %d has WithMessageQueueSize(%d): of a shorter queue it would be cut.", r.batch, max(o.queue, r.queue())))
+			t.notes = append(t.notes, fmt.Sprintf("batch %d has WithMessageQueueSize(%d): of a shorter queue it would be cut.", r.batch, max(queue, r.queue())))
 		}
 	}
 	slices.Sort(t.notes)
 	t.notes = slices.Compact(t.notes)
-	if o.sweeping.rounds < leastRounds {
+	if s.rounds < leastRounds {
 		t.notes = append(t.notes, fmt.Sprintf("Fewer than %d rounds tell no difference from noise.", leastRounds))
 	}
 	return t

@@ -65,9 +65,9 @@ func TestSweep(t *testing.T) {
 }
 
 func TestSweepDefaults(t *testing.T) {
-	o := defaultOptions()
-	o.loops = 4
-	all, err := o.combinations()
+	base := newSession()
+	base.loops = 4
+	all, err := newSweepRun().combinations(baseSetting(&base))
 	require.NoError(t, err)
 	var got []string
 	for _, s := range all {
@@ -84,7 +84,7 @@ func TestSweepDefaults(t *testing.T) {
 // TestServerSettings asserts that what is swept reaches the library.
 func TestServerSettings(t *testing.T) {
 	cfg := ws.DefaultConfig()
-	for _, opt := range serverOptions(&control.Config{MaxConnections: 1, Loops: 3, RoomShards: 16, Ring: 32, Batch: 128, Queue: 512}) {
+	for _, opt := range managerOptions(&control.Config{MaxConnections: 1, Loops: 3, RoomShards: 16, Ring: 32, Batch: 128, Queue: 512}) {
 		opt(&cfg)
 	}
 	assert.Equal(t, 3, cfg.Loops)
@@ -161,8 +161,8 @@ func TestTune(t *testing.T) {
 }
 
 func TestDescription(t *testing.T) {
-	o := defaultOptions()
-	o.conns, o.tuning = 1000, tuneOptions{rooms: 100, deliveries: 5000}
+	o := newTuneRun()
+	o.conns, o.rooms, o.deliveries = 1000, 100, 5000
 	d, err := o.description()
 	require.NoError(t, err)
 	assert.Equal(t, description{1000, 100, 512, 500}, d)
@@ -183,10 +183,10 @@ func trialOf(s setting, cpu, p99, lost float64) *trial {
 
 // TestAdvice asserts what is chosen of trials, and how it is said.
 func TestAdvice(t *testing.T) {
-	o := defaultOptions()
-	o.maxprocs = 4
+	base := newSession()
+	base.maxprocs = 4
 	d := description{20_000, 10, 100, 5}
-	all := o.variations(d)
+	all := variations(baseSetting(&base).resolved(), d)
 	cost := map[string][3]float64{ // CPU, p99, lost; else as the default, 10, 10, 0
 		"loops=1 room-shards=16 batch=64 ring=1024":  {5, 20, 0}, // late
 		"loops=2 room-shards=16 batch=64 ring=1024":  {9, 10, 0}, // good
@@ -246,13 +246,12 @@ func TestAdvice(t *testing.T) {
 
 // TestTry asserts that each setting runs once a round, with the queue it needs.
 func TestTry(t *testing.T) {
-	o := defaultOptions()
-	o.sweeping.rounds = 3
+	base, timing := newSession(), defaultTiming()
 	settings := []setting{{1, 4, 64, 1024}, {2, 8, 256, 1024}}
 	var queues []int
-	trials, err := o.try(t.Context(), settings, func(_ context.Context, o *options) (figures, error) {
-		queues = append(queues, o.queue)
-		return figures{cpu: float64(o.loops), rate: 1, p99: float64(time.Millisecond), lost: 1}, nil
+	trials, err := try(t.Context(), &base, settings, 3, &timing, func(_ context.Context, s *session) (figures, error) {
+		queues = append(queues, s.queue)
+		return figures{cpu: float64(s.loops), rate: 1, p99: float64(time.Millisecond), lost: 1}, nil
 	})
 	require.NoError(t, err)
 	assert.Equal(t, []float64{1, 1, 1}, trials[0].cpu)

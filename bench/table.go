@@ -35,7 +35,11 @@ type chart = report.Chart
 
 // column is one column: its key in JSON, its heading in text, and its format. A
 // column without a heading is in JSON and charts only.
-type column struct{ key, heading, format string }
+type column [3]string
+
+func (c column) key() string     { return c[0] }
+func (c column) heading() string { return c[1] }
+func (c column) format() string  { return c[2] }
 
 // add adds a row. Cells may be mergeable; then their values are shown.
 func (t *table) add(cells ...any) {
@@ -57,19 +61,19 @@ func (t *table) write(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", t.title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, c := range t.columns {
-		if c.heading != "" {
-			fmt.Fprintf(tw, "%s\t", c.heading)
+		if c.heading() != "" {
+			fmt.Fprintf(tw, "%s\t", c.heading())
 		}
 	}
 	fmt.Fprintln(tw)
 	for _, row := range t.rows {
 		for i, cell := range row {
 			switch c := t.columns[i]; {
-			case c.heading == "":
+			case c.heading() == "":
 			case cell == nil:
 				fmt.Fprint(tw, "-\t")
 			default:
-				fmt.Fprintf(tw, c.format+"\t", cell)
+				fmt.Fprintf(tw, c.format()+"\t", cell)
 			}
 		}
 		fmt.Fprintln(tw)
@@ -87,7 +91,7 @@ func (t *table) write(w io.Writer) {
 func (t *table) export() *report.Table {
 	r := &report.Table{Command: t.command, Title: t.title, Notes: t.notes, Rows: t.rows, Charts: t.charts, ChartsOnly: t.unprinted}
 	for _, c := range t.columns {
-		r.Columns = append(r.Columns, report.Column{Key: c.key, Heading: c.heading, Format: c.format})
+		r.Columns = append(r.Columns, report.Column{Key: c.key(), Heading: c.heading(), Format: c.format()})
 	}
 	return r
 }
@@ -104,10 +108,12 @@ func imported(r *report.Table) *table {
 // machine says where the numbers were made.
 type machine = report.Machine
 
-func thisMachine(ctx context.Context, o *options) machine {
+// thisMachine describes the machine. maxprocs is GOMAXPROCS of the server, or 0 if
+// it is as here.
+func thisMachine(ctx context.Context, maxprocs int) machine {
 	m := machine{
 		CPU: "unknown CPU", CPUs: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOARCH,
-		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: o.maxprocs, Commit: commit(ctx), Modules: modules(),
+		GOMAXPROCS: runtime.GOMAXPROCS(0), Server: maxprocs, Commit: commit(ctx), Modules: modules(),
 	}
 	if m.Server == 0 {
 		m.Server = m.GOMAXPROCS

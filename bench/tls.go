@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,17 +22,48 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// tlsTransports are what runTLS puts next to each other.
+var tlsCommand = command{
+	name:  "tls",
+	about: "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo",
+	help: `Puts plain connections, TLS on the native path and TLS behind net/http next to each
+other: CPU time and rate of accepting with a full handshake, memory of a connection
+that has echoed 16 KiB, and the CPU time of an echo. Only the server's part counts:
+the clients have a goroutine each.`,
+	example: "bench tls -conns 1000 -sizes 64,16384",
+	new:     func() runner { return newTLSRun() },
+}
+
+// tlsTransports are what tls puts next to each other.
 var tlsTransports = []struct {
 	name, path string
 	tls        bool
 }{{"plain", "native", false}, {"TLS", "native", true}, {"TLS, net/http", "http", true}}
 
-// runTLS measures what TLS adds to a connection on the server's side. Its
+// tlsRun is a run of tls.
+type tlsRun struct {
+	conns, rounds int
+	sizes         string
+	timing
+}
+
+func newTLSRun() *tlsRun {
+	return &tlsRun{rounds: 1, sizes: "64,512,16384", timing: defaultTiming()}
+}
+
+func (o *tlsRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &o.conns)
+	roundsFlag(fs, &o.rounds)
+	o.timing.flags(fs)
+	fs.StringVar(&o.sizes, "sizes", o.sizes, "tls: payload `bytes` to echo, a row each")
+}
+
+func (o *tlsRun) validate(*session) error { return atLeast("-rounds", o.rounds, 1) }
+
+// run measures what TLS adds to a connection on the server's side. Its
 // clients have a goroutine each, for plain connections too: only the server's
 // figures are told.
-func runTLS(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(1000)
+func (o *tlsRun) run(ctx context.Context, s *session) ([]*table, error) {
+	s.setDefaults(&o.conns, 1000)
 	sizes, err := o.sizeList()
 	if err != nil {
 		return nil, err
@@ -57,8 +89,8 @@ func runTLS(ctx context.Context, o *options) ([]*table, error) {
 	}}
 	for range o.rounds {
 		for _, t := range tlsTransports {
-			r := tlsRound{options: o, name: t.name, path: t.path, tls: t.tls}
-			if err := r.run(ctx, sizes, costs, echoes); err != nil {
+			r := tlsRound{tlsRun: o, name: t.name, path: t.path, tls: t.tls}
+			if err := r.run(ctx, s, sizes, costs, echoes); err != nil {
 				return nil, fmt.Errorf("%s: %w", t.name, err)
 			}
 		}
@@ -67,7 +99,7 @@ func runTLS(ctx context.Context, o *options) ([]*table, error) {
 }
 
 // sizeList reads -sizes.
-func (o *options) sizeList() ([]int, error) {
+func (o *tlsRun) sizeList() ([]int, error) {
 	var sizes []int
 	for field := range strings.SplitSeq(o.sizes, ",") {
 		n, err := strconv.Atoi(field)
@@ -79,17 +111,20 @@ func (o *options) sizeList() ([]int, error) {
 	return sizes, nil
 }
 
+// tlsQuiet is how long connections rest before their memory is measured.
+const tlsQuiet = time.Second
+
 // tlsRound is one transport on a fresh server.
 type tlsRound struct {
-	*options
+	*tlsRun
 	name, path string
 	tls        bool
 	srv        *server
 	clients    []net.Conn
 }
 
-func (r *tlsRound) run(ctx context.Context, sizes []int, costs, echoes *table) error {
-	srv, err := startServer(ctx, r.options, control.Config{Mode: control.Echo, MaxConnections: r.conns + 16, TLS: r.tls})
+func (r *tlsRound) run(ctx context.Context, s *session, sizes []int, costs, echoes *table) error {
+	srv, err := startServer(ctx, &s.serverOptions, control.Config{Mode: control.Echo, MaxConnections: r.conns + 16, TLS: r.tls})
 	if err != nil {
 		return err
 	}
@@ -155,7 +190,7 @@ func (r *tlsRound) connect(ctx context.Context, costs *table) error {
 			return err
 		}
 	}
-	if err := wait(ctx, r.quiet); err != nil {
+	if err := wait(ctx, tlsQuiet); err != nil {
 		return err
 	}
 	used, err := r.srv.call(control.Command{Name: "settle"})

@@ -17,13 +17,38 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// tuneOptions is what the flags of tune set.
-type tuneOptions struct {
-	rooms            int
-	rate, deliveries float64
+var tuneCommand = command{
+	name:  "tune",
+	about: "which options suit a load that you describe, and what they gain",
+	help: `Runs the sweep that fits the load that you describe, scaled down to what this
+machine can hold, and prints the options to use, with the reason and the measured
+gain of each. A gain within the noise is none.`,
+	example:  "bench tune -conns 50000 -rooms 5000 -rate 2000 -size 300",
+	notInAll: true,
+	varies:   true,
+	new:      func() runner { return newTuneRun() },
 }
 
-func (t *tuneOptions) register(fs *flag.FlagSet) {
+// tuneRun is a run of tune.
+type tuneRun struct {
+	conns, size, rounds, rooms int
+	rate, deliveries           float64
+	timing
+}
+
+func newTuneRun() *tuneRun {
+	return &tuneRun{size: 512, rounds: leastRounds, rooms: 1, timing: defaultTiming()}
+}
+
+func (t *tuneRun) validate(*session) error {
+	return cmp.Or(validSize(t.size), atLeast("-rounds", t.rounds, 1))
+}
+
+func (t *tuneRun) flags(fs *flag.FlagSet) {
+	connsFlag(fs, &t.conns)
+	sizeFlag(fs, &t.size)
+	roundsFlag(fs, &t.rounds)
+	t.timing.flags(fs)
 	fs.IntVar(&t.rooms, "rooms", t.rooms, "rooms that the connections are spread over, one each")
 	fs.Float64Var(&t.rate, "rate", t.rate, "publishes per second, to all rooms together; 0 is 10")
 	fs.Float64Var(&t.deliveries, "deliveries", t.deliveries, "in place of -rate: messages per second that arrive at all clients together")
@@ -47,9 +72,8 @@ func tenths(x float64) string { return strconv.FormatFloat(math.Round(x*10)/10, 
 func (d description) members() float64 { return float64(d.conns) / float64(d.rooms) }
 
 // description reads the flags.
-func (o *options) description() (d description, err error) {
-	t := &o.tuning
-	d = description{cmp.Or(o.conns, 10_000), t.rooms, o.size, t.rate}
+func (t *tuneRun) description() (d description, err error) {
+	d = description{cmp.Or(t.conns, 10_000), t.rooms, t.size, t.rate}
 	switch {
 	case d.conns < 1 || d.rooms < 1 || d.rooms > d.conns:
 		return d, errors.New("-conns and -rooms must be positive, and each room needs a connection")
@@ -77,16 +101,18 @@ func (d description) scaled(fit int) description {
 	return description{conns, rooms, d.size, d.rate / float64(d.rooms) * float64(rooms)}
 }
 
-// run publishes to all rooms in turn at the rate, once.
-func (d description) run(ctx context.Context, o *options) (figures, error) {
-	opts := *o
-	opts.conns, opts.rooms, opts.size = d.conns, d.rooms, d.size
-	opts.rates = strconv.FormatFloat(d.rate, 'g', -1, 64)
-	tables, err := runFanout(ctx, &opts)
-	if err != nil {
-		return figures{}, err
+// load publishes to all rooms in turn at the rate, once.
+func (t *tuneRun) load(d description) load {
+	return func(ctx context.Context, s *session) (figures, error) {
+		r := newFanoutRun()
+		r.conns, r.rooms, r.size, r.timing = d.conns, d.rooms, d.size, t.timing
+		r.rates = strconv.FormatFloat(d.rate, 'g', -1, 64)
+		tables, err := r.run(ctx, s)
+		if err != nil {
+			return figures{}, err
+		}
+		return tableFigures(tables)
 	}
-	return tableFigures(tables)
 }
 
 // fit is how many connections this machine allows for both ends, from one
@@ -112,9 +138,8 @@ type variation struct {
 	option, reason string // no option is the default itself
 }
 
-// variations returns the default, and what may suit d better.
-func (o *options) variations(d description) []variation {
-	b := o.base().resolved()
+// variations returns the default b, and what may suit d better.
+func variations(b setting, d description) []variation {
 	all := []variation{{setting: b}}
 	for _, loops := range doublings(b.loops) {
 		if loops != b.loops {
@@ -220,12 +245,11 @@ func combine(base setting, chosen []finding) setting {
 	return s
 }
 
-// runTune measures what each option does for the load that is described, and
+// run measures what each option does for the load that is described, and
 // once more what those that gain do together: of many that are compared the best
 // is partly so by luck, so what chose it does not count as its gain.
-func runTune(ctx context.Context, o *options) ([]*table, error) {
-	o.setDefaults(0)
-	asked, err := o.description()
+func (t *tuneRun) run(ctx context.Context, s *session) ([]*table, error) {
+	asked, err := t.description()
 	if err != nil {
 		return nil, err
 	}
@@ -234,31 +258,31 @@ func runTune(ctx context.Context, o *options) ([]*table, error) {
 		return nil, err
 	}
 	d := asked.scaled(most)
-	all := o.variations(d)
+	all := variations(baseSetting(s).resolved(), d)
 	settings := make([]setting, len(all))
 	for i, v := range all {
 		settings[i] = v.setting
 	}
-	trials, err := o.try(ctx, settings, d.run)
+	trials, err := try(ctx, s, settings, t.rounds, &t.timing, t.load(d))
 	if err != nil {
 		return nil, err
 	}
 	found := judge(all, trials)
-	t := tuneTable(d, found)
+	result := tuneTable(d, found)
 	a := &advice{asked: asked, measured: d, chosen: choose(found), base: all[0].setting}
 	if len(a.chosen) > 0 {
 		a.setting = combine(a.base, a.chosen)
-		again, err := o.try(ctx, []setting{a.base, a.setting}, d.run)
+		again, err := try(ctx, s, []setting{a.base, a.setting}, t.rounds, &t.timing, t.load(d))
 		if err != nil {
 			return nil, err
 		}
 		confirmed := judge([]variation{all[0], {a.setting, "all of them, again", ""}}, again)[1]
 		a.confirmed = &confirmed
-		t.addFinding(&confirmed)
+		result.addFinding(&confirmed)
 	}
 	a.reached = median(trials[0].rate) / (d.rate * d.members())
-	t.notes = a.lines(o.sweeping.rounds)
-	return []*table{t}, nil
+	result.notes = a.lines(t.rounds)
+	return []*table{result}, nil
 }
 
 func tuneTable(d description, found []finding) *table {
