@@ -52,6 +52,38 @@ func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
 	})
 }
 
+// Middleware allocates nothing: a message through three of them costs as many objects as
+// without.
+func TestMiddlewareDoesNotAllocate(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode)
+		reply := []byte("reply")
+		require.NoError(t, s.Register("a", func(c *ws.Client, _ *ws.Message) error { return c.SendBytes(reply) }))
+		c := s.dial(w)
+		message := []byte(frame(1, request("a", "req_1", `{"n":1}`)))
+		answer := make([]byte, 2+len(reply))
+		run := func(n int) {
+			for range n {
+				if _, err := c.Write(message); err != nil {
+					t.Error(err)
+				}
+				if _, err := io.ReadFull(c.Conn, answer); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		const n = 5000
+		run(n)
+		without := float64(mallocs(func() { run(n) })) / n
+		pass := func(_ *ws.Client, _ *ws.Message, next ws.NextFunc) error { return next() }
+		require.NoError(t, s.Use(pass, pass, pass))
+		run(n)
+		with := float64(mallocs(func() { run(n) })) / n
+		assert.InDelta(t, without, with, 0.05, "allocations for each message")
+		t.Logf("%.2f without, %.2f with three", without, with)
+	})
+}
+
 // A fan-out allocates for the message, not for its members.
 func TestFanOutDoesNotAllocate(t *testing.T) {
 	onBothWays(t, func(t *testing.T, w way) {

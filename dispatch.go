@@ -37,11 +37,16 @@ const maxInvalid = 10
 // the loop, all connections, and Run with an error.
 type Handler func(c *Client, msg *Message) error
 
-// NextFunc goes on to the next middleware or to the handler.
-type NextFunc = Handler
+// NextFunc goes on to the next middleware or to the handler, and returns its error.
+//
+// A middleware calls it on its own goroutine before it returns: never, once, or
+// several times, one after the other, and the handler runs as often. On another
+// goroutine, or later, it returns an error and has no effect.
+type NextFunc = func() error
 
 // MiddlewareFunc runs around every handler, where the handler runs. It calls
-// next to go on, or returns without it to stop the message there.
+// next to go on, or returns without it to stop the message there. What it changes
+// in msg, the middleware behind it and the handler read.
 type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
 
 // RawHandler handles messages without the envelope. The payload is borrowed:
@@ -60,29 +65,24 @@ func (r *Router) Freeze() { r.routes.Freeze() }
 // Use adds middleware around all handlers, outermost first. It returns
 // ErrRouterFrozen after Router.Freeze.
 func (m *Manager) Use(mw ...MiddlewareFunc) error {
-	adapted := make([]router.Middleware[*Client, *Message], 0, len(mw))
-	for _, f := range mw {
-		adapted = append(adapted, func(c *Client, msg *Message, next router.Handler[*Client, *Message]) error {
-			return f(c, msg, NextFunc(next))
-		})
+	middleware := make([]router.Middleware[*Client, *Message], len(mw))
+	for i, f := range mw {
+		middleware[i] = router.Middleware[*Client, *Message](f)
 	}
-	return routerError(m.Router.routes.Use(adapted...))
+	return routerError(m.Router.routes.Use(middleware...))
 }
 
 // Register makes h the handler of event. It returns ErrHandlerExists if there
-// is one, and ErrRouterFrozen after Router.Freeze. The handler answers by
+// is one, whatever h is, and ErrRouterFrozen after Router.Freeze. The handler answers by
 // itself (Client.SendResponse) unless it returns an error; see Handle for typed
 // handlers.
 func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
-	if h == nil {
-		return fmt.Errorf("ws: register %q: nil handler", event)
-	}
 	o := newRouteOptions(opts)
 	mode, err := m.modeOf(&o)
 	if err != nil {
 		return fmt.Errorf("ws: register %q: %w", event, err)
 	}
-	if o.limit > 0 {
+	if o.limit > 0 && h != nil {
 		h = m.late.watch(event, o.limit, h)
 	}
 	return routerError(m.Router.routes.Register(event, router.Handler[*Client, *Message](h), mode))
@@ -240,7 +240,7 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 	if m.measures {
 		start = time.Now()
 	}
-	err := h(c, msg)
+	err := m.Router.routes.Call(h, c, msg)
 	returned = true
 	if m.measures {
 		m.metrics.RecordMessageLatency(msg.Event, time.Since(start).Nanoseconds())

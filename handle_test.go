@@ -189,11 +189,13 @@ func TestRegisterErrors(t *testing.T) {
 	require.ErrorIs(t, ws.HandleOnly(m, "a", func(*ws.Client) (*int, error) { return nil, nil }), ws.ErrHandlerExists)
 	require.ErrorIs(t, ws.Handle0(m, "a", func(*ws.Client, *int) error { return nil }), ws.ErrHandlerExists)
 	require.ErrorIs(t, ws.Handle(m, "a", func(*ws.Client, *int) (*int, error) { return nil, nil }), ws.ErrHandlerExists)
+	require.ErrorIs(t, m.Register("a", nil), ws.ErrHandlerExists, "whatever the handler")
+	require.ErrorIs(t, ws.Handle[int, int](m, "a", nil), ws.ErrHandlerExists)
 	require.Error(t, m.Register("b", nil))
 	require.Error(t, m.Register("", h))
 	m.Router.Freeze()
 	require.ErrorIs(t, m.Register("c", h), ws.ErrRouterFrozen)
-	require.ErrorIs(t, m.Use(func(c *ws.Client, msg *ws.Message, next ws.NextFunc) error { return next(c, msg) }),
+	require.ErrorIs(t, m.Use(func(_ *ws.Client, _ *ws.Message, next ws.NextFunc) error { return next() }),
 		ws.ErrRouterFrozen)
 	assert.Equal(t, 1, m.Stats().Handlers)
 }

@@ -41,10 +41,10 @@ func (tr *trace) peek() string {
 
 // around is a middleware that tells when it begins and ends.
 func (tr *trace) around(name string) ws.MiddlewareFunc {
-	return func(c *ws.Client, m *ws.Message, next ws.NextFunc) error {
+	return func(_ *ws.Client, _ *ws.Message, next ws.NextFunc) error {
 		tr.add(name + "(")
 		defer tr.add(")" + name)
-		return next(c, m)
+		return next()
 	}
 }
 
@@ -58,7 +58,7 @@ func TestMiddleware(t *testing.T) {
 			return req, nil
 		}))
 		require.NoError(t, s.Use(tr.around("c")), "also around handlers that there are already")
-		require.NoError(t, s.Use(func(c *ws.Client, m *ws.Message, next ws.NextFunc) error {
+		require.NoError(t, s.Use(func(_ *ws.Client, m *ws.Message, next ws.NextFunc) error {
 			switch m.RequestID {
 			case "stop":
 				return nil
@@ -74,15 +74,15 @@ func TestMiddleware(t *testing.T) {
 					return err
 				}
 				other.RequestID = "replaced"
-				return next(c, other)
+				*m = *other
 			case "change":
 				m.Data = []byte(`"changed"`)
 			case "twice":
-				if err := next(c, m); err != nil {
+				if err := next(); err != nil {
 					return err
 				}
 			}
-			return next(c, m)
+			return next()
 		}))
 		c := s.dial(w)
 		const all = "a( b( c( handler )c )b )a"
@@ -125,5 +125,31 @@ func TestMiddleware(t *testing.T) {
 		eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
 		assert.Equal(t, all, tr.take())
 		require.Error(t, s.Use(nil))
+	})
+}
+
+// A middleware that goes on on another goroutine gets an error, and the handler does not
+// run.
+func TestNextOnAnotherGoroutine(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode)
+		require.NoError(t, s.Use(func(_ *ws.Client, m *ws.Message, next ws.NextFunc) error {
+			if m.RequestID != "elsewhere" {
+				return next()
+			}
+			done := make(chan error)
+			go func() { done <- next() }()
+			return <-done
+		}))
+		tr := new(trace)
+		require.NoError(t, s.Register("a", func(c *ws.Client, m *ws.Message) error {
+			tr.add(m.RequestID)
+			return c.SendResponse(m.RequestID, 200, "", nil)
+		}))
+		c := s.dial(w)
+		c.send(request("a", "elsewhere", ""), request("a", "here", ""))
+		c.expectReply("elsewhere", 500, "internal error")
+		c.expectReply("here", 200, "")
+		assert.Equal(t, "here", tr.take())
 	})
 }

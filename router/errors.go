@@ -18,6 +18,10 @@ var (
 	// ErrEmptyEvent reports an empty event name.
 	ErrEmptyEvent = errors.New("router: empty event name")
 
+	// ErrNext is returned by a next that is called on another goroutine than its
+	// middleware runs on, or after that has returned. Nothing runs then.
+	ErrNext = errors.New("router: next called on another goroutine, or after its middleware returned")
+
 	// ErrEnvelope reports a message that is not a valid envelope. ParseEnvelope wraps it
 	// with what is wrong and where.
 	ErrEnvelope = errors.New("router: invalid envelope")

@@ -8,12 +8,12 @@ import (
 )
 
 // Handler handles one message of one client. On which goroutine it runs, and how long the
-// message is valid, is for the caller of Route.Handler to say.
+// message is valid, is for the caller of Router.Call to say.
 type Handler[C, M any] func(C, M) error
 
 // Middleware runs around a handler: it calls next to go on, or returns without it to stop
-// the message there.
-type Middleware[C, M any] func(c C, m M, next Handler[C, M]) error
+// the message there. See Router.Call.
+type Middleware[C, M any] func(c C, m M, next func() error) error
 
 // Mode says where a route's handler runs.
 type Mode uint8
@@ -35,13 +35,11 @@ type Route[C, M any] struct {
 	// Event is the name it was registered under.
 	Event string
 
-	// Handler is the registered handler with the middleware applied.
+	// Handler is the registered handler; Router.Call runs it.
 	Handler Handler[C, M]
 
 	// Mode is the mode given to Register.
 	Mode Mode
-
-	bare Handler[C, M] // as registered; Use composes Handler from it anew
 }
 
 // Router maps event names to routes. Lookups take no lock: they read an immutable table
@@ -50,16 +48,17 @@ type Router[C, M any] struct {
 	// Atomic. Replaced with mu held.
 	table atomic.Pointer[table[C, M]]
 
-	// Guarded by mu.
-	mu         sync.Mutex
-	middleware []Middleware[C, M] // outermost first
+	chains sync.Pool // of *chain, which Call uses
+
+	mu sync.Mutex // held by who replaces table
 }
 
 // table is one state of the router. Immutable after New.
 type table[C, M any] struct {
-	routes    map[string]*Route[C, M]
-	overrides bool // a route's Mode is not ModeDefault
-	frozen    bool
+	routes     map[string]*Route[C, M]
+	middleware []Middleware[C, M] // outermost first
+	overrides  bool               // a route's Mode is not ModeDefault
+	frozen     bool
 }
 
 // New returns a router without routes.
@@ -69,25 +68,26 @@ func New[C, M any]() *Router[C, M] {
 	return r
 }
 
-// Register makes h the handler of event. It returns ErrFrozen, ErrEmptyEvent, ErrNilHandler,
-// and ErrExists if event has a handler. Safe for concurrent use.
+// Register makes h the handler of event. It returns ErrFrozen, ErrEmptyEvent, ErrExists if
+// event has a handler, and ErrNilHandler. Safe for concurrent use.
 func (r *Router[C, M]) Register(event string, h Handler[C, M], mode Mode) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.table.Load()
+	t := *r.table.Load()
 	switch {
-	case old.frozen:
+	case t.frozen:
 		return ErrFrozen
 	case event == "":
 		return ErrEmptyEvent
+	case t.routes[event] != nil:
+		return ErrExists
 	case h == nil:
 		return ErrNilHandler
-	case old.routes[event] != nil:
-		return ErrExists
 	}
-	routes := maps.Clone(old.routes)
-	routes[event] = r.routeLocked(event, h, mode)
-	r.table.Store(&table[C, M]{routes: routes, overrides: old.overrides || mode != ModeDefault})
+	t.routes = maps.Clone(t.routes)
+	t.routes[event] = &Route[C, M]{Event: event, Handler: h, Mode: mode}
+	t.overrides = t.overrides || mode != ModeDefault
+	r.table.Store(&t)
 	return nil
 }
 
@@ -98,8 +98,8 @@ func (r *Router[C, M]) Register(event string, h Handler[C, M], mode Mode) error 
 func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.table.Load()
-	if old.frozen {
+	t := *r.table.Load()
+	if t.frozen {
 		return ErrFrozen
 	}
 	for _, m := range mw {
@@ -107,23 +107,9 @@ func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
 			return ErrNilHandler
 		}
 	}
-	r.middleware = append(r.middleware, mw...)
-	routes := make(map[string]*Route[C, M], len(old.routes))
-	for event, route := range old.routes {
-		routes[event] = r.routeLocked(event, route.bare, route.Mode)
-	}
-	r.table.Store(&table[C, M]{routes: routes, overrides: old.overrides})
+	t.middleware = append(slices.Clip(t.middleware), mw...)
+	r.table.Store(&t)
 	return nil
-}
-
-// routeLocked composes the chain once, so that a message only calls it.
-func (r *Router[C, M]) routeLocked(event string, bare Handler[C, M], mode Mode) *Route[C, M] {
-	h := bare
-	for _, mw := range slices.Backward(r.middleware) {
-		next := h
-		h = func(c C, m M) error { return mw(c, m, next) }
-	}
-	return &Route[C, M]{Event: event, Handler: h, Mode: mode, bare: bare}
 }
 
 // Freeze makes Register and Use return ErrFrozen from here on. Safe for concurrent use.

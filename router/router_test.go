@@ -15,7 +15,10 @@ import (
 )
 
 // trace is a message that remembers what it went through.
-type trace struct{ steps []string }
+type trace struct {
+	steps          []string
+	panics, blocks bool // what its handler does
+}
 
 type (
 	handler    = router.Handler[string, *trace]
@@ -30,9 +33,9 @@ func step(name string) handler {
 }
 
 func around(name string) middleware {
-	return func(c string, m *trace, next handler) error {
+	return func(_ string, m *trace, next func() error) error {
 		m.steps = append(m.steps, name+" in")
-		err := next(c, m)
+		err := next()
 		m.steps = append(m.steps, name+" out")
 		return err
 	}
@@ -43,7 +46,7 @@ func run(t *testing.T, r *router.Router[string, *trace], event string) []string 
 	route, ok := r.Lookup(event)
 	require.True(t, ok, "no route for %q", event)
 	var m trace
-	require.NoError(t, route.Handler("client", &m))
+	require.NoError(t, r.Call(route.Handler, "client", &m))
 	return m.steps
 }
 
@@ -57,6 +60,7 @@ func TestRegister(t *testing.T) {
 	}{
 		{"new event", false, "b", step("b"), nil},
 		{"taken event", false, "a", step("b"), router.ErrExists},
+		{"taken event, nil handler", false, "a", nil, router.ErrExists},
 		{"empty event", false, "", step("b"), router.ErrEmptyEvent},
 		{"nil handler", false, "b", nil, router.ErrNilHandler},
 		{"frozen", true, "b", step("b"), router.ErrFrozen},
@@ -99,17 +103,16 @@ func TestUseStopsAndPassesErrors(t *testing.T) {
 	r := router.New[string, *trace]()
 	require.NoError(t, r.Register("a", func(string, *trace) error { return failed }, router.ModeDefault))
 	route, _ := r.Lookup("a")
-	require.ErrorIs(t, route.Handler("client", &trace{}), failed)
+	require.ErrorIs(t, r.Call(route.Handler, "client", &trace{}), failed)
 
-	require.NoError(t, r.Use(func(c string, m *trace, next handler) error {
+	require.NoError(t, r.Use(func(c string, _ *trace, next func() error) error {
 		if c == "stranger" {
 			return refused
 		}
-		return next(c, m)
+		return next()
 	}))
-	route, _ = r.Lookup("a")
-	require.ErrorIs(t, route.Handler("client", &trace{}), failed)
-	require.ErrorIs(t, route.Handler("stranger", &trace{}), refused)
+	require.ErrorIs(t, r.Call(route.Handler, "client", &trace{}), failed)
+	require.ErrorIs(t, r.Call(route.Handler, "stranger", &trace{}), refused)
 }
 
 func TestUseRejects(t *testing.T) {
@@ -203,7 +206,7 @@ func TestConcurrentRegisterAndLookup(t *testing.T) {
 						continue
 					}
 					var m trace
-					assert.NoError(t, route.Handler("client", &m))
+					assert.NoError(t, r.Call(route.Handler, "client", &m))
 					assert.Contains(t, m.steps, event)
 				}
 			}
@@ -263,13 +266,13 @@ func BenchmarkHandler(b *testing.B) {
 			r := router.New[string, *trace]()
 			require.NoError(b, r.Register("a", func(string, *trace) error { return nil }, router.ModeDefault))
 			for range n {
-				require.NoError(b, r.Use(func(c string, m *trace, next handler) error { return next(c, m) }))
+				require.NoError(b, r.Use(func(_ string, _ *trace, next func() error) error { return next() }))
 			}
 			route, _ := r.Lookup("a")
 			var m trace
 			b.ReportAllocs()
 			for b.Loop() {
-				_ = route.Handler("client", &m)
+				_ = r.Call(route.Handler, "client", &m)
 			}
 		})
 	}
