@@ -213,7 +213,8 @@ var endedContext = func() context.Context {
 	return ctx
 }()
 
-// RemoteAddr returns the client's network address, "host:port".
+// RemoteAddr returns the client's network address, "host:port", or "" if it came
+// over a Unix socket.
 func (c *Client) RemoteAddr() string {
 	if addr := c.conn.RemoteAddr(); addr != nil {
 		return addr.String()

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"crypto/tls"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -200,7 +201,16 @@ type Config struct {
 	// ListenAddr makes the event loops accept connections themselves:
 	// "tcp://host:port", "tcp4://", "tcp6://", "unix://path", or "host:port"
 	// for TCP. Empty, the default, serves HandleUpgrade only.
+	//
+	// A Unix path is taken as it is. A socket that another process listens on is an
+	// error, and so is a file of another kind; a socket that was left there is
+	// replaced. When Run ends, it removes its own socket alone. "unix://@name" is an
+	// abstract socket of Linux. A connection over a Unix socket has the RemoteAddr "".
 	ListenAddr string
+	// UnixSocketMode is the mode of the socket file of a ListenAddr with a Unix
+	// path, such as 0o660: who may write to it can connect. It is set before the
+	// socket listens. 0, the default, leaves it to the umask.
+	UnixSocketMode fs.FileMode
 	// Memory, if set, takes the place of sockets, for simulation: see the command
 	// sim of the bench suite. It excludes ListenAddr and HandleUpgrade. Default
 	// none.
@@ -372,6 +382,7 @@ func (c *Config) withDefaults() Config {
 func (c *Config) engine() engine.Config {
 	return engine.Config{
 		ListenAddr:       c.ListenAddr,
+		UnixSocketMode:   c.UnixSocketMode,
 		TLS:              c.TLSConfig,
 		AdmitPerSecond:   c.Admission.PerSecond,
 		AdmitBurst:       c.Admission.Burst,

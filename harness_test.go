@@ -188,7 +188,13 @@ type client struct {
 // dialTCP connects without a handshake.
 func (s *server) dialTCP(w way) *client {
 	s.t.Helper()
-	nc, err := net.DialTimeout("tcp", s.addr(w), patience)
+	return s.dialOn("tcp", s.addr(w))
+}
+
+// dialOn connects to an address without a handshake.
+func (s *server) dialOn(network, addr string) *client {
+	s.t.Helper()
+	nc, err := net.DialTimeout(network, addr, patience)
 	require.NoError(s.t, err)
 	// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
 	require.NoError(s.t, nc.(*net.TCPConn).SetReadBuffer(256<<10))
@@ -264,6 +270,14 @@ func (c *client) response() (resp *http.Response, body string) {
 	b, err := io.ReadAll(resp.Body)
 	require.NoError(c.t, err)
 	return resp, string(b)
+}
+
+// upgrade upgrades the connection.
+func (c *client) upgrade() {
+	c.t.Helper()
+	c.raw(upgradeRequest("/ws", ""))
+	resp, body := c.response()
+	require.Equal(c.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
 }
 
 // frame encodes a masked frame.

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"crypto/tls"
+	"io/fs"
 	"net/http"
 	"time"
 )
@@ -106,6 +107,9 @@ func WithMetrics(m Metrics) Option { return func(c *Config) { c.Metrics = m } }
 
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
+
+// WithUnixSocketMode sets Config.UnixSocketMode.
+func WithUnixSocketMode(mode fs.FileMode) Option { return func(c *Config) { c.UnixSocketMode = mode } }
 
 // WithTLSConfig sets Config.TLSConfig: clients of ListenAddr connect with TLS
 // (wss://). The standard crypto/tls does it, with no goroutine for each

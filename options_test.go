@@ -3,6 +3,7 @@ package ws_test
 import (
 	"context"
 	"crypto/tls"
+	"io/fs"
 	"math"
 	"net/http"
 	"strconv"
@@ -139,6 +140,7 @@ func TestBadOptions(t *testing.T) {
 		{"address of another scheme", "ListenAddr", ws.WithListenAddr("udp://:8080")},
 		{"address with http", "ListenAddr", ws.WithListenAddr("http://:8080")},
 		{"address without port", "ListenAddr", ws.WithListenAddr("tcp://localhost")},
+		{"mode of another kind", "UnixSocketMode", ws.WithUnixSocketMode(fs.ModeSetuid | 0o600)},
 		{"port out of range", "ListenAddr", ws.WithListenAddr("tcp://:65536")},
 		{"TLS without a certificate", "TLSConfig", set(func(c *ws.Config) {
 			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
@@ -207,6 +209,7 @@ func TestGoodOptions(t *testing.T) {
 		{"listen on IPv6", ws.WithListenAddr("tcp6://[::1]:0")},
 		{"listen on host:port", ws.WithListenAddr("localhost:0")},
 		{"listen on a path", ws.WithListenAddr("unix:///tmp/ws.sock")},
+		{"a socket's mode", ws.WithUnixSocketMode(0o660)},
 		{"rate limit", ws.WithRateLimit(ws.RateLimit{
 			Messages: math.MaxFloat64, Bytes: math.SmallestNonzeroFloat64, MessageBurst: math.MaxInt, ByteBurst: 1, Tolerance: 1,
 		})},

@@ -2,8 +2,10 @@ package ws
 
 import (
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +51,7 @@ func (c *Config) Validate() error {
 		between("Broadcast.BatchSize", c.Broadcast.BatchSize, 0, 4096),
 		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
 		c.validateListenAddr(),
+		invalidIf(c.UnixSocketMode&^fs.ModePerm != 0, "UnixSocketMode", "must have permission bits only"),
 		invalidIf(c.Memory != nil && c.ListenAddr != "", "Memory", "excludes ListenAddr"),
 		c.validateTLS(),
 		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
@@ -106,6 +109,8 @@ func (c *Config) validateListenAddr() error {
 		return invalid("ListenAddr", fmt.Sprintf("%q is not of the form tcp://host:port", c.ListenAddr))
 	case scheme != "tcp" && scheme != "tcp4" && scheme != "tcp6" && scheme != "unix":
 		return invalid("ListenAddr", fmt.Sprintf("scheme %q is not tcp, tcp4, tcp6 or unix", scheme))
+	case scheme == "unix" && rest[0] == '@' && runtime.GOOS != "linux":
+		return invalid("ListenAddr", fmt.Sprintf("%q is an abstract socket, which Linux alone has", c.ListenAddr))
 	}
 	return nil
 }

@@ -32,8 +32,7 @@ const (
 //	armed    the loop's epoll has it, and the loop may accept some (its credit)
 //	by hand  descriptors are scarce, and the gate accepts one by itself
 //
-// Those who have accepted already (HandleUpgrade, the acceptor of a Unix
-// listener) take their turns at the same pace. Turns are given in the order in
+// Those who have accepted already (HandleUpgrade, acceptFrom) take their turns at the same pace. Turns are given in the order in
 // which they were asked for, to the listeners and to HandleUpgrade alternately.
 //
 // Safe for concurrent use.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -42,13 +43,15 @@ func (e *Engine) runListening() error {
 }
 
 // runEnrolling runs the loops without a listener of gnet's: connections come
-// from Enroll, and from our own acceptor if the address is a path.
-func (e *Engine) runEnrolling() (err error) {
-	if e.listensOnPath() {
-		if e.acceptor, err = e.listenOnPath(); err != nil {
+// from Enroll, and from our own listener if the address is a Unix socket.
+func (e *Engine) runEnrolling() error {
+	if e.listensOnUnix() {
+		l, err := e.listenUnix()
+		if err != nil {
 			return fmt.Errorf("ws: listen %s: %w", e.cfg.ListenAddr, err)
 		}
-		defer e.acceptor.release()
+		e.listener = l
+		defer func() { _ = l.Close() }()
 	}
 	cli, err := gnet.NewClient((*events)(e), e.options()...)
 	if err == nil {
@@ -61,11 +64,17 @@ func (e *Engine) runEnrolling() (err error) {
 		_, err := cli.EnrollContext(wakeConn, gnet.FromContext(ctx))
 		return err
 	})
-	if e.acceptor != nil {
-		go e.acceptor.run() // owned by this call: stopAccepting ends it and waits
+	var acceptor sync.WaitGroup
+	if e.listener != nil {
+		acceptor.Go(func() { // owned by this call, which waits for it
+			if err := e.acceptFrom(e.listener); err != nil {
+				e.cfg.Logger.Error("ws: accepting", slog.Any("error", err))
+			}
+		})
 	}
 	<-e.closing
 	e.stopAccepting(context.Background())
+	acceptor.Wait()
 	if err := cli.Stop(); err != nil {
 		return fmt.Errorf("ws: stop event loops: %w", err)
 	}
@@ -104,7 +113,7 @@ func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
 	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if e.cfg.ListenAddr != "" && !e.listensOnPath() { // a loop without a waker does not hear of halt
+	if e.cfg.ListenAddr != "" && !e.listensOnUnix() { // a loop without a waker does not hear of halt
 		_ = eng.Stop(context.Background())
 	}
 }

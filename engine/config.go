@@ -10,6 +10,7 @@ package engine
 import (
 	"context"
 	"crypto/tls"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"time"
@@ -19,13 +20,14 @@ import (
 
 // Config holds the settings of an Engine. The root package validates them.
 type Config struct {
-	ListenAddr       string // "tcp://host:port", "unix:///path", or "" for no listener
-	Loops            int    // event loops
-	RingSize         int    // slots of each shard's inbox
-	FanOutBatch      int    // tasks that a loop takes from its inbox at once
-	QueueFrames      int    // frames that a connection may have queued in LaneNormal
-	QueueBytes       int64  // bytes that a connection may have queued in LaneNormal
-	HighFrames       int    // the same for LaneHigh
+	ListenAddr       string      // "tcp://host:port", "unix:///path", "unix://@name", or "" for no listener
+	UnixSocketMode   fs.FileMode // of the Unix socket of ListenAddr; 0 leaves it to the umask
+	Loops            int         // event loops
+	RingSize         int         // slots of each shard's inbox
+	FanOutBatch      int         // tasks that a loop takes from its inbox at once
+	QueueFrames      int         // frames that a connection may have queued in LaneNormal
+	QueueBytes       int64       // bytes that a connection may have queued in LaneNormal
+	HighFrames       int         // the same for LaneHigh
 	HighBytes        int64
 	QueueBudget      int64            // memory that the queues of all connections whose socket is full may take; 0 is no limit
 	Policy           Policy           // what a full queue does, unless the frame says otherwise

@@ -42,7 +42,7 @@ type Engine struct {
 	lowMark      [dataLanes]bounds
 	writable     *writablePoller
 	accept       *acceptGate
-	acceptor     *acceptor // of a Unix listener, or nil; set before started is closed
+	listener     *unixListener // nil without one; set before started is closed
 	deflater     *codec.Deflater
 	ping         *Frame // the heartbeat
 	silence      silence
@@ -204,7 +204,7 @@ func (e *Engine) Run() error {
 	switch {
 	case e.cfg.Memory != nil:
 		err = e.runMemory()
-	case e.cfg.ListenAddr != "" && !e.listensOnPath():
+	case e.cfg.ListenAddr != "" && !e.listensOnUnix():
 		err = e.runListening()
 	default:
 		err = e.runEnrolling()
@@ -356,8 +356,8 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 // end while it goes on accepting in order to refuse.
 func (e *Engine) stopAccepting(ctx context.Context) {
 	e.accept.giveUp(ctx)
-	if e.acceptor != nil {
-		e.acceptor.stop()
+	if e.listener != nil {
+		_ = e.listener.Close() // ends its Accept
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Shard) endLoop() {
 	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if s.mem == nil && e.cfg.ListenAddr != "" && !e.listensOnPath() {
+	if s.mem == nil && e.cfg.ListenAddr != "" && !e.listensOnUnix() {
 		// The waker of this loop, perhaps the only one, is not heard any more.
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
