@@ -9,15 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestREADMEProgramIsTheExample keeps the README's program one that compiles.
+// TestREADMEProgramIsTheExample asserts that the program in both READMEs is the one that compiles.
 func TestREADMEProgramIsTheExample(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
 	program, err := os.ReadFile("examples/say/main.go")
 	require.NoError(t, err)
 	_, body, ok := strings.Cut(string(program), "\n") // without the package comment
 	require.True(t, ok)
-	assert.Contains(t, string(readme), "```go\n"+body+"```")
+	for _, name := range []string{"README.md", "README.zh-CN.md"} {
+		readme, err := os.ReadFile(name)
+		require.NoError(t, err)
+		assert.Contains(t, string(readme), "```go\n"+body+"```", name)
+	}
 }
 
 // TestREADMEPublishIsTheExample does the same for the call of Publish.
