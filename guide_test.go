@@ -27,7 +27,7 @@ func newGuideChat(t *testing.T) *ws.Manager {
 	require.NoError(t, err)
 	m.Use(func(c *ws.Client, msg *ws.Message, next ws.NextFunc) error {
 		from := time.Now()
-		err := next(c, msg)
+		err := next()
 		slog.Info("handled", "event", msg.Event, "client", c.ID, "took", time.Since(from), "error", err)
 		return err
 	})
