@@ -226,8 +226,19 @@ type Config struct {
 	TLSHandshakes int
 	// Admission bounds how fast new connections are let in. Default no limit.
 	Admission Admission
-	// Path is the URL path of the WebSocket on ListenAddr. Default "/ws".
-	Path string
+	// Paths are the URL paths of the WebSocket on ListenAddr, compared without
+	// percent-encoding. One that ends in a slash matches itself and all paths below it:
+	// Authenticate reads the whole path in r.URL.Path, decoded, with the dots and double
+	// slashes that the client has sent.
+	// Default "/ws".
+	Paths []string
+	// LivePath and ReadyPath answer health checks on ListenAddr, whatever the method,
+	// HTTP/1.0 and a request without Host included. LivePath answers 200 while the event
+	// loops run, ReadyPath only while new clients are taken: 503 during Shutdown and at
+	// MaxConnections. OPTIONS for / or *, the check of HAProxy's "option httpchk", is
+	// answered like ReadyPath. An empty path is off. Default "/healthz" and "/readyz".
+	LivePath  string
+	ReadyPath string
 	// Loops is the number of event loops, 256 at most; 0, the default, is
 	// GOMAXPROCS.
 	Loops int
@@ -327,7 +338,9 @@ func DefaultConfig() Config {
 		Room:              defaultRoomConfig,
 		Broadcast:         BroadcastConfig{QueueSize: 1024, BatchSize: defaultBatchSize, Timeout: 5 * time.Second},
 		TLSHandshakes:     256,
-		Path:              "/ws",
+		Paths:             []string{"/ws"},
+		LivePath:          "/healthz",
+		ReadyPath:         "/readyz",
 		ControlFrameLimit: 10_000,
 		MailboxSize:       64,
 		MailboxBytes:      1 << 20,
@@ -374,6 +387,7 @@ func (c *Config) withDefaults() Config {
 		cfg.TLSConfig = c.tlsConfig()
 	}
 	cfg.OriginWhitelist = slices.Clone(c.OriginWhitelist)
+	cfg.Paths = slices.Clone(c.Paths)
 	cfg.Subprotocols = slices.Clone(c.Subprotocols)
 	return cfg
 }

@@ -134,8 +134,13 @@ func WithHeadLimits(bytes, lines int) Option {
 	return func(c *Config) { c.HeadBytes, c.HeadLines = bytes, lines }
 }
 
-// WithPath sets Config.Path.
-func WithPath(path string) Option { return func(c *Config) { c.Path = path } }
+// WithPath sets Config.Paths, for example "/ws", or "/rooms/" for all paths below it.
+func WithPath(paths ...string) Option { return func(c *Config) { c.Paths = paths } }
+
+// WithHealthPaths sets Config.LivePath and Config.ReadyPath; "" turns one off.
+func WithHealthPaths(live, ready string) Option {
+	return func(c *Config) { c.LivePath, c.ReadyPath = live, ready }
+}
 
 // WithAuthenticate sets Config.Authenticate: auth decides on each upgrade
 // request before it is answered, whichever way the connection came, and

@@ -40,7 +40,8 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Positive(t, cfg.Broadcast.QueueSize)
 	assert.Equal(t, 64, cfg.Broadcast.BatchSize)
 	assert.Equal(t, ws.Pooled, cfg.HandlerMode)
-	assert.Equal(t, "/ws", cfg.Path)
+	assert.Equal(t, []string{"/ws"}, cfg.Paths)
+	assert.Equal(t, []string{"/healthz", "/readyz"}, []string{cfg.LivePath, cfg.ReadyPath})
 	assert.Equal(t, 16<<10, cfg.HeadBytes)
 	assert.Equal(t, 128, cfg.HeadLines)
 	assert.Equal(t, 64, cfg.MailboxSize)
@@ -155,8 +156,13 @@ func TestBadOptions(t *testing.T) {
 		{"negative burst", "Admission.Burst", ws.WithAdmission(ws.Admission{PerSecond: 1, Burst: -1})},
 		{"burst without a pace", "Admission.Burst", ws.WithAdmission(ws.Admission{Burst: 1})},
 		{"no TLS handshakes", "TLSHandshakes", ws.WithTLSHandshakes(0)},
-		{"path without slash", "Path", ws.WithPath("ws")},
-		{"empty path", "Path", ws.WithPath("")},
+		{"path without slash", "Paths", ws.WithPath("/ws", "ws")},
+		{"empty path", "Paths", ws.WithPath("")},
+		{"no path", "Paths", ws.WithPath()},
+		{"path of health checks", "Paths", ws.WithPath("/ws", "/readyz")},
+		{"live path without slash", "LivePath", ws.WithHealthPaths("live", "/ready")},
+		{"ready path without slash", "ReadyPath", ws.WithHealthPaths("/live", "ready")},
+		{"one path for both health checks", "ReadyPath", ws.WithHealthPaths("/up", "/up")},
 		{"negative loops", "Loops", ws.WithLoops(-1)},
 		{"too many loops", "Loops", ws.WithLoops(257)},
 		{"negative shards", "RoomShards", ws.WithRoomShards(-4)},

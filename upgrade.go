@@ -2,7 +2,6 @@ package ws
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -71,10 +70,8 @@ func checkHead(r *http.Request) error {
 
 // awaitRun waits until the event loops run.
 func (m *Manager) awaitRun(ctx context.Context) error {
-	select {
-	case <-m.stopping:
+	if m.isStopping() {
 		return ErrManagerStopped
-	default:
 	}
 	select {
 	case <-m.engine.Started():
@@ -133,10 +130,8 @@ const (
 func (m *Manager) admit(
 	c *Client, r *http.Request, opts []ClientOption, from requestPath,
 ) (accept codec.Accept, err error) {
-	select {
-	case <-m.stopping:
+	if m.isStopping() {
 		return accept, ErrManagerStopped
-	default:
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
 		return accept, asHandshakeError(err)
@@ -217,12 +212,10 @@ func authError(err error) error {
 
 // lateError refuses a request because its context has ended.
 func (m *Manager) lateError(err error) error {
-	select {
-	case <-m.stopping:
+	if m.isStopping() {
 		return ErrManagerStopped
-	default:
-		return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: err}
 	}
+	return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: err}
 }
 
 // guarded calls fn, which decides on r, and runs user code if foreign is set: on a
@@ -299,12 +292,8 @@ func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient
 
 // AdmitOffLoop tells whether user code takes part in Admit.
 func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
-	return pathOf(r) == h.cfg.Path && (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil)
+	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
 }
-
-// pathOf returns the path that r asks for: that of a target like ws://host is
-// the root (RFC 9110 section 4.2.3).
-func pathOf(r *http.Request) string { return cmp.Or(r.URL.Path, "/") }
 
 // Admit answers a request on the native path.
 func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) (response []byte, accepted bool) {
@@ -319,11 +308,14 @@ func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) (response []by
 // decide returns the answer to r with its body.
 func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool) {
 	m := (*Manager)(h)
-	if path := pathOf(r); path != m.cfg.Path {
-		if path == "/healthz" {
-			return []byte(healthy), false
-		}
+	switch m.cfg.serviceOf(r) {
+	case serveNothing:
 		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
+	case serveLive:
+		return []byte(healthy), false
+	case serveReady:
+		return m.readiness(), false
+	case serveWebSocket:
 	}
 	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
 	if err != nil {
@@ -335,10 +327,6 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 	}
 	return codec.AppendAccept(nil, r, accept), true
 }
-
-// healthy is the answer to GET /healthz.
-const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n" +
-	"Content-Length: 3\r\nConnection: close\r\n\r\nok\n"
 
 // ownerOf returns the client of a connection.
 func ownerOf(conn *engine.Conn) *Client {

@@ -516,16 +516,6 @@ func TestNoGoroutineForEachConnection(t *testing.T) {
 	})
 }
 
-func TestWithPath(t *testing.T) {
-	s := start(t, ws.WithPath("/chat"))
-	for path, want := range map[string]int{"/chat": 101, "/chat?a=b": 101, "/ws": 404, "/chat/": 404, "/": 404} {
-		c := s.dialTCP(native)
-		c.raw(upgradeRequest(path, ""))
-		resp, _ := c.response()
-		assert.Equal(t, want, resp.StatusCode, path)
-	}
-}
-
 // An extension that the server does not offer is declined.
 func TestCompressionIsDeclined(t *testing.T) {
 	onBothWays(t, func(t *testing.T, w way) {

@@ -55,7 +55,7 @@ func (c *Config) Validate() error {
 		invalidIf(c.Memory != nil && c.ListenAddr != "", "Memory", "excludes ListenAddr"),
 		c.validateTLS(),
 		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
-		invalidIf(!strings.HasPrefix(c.Path, "/"), "Path", "must begin with a slash"),
+		c.validatePaths(),
 		between("Loops", c.Loops, 0, maxLoops),
 		between("RoomShards", c.RoomShards, 0, 1<<20),
 		invalidIf(c.RoomShards&(c.RoomShards-1) != 0, "RoomShards", "must be a power of two"),

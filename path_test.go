@@ -1,0 +1,187 @@
+package ws_test
+
+import (
+	"crypto/tls"
+	"net/http"
+	"strings"
+	"testing"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+func TestWithPath(t *testing.T) {
+	s := start(t, ws.WithPath("/chat", "/rooms/"), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Path": {r.URL.Path}})}, nil
+	}))
+	tests := []struct {
+		target string
+		want   int
+		path   string // that Authenticate reads
+	}{
+		{"/chat", 101, "/chat"},
+		{"/chat?a=b", 101, "/chat"},
+		{"/ch%61t", 101, "/chat"},
+		{"/rooms/", 101, "/rooms/"},
+		{"/rooms/7/logs?x=/", 101, "/rooms/7/logs"},
+		{"/rooms/caf%C3%A9", 101, "/rooms/caf\u00e9"},
+		{"/rooms/caf\u00e9", 101, "/rooms/caf\u00e9"},
+		{"/rooms//..", 101, "/rooms//.."},
+		{"ws://example.com/rooms/7", 101, "/rooms/7"},
+		{"/rooms", 404, ""},
+		{"/chat/", 404, ""},
+		{"/ws", 404, ""},
+		{"/", 404, ""},
+		{"ws://example.com", 404, ""},
+	}
+	for _, tt := range tests {
+		c := s.dialTCP(native)
+		c.raw(upgradeRequest(tt.target, ""))
+		resp, _ := c.response()
+		assert.Equal(t, tt.want, resp.StatusCode, tt.target)
+		assert.Equal(t, tt.path, resp.Header.Get("X-Path"), tt.target)
+	}
+}
+
+// The list is the manager's own.
+func TestPathsAreCopied(t *testing.T) {
+	paths := []string{"/a"}
+	s := start(t, ws.WithPath(paths...))
+	paths[0] = "/b"
+	c := s.dialTCP(native)
+	c.raw(upgradeRequest("/a", ""))
+	resp, _ := c.response()
+	assert.Equal(t, 101, resp.StatusCode)
+}
+
+// healthChecks are requests that load balancers send, and the statuses of a server that
+// is well.
+var healthChecks = []struct {
+	name, request string
+	want          int
+}{
+	{"live", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"ready", "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"live with a query", "GET /healthz?full=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"HEAD", "HEAD /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"OPTIONS", "OPTIONS /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"no Host", "GET /readyz HTTP/1.1\r\n\r\n", 200},
+	{"empty Host", "GET /readyz HTTP/1.1\r\nHost:\r\n\r\n", 200},
+	{"HTTP/1.0", "GET /healthz HTTP/1.0\r\n\r\n", 200},
+	{"HTTP/1.0 with Host", "GET /readyz HTTP/1.0\r\nHost: x\r\n\r\n", 200},
+	{"HEAD of HTTP/1.0", "HEAD /healthz HTTP/1.0\r\n\r\n", 200},
+	{"HAProxy's option httpchk", "OPTIONS / HTTP/1.0\r\n\r\n", 200},
+	{"HAProxy's option httpchk with HTTP/1.1", "OPTIONS / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n", 200},
+	{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 200},
+	{"nginx's proxy_pass", "GET /healthz HTTP/1.0\r\nHost: backend\r\nConnection: close\r\nUser-Agent: curl/8\r\n\r\n", 200},
+	{"nginx's proxy_pass of a handshake", "GET /ws HTTP/1.0\r\nHost: backend\r\nConnection: close\r\n\r\n", 505},
+	{"GET /", "GET / HTTP/1.0\r\n\r\n", 404},
+	{"OPTIONS of another path", "OPTIONS /other HTTP/1.0\r\n\r\n", 404},
+	{"below a health path", "GET /healthz/ HTTP/1.1\r\nHost: x\r\n\r\n", 404},
+}
+
+func TestHealthChecks(t *testing.T) {
+	check := func(t *testing.T, dial func() *client) {
+		for _, tt := range healthChecks {
+			t.Run(tt.name, func(t *testing.T) {
+				c := dial()
+				c.raw(tt.request)
+				method, _, _ := strings.Cut(tt.request, " ")
+				resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
+				require.NoError(t, err)
+				defer resp.Body.Close()
+				assert.Equal(t, tt.want, resp.StatusCode)
+				c.expectEOF()
+			})
+		}
+	}
+	for name, opts := range map[string][]ws.Option{
+		"": nil, "with Authenticate on all paths": {ws.WithPath("/ws", "/x/"), ws.WithAuthenticate(byQuery)},
+	} {
+		t.Run("plain "+name, func(t *testing.T) {
+			s := start(t, opts...)
+			check(t, func() *client { return s.dialTCP(native) })
+		})
+		t.Run("TLS "+name, func(t *testing.T) {
+			s := startTLS(t, nil, opts...)
+			check(t, func() *client { return s.dialTCP(native).over(s.clientTLS(tls.VersionTLS13)) })
+		})
+	}
+}
+
+// health sends a check to the native path and returns the status and the body.
+func (s *server) health(path string) (status int, body string) {
+	s.t.Helper()
+	c := s.dialTCP(native)
+	defer c.Close()
+	return c.health(path)
+}
+
+func (c *client) health(path string) (status int, body string) {
+	c.t.Helper()
+	c.raw("GET " + path + " HTTP/1.0\r\n\r\n")
+	resp, body := c.response()
+	return resp.StatusCode, body
+}
+
+func TestWithHealthPaths(t *testing.T) {
+	tests := []struct {
+		name        string
+		live, ready string
+		want        map[string]int
+	}{
+		{"others", "/live", "/ready", map[string]int{"/live": 200, "/ready": 200, "/healthz": 404, "/readyz": 404}},
+		{"no ready", "/live", "", map[string]int{"/live": 200, "/readyz": 404, "/": 404}},
+		{"none", "", "", map[string]int{"/healthz": 404, "/readyz": 404, "/": 404}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := start(t, ws.WithHealthPaths(tt.live, tt.ready))
+			for path, want := range tt.want {
+				status, _ := s.health(path)
+				assert.Equal(t, want, status, path)
+			}
+			c := s.dialTCP(native)
+			c.raw("OPTIONS / HTTP/1.0\r\n\r\n")
+			resp, _ := c.response()
+			assert.Equal(t, tt.ready != "", resp.StatusCode == 200, "OPTIONS /")
+		})
+	}
+	t.Run("before a prefix", func(t *testing.T) {
+		s := start(t, ws.WithPath("/"))
+		status, _ := s.health("/healthz")
+		assert.Equal(t, 200, status)
+	})
+}
+
+// A server that is full is alive and not ready.
+func TestNotReadyWhileFull(t *testing.T) {
+	s := start(t, ws.WithMaxConnections(1))
+	c := s.dial(native)
+	status, body := s.health("/readyz")
+	assert.Equal(t, 503, status)
+	assert.Equal(t, "too many connections\n", body)
+	status, _ = s.health("/healthz")
+	assert.Equal(t, 200, status)
+	c.abort()
+	eventually(t, func() bool { status, _ := s.health("/readyz"); return status == 200 }, "it stays full")
+}
+
+// A connection that was accepted before Shutdown reads 503 from the ready path, whether
+// that answers or Shutdown has refused the connection already.
+func TestNotReadyWhileStopping(t *testing.T) {
+	s := start(t)
+	ready := s.dialTCP(native)
+	eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "not accepted")
+	holder := s.dial(native) // does not answer the close, so that Shutdown waits
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(t.Context()) }() // ends with the test at the latest
+	require.Equal(t, gws.OpClose, holder.readFrame().Header.OpCode)
+	status, _ := ready.health("/readyz")
+	assert.Equal(t, 503, status)
+	holder.finish(1001)
+	require.NoError(t, receive(t, done, "Shutdown did not return"))
+}
