@@ -58,5 +58,5 @@ func (m *Manager) awaitAdmission(ctx context.Context) error {
 	case errors.Is(err, engine.ErrNoDescriptors):
 		return ErrTooManyConnections
 	}
-	return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many connections at once", Err: err}
+	return refuse(refusedFull, http.StatusServiceUnavailable, "too many connections at once", err)
 }

@@ -18,10 +18,7 @@ var errResponseHeader = errors.New("ws: WithResponseHeader")
 // of the extensions, which c keeps.
 func (m *Manager) answer(accept *codec.Accept, c *Client, r *http.Request, o *clientOptions) error {
 	if err := codec.CheckAcceptHeader(o.header); err != nil {
-		return &HandshakeError{
-			Status: http.StatusInternalServerError, Reason: "internal error",
-			Err: fmt.Errorf("%w: %w", errResponseHeader, err),
-		}
+		return errInternal(fmt.Errorf("%w: %w", errResponseHeader, err))
 	}
 	accept.Header = o.header
 	if i := codec.ChooseSubprotocol(r.Header, m.cfg.Subprotocols); i >= 0 {

@@ -82,6 +82,8 @@ type HandshakeError struct {
 	Reason string
 	Header http.Header // added to the response; may be nil
 	Err    error       // what HandleUpgrade's error unwraps to; may be nil
+
+	why refusalReason
 }
 
 func (e *HandshakeError) Error() string {

@@ -44,6 +44,7 @@ type Manager struct {
 	limits      *limits       // nil without a RateLimit
 	created     time.Time     // where the limiters' clock begins
 	rateLimited atomic.Uint64 // messages refused
+	refusals    refusals
 
 	ctx        context.Context // of the clients
 	cancel     context.CancelFunc

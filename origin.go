@@ -11,7 +11,7 @@ func (m *Manager) checkOrigin(r *http.Request) error {
 	if m.originAllowed(r) {
 		return nil
 	}
-	return &HandshakeError{Status: http.StatusForbidden, Reason: "origin not allowed"}
+	return refuse(refusedOrigin, http.StatusForbidden, "origin not allowed", nil)
 }
 
 // originAllowed applies the configured check to the request's Origin.

@@ -97,16 +97,17 @@ func (c *DropCounts) Add(o *DropCounts) {
 
 // Stats is a snapshot of a Manager.
 type Stats struct {
-	Clients       int         // connected
-	Rooms         int         // with and without members
-	Handlers      int         // registered
-	WaitingTasks  int         // clients whose messages wait for a worker
-	DroppedEvents int64       // see EventBus
-	RateLimited   uint64      // messages refused by Config.RateLimit
-	Unhandled     uint64      // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
-	LateHandlers  uint64      // calls of handlers that took longer than LogAfter
-	Inbound       int64       // bytes that count against Config.InboundBudget; 0 without one
-	Stuck         int         // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
+	Clients       int    // connected
+	Rooms         int    // with and without members
+	Handlers      int    // registered
+	WaitingTasks  int    // clients whose messages wait for a worker
+	DroppedEvents int64  // see EventBus
+	RateLimited   uint64 // messages refused by Config.RateLimit
+	Unhandled     uint64 // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
+	LateHandlers  uint64 // calls of handlers that took longer than LogAfter
+	Inbound       int64  // bytes that count against Config.InboundBudget; 0 without one
+	Stuck         int    // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
+	Refused       RefusalCounts
 	Accept        AcceptStats // how new connections are let in
 	Loops         []LoopStats // one for each event loop
 	Total         LoopStats   // their sum; of OldestWait, the maximum
@@ -120,7 +121,7 @@ func (m *Manager) Stats() Stats {
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
 		Inbound: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
-		Accept: m.engine.AcceptStats(),
+		Refused: m.refusals.counts(), Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
 		counts := s.Stats()

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"strings"
@@ -33,6 +32,15 @@ import (
 // over which the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused
 // with 505.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
+	err := m.upgrade(w, r, opts)
+	if err != nil {
+		m.refusals[asHandshakeError(err).why].Add(1)
+	}
+	return err
+}
+
+// upgrade is HandleUpgrade without the count of refusals.
+func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientOption) error {
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
@@ -207,7 +215,7 @@ func authError(err error) error {
 	if _, ok := errors.AsType[*HandshakeError](err); ok {
 		return err
 	}
-	return &HandshakeError{Status: http.StatusUnauthorized, Reason: "unauthorized", Err: err}
+	return refuse(refusedAuth, http.StatusUnauthorized, "unauthorized", err)
 }
 
 // lateError refuses a request because its context has ended.
@@ -215,7 +223,7 @@ func (m *Manager) lateError(err error) error {
 	if m.isStopping() {
 		return ErrManagerStopped
 	}
-	return &HandshakeError{Status: http.StatusRequestTimeout, Reason: "handshake timeout", Err: err}
+	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", err)
 }
 
 // guarded calls fn, which decides on r, and runs user code if foreign is set: on a
@@ -226,7 +234,7 @@ func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn fu
 	if from == overLoop || !foreign {
 		return m.recovered(fn)
 	}
-	result := errUserCode(errors.New("ws: the goroutine ended"))
+	var result error = errInternal(errors.New("ws: the goroutine ended"))
 	err := m.auth.do(r.Context(), func() { result = m.recovered(fn) })
 	switch {
 	case err == nil:
@@ -237,17 +245,12 @@ func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn fu
 	return m.lateError(err)
 }
 
-// errUserCode refuses a request whose user code failed.
-func errUserCode(err error) error {
-	return &HandshakeError{Status: http.StatusInternalServerError, Reason: "internal error", Err: err}
-}
-
 // recovered calls fn; a panic is logged and refuses with 500.
 func (m *Manager) recovered(fn func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.reportPanic(r)
-			err = errUserCode(fmt.Errorf("ws: panic: %v", r))
+			err = errInternal(fmt.Errorf("ws: panic: %v", r))
 		}
 	}()
 	return fn()
@@ -260,28 +263,34 @@ func asHandshakeError(err error) *HandshakeError {
 	switch {
 	case errors.As(err, &h):
 		if h.Status < 300 || h.Status > 599 {
-			return &HandshakeError{Status: http.StatusInternalServerError, Reason: h.Reason, Header: h.Header}
+			return &HandshakeError{
+				Status: http.StatusInternalServerError, Reason: h.Reason, Header: h.Header, why: refusedFailed,
+			}
 		}
 		return h
 	case errors.As(err, &bad):
-		h := &HandshakeError{Status: bad.Status, Reason: bad.Reason, Err: err}
-		if bad.Status == http.StatusUpgradeRequired {
+		h := refuse(refusedMalformed, bad.Status, bad.Reason, err)
+		switch bad.Status {
+		case http.StatusUpgradeRequired:
 			h.Header = http.Header{
 				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
 			}
-		}
-		if bad.Status == http.StatusMethodNotAllowed {
+		case http.StatusMethodNotAllowed:
 			h.Header = http.Header{"Allow": {http.MethodGet}}
+		case http.StatusRequestTimeout:
+			h.why = refusedTimeout
+		case http.StatusServiceUnavailable:
+			h.why = refusedStopped
 		}
 		return h
 	case errors.Is(err, ErrTooManyConnections):
-		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many connections"}
+		return refuse(refusedFull, http.StatusServiceUnavailable, "too many connections", nil)
 	case errors.Is(err, ErrClientIDExists):
-		return &HandshakeError{Status: http.StatusConflict, Reason: "client ID exists"}
+		return refuse(refusedClientID, http.StatusConflict, "client ID exists", nil)
 	case errors.Is(err, ErrManagerStopped):
-		return &HandshakeError{Status: http.StatusServiceUnavailable, Reason: "server is not running"}
+		return refuse(refusedStopped, http.StatusServiceUnavailable, "server is not running", nil)
 	}
-	return &HandshakeError{Status: http.StatusInternalServerError, Reason: "internal error"}
+	return errInternal(err)
 }
 
 // engineHandler is the Manager as the engine sees it.
@@ -310,7 +319,7 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 	m := (*Manager)(h)
 	switch m.cfg.serviceOf(r) {
 	case serveNothing:
-		return codec.AppendRefusal(nil, http.StatusNotFound, "not found", nil), false
+		return m.refuseNative(r, refuse(refusedPath, http.StatusNotFound, "not found", nil)), false
 	case serveLive:
 		return []byte(healthy), false
 	case serveReady:
@@ -319,11 +328,7 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 	}
 	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
 	if err != nil {
-		if errors.Is(err, errResponseHeader) { // nobody else would tell
-			m.cfg.Logger.Error("ws: handshake refused", slog.Any("error", errors.Unwrap(err)))
-		}
-		e := asHandshakeError(err)
-		return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), false
+		return m.refuseNative(r, asHandshakeError(err)), false
 	}
 	return codec.AppendAccept(nil, r, accept), true
 }
@@ -331,6 +336,11 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool
 // ownerOf returns the client of a connection.
 func ownerOf(conn *engine.Conn) *Client {
 	return conn.Owner().(interface{ client() *Client }).client()
+}
+
+// OnRefused counts a request that was not decided on.
+func (h *engineHandler) OnRefused(conn *engine.Conn, err *codec.RequestError) {
+	(*Manager)(h).noteRefused(nil, conn.RemoteAddr().String(), asHandshakeError(err))
 }
 
 // Abandon undoes Admit.

@@ -251,7 +251,7 @@ func (e *Engine) refuseBacklog(listener int) {
 // refused. A TLS peer could not read it.
 func (e *Engine) refuseSocket(fd int) {
 	if e.cfg.TLS == nil {
-		_, _ = unix.Write(fd, refuseStopping())
+		_, _ = unix.Write(fd, renderRefusal(errStopping))
 	}
 	_ = unix.Shutdown(fd, unix.SHUT_WR)
 	drainDescriptor(fd)

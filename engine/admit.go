@@ -21,7 +21,7 @@ func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
 	c.set(admitting)
 	if !s.eng.handler.Go(ctx, func() { s.eng.admit(ctx, c, r) }) {
 		s.endAdmitting(c)
-		s.refuse(c, refuseStopping())
+		s.refuseRequest(c, errStopping)
 	}
 }
 

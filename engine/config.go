@@ -75,6 +75,10 @@ type Handler interface {
 	// response, and whether that is the 101 which opens the connection. r is
 	// owned by the callee.
 	Admit(c *Conn, r *http.Request) (response []byte, accepted bool)
+	// OnRefused tells that an upgrade request was refused before Admit was asked, or
+	// instead of its answer: it is malformed, it comes too late, or the engine stops. It
+	// runs on the event loop.
+	OnRefused(c *Conn, err *codec.RequestError)
 	// Abandon tells that a connection which Admit accepted ended before it
 	// was open: OnOpen and OnClose are not called for it.
 	Abandon(c *Conn)

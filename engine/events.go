@@ -143,7 +143,7 @@ func (s *Shard) turnAway(c *Conn) gnet.Action {
 	if c.tls() != nil {
 		return gnet.Close // the peer could not read why
 	}
-	s.refuse(c, refuseStopping())
+	s.refuseRequest(c, errStopping)
 	return gnet.None
 }
 

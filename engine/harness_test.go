@@ -137,7 +137,10 @@ func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
 	return codec.AppendAccept(nil, r, codec.Accept{}), true
 }
 
-func (s *server) Abandon(*engine.Conn)          { s.abandoned.Add(1) }
+func (s *server) Abandon(*engine.Conn) { s.abandoned.Add(1) }
+
+func (s *server) OnRefused(*engine.Conn, *codec.RequestError) {}
+
 func (s *server) OnDrop(engine.DropReason)      { s.dropped.Add(1) }
 func (s *server) OnSlow(*engine.Conn, int)      { s.slow.Add(1) }
 func (s *server) OnDrain(*engine.Conn)          { s.drained.Add(1) }

@@ -255,7 +255,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	r, n, err := codec.ParseRequest(b, s.eng.cfg.HeadLimits)
 	if err != nil {
 		_, _ = in.Discard(-1)
-		s.refuse(c, refusal(err))
+		s.refuseRequest(c, requestError(err))
 		return false
 	}
 	if n == 0 {
@@ -275,8 +275,8 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	return false
 }
 
-// refuseStopping is the answer to an upgrade request while the engine stops.
-func refuseStopping() []byte { return codec.AppendRefusal(nil, 503, "server is stopping", nil) }
+// errStopping refuses an upgrade request while the engine stops.
+var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
 
 var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer")
 
@@ -289,12 +289,12 @@ func (s *Shard) pauseEarly(c *Conn, n int) {
 	}
 }
 
-// refusal renders the response to a request that could not be parsed.
-func refusal(err error) []byte {
+// requestError returns err as the error of a request that could not be parsed.
+func requestError(err error) *codec.RequestError {
 	if bad, ok := errors.AsType[*codec.RequestError](err); ok {
-		return codec.AppendRefusal(nil, bad.Status, bad.Reason, nil)
+		return bad
 	}
-	return codec.AppendRefusal(nil, 400, "bad request", nil)
+	return &codec.RequestError{Status: 400, Reason: "bad request"}
 }
 
 // admitted answers the upgrade request, and returns true if the connection is
@@ -306,6 +306,17 @@ func (s *Shard) admitted(c *Conn, response []byte, accepted bool) bool {
 	}
 	s.open(c, response)
 	return true
+}
+
+// refuseRequest is refuse for a request that Handler.Admit does not decide on.
+func (s *Shard) refuseRequest(c *Conn, err *codec.RequestError) {
+	s.eng.handler.OnRefused(c, err)
+	s.refuse(c, renderRefusal(err))
+}
+
+// renderRefusal renders the response that refuses a request.
+func renderRefusal(err *codec.RequestError) []byte {
+	return codec.AppendRefusal(nil, err.Status, err.Reason, nil)
 }
 
 // refuse answers an upgrade request with an error and closes.
@@ -351,5 +362,5 @@ func (s *Shard) expire(c *Conn) {
 		return
 	}
 	s.endAdmitting(c)
-	s.refuse(c, codec.AppendRefusal(nil, 408, "handshake timeout", nil))
+	s.refuseRequest(c, &codec.RequestError{Status: 408, Reason: "handshake timeout"})
 }

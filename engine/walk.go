@@ -103,7 +103,7 @@ func (t closeAllTask) RunInLoop(s *Shard) {
 			s.beginCloseInLoop(c, s.eng.drainEnd)
 		case !c.is(lingering):
 			s.endAdmitting(c)
-			s.refuse(c, refuseStopping())
+			s.refuseRequest(c, errStopping)
 		}
 	})
 	if !done {

@@ -1,0 +1,136 @@
+package ws_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// withDebugLog makes a manager log to log, debug records included.
+func withDebugLog(log *lockedBuffer) ws.Option {
+	return func(c *ws.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+}
+
+// Each refusal is counted under its reason on both ways. On the native path, where
+// nobody reads HandleUpgrade's error, it is logged at debug.
+func TestRefusalsAreCounted(t *testing.T) {
+	auth := ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		switch q := r.URL.Query(); {
+		case q.Has("deny"):
+			return nil, errors.New("wrong password")
+		case q.Has("pay"):
+			return nil, &ws.HandshakeError{Status: 402, Reason: "pay first"}
+		case q.Has("panic"):
+			panic("authenticate")
+		case q.Has("wait"):
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		case q.Has("header"):
+			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"Connection": {"x"}})}, nil
+		default:
+			return byQuery(r)
+		}
+	})
+	const ok = "Origin: http://example.com\r\n"
+	tests := []struct {
+		name, request string
+		status        int
+		want          ws.RefusalCounts
+		logged        string
+	}{
+		{"malformed", "hello\r\n\r\n", 400, ws.RefusalCounts{Malformed: 1}, `reason="malformed`},
+		{"version", strings.Replace(upgradeRequest("/ws", ok), "13", "8", 1), 426, ws.RefusalCounts{Malformed: 1}, "status=426"},
+		{"key", strings.Replace(upgradeRequest("/ws", ok), "ZQ==", "", 1), 400, ws.RefusalCounts{Malformed: 1}, "Sec-WebSocket-Key"},
+		{"path", upgradeRequest("/other", ok), 404, ws.RefusalCounts{Path: 1}, "status=404"},
+		{"origin", upgradeRequest("/ws", "Origin: http://evil.example\r\n"), 403, ws.RefusalCounts{Origin: 1}, `origin=http://evil.example`},
+		{"Authenticate", upgradeRequest("/ws?deny", ok), 401, ws.RefusalCounts{Auth: 1}, `error="wrong password"`},
+		{"Authenticate with a status", upgradeRequest("/ws?pay", ok), 402, ws.RefusalCounts{Auth: 1}, `reason="pay first"`},
+		{"a panic", upgradeRequest("/ws?panic", ok), 500, ws.RefusalCounts{Failed: 1}, "authenticate"},
+		{"a malformed response header", upgradeRequest("/ws?header", ok), 500, ws.RefusalCounts{Failed: 1}, "level=ERROR"},
+		{"client ID", upgradeRequest("/ws?id=ann", ok), 409, ws.RefusalCounts{ClientID: 1}, "status=409"},
+	}
+	onBothWays(t, func(t *testing.T, w way) {
+		for _, tt := range tests {
+			if w == overNet && (tt.name == "malformed" || tt.name == "path") {
+				continue // net/http and the router refuse them
+			}
+			t.Run(tt.name, func(t *testing.T) {
+				var log lockedBuffer
+				s := start(t, auth, withDebugLog(&log))
+				s.dial(w, "id=ann")
+				c := s.dialTCP(w)
+				c.raw(tt.request)
+				resp, _ := c.response()
+				require.Equal(t, tt.status, resp.StatusCode)
+				eventually(t, func() bool { return s.Stats().Refused == tt.want }, "%+v", s.Stats().Refused)
+				refused := s.Stats().Refused
+				assert.EqualValues(t, 1, refused.Total())
+				if w == native {
+					assert.Contains(t, log.String(), `msg="ws: handshake refused"`)
+					assert.Contains(t, log.String(), tt.logged)
+					assert.Contains(t, log.String(), "remote="+c.LocalAddr().String())
+				} else {
+					assert.NotContains(t, log.String(), `msg="ws: handshake refused"`)
+				}
+			})
+		}
+		t.Run("full", func(t *testing.T) {
+			s := start(t, ws.WithMaxConnections(1))
+			s.dial(w)
+			require.Equal(t, 503, s.status(w, ""))
+			assert.Equal(t, ws.RefusalCounts{Full: 1}, s.Stats().Refused)
+		})
+		t.Run("timeout of Authenticate", func(t *testing.T) {
+			s := start(t, auth, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond })
+			c := s.dialTCP(w)
+			c.raw(upgradeRequest("/ws?wait", ok))
+			_, _ = c.response()
+			eventually(t, func() bool { return s.Stats().Stuck == 0 && s.Stats().Refused.Timeout == 1 }, "%+v", s.Stats().Refused)
+			refused := s.Stats().Refused
+			assert.EqualValues(t, 1, refused.Total(), "%+v", refused)
+		})
+	})
+	t.Run("timeout of a silent connection", func(t *testing.T) {
+		s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+		resp, _ := s.dialTCP(native).response()
+		assert.Equal(t, 408, resp.StatusCode)
+		assert.Equal(t, ws.RefusalCounts{Timeout: 1}, s.Stats().Refused)
+	})
+	t.Run("stopped", func(t *testing.T) {
+		s := start(t)
+		shutdown(t, s.Manager)
+		require.Equal(t, 503, s.status(overNet, ""))
+		require.ErrorIs(t, receive(t, s.upgrades, "HandleUpgrade did not return"), ws.ErrManagerStopped)
+		assert.Equal(t, ws.RefusalCounts{Stopped: 1}, s.Stats().Refused)
+	})
+}
+
+// Text of a client's cannot forge a line of the log.
+func TestRefusalIsLoggedInOneLine(t *testing.T) {
+	var log lockedBuffer
+	s := startTLS(t, nil, withDebugLog(&log))
+	c := s.dialTCP(native).over(s.clientTLS(tls.VersionTLS13))
+	c.raw(upgradeRequest("/ws", "Origin: http://evil.example status=101 msg=\"fine\"\u2028\r\n"))
+	resp, _ := c.response()
+	require.Equal(t, 403, resp.StatusCode)
+	var lines []string
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "evil") {
+			lines = append(lines, line)
+		}
+	}
+	require.Len(t, lines, 1)
+	assert.Contains(t, lines[0], `level=DEBUG msg="ws: handshake refused" status=403`)
+	assert.Contains(t, lines[0], `host=example.com origin="http://evil.example status=101 msg=\"fine\"\u2028"`)
+}
