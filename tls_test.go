@@ -228,7 +228,7 @@ func TestTLSOverHTTP2(t *testing.T) {
 	_ = resp.Body.Close()
 	require.Equal(t, 2, resp.ProtoMajor)
 	assert.Equal(t, http.StatusHTTPVersionNotSupported, resp.StatusCode)
-	assert.Equal(t, "only HTTP/1.1 is supported\n", string(body))
+	assert.Equal(t, "a handshake needs HTTP/1.1\n", string(body))
 	var h *ws.HandshakeError
 	require.ErrorAs(t, receive(t, s.upgrades, "HandleUpgrade did not return"), &h)
 	client.CloseIdleConnections()
