@@ -166,15 +166,19 @@ func (c *Client) answerInvalid(requestID string, code int, message string) {
 func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
 
 // CloseWithCode begins the close handshake: what is queued is still sent, then
-// a close frame with code and reason, of which 123 bytes are sent. A code that
+// a close frame with code and reason, of which 123 bytes are sent. Code 0 or 1005
+// without a reason sends a close frame without a code; any other code that
 // must not be sent (RFC 6455 section 7.4) becomes 1000. No message is accepted
 // or handled any more. The connection ends when the client has answered, at the
 // latest after Config.CloseTimeout. It never waits. Calls after the first have no
 // effect.
 func (c *Client) CloseWithCode(code int, reason string) {
 	cc := codec.CloseNormal
-	if code > 0 && code < 1<<16 && codec.CloseCode(code).Valid() {
+	switch {
+	case code > 0 && code < 1<<16 && codec.CloseCode(code).Valid():
 		cc = codec.CloseCode(code)
+	case (code == 0 || code == int(codec.CloseNoStatus)) && reason == "":
+		cc = codec.CloseNoStatus
 	}
 	c.mu.Lock()
 	c.shut = true

@@ -220,9 +220,9 @@ func TestClose(t *testing.T) {
 		{"private code", func(c *ws.Client) { c.CloseWithCode(4999, "mine") }, 4999, "mine"},
 		{"registered code", func(c *ws.Client) { c.CloseWithCode(3000, "") }, 3000, ""},
 		{"try again later", func(c *ws.Client) { c.CloseWithCode(ws.CloseTryAgainLater, "") }, 1013, ""},
-		{"1005 is never sent", func(c *ws.Client) { c.CloseWithCode(1005, "") }, 1000, ""},
+		{"1005 is never sent", func(c *ws.Client) { c.CloseWithCode(1005, "late") }, 1000, "late"},
 		{"1006 is never sent", func(c *ws.Client) { c.CloseWithCode(1006, "") }, 1000, ""},
-		{"0", func(c *ws.Client) { c.CloseWithCode(0, "") }, 1000, ""},
+		{"0 with a reason", func(c *ws.Client) { c.CloseWithCode(0, "late") }, 1000, "late"},
 		{"negative", func(c *ws.Client) { c.CloseWithCode(-1, "") }, 1000, ""},
 		{"too large", func(c *ws.Client) { c.CloseWithCode(1<<16+1000, "") }, 1000, ""},
 		{"the first counts", func(c *ws.Client) { c.CloseWithCode(4000, "a"); c.CloseWithCode(4001, "b"); c.Close() }, 4000, "a"},
@@ -245,6 +245,36 @@ func TestClose(t *testing.T) {
 		}
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "%d clients left", s.GetClientCount())
 	})
+}
+
+// Code 0 or 1005 without a reason sends a close frame without a code.
+func TestCloseWithoutCode(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t)
+		for _, code := range []int{0, 1005} {
+			ended := s.events(ws.EventClientDisconnected)
+			c, sc := s.dialClient(w)
+			sc.CloseWithCode(code, "")
+			f := c.read()
+			assert.Equal(t, gws.OpClose, f.Header.OpCode)
+			assert.Empty(t, f.Payload)
+			c.raw(frame(gws.OpClose, ""))
+			c.expectEOF()
+			end, ok := receive(t, ended, "no event").Data.(*ws.CloseError)
+			require.True(t, ok)
+			assert.Equal(t, 1005, end.Code)
+			assert.False(t, end.Remote)
+		}
+	})
+}
+
+// Text of a client's cannot forge a line of the log.
+func TestErrorsQuoteReasons(t *testing.T) {
+	require.EqualError(t, &ws.CloseError{Code: 1000}, "ws: closed with code 1000")
+	require.EqualError(t, &ws.CloseError{Code: 4000, Reason: "bye\n12:00 root logged in\u2028"},
+		`ws: closed with code 4000: "bye\n12:00 root logged in\u2028"`)
+	require.EqualError(t, &ws.HandshakeError{Status: 403, Reason: "no user \x1b[2Jann"},
+		`ws: handshake refused with status 403: "no user \x1b[2Jann"`)
 }
 
 func TestCloseReasonIsCut(t *testing.T) {

@@ -86,8 +86,9 @@ type HandshakeError struct {
 	why refusalReason
 }
 
+// Error quotes the reason, which may hold text of the request.
 func (e *HandshakeError) Error() string {
-	return fmt.Sprintf("ws: handshake refused with status %d: %s", e.Status, e.Reason)
+	return fmt.Sprintf("ws: handshake refused with status %d: %q", e.Status, e.Reason)
 }
 
 func (e *HandshakeError) Unwrap() error { return e.Err }
@@ -107,11 +108,12 @@ type CloseError struct {
 	Err error
 }
 
+// Error quotes the reason, which may be the client's.
 func (e *CloseError) Error() string {
 	if e.Reason == "" {
 		return fmt.Sprintf("ws: closed with code %d", e.Code)
 	}
-	return fmt.Sprintf("ws: closed with code %d: %s", e.Code, e.Reason)
+	return fmt.Sprintf("ws: closed with code %d: %q", e.Code, e.Reason)
 }
 
 func (e *CloseError) Unwrap() error { return e.Err }

@@ -289,17 +289,32 @@ func TestWithResponseHeader(t *testing.T) {
 		}, resp.Header)
 	})
 	assert.Equal(t, []string{"a=1; Path=/", "b=2"}, first["Set-Cookie"], "the caller's own")
+	t.Run("cookies of a middleware alone", func(t *testing.T) {
+		s := start(t)
+		s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
+			assert.NoError(t, s.HandleUpgrade(w, r))
+		})
+		c := s.dialTCP(overNet)
+		c.raw(upgradeRequest("/", ""))
+		resp, _ := c.response()
+		require.Equal(t, 101, resp.StatusCode)
+		assert.Equal(t, []string{"session=1"}, resp.Header["Set-Cookie"])
+	})
 	t.Run("from HandleUpgrade, before those of Authenticate", func(t *testing.T) {
 		s := start(t, responseHeaders(second))
 		s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Not-Sent", "1")
+			w.Header().Add("Set-Cookie", "session=1; HttpOnly")
+			w.Header().Add("Set-Cookie", "x=1\r\nEvil: 1")
 			assert.NoError(t, s.HandleUpgrade(w, r, ws.WithResponseHeader(first)))
 		})
 		c := s.dialTCP(overNet)
 		c.raw(upgradeRequest("/", ""))
 		resp, _ := c.response()
 		require.Equal(t, 101, resp.StatusCode)
-		assert.Equal(t, []string{"a=1; Path=/", "b=2", "c=3"}, resp.Header["Set-Cookie"])
+		assert.Equal(t, []string{"session=1; HttpOnly", "x=1  Evil: 1", "a=1; Path=/", "b=2", "c=3"}, resp.Header["Set-Cookie"])
+		assert.NotContains(t, resp.Header, "Evil")
 		assert.NotContains(t, resp.Header, "X-Not-Sent")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/qi-realtime/ws/codec"
@@ -25,12 +26,18 @@ import (
 // first, it refuses with a *HandshakeError of status 503.
 //
 // opts set what is known of the client; those that Authenticate returns are
-// applied after them. What is set on w.Header() goes out with a refusal only:
-// see WithResponseHeader. The time that a client takes to send the request, and
-// line folding, are the http.Server's business: set its ReadHeaderTimeout. The
+// applied after them. Of what is set on w.Header() only Set-Cookie is in the answer
+// that accepts, see WithResponseHeader; a refusal has all of it.
+//
+// The http.Server bounds the request's size and the time that a client takes to send
+// it: set its ReadHeaderTimeout. Its parser joins folded lines, ends a line at a lone LF and
+// merges equal Content-Lengths of 0, which ListenAddr refuses; after it there is
+// nothing left to see of them. The
 // connection must be TCP or a Unix socket, plain or with the TLS of net/http,
 // over which the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused
-// with 505.
+// with 505. w must be an http.Hijacker, or have an Unwrap method that leads to one
+// (see http.ResponseController): http.TimeoutHandler, some middleware, and the adaptors
+// of fasthttp and fiber give no such writer, and the error then names its type.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	err := m.upgrade(w, r, opts)
 	if err != nil {
@@ -98,19 +105,41 @@ func (m *Manager) hijack(
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
-		return fmt.Errorf("ws: hijack: %w", err)
+		return hijackError(w, err)
 	}
 	if err := engine.CheckEnroll(nc); err != nil {
 		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
 		_ = nc.Close()
 		return fmt.Errorf("ws: hijack: %w", err)
 	}
+	addCookies(&accept, w.Header())
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // from the buffer, in whole
 	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, accept), early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil
+}
+
+// hijackError says why w does not give its connection away, and how to avoid that.
+func hijackError(w http.ResponseWriter, err error) error {
+	if !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("ws: hijack %T: %w", w, err)
+	}
+	return fmt.Errorf("ws: hijack: a %T is no http.Hijacker and has no Unwrap method that returns one; register"+
+		" HandleUpgrade outside of http.TimeoutHandler and of middleware that wraps the ResponseWriter: %w", w, err)
+}
+
+// addCookies adds to accept the cookies that middleware has set before HandleUpgrade.
+func addCookies(accept *codec.Accept, h http.Header) {
+	cookies := h["Set-Cookie"]
+	if len(cookies) == 0 {
+		return
+	}
+	if accept.Header == nil {
+		accept.Header = make(http.Header, 1)
+	}
+	accept.Header["Set-Cookie"] = slices.Concat(cookies, accept.Header["Set-Cookie"])
 }
 
 // newClient returns a client that is not connected yet.

@@ -421,12 +421,60 @@ func TestHandleUpgradeErrors(t *testing.T) {
 			r.Header.Set(name, value)
 		}
 		w := httptest.NewRecorder()
-		require.Error(t, s.HandleUpgrade(w, r))
+		err := s.HandleUpgrade(w, r)
+		require.ErrorIs(t, err, http.ErrNotSupported)
+		require.ErrorContains(t, err, "*httptest.ResponseRecorder is no http.Hijacker")
 		assert.Equal(t, 500, w.Code)
 		assert.Zero(t, s.GetClientCount())
-		_, err := s.tryDial(native)
+		_, err = s.tryDial(native)
 		require.NoError(t, err)
 	})
+}
+
+// wrapped is a ResponseWriter of a middleware that hides its Hijacker.
+type wrapped struct{ http.ResponseWriter }
+
+// unwrapping is one with an Unwrap method.
+type unwrapping struct{ wrapped }
+
+func (w unwrapping) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// The error of a writer that hides the connection names its type and the remedy.
+func TestHandleUpgradeBehindMiddleware(t *testing.T) {
+	tests := []struct {
+		name       string
+		middleware func(http.Handler) http.Handler
+		want       string // in the error; empty for none
+	}{
+		{"Unwrap", func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(unwrapping{wrapped{w}}, r) })
+		}, ""},
+		{"no Unwrap", func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrapped{w}, r) })
+		}, "ws_test.wrapped is no http.Hijacker"},
+		{
+			"TimeoutHandler", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, patience, "late") },
+			"*http.timeoutWriter is no http.Hijacker",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := start(t)
+			s.web.Config.Handler = tt.middleware(s.web.Config.Handler)
+			status := s.status(overNet, "")
+			err := receive(t, s.upgrades, "HandleUpgrade did not return")
+			if tt.want == "" {
+				require.NoError(t, err)
+				assert.Equal(t, 101, status)
+				return
+			}
+			assert.Equal(t, 500, status)
+			require.ErrorIs(t, err, http.ErrNotSupported)
+			require.ErrorContains(t, err, tt.want)
+			require.ErrorContains(t, err, "register HandleUpgrade outside of http.TimeoutHandler")
+			assert.Equal(t, ws.RefusalCounts{Failed: 1}, s.Stats().Refused)
+		})
+	}
 }
 
 // The request and what follows it may arrive in any pieces.
