@@ -55,6 +55,30 @@ type acceptGate struct {
 	wakeTime  time.Time
 	closed    bool // over is closed
 	ending    bool // the loops end
+	unlogged  []logRecord
+}
+
+// logRecord is a message that waits for the end of a lock: a log handler is user
+// code.
+type logRecord struct {
+	level slog.Level
+	text  string
+	attrs []slog.Attr
+}
+
+// logLocked logs when the lock is released.
+func (g *acceptGate) logLocked(level slog.Level, text string, attrs ...slog.Attr) {
+	g.unlogged = append(g.unlogged, logRecord{level, text, attrs})
+}
+
+// unlock releases mu. All that may log with it held release it so.
+func (g *acceptGate) unlock() {
+	records := g.unlogged
+	g.unlogged = nil
+	g.mu.Unlock()
+	for _, r := range records {
+		g.eng.cfg.Logger.LogAttrs(context.Background(), r.level, r.text, r.attrs...)
+	}
 }
 
 // turnKind says who asks for a turn.
@@ -148,7 +172,7 @@ func (g *acceptGate) run() {
 // look serves the listeners on which connections wait, and all that is due.
 func (g *acceptGate) look(ready []int) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if g.closed {
 		g.watch.wakeAt(time.Time{})
 		return
@@ -182,7 +206,7 @@ func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
 	}
 	g.enqueueLocked(t, kind)
 	g.serveLocked(time.Now())
-	g.mu.Unlock()
+	g.unlock()
 	select {
 	case <-t.granted:
 		return nil
@@ -191,7 +215,7 @@ func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if t.element == nil {
 		return nil
 	}
@@ -223,7 +247,7 @@ func (g *acceptGate) serveLocked(now time.Time) {
 		g.grantLocked(kind)
 	}
 	if g.rests[restDescriptors].set(short, now) {
-		g.eng.cfg.Logger.Warn("ws: descriptors run out, new connections wait",
+		g.logLocked(slog.LevelWarn, "ws: descriptors run out, new connections wait",
 			slog.Int("used", g.usage.used), slog.Int("limit", g.usage.limit))
 	}
 	g.rests[restPace].set(wait > 0, now)
@@ -264,7 +288,7 @@ func (g *acceptGate) grantLocked(kind turnKind) {
 		credit = min(max(g.usage.left/perCredit, 1), maxCredit)
 	}
 	if err := t.listener.arm(credit); err != nil {
-		g.eng.cfg.Logger.Error("ws: accepting", slog.Any("error", err))
+		g.logLocked(slog.LevelError, "ws: accepting", slog.Any("error", err))
 	}
 	g.armed++
 	g.usage.granted += credit

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -213,3 +214,36 @@ func TestPace(t *testing.T) {
 		assert.InDelta(t, step.wait, p.Take(now), 10)
 	}
 }
+
+// A log handler is user code: it may ask for the statistics, which need the gate's
+// lock.
+func TestTheGateLogsWithoutItsLock(t *testing.T) {
+	for name, addr := range listeners(t) {
+		t.Run(name, func(t *testing.T) {
+			logged := make(chan engine.AcceptStats, 16)
+			s := start(t, func(cfg *engine.Config, s *server) {
+				cfg.ListenAddr = addr
+				cfg.MaxDescriptors = 1
+				cfg.Logger = slog.New(logFunc(func() { logged <- s.AcceptStats() }))
+			})
+			s.dialTCP()
+			select {
+			case st := <-logged:
+				require.True(t, st.Descriptors.Resting)
+			case <-time.After(patience):
+				t.Fatal("nothing is logged: the handler waits for the lock")
+			}
+		})
+	}
+}
+
+// logFunc is a log handler that calls a function for each warning.
+type logFunc func()
+
+func (logFunc) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+func (f logFunc) Handle(context.Context, slog.Record) error { f(); return nil }
+
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+
+func (f logFunc) WithGroup(string) slog.Handler { return f }

@@ -27,7 +27,7 @@ func (g *acceptGate) acceptByHand(l *loopListener) {
 	g.hands.Go(func() { // owned by the gate: stop waits for it
 		g.handOver(l)
 		g.mu.Lock()
-		defer g.mu.Unlock()
+		defer g.unlock()
 		if g.closed {
 			return
 		}

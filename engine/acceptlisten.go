@@ -64,7 +64,7 @@ func (l *loopListener) disarm() {
 // It is called once, when the epolls are known.
 func (g *acceptGate) adopt() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if g.watch == nil || g.closed {
 		return
 	}
@@ -77,7 +77,7 @@ func (g *acceptGate) adopt() {
 				err = g.watch.add(fd, l.index)
 			}
 			if err != nil {
-				g.eng.cfg.Logger.Warn("ws: a listener cannot be paused", slog.Any("error", err))
+				g.logLocked(slog.LevelWarn, "ws: a listener cannot be paused", slog.Any("error", err))
 				_ = s.ready.Load().resume(fd)
 				continue
 			}
@@ -99,7 +99,7 @@ func (g *acceptGate) accepted(s *Shard) bool {
 	}
 	more := readable(l.fd)
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if g.closed || l.state != listenerArmed {
 		return true // it was about to be accepted when l was disarmed
 	}
@@ -122,7 +122,7 @@ func (g *acceptGate) idleLocked(l *loopListener) {
 	l.disarm()
 	l.state = listenerIdle
 	if err := g.watch.arm(l.fd, l.index); err != nil {
-		g.eng.cfg.Logger.Error("ws: watching a listener", slog.Any("error", err))
+		g.logLocked(slog.LevelError, "ws: watching a listener", slog.Any("error", err))
 	}
 }
 
