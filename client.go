@@ -50,6 +50,7 @@ type Client struct {
 	room        *membership // guarded by mu; the first of them, nil in no room
 	extra       *extra      // guarded by mu; nil while nothing is in it
 	gone        bool        // guarded by mu; the connection has ended
+	listed      bool        // guarded by the mutex of its registry shard; opened was called
 	shut        bool        // guarded by mu; CloseWithCode was called: what waits in the mailbox is not handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
@@ -104,7 +105,7 @@ func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
 // sent reports a message that was queued.
 func (c *Client) sent(err error) error {
 	if err == nil && c.manager.EventBus.wants(EventMessageSent) {
-		c.manager.EventBus.publish(EventMessageSent, c.ID, nil)
+		c.manager.EventBus.publish(EventMessageSent, c, nil)
 	}
 	return err
 }
@@ -275,8 +276,7 @@ func (o *clientOwner) OnOpen() {
 	m := c.manager
 	m.clients.opened(c)
 	m.metrics.IncrementConnections()
-	m.metrics.SetConnectionCount(m.GetClientCount())
-	m.EventBus.publish(EventClientConnected, c.ID, nil)
+	m.changed(connectionCount, "")
 }
 
 // OnClosing runs on the client's event loop: it leaves all rooms, because nothing
@@ -294,16 +294,17 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	if c.dropsMail(&end) {
 		c.dropMail()
 	}
-	m.clients.remove(c, true)
-	m.metrics.DecrementConnections()
-	m.metrics.SetConnectionCount(m.GetClientCount())
+	var closed *CloseError // nil if nobody wants it
 	if m.EventBus.wants(EventClientDisconnected) {
-		closed := &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Err: end.Err}
-		closed.Rooms = rooms
-		if !c.mailLast(closed) {
-			m.EventBus.publish(EventClientDisconnected, c.ID, closed)
-		}
+		closed = &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Rooms: rooms, Err: end.Err}
 	}
+	unread := closed != nil && c.hasUnread() // if not, it stays so: only the event loop, which runs this, posts
+	m.clients.closed(c, closed, unread)
+	if unread {
+		c.post(letter{})
+	}
+	m.metrics.DecrementConnections()
+	m.changed(connectionCount, "")
 }
 
 // OnPeerClose runs on the client's event loop: the messages before the close frame

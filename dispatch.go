@@ -215,7 +215,7 @@ func (c *Client) route(e *router.Envelope) {
 	} else {
 		msg.Event = string(e.Event)
 	}
-	m.EventBus.publishMessage(c.ID, msg)
+	m.EventBus.publishMessage(c, msg)
 	if !ok {
 		m.metrics.IncrementMessageErrors(unknownEvent)
 		c.answerInvalid(msg.RequestID, 404, "handler not found")

@@ -16,11 +16,11 @@ type EventType string
 
 // The events, with the type of their Data.
 const (
-	// EventClientConnected comes before any of the client's messages is
-	// handled by a subscriber. Data: nil.
+	// EventClientConnected is the first event of a client. Data: nil.
 	EventClientConnected EventType = "client.connected"
-	// EventClientDisconnected comes after the client's last message was
-	// handled. Data: *CloseError.
+	// EventClientDisconnected comes after the client's last message was handled,
+	// and before the EventClientConnected of a client that takes over its ID, even
+	// if a handler of the first one is still running then. Data: *CloseError.
 	EventClientDisconnected EventType = "client.disconnected"
 	// EventMessageReceived tells of a valid message, before its handler runs.
 	// Data: *Message, a copy that the subscriber may keep.
@@ -31,26 +31,36 @@ const (
 	// EventRoomJoined and EventRoomLeft. Data: the room's ID, a string.
 	EventRoomJoined EventType = "room.joined"
 	EventRoomLeft   EventType = "room.left"
+	// EventRoomEnded says that a room has ended: by DeleteRoom, then before the
+	// EventRoomLeft of its members, with its last member, or because it was empty for
+	// RoomConfig.EmptyRoomTTL. It is an event of no client. Data: the room's ID, a string.
+	EventRoomEnded EventType = "room.ended"
 	// EventError tells of a handler's panic or internal error, and of a client
 	// that broke the protocol or a limit and is closed. Data: error.
 	EventError EventType = "error"
 )
 
-// Event is something that happened to a client.
+// Event is something that happened to a client or room.
 type Event struct {
 	Type     EventType
 	ClientID string
-	Data     any
-	Time     time.Time
+	// Client is the client that ClientID names, also if it has gone: its UserID,
+	// metadata and address stay readable. It is nil for an event of no client.
+	Client *Client
+	Data   any
+	Time   time.Time
 }
 
 // EventBus hands events to subscribers, one after the other on one goroutine of
-// its own, in the order in which they happened to each client. It never blocks
-// an event loop: connects and disconnects are always kept; the other events are
-// dropped, and counted, while 8,192 events or 8 MiB of received messages wait.
-// Safe for concurrent use.
+// its own. For one client ID, and for one client and room, they come in the order in
+// which the things happened. The bus never blocks an event loop. Connects and
+// disconnects are never dropped: while 8,192 of them wait, or twice
+// Config.MaxConnections if that is more, new clients are refused as if they were beyond
+// MaxConnections. The other events are dropped, and counted, while 8,192 of them or
+// 8 MiB of received messages wait. Safe for concurrent use.
 type EventBus struct {
 	logger  *slog.Logger
+	most    int // connects and disconnects that may wait while a client is taken in
 	dropped atomic.Int64
 	wanted  atomic.Uint32 // a bit for each type with subscribers
 	done    chan struct{}
@@ -65,8 +75,11 @@ type EventBus struct {
 	ready       sync.Cond                   // on mu
 }
 
-func newEventBus(logger *slog.Logger) *EventBus {
-	b := &EventBus{logger: logger, done: make(chan struct{}), subscribers: make(map[EventType][]func(Event))}
+func newEventBus(logger *slog.Logger, maxConnections int) *EventBus {
+	b := &EventBus{
+		logger: logger, most: max(maxQueuedEvents, maxConnections, 2*maxConnections),
+		done: make(chan struct{}), subscribers: make(map[EventType][]func(Event)),
+	}
 	b.ready.L = &b.mu
 	return b
 }
@@ -94,6 +107,8 @@ func (t EventType) bit() uint32 {
 		return 1 << 5
 	case EventError:
 		return 1 << 6
+	case EventRoomEnded:
+		return 1 << 7
 	}
 	return 0
 }
@@ -118,14 +133,31 @@ func (b *EventBus) subscribe(t EventType, fn func(Event)) {
 // wants reports whether anybody subscribed to t. Ask before making an event.
 func (b *EventBus) wants(t EventType) bool { return b.wanted.Load()&t.bit() != 0 }
 
-// publish queues an event that somebody wants.
-func (b *EventBus) publish(t EventType, clientID string, data any) {
+// isBehind reports whether so many connects and disconnects wait that no client is to
+// be taken in.
+func (b *EventBus) isBehind() bool {
+	if b.wanted.Load()&lifecycle == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.queue.lifecycle >= b.most
+}
+
+// publish queues an event that somebody wants; c may be nil. It runs no code of the application:
+// where the order of events matters, it is called with the lock held under which the
+// thing was decided.
+func (b *EventBus) publish(t EventType, c *Client, data any) {
 	if !b.wants(t) {
 		return
 	}
-	e := Event{Type: t, ClientID: clientID, Data: data, Time: time.Now()}
+	e := Event{Type: t, Client: c, Data: data}
+	if c != nil {
+		e.ClientID = c.ID
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	e.Time = time.Now()
 	if b.closed || (t.bit()&lifecycle == 0 && !b.queue.takes(e.bytes())) {
 		b.dropped.Add(1)
 		return
@@ -136,7 +168,7 @@ func (b *EventBus) publish(t EventType, clientID string, data any) {
 
 // publishMessage queues a copy of m, which is borrowed, if somebody wants it. No
 // copy is made of a message for which there is no space.
-func (b *EventBus) publishMessage(clientID string, m *Message) {
+func (b *EventBus) publishMessage(c *Client, m *Message) {
 	if !b.wants(EventMessageReceived) {
 		return
 	}
@@ -147,7 +179,7 @@ func (b *EventBus) publishMessage(clientID string, m *Message) {
 		b.dropped.Add(1)
 		return
 	}
-	b.publish(EventMessageReceived, clientID, m.clone())
+	b.publish(EventMessageReceived, c, m.clone())
 }
 
 // run hands out events until close, and then those that wait.

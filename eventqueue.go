@@ -1,7 +1,7 @@
 package ws
 
 const (
-	// maxQueuedEvents bounds the events that wait, connects and disconnects apart.
+	// maxQueuedEvents bounds the events that wait, without connects and disconnects.
 	maxQueuedEvents = 8192
 	// maxQueuedEventBytes bounds the copies of messages (EventMessageReceived) that
 	// wait or are being delivered. One message of any size is always taken.
@@ -18,6 +18,7 @@ type eventQueue struct {
 	first, last *eventChunk // nil if no event waits
 	read        int         // events of first that were taken
 	len         int
+	lifecycle   int // connects and disconnects among them
 	bytes       int // of messages, those that are being delivered included
 }
 
@@ -31,7 +32,7 @@ type eventChunk struct {
 // takes reports whether there is space for an event whose message, if any, has
 // so many bytes.
 func (q *eventQueue) takes(bytes int) bool {
-	if q.len >= maxQueuedEvents {
+	if q.len-q.lifecycle >= maxQueuedEvents {
 		return false
 	}
 	return bytes == 0 || q.bytes == 0 || q.bytes+bytes <= maxQueuedEventBytes
@@ -49,6 +50,9 @@ func (q *eventQueue) push(e Event) {
 	q.last.events[q.last.n] = e
 	q.last.n++
 	q.len++
+	if e.Type.bit()&lifecycle != 0 {
+		q.lifecycle++
+	}
 	q.bytes += e.bytes()
 }
 
@@ -59,6 +63,9 @@ func (q *eventQueue) pop() (e Event, bytes int) {
 	q.first.events[q.read] = Event{}
 	q.read++
 	q.len--
+	if e.Type.bit()&lifecycle != 0 {
+		q.lifecycle--
+	}
 	if q.read == q.first.n {
 		q.first, q.read = q.first.next, 0
 		if q.first == nil {

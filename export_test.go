@@ -2,6 +2,7 @@ package ws
 
 import (
 	"hash/maphash"
+	"log/slog"
 	"time"
 	"unsafe"
 )
@@ -25,13 +26,13 @@ func (t *ClientTable) Slots() int            { return len(t.t.slots) }
 // Registry opens registry.
 type Registry struct{ r *registry }
 
-func NewRegistry() *Registry { return &Registry{newRegistry()} }
+func NewRegistry() *Registry { return &Registry{newRegistry(newEventBus(slog.Default(), 1))} }
 
 func (r *Registry) Admit(c *Client, limit int) error { return r.r.admit(c, limit) }
 func (r *Registry) Opened(c *Client)                 { r.r.opened(c) }
 func (r *Registry) RemoveDevice(c *Client)           { r.r.removeDevice(c) }
 func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(userID) }
-func (r *Registry) Remove(c *Client)                 { r.r.remove(c, false) }
+func (r *Registry) Remove(c *Client)                 { r.r.abandon(c) }
 
 // NewTestClient returns a client of m that is not connected.
 func NewTestClient(m *Manager) *Client { return m.newClient() }
@@ -105,3 +106,20 @@ func (q *EventQueue) HasMemory() bool { return q.q.first != nil }
 
 // LoopStatsOf returns counts of the engine as LoopStats.
 var LoopStatsOf = loopStats
+
+// MaxQueuedEvents bounds the events that wait in an EventBus.
+const MaxQueuedEvents = maxQueuedEvents
+
+// FillEventBus publishes n events of m.
+func FillEventBus(m *Manager, t EventType, n int) {
+	for range n {
+		m.EventBus.publish(t, nil, nil)
+	}
+}
+
+// QueuedLifecycle returns how many connects and disconnects of m wait.
+func QueuedLifecycle(m *Manager) int {
+	m.EventBus.mu.Lock()
+	defer m.EventBus.mu.Unlock()
+	return m.EventBus.queue.lifecycle
+}

@@ -60,17 +60,25 @@ func (c *Client) addRoomLocked(mem *membership) {
 	x.rooms.add(mem)
 }
 
-// inRoomLocked reports whether the client is in r, and in how many rooms it is.
-func (c *Client) inRoomLocked(r *roomEntry) (in bool, rooms int) {
+// roomLocked returns the client's membership in the room of that ID, of which there is
+// one at most, nil if there is none, and in how many rooms the client is.
+func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 	if c.room == nil {
-		return false, 0
+		return nil, 0
 	}
-	in, rooms = c.room.Room() == r, 1
+	rooms = 1
+	if c.room.Room().ID() == id {
+		mem = c.room
+	}
 	if x := c.extra; x != nil {
-		in = in || x.rooms.find(r) >= 0
 		rooms += x.rooms.len()
+		if mem == nil {
+			if i := x.rooms.find(id); i >= 0 {
+				mem = x.rooms.list[i]
+			}
+		}
 	}
-	return in, rooms
+	return mem, rooms
 }
 
 // forgetRoomLocked takes the membership of r off the client's list and returns
@@ -88,8 +96,8 @@ func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
 	case mem.Room() == r:
 		c.room = x.rooms.takeFirst()
 	default:
-		i := x.rooms.find(r)
-		if i < 0 {
+		i := x.rooms.find(r.ID())
+		if i < 0 || x.rooms.list[i].Room() != r {
 			return nil
 		}
 		mem = x.rooms.take(i)

@@ -31,7 +31,6 @@ type letter struct {
 	op      codec.Opcode
 	buf     *pool.Buffer
 	workers *pool.Workers // where it is handled; nil is where the message before it was
-	closed  *CloseError
 }
 
 // full reports whether the mailbox holds more than its marks. One message of any
@@ -118,18 +117,13 @@ func (m *Manager) weighMail(n int64) {
 	}
 }
 
-// mailLast posts the end of the connection behind the messages that wait or are being
-// handled. It reports false if there are none, whether or not the client is in line for
-// a worker.
-func (c *Client) mailLast(closed *CloseError) bool {
+// hasUnread reports whether messages wait or are being handled, whether or not the
+// client is in line for a worker.
+func (c *Client) hasUnread() bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	box := c.mailboxLocked()
-	behind := box != nil && (box.handler != 0 || box.len() > 0)
-	c.mu.Unlock()
-	if behind { // and if not, it stays so: only the event loop, which runs this, posts
-		c.post(letter{closed: closed})
-	}
-	return behind
+	return box != nil && (box.handler != 0 || box.len() > 0)
 }
 
 // mailboxLocked returns the client's mailbox, nil if it has none.
@@ -344,7 +338,7 @@ func (c *Client) handling() bool {
 // open acts on one letter.
 func (c *Client) open(l letter) {
 	if l.buf == nil {
-		c.manager.EventBus.publish(EventClientDisconnected, c.ID, l.closed)
+		c.manager.clients.finished(c)
 		return
 	}
 	c.mu.Lock()

@@ -26,7 +26,8 @@ type Manager struct {
 
 	cfg      Config
 	metrics  Metrics
-	measures bool // metrics is not the no-op
+	measures bool    // metrics is not the no-op
+	gauges   *gauges // nil if metrics is the no-op
 	engine   *engine.Engine
 	clients  *registry
 	rooms    *room.Directory[*Client, roomData]
@@ -68,23 +69,26 @@ func NewManager(opts ...Option) (*Manager, error) {
 	}
 	cfg = cfg.withDefaults()
 	_, noop := cfg.Metrics.(NoopMetrics)
+	bus := newEventBus(cfg.Logger, cfg.MaxConnections)
 	m := &Manager{
-		EventBus: newEventBus(cfg.Logger),
+		EventBus: bus,
 		Router:   &Router{router.New[*Client, *Message]()},
 		cfg:      cfg,
 		metrics:  cfg.Metrics,
 		measures: !noop,
 		limits:   newLimits(cfg.RateLimit),
 		created:  time.Now(),
-		clients:  newRegistry(),
+		clients:  newRegistry(bus),
 		rooms: room.NewDirectory[*Client, roomData](room.Config{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
+			OnEnd: func(id string) { bus.publish(EventRoomEnded, nil, id) },
 		}),
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}
 	if !noop {
-		m.metrics = &guardedMetrics{cfg.Metrics, m.reportPanic}
+		guarded := &guardedMetrics{cfg.Metrics, m.reportPanic}
+		m.metrics, m.gauges = guarded, newGauges(m, guarded)
 	}
 	m.walks = make([]fanOutWalk, cfg.Loops)
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
@@ -185,9 +189,8 @@ func (m *Manager) Addr() net.Addr {
 
 // Subscribe calls fn for every event of type t. Subscribers run one after the
 // other on a goroutine of the bus: one that blocks holds up the events, not the
-// connections, and a panic in it is logged. While 8,192 events wait, or messages
-// of 8 MiB together (EventMessageReceived), further events are dropped and
-// counted, but connects and disconnects are always kept.
+// connections, and a panic in it is logged. EventBus says what happens to events
+// while many wait.
 func (m *Manager) Subscribe(t EventType, fn func(Event)) { m.EventBus.subscribe(t, fn) }
 
 // GetClient returns the connected client of that ID.
@@ -202,7 +205,7 @@ func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
 
 // reportError publishes an error of c's.
 func (m *Manager) reportError(c *Client, err error) {
-	m.EventBus.publish(EventError, c.ID, err)
+	m.EventBus.publish(EventError, c, err)
 }
 
 // reportPanic logs a panic that nothing nearer has recovered.

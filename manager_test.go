@@ -58,7 +58,7 @@ func TestShutdown(t *testing.T) {
 		require.ErrorIs(t, s.BroadcastToRoom("r", []byte("x"), nil), ws.ErrManagerStopped)
 		s.DeleteRoom("r")
 		_, err := s.CreateRoom("new", nil)
-		require.NoError(t, err)
+		require.ErrorIs(t, err, ws.ErrManagerStopped)
 		_ = s.Stats()
 	})
 }

@@ -3,9 +3,9 @@ package ws
 // memberships is a list of a client's memberships, in the order in which it joined. The
 // client's mutex guards it.
 type memberships struct {
-	list  []*membership      // with an index, nil in the places of those that have ended
-	index map[*roomEntry]int // places in list; nil while there were no more than maxUnindexed
-	first int                // no place before it holds a membership
+	list  []*membership  // with an index, nil in the places of those that have ended
+	index map[string]int // places in list by the room's ID; nil while there were no more than maxUnindexed
+	first int            // no place before it holds a membership
 }
 
 // maxUnindexed is the number of memberships up to which looking through all of them
@@ -23,22 +23,22 @@ func (l *memberships) add(mem *membership) {
 	l.list = append(l.list, mem)
 	switch {
 	case l.index != nil:
-		l.index[mem.Room()] = len(l.list) - 1
+		l.index[mem.Room().ID()] = len(l.list) - 1
 	case len(l.list) > maxUnindexed:
 		l.reindex()
 	}
 }
 
-// find returns the place of the membership in r, or -1.
-func (l *memberships) find(r *roomEntry) int {
+// find returns the place of the membership in the room of that ID, or -1.
+func (l *memberships) find(id string) int {
 	if l.index != nil {
-		if i, ok := l.index[r]; ok {
+		if i, ok := l.index[id]; ok {
 			return i
 		}
 		return -1
 	}
 	for i, mem := range l.list {
-		if mem.Room() == r {
+		if mem.Room().ID() == id {
 			return i
 		}
 	}
@@ -53,7 +53,7 @@ func (l *memberships) take(i int) *membership {
 		return mem
 	}
 	l.list[i] = nil
-	delete(l.index, mem.Room())
+	delete(l.index, mem.Room().ID())
 	if len(l.index) < len(l.list)/2 {
 		l.compact()
 	}
@@ -85,8 +85,8 @@ func (l *memberships) compact() {
 }
 
 func (l *memberships) reindex() {
-	l.index = make(map[*roomEntry]int, 2*len(l.list))
+	l.index = make(map[string]int, 2*len(l.list))
 	for i, mem := range l.list {
-		l.index[mem.Room()] = i
+		l.index[mem.Room().ID()] = i
 	}
 }

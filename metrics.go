@@ -2,7 +2,9 @@ package ws
 
 // Metrics receives measurements. Its methods are called on event loops and
 // workers, also at the same time: they must be safe for concurrent use and must
-// not block. Times are in nanoseconds.
+// not block. Times are in nanoseconds. What a Set method gets last is the true
+// value; values between may be left out. No lock is held meanwhile. RoomMetrics has
+// more methods.
 type Metrics interface {
 	IncrementConnections()
 	DecrementConnections()
@@ -26,6 +28,16 @@ type Metrics interface {
 	IncrementReadErrors()
 	IncrementWriteErrors()
 	IncrementInvalidMessages()
+}
+
+// RoomMetrics is a second interface that a Metrics may implement, for which the same
+// holds.
+type RoomMetrics interface {
+	// RoomEnded reports that there is no room of that ID any more, so that what is
+	// kept for it, such as a label, can be given up. It comes behind the last
+	// SetRoomMemberCount of the room, and may come twice. It may be left out if a new
+	// room of the same ID is there already.
+	RoomEnded(roomID string)
 }
 
 // NoopMetrics measures nothing. Safe for concurrent use.

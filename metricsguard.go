@@ -63,6 +63,14 @@ func (g *guardedMetrics) SetRoomMemberCount(roomID string, count int) {
 	g.metrics.SetRoomMemberCount(roomID, count)
 }
 
+// RoomEnded calls the application's, if there is one.
+func (g *guardedMetrics) RoomEnded(roomID string) {
+	defer g.guard()
+	if rooms, ok := g.metrics.(RoomMetrics); ok {
+		rooms.RoomEnded(roomID)
+	}
+}
+
 // RecordBroadcastLatency calls the application's.
 func (g *guardedMetrics) RecordBroadcastLatency(ns int64) {
 	defer g.guard()

@@ -10,8 +10,10 @@ import (
 // seldom meet at a lock.
 const registryShards = 64
 
-// registry finds clients by ID and by user. Safe for concurrent use.
+// registry finds clients by ID and by user. It publishes connects and disconnects, in
+// the order in which it takes clients in and forgets them. Safe for concurrent use.
 type registry struct {
+	bus      *EventBus
 	seed     maphash.Seed
 	admitted atomic.Int64 // clients from Admit on, for MaxConnections
 	open     atomic.Int64 // clients whose connection is open
@@ -23,10 +25,20 @@ type registryShard struct {
 	mu    sync.RWMutex
 	byID  clientTable // guarded by mu
 	users deviceTable // guarded by mu
+
+	// unread holds the clients that have gone while their handlers were at work, and
+	// whose disconnect is not published. Guarded by mu; nil while there was none.
+	unread map[string]goneClient
 }
 
-func newRegistry() *registry {
-	r := &registry{seed: maphash.MakeSeed()}
+// goneClient is a client whose connection has ended.
+type goneClient struct {
+	client *Client
+	closed *CloseError
+}
+
+func newRegistry(bus *EventBus) *registry {
+	r := &registry{bus: bus, seed: maphash.MakeSeed()}
 	for i := range r.shards {
 		r.shards[i].byID.seed = maphash.MakeSeed()
 		r.shards[i].users = newDeviceTable()
@@ -75,9 +87,20 @@ func (r *registry) count(limit int) bool {
 	}
 }
 
-// opened makes c, which was admitted, a device of its user.
+// opened publishes the connect of c, which was admitted, and lets it be found.
 func (r *registry) opened(c *Client) {
 	r.open.Add(1)
+	s := r.shard(c.ID)
+	s.mu.Lock()
+	s.finishedLocked(r.bus, c.ID)
+	r.bus.publish(EventClientConnected, c, nil)
+	c.listed = true
+	s.mu.Unlock()
+	r.addDevice(c)
+}
+
+// addDevice makes c a device of its user.
+func (r *registry) addDevice(c *Client) {
 	if c.UserID == 0 {
 		return
 	}
@@ -87,17 +110,55 @@ func (r *registry) opened(c *Client) {
 	s.users.add(c)
 }
 
-// remove forgets c, which was admitted; wasOpen tells whether opened was
-// called.
-func (r *registry) remove(c *Client, wasOpen bool) {
+// abandon forgets c, which was admitted and never opened.
+func (r *registry) abandon(c *Client) {
 	s := r.shard(c.ID)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.byID.remove(c)
-	s.mu.Unlock()
 	r.admitted.Add(-1)
-	if wasOpen {
-		r.open.Add(-1)
-		r.removeDevice(c)
+}
+
+// closed forgets c, whose connection has ended, and publishes its disconnect, unless
+// closed is nil. While messages of it are unread, that is left to finished, or to
+// another client with its ID that connects.
+func (r *registry) closed(c *Client, closed *CloseError, unread bool) {
+	r.removeDevice(c)
+	r.open.Add(-1)
+	s := r.shard(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byID.remove(c)
+	r.admitted.Add(-1)
+	switch {
+	case closed == nil:
+	case !unread:
+		r.bus.publish(EventClientDisconnected, c, closed)
+	default:
+		if s.unread == nil {
+			s.unread = make(map[string]goneClient)
+		}
+		s.unread[c.ID] = goneClient{c, closed}
+	}
+}
+
+// finished publishes the disconnect of c, whose last message was handled, unless that
+// was done.
+func (r *registry) finished(c *Client) {
+	s := r.shard(c.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unread[c.ID].client == c {
+		s.finishedLocked(r.bus, c.ID)
+	}
+}
+
+// finishedLocked publishes the disconnect of the client of that ID that has gone, if
+// there is one.
+func (s *registryShard) finishedLocked(bus *EventBus, id string) {
+	if gone, ok := s.unread[id]; ok {
+		delete(s.unread, id)
+		bus.publish(EventClientDisconnected, gone.client, gone.closed)
 	}
 }
 
@@ -115,9 +176,9 @@ func (r *registry) removeDevice(c *Client) {
 func (r *registry) get(id string) (*Client, bool) {
 	s := r.shard(id)
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	c := s.byID.get(id)
-	s.mu.RUnlock()
-	if c == nil || !c.conn.Opened() {
+	if c == nil || !c.listed {
 		return nil, false
 	}
 	return c, true
@@ -140,13 +201,13 @@ func (r *registry) each(fn func(*Client) bool) {
 		clients = clients[:0]
 		s.mu.RLock()
 		for _, c := range s.byID.slots {
-			if c != nil {
+			if c != nil && c.listed {
 				clients = append(clients, c)
 			}
 		}
 		s.mu.RUnlock()
 		for _, c := range clients {
-			if c.conn.Opened() && !fn(c) {
+			if !fn(c) {
 				return
 			}
 		}

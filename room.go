@@ -53,10 +53,17 @@ func (r *Room) MemberCount() int { return r.room.Len() }
 func (r *Room) Drops() DropCounts { return DropCounts(r.room.Data().drops.Counts()) }
 
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
-// if there is one of that ID, and ErrInvalidConfig for an option out of range.
-// A room that stays empty for RoomConfig.EmptyRoomTTL ends. It returns
-// ErrInvalidRoom for an ID that is too long.
+// if there is one of that ID, ErrInvalidConfig for an option out of range,
+// ErrInvalidRoom for an ID that is too long, and ErrManagerStopped after Shutdown.
+//
+// A room that stays empty for RoomConfig.EmptyRoomTTL ends, and with it meta and the
+// options: a JoinRoom after that makes a room without them. EventRoomEnded says so. An
+// application that wants them again calls CreateRoom before each JoinRoom and ignores
+// ErrRoomExists.
 func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption) (*Room, error) {
+	if err := m.stopped(); err != nil {
+		return nil, err
+	}
 	if err := m.checkRoom(id); err != nil {
 		return nil, err
 	}
@@ -71,7 +78,7 @@ func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption)
 	if err != nil {
 		return nil, ErrRoomExists
 	}
-	m.metrics.SetRoomCount(m.rooms.Len())
+	m.roomChanged(id)
 	return &Room{r}, nil
 }
 
@@ -113,10 +120,7 @@ func (m *Manager) DeleteRoom(id string) {
 		return
 	}
 	for _, c := range r.Members() {
-		if mem := c.forgetRoom(r); mem != nil {
-			r.Leave(mem)
-			m.EventBus.publish(EventRoomLeft, c.ID, id)
-		}
+		c.leaveDeleted(r)
 	}
 	t := &dissolveTask{r}
 	for i, s := range m.engine.Shards() {
@@ -124,8 +128,13 @@ func (m *Manager) DeleteRoom(id string) {
 			s.Post(t)
 		}
 	}
-	m.metrics.SetRoomCount(m.rooms.Len())
-	m.metrics.SetRoomMemberCount(id, 0)
+	m.roomChanged(id)
+}
+
+// roomChanged measures that a room of that ID was created or has ended.
+func (m *Manager) roomChanged(id string) {
+	m.changed(roomCount, "")
+	m.changed(roomMembers, id)
 }
 
 // dissolveTask empties a deleted room's table on a loop.
@@ -148,8 +157,8 @@ const (
 
 // reapRooms ends the rooms that have been empty for long.
 func (m *Manager) reapRooms(now time.Time) {
-	if len(m.rooms.ReapEmpty(now, m.cfg.Room.EmptyRoomTTL)) > 0 {
-		m.metrics.SetRoomCount(m.rooms.Len())
+	for _, r := range m.rooms.ReapEmpty(now, m.cfg.Room.EmptyRoomTTL) {
+		m.roomChanged(r.ID())
 	}
 }
 
@@ -162,73 +171,71 @@ func (m *Manager) reapRooms(now time.Time) {
 // Once it has returned, the client receives what is published to the room.
 func (c *Client) JoinRoom(id string) error {
 	m := c.manager
-	if c.conn.Closed() {
-		return ErrConnectionClosed // and creates no room
+	if !c.conn.Open() {
+		return ErrConnectionClosed
 	}
 	if err := m.checkRoom(id); err != nil {
 		return err
-	}
-	for {
-		r, created := m.rooms.GetOrCreate(id)
-		if created {
-			m.metrics.SetRoomCount(m.rooms.Len())
-		}
-		err := c.enterRoom(r)
-		if errors.Is(err, room.ErrDeleted) {
-			continue // it ended just now; the next round creates it anew
-		}
-		if err != nil {
-			if m.rooms.EndIfEmpty(r) {
-				m.metrics.SetRoomCount(m.rooms.Len())
-			}
-			return err
-		}
-		m.metrics.SetRoomMemberCount(id, r.Len())
-		m.EventBus.publish(EventRoomJoined, c.ID, id)
-		return nil
-	}
-}
-
-// enterRoom puts c on the room's roster and posts the table's entry, in one
-// step: with a leave at the same time, the tasks come in the order of the
-// decisions.
-func (c *Client) enterRoom(r *roomEntry) error {
-	if !c.conn.Open() {
-		return ErrConnectionClosed
 	}
 	slot, err := c.conn.Shard().Reserve()
 	if err != nil {
 		return err
 	}
+	created, err := c.enterRoom(id, slot)
+	if created {
+		m.changed(roomCount, "")
+	}
+	if err == nil {
+		m.changed(roomMembers, id)
+	}
+	return err
+}
+
+// enterRoom puts c on the room's roster, posts the table's entry and publishes the
+// event, in one step: with a leave at the same time, tasks and events come in the
+// order of the decisions.
+func (c *Client) enterRoom(id string, slot engine.Slot) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mem, err := c.joinLocked(r)
+	mem, created, err := c.joinLocked(id)
 	if err != nil {
 		slot.Release()
-		return err
+		return created, err
 	}
 	c.addRoomLocked(mem)
 	slot.Post((*joinTask)(mem))
-	return nil
+	c.manager.EventBus.publish(EventRoomJoined, c, mem.Room().ID())
+	return created, nil
 }
 
-// joinLocked decides on a membership.
-func (c *Client) joinLocked(r *roomEntry) (*membership, error) {
+// joinLocked decides on a membership, and creates the room that is missing.
+func (c *Client) joinLocked(id string) (mem *membership, created bool, err error) {
 	if c.gone || !c.conn.Open() {
-		return nil, ErrConnectionClosed
+		return nil, false, ErrConnectionClosed
 	}
-	in, rooms := c.inRoomLocked(r)
-	if in {
-		return nil, ErrAlreadyInRoom
+	old, rooms := c.roomLocked(id)
+	if old != nil && !old.Room().Deleted() {
+		return nil, false, ErrAlreadyInRoom
+	}
+	if old != nil { // DeleteRoom has yet to come to this member
+		c.leaveDeletedLocked(old.Room())
+		rooms--
 	}
 	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms >= most {
-		return nil, ErrTooManyRooms
+		return nil, false, ErrTooManyRooms
 	}
-	mem, err := r.Join(c, c.conn.Shard().Index())
-	if errors.Is(err, room.ErrFull) {
-		return nil, ErrRoomFull
+	for {
+		r, made := c.manager.rooms.GetOrCreate(id)
+		created = created || made
+		mem, err = r.Join(c, c.conn.Shard().Index())
+		switch {
+		case errors.Is(err, room.ErrDeleted): // it ended just now; the next round creates it anew
+			continue
+		case errors.Is(err, room.ErrFull):
+			return nil, created, ErrRoomFull
+		}
+		return mem, created, err
 	}
-	return mem, err
 }
 
 // LeaveRoom ends the membership, and never waits. It has no effect on a client that
@@ -243,13 +250,12 @@ func (c *Client) LeaveRoom(id string) {
 	}
 }
 
-// left tells that c has left r, and whether that has ended.
+// left measures that c has left r, and whether that has ended.
 func (c *Client) left(r *roomEntry, ended bool) {
 	if ended {
-		c.manager.metrics.SetRoomCount(c.manager.rooms.Len())
+		c.manager.changed(roomCount, "")
 	}
-	c.manager.metrics.SetRoomMemberCount(r.ID(), r.Len())
-	c.manager.EventBus.publish(EventRoomLeft, c.ID, r.ID())
+	c.manager.changed(roomMembers, r.ID())
 }
 
 // exitRoom is the reverse of enterRoom. It reports whether c was in the room, and
@@ -259,22 +265,29 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem := c.forgetRoomLocked(r)
-	if mem != nil {
-		left, ended = c.manager.rooms.Leave(mem)
-	}
-	if !left {
+	if mem == nil {
 		slot.Release()
 		return false, false
 	}
+	c.manager.EventBus.publish(EventRoomLeft, c, r.ID())
+	_, ended = c.manager.rooms.Leave(mem)
 	slot.Post((*leaveTask)(mem))
 	return true, ended
 }
 
-// forgetRoom is forgetRoomLocked.
-func (c *Client) forgetRoom(r *roomEntry) *membership {
+// leaveDeleted ends the membership in a room that was deleted, if there is one. The
+// table is emptied by the dissolveTask.
+func (c *Client) leaveDeleted(r *roomEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.forgetRoomLocked(r)
+	c.leaveDeletedLocked(r)
+}
+
+func (c *Client) leaveDeletedLocked(r *roomEntry) {
+	if mem := c.forgetRoomLocked(r); mem != nil {
+		c.manager.EventBus.publish(EventRoomLeft, c, r.ID())
+		r.Leave(mem)
+	}
 }
 
 // GetRooms returns the IDs of the rooms that the client is in.
@@ -305,9 +318,9 @@ func (c *Client) leaveAllInLoop() {
 	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		c.manager.walks[loop].remove(mem, loop)
-		if left, ended := c.manager.rooms.Leave(mem); left {
-			c.left(mem.Room(), ended)
-		}
+		c.manager.EventBus.publish(EventRoomLeft, c, mem.Room().ID())
+		_, ended := c.manager.rooms.Leave(mem)
+		c.left(mem.Room(), ended)
 	}
 }
 

@@ -68,7 +68,7 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	}
 	if err := m.hijack(ctx, c, w, r, accept); err != nil {
 		if !c.conn.Opened() {
-			m.clients.remove(c, false)
+			m.clients.abandon(c)
 		}
 		return err
 	}
@@ -178,6 +178,10 @@ func (m *Manager) admit(
 	}
 	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
 		return accept, ErrTooManyConnections // before Authenticate, which may be costly
+	}
+	if m.EventBus.isBehind() {
+		m.cfg.Logger.Warn("ws: the subscribers of events are too slow, connection refused")
+		return accept, ErrTooManyConnections
 	}
 	if from == overHTTP {
 		if err := m.awaitAdmission(r.Context()); err != nil {
@@ -373,7 +377,7 @@ func (h *engineHandler) OnRefused(conn *engine.Conn, err *codec.RequestError) {
 }
 
 // Abandon undoes Admit.
-func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.remove(ownerOf(conn), false) }
+func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }
 
 // OnDrop counts a message that a client did not get. One that was conflated is
 // not lost.

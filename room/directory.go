@@ -29,6 +29,11 @@ type Config struct {
 	// Now tells the time at which a room became empty. Nil means time.Now. It is called with
 	// Room.mu held, so it must not block and must not call into this package.
 	Now func() time.Time
+
+	// OnEnd, if set, is called with the ID of each room that leaves the directory, with a
+	// lock held, so that a new room of that ID comes later. It must not block and must not
+	// call into this package.
+	OnEnd func(id string)
 }
 
 // Directory maps room IDs to rooms, in hashed shards with a lock each that is held for the
@@ -188,6 +193,9 @@ func (d *Directory[M, D]) Delete(id string) (*Room[M, D], bool) {
 func (d *Directory[M, D]) dropLocked(s *shard[M, D], r *Room[M, D]) {
 	delete(s.rooms, r.id)
 	d.size.Add(-1)
+	if d.cfg.OnEnd != nil {
+		d.cfg.OnEnd(r.id)
+	}
 	if r.kept {
 		last := len(s.kept) - 1
 		s.kept[r.place] = s.kept[last]
