@@ -36,8 +36,9 @@ import (
 // connection must be TCP or a Unix socket, plain or with the TLS of net/http,
 // over which the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused
 // with 505. w must be an http.Hijacker, or have an Unwrap method that leads to one
-// (see http.ResponseController): http.TimeoutHandler, some middleware, and the adaptors
-// of fasthttp and fiber give no such writer, and the error then names its type.
+// (see http.ResponseController): http.TimeoutHandler and some middleware give no such
+// writer (500), and the adaptors of fasthttp and fiber wrap the connection (501); the
+// error names the type and the remedy.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	err := m.upgrade(w, r, opts)
 	if err != nil {
@@ -110,7 +111,7 @@ func (m *Manager) hijack(
 	if err := engine.CheckEnroll(nc); err != nil {
 		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
 		_ = nc.Close()
-		return fmt.Errorf("ws: hijack: %w", err)
+		return fmt.Errorf("ws: hijack: %w; the native path needs no net/http: see WithListenAddr", err)
 	}
 	addCookies(&accept, w.Header())
 	early := make([]byte, rw.Reader.Buffered())

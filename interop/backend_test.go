@@ -84,7 +84,7 @@ func startHTTP(t *testing.T, opts ...ws.Option) *backend {
 	b := newBackend(t, opts...)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = b.HandleUpgrade(w, r) })
-	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
 	b.serve(t, mux)
 	return b
 }
