@@ -30,7 +30,7 @@ func TestAttack(t *testing.T) {
 					assert.Greater(t, clients[key], 0.0, key)
 				}
 				assert.GreaterOrEqual(t, server["rss_peak_mib"], server["rss_before_mib"])
-				assert.GreaterOrEqual(t, server["descriptors_before"], float64(healthyClients))
+				assert.GreaterOrEqual(t, server["descriptors_before"], 20.0)
 				assert.Greater(t, attackers["connects"], 0.0)
 				assert.Greater(t, attackers["sent_mib"], 0.0)
 			}

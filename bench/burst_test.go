@@ -3,15 +3,11 @@
 package main
 
 import (
-	"encoding/json"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/qi-realtime/ws/bench/control"
 )
 
 // TestBurst asserts that all is answered in order, that a slow handler pauses its
@@ -46,29 +42,4 @@ func TestBurst(t *testing.T) {
 		})
 	}
 	require.ErrorContains(t, bench(t.Context(), []string{"burst", "-chunk", "3"}, nil), "-chunk")
-}
-
-// TestNoopForm asserts that a request contains its number, and that an answer
-// has it.
-func TestNoopForm(t *testing.T) {
-	n := newNoopForm(burstRequest)
-	b := n.append([]byte("before"), 7)[len("before"):]
-	require.Len(t, b, len(n.template))
-	text := slices.Clone(b[len(b)-burstRequest:])
-	for i := range text {
-		text[i] ^= mask[i&3]
-	}
-	var req struct {
-		Type, Event string
-		RequestID   string `json:"request_id"`
-		Data        control.NoopData
-	}
-	require.NoError(t, json.Unmarshal(text, &req))
-	assert.Equal(t, strconv.Itoa(jsonBase+7), req.RequestID)
-	assert.Equal(t, "noop", req.Event)
-	seq, ok := n.answer([]byte(`{"request_id":"` + req.RequestID + `","code":200}`))
-	assert.True(t, ok)
-	assert.EqualValues(t, 7, seq)
-	_, ok = n.answer([]byte(`{"request_id":"` + req.RequestID + `","code":500}`))
-	assert.False(t, ok)
 }

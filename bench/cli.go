@@ -10,6 +10,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/qi-realtime/ws/bench/command"
 )
 
 // usageError is wrong use of the command line.
@@ -20,7 +22,7 @@ func (e *usageError) Error() string { return e.text }
 // invocation is a command line.
 type invocation struct {
 	args    []string
-	session session
+	session command.Session
 	json    bool
 	html    string
 	runs    []run
@@ -29,8 +31,8 @@ type invocation struct {
 
 // run is a command with the options of its flags.
 type run struct {
-	*command
-	runner
+	*command.Command
+	command.Runner
 }
 
 // parse reads a command line and checks its options. With -h it writes the help
@@ -94,10 +96,10 @@ func (inv *invocation) parseCommand(name string, before *flag.FlagSet, out io.Wr
 // has.
 func (inv *invocation) addAll(all *flag.FlagSet) error {
 	for _, c := range commands {
-		if c.notInAll {
+		if c.NotInAll {
 			continue
 		}
-		if err := copyFlags(inv.commandFlags(c.name), all); err != nil {
+		if err := copyFlags(inv.commandFlags(c.Name), all); err != nil {
 			return err
 		}
 	}
@@ -117,7 +119,7 @@ func copyFlags(to, from *flag.FlagSet) (err error) {
 	return err
 }
 
-func newInvocation() *invocation { return &invocation{session: newSession()} }
+func newInvocation() *invocation { return &invocation{session: command.NewSession()} }
 
 // commandFlags adds a run of a command and returns its flags.
 func (inv *invocation) commandFlags(name string) *flag.FlagSet {
@@ -131,16 +133,16 @@ func (inv *invocation) commandFlags(name string) *flag.FlagSet {
 		return inv.allFlags()
 	}
 	c := commandNamed(name)
-	r := c.new()
+	r := c.New()
 	inv.runs = append(inv.runs, run{c, r})
 	inv.commonFlags(fs)
-	if !c.varies {
-		inv.session.settingFlags(fs)
+	if !c.Varies {
+		inv.session.SettingFlags(fs)
 	}
-	if c.procs {
-		procsFlag(fs, &inv.session.procs)
+	if c.Procs {
+		procsFlag(fs, &inv.session.Procs)
 	}
-	r.flags(fs)
+	r.Flags(fs)
 	return fs
 }
 
@@ -149,11 +151,11 @@ func (inv *invocation) commandFlags(name string) *flag.FlagSet {
 func (inv *invocation) allFlags() *flag.FlagSet {
 	fs := newFlagSet("all")
 	inv.commonFlags(fs)
-	inv.session.settingFlags(fs)
-	procsFlag(fs, &inv.session.procs)
+	inv.session.SettingFlags(fs)
+	procsFlag(fs, &inv.session.Procs)
 	for _, c := range commands {
-		own := newFlagSet(c.name)
-		c.new().flags(own)
+		own := newFlagSet(c.Name)
+		c.New().Flags(own)
 		own.VisitAll(func(f *flag.Flag) {
 			if fs.Lookup(f.Name) == nil {
 				fs.Var(f.Value, f.Name, f.Usage)
@@ -167,7 +169,7 @@ func (inv *invocation) allFlags() *flag.FlagSet {
 func (inv *invocation) commonFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&inv.json, "json", inv.json, "print JSON")
 	fs.StringVar(&inv.html, "html", inv.html, "write the report with its charts to `file`, too")
-	inv.session.flags(fs)
+	inv.session.Flags(fs)
 }
 
 func newFlagSet(name string) *flag.FlagSet {
@@ -181,11 +183,11 @@ func (inv *invocation) validate(name string) error {
 	if inv.report != nil {
 		return nil
 	}
-	if err := cmp.Or(inv.session.validate(), validProcs(inv.session.procs, name)); err != nil {
+	if err := cmp.Or(inv.session.Validate(), validProcs(inv.session.Procs, name)); err != nil {
 		return err
 	}
 	for _, r := range inv.runs {
-		if err := r.validate(&inv.session); err != nil {
+		if err := r.Validate(&inv.session); err != nil {
 			return err
 		}
 	}
@@ -193,9 +195,9 @@ func (inv *invocation) validate(name string) error {
 }
 
 // commandNamed returns the command, or nil if there is none.
-func commandNamed(name string) *command {
+func commandNamed(name string) *command.Command {
 	for _, c := range commands {
-		if c.name == name {
+		if c.Name == name {
 			return c
 		}
 	}
@@ -206,7 +208,7 @@ func commandNamed(name string) *command {
 func commandNames() []string {
 	var names []string
 	for _, c := range commands {
-		names = append(names, c.name)
+		names = append(names, c.Name)
 	}
 	return append(names, "all", "report")
 }
@@ -277,7 +279,7 @@ func distance(a, b string) int {
 func writeUsage(w io.Writer) {
 	fmt.Fprint(w, "usage: bench COMMAND [flags]\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s  %s\n", c.name, c.about)
+		fmt.Fprintf(w, "  %-8s  %s\n", c.Name, c.About)
 	}
 	fmt.Fprint(w, "  all       all that measure, one after the other\n  report    one report of what -json has printed, of several runs\n\n")
 	fmt.Fprint(w, "bench COMMAND -h explains a command and lists its flags. All know:\n\n")
@@ -290,14 +292,14 @@ func commonFlags() *flag.FlagSet {
 	fs := newFlagSet("")
 	inv := newInvocation()
 	inv.commonFlags(fs)
-	inv.session.settingFlags(fs)
+	inv.session.SettingFlags(fs)
 	return fs
 }
 
 // writeHelp writes the help of one command.
 func writeHelp(w io.Writer, name string) {
 	h := helpOf(name)
-	fmt.Fprintf(w, "usage: bench %s [flags]\n\n%s\n\n  example: %s\n\nflags of %s:\n\n", name, h.help, h.example, name)
+	fmt.Fprintf(w, "usage: bench %s [flags]\n\n%s\n\n  example: %s\n\nflags of %s:\n\n", name, h.Help, h.Example, name)
 	own, common := newInvocation().commandFlags(name), commonFlags()
 	if name == "report" {
 		own.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })
@@ -320,15 +322,15 @@ func writeHelp(w io.Writer, name string) {
 	})
 }
 
-var allHelp = command{
-	name: "all",
-	help: `Runs all commands that measure, one after the other, with their defaults where a
+var allHelp = command.Command{
+	Name: "all",
+	Help: `Runs all commands that measure, one after the other, with their defaults where a
 flag does not say otherwise.`,
-	example: "bench all -html report.html -json",
+	Example: "bench all -html report.html -json",
 }
 
 // helpOf returns the command, or one that only has a help.
-func helpOf(name string) *command {
+func helpOf(name string) *command.Command {
 	switch name {
 	case "all":
 		return &allHelp

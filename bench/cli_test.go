@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/bench/result"
 )
 
 func TestHelp(t *testing.T) {
@@ -22,9 +24,9 @@ func TestHelp(t *testing.T) {
 			var out bytes.Buffer
 			require.ErrorIs(t, bench(t.Context(), []string{name, "-h"}, &out), flag.ErrHelp)
 			h := helpOf(name)
-			require.NotEmpty(t, h.help)
-			assert.Contains(t, out.String(), h.help)
-			example := strings.Fields(h.example)
+			require.NotEmpty(t, h.Help)
+			assert.Contains(t, out.String(), h.Help)
+			example := strings.Fields(h.Example)
 			assert.Equal(t, name, example[1])
 			_, err := parse(example[1:], &out)
 			require.NoError(t, err, "the example works")
@@ -111,7 +113,7 @@ func TestReport(t *testing.T) {
 		var doc struct {
 			CommandLine string `json:"command_line"`
 			Started     time.Time
-			Machine     machine
+			Machine     result.Machine
 		}
 		require.NoError(t, json.Unmarshal([]byte(read(t, name+".json")), &doc))
 		assert.Equal(t, commandLine(append(args, "-json", "-html", name+".html")), doc.CommandLine)
@@ -166,35 +168,4 @@ func read(t *testing.T, name string) string {
 	b, err := os.ReadFile(name)
 	require.NoError(t, err)
 	return string(b)
-}
-
-func TestProgress(t *testing.T) {
-	now := time.Unix(1000, 0)
-	var out bytes.Buffer
-	run := func(p *progress) string {
-		out.Reset()
-		p.expect(3, 5*time.Second)
-		for i := range 4 {
-			p.step("echo, round %d", i+1)
-			now = now.Add(10 * time.Second)
-		}
-		p.done()
-		p.step("another")
-		return out.String()
-	}
-	p := &progress{w: &out, now: func() time.Time { return now }}
-	assert.Equal(t, "echo, round 1, about 15s left\necho, round 2, about 20s left\necho, round 3, about 10s left\necho, round 4\nanother\n", run(p))
-	p = &progress{w: &out, now: p.now, terminal: true}
-	lines := strings.Split(run(p), "\r\x1b[K")
-	assert.Equal(t, []string{"", "echo, round 1, about 15s left"}, lines[:2])
-	assert.Equal(t, []string{"", "another"}, lines[len(lines)-2:], "the line is cleared")
-
-	out.Reset()
-	run(nil)
-	assert.Empty(t, out.String())
-	f, err := os.CreateTemp(t.TempDir(), "")
-	require.NoError(t, err)
-	defer f.Close()
-	assert.Nil(t, newProgress(f, false), "a file is no terminal")
-	assert.NotNil(t, newProgress(f, true))
 }

@@ -18,7 +18,7 @@ func TestDoctor(t *testing.T) {
 	require.NoError(t, bench(t.Context(), []string{"-json", "doctor", "-conns", "1000000000", "-measure=false"}, &out))
 	var got struct {
 		Results []struct {
-			result
+			resultTable
 			Notes []string
 		}
 	}

@@ -18,7 +18,7 @@ func TestDrain(t *testing.T) {
 			results := runBench(t, "drain", "-conns", "40", "-path", path)
 			require.Len(t, results[0].Rows, 1)
 			row := results[0].Rows[0]
-			assert.Greater(t, row["held"], float64(slowMessages), "each had one before")
+			assert.Greater(t, row["held"], 100.0, "each had one before")
 			assert.InDelta(t, 40, row["going_away"], 0)
 			for _, key := range []string{"cut", "missing", "disordered", "dropped"} {
 				assert.Zero(t, row[key], key)

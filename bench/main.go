@@ -14,14 +14,23 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/qi-realtime/ws/bench/attack"
+	"github.com/qi-realtime/ws/bench/command"
+	"github.com/qi-realtime/ws/bench/compare"
+	"github.com/qi-realtime/ws/bench/doctor"
 	"github.com/qi-realtime/ws/bench/report"
+	"github.com/qi-realtime/ws/bench/result"
+	"github.com/qi-realtime/ws/bench/server"
+	"github.com/qi-realtime/ws/bench/sim"
+	"github.com/qi-realtime/ws/bench/tune"
+	"github.com/qi-realtime/ws/bench/workload"
 )
 
 // commands are the subcommands, in the order of all.
-var commands = []*command{
-	&idleCommand, &echoCommand, &fanoutCommand, &latencyCommand, &mixedCommand, &slowCommand,
-	&tlsCommand, &stormCommand, &drainCommand, &simCommand, &burstCommand, &fairCommand,
-	&attackCommand, &compareCommand, &doctorCommand, &sweepCommand, &tuneCommand,
+var commands = []*command.Command{
+	&workload.IdleCommand, &workload.EchoCommand, &workload.FanoutCommand, &workload.LatencyCommand, &workload.MixedCommand, &workload.SlowCommand,
+	&workload.TLSCommand, &workload.StormCommand, &workload.DrainCommand, &sim.Command, &workload.BurstCommand, &workload.FairCommand,
+	&attack.Command, &compare.Command, &doctor.Command, &tune.SweepCommand, &tune.Command,
 }
 
 func main() {
@@ -36,11 +45,11 @@ func main() {
 func hidden() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
-		exit(serve(os.Args[2], os.Stdin, os.Stdout))
+		exit(server.Serve(os.Args[2], os.Stdin, os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "strike":
-		exit(runStrike(os.Args[2], os.Stdout))
+		exit(attack.Strike(os.Args[2], os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "simulate":
-		exit(simulate(os.Args[2], os.Stdout))
+		exit(sim.Simulate(os.Args[2], os.Stdout))
 	case len(os.Args) > 3 && os.Args[1] == "part":
 		exit(runPart(context.Background(), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
 	}
@@ -72,26 +81,26 @@ func bench(ctx context.Context, args []string, out io.Writer) error {
 
 // run runs the commands, and prints.
 func (inv *invocation) run(ctx context.Context, out io.Writer) error {
-	d := &report.Document{CommandLine: commandLine(inv.args), Started: time.Now().Truncate(time.Second), Machine: thisMachine(ctx, inv.session.maxprocs)}
+	d := &report.Document{CommandLine: commandLine(inv.args), Started: time.Now().Truncate(time.Second), Machine: result.ThisMachine(ctx, inv.session.MaxProcs)}
 	page, err := createPage(inv.html)
 	if err != nil {
 		return err
 	}
 	defer page.discard()
-	inv.session.progress = newProgress(os.Stderr, inv.session.verbose)
+	inv.session.Progress = command.NewProgress(os.Stderr, inv.session.Verbose)
 	if !inv.json {
-		writeMachine(out, &d.Machine)
+		result.WriteMachine(out, &d.Machine)
 	}
 	for _, c := range inv.runs {
-		tables, err := inv.runOne(ctx, c.runner)
-		inv.session.progress.done()
+		tables, err := inv.runOne(ctx, c.Runner)
+		inv.session.Progress.Done()
 		if err != nil {
-			return fmt.Errorf("bench %s: %w", c.name, err)
+			return fmt.Errorf("bench %s: %w", c.Name, err)
 		}
 		for _, t := range tables {
-			d.Tables = append(d.Tables, t.export())
+			d.Tables = append(d.Tables, t.Export())
 			if !inv.json {
-				t.write(out)
+				t.Write(out)
 			}
 		}
 	}
@@ -103,10 +112,10 @@ func (inv *invocation) run(ctx context.Context, out io.Writer) error {
 	return page.write(d)
 }
 
-func (inv *invocation) runOne(ctx context.Context, r runner) ([]*table, error) {
-	if inv.session.procs > 1 {
-		return runParts(ctx, inv.args, inv.session.procs)
+func (inv *invocation) runOne(ctx context.Context, r command.Runner) ([]*result.Table, error) {
+	if inv.session.Procs > 1 {
+		return runParts(ctx, inv.args, inv.session.Procs)
 	}
 	s := inv.session // a command may change its session
-	return r.run(ctx, &s)
+	return r.Run(ctx, &s)
 }

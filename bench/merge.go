@@ -9,14 +9,16 @@ import (
 	"io"
 	"os"
 
+	"github.com/qi-realtime/ws/bench/command"
 	"github.com/qi-realtime/ws/bench/report"
+	"github.com/qi-realtime/ws/bench/result"
 )
 
-var reportHelp = command{
-	name: "report",
-	help: `Reads what -json has printed, of one run or several, and makes one report of it:
+var reportHelp = command.Command{
+	Name: "report",
+	Help: `Reads what -json has printed, of one run or several, and makes one report of it:
 text, unless -html or -markdown is given.`,
-	example: "bench report idle.json fanout.json -html report.html",
+	Example: "bench report idle.json fanout.json -html report.html",
 }
 
 // merger is the command report: it merges the JSON documents of several runs into
@@ -64,9 +66,9 @@ func (m *merger) run(inv *invocation, out io.Writer) error {
 	case inv.html == "":
 		for _, d := range docs {
 			fmt.Fprintf(out, "%s\n", d.CommandLine)
-			writeMachine(out, &d.Machine)
+			result.WriteMachine(out, &d.Machine)
 			for _, t := range d.Tables {
-				imported(t).write(out)
+				result.Imported(t).Write(out)
 			}
 			fmt.Fprintln(out)
 		}

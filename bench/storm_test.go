@@ -12,6 +12,7 @@ import (
 // TestStorm asserts that all clients get in, twice, and that those who stay lose
 // nothing meanwhile.
 func TestStorm(t *testing.T) {
+	const steps = 50 // of the curve
 	for name, args := range map[string][]string{
 		"native": {"-opening", "50"},
 		"paced":  {"-admit", "400", "-admit-burst", "20", "-opening", "0"},
@@ -40,12 +41,12 @@ func TestStorm(t *testing.T) {
 				assert.Equal(t, i >= 2, row["staying_max_ms"].(float64) > 0, "who stays is beside the last two")
 			}
 			series := results[1].Rows
-			require.Len(t, series, 4*stormSteps)
+			require.Len(t, series, 4*steps)
 			for i, row := range series {
-				if i%stormSteps > 0 {
+				if i%steps > 0 {
 					assert.GreaterOrEqual(t, row["at_ms"], series[i-1]["at_ms"])
 				}
-				if i%stormSteps == stormSteps-1 {
+				if i%steps == steps-1 {
 					assert.InDelta(t, 200, row["conns"], 0)
 				}
 			}

@@ -1,0 +1,82 @@
+//go:build linux && heavy
+
+package main
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws/bench/attack"
+)
+
+// attackBounds are what an attack may cost the server in TestAttacks, beside what
+// holds for all.
+var attackBounds = map[string]struct {
+	duration string             // longer than usual, if the attack needs it
+	below    map[string]float64 // figures by their keys
+}{
+	"authstuck":  {duration: "3s"},
+	"tlstrickle": {duration: "2s", below: map[string]float64{"newcomer_p50_ms": 500}},
+	"requestid":  {below: map[string]float64{"heap_peak_mib": 64}},
+	"logflood":   {below: map[string]float64{"log_lines": 1000}},
+	"violator":   {below: map[string]float64{"sent_mib": 500}},
+	"pings":      {below: map[string]float64{"sent_mib": 500}},
+	"fragments":  {below: map[string]float64{"sent_mib": 500}},
+}
+
+// saturating are the attacks that take both cores of a small machine at their full
+// size.
+var saturating = []string{
+	"hangup", "inflate-blocks", "inflate-ratio", "roomnames", "rooms", "manyrooms", "requestid",
+	"violator", "logflood", "json-slices", "flood", "pings", "fragments",
+}
+
+// TestAttacks runs each attack, small and short, in about 70 s. Healthy clients lose
+// nothing, and the server then holds as much as before. The bounds are wide: a
+// library that lets an attacker cost others something exceeds them several times.
+func TestAttacks(t *testing.T) {
+	for _, name := range attack.Names() {
+		t.Run(name, func(t *testing.T) {
+			bounds := attackBounds[name]
+			args := []string{"attack", "-only", name, "-share", "0.2", "-duration", "1s"}
+			if bounds.duration != "" {
+				args[len(args)-1] = bounds.duration
+			}
+			row := make(map[string]any)
+			for _, result := range runBench(t, args...) {
+				require.Len(t, result.Rows, 1)
+				maps.Copy(row, result.Rows[0])
+			}
+			assertUnharmed(t, name, row)
+			for key, bound := range bounds.below {
+				assert.Less(t, row[key], bound, key)
+			}
+		})
+	}
+}
+
+// assertUnharmed asserts what holds for every attack.
+func assertUnharmed(t *testing.T, name string, row map[string]any) {
+	t.Helper()
+	assert.Greater(t, row["answered"], 0.0)
+	assert.Zero(t, row["lost"], "requests without an answer")
+	assert.Zero(t, row["closed"], "healthy clients: %s", row["reasons"])
+	assert.Zero(t, row["disordered"])
+	refused := 0.0
+	if name == "authstuck" { // those that come while no slot is free may wait in vain
+		refused = row["newcomers"].(float64) / 2
+	}
+	assert.LessOrEqual(t, row["refused"], refused, "newcomers: %s", row["reasons"])
+	if !slices.Contains(saturating, name) {
+		assert.Less(t, row["p99_ms"], 2000.0)
+	}
+	assert.Less(t, row["p99_after_ms"], 5000.0)
+	assert.Less(t, row["recovered_ms"], 15_000.0, "the clients are gone and all is answered")
+	assert.LessOrEqual(t, row["descriptors"], row["descriptors_before"].(float64)+5)
+	assert.Less(t, row["heap_after_mib"], row["heap_before_mib"].(float64)+8)
+	assert.Less(t, row["rss_after_mib"], row["rss_before_mib"].(float64)+64)
+}

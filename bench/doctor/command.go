@@ -1,0 +1,102 @@
+//go:build linux
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/qi-realtime/ws/bench/command"
+	"github.com/qi-realtime/ws/bench/report"
+	"github.com/qi-realtime/ws/bench/result"
+)
+
+// Command is the command doctor.
+var Command = command.Command{
+	Name:  "doctor",
+	About: "what the limits of this machine allow in connections, and the commands that raise them",
+	Help: `Reads the limits of this machine, says how many connections each allows and which
+of them binds, and prints the commands that raise those that are too low.`,
+	Example:  "bench doctor -conns 1000000",
+	NotInAll: true,
+	New:      func() command.Runner { return newRunner() },
+}
+
+// doctorConns is how many connections measure the kernel's memory for a socket.
+const doctorConns = 2000
+
+// runner is a run of doctor.
+type runner struct {
+	conns   int
+	measure bool
+}
+
+func newRunner() *runner { return &runner{measure: true} }
+
+func (o *runner) Flags(fs *flag.FlagSet) {
+	fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is what the limits allow")
+	fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
+}
+
+func (o *runner) Validate(*command.Session) error { return nil }
+
+// Run judges the limits of this machine.
+func (o *runner) Run(_ context.Context, s *command.Session) ([]*result.Table, error) {
+	if o.conns < 0 {
+		return nil, errors.New("-conns is negative")
+	}
+	facts, err := Read("/", Self())
+	if err != nil {
+		return nil, err
+	}
+	if o.measure {
+		fit := int(min(doctorConns, (facts.Hard-100)/2))
+		if facts.SocketBytes, err = MeasureSocket(fit); err != nil && s.Verbose {
+			fmt.Fprintln(os.Stderr, err) // then a usual value serves
+		}
+	}
+	return []*result.Table{doctorTable(facts.Diagnose(int64(o.conns)))}, nil
+}
+
+// doctorTable is a diagnosis as a table, and the commands below it.
+func doctorTable(d *Diagnosis) *result.Table {
+	t := &result.Table{
+		Command: "doctor", Title: fmt.Sprintf("What the limits allow; the verdicts are for %d connections in one server process", d.Target),
+		Columns: []result.Column{
+			{"limit", "limit", "%s"},
+			{"value", "value", "%s"},
+			{"allows", "connections", "%v"},
+			{"verdict", "verdict", "%s"},
+		}, Charts: []result.Chart{
+			{Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"}, Y: []string{"allows"}, LogY: true},
+		},
+	}
+	t.Notes = append(t.Notes, fmt.Sprintf("The limits allow %d connections now; what binds is %s.", d.Allowed, d.Binding))
+	if missing := d.Missing(); len(missing) > 0 {
+		t.Notes = append(t.Notes, fmt.Sprintf("Too low for %d: %s.", d.Target, strings.Join(missing, ", ")))
+	}
+	t.Notes = append(t.Notes, "")
+	for _, f := range d.Findings {
+		t.Add(f.Name, f.Value, allowed(f.Allows), string(f.Verdict))
+		if len(f.Commands) > 0 {
+			t.Notes = append(t.Notes, "")
+		}
+		t.Notes = append(t.Notes, fmt.Sprintf("%s: %s. %s.", f.Name, f.Verdict, f.Why))
+		for _, c := range f.Commands {
+			t.Notes = append(t.Notes, "  "+c)
+		}
+	}
+	return t
+}
+
+// allowed is a number of connections, or a dash for a limit that bounds none.
+func allowed(n int64) any {
+	if n == Unknown {
+		return "-"
+	}
+	return n
+}

@@ -1,0 +1,120 @@
+//go:build linux
+
+package load
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// Payload is how the messages of echo look: it writes stamps into requests, and
+// reads them from answers.
+type Payload interface {
+	Append(dst []byte, seq uint64, due int64) []byte
+	Stamp(f *Frame) (seq uint64, due int64, ok bool)
+}
+
+// BinaryPayload is a binary message that begins with its stamp, and comes back as
+// it was. Immutable after newBinaryForm.
+type BinaryPayload struct {
+	template []byte
+	Size     int
+}
+
+// NewBinaryPayload returns messages of size bytes, at least control.StampBytes.
+func NewBinaryPayload(size int) *BinaryPayload {
+	return &BinaryPayload{MaskedFrame(OpBinary, make([]byte, size)), size}
+}
+
+// Append implements Payload.
+func (b *BinaryPayload) Append(dst []byte, seq uint64, due int64) []byte {
+	return appendStamped(dst, b.template, b.Size, seq, due)
+}
+
+// Stamp implements Payload.
+func (b *BinaryPayload) Stamp(f *Frame) (seq uint64, due int64, ok bool) {
+	if f.Size != b.Size {
+		return 0, 0, false
+	}
+	return f.Seq(), f.Sent(), true
+}
+
+// JSONPayload is a request of the event "echo". Its numbers have jsonDigits digits
+// each, so that they can be replaced in a masked frame, and found in an answer
+// without a decoder. Immutable after newJSONForm.
+type JSONPayload struct {
+	template      []byte
+	payload       int // where it begins in template
+	id, seq, sent int // where the numbers begin in the payload
+}
+
+// Requests in JSON. Each number has JSONDigits digits.
+const (
+	jsonRequest = `{"type":"request","event":"echo","request_id":"%d","data":{"seq":%d,"sent":%d,"pad":"%s"}}`
+	JSONDigits  = 19
+	// JSONBase is added to each number, so that it has jsonDigits digits.
+	JSONBase = 1_000_000_000_000_000_000
+)
+
+var (
+	jsonSeq  = []byte(`"seq":`)
+	jsonSent = []byte(`"sent":`)
+)
+
+// MinJSON is the length of a request without padding.
+var MinJSON = len(fmt.Sprintf(jsonRequest, JSONBase, JSONBase, JSONBase, ""))
+
+// NewJSONPayload returns requests of size bytes, at least minJSON.
+func NewJSONPayload(size int) *JSONPayload {
+	text := fmt.Appendf(nil, jsonRequest, JSONBase, JSONBase, JSONBase, strings.Repeat("x", size-MinJSON))
+	frame := MaskedFrame(OpText, text)
+	return &JSONPayload{
+		template: frame, payload: len(frame) - len(text),
+		id:   bytes.Index(text, []byte(`"request_id":"`)) + len(`"request_id":"`),
+		seq:  bytes.Index(text, jsonSeq) + len(jsonSeq),
+		sent: bytes.Index(text, jsonSent) + len(jsonSent),
+	}
+}
+
+// Append implements Payload.
+func (j *JSONPayload) Append(dst []byte, seq uint64, due int64) []byte {
+	at := len(dst) + j.payload
+	dst = append(dst, j.template...)
+	PutDigits(dst[at:], j.id, seq)
+	PutDigits(dst[at:], j.seq, seq)
+	PutDigits(dst[at:], j.sent, uint64(due))
+	return dst
+}
+
+// PutDigits writes a number, masked, to an offset of the payload.
+func PutDigits(payload []byte, at int, n uint64) {
+	n += JSONBase
+	for i := at + JSONDigits - 1; i >= at; i-- {
+		payload[i] = byte('0'+n%10) ^ Mask[i&3]
+		n /= 10
+	}
+}
+
+// Stamp implements Payload.
+func (j *JSONPayload) Stamp(f *Frame) (seq uint64, due int64, ok bool) {
+	seq, ok1 := FindDigits(f.Head, jsonSeq)
+	sent, ok2 := FindDigits(f.Head, jsonSent)
+	return seq, int64(sent), ok1 && ok2
+}
+
+// FindDigits reads the number behind key.
+func FindDigits(b, key []byte) (uint64, bool) {
+	at := bytes.Index(b, key)
+	if at < 0 || len(b) < at+len(key)+JSONDigits {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range b[at+len(key):][:JSONDigits] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n - JSONBase, n >= JSONBase
+}

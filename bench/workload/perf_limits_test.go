@@ -1,0 +1,44 @@
+//go:build linux && perf
+
+package workload
+
+// limit is what one figure must not exceed, and why it is that.
+type limit struct {
+	name string
+	max  float64
+	why  string
+}
+
+// limits are what a change must not make worse unnoticed. None is a time: on a
+// shared machine a time says who else runs there. Counts of allocations, bytes
+// and system calls do not depend on that, or little, and the two CPU times of a
+// ratio are measured side by side. A change that makes a figure better lowers its
+// limit; one that raises a limit says what it buys.
+var limits = []limit{
+	{"decode: allocations", 0, "a frame is decoded in the buffer that it was read into"},
+	{"decode: bytes", 0, "as above"},
+	{"decode, in two reads: allocations", 0.01, "the buffer of a partial message is pooled; the collector may empty the pool"},
+	{"decode, in two reads: bytes", 10, "as above"},
+
+	{"envelope, parsed: allocations", 0, "its parts are slices of the message"},
+	{"envelope, parsed: bytes", 0, "as above"},
+	{"envelope, typed handler: allocations", 9.2, "9: encoding/json for request and response, and two strings of the request"},
+	{"envelope, typed handler: bytes", 345, "5 % above 328"},
+
+	{"join and leave: allocations", 3.5, "3, and now and then one of the room's table; the room is empty in between"},
+	{"join and leave: bytes", 80, "a fifth above 67, for how tables grow"},
+
+	{"idle: heap bytes for each connection", 623, "5 % above 593, with one room joined"},
+	{"idle: heap objects for each connection", 5.2, "5, and what the tables add"},
+	{"idle: goroutines for each connection", 0, "the library's first promise"},
+
+	{"echo, 16 in flight: allocations", 0.01, "an inline echo allocates nothing; the runtime now and then"},
+	{"echo, 16 in flight: bytes", 2, "as above"},
+	{"echo, 16 in flight: system calls", 0.1, "1/16: the answers to what one read brought leave in one write"},
+	{"echo, 16 in flight: CPU, ratio to 1 in flight", 0.35, "0.09; near 1 if answers did not share reads and writes"},
+
+	{"fanout, 64 outstanding: allocations", 0.02, "7 for a publish to 1,000 members, none for a member"},
+	{"fanout, 64 outstanding: bytes", 2, "0.9: the frame of 528 bytes, once for 1,000 members, and its delivery"},
+	{"fanout, 64 outstanding: system calls", 0.1, "0.03: deliveries of one batch share a write; 1 without batches"},
+	{"fanout, 64 outstanding: CPU, ratio to 1 outstanding", 0.25, "0.05; near 1 without batches"},
+}
