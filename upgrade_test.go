@@ -104,6 +104,8 @@ func TestOrigins(t *testing.T) {
 		{"whitelist, subdomain", list, "example.com", "Origin: https://x.a.example", 403},
 		{"whitelist, longer name", list, "example.com", "Origin: https://a.example.org", 403},
 		{"whitelist, same origin", list, "example.com", "Origin: http://example.com", 403},
+		{"DNS rebinding passes as the same origin", same, "evil.example:8080", "Origin: http://evil.example:8080", 101},
+		{"DNS rebinding, whitelist", list, "evil.example:8080", "Origin: http://evil.example:8080", 403},
 		{"all origins", all, "example.com", "Origin: http://evil.example", 101},
 		{"all origins, none", all, "example.com", "X: y", 101},
 		{"own check passes", own, "example.com", "X-Pass: yes\r\nOrigin: http://evil.example", 101},
@@ -429,52 +431,6 @@ func TestHandleUpgradeErrors(t *testing.T) {
 		_, err = s.tryDial(native)
 		require.NoError(t, err)
 	})
-}
-
-// wrapped is a ResponseWriter of a middleware that hides its Hijacker.
-type wrapped struct{ http.ResponseWriter }
-
-// unwrapping is one with an Unwrap method.
-type unwrapping struct{ wrapped }
-
-func (w unwrapping) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// The error of a writer that hides the connection names its type and the remedy.
-func TestHandleUpgradeBehindMiddleware(t *testing.T) {
-	tests := []struct {
-		name       string
-		middleware func(http.Handler) http.Handler
-		want       string // in the error; empty for none
-	}{
-		{"Unwrap", func(h http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(unwrapping{wrapped{w}}, r) })
-		}, ""},
-		{"no Unwrap", func(h http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrapped{w}, r) })
-		}, "ws_test.wrapped is no http.Hijacker"},
-		{
-			"TimeoutHandler", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, patience, "late") },
-			"*http.timeoutWriter is no http.Hijacker",
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s := start(t)
-			s.web.Config.Handler = tt.middleware(s.web.Config.Handler)
-			status := s.status(overNet, "")
-			err := receive(t, s.upgrades, "HandleUpgrade did not return")
-			if tt.want == "" {
-				require.NoError(t, err)
-				assert.Equal(t, 101, status)
-				return
-			}
-			assert.Equal(t, 500, status)
-			require.ErrorIs(t, err, http.ErrNotSupported)
-			require.ErrorContains(t, err, tt.want)
-			require.ErrorContains(t, err, "register HandleUpgrade outside of http.TimeoutHandler")
-			assert.Equal(t, ws.RefusalCounts{Failed: 1}, s.Stats().Refused)
-		})
-	}
 }
 
 // The request and what follows it may arrive in any pieces.
