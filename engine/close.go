@@ -19,29 +19,51 @@ func (s *Shard) doom(c *Conn, err error) {
 	s.doomed = append(s.doomed, c)
 }
 
-// reap closes the doomed connections, and begins the close handshake of the
-// disconnected ones.
-func (s *Shard) reap() {
-	for len(s.disconnected) > 0 {
-		last := len(s.disconnected) - 1
-		c := s.disconnected[last]
-		s.disconnected[last] = nil
-		s.disconnected = s.disconnected[:last]
-		if c.state.Load() != stateClosed {
-			s.unpause(c, pausedFlags)
-			s.noteSpace(c)
-			s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
-			c.owner.OnClosing()
-			s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+// maxReap is the number of connections that a callback, or a turn whose time is over,
+// closes at its end.
+const maxReap = 64
+
+// reap begins the close handshake of the disconnected connections, and closes the doomed
+// ones. It returns false if the turn's time is over before that is all.
+func (s *Shard) reap() (done bool) {
+	for n := 0; len(s.disconnected) > 0 || len(s.doomed) > 0; n++ {
+		if n >= maxReap && s.clock.outOfTime() {
+			return false
+		}
+		s.clock.work += writeWork
+		if len(s.disconnected) > 0 {
+			s.closeDisconnected(takeFirst(&s.disconnected))
+		} else {
+			s.closeDoomed(takeFirst(&s.doomed))
 		}
 	}
-	for len(s.doomed) > 0 {
-		c := s.doomed[len(s.doomed)-1]
-		s.doomed[len(s.doomed)-1] = nil
-		s.doomed = s.doomed[:len(s.doomed)-1]
-		if c.state.Load() != stateClosed {
-			s.closeNotify(c)
-			s.closeSocket(c)
-		}
+	return true
+}
+
+// takeFirst takes the first of conns, which gives its array up when it is empty.
+func takeFirst(conns *[]*Conn) *Conn {
+	c := (*conns)[0]
+	(*conns)[0] = nil
+	if *conns = (*conns)[1:]; len(*conns) == 0 {
+		*conns = nil
+	}
+	return c
+}
+
+func (s *Shard) closeDisconnected(c *Conn) {
+	if c.state.Load() == stateClosed {
+		return
+	}
+	s.unpause(c, pausedFlags)
+	s.noteSpace(c)
+	s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
+	c.owner.OnClosing()
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+}
+
+func (s *Shard) closeDoomed(c *Conn) {
+	if c.state.Load() != stateClosed {
+		s.closeNotify(c)
+		s.closeSocket(c)
 	}
 }

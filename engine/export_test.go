@@ -58,6 +58,9 @@ func NewSendTask(c *Conn, f *Frame) Task {
 // Waiting returns how many producers wait for room in the shard's ring.
 func (s *Shard) Waiting() int { return int(s.in.waiters.Load()) }
 
+// PostUrgent posts a task that keeps no order with others.
+func (s *Shard) PostUrgent(t Task) { s.postUrgent(t) }
+
 // Doom closes a connection's socket from its loop.
 func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
 
@@ -82,9 +85,15 @@ func Progressed(before, after int64, knownBefore, knownAfter bool, pings uint32)
 }
 
 // Schedule and the other methods open wheel.
-func (w *wheel) Schedule(c *Conn, deadline uint32)          { w.schedule(c, deadline) }
-func (w *wheel) Cancel(c *Conn)                             { w.cancel(c) }
-func (w *wheel) Advance(now uint32, fire func(*Conn))       { w.advance(now, fire) }
+func (w *wheel) Schedule(c *Conn, deadline uint32) { w.schedule(c, deadline) }
+func (w *wheel) Cancel(c *Conn)                    { w.cancel(c) }
+func (w *wheel) Advance(now uint32, fire func(*Conn)) {
+	w.advance(now, func(c *Conn) bool { fire(c); return true })
+}
+
+func (w *wheel) AdvanceSome(now uint32, fire func(*Conn) bool) (done bool) {
+	return w.advance(now, fire)
+}
 func (w *wheel) Each(fn func(*Conn))                        { w.each(fn) }
 func (w *wheel) Size() int                                  { return w.size }
 func (q *queue) Push(f *Frame)                              { q.push(f) }

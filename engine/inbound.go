@@ -18,6 +18,10 @@ const (
 
 // readInLoop processes what gnet has read for c.
 func (s *Shard) readInLoop(c *Conn) {
+	if c.is(doomed) {
+		_, _ = c.gc.Discard(-1)
+		return
+	}
 	s.noteLife(c)
 	if s.readClosing(c) {
 		return
@@ -348,7 +352,13 @@ func (s *Shard) open(c *Conn, response []byte) {
 	}
 }
 
-// expire acts on the deadline of c.
+// fire acts on the deadline of c. It returns false when the turn's time is over.
+func (s *Shard) fire(c *Conn) (more bool) {
+	s.expire(c)
+	s.clock.work += deliveryWork
+	return !s.clock.outOfTime()
+}
+
 func (s *Shard) expire(c *Conn) {
 	defer s.eng.guard("timer") // the wheel goes on with the others
 	if c.end() == nil && c.is(opened) {

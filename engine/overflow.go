@@ -23,13 +23,19 @@ func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 
 // overflow queues f on a connection whose queue is at a bound, if it can.
 //
-// First it writes: neither a batch of fan-outs nor messages that are still on
-// their way through the inbox make a client that reads lose one. If then the
-// socket is not full, f goes out at once, so that a queue holds at most one
-// frame beyond its bounds. If it is, the policy decides.
+// First it writes until f fits: neither a batch of fan-outs nor messages that are
+// still on their way through the inbox make a client that reads lose one. If f does
+// not fit when all is written, because of the latter, it goes out at once, so that a
+// queue holds at most one frame beyond its bounds. If the socket is full, the policy
+// decides.
 func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	s.endReplyOf(c)
-	s.flush(c)
+	for c.out != nil && !c.is(blocked|doomed) && c.takesDataInLoop() {
+		s.flushSome(c, maxFlushBytes)
+		if !c.is(blocked) && c.takesDataInLoop() && c.reserve(f) {
+			return s.pushInLoop(c, f)
+		}
+	}
 	if !c.takesDataInLoop() || c.is(doomed) {
 		s.drop(f, DropClosed)
 		return false

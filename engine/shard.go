@@ -35,6 +35,8 @@ type Shard struct {
 	listener atomic.Pointer[loopListener]
 
 	wheel    wheel
+	due      bool   // deadlines have come that were not acted on
+	checked  uint32 // the last tick at which all but deadlines was looked at
 	presence presence
 	absence  absence
 	overdue  map[*Conn]overduePong // nil until there is one
@@ -48,6 +50,7 @@ type Shard struct {
 	offered uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
 	offer   int    // what the running task offers, see NoteOfferInLoop
 	rest    Task   // of a task that was suspended; nil if there is none
+	urgent  []Task // taken from the inbox, not run yet
 	clock   turnClock
 	doomed  []*Conn
 	free    freeQueues
@@ -254,19 +257,39 @@ func (s *Shard) turn() {
 	s.inflateClock.round = 0
 	s.tick(s.absence.over(s.clock.began, s.eng.tickTime))
 	for {
-		for _, t := range s.in.takeUrgentInLoop() {
-			s.runTask(t)
-		}
+		s.runUrgent()
 		s.continueReading()
 		ran := s.takeTasks()
 		if !s.flushDirty() || s.clock.look() {
 			s.cutShort()
 			return
 		}
-		s.reap()
+		if !s.reap() {
+			s.cutShort()
+			return
+		}
 		if !ran && len(s.resumed) == 0 && s.in.sleepInLoop() {
 			return
 		}
+	}
+}
+
+// runUrgent runs urgent tasks until the turn's time is over.
+func (s *Shard) runUrgent() {
+	for n := 0; ; n++ {
+		if len(s.urgent) == 0 {
+			if s.urgent = s.in.takeUrgentInLoop(); len(s.urgent) == 0 {
+				return
+			}
+		}
+		if n > 0 && s.clock.outOfTime() {
+			return
+		}
+		t := s.urgent[0]
+		s.urgent[0] = nil
+		s.urgent = s.urgent[1:]
+		s.runTask(t)
+		s.clock.work += writeWork
 	}
 }
 
@@ -314,21 +337,25 @@ func (s *Shard) runTask(t Task) {
 // reports whether an absence is long enough ago.
 func (s *Shard) tick(caughtUp bool) {
 	now := s.eng.now.Load()
-	if now == s.presence.seen {
+	if now != s.presence.seen {
+		late := s.wheel.now != s.presence.seen
+		away := s.presence.advance(now, s.eng.silence.part)
+		s.due = late || !away
+	}
+	if !s.due || !caughtUp {
 		return
 	}
-	late := s.wheel.now != s.presence.seen
-	if s.presence.advance(now, s.eng.silence.part) && !late || !caughtUp {
-		return
+	if s.checked != now {
+		s.checked = now
+		s.free.trim(now, s.eng.ticks(freeTime))
+		for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
+			s.purge(c)
+		}
+		s.checkAges()
+		s.checkUnfinishedMessages()
+		s.rotateBudget()
 	}
-	s.wheel.advance(now, s.expire)
-	s.free.trim(now, s.eng.ticks(freeTime))
-	for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
-		s.purge(c)
-	}
-	s.checkAges()
-	s.checkUnfinishedMessages()
-	s.rotateBudget()
+	s.due = !s.wheel.advance(now, s.fire)
 }
 
 // enter and leave enclose a callback of gnet: what the callback queued is
@@ -343,8 +370,10 @@ func (s *Shard) leave() {
 		s.turn()
 		return
 	}
-	s.flushAtEnd()
-	s.reap()
+	left := !s.flushAtEnd()
+	if left = !s.reap() || left; left && !s.in.awake.Swap(true) {
+		s.yield()
+	}
 }
 
 // markDirty puts c on the list of connections to flush.

@@ -134,15 +134,13 @@ func (s *Shard) flushDirty() bool {
 	return true
 }
 
-// flushAtEnd writes at the end of a callback what it has queued. A list that a turn
-// left behind is that turn's to go on with.
-func (s *Shard) flushAtEnd() {
+// flushAtEnd writes at the end of a callback what it has queued, and reports whether that
+// is all. A list that a turn left behind is that turn's to go on with.
+func (s *Shard) flushAtEnd() bool {
 	if s.dirty.len() <= maxCallbackFlush {
 		for s.clock.work = 0; !s.dirty.empty() && s.clock.work < maxCallbackWork; {
 			s.flushSome(s.dirty.pop(), maxFlushBytes)
 		}
 	}
-	if !s.dirty.empty() && !s.in.awake.Swap(true) {
-		s.yield()
-	}
+	return s.dirty.empty()
 }

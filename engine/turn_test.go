@@ -74,3 +74,70 @@ func TestDirtyList(t *testing.T) {
 	}
 	assert.Zero(t, list.Len())
 }
+
+// spin takes the processor for d.
+func spin(d time.Duration) {
+	for began := time.Now(); time.Since(began) < d; {
+		continue
+	}
+}
+
+// However many urgent tasks wait, connections are served between them.
+func TestUrgentTasksTakeTurns(t *testing.T) {
+	const tasks = 20_000
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	c := s.dial()
+	var ran atomic.Int64
+	sh := s.Shards()[0]
+	onLoop(sh, func(*engine.Shard) {
+		for range tasks {
+			sh.PostUrgent(taskFunc(func(*engine.Shard) { spin(20 * time.Microsecond); ran.Add(1) }))
+		}
+	})
+	c.echo()
+	assert.Less(t, ran.Load(), int64(tasks), "the connection has waited for all tasks")
+	s.eventually(func() bool { return ran.Load() == tasks }, "%d tasks have run", ran.Load())
+}
+
+// However many connections end at once, others are served meanwhile.
+func TestClosingManyTakesTurns(t *testing.T) {
+	const conns = 1000
+	s := start(t, func(cfg *engine.Config, s *server) {
+		cfg.Loops = 1
+		s.onClose = func(*peer, engine.CloseInfo) { spin(200 * time.Microsecond) }
+	})
+	c := s.dial()
+	for range conns {
+		s.dial()
+	}
+	s.peer(conns)
+	sh := s.Shards()[0]
+	onLoop(sh, func(*engine.Shard) {
+		for _, p := range s.peers[1:] {
+			sh.Doom(&p.conn)
+		}
+	})
+	c.echo()
+	assert.Less(t, s.closed.Load(), int64(conns), "the connection has waited for all")
+	s.eventually(func() bool { return s.closed.Load() == conns }, "%d are closed", s.closed.Load())
+	c.echo()
+}
+
+// A message that finds a long queue full, and the socket not, is queued as soon as
+// it fits: the loop does not write the whole queue first.
+func TestOverflowWritesNoMoreThanItNeeds(t *testing.T) {
+	const frames = 1000
+	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops, cfg.QueueFrames, cfg.QueueBytes = 1, frames, 1<<30
+	})
+	m.connect(1)
+	conn, f := &m.peer(0).conn, engine.NewFrame(codec.OpText, make([]byte, 64<<10), engine.Handling{})
+	onLoop(m.Shards()[0], func(s *engine.Shard) {
+		before := s.Stats().Writes
+		for range frames + 1 {
+			require.True(t, conn.DeliverInLoop(f))
+		}
+		assert.EqualValues(t, 1, s.Stats().Writes-before)
+	})
+	m.eventually(func() bool { return m.Memory.Stats().Messages == frames+1 }, "not all has come")
+}

@@ -59,9 +59,10 @@ func (w *wheel) cancel(c *Conn) {
 }
 
 // advance moves the wheel to tick now and calls fire for each connection whose
-// deadline has come, after taking it out. fire may schedule that connection
-// again and must not cancel another one.
-func (w *wheel) advance(now uint32, fire func(*Conn)) {
+// deadline has come, after taking it out. It returns false as soon as fire does; then it
+// is called again to go on. fire may schedule that connection again, beyond now, and must
+// not cancel another one.
+func (w *wheel) advance(now uint32, fire func(*Conn) (more bool)) (done bool) {
 	if behind := now - w.now; behind > wheelSlots {
 		w.now = now - wheelSlots
 	}
@@ -71,11 +72,15 @@ func (w *wheel) advance(now uint32, fire func(*Conn)) {
 			next := c.next
 			if int32(c.deadline-now) <= 0 {
 				w.cancel(c)
-				fire(c)
+				if !fire(c) {
+					w.now-- // the rest of the slot is to come
+					return false
+				}
 			}
 			c = next
 		}
 	}
+	return true
 }
 
 // each calls fn for every connection. fn must not schedule or cancel.
