@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"context"
+	"errors"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -36,9 +36,10 @@ func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
 }
 
 // SendAnswer is SendReply for an answer that must not fail. It always has space, so
-// the caller sends one for each message at most. Off the event loops it may wait for
-// a place in the ring of the connection's loop. It returns ErrClosed once the
-// connection is closing. Safe for concurrent use.
+// the caller sends one for each message at most. Off the event loops it waits for a
+// place in the ring of the connection's loop, for Config.PublishTimeout at most: then
+// the answer is kept beside the ring. It returns ErrClosed once the connection is
+// closing. Safe for concurrent use.
 func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -58,7 +59,19 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 		return nil
 	}
 	c.forceReserve(f)
-	return c.sendReserved(context.Background(), f)
+	t := &sendTask{conn: c, frame: f, reserved: true}
+	err := ErrQueueFull
+	if !s.eng.onLoop() {
+		err = s.postWait(t)
+	}
+	switch {
+	case errors.Is(err, ErrQueueFull):
+		s.Post(t)
+	case err != nil:
+		c.unreserve(f.lane, 1, f.Len())
+		return err
+	}
+	return nil
 }
 
 // reserveReply counts f beyond the bounds of c's queue if it may exceed them. It

@@ -45,6 +45,33 @@ func TestDeadlinesWaitForWhatIsUnread(t *testing.T) {
 	assert.NoError(t, err, "the connection was reset")
 }
 
+// An answer for a client of a loop that is held, whose ring is full, holds its sender up
+// for no longer than a publish.
+func TestSendAnswerToAHeldLoop(t *testing.T) {
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops, cfg.RingSize, cfg.PublishTimeout = 1, 4, 10*time.Millisecond
+	})
+	c := s.dial()
+	conn, sh := &s.peer(0).conn, s.Shards()[0]
+	held, release := make(chan struct{}), make(chan struct{})
+	sh.Post(taskFunc(func(*engine.Shard) { close(held); <-release }))
+	<-held
+	for range 2 * 4 {
+		_ = s.Publish(t.Context(), taskFunc(func(*engine.Shard) {}), s.Shards())
+	}
+	sent := make(chan error)
+	go func() { sent <- conn.SendAnswer(codec.OpText, []byte("answer")) }()
+	select {
+	case err := <-sent:
+		assert.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Error("the sender waits for the loop")
+		defer func() { <-sent }()
+	}
+	close(release)
+	c.expect("answer")
+}
+
 // keepBusy makes each turn of the first loop take all its time, until the end of the
 // test.
 func (s *server) keepBusy() {
