@@ -257,3 +257,28 @@ func TestGoexitGetCertificate(t *testing.T) {
 		require.NoError(t, s.dialTLS(native, s.clientTLS(tls.VersionTLS13)).Close())
 	}
 }
+
+// exitingRoomMetrics ends the goroutine that has ended the last room.
+type exitingRoomMetrics struct{ ws.NoopMetrics }
+
+func (exitingRoomMetrics) SetRoomCount(n int) {
+	if n == 0 {
+		runtime.Goexit()
+	}
+}
+
+// Rooms end also after the Metrics have ended the goroutine that looks for empty ones, which is
+// logged.
+func TestGoexitInTheRoomJanitor(t *testing.T) {
+	var log logBuffer
+	s := start(t, ws.WithMetrics(exitingRoomMetrics{}), func(c *ws.Config) {
+		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, time.Millisecond
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for range 2 {
+		_, err := s.CreateRoom("r", nil)
+		require.NoError(t, err)
+		eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
+	}
+	eventually(t, func() bool { return strings.Contains(log.String(), "runtime.Goexit") }, "nothing is logged")
+}

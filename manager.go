@@ -106,20 +106,29 @@ func NewManager(opts ...Option) (*Manager, error) {
 func (m *Manager) Run() error {
 	ended := make(chan struct{})
 	var janitor sync.WaitGroup
-	janitor.Go(func() { m.clean(ended) }) // owned by this call, which waits for it
+	janitor.Go(func() { m.clean(&janitor, ended) }) // owned by this call, which waits for it
 	err := m.engine.Run()
 	close(ended)
 	janitor.Wait()
 	return err
 }
 
-// clean looks for rooms that have been empty for long, until ended is closed.
-func (m *Manager) clean(ended <-chan struct{}) {
+// clean looks for rooms that have been empty for long, until ended is closed. It is
+// replaced if the application's Metrics end its goroutine.
+func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
+	returned := false
+	defer func() {
+		if !returned {
+			m.reportPanic(errGoexit)
+			janitor.Go(func() { m.clean(janitor, ended) }) // owned by Run
+		}
+	}()
 	ticker := time.NewTicker(m.cfg.Room.CleanupInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ended:
+			returned = true
 			return
 		case now := <-ticker.C:
 			m.reapRooms(now)
