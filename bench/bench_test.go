@@ -117,7 +117,8 @@ func TestStalled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, append(args, "-conns", "41", "-stalled", "12.5", "-compare", "-rounds", "2", "-queue", "32")...)
+			results := runBench(t, append(args, "-conns", "41", "-stalled", "12.5", "-compare", "-rounds", "2",
+				"-queue", "32")...)
 			require.Len(t, results, 2)
 			var stalled []any
 			for _, row := range results[0].Rows {
@@ -147,7 +148,8 @@ func TestSlow(t *testing.T) {
 	for name, size := range map[string]int{"small frames": 1000, "frames beyond a socket's buffer": 200_000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, "slow", "-conns", "40", "-size", strconv.Itoa(size), "-stalled", "5", "-trickle", "10", "-rate", "100")
+			results := runBench(t, "slow", "-conns", "40", "-size", strconv.Itoa(size), "-stalled", "5",
+				"-trickle", "10", "-rate", "100")
 			require.Len(t, results[0].Rows, 2)
 			all, last := results[0].Rows[0], results[0].Rows[1]
 			assert.GreaterOrEqual(t, all["held"], float64(101), "each had one before")

@@ -13,7 +13,10 @@ import (
 // TestBurst asserts that all is answered in order, that a slow handler pauses its
 // client, and that gws has its turn.
 func TestBurst(t *testing.T) {
-	args := []string{"burst", "-requests", "3000", "-slow-requests", "300", "-handler-time", "100us", "-upload", "4", "-chunk", "4096"}
+	args := []string{
+		"burst", "-requests", "3000", "-slow-requests", "300", "-handler-time", "100us",
+		"-upload", "4", "-chunk", "4096",
+	}
 	for name, test := range map[string]struct {
 		args []string
 		rows []string

@@ -86,7 +86,8 @@ func (inv *invocation) parseCommand(name string, before *flag.FlagSet, out io.Wr
 			}
 			return nil
 		case inv.report == nil:
-			return &usageError{fmt.Sprintf("bench %s: what is %q? Flags begin with -; bench %s -h lists them", name, fs.Arg(0), name)}
+			return &usageError{fmt.Sprintf("bench %s: what is %q? Flags begin with -; bench %s -h lists them",
+				name, fs.Arg(0), name)}
 		}
 		inv.report.files = append(inv.report.files, fs.Arg(0))
 	}
@@ -281,7 +282,8 @@ func writeUsage(w io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-8s  %s\n", c.Name, c.About)
 	}
-	fmt.Fprint(w, "  all       all that measure, one after the other\n  report    one report of what -json has printed, of several runs\n\n")
+	fmt.Fprint(w, "  all       all that measure, one after the other\n"+
+		"  report    one report of what -json has printed, of several runs\n\n")
 	fmt.Fprint(w, "bench COMMAND -h explains a command and lists its flags. All know:\n\n")
 	common := commonFlags()
 	common.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })

@@ -29,7 +29,8 @@ func TestDoctor(t *testing.T) {
 	require.GreaterOrEqual(t, i, 0)
 	assert.Equal(t, "too low", rows[i]["verdict"])
 	assert.Greater(t, rows[i]["allows"], 0.0)
-	assert.Contains(t, got.Results[0].Notes, "  LimitNOFILE=1000001024    # systemd: [Service] of its unit, then systemctl daemon-reload")
+	assert.Contains(t, got.Results[0].Notes,
+		"  LimitNOFILE=1000001024    # systemd: [Service] of its unit, then systemctl daemon-reload")
 
 	out.Reset()
 	require.NoError(t, bench(t.Context(), []string{"doctor", "-measure=false"}, &out))

@@ -28,9 +28,23 @@ import (
 
 // commands are the subcommands, in the order of all.
 var commands = []*command.Command{
-	&workload.IdleCommand, &workload.EchoCommand, &workload.FanoutCommand, &workload.LatencyCommand, &workload.MixedCommand, &workload.SlowCommand,
-	&workload.TLSCommand, &workload.StormCommand, &workload.DrainCommand, &sim.Command, &workload.BurstCommand, &workload.FairCommand,
-	&attack.Command, &compare.Command, &doctor.Command, &tune.SweepCommand, &tune.Command,
+	&workload.IdleCommand,
+	&workload.EchoCommand,
+	&workload.FanoutCommand,
+	&workload.LatencyCommand,
+	&workload.MixedCommand,
+	&workload.SlowCommand,
+	&workload.TLSCommand,
+	&workload.StormCommand,
+	&workload.DrainCommand,
+	&sim.Command,
+	&workload.BurstCommand,
+	&workload.FairCommand,
+	&attack.Command,
+	&compare.Command,
+	&doctor.Command,
+	&tune.SweepCommand,
+	&tune.Command,
 }
 
 func main() {
@@ -81,7 +95,10 @@ func bench(ctx context.Context, args []string, out io.Writer) error {
 
 // run runs the commands, and prints.
 func (inv *invocation) run(ctx context.Context, out io.Writer) error {
-	d := &report.Document{CommandLine: commandLine(inv.args), Started: time.Now().Truncate(time.Second), Machine: result.ThisMachine(ctx, inv.session.MaxProcs)}
+	d := &report.Document{
+		CommandLine: commandLine(inv.args), Started: time.Now().Truncate(time.Second),
+		Machine: result.ThisMachine(ctx, inv.session.MaxProcs),
+	}
 	page, err := createPage(inv.html)
 	if err != nil {
 		return err

@@ -13,14 +13,18 @@ import (
 // room, though they come and go.
 func TestMixed(t *testing.T) {
 	for name, args := range map[string][]string{
-		"native":      {"-loops", "3"},
-		"http":        {"-path", "http", "-client-loops", "3"},
-		"all at once": {"-conns", "1500", "-loops", "1", "-rate", "50", "-moving", "20", "-reconnecting", "20"}, // more than the ring holds
+		"native": {"-loops", "3"},
+		"http":   {"-path", "http", "-client-loops", "3"},
+		// more than the ring holds
+		"all at once": {"-conns", "1500", "-loops", "1", "-rate", "50", "-moving", "20", "-reconnecting", "20"},
 		"one room":    {"-conns", "9", "-rate", "2000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args = append([]string{"mixed", "-conns", "60", "-rate", "500", "-moving", "200", "-reconnecting", "100", "-duration", "400ms"}, args...)
+			args = append([]string{
+				"mixed", "-conns", "60", "-rate", "500", "-moving", "200", "-reconnecting", "100",
+				"-duration", "400ms",
+			}, args...)
 			results := runBench(t, args...)
 			require.Len(t, results[0].Rows, 1)
 			row := results[0].Rows[0]

@@ -51,6 +51,7 @@ func TestProcs(t *testing.T) {
 		assert.InDelta(t, 101, results[1].Rows[49]["conns"], 0)
 	})
 	t.Run("a part fails", func(t *testing.T) {
-		require.ErrorContains(t, bench(t.Context(), []string{"fanout", "-procs", "2", "-conns", "3", "-rooms", "2"}, new(bytes.Buffer)), "process 2 of 2")
+		require.ErrorContains(t, bench(t.Context(), []string{"fanout", "-procs", "2", "-conns", "3", "-rooms", "2"},
+			new(bytes.Buffer)), "process 2 of 2")
 	})
 }

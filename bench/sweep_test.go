@@ -52,7 +52,9 @@ func TestSweep(t *testing.T) {
 			}
 			assert.ElementsMatch(t, tt.want, got)
 			assert.Contains(t, rows[0]["mark"], "least CPU")
-			i := slices.IndexFunc(rows, func(row map[string]any) bool { return strings.Contains(row["mark"].(string), "highest rate") })
+			i := slices.IndexFunc(rows, func(row map[string]any) bool {
+				return strings.Contains(row["mark"].(string), "highest rate")
+			})
 			require.GreaterOrEqual(t, i, 0)
 			assert.InDelta(t, highest, rows[i]["per_second"], 0)
 		})
@@ -61,13 +63,16 @@ func TestSweep(t *testing.T) {
 
 func TestSweepArguments(t *testing.T) {
 	for name, args := range map[string][]string{
-		"no such load":         {"sweep", "-load", "idle"},
-		"a loop of nothing":    {"sweep", "-loops", "1,0"},
-		"the same twice":       {"sweep", "-batch", "16,16"},
-		"no list":              {"sweep", "-ring", "64,"},
-		"too large":            {"sweep", "-batch", "4097"},
-		"no rounds":            {"sweep", "-rounds", "0"},
-		"two rates":            {"sweep", "-load", "latency", "-rate", "50,100", "-conns", "5", "-duration", "10ms", "-warmup", "0"},
+		"no such load":      {"sweep", "-load", "idle"},
+		"a loop of nothing": {"sweep", "-loops", "1,0"},
+		"the same twice":    {"sweep", "-batch", "16,16"},
+		"no list":           {"sweep", "-ring", "64,"},
+		"too large":         {"sweep", "-batch", "4097"},
+		"no rounds":         {"sweep", "-rounds", "0"},
+		"two rates": {
+			"sweep", "-load", "latency", "-rate", "50,100", "-conns", "5", "-duration", "10ms",
+			"-warmup", "0",
+		},
 		"shards no power of 2": {"sweep", "-load", "echo", "-room-shards", "3", "-conns", "5"},
 		"rooms of nobody":      {"tune", "-conns", "5", "-rooms", "6"},
 		"two rates of a load":  {"tune", "-rate", "5", "-deliveries", "50"},
@@ -107,7 +112,10 @@ func TestTune(t *testing.T) {
 				assert.Greater(t, row["server_us"], 0.0)
 				gains = gains || row["verdict"] == "gain"
 			}
-			want := []string{"-2 8 64 1024", "batch2 8 16 1024", "batch2 8 256 1024", "loops1 8 64 1024", "ring2 8 64 256", "ring2 8 64 4096"}
+			want := []string{
+				"-2 8 64 1024", "batch2 8 16 1024", "batch2 8 256 1024", "loops1 8 64 1024",
+				"ring2 8 64 256", "ring2 8 64 4096",
+			}
 			if strings.Contains(name, "many") {
 				want = append(want, "room-shards2 32 64 1024")
 				assert.Contains(t, notes, "Fewer than 5 rounds")

@@ -15,7 +15,8 @@ import (
 // Attacks with compressed messages.
 
 // deflateHeaders asks for compression.
-const deflateHeaders = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n"
+const deflateHeaders = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; " +
+	"server_no_context_takeover\r\n"
 
 // opDeflatedText is the first byte of a compressed text, without the bit of the
 // last fragment.

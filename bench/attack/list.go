@@ -30,7 +30,8 @@ var attacks = []attack{
 	},
 	{
 		name: "authstuck", about: "600 clients whose Authenticate ignores its context and never returns",
-		clients: 600, fixed: true, server: control.Config{Authenticate: true, HandshakeTimeout: 2 * time.Second}, client: authStuck,
+		clients: 600, fixed: true, client: authStuck,
+		server: control.Config{Authenticate: true, HandshakeTimeout: 2 * time.Second},
 	},
 	{
 		name: "inflate-empty", about: "compressed messages of 500 KiB in empty blocks, 1.7 MB/s",

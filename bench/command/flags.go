@@ -19,7 +19,9 @@ import (
 
 // ConnsFlag declares -conns.
 func ConnsFlag(fs *flag.FlagSet, conns *int) {
-	fs.IntVar(conns, "conns", *conns, "connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the others; compare: each load's own")
+	fs.IntVar(conns, "conns", *conns,
+		"connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 2,000 for mixed, 1,000 for the "+
+			"others; compare: each load's own")
 }
 
 // RoundsFlag declares -rounds.
@@ -34,18 +36,23 @@ func SizeFlag(fs *flag.FlagSet, size *int) {
 
 // RatesFlag declares -rate.
 func RatesFlag(fs *flag.FlagSet, rates *string) {
-	fs.StringVar(rates, "rate", *rates, "messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row each; latency: 4 unless set; slow and storm: 20; mixed: 500")
+	fs.StringVar(rates, "rate", *rates,
+		"messages (echo) or publishes per second over all connections or rooms, `rates` such as 4,10,100 for a row "+
+			"each; latency: 4 unless set; slow and storm: 20; mixed: 500")
 }
 
 // RoomsFlag declares -rooms.
 func RoomsFlag(fs *flag.FlagSet, rooms *int) {
-	fs.IntVar(rooms, "rooms", *rooms, "rooms that the members are spread over; mixed: a tenth of the connections unless set")
+	fs.IntVar(rooms, "rooms", *rooms,
+		"rooms that the members are spread over; mixed: a tenth of the connections unless set")
 }
 
 // SlowFlags declares -stalled and -trickle, in percent of the members.
 func SlowFlags(fs *flag.FlagSet, stalled, trickle *float64) {
-	fs.Float64Var(stalled, "stalled", *stalled, "so many `percent` of the members never read; slow: 5 unless this or -trickle is set")
-	fs.Float64Var(trickle, "trickle", *trickle, "so many `percent` of the members read 64 bytes every 100 ms; slow: 5 alike")
+	fs.Float64Var(stalled, "stalled", *stalled,
+		"so many `percent` of the members never read; slow: 5 unless this or -trickle is set")
+	fs.Float64Var(trickle, "trickle", *trickle,
+		"so many `percent` of the members read 64 bytes every 100 ms; slow: 5 alike")
 }
 
 // InflightFlag declares -inflight.
@@ -60,7 +67,8 @@ func OutstandingFlag(fs *flag.FlagSet, outstanding *int) {
 
 // StepsFlag declares -steps.
 func StepsFlag(fs *flag.FlagSet, steps *string) {
-	fs.StringVar(steps, "steps", *steps, "idle, sim: connection `counts` to measure at (default "+IdleSteps+"; sim "+SimSteps+")")
+	fs.StringVar(steps, "steps", *steps,
+		"idle, sim: connection `counts` to measure at (default "+IdleSteps+"; sim "+SimSteps+")")
 }
 
 // IdleFlags declares -quiet and -join.

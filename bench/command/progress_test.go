@@ -28,7 +28,8 @@ func TestProgress(t *testing.T) {
 		return out.String()
 	}
 	p := &progress{w: &out, now: func() time.Time { return now }}
-	assert.Equal(t, "echo, round 1, about 15s left\necho, round 2, about 20s left\necho, round 3, about 10s left\necho, round 4\nanother\n", run(p))
+	assert.Equal(t, "echo, round 1, about 15s left\necho, round 2, about 20s left\n"+
+		"echo, round 3, about 10s left\necho, round 4\nanother\n", run(p))
 	p = &progress{w: &out, now: p.now, terminal: true}
 	lines := strings.Split(run(p), "\r\x1b[K")
 	assert.Equal(t, []string{"", "echo, round 1, about 15s left"}, lines[:2])

@@ -53,7 +53,9 @@ func (s *Session) SetDefaults(conns *int, unset int) {
 }
 
 // Start runs a server and a load generator for it. The caller calls stop.
-func (s *Session) Start(ctx context.Context, path string, conns int, cfg control.Config, t func(i int) load.Traffic) (srv *server.Process, g *load.Generator, stop func(), err error) {
+func (s *Session) Start(ctx context.Context, path string, conns int, cfg control.Config,
+	t func(i int) load.Traffic,
+) (srv *server.Process, g *load.Generator, stop func(), err error) {
 	srv, err = s.Launch(ctx, conns, cfg)
 	if err != nil {
 		return nil, nil, nil, err

@@ -192,7 +192,8 @@ func (l *compareLoad) contenders(libraries []contenders.Contender) []contenders.
 	if l.only == "" {
 		return libraries
 	}
-	return slices.DeleteFunc(slices.Clone(libraries), func(c contenders.Contender) bool { return c.Name != contenders.Ours && c.Name != l.only })
+	return slices.DeleteFunc(slices.Clone(libraries),
+		func(c contenders.Contender) bool { return c.Name != contenders.Ours && c.Name != l.only })
 }
 
 // loadList reads -load.
@@ -281,7 +282,9 @@ func (c *comparison) run(ctx context.Context, s *command.Session, o *compareRun)
 	return nil
 }
 
-func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *compareRun, lib contenders.Contender) *libraryRun {
+func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *compareRun,
+	lib contenders.Contender,
+) *libraryRun {
 	with := *s
 	with.Program, with.Path, with.Progress = lib.Serve, "native", nil
 	if lib.Serve == nil && s.Path != "" {
@@ -297,7 +300,8 @@ func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *compare
 	r := &libraryRun{row: lastRow(tables[len(tables)-1])}
 	due := c.load.due * float64(conns)
 	measured := o.Duration * time.Duration(max(1, c.load.times))
-	if atEnds := float64(conns) / measured.Seconds(); r.row["per_second"] < 0.97*due-atEnds { // a window cuts a publish off
+	// a window cuts a publish off
+	if atEnds := float64(conns) / measured.Seconds(); r.row["per_second"] < 0.97*due-atEnds {
 		r.err = fmt.Errorf("%.0f messages/s of %.0f that were due", r.row["per_second"], due)
 	}
 	return r

@@ -83,7 +83,9 @@ func (o *stalledRun) run(ctx context.Context, s *command.Session) ([]*result.Tab
 
 // joinSome makes the stalled members join, or the others, who expect message
 // next. It waits until there are so many at least and no more come or go.
-func joinSome(ctx context.Context, g *load.Generator, srv *server.Process, stalled bool, next uint64, members int) error {
+func joinSome(ctx context.Context, g *load.Generator, srv *server.Process,
+	stalled bool, next uint64, members int,
+) error {
 	join := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, 0))
 	g.Each(func(_ int, l *load.Loop) {
 		for index := range l.Conns {
@@ -120,7 +122,9 @@ const stalledEvery = 100 / stalledPercent
 func (o *stalledRun) reading() int { return o.conns - (o.conns+stalledEvery-1)/stalledEvery }
 
 // load publishes at the rate, and measures.
-func (o *stalledRun) load(ctx context.Context, srv *server.Process, g *load.Generator, idleRSS, before uint64) ([]*result.Table, error) {
+func (o *stalledRun) load(ctx context.Context, srv *server.Process, g *load.Generator,
+	idleRSS, before uint64,
+) ([]*result.Table, error) {
 	if _, err := srv.Call(control.Command{Name: "publish", Size: o.size, Rate: stalledRate}); err != nil {
 		return nil, err
 	}
@@ -159,7 +163,7 @@ func (o *stalledRun) load(ctx context.Context, srv *server.Process, g *load.Gene
 		{"missing", "missing", "%d"},
 		{"disordered", "disordered", "%d"},
 	}}
-	t.Add(w.PerSecond(w.Client.Messages), w.ServerMicros(), w.PerMessage(float64(w.Process.WriteCalls)),
+	t.Add(w.PerSecond(w.Client.Messages), w.ServerMicros(), w.PerMessage(float64(w.Server.WriteCalls)),
 		result.Micros(w.RTT.Quantile(0.5)), result.Micros(w.RTT.Quantile(0.99)),
 		(float64(settled.RSS)-float64(idleRSS))/(1<<20), o.conns-settled.Clients, settled.Dropped,
 		want-min(want, got.Messages-got.Disordered), got.Disordered)

@@ -50,7 +50,10 @@ func (c *comparison) table() *result.Table {
 		Title:   fmt.Sprintf("Compare %s: %s (medians of %d rounds)", c.load.name, c.load.about, len(c.runs[0])),
 		Columns: []result.Column{{"library", "library", "%s"}, {"version", "version", "%s"}},
 		Charts: []result.Chart{
-			{Kind: report.Bars, Title: first.name, X: []string{"library"}, Y: []string{first.key}, Min: []string{"min"}, Max: []string{"max"}, Ratio: "ratio"},
+			{
+				Kind: report.Bars, Title: first.name, X: []string{"library"}, Y: []string{first.key}, Min: []string{"min"},
+				Max: []string{"max"}, Ratio: "ratio",
+			},
 			{Kind: report.Bars, Title: second.name, X: []string{"library"}, Y: []string{second.key}},
 		},
 	}
@@ -151,17 +154,21 @@ func (c *comparison) status(library int) string {
 }
 
 func newSummary() *result.Table {
-	return &result.Table{Command: "compare-summary", Title: "Who is best, of those that did all that a load asked for", Columns: []result.Column{
-		{"load", "load", "%s"},
-		{"measure", "measured", "%s"},
-		{"best", "best", "%s"},
-		{"best_value", "its value", "%.10g"},
-		{"second", "second", "%s"},
-		{"second_value", "its value", "%.10g"},
-		{"lead", "best is better by", "%.2fx"},
-		{"ours", contenders.Ours, "%.10g"},
-		{"verdict", "verdict", "%s"},
-	}}
+	return &result.Table{
+		Command: "compare-summary",
+		Title:   "Who is best, of those that did all that a load asked for",
+		Columns: []result.Column{
+			{"load", "load", "%s"},
+			{"measure", "measured", "%s"},
+			{"best", "best", "%s"},
+			{"best_value", "its value", "%.10g"},
+			{"second", "second", "%s"},
+			{"second_value", "its value", "%.10g"},
+			{"lead", "best is better by", "%.2fx"},
+			{"ours", contenders.Ours, "%.10g"},
+			{"verdict", "verdict", "%s"},
+		},
+	}
 }
 
 // summarize adds a row for each measure. By how much one is better than another
@@ -170,7 +177,8 @@ func (c *comparison) summarize(t *result.Table) {
 	for _, m := range c.load.measures {
 		order := c.ranking(m)
 		if len(order) == 0 {
-			t.Add(c.load.name, m.name, "none", 0.0, "none", 0.0, 0.0, significant(c.figure(0, m.key)), contenders.Ours+": "+c.status(0))
+			t.Add(c.load.name, m.name, "none", 0.0, "none", 0.0, 0.0, significant(c.figure(0, m.key)),
+				contenders.Ours+": "+c.status(0))
 			continue
 		}
 		best, second := order[0], "none"
@@ -179,7 +187,8 @@ func (c *comparison) summarize(t *result.Table) {
 			second, value = c.libraries[order[1]].Name, c.figure(order[1], m.key)
 			lead = c.better(m, best, order[1])
 		}
-		t.Add(c.load.name, m.name, c.libraries[best].Name, significant(c.figure(best, m.key)), second, significant(value), lead,
+		t.Add(c.load.name, m.name, c.libraries[best].Name, significant(c.figure(best, m.key)),
+			second, significant(value), lead,
 			significant(c.figure(0, m.key)), c.verdict(m, order))
 	}
 }

@@ -15,7 +15,12 @@ import (
 // TestCompareSummary has libraries that win, lose, and lose messages.
 func TestCompareSummary(t *testing.T) {
 	load := compareLoad{name: "x", measures: []measure{byCPU, byRate}}
-	c := newComparison(load, []contenders.Contender{{Name: contenders.Ours}, {Name: "fast"}, {Name: "lossy"}, {Name: "broken"}})
+	c := newComparison(load, []contenders.Contender{
+		{Name: contenders.Ours},
+		{Name: "fast"},
+		{Name: "lossy"},
+		{Name: "broken"},
+	})
 	run := func(cpu, rate, missing float64) *libraryRun {
 		return &libraryRun{row: map[string]float64{"server_us": cpu, "per_second": rate, "missing": missing}}
 	}
@@ -40,6 +45,9 @@ func TestCompareSummary(t *testing.T) {
 	s := newSummary()
 	c.summarize(s)
 	require.Len(t, s.Rows, 2)
-	assert.Equal(t, []any{"x", byCPU.name, "fast", 2.0, contenders.Ours, 3.0, 1.5, 3.0, "ws is number 2 of 2: fast is 1.50x better"}, s.Rows[0])
+	assert.Equal(t, []any{
+		"x", byCPU.name, "fast", 2.0, contenders.Ours, 3.0, 1.5, 3.0,
+		"ws is number 2 of 2: fast is 1.50x better",
+	}, s.Rows[0])
 	assert.Equal(t, []any{"x", byRate.name, contenders.Ours, 150.0, "fast", 120.0, 1.25, 150.0, "ws is best"}, s.Rows[1])
 }

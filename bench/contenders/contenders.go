@@ -33,8 +33,10 @@ func DefaultPeers() Options { return Options{Peers: "all"} }
 
 // Flags declares the flags.
 func (o *Options) Flags(fs *flag.FlagSet) {
-	fs.StringVar(&o.Peers, "peers", o.Peers, "compare: `libraries` such as gorilla,gws, or all; burst: none, or all that have its handler")
-	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary, "compare, burst: the program built from bench/peers; else it is built")
+	fs.StringVar(&o.Peers, "peers", o.Peers,
+		"compare: `libraries` such as gorilla,gws, or all; burst: none, or all that have its handler")
+	fs.StringVar(&o.peersBinary, "peers-binary", o.peersBinary,
+		"compare, burst: the program built from bench/peers; else it is built")
 }
 
 // Contenders returns this library and the peers that -peers names.
@@ -102,5 +104,6 @@ func peersDir(ctx context.Context) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", errors.New("bench/peers is not found: run bench in its repository, or build that program and give -peers-binary")
+	return "", errors.New("bench/peers is not found: run bench in its repository, or build that program and give " +
+		"-peers-binary")
 }

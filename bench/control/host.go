@@ -196,24 +196,34 @@ func (h *Host) execute(c *Command) error {
 		}
 		return s.Shutdown()
 	case "heap":
-		f, err := os.Create(c.File)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return pprof.Lookup("heap").WriteTo(f, 0)
+		return writeHeap(c.File)
 	case "profile":
-		if c.File == "" {
-			pprof.StopCPUProfile()
-			return nil
-		}
-		f, err := os.Create(c.File)
-		if err != nil {
-			return err
-		}
-		return pprof.StartCPUProfile(f)
+		return profile(c.File)
 	}
 	return fmt.Errorf("unknown command %q", c.Name)
+}
+
+// writeHeap writes the heap profile into file.
+func writeHeap(file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return pprof.Lookup("heap").WriteTo(f, 0)
+}
+
+// profile begins the CPU profile, into file, or ends it if file is empty.
+func profile(file string) error {
+	if file == "" {
+		pprof.StopCPUProfile()
+		return nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
 }
 
 // settle frees what is garbage, so that memory can be measured.
@@ -234,7 +244,8 @@ func (h *Host) measure() *Report {
 		At: Now(), CPU: CPUTime(), Switches: ru.Nvcsw + ru.Nivcsw, RSS: residentBytes(), PeakRSS: peakBytes(),
 		HeapAlloc: ms.HeapAlloc, HeapInuse: ms.HeapInuse, Objects: ms.HeapObjects, Stacks: ms.StackInuse,
 		Mallocs: ms.Mallocs, TotalAlloc: ms.TotalAlloc,
-		Goroutines: runtime.NumGoroutine(), Descriptors: openDescriptors(), Published: h.published.Load(), PublishErrors: h.errors.Load(),
+		Goroutines: runtime.NumGoroutine(), Descriptors: openDescriptors(), Published: h.published.Load(),
+		PublishErrors: h.errors.Load(),
 	}
 	if b, err := os.ReadFile("/proc/self/io"); err == nil {
 		r.ReadCalls, r.WriteCalls = procCount(b, "syscr:"), procCount(b, "syscw:")

@@ -65,14 +65,19 @@ func (o *runner) Run(_ context.Context, s *command.Session) ([]*result.Table, er
 // doctorTable is a diagnosis as a table, and the commands below it.
 func doctorTable(d *Diagnosis) *result.Table {
 	t := &result.Table{
-		Command: "doctor", Title: fmt.Sprintf("What the limits allow; the verdicts are for %d connections in one server process", d.Target),
+		Command: "doctor",
+		Title: fmt.Sprintf("What the limits allow; the verdicts are for %d connections in one server process",
+			d.Target),
 		Columns: []result.Column{
 			{"limit", "limit", "%s"},
 			{"value", "value", "%s"},
 			{"allows", "connections", "%v"},
 			{"verdict", "verdict", "%s"},
 		}, Charts: []result.Chart{
-			{Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"}, Y: []string{"allows"}, LogY: true},
+			{
+				Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"}, Y: []string{"allows"},
+				LogY: true,
+			},
 		},
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf("The limits allow %d connections now; what binds is %s.", d.Allowed, d.Binding))

@@ -101,7 +101,8 @@ func TestSmallMachine(t *testing.T) {
 		"LimitNOFILE=1001024    # systemd: [Service] of its unit, then systemctl daemon-reload",
 		"docker run --ulimit nofile=1001024:1001024    # Kubernetes: LimitNOFILE= of the node's containerd.service",
 	}, commands(t, d, "RLIMIT_NOFILE"))
-	assert.Equal(t, []string{"# 4.8 GiB more: a larger machine, or fewer connections on this one"}, commands(t, d, "memory"))
+	assert.Equal(t, []string{"# 4.8 GiB more: a larger machine, or fewer connections on this one"},
+		commands(t, d, "memory"))
 	assert.Equal(t, []string{
 		`sysctl -w net.ipv4.tcp_mem="750000 1000000 1500000"`,
 		"echo 'net.ipv4.tcp_mem = 750000 1000000 1500000' >> /etc/sysctl.d/90-websocket.conf",
@@ -131,10 +132,12 @@ func TestContainer(t *testing.T) {
 		"MemoryMax=615M    # systemd: [Service] of its unit", // 1.1 x 100,000 x 5,858 B
 		"docker run --memory 615m    # Kubernetes: resources.limits.memory: 615Mi",
 	}, commands(t, d, "cgroup memory"))
-	assert.Equal(t, []string{"GOMAXPROCS=2    # in the server's environment; or leave it unset"}, commands(t, d, "GOMAXPROCS"))
+	assert.Equal(t, []string{"GOMAXPROCS=2    # in the server's environment; or leave it unset"},
+		commands(t, d, "GOMAXPROCS"))
 
 	// 512 MiB less 50,000 x 4,608 B, and of that nine tenths.
-	assert.Equal(t, []string{"GOMEMLIMIT=263MiB    # in the server's environment"}, commands(t, f.Diagnose(50_000), "GOMEMLIMIT"))
+	assert.Equal(t, []string{"GOMEMLIMIT=263MiB    # in the server's environment"},
+		commands(t, f.Diagnose(50_000), "GOMEMLIMIT"))
 
 	p := process(2)
 	p.MemoryLimit, p.GCPercent = 50<<20, -1
@@ -175,7 +178,8 @@ func TestFewPortsAndNoCookies(t *testing.T) {
 	f.Syncookies, f.MaxProcs, f.CPUs = 0, 1, 4
 	d := f.Diagnose(50_000)
 	assert.Equal(t, "sysctl -w net.ipv4.tcp_max_syn_backlog=4096", commands(t, d, "net.ipv4.tcp_max_syn_backlog")[0])
-	assert.Equal(t, `sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, commands(t, d, "net.ipv4.ip_local_port_range")[0])
+	assert.Equal(t, `sysctl -w net.ipv4.ip_local_port_range="1024 65535"`,
+		commands(t, d, "net.ipv4.ip_local_port_range")[0])
 	assert.Equal(t, []string{"unset GOMAXPROCS"}, commands(t, d, "GOMAXPROCS"))
 }
 
@@ -236,7 +240,10 @@ func TestNumbers(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567", -100: "-100"} {
 		assert.Equal(t, want, doctor.Group(n))
 	}
-	for n, want := range map[int64]string{100: "0.1 KiB", 1 << 20: "1 MiB", 1023 << 10: "1023 KiB", 3 << 39: "1.5 TiB", doctor.Unknown: "?"} {
+	for n, want := range map[int64]string{
+		100: "0.1 KiB", 1 << 20: "1 MiB", 1023 << 10: "1023 KiB",
+		3 << 39: "1.5 TiB", doctor.Unknown: "?",
+	} {
 		assert.Equal(t, want, doctor.Size(n))
 	}
 }

@@ -51,13 +51,14 @@ func Read(root string, p Process) (*Facts, error) {
 		NrOpen:  t.number("proc/sys/fs/nr_open"), FileMax: t.number("proc/sys/fs/file-max"),
 		FilesOpen: t.numbers("proc/sys/fs/file-nr", 1)[0],
 		Somaxconn: t.number("proc/sys/net/core/somaxconn"), SynBacklog: t.number("proc/sys/net/ipv4/tcp_max_syn_backlog"),
-		Syncookies:  t.number("proc/sys/net/ipv4/tcp_syncookies"),
-		Ports:       [2]int64(t.numbers("proc/sys/net/ipv4/ip_local_port_range", 2)),
-		TCPMem:      [3]int64(t.numbers("proc/sys/net/ipv4/tcp_mem", 3)),
-		ReadBuffer:  [3]int64(t.numbers("proc/sys/net/ipv4/tcp_rmem", 3)),
-		WriteBuffer: [3]int64(t.numbers("proc/sys/net/ipv4/tcp_wmem", 3)),
-		Conntrack:   t.number("proc/sys/net/netfilter/nf_conntrack_max"), ConntrackUsed: t.number("proc/sys/net/netfilter/nf_conntrack_count"),
-		MemTotal: t.memory("MemTotal:"), MemAvailable: t.memory("MemAvailable:"),
+		Syncookies:    t.number("proc/sys/net/ipv4/tcp_syncookies"),
+		Ports:         [2]int64(t.numbers("proc/sys/net/ipv4/ip_local_port_range", 2)),
+		TCPMem:        [3]int64(t.numbers("proc/sys/net/ipv4/tcp_mem", 3)),
+		ReadBuffer:    [3]int64(t.numbers("proc/sys/net/ipv4/tcp_rmem", 3)),
+		WriteBuffer:   [3]int64(t.numbers("proc/sys/net/ipv4/tcp_wmem", 3)),
+		Conntrack:     t.number("proc/sys/net/netfilter/nf_conntrack_max"),
+		ConntrackUsed: t.number("proc/sys/net/netfilter/nf_conntrack_count"),
+		MemTotal:      t.memory("MemTotal:"), MemAvailable: t.memory("MemAvailable:"),
 		CPUs: t.cpus(),
 	}
 	var err error
@@ -127,7 +128,8 @@ func (t tree) descriptors() (soft, hard int64, err error) {
 			}
 		}
 	}
-	return 0, 0, fmt.Errorf("doctor: no descriptor limit in %s: is /proc mounted?", filepath.Join(string(t), "proc/self/limits"))
+	return 0, 0, fmt.Errorf("doctor: no descriptor limit in %s: is /proc mounted?",
+		filepath.Join(string(t), "proc/self/limits"))
 }
 
 // cpus counts the processors that are online: a list such as 0-3,6.

@@ -14,7 +14,8 @@ func (f *Facts) conntrack(n int64) Finding {
 	}
 	used := max(f.ConntrackUsed, 0)
 	x.Allows = max(f.Conntrack-used, 0)
-	x.Why = fmt.Sprintf("an entry for each connection if a firewall rule asks for state, less %s in use; beyond it packets are dropped", group(used))
+	x.Why = fmt.Sprintf("an entry for each connection if a firewall rule asks for state, less %s in use; beyond it "+
+		"packets are dropped", group(used))
 	x.Commands = append(sysctl(name, strconv.FormatInt(n+n/4+used, 10), onHost),
 		"iptables -t raw -A PREROUTING -p tcp --dport PORT -j NOTRACK    # or do without: OUTPUT with --sport as well")
 	return x
@@ -28,11 +29,13 @@ func (f *Facts) tcpMem(n int64) Finding {
 		return x
 	}
 	x.Allows = f.TCPMem[2]
-	x.Why = fmt.Sprintf("one page of %s each, as when all are sent to at once; idle ones take none, and of stalled clients with %s each it holds %s",
+	x.Why = fmt.Sprintf("one page of %s each, as when all are sent to at once; idle ones take none, and of stalled "+
+		"clients with %s each it holds %s",
 		size(f.PageSize), size(stalledBytes), group(f.TCPMem[2]*f.PageSize/stalledBytes))
 	x.Commands = sysctl(name, fmt.Sprintf("%d %d %d", n*3/4, n, n*3/2), onHost)
 	if n*3/2*f.PageSize > f.MemTotal/2 && f.MemTotal != Unknown {
-		x.Commands = append(x.Commands, "# this is more than half of the machine's memory: send to fewer at once, or take a larger machine")
+		x.Commands = append(x.Commands,
+			"# this is more than half of the machine's memory: send to fewer at once, or take a larger machine")
 	}
 	return x
 }
@@ -48,7 +51,8 @@ func (f *Facts) buffers() Finding {
 		return x
 	}
 	if f.TCPMem[2] != Unknown {
-		x.Why = fmt.Sprintf("a stalled client may fill %s to send; of those tcp_mem holds %s. A higher one only lets slow clients hold more",
+		x.Why = fmt.Sprintf("a stalled client may fill %s to send; of those tcp_mem holds %s. A higher one only lets "+
+			"slow clients hold more",
 			size(f.WriteBuffer[2]), group(f.TCPMem[2]*f.PageSize/max(f.WriteBuffer[2], 1)))
 	}
 	return x
@@ -72,7 +76,8 @@ func (f *Facts) backlog(n int64) Finding {
 		return x
 	}
 	want := burst(n)
-	x.Why = fmt.Sprintf("for each event loop, which listens for itself; %s are enough for %s that reconnect at once. Others try again after 1 s",
+	x.Why = fmt.Sprintf("for each event loop, which listens for itself; %s are enough for %s that reconnect at "+
+		"once. Others try again after 1 s",
 		group(want), group(n))
 	if f.Somaxconn < want {
 		x.Verdict = TooLow
@@ -107,11 +112,13 @@ func (f *Facts) ports(n int64) Finding {
 		return x
 	}
 	addresses := (n + count - 1) / count
-	x.Why = fmt.Sprintf("not the server's: a load generator or a proxy has %s connections from each of its addresses to one port, so it needs %s of them",
+	x.Why = fmt.Sprintf("not the server's: a load generator or a proxy has %s connections from each of its "+
+		"addresses to one port, so it needs %s of them",
 		group(count), group(addresses))
 	if addresses > 1 && count < 64_512 {
 		x.Verdict = Advice
-		x.Commands = sysctl(name, "1024 65535", fmt.Sprintf("# for a proxy on this machine: then %s addresses are enough", group((n+64_511)/64_512)))
+		x.Commands = sysctl(name, "1024 65535",
+			fmt.Sprintf("# for a proxy on this machine: then %s addresses are enough", group((n+64_511)/64_512)))
 	}
 	return x
 }

@@ -21,12 +21,14 @@ func (f *Facts) descriptors(n int64) Finding {
 	return Finding{
 		Name: "RLIMIT_NOFILE", Value: amount(f.Soft) + " soft, " + amount(f.Hard) + " hard",
 		Allows: limit - reserve(limit),
-		Why: fmt.Sprintf("%s less %s that the library keeps for files and other sockets; Go raises the soft limit to the hard one",
+		Why: fmt.Sprintf("%s less %s that the library keeps for files and other sockets; Go raises the soft limit to "+
+			"the hard one",
 			amount(limit), group(reserve(limit))),
 		Commands: []string{
 			fmt.Sprintf("ulimit -n %d    # as root, in the shell that starts the server", need),
 			fmt.Sprintf("LimitNOFILE=%d    # systemd: [Service] of its unit, then systemctl daemon-reload", need),
-			fmt.Sprintf("docker run --ulimit nofile=%d:%d    # Kubernetes: LimitNOFILE= of the node's containerd.service", need, need),
+			fmt.Sprintf("docker run --ulimit nofile=%d:%d    "+
+				"# Kubernetes: LimitNOFILE= of the node's containerd.service", need, need),
 		},
 	}
 }
@@ -63,7 +65,8 @@ func (f *Facts) machineMemory(n int64) Finding {
 		return x
 	}
 	x.Allows = f.MemAvailable / each
-	x.Commands = []string{fmt.Sprintf("# %s more: a larger machine, or fewer connections on this one", size(n*each-f.MemAvailable))}
+	x.Commands = []string{fmt.Sprintf("# %s more: a larger machine, or fewer connections on this one",
+		size(n*each-f.MemAvailable))}
 	return x
 }
 
@@ -94,7 +97,8 @@ func (f *Facts) memoryLimit(n int64) Finding {
 	if f.MemoryLimit != math.MaxInt64 {
 		x.Value, x.Allows = size(f.MemoryLimit), f.MemoryLimit/residentBytes
 		x.Why = fmt.Sprintf("%d B each in the process; near the limit the collector runs all the time", residentBytes)
-		x.Commands = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB    # in the server's environment", max(1, n*(residentBytes+heapBytes)>>20))}
+		x.Commands = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB    # in the server's environment",
+			max(1, n*(residentBytes+heapBytes)>>20))}
 		return x
 	}
 	if f.CgroupMemory == math.MaxInt64 {
@@ -112,7 +116,8 @@ func (f *Facts) memoryLimit(n int64) Finding {
 func (f *Facts) collector() Finding {
 	x := Finding{Name: "GOGC", Value: strconv.Itoa(f.GCPercent), Allows: Unknown}
 	if f.GCPercent >= 0 {
-		x.Why = fmt.Sprintf("the heap grows by %d %% before it is collected; it is in the memory for each connection", f.GCPercent)
+		x.Why = fmt.Sprintf("the heap grows by %d %% before it is collected; it is in the memory for each connection",
+			f.GCPercent)
 		return x
 	}
 	x.Value, x.Why = "off", "collected near GOMEMLIMIT only"

@@ -15,7 +15,10 @@ import (
 func Self() Process {
 	samples := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/gomemlimit:bytes"}}
 	metrics.Read(samples)
-	p := Process{MaxProcs: runtime.GOMAXPROCS(0), MemoryLimit: math.MaxInt64, GCPercent: 100, PageSize: int64(os.Getpagesize())}
+	p := Process{
+		MaxProcs: runtime.GOMAXPROCS(0), MemoryLimit: math.MaxInt64, GCPercent: 100,
+		PageSize: int64(os.Getpagesize()),
+	}
 	if v := samples[0].Value; v.Kind() == metrics.KindUint64 {
 		p.GCPercent = -1
 		if n := v.Uint64(); n < math.MaxInt32 {

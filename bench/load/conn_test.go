@@ -18,7 +18,10 @@ func TestSourceAddresses(t *testing.T) {
 	require.NoError(t, err)
 	defer ln.Close()
 	to := &unix.SockaddrInet4{Port: ln.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
-	for n, want := range map[int]string{0: "127.0.0.1", 19_999: "127.0.0.1", 20_000: "127.0.0.2", 1_000_000: "127.0.0.51", 20_000 * 255: "127.0.1.0"} {
+	for n, want := range map[int]string{
+		0: "127.0.0.1", 19_999: "127.0.0.1", 20_000: "127.0.0.2",
+		1_000_000: "127.0.0.51", 20_000 * 255: "127.0.1.0",
+	} {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		require.NoError(t, err)
 		require.NoError(t, bindSource(fd, n))

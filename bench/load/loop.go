@@ -101,9 +101,11 @@ func newLoop(addr unix.SockaddrInet4, n int, deflate bool) (*Loop, error) {
 		path:       func(int) string { return "/ws" },
 		MaxOpening: 128,
 		extensions: extensions,
-		Conns:      make([]Conn, 0, n), Pending: make(map[int32][]byte), partial: make(map[int32][]byte), in: make([]byte, 256<<10),
+		Conns:      make([]Conn, 0, n), in: make([]byte, 256<<10),
+		Pending: make(map[int32][]byte), partial: make(map[int32][]byte),
 		Number: func(index int) int { return index },
-		Stalls: func(int) bool { return false }, RTT: result.NewHistogram(), Last: result.NewHistogram(), Late: result.NewHistogram(), connects: result.NewHistogram(),
+		Stalls: func(int) bool { return false }, RTT: result.NewHistogram(), Last: result.NewHistogram(),
+		Late: result.NewHistogram(), connects: result.NewHistogram(),
 		Due: Never,
 	}, nil
 }

@@ -38,7 +38,7 @@ func (g *Generator) Sum() Tally {
 // not asked at the very same time, so compare rates, not counts.
 type Window struct {
 	Client  Tally          // differences
-	Process control.Report // differences, where that makes sense
+	Server  control.Report // differences, where that makes sense
 	elapsed time.Duration
 	RTT     result.Histogram // see collect
 	Last    result.Histogram
@@ -57,7 +57,7 @@ func (w *Window) PerMessage(n float64) float64 {
 }
 
 // ServerMicros is the server's CPU time for one message.
-func (w *Window) ServerMicros() float64 { return w.PerMessage(result.Micros(w.Process.CPU)) }
+func (w *Window) ServerMicros() float64 { return w.PerMessage(result.Micros(w.Server.CPU)) }
 
 // Measure lets the load run for warmup, and then measures it. The latencies are
 // to be collected when the load has ended.
@@ -95,14 +95,14 @@ func (g *Generator) Measure(ctx context.Context, srv *server.Process, o *Timing)
 		at: c1.at - c0.at, CPU: c1.CPU - c0.CPU, Messages: c1.Messages - c0.Messages,
 		reads: c1.reads - c0.reads, writes: c1.writes - c0.writes,
 	}
-	w.Process = *after
-	w.Process.CPU -= before.CPU
-	w.Process.Writes -= before.Writes
-	w.Process.ReadCalls -= before.ReadCalls
-	w.Process.WriteCalls -= before.WriteCalls
-	w.Process.Switches -= before.Switches
-	w.Process.WakeUps -= before.WakeUps
-	w.Process.Tasks -= before.Tasks
+	w.Server = *after
+	w.Server.CPU -= before.CPU
+	w.Server.Writes -= before.Writes
+	w.Server.ReadCalls -= before.ReadCalls
+	w.Server.WriteCalls -= before.WriteCalls
+	w.Server.Switches -= before.Switches
+	w.Server.WakeUps -= before.WakeUps
+	w.Server.Tasks -= before.Tasks
 	return w, g.Err()
 }
 

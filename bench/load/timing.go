@@ -28,7 +28,8 @@ const DefaultDuration = 5 * time.Second
 
 // DurationFlag declares -duration.
 func DurationFlag(fs *flag.FlagSet, duration *time.Duration) {
-	fs.DurationVar(duration, "duration", *duration, "time to measure for, or to attack; latency and fair take twice as long")
+	fs.DurationVar(duration, "duration", *duration,
+		"time to measure for, or to attack; latency and fair take twice as long")
 }
 
 // CPUProfileFlag declares -cpuprofile.

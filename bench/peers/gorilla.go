@@ -59,7 +59,8 @@ type gorillaClient struct {
 func startGorilla(cfg *control.Config, host *control.Host) (control.Server, string, error) {
 	s := &gorillaServer{
 		host: host, join: make(chan gorillaJoin), unregister: make(chan *gorillaClient),
-		broadcast: make(chan gorillaBroadcast), direct: make(chan gorillaDirect), rooms: make(map[int]map[*gorillaClient]bool),
+		broadcast: make(chan gorillaBroadcast), direct: make(chan gorillaDirect),
+		rooms: make(map[int]map[*gorillaClient]bool),
 	}
 	handle := s.serveHub(queueSize(cfg))
 	switch cfg.Mode {

@@ -233,7 +233,10 @@ func (p *plot) place(x *scale, v float64) float64 {
 // draw draws it all.
 func (p *plot) draw(width float64) *drawing {
 	height := max(200, min(340, width*0.5))
-	d := &drawing{Width: width, Height: height + 44, Title: fmt.Sprintf("%s: %s over %s", p.title, p.y, p.x), Desc: p.describe()}
+	d := &drawing{
+		Width: width, Height: height + 44, Title: fmt.Sprintf("%s: %s over %s", p.title, p.y, p.x),
+		Desc: p.describe(),
+	}
 	x, y, left := p.scales(width, height)
 	d.Texts = append(d.Texts, label{Class: "head", Text: fit(p.y, width), X: 0, Y: 13})
 	for _, tick := range y.ticks {
@@ -278,7 +281,10 @@ func (p *plot) drawCurve(d *drawing, series int, c *curve, x, y *scale) {
 		return
 	}
 	for _, pt := range c.points {
-		d.Paths = append(d.Paths, path{Class: "mark " + color(series), Title: pt.text, D: mark(series, p.place(x, pt.x), y.at(pt.y))})
+		d.Paths = append(d.Paths, path{
+			Class: "mark " + color(series), Title: pt.text,
+			D: mark(series, p.place(x, pt.x), y.at(pt.y)),
+		})
 	}
 }
 

@@ -54,7 +54,8 @@ func (t *Table) markdown(b *strings.Builder) {
 }
 
 var markdownEscaper = strings.NewReplacer(
-	"\\", "\\\\", "|", "\\|", "*", "\\*", "_", "\\_", "`", "\\`", "<", "&lt;", "&", "&amp;", "[", "\\[", "\r", " ", "\n", " ",
+	"\\", "\\\\", "|", "\\|", "*", "\\*", "_", "\\_", "`", "\\`", "<", "&lt;", "&", "&amp;", "[", "\\[", "\r", " ",
+	"\n", " ",
 )
 
 // escapeMarkdown makes s plain text in one line.

@@ -51,7 +51,10 @@ type tableJSON struct {
 
 // MarshalJSON writes the rows as objects. What is no number in JSON is null.
 func (t *Table) MarshalJSON() ([]byte, error) {
-	out := tableJSON{t.Command, t.Title, t.Columns, make([]map[string]any, 0, len(t.Rows)), t.Notes, t.Charts, t.ChartsOnly}
+	out := tableJSON{
+		t.Command, t.Title, t.Columns, make([]map[string]any, 0, len(t.Rows)), t.Notes, t.Charts,
+		t.ChartsOnly,
+	}
 	for _, cells := range t.Rows {
 		row := make(map[string]any, len(cells))
 		for i, cell := range cells[:min(len(cells), len(t.Columns))] {
@@ -71,7 +74,10 @@ func (t *Table) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	*t = Table{Command: in.Command, Title: in.Title, Columns: in.Columns, Notes: in.Notes, Charts: in.Charts, ChartsOnly: in.ChartsOnly}
+	*t = Table{
+		Command: in.Command, Title: in.Title, Columns: in.Columns, Notes: in.Notes, Charts: in.Charts,
+		ChartsOnly: in.ChartsOnly,
+	}
 	if len(in.Rows) > 0 && len(in.Columns) == 0 {
 		return fmt.Errorf("report: the table %q has rows but no columns", in.Title)
 	}

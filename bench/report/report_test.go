@@ -243,8 +243,9 @@ func round(t *testing.T, label string, distance bool, before string) bool {
 // wide, a little less than the charts do.
 func TestNothingOverlaps(t *testing.T) {
 	for name, table := range map[string]*report.Table{
-		"one row": echoTable(1), "six rows": echoTable(6), "sixty rows": echoTable(60), "groups": compareTable(12), "log bars": limitsTable(),
-		"lines": idleTable(), "log lines": simTable(), "percentiles": latencyTable(), "many points": stormTable(),
+		"one row": echoTable(1), "six rows": echoTable(6), "sixty rows": echoTable(60), "groups": compareTable(12),
+		"log bars": limitsTable(),
+		"lines":    idleTable(), "log lines": simTable(), "percentiles": latencyTable(), "many points": stormTable(),
 	} {
 		for _, size := range []string{"wide", "narrow"} {
 			t.Run(name+" "+size, func(t *testing.T) {
@@ -348,7 +349,9 @@ func TestJSON(t *testing.T) {
 	require.NoError(t, err)
 	got := new(report.Document)
 	require.NoError(t, json.Unmarshal(b, got))
-	for name, write := range map[string]func(io.Writer, ...*report.Document) error{"HTML": report.HTML, "Markdown": report.Markdown} {
+	for name, write := range map[string]func(io.Writer, ...*report.Document) error{
+		"HTML": report.HTML, "Markdown": report.Markdown,
+	} {
 		var want, have bytes.Buffer
 		require.NoError(t, write(&want, d))
 		require.NoError(t, write(&have, got))
@@ -370,12 +373,16 @@ func TestJSON(t *testing.T) {
 func TestOddTables(t *testing.T) {
 	for _, kind := range []string{report.Bars, report.Lines, report.Percentiles, "pie"} {
 		for name, rows := range map[string][][]any{
-			"no rows": nil, "nothing in them": {{}, {}}, "zeros": {{0, 0}, {0, 0}}, "texts": {{"a", "b"}}, "negative": {{-1, -5}, {3, 4}}, "one": {{7, 7}},
+			"no rows": nil, "nothing in them": {{}, {}}, "zeros": {{0, 0}, {0, 0}}, "texts": {{"a", "b"}},
+			"negative": {{-1, -5}, {3, 4}}, "one": {{7, 7}},
 		} {
 			for _, log := range []bool{false, true} {
 				table := &report.Table{
 					Columns: []report.Column{column("x", "x", "%d"), column("p50_y", "y", "%.1f")}, Rows: rows,
-					Charts: []report.Chart{{Kind: kind, X: []string{"x"}, Y: []string{"p50_y", "missing"}, LogX: log, LogY: log, Fit: true}},
+					Charts: []report.Chart{{
+						Kind: kind, X: []string{"x"}, Y: []string{"p50_y", "missing"},
+						LogX: log, LogY: log, Fit: true,
+					}},
 				}
 				page := render(t, document(table))
 				assert.NotContains(t, page.content(), "NaN", "%s of %s", kind, name)
@@ -397,7 +404,8 @@ func TestMarkdown(t *testing.T) {
 	require.NoError(t, report.Markdown(&b, document(compareTable(2), latencyTable())))
 	text := b.String()
 	assert.Contains(t, text, "    bench all -json\n")
-	assert.Contains(t, text, "| load | library | server µs/msg | least | most | ratio to ws |\n| --- | --- | ---: | ---: | ---: | ---: |\n")
+	assert.Contains(t, text,
+		"| load | library | server µs/msg | least | most | ratio to ws |\n| --- | --- | ---: | ---: | ---: | ---: |\n")
 	assert.Contains(t, text, "| 1 outstanding | ws | 1.20 | 1.08 | 1.44 | 1.00 |\n")
 	assert.NotContains(t, text, "<script>")
 	for line := range strings.Lines(text) {
@@ -432,9 +440,11 @@ func TestText(t *testing.T) {
 func TestChartsOnly(t *testing.T) {
 	series := &report.Table{
 		Title: "Connections over time", ChartsOnly: true,
-		Columns: []report.Column{{Key: "ms", Heading: "ms", Format: "%d"}, {Key: "conns", Heading: "connections", Format: "%d"}},
-		Rows:    [][]any{{1, 100}, {2, 31_337}},
-		Charts:  []report.Chart{{Kind: report.Lines, X: []string{"ms"}, Y: []string{"conns"}}},
+		Columns: []report.Column{
+			{Key: "ms", Heading: "ms", Format: "%d"}, {Key: "conns", Heading: "connections", Format: "%d"},
+		},
+		Rows:   [][]any{{1, 100}, {2, 31_337}},
+		Charts: []report.Chart{{Kind: report.Lines, X: []string{"ms"}, Y: []string{"conns"}}},
 	}
 	b, err := json.Marshal(series)
 	require.NoError(t, err)

@@ -38,7 +38,8 @@ func idleTable() *report.Table {
 // compareTable is of so many loads and three libraries, with spread and ratio.
 func compareTable(loads int) *report.Table {
 	t := &report.Table{
-		Command: "compare", Title: "The same load on each library", Notes: []string{"Median of 5 rounds; the line is from the least to the most.", hostile},
+		Command: "compare", Title: "The same load on each library", Notes: []string{"Median of 5 rounds; the line is " +
+			"from the least to the most.", hostile},
 		Columns: []report.Column{
 			column("load", "load", "%s"), column("library", "library", "%s"), column("server_us", "server µs/msg", "%.2f"),
 			column("low", "least", "%.2f"), column("high", "most", "%.2f"), column("ratio", "ratio to ws", "%.2f"),
@@ -69,7 +70,10 @@ func echoTable(rows int) *report.Table {
 			column("path", "path", "%s"), column("conns", "connections", "%d"), column("inflight", "in flight", "%d"),
 			column("per_second", "messages/s", "%.0f"), column("server_us", "server µs/msg", "%.2f"),
 		},
-		Charts: []report.Chart{{Kind: report.Bars, X: []string{"path", "conns", "inflight"}, Y: []string{"per_second", "server_us"}}},
+		Charts: []report.Chart{{
+			Kind: report.Bars, X: []string{"path", "conns", "inflight"},
+			Y: []string{"per_second", "server_us"},
+		}},
 	}
 	for i := range rows {
 		t.Rows = append(t.Rows, []any{"native", 1000, 1 << (i % 5), 300_000.0 / float64(i+1), 2.0 + float64(i%7)})
@@ -81,7 +85,10 @@ func echoTable(rows int) *report.Table {
 func limitsTable() *report.Table {
 	return &report.Table{
 		Command: "doctor", Title: "What this machine allows",
-		Columns: []report.Column{column("limit", "limit", "%s"), column("now", "now", "%s"), column("conns", "connections", "%d")},
+		Columns: []report.Column{
+			column("limit", "limit", "%s"), column("now", "now", "%s"),
+			column("conns", "connections", "%d"),
+		},
 		Rows: [][]any{
 			{"RLIMIT_NOFILE", "20000", 19_800},
 			{"net.ipv4.ip_local_port_range, for each address that the load comes from", "32768 60999", 28_232},
@@ -89,7 +96,10 @@ func limitsTable() *report.Table {
 			{"net.core.somaxconn", "128", 128},
 			{"cgroup memory.max", "unlimited", nil},
 		},
-		Charts: []report.Chart{{Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"}, Y: []string{"conns"}, LogY: true}},
+		Charts: []report.Chart{{
+			Kind: report.Bars, Title: "Connections that each limit allows", X: []string{"limit"},
+			Y: []string{"conns"}, LogY: true,
+		}},
 	}
 }
 
@@ -122,7 +132,10 @@ func simTable() *report.Table {
 			column("fanout", "fan-out ns", "%.0f"), column("join", "join ns", "%.0f"),
 		},
 		Charts: []report.Chart{
-			{Kind: report.Lines, Title: "Cost at scale", X: []string{"conns"}, Y: []string{"fanout", "join"}, Axis: "ns", LogX: true, LogY: true},
+			{
+				Kind: report.Lines, Title: "Cost at scale", X: []string{"conns"}, Y: []string{"fanout", "join"}, Axis: "ns",
+				LogX: true, LogY: true,
+			},
 			{Kind: report.Lines, Title: "Memory at scale", X: []string{"conns"}, Y: []string{"heap"}, LogX: true},
 		},
 	}
@@ -149,8 +162,12 @@ func document(tables ...*report.Table) *report.Document {
 	return &report.Document{
 		CommandLine: "bench all -json", Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tables: tables,
 		Machine: report.Machine{
-			CPU: "Some CPU @ 2.00GHz", CPUs: 2, Kernel: "6.1.0", Go: "go1.26.0 amd64", GOMAXPROCS: 2, Server: 2, Commit: "0123456789ab",
-			Load: "0.10", Modules: map[string]string{"github.com/gobwas/ws": "v1.5.0", "github.com/panjf2000/gnet/v2": "v2.10.0"},
+			CPU: "Some CPU @ 2.00GHz", CPUs: 2, Kernel: "6.1.0", Go: "go1.26.0 amd64", GOMAXPROCS: 2, Server: 2,
+			Commit: "0123456789ab",
+			Load:   "0.10", Modules: map[string]string{
+				"github.com/gobwas/ws":         "v1.5.0",
+				"github.com/panjf2000/gnet/v2": "v2.10.0",
+			},
 		},
 	}
 }

@@ -34,7 +34,10 @@ func PartsOf(tables []*Table) []PartTable {
 func MergeTables(processes [][]PartTable) ([]*Table, error) {
 	var tables []*Table
 	for i, pt := range processes[0] {
-		t := &Table{Command: pt.Command, Title: fmt.Sprintf("%s; %d processes of each kind", pt.Title, len(processes)), Unprinted: pt.Unprinted}
+		t := &Table{
+			Command: pt.Command, Title: fmt.Sprintf("%s; %d processes of each kind", pt.Title, len(processes)),
+			Unprinted: pt.Unprinted,
+		}
 		for _, c := range pt.Columns {
 			t.Columns = append(t.Columns, Column(c))
 		}

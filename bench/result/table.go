@@ -82,7 +82,10 @@ func (t *Table) Write(w io.Writer) {
 
 // Export is the table as the report package has it.
 func (t *Table) Export() *report.Table {
-	r := &report.Table{Command: t.Command, Title: t.Title, Notes: t.Notes, Rows: t.Rows, Charts: t.Charts, ChartsOnly: t.Unprinted}
+	r := &report.Table{
+		Command: t.Command, Title: t.Title, Notes: t.Notes, Rows: t.Rows, Charts: t.Charts,
+		ChartsOnly: t.Unprinted,
+	}
 	for _, c := range t.Columns {
 		r.Columns = append(r.Columns, report.Column{Key: c.Key(), Heading: c.heading(), Format: c.format()})
 	}
@@ -91,7 +94,10 @@ func (t *Table) Export() *report.Table {
 
 // Imported is the reverse of export.
 func Imported(r *report.Table) *Table {
-	t := &Table{Command: r.Command, Title: r.Title, Notes: r.Notes, Rows: r.Rows, Charts: r.Charts, Unprinted: r.ChartsOnly}
+	t := &Table{
+		Command: r.Command, Title: r.Title, Notes: r.Notes, Rows: r.Rows, Charts: r.Charts,
+		Unprinted: r.ChartsOnly,
+	}
 	for _, c := range r.Columns {
 		t.Columns = append(t.Columns, Column{c.Key, c.Heading, c.Format})
 	}

@@ -95,7 +95,8 @@ var errAttacked = errors.New("bench: this handler always fails")
 // "stream".
 func (s *server) attackedRoutes() error {
 	m := s.manager
-	room := func(do func(c *ws.Client, room string) error) func(*ws.Client, *control.RoomData) (*control.NoopAnswer, error) {
+	type roomHandler = func(*ws.Client, *control.RoomData) (*control.NoopAnswer, error)
+	room := func(do func(c *ws.Client, room string) error) roomHandler {
 		return func(c *ws.Client, req *control.RoomData) (*control.NoopAnswer, error) {
 			return new(control.NoopAnswer), do(c, req.Room)
 		}

@@ -14,7 +14,10 @@ import (
 // TestServerSettings asserts that what is swept reaches the library.
 func TestServerSettings(t *testing.T) {
 	cfg := ws.DefaultConfig()
-	for _, opt := range managerOptions(&control.Config{MaxConnections: 1, Loops: 3, RoomShards: 16, Ring: 32, Batch: 128, Queue: 512}) {
+	for _, opt := range managerOptions(&control.Config{
+		MaxConnections: 1, Loops: 3, RoomShards: 16, Ring: 32,
+		Batch: 128, Queue: 512,
+	}) {
 		opt(&cfg)
 	}
 	assert.Equal(t, 3, cfg.Loops)

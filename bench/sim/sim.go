@@ -49,29 +49,109 @@ type metric struct {
 
 // memoryMetrics and simWork are the columns of the two tables.
 var memoryMetrics = []metric{
-	{result.Column{"heap_bytes", "heap B/conn", "%.0f"}, "heap, idle", "B", func(s *step) float64 { return s.HeapPlain }},
-	{result.Column{"rss_bytes", "RSS B/conn", "%.0f"}, "RSS, idle", "B", func(s *step) float64 { return s.RSSPlain }},
-	{result.Column{"heap_bytes_room", "heap in one room", "%.0f"}, "heap, in one room", "B", func(s *step) float64 { return s.HeapRoom }},
-	{result.Column{"rss_bytes_room", "RSS in one room", "%.0f"}, "RSS, in one room", "B", func(s *step) float64 { return s.RSSRoom }},
-	{result.Column{"heap_bytes_rooms", "heap in all rooms", "%.0f"}, "heap, in all rooms", "B", func(s *step) float64 { return s.HeapRooms }},
-	{result.Column{"rss_bytes_rooms", "RSS in all rooms", "%.0f"}, "RSS, in all rooms", "B", func(s *step) float64 { return s.RSSRooms }},
-	{result.Column{"heap_bytes_stalled", "heap B/stalled conn", "%.0f"}, "heap, stalled", "B", func(s *step) float64 { return s.HeapStalled }},
-	{result.Column{"peak_bytes", "peak RSS B/conn", "%.0f"}, "RSS at its peak", "B", func(s *step) float64 { return s.PeakRSS / float64(s.Conns) }},
+	{
+		result.Column{"heap_bytes", "heap B/conn", "%.0f"},
+		"heap, idle", "B",
+		func(s *step) float64 { return s.HeapPlain },
+	},
+	{
+		result.Column{"rss_bytes", "RSS B/conn", "%.0f"},
+		"RSS, idle", "B",
+		func(s *step) float64 { return s.RSSPlain },
+	},
+	{
+		result.Column{"heap_bytes_room", "heap in one room", "%.0f"},
+		"heap, in one room", "B",
+		func(s *step) float64 { return s.HeapRoom },
+	},
+	{
+		result.Column{"rss_bytes_room", "RSS in one room", "%.0f"},
+		"RSS, in one room", "B",
+		func(s *step) float64 { return s.RSSRoom },
+	},
+	{
+		result.Column{"heap_bytes_rooms", "heap in all rooms", "%.0f"},
+		"heap, in all rooms", "B",
+		func(s *step) float64 { return s.HeapRooms },
+	},
+	{
+		result.Column{"rss_bytes_rooms", "RSS in all rooms", "%.0f"},
+		"RSS, in all rooms", "B",
+		func(s *step) float64 { return s.RSSRooms },
+	},
+	{
+		result.Column{"heap_bytes_stalled", "heap B/stalled conn", "%.0f"},
+		"heap, stalled", "B",
+		func(s *step) float64 { return s.HeapStalled },
+	},
+	{
+		result.Column{"peak_bytes", "peak RSS B/conn", "%.0f"},
+		"RSS at its peak", "B",
+		func(s *step) float64 { return s.PeakRSS / float64(s.Conns) },
+	},
 }
 
 var workMetrics = []metric{
-	{result.Column{"connect_us", "connect µs", "%.2f"}, "connect", "µs", func(s *step) float64 { return s.ConnectMicros }},
-	{result.Column{"join_us", "join µs", "%.2f"}, "join", "µs", func(s *step) float64 { return s.JoinMicros }},
-	{result.Column{"leave_us", "leave µs", "%.2f"}, "leave", "µs", func(s *step) float64 { return s.LeaveMicros }},
-	{result.Column{"receive_ns", "receive ns", "%.0f"}, "receive a message", "ns", func(s *step) float64 { return s.ReceiveNanos }},
-	{result.Column{"one_ns", "dlv ns, 1 outstanding", "%.0f"}, "delivery, 1 outstanding", "ns", func(s *step) float64 { return s.OneNanos }},
-	{result.Column{"shuffled_ns", "in random order", "%.0f"}, "delivery, members in random order", "ns", func(s *step) float64 { return s.ShuffledNanos }},
-	{result.Column{"batch_ns", "64", "%.0f"}, "delivery, 64 outstanding", "ns", func(s *step) float64 { return s.BatchNanos }},
-	{result.Column{"large_ns", "rooms of 1,000", "%.0f"}, "delivery, rooms of 1,000", "ns", func(s *step) float64 { return s.LargeNanos }},
-	{result.Column{"small_ns", "of 10", "%.0f"}, "delivery, rooms of 10", "ns", func(s *step) float64 { return s.SmallNanos }},
-	{result.Column{"stalled_ns", "to stalled", "%.0f"}, "delivery to a stalled client", "ns", func(s *step) float64 { return s.StalledNanos }},
-	{result.Column{"ping_ns", "ping ns", "%.0f"}, "ping", "ns", func(s *step) float64 { return s.PingNanos }},
-	{result.Column{"drain_us", "drain µs", "%.2f"}, "drain", "µs", func(s *step) float64 { return s.DrainMicros }},
+	{
+		result.Column{"connect_us", "connect µs", "%.2f"},
+		"connect", "µs",
+		func(s *step) float64 { return s.ConnectMicros },
+	},
+	{
+		result.Column{"join_us", "join µs", "%.2f"},
+		"join", "µs",
+		func(s *step) float64 { return s.JoinMicros },
+	},
+	{
+		result.Column{"leave_us", "leave µs", "%.2f"},
+		"leave", "µs",
+		func(s *step) float64 { return s.LeaveMicros },
+	},
+	{
+		result.Column{"receive_ns", "receive ns", "%.0f"},
+		"receive a message", "ns",
+		func(s *step) float64 { return s.ReceiveNanos },
+	},
+	{
+		result.Column{"one_ns", "dlv ns, 1 outstanding", "%.0f"},
+		"delivery, 1 outstanding", "ns",
+		func(s *step) float64 { return s.OneNanos },
+	},
+	{
+		result.Column{"shuffled_ns", "in random order", "%.0f"},
+		"delivery, members in random order", "ns",
+		func(s *step) float64 { return s.ShuffledNanos },
+	},
+	{
+		result.Column{"batch_ns", "64", "%.0f"},
+		"delivery, 64 outstanding", "ns",
+		func(s *step) float64 { return s.BatchNanos },
+	},
+	{
+		result.Column{"large_ns", "rooms of 1,000", "%.0f"},
+		"delivery, rooms of 1,000", "ns",
+		func(s *step) float64 { return s.LargeNanos },
+	},
+	{
+		result.Column{"small_ns", "of 10", "%.0f"},
+		"delivery, rooms of 10", "ns",
+		func(s *step) float64 { return s.SmallNanos },
+	},
+	{
+		result.Column{"stalled_ns", "to stalled", "%.0f"},
+		"delivery to a stalled client", "ns",
+		func(s *step) float64 { return s.StalledNanos },
+	},
+	{
+		result.Column{"ping_ns", "ping ns", "%.0f"},
+		"ping", "ns",
+		func(s *step) float64 { return s.PingNanos },
+	},
+	{
+		result.Column{"drain_us", "drain µs", "%.2f"},
+		"drain", "µs",
+		func(s *step) float64 { return s.DrainMicros },
+	},
 }
 
 // runner is a run of sim.
@@ -163,12 +243,16 @@ func availableBytes() int {
 // costs, and how either grows.
 func newTables(steps []*step, o *runner) []*result.Table {
 	memory := &result.Table{
-		Command: "sim", Title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection would add 300 B, and the kernel its sockets)", o.rooms),
+		Command: "sim", Title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection "+
+			"would add 300 B, and the kernel its sockets)", o.rooms),
 	}
 	work := &result.Table{
-		Command: "sim-cpu", Title: fmt.Sprintf("Simulated connections: CPU time without system calls (%d B messages)", o.size),
+		Command: "sim-cpu", Title: fmt.Sprintf("Simulated connections: CPU time without system calls (%d B messages)",
+			o.size),
 	}
-	fill := func(t *result.Table, metrics []metric, before, behind []result.Column, cells func(*step) (before, behind []any)) {
+	fill := func(t *result.Table, metrics []metric, before, behind []result.Column,
+		cells func(*step) (before, behind []any),
+	) {
 		t.Columns = append(t.Columns, before...)
 		for _, m := range metrics {
 			t.Columns = append(t.Columns, m.Column)
@@ -183,7 +267,8 @@ func newTables(steps []*step, o *runner) []*result.Table {
 		}
 	}
 	conns := result.Column{"conns", "connections", "%d"}
-	fill(memory, memoryMetrics, []result.Column{conns, {"loops", "loops", "%d"}}, []result.Column{{"stalled", "stalled", "%d"}},
+	fill(memory, memoryMetrics, []result.Column{conns, {"loops", "loops", "%d"}},
+		[]result.Column{{"stalled", "stalled", "%d"}},
 		func(s *step) (before, behind []any) { return []any{s.Conns, s.Loops}, []any{s.Stalled} })
 	fill(work, workMetrics, []result.Column{conns}, []result.Column{
 		{"ping_percent", "pings of all, % of a core", "%.1f"},
@@ -213,7 +298,8 @@ func newTables(steps []*step, o *runner) []*result.Table {
 // step as at the first.
 func newRatios(first, last *step) *result.Table {
 	t := &result.Table{
-		Command: "sim-ratio", Title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d", first.Conns, last.Conns),
+		Command: "sim-ratio", Title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d",
+			first.Conns, last.Conns),
 		Columns: []result.Column{
 			{"metric", "", "%s"},
 			{"name", "of each", "%s"},

@@ -55,7 +55,8 @@ func (g gain) verdict() string {
 }
 
 func (g gain) String() string {
-	return fmt.Sprintf("%.1f %% less (%.1f to %.1f %% in %d rounds)", saved(g.median), saved(g.low), saved(g.high), g.rounds)
+	return fmt.Sprintf("%.1f %% less (%.1f to %.1f %% in %d rounds)",
+		saved(g.median), saved(g.low), saved(g.high), g.rounds)
 }
 
 // saved is the ratio base / other as the percentage of the base that the other

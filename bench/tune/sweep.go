@@ -60,7 +60,8 @@ func (s *sweepRun) Flags(fs *flag.FlagSet) {
 	command.RatesFlag(fs, &s.rates)
 	s.Timing.Flags(fs)
 	fs.StringVar(&s.load, "load", s.load, "`command` to run: fanout, echo or latency, with its flags")
-	fs.StringVar(&s.loops, "loops", s.loops, "event loops of the server, a `list` such as 1,2; if no list is given: 1, 2, 4 .. GOMAXPROCS")
+	fs.StringVar(&s.loops, "loops", s.loops,
+		"event loops of the server, a `list` such as 1,2; if no list is given: 1, 2, 4 .. GOMAXPROCS")
 	fs.StringVar(&s.shards, "room-shards", s.shards, "WithRoomShards, a `list` of powers of two")
 	fs.StringVar(&s.batch, "batch", s.batch, "BroadcastConfig.BatchSize, a `list`; if no list is given: 16,64,256")
 	fs.StringVar(&s.rings, "ring", s.rings, "BroadcastConfig.QueueSize, a `list`")
@@ -68,7 +69,8 @@ func (s *sweepRun) Flags(fs *flag.FlagSet) {
 
 func (s *sweepRun) Validate(*command.Session) error {
 	_, err := command.InflightCounts(s.inflights)
-	return cmp.Or(command.ValidSize(s.size), command.AtLeast("-rounds", s.rounds, 1), workload.ValidOutstanding(s.outstanding), command.ValidRates(s.rates), err)
+	return cmp.Or(command.ValidSize(s.size), command.AtLeast("-rounds", s.rounds, 1),
+		workload.ValidOutstanding(s.outstanding), command.ValidRates(s.rates), err)
 }
 
 // command returns the command of -load, once.
@@ -122,17 +124,18 @@ func (s *sweepRun) Run(ctx context.Context, base *command.Session) ([]*result.Ta
 	if err != nil {
 		return nil, err
 	}
-	trials, err := try(ctx, base, settings, s.rounds, &s.Timing, func(ctx context.Context, with *command.Session) (figures, error) {
-		run, err := s.command()
-		if err != nil {
-			return figures{}, err
-		}
-		tables, err := run(ctx, with)
-		if err != nil {
-			return figures{}, err
-		}
-		return tableFigures(tables)
-	})
+	trials, err := try(ctx, base, settings, s.rounds, &s.Timing,
+		func(ctx context.Context, with *command.Session) (figures, error) {
+			run, err := s.command()
+			if err != nil {
+				return figures{}, err
+			}
+			tables, err := run(ctx, with)
+			if err != nil {
+				return figures{}, err
+			}
+			return tableFigures(tables)
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +175,8 @@ func baseSetting(s *command.Session) setting {
 	procs := cmp.Or(s.MaxProcs, runtime.GOMAXPROCS(0))
 	broadcast := ws.DefaultConfig().Broadcast
 	return setting{
-		cmp.Or(s.Loops, min(procs, 256)), s.RoomShards, cmp.Or(s.Batch, broadcast.BatchSize), cmp.Or(s.Ring, broadcast.QueueSize),
+		cmp.Or(s.Loops, min(procs, 256)), s.RoomShards,
+		cmp.Or(s.Batch, broadcast.BatchSize), cmp.Or(s.Ring, broadcast.QueueSize),
 	}
 }
 
@@ -260,7 +264,9 @@ func turn(i, n, round int) int {
 }
 
 // try runs the load with each setting once a round.
-func try(ctx context.Context, s *command.Session, settings []setting, rounds int, timing *load.Timing, run loadFunc) ([]*trial, error) {
+func try(ctx context.Context, s *command.Session, settings []setting, rounds int, timing *load.Timing,
+	run loadFunc,
+) ([]*trial, error) {
 	trials := make([]*trial, len(settings))
 	for i, one := range settings {
 		trials[i] = &trial{setting: one}
@@ -289,7 +295,8 @@ func try(ctx context.Context, s *command.Session, settings []setting, rounds int
 // value of -queue.
 func (s *sweepRun) table(trials []*trial, queue int) *result.Table {
 	t := &result.Table{
-		Command: "sweep", Title: fmt.Sprintf("Sweep of %s: medians of %d rounds in turns, each on a fresh server", s.load, s.rounds),
+		Command: "sweep", Title: fmt.Sprintf("Sweep of %s: medians of %d rounds in turns, each on a fresh server",
+			s.load, s.rounds),
 		Columns: []result.Column{
 			{"loops", "loops", "%d"},
 			{"room_shards", "room shards", "%d"},
@@ -305,14 +312,24 @@ func (s *sweepRun) table(trials []*trial, queue int) *result.Table {
 			{"lost", "lost", "%.0f"},
 			{"mark", "note", "%s"},
 		}, Charts: []result.Chart{
-			{Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"server_us"}, Min: []string{"server_us_least"}, Max: []string{"server_us_most"}},
-			{Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"per_second"}, Min: []string{"per_second_least"}, Max: []string{"per_second_most"}},
+			{
+				Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"server_us"},
+				Min: []string{"server_us_least"}, Max: []string{"server_us_most"},
+			},
+			{
+				Kind: report.Bars, X: []string{"loops", "room_shards", "batch", "ring"}, Y: []string{"per_second"},
+				Min: []string{"per_second_least"}, Max: []string{"per_second_most"},
+			},
 		},
 	}
 	slices.SortStableFunc(trials, func(a, b *trial) int {
-		return cmp.Or(cmp.Compare(result.Median(a.cpu), result.Median(b.cpu)), cmp.Compare(result.Median(b.rate), result.Median(a.rate)))
+		return cmp.Or(cmp.Compare(result.Median(a.cpu), result.Median(b.cpu)),
+			cmp.Compare(result.Median(b.rate), result.Median(a.rate)))
 	})
-	fastest := slices.MaxFunc(trials, func(a, b *trial) int { return cmp.Compare(result.Median(a.rate), result.Median(b.rate)) })
+	fastest := slices.MaxFunc(trials, func(a, b *trial) int {
+		return cmp.Compare(result.Median(a.rate), result.Median(b.rate))
+	})
+	t.Notes = s.notes(trials, queue)
 	for i, r := range trials {
 		var marks []string
 		switch {
@@ -325,18 +342,26 @@ func (s *sweepRun) table(trials []*trial, queue int) *result.Table {
 			marks = append(marks, "highest rate")
 		}
 		t.Add(r.loops, r.shards, r.batch, r.ring,
-			result.Median(r.cpu), slices.Min(r.cpu), slices.Max(r.cpu), result.Median(r.rate), slices.Min(r.rate), slices.Max(r.rate),
+			result.Median(r.cpu), slices.Min(r.cpu), slices.Max(r.cpu),
+			result.Median(r.rate), slices.Min(r.rate), slices.Max(r.rate),
 			result.Median(r.p99), r.lost, strings.Join(marks, "; "))
 	}
+	return t
+}
+
+// notes returns the lines below the table.
+func (s *sweepRun) notes(trials []*trial, queue int) (notes []string) {
 	for _, r := range trials {
 		if r.queue() > ws.DefaultConfig().MessageQueueSize {
-			t.Notes = append(t.Notes, fmt.Sprintf("batch %d has WithMessageQueueSize(%d): of a shorter queue it would be cut.", r.batch, max(queue, r.queue())))
+			notes = append(notes,
+				fmt.Sprintf("batch %d has WithMessageQueueSize(%d): of a shorter queue it would be cut.",
+					r.batch, max(queue, r.queue())))
 		}
 	}
-	slices.Sort(t.Notes)
-	t.Notes = slices.Compact(t.Notes)
+	slices.Sort(notes)
+	notes = slices.Compact(notes)
 	if s.rounds < leastRounds {
-		t.Notes = append(t.Notes, fmt.Sprintf("Fewer than %d rounds tell no difference from noise.", leastRounds))
+		notes = append(notes, fmt.Sprintf("Fewer than %d rounds tell no difference from noise.", leastRounds))
 	}
-	return t
+	return notes
 }

@@ -91,7 +91,8 @@ func TestAdvice(t *testing.T) {
 	a.setting = combine(a.base, a.chosen)
 	assert.Equal(t, setting{2, 16, 256, 1024}, a.setting)
 	confirm := func(cpu float64) {
-		f := judge([]variation{all[0], {setting: a.setting, option: "all"}}, []*trial{trials[0], trialOf(a.setting, cpu, 10, 0)})[1]
+		f := judge([]variation{all[0], {setting: a.setting, option: "all"}},
+			[]*trial{trials[0], trialOf(a.setting, cpu, 10, 0)})[1]
 		a.confirmed = &f
 	}
 	confirm(7.5)
@@ -100,9 +101,11 @@ func TestAdvice(t *testing.T) {
 		"",
 		"m, err := ws.NewManager(",
 		"\tws.WithMaxConnections(21000), // needed: the default is 10000",
-		"\tfunc(c *ws.Config) { c.Broadcast.BatchSize = 256 }, // larger batches let more messages share a write; alone 20.0 % less (20.0 to 20.0 % in 5 rounds)",
+		"\tfunc(c *ws.Config) { c.Broadcast.BatchSize = 256 }, // larger batches let more messages share a write; " +
+			"alone 20.0 % less (20.0 to 20.0 % in 5 rounds)",
 		"\tws.WithMessageQueueSize(1024), // without which the batch would be cut",
-		"\tws.WithLoops(2), // fewer loops take more messages in one batch, and leave processors to publishers and handlers; alone 10.0 % less (10.0 to 10.0 % in 5 rounds)",
+		"\tws.WithLoops(2), // fewer loops take more messages in one batch, and leave processors to publishers and " +
+			"handlers; alone 10.0 % less (10.0 to 10.0 % in 5 rounds)",
 		")",
 	}, a.lines(5))
 
@@ -113,7 +116,10 @@ func TestAdvice(t *testing.T) {
 
 	a = &advice{asked: description{2_000_000, 1000, 100, 500}, measured: d, base: all[0].setting, reached: 0.5}
 	lines = strings.Join(a.lines(3), "\n")
-	for _, part := range []string{"Scaled down", "50 % of the rate", "Fewer than 5 rounds", "keep the defaults", "WithMaxConnections(2100000)"} {
+	for _, part := range []string{
+		"Scaled down", "50 % of the rate", "Fewer than 5 rounds", "keep the defaults",
+		"WithMaxConnections(2100000)",
+	} {
 		assert.Contains(t, lines, part)
 	}
 }
@@ -123,10 +129,11 @@ func TestTry(t *testing.T) {
 	base, timing := command.NewSession(), load.DefaultTiming()
 	settings := []setting{{1, 4, 64, 1024}, {2, 8, 256, 1024}}
 	var queues []int
-	trials, err := try(t.Context(), &base, settings, 3, &timing, func(_ context.Context, s *command.Session) (figures, error) {
-		queues = append(queues, s.Queue)
-		return figures{cpu: float64(s.Loops), rate: 1, p99: float64(time.Millisecond), lost: 1}, nil
-	})
+	trials, err := try(t.Context(), &base, settings, 3, &timing,
+		func(_ context.Context, s *command.Session) (figures, error) {
+			queues = append(queues, s.Queue)
+			return figures{cpu: float64(s.Loops), rate: 1, p99: float64(time.Millisecond), lost: 1}, nil
+		})
 	require.NoError(t, err)
 	assert.Equal(t, []float64{1, 1, 1}, trials[0].cpu)
 	assert.Equal(t, []float64{2, 2, 2}, trials[1].cpu)

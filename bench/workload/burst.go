@@ -87,8 +87,16 @@ func (b *burstRun) loads() []burstLoad {
 	requests := newNoopPayload(burstRequest)
 	return []burstLoad{
 		{"requests", b.requests, requests, control.Config{Mode: control.Noop, Pooled: true}, true},
-		{"slow requests", b.slow, requests, control.Config{Mode: control.Noop, Pooled: true, HandlerTime: b.handlerTime}, false},
-		{"upload", max(1, b.upload<<20/b.chunk), newUploadPayload(b.chunk), control.Config{Mode: control.Head, Pooled: true}, false},
+		{
+			"slow requests", b.slow, requests,
+			control.Config{Mode: control.Noop, Pooled: true, HandlerTime: b.handlerTime},
+			false,
+		},
+		{
+			"upload", max(1, b.upload<<20/b.chunk), newUploadPayload(b.chunk),
+			control.Config{Mode: control.Head, Pooled: true},
+			false,
+		},
 	}
 }
 
@@ -103,20 +111,26 @@ func (b *burstRun) Run(ctx context.Context, s *command.Session) ([]*result.Table
 		return nil, err
 	}
 	defer remove()
-	t := &result.Table{Command: "burst", Title: "One client sends all at once and reads the answers", Columns: []result.Column{
-		{"load", "load", "%s"},
-		{"library", "library", "%s"},
-		{"path", "path", "%s"},
-		{"messages", "messages", "%d"},
-		{"size", "bytes", "%d"},
-		{"all_ms", "all answered, ms", "%.1f"},
-		{"per_second", "messages/s", "%.0f"},
-		{"server_us", "server µs/msg", "%.2f"},
-		{"growth_mib", "peak RSS growth MiB", "%.1f"},
-		{"pauses", "pauses", "%v"},
-		{"missing", "missing", "%d"},
-		{"disordered", "disordered", "%d"},
-	}, Charts: []result.Chart{{Kind: report.Bars, X: []string{"load", "library", "path"}, Y: []string{"all_ms", "server_us", "growth_mib"}}}}
+	t := &result.Table{
+		Command: "burst", Title: "One client sends all at once and reads the answers",
+		Columns: []result.Column{
+			{"load", "load", "%s"},
+			{"library", "library", "%s"},
+			{"path", "path", "%s"},
+			{"messages", "messages", "%d"},
+			{"size", "bytes", "%d"},
+			{"all_ms", "all answered, ms", "%.1f"},
+			{"per_second", "messages/s", "%.0f"},
+			{"server_us", "server µs/msg", "%.2f"},
+			{"growth_mib", "peak RSS growth MiB", "%.1f"},
+			{"pauses", "pauses", "%v"},
+			{"missing", "missing", "%d"},
+			{"disordered", "disordered", "%d"},
+		}, Charts: []result.Chart{{
+			Kind: report.Bars, X: []string{"load", "library", "path"},
+			Y: []string{"all_ms", "server_us", "growth_mib"},
+		}},
+	}
 	loads := b.loads()
 	s.Progress.Expect(b.rounds*(len(loads)+len(libraries)-1), 5*time.Second)
 	for round := range b.rounds {
@@ -150,7 +164,9 @@ func (b *burstRun) libraries(ctx context.Context) (libraries []contenders.Conten
 
 // round runs one load once, with each library in turn if it is compared.
 // Another library begins in each round.
-func (b *burstRun) round(ctx context.Context, s *command.Session, load *burstLoad, libraries []contenders.Contender, round int, t *result.Table) error {
+func (b *burstRun) round(ctx context.Context, s *command.Session, load *burstLoad,
+	libraries []contenders.Contender, round int, t *result.Table,
+) error {
 	if !load.compared {
 		libraries = libraries[:1]
 	}
@@ -165,7 +181,9 @@ func (b *burstRun) round(ctx context.Context, s *command.Session, load *burstLoa
 }
 
 // once runs one load on a fresh server, and adds its row.
-func (b *burstRun) once(ctx context.Context, s *command.Session, load *burstLoad, lib contenders.Contender, t *result.Table) error {
+func (b *burstRun) once(ctx context.Context, s *command.Session, load *burstLoad,
+	lib contenders.Contender, t *result.Table,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, burstLimit)
 	defer cancel()
 	with := *s

@@ -200,6 +200,21 @@ func (t *chat) reconnect(l *load.Loop) {
 	t.absent = absent
 }
 
+// enterChat connects the clients and waits until each is in a room.
+func enterChat(ctx context.Context, g *load.Generator, work []*chat, conns int) error {
+	if err := g.Connect(ctx, conns); err != nil {
+		return err
+	}
+	g.Each(func(i int, l *load.Loop) {
+		l.MayEnd = true
+		for index := range l.Conns {
+			work[i].enter(l, &l.Conns[index])
+			l.Flush(int32(index))
+		}
+	})
+	return g.Await(ctx, func() bool { return g.States(chatIn) == conns })
+}
+
 // endChat lets everybody leave, and waits until all have what was published
 // before, or until nothing more comes. It returns what is missing then.
 func endChat(ctx context.Context, g *load.Generator, work []*chat) (uint64, error) {

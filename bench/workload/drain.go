@@ -47,29 +47,35 @@ func (o *drainRun) Validate(*command.Session) error {
 func (o *drainRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	s.SetDefaults(&o.conns, 1000)
 	s.Queue = max(s.Queue, slowQueue)
-	t := &result.Table{Command: "drain", Title: "Shutdown with clients connected and messages queued", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"conns", "clients", "%d"},
-		{"size", "bytes", "%d"},
-		{"held", "messages queued/client", "%.1f"},
-		{"half_ms", "50 % got 1001, ms", "%.0f"},
-		{"most_ms", "99 %", "%.0f"},
-		{"all_ms", "the last", "%.0f"},
-		{"ended_ms", "all ended", "%.0f"},
-		{"shutdown_ms", "Shutdown took", "%.0f"},
-		{"going_away", "got 1001", "%d"},
-		{"cut", "got less", "%d"},
-		{"missing", "missing", "%d"},
-		{"disordered", "disordered", "%d"},
-		{"dropped", "dropped", "%d"},
-		{"server_us", "server µs/client", "%.1f"},
-		{"goroutines_before", "goroutines before", "%d"},
-		{"goroutines", "after", "%d"},
-		{"descriptors_before", "descriptors before", "%d"},
-		{"descriptors", "after", "%d"},
-	}, Charts: []result.Chart{
-		{Kind: report.Bars, Title: "Until clients knew of the end", X: []string{"path", "conns"}, Y: []string{"half_ms", "most_ms", "all_ms", "ended_ms"}, Axis: "ms"},
-	}}
+	t := &result.Table{
+		Command: "drain", Title: "Shutdown with clients connected and messages queued",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"conns", "clients", "%d"},
+			{"size", "bytes", "%d"},
+			{"held", "messages queued/client", "%.1f"},
+			{"half_ms", "50 % got 1001, ms", "%.0f"},
+			{"most_ms", "99 %", "%.0f"},
+			{"all_ms", "the last", "%.0f"},
+			{"ended_ms", "all ended", "%.0f"},
+			{"shutdown_ms", "Shutdown took", "%.0f"},
+			{"going_away", "got 1001", "%d"},
+			{"cut", "got less", "%d"},
+			{"missing", "missing", "%d"},
+			{"disordered", "disordered", "%d"},
+			{"dropped", "dropped", "%d"},
+			{"server_us", "server µs/client", "%.1f"},
+			{"goroutines_before", "goroutines before", "%d"},
+			{"goroutines", "after", "%d"},
+			{"descriptors_before", "descriptors before", "%d"},
+			{"descriptors", "after", "%d"},
+		}, Charts: []result.Chart{
+			{
+				Kind: report.Bars, Title: "Until clients knew of the end", X: []string{"path", "conns"},
+				Y: []string{"half_ms", "most_ms", "all_ms", "ended_ms"}, Axis: "ms",
+			},
+		},
+	}
 	for range o.rounds {
 		if err := o.round(ctx, s, t); err != nil {
 			return nil, err
@@ -139,7 +145,9 @@ func (o *drainRun) round(ctx context.Context, s *command.Session, t *result.Tabl
 
 // shutdown ends the server while the clients, which have stalled, begin to read,
 // and waits for the end of all of them.
-func shutdown(ctx context.Context, srv *server.Process, g *load.Generator) (began int64, after *control.Report, err error) {
+func shutdown(ctx context.Context, srv *server.Process, g *load.Generator) (
+	began int64, after *control.Report, err error,
+) {
 	g.Each(func(_ int, l *load.Loop) { l.MayEnd = true })
 	began = control.Now()
 	done := make(chan struct{})

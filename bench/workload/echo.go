@@ -166,7 +166,9 @@ func (o *EchoRun) Flags(fs *flag.FlagSet) {
 	command.InflightFlag(fs, &o.Inflights)
 	command.RatesFlag(fs, &o.Rates)
 	o.Timing.Flags(fs)
-	fs.StringVar(&o.Modes, "mode", o.Modes, "echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; `modes` for a row each")
+	fs.StringVar(&o.Modes, "mode", o.Modes,
+		"echo: raw (HandleRaw inline), pooled (HandleRaw on workers), json (a typed handler on workers), json-inline; "+
+			"`modes` for a row each")
 }
 
 // Validate implements command.Runner.
@@ -197,7 +199,10 @@ func (o *EchoRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 		{"late_p99_us", "sent late p99 µs", "%.0f"},
 		{"missing", "lost", "%d"},
 		{"disordered", "disordered", "%d"},
-	}, Charts: []result.Chart{{Kind: report.Bars, X: []string{"mode", "path", "conns", "inflight", "size"}, Y: []string{"per_second", "server_us"}}}}
+	}, Charts: []result.Chart{{
+		Kind: report.Bars, X: []string{"mode", "path", "conns", "inflight", "size"},
+		Y: []string{"per_second", "server_us"},
+	}}}
 	loads, err := o.loads()
 	if err != nil {
 		return nil, err
@@ -321,8 +326,10 @@ func (o *EchoRun) round(ctx context.Context, s *command.Session, one echoLoad, t
 	}
 	t.Add(one.mode.name, s.Path, o.Conns, asked, o.Size, w.PerSecond(w.Client.Messages),
 		w.ServerMicros(), result.Micros(w.Client.CPU)/float64(max(w.Client.Messages, 1)),
-		w.PerMessage(float64(w.Process.Writes)), w.PerMessage(float64(w.Process.WriteCalls)), w.PerMessage(float64(w.Process.ReadCalls)),
-		result.Micros(w.RTT.Quantile(0.5)), result.Micros(w.RTT.Quantile(0.99)), result.Micros(w.RTT.Quantile(0.999)), result.Micros(w.RTT.Max()),
+		w.PerMessage(float64(w.Server.Writes)), w.PerMessage(float64(w.Server.WriteCalls)),
+		w.PerMessage(float64(w.Server.ReadCalls)),
+		result.Micros(w.RTT.Quantile(0.5)), result.Micros(w.RTT.Quantile(0.99)), result.Micros(w.RTT.Quantile(0.999)),
+		result.Micros(w.RTT.Max()),
 		result.Micros(w.Late.Quantile(0.99)), lost, g.Sum().Disordered)
 	return nil
 }

@@ -70,24 +70,27 @@ func (o *fairRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 	s.SetDefaults(&o.conns, 1000)
 	o.Duration *= 2
 	s.Loops = cmp.Or(s.Loops, 1)
-	t := &result.Table{Command: "fair", Title: "One echo connection beside a publisher without a pause", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"loops", "loops", "%d"},
-		{"members", "members", "%d"},
-		{"size", "bytes", "%d"},
-		{"per_second", "deliveries/s", "%.0f"},
-		{"server_us", "server µs/dlv", "%.2f"},
-		{"echoes_per_second", "echoes/s", "%.0f"},
-		{"p50_us", "echo p50 µs", "%.0f"},
-		{"p99_us", "p99 µs", "%.0f"},
-		{"p999_us", "p99.9 µs", "%.0f"},
-		{"max_us", "max µs", "%.0f"},
-		{"missing", "missing", "%d"},
-		{"dropped", "dropped", "%d"},
-	}, Charts: []result.Chart{{
-		Kind: report.Bars, Title: "Round trip of the echo", X: []string{"path", "loops", "members", "size"},
-		Y: []string{"p50_us", "p99_us", "p999_us", "max_us"}, Axis: "µs", LogY: true,
-	}}}
+	t := &result.Table{
+		Command: "fair", Title: "One echo connection beside a publisher without a pause",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"loops", "loops", "%d"},
+			{"members", "members", "%d"},
+			{"size", "bytes", "%d"},
+			{"per_second", "deliveries/s", "%.0f"},
+			{"server_us", "server µs/dlv", "%.2f"},
+			{"echoes_per_second", "echoes/s", "%.0f"},
+			{"p50_us", "echo p50 µs", "%.0f"},
+			{"p99_us", "p99 µs", "%.0f"},
+			{"p999_us", "p99.9 µs", "%.0f"},
+			{"max_us", "max µs", "%.0f"},
+			{"missing", "missing", "%d"},
+			{"dropped", "dropped", "%d"},
+		}, Charts: []result.Chart{{
+			Kind: report.Bars, Title: "Round trip of the echo", X: []string{"path", "loops", "members", "size"},
+			Y: []string{"p50_us", "p99_us", "p999_us", "max_us"}, Axis: "µs", LogY: true,
+		}},
+	}
 	s.Progress.Expect(o.rounds, o.Warmup+o.Duration)
 	for round := range o.rounds {
 		s.Progress.Step("fair, round %d of %d", round+1, o.rounds)
@@ -128,7 +131,9 @@ func (o *fairRun) round(ctx context.Context, s *command.Session, t *result.Table
 }
 
 // load runs the load and adds its row.
-func (o *fairRun) load(ctx context.Context, s *command.Session, t *result.Table, srv *server.Process, g, echo *load.Generator) error {
+func (o *fairRun) load(ctx context.Context, s *command.Session, t *result.Table, srv *server.Process,
+	g, echo *load.Generator,
+) error {
 	if _, err := srv.Call(control.Command{Name: "publish", Size: o.size}); err != nil {
 		return err
 	}

@@ -60,7 +60,8 @@ func (o *FanoutRun) roomFlags(fs *flag.FlagSet) {
 	command.SlowFlags(fs, &o.stalled, &o.trickle)
 	o.Timing.Flags(fs)
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
-	fs.BoolVar(&o.compare, "compare", o.compare, "fanout, latency: every round without and with the slow members, and the ratios")
+	fs.BoolVar(&o.compare, "compare", o.compare,
+		"fanout, latency: every round without and with the slow members, and the ratios")
 }
 
 // Validate implements command.Runner.
@@ -68,7 +69,8 @@ func (o *FanoutRun) Validate(s *command.Session) error {
 	if s.Procs > 1 && o.compare {
 		return errors.New("bench: -procs works without -compare")
 	}
-	return cmp.Or(command.ValidSize(o.Size), command.AtLeast("-rounds", o.rounds, 1), command.AtLeast("-rooms", o.Rooms, 1),
+	return cmp.Or(command.ValidSize(o.Size), command.AtLeast("-rounds", o.rounds, 1),
+		command.AtLeast("-rooms", o.Rooms, 1),
 		ValidOutstanding(o.Outstanding), command.ValidSlow(o.stalled, o.trickle, o.compare), command.ValidRates(o.Rates))
 }
 
@@ -122,7 +124,8 @@ func (o *FanoutRun) Run(ctx context.Context, s *command.Session) ([]*result.Tabl
 		t.table.Charts[0].X[0] = "rate"
 		t.table.Charts[0].Y = []string{"server_us"}
 		t.table.Charts = append([]result.Chart{{
-			Kind: report.Percentiles, Title: "From publish to delivery", X: []string{"rate", "path", "members", "rooms", "stalled", "trickling", "size"},
+			Kind: report.Percentiles, Title: "From publish to delivery",
+			X: []string{"rate", "path", "members", "rooms", "stalled", "trickling", "size"},
 			Y: []string{"p50_ms", "p90_ms", "p99_ms", "p999_ms", "p9999_ms"}, Axis: "ms",
 		}}, t.table.Charts...)
 	}
@@ -163,9 +166,12 @@ func (o *FanoutRun) row(path string, r *room, c control.Command, w *outcome) []a
 	n := float64(max(w.Client.Messages, 1))
 	return []any{
 		path, result.SumOf(o.Conns), result.SumOf(o.Rooms), result.SumOf(r.stalled), result.SumOf(r.trickling), load, c.Size,
-		result.SumOf(w.PerSecond(w.Client.Messages)), result.MeanOf(w.ServerMicros(), n), result.MeanOf(result.Micros(w.Client.CPU)/n, n),
-		result.MeanOf(w.PerMessage(float64(w.Process.Writes)), n), result.MeanOf(w.PerMessage(float64(w.Process.WriteCalls)), n),
-		result.MillisOf(w.RTT, 0.5), result.MillisOf(w.RTT, 0.9), result.MillisOf(w.RTT, 0.99), result.MillisOf(w.RTT, 0.999), result.MillisOf(w.RTT, 0.9999),
+		result.SumOf(w.PerSecond(w.Client.Messages)), result.MeanOf(w.ServerMicros(), n),
+		result.MeanOf(result.Micros(w.Client.CPU)/n, n),
+		result.MeanOf(w.PerMessage(float64(w.Server.Writes)), n),
+		result.MeanOf(w.PerMessage(float64(w.Server.WriteCalls)), n),
+		result.MillisOf(w.RTT, 0.5), result.MillisOf(w.RTT, 0.9), result.MillisOf(w.RTT, 0.99),
+		result.MillisOf(w.RTT, 0.999), result.MillisOf(w.RTT, 0.9999),
 		result.MillisOf(w.Last, 0.5), result.MillisOf(w.Last, 0.99), result.MillisOf(w.Last, 0.999),
 		result.SumOf(w.missing), result.SumOf(w.disordered), result.SumOf(w.dropped), result.SumOf(w.rssGrowth),
 	}

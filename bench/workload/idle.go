@@ -53,7 +53,8 @@ func (o *IdleRun) Flags(fs *flag.FlagSet) {
 	command.IdleFlags(fs, &o.Quiet, &o.Join)
 	command.StepsFlag(fs, &o.Steps)
 	fs.BoolVar(&o.compress, "compress", o.compress, "idle: every connection negotiates permessage-deflate")
-	fs.StringVar(&o.memprofile, "memprofile", o.memprofile, "idle: write the server's heap at the last count to `file`; inflates the other figures")
+	fs.StringVar(&o.memprofile, "memprofile", o.memprofile,
+		"idle: write the server's heap at the last count to `file`; inflates the other figures")
 }
 
 // Validate implements command.Runner.
@@ -68,30 +69,38 @@ func (o *IdleRun) Validate(*command.Session) error {
 // Run measures memory at several connection counts, on a fresh server for
 // each path.
 func (o *IdleRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
-	steps := &result.Table{Command: "idle", Title: "Idle connections: the server's memory after garbage collection", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"conns", "connections", "%d"},
-		{"heap_kib", "heap KiB", "%.0f"},
-		{"heap_inuse_kib", "heap in use KiB", "%.0f"},
-		{"rss_kib", "RSS KiB", "%.0f"},
-		{"goroutines", "goroutines", "%d"},
-		{"accept_us", "accept µs/conn", "%.1f"},
-	}, Charts: []result.Chart{{
-		Kind: report.Lines, Title: "The server's memory", X: []string{"conns"}, Y: []string{"heap_kib", "rss_kib"},
-		Series: "path", Axis: "KiB", Fit: true,
-	}}}
-	slopes := &result.Table{Command: "idle-slope", Title: "For each connection (least squares; last - first)", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"heap_bytes", "heap B", "%.0f"},
-		{"heap_bytes_ends", "(ends)", "%.0f"},
-		{"objects", "objects", "%.2f"},
-		{"heap_inuse_bytes", "heap in use B", "%.0f"},
-		{"rss_bytes", "RSS B", "%.0f"},
-		{"rss_bytes_ends", "(ends)", "%.0f"},
-		{"accept_us", "accept and upgrade µs", "%.1f"},
-	}, Charts: []result.Chart{{
-		Kind: report.Bars, Title: "Memory for each connection", X: []string{"path"}, Y: []string{"heap_bytes", "rss_bytes"}, Axis: "bytes",
-	}}}
+	steps := &result.Table{
+		Command: "idle",
+		Title:   "Idle connections: the server's memory after garbage collection",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"conns", "connections", "%d"},
+			{"heap_kib", "heap KiB", "%.0f"},
+			{"heap_inuse_kib", "heap in use KiB", "%.0f"},
+			{"rss_kib", "RSS KiB", "%.0f"},
+			{"goroutines", "goroutines", "%d"},
+			{"accept_us", "accept µs/conn", "%.1f"},
+		}, Charts: []result.Chart{{
+			Kind: report.Lines, Title: "The server's memory", X: []string{"conns"}, Y: []string{"heap_kib", "rss_kib"},
+			Series: "path", Axis: "KiB", Fit: true,
+		}},
+	}
+	slopes := &result.Table{
+		Command: "idle-slope", Title: "For each connection (least squares; last - first)",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"heap_bytes", "heap B", "%.0f"},
+			{"heap_bytes_ends", "(ends)", "%.0f"},
+			{"objects", "objects", "%.2f"},
+			{"heap_inuse_bytes", "heap in use B", "%.0f"},
+			{"rss_bytes", "RSS B", "%.0f"},
+			{"rss_bytes_ends", "(ends)", "%.0f"},
+			{"accept_us", "accept and upgrade µs", "%.1f"},
+		}, Charts: []result.Chart{{
+			Kind: report.Bars, Title: "Memory for each connection", X: []string{"path"},
+			Y: []string{"heap_bytes", "rss_bytes"}, Axis: "bytes",
+		}},
+	}
 	paths := []string{"native", "http"}
 	if s.Path != "" {
 		paths = []string{s.Path}
@@ -113,7 +122,9 @@ func (o *IdleRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 }
 
 // path measures one path on a fresh server.
-func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, counts []int, steps, slopes *result.Table) error {
+func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, counts []int,
+	steps, slopes *result.Table,
+) error {
 	last := counts[len(counts)-1]
 	cfg := control.Config{Compress: o.compress, ProfileHeap: o.memprofile != ""}
 	srv, g, stop, err := s.Start(ctx, path, last, cfg, func(int) load.Traffic { return silent{} })
@@ -142,7 +153,8 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 		}
 		n, heap, inuse = append(n, float64(conns)), append(heap, float64(r.HeapAlloc)), append(inuse, float64(r.HeapInuse))
 		rss, objects = append(rss, float64(r.RSS)), append(objects, float64(r.Objects))
-		steps.Add(path, result.SumOf(conns), result.SumOf(float64(r.HeapAlloc)/1024), result.SumOf(float64(r.HeapInuse)/1024), result.SumOf(float64(r.RSS)/1024),
+		steps.Add(path, result.SumOf(conns), result.SumOf(float64(r.HeapAlloc)/1024),
+			result.SumOf(float64(r.HeapInuse)/1024), result.SumOf(float64(r.RSS)/1024),
 			result.SumOf(r.Goroutines), result.MeanOf(result.Micros(spent)/added, added))
 	}
 	if o.memprofile != "" {
@@ -159,7 +171,9 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 
 // fill opens connections until there are so many, and returns the server's
 // report once it is at rest, and the CPU time that accepting them took.
-func (o *IdleRun) fill(ctx context.Context, g *load.Generator, srv *server.Process, conns int) (r *control.Report, spent time.Duration, err error) {
+func (o *IdleRun) fill(ctx context.Context, g *load.Generator, srv *server.Process, conns int) (
+	r *control.Report, spent time.Duration, err error,
+) {
 	before, err := srv.Call(control.Command{Name: "report"})
 	if err != nil {
 		return nil, 0, err

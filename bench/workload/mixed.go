@@ -46,11 +46,13 @@ func (o *mixedRun) Flags(fs *flag.FlagSet) {
 	command.RatesFlag(fs, &o.rates)
 	o.Timing.Flags(fs)
 	fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
-	fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting, "mixed: so many `percent` of the clients reconnect each second")
+	fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting,
+		"mixed: so many `percent` of the clients reconnect each second")
 }
 
 func (o *mixedRun) Validate(*command.Session) error {
-	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1), command.AtLeast("-rooms", o.rooms, 1), command.ValidRates(o.rates),
+	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1),
+		command.AtLeast("-rooms", o.rooms, 1), command.ValidRates(o.rates),
 		command.AtLeast("-moving", o.moving, 0), command.AtLeast("-reconnecting", o.reconnecting, 0))
 }
 
@@ -60,32 +62,36 @@ func (o *mixedRun) Run(ctx context.Context, s *command.Session) ([]*result.Table
 	if o.rooms == 1 {
 		o.rooms = max(1, o.conns/10)
 	}
-	t := &result.Table{Command: "mixed", Title: "Chat: clients speak in rooms of skewed sizes, change rooms, reconnect", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"conns", "clients", "%d"},
-		{"rooms", "rooms", "%d"},
-		{"rate", "messages/s due", "%g"},
-		{"size", "bytes", "%d"},
-		{"per_second", "deliveries/s", "%.0f"},
-		{"each", "of each message", "%.1f"},
-		{"server_us", "server µs/dlv", "%.2f"},
-		{"client_us", "client µs/dlv", "%.2f"},
-		{"writes", "writes/dlv", "%.3f"},
-		{"write_calls", "by the kernel", "%.3f"},
-		{"p50_ms", "p50 ms", "%.1f"},
-		{"p99_ms", "p99 ms", "%.1f"},
-		{"p999_ms", "p99.9 ms", "%.1f"},
-		{"max_ms", "max ms", "%.1f"},
-		{"late_p99_ms", "sent late p99 ms", "%.1f"},
-		{"moves", "changes of room", "%d"},
-		{"reconnects", "reconnects", "%d"},
-		{"refused", "refused", "%d"},
-		{"missing", "missing", "%d"},
-		{"disordered", "disordered", "%d"},
-		{"undelivered", "dropped or gone", "%d"},
-	}, Charts: []result.Chart{
-		{Kind: report.Bars, X: []string{"path", "conns", "rooms", "rate"}, Y: []string{"server_us", "p99_ms", "per_second"}},
-	}}
+	t := &result.Table{
+		Command: "mixed",
+		Title:   "Chat: clients speak in rooms of skewed sizes, change rooms, reconnect",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"conns", "clients", "%d"},
+			{"rooms", "rooms", "%d"},
+			{"rate", "messages/s due", "%g"},
+			{"size", "bytes", "%d"},
+			{"per_second", "deliveries/s", "%.0f"},
+			{"each", "of each message", "%.1f"},
+			{"server_us", "server µs/dlv", "%.2f"},
+			{"client_us", "client µs/dlv", "%.2f"},
+			{"writes", "writes/dlv", "%.3f"},
+			{"write_calls", "by the kernel", "%.3f"},
+			{"p50_ms", "p50 ms", "%.1f"},
+			{"p99_ms", "p99 ms", "%.1f"},
+			{"p999_ms", "p99.9 ms", "%.1f"},
+			{"max_ms", "max ms", "%.1f"},
+			{"late_p99_ms", "sent late p99 ms", "%.1f"},
+			{"moves", "changes of room", "%d"},
+			{"reconnects", "reconnects", "%d"},
+			{"refused", "refused", "%d"},
+			{"missing", "missing", "%d"},
+			{"disordered", "disordered", "%d"},
+			{"undelivered", "dropped or gone", "%d"},
+		}, Charts: []result.Chart{
+			{Kind: report.Bars, X: []string{"path", "conns", "rooms", "rate"}, Y: []string{"server_us", "p99_ms", "per_second"}},
+		},
+	}
 	rates, err := command.RateList(o.rates)
 	if err != nil {
 		return nil, err
@@ -113,17 +119,7 @@ func (o *mixedRun) round(ctx context.Context, s *command.Session, rate float64, 
 		return err
 	}
 	defer stop()
-	if err := g.Connect(ctx, o.conns); err != nil {
-		return err
-	}
-	g.Each(func(i int, l *load.Loop) {
-		l.MayEnd = true
-		for index := range l.Conns {
-			work[i].enter(l, &l.Conns[index])
-			l.Flush(int32(index))
-		}
-	})
-	if err := g.Await(ctx, func() bool { return g.States(chatIn) == o.conns }); err != nil {
+	if err := enterChat(ctx, g, work, o.conns); err != nil {
 		return err
 	}
 	entered, err := srv.Call(control.Command{Name: "report"})
@@ -157,9 +153,12 @@ func (o *mixedRun) round(ctx context.Context, s *command.Session, rate float64, 
 	}
 	all := g.Sum()
 	t.Add(s.Path, o.conns, o.rooms, rate, o.size, w.PerSecond(w.Client.Messages),
-		result.Ratio(float64(all.Messages), float64(r.Published)), w.ServerMicros(), result.Micros(w.Client.CPU)/float64(max(w.Client.Messages, 1)),
-		w.PerMessage(float64(w.Process.Writes)), w.PerMessage(float64(w.Process.WriteCalls)),
-		result.Millis(w.RTT.Quantile(0.5)), result.Millis(w.RTT.Quantile(0.99)), result.Millis(w.RTT.Quantile(0.999)), result.Millis(w.RTT.Max()),
-		result.Millis(w.Late.Quantile(0.99)), sum.moved, sum.reconnected, r.PublishErrors, missing+all.Lost, all.Disordered, w.Process.Dropped-entered.Dropped)
+		result.Ratio(float64(all.Messages), float64(r.Published)), w.ServerMicros(),
+		result.Micros(w.Client.CPU)/float64(max(w.Client.Messages, 1)),
+		w.PerMessage(float64(w.Server.Writes)), w.PerMessage(float64(w.Server.WriteCalls)),
+		result.Millis(w.RTT.Quantile(0.5)), result.Millis(w.RTT.Quantile(0.99)), result.Millis(w.RTT.Quantile(0.999)),
+		result.Millis(w.RTT.Max()),
+		result.Millis(w.Late.Quantile(0.99)), sum.moved, sum.reconnected, r.PublishErrors, missing+all.Lost,
+		all.Disordered, w.Server.Dropped-entered.Dropped)
 	return nil
 }

@@ -17,12 +17,18 @@ type limit struct {
 var limits = []limit{
 	{"decode: allocations", 0, "a frame is decoded in the buffer that it was read into"},
 	{"decode: bytes", 0, "as above"},
-	{"decode, in two reads: allocations", 0.01, "the buffer of a partial message is pooled; the collector may empty the pool"},
+	{
+		"decode, in two reads: allocations", 0.01,
+		"the buffer of a partial message is pooled; the collector may empty the pool",
+	},
 	{"decode, in two reads: bytes", 10, "as above"},
 
 	{"envelope, parsed: allocations", 0, "its parts are slices of the message"},
 	{"envelope, parsed: bytes", 0, "as above"},
-	{"envelope, typed handler: allocations", 9.2, "9: encoding/json for request and response, and two strings of the request"},
+	{
+		"envelope, typed handler: allocations", 9.2,
+		"9: encoding/json for request and response, and two strings of the request",
+	},
 	{"envelope, typed handler: bytes", 345, "5 % above 328"},
 
 	{"join and leave: allocations", 3.5, "3, and now and then one of the room's table; the room is empty in between"},

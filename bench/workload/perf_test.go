@@ -171,7 +171,8 @@ func perfEnvelope(t *testing.T, got map[string]float64) {
 	})
 	s := startLocal(t)
 	request, b := load.MaskedFrame(1, envelope), make([]byte, 4096)
-	got["envelope, typed handler: allocations"], got["envelope, typed handler: bytes"] = allocations(5000, func() { s.say(t, request, b) })
+	got["envelope, typed handler: allocations"], got["envelope, typed handler: bytes"] = allocations(5000,
+		func() { s.say(t, request, b) })
 }
 
 func perfJoin(t *testing.T, got map[string]float64) {
@@ -277,10 +278,14 @@ func perfEcho(t *testing.T, got map[string]float64) {
 	s := perfSession()
 	ratio, c := ratioOf(func(inflight int) cost {
 		work := make([]*echoing, s.ClientLoops)
-		srv, g, stop, err := s.Start(t.Context(), s.Path, conns, control.Config{Mode: control.Echo}, func(i int) load.Traffic {
-			work[i] = &echoing{form: load.NewBinaryPayload(perfSize), until: load.Never, number: i, loops: s.ClientLoops, conns: conns}
-			return work[i]
-		})
+		srv, g, stop, err := s.Start(t.Context(), s.Path, conns, control.Config{Mode: control.Echo},
+			func(i int) load.Traffic {
+				work[i] = &echoing{
+					form: load.NewBinaryPayload(perfSize), until: load.Never, number: i, loops: s.ClientLoops,
+					conns: conns,
+				}
+				return work[i]
+			})
 		require.NoError(t, err)
 		defer stop()
 		require.NoError(t, g.Connect(t.Context(), conns))

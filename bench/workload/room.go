@@ -79,7 +79,10 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 	// over the others.
 	stalled := evenly(setup.conns, setup.stalled+setup.trickling)
 	stalls := func(n int) bool { return n > 0 && stalled[n-1] }
-	r := &room{srv: srv, g: g, stop: g.Stop, reading: make([]int, setup.rooms), trickling: int(float64(setup.conns) * setup.trickling / 100)}
+	r := &room{
+		srv: srv, g: g, stop: g.Stop, reading: make([]int, setup.rooms),
+		trickling: int(float64(setup.conns) * setup.trickling / 100),
+	}
 	rooms := spread(setup.conns, setup.rooms)
 	for n := 1; n <= setup.conns; n++ {
 		if stalls(n) {
@@ -192,7 +195,8 @@ func joinRoom(ctx context.Context, g *load.Generator, srv *server.Process, membe
 		}
 		for index := first; index < len(l.Conns); index++ {
 			room := uint32(l.Conns[index].Room)
-			l.Send(int32(index), load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, room)))
+			l.Send(int32(index), load.MaskedFrame(load.OpBinary,
+				binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, room)))
 		}
 	})
 	for {
@@ -242,7 +246,9 @@ func (r *room) publish(ctx context.Context, o *load.Timing, c control.Command) (
 // deliver waits until the members that read have everything up to published, or
 // until nothing more comes. before is from the time when they had all of the
 // earlier loads.
-func (r *room) deliver(ctx context.Context, before load.Tally, published uint64) (missing, disordered uint64, err error) {
+func (r *room) deliver(ctx context.Context, before load.Tally, published uint64) (
+	missing, disordered uint64, err error,
+) {
 	n := published - r.published
 	r.published = published
 	want, rooms := uint64(0), uint64(len(r.reading))

@@ -117,7 +117,8 @@ func (t *roomTest) compareSides(ctx context.Context) ([]*result.Table, error) {
 	}
 	for i, load := range t.loads {
 		r := &ratios[i]
-		c.Add(load.name, t.stalled, t.trickle, t.rounds, result.Median(r.cpu), result.Median(r.rate), result.Median(r.lastP50), result.Median(r.lastP99))
+		c.Add(load.name, t.stalled, t.trickle, t.rounds, result.Median(r.cpu), result.Median(r.rate),
+			result.Median(r.lastP50), result.Median(r.lastP99))
 	}
 	return []*result.Table{t.table, c}, nil
 }

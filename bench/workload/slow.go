@@ -56,7 +56,8 @@ func (o *slowRun) Flags(fs *flag.FlagSet) {
 }
 
 func (o *slowRun) Validate(*command.Session) error {
-	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1), command.ValidSlow(o.stalled, o.trickle, false), command.ValidRates(o.rates))
+	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1),
+		command.ValidSlow(o.stalled, o.trickle, false), command.ValidRates(o.rates))
 }
 
 // Run measures what the backlog of stalled clients costs, and what slow
@@ -65,19 +66,23 @@ func (o *slowRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 	s.SetDefaults(&o.conns, 1000)
 	beside := *s
 	s.Queue = max(s.Queue, slowQueue)
-	t := &result.Table{Command: "slow", Title: "Stalled clients that hold messages: heap after garbage collection", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"conns", "clients", "%d"},
-		{"frame_bytes", "frame B", "%d"},
-		{"measured", "measured", "%s"},
-		{"held", "messages held", "%.1f"},
-		{"heap_bytes", "heap B/client", "%.0f"},
-		{"heap_bytes_message", "heap B/message", "%.1f"},
-		{"copies_bytes", "copies B/client", "%.0f"},
-	}, Charts: []result.Chart{{
-		Kind: report.Bars, X: []string{"measured", "path", "conns", "frame_bytes"}, Y: []string{"heap_bytes", "copies_bytes"},
-		Axis: "bytes for each client",
-	}}}
+	t := &result.Table{
+		Command: "slow", Title: "Stalled clients that hold messages: heap after garbage collection",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"conns", "clients", "%d"},
+			{"frame_bytes", "frame B", "%d"},
+			{"measured", "measured", "%s"},
+			{"held", "messages held", "%.1f"},
+			{"heap_bytes", "heap B/client", "%.0f"},
+			{"heap_bytes_message", "heap B/message", "%.1f"},
+			{"copies_bytes", "copies B/client", "%.0f"},
+		}, Charts: []result.Chart{{
+			Kind: report.Bars, X: []string{"measured", "path", "conns", "frame_bytes"},
+			Y:    []string{"heap_bytes", "copies_bytes"},
+			Axis: "bytes for each client",
+		}},
+	}
 	s.Progress.Expect(o.rounds, 5*time.Second)
 	for round := range o.rounds {
 		s.Progress.Step("slow, round %d of %d", round+1, o.rounds)

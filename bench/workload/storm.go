@@ -59,8 +59,10 @@ func (o *stormRun) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
 	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
 	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
-	fs.Float64Var(&o.admit, "admit", o.admit, "storm: WithAdmission, connections a second that the server lets in; 0 is no limit")
-	fs.IntVar(&o.admitBurst, "admit-burst", o.admitBurst, "storm: connections that it lets in at once; 0 is the library's default")
+	fs.Float64Var(&o.admit, "admit", o.admit,
+		"storm: WithAdmission, connections a second that the server lets in; 0 is no limit")
+	fs.IntVar(&o.admitBurst, "admit-burst", o.admitBurst,
+		"storm: connections that it lets in at once; 0 is the library's default")
 	fs.DurationVar(&o.authDelay, "auth-delay", o.authDelay, "storm: time that authentication waits, as for a database")
 }
 
@@ -68,8 +70,10 @@ func (o *stormRun) Validate(*command.Session) error {
 	if o.admit < 0 || o.admitBurst < 0 || (o.admitBurst > 0 && o.admit == 0) {
 		return errors.New("bench: -admit or -admit-burst is out of range, or the burst has no rate")
 	}
-	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1), command.AtLeast("-staying", o.staying, 1),
-		command.AtLeast("-opening", o.opening, 0), command.AtLeast("-join-rooms", o.joinRooms, 0), command.ValidRates(o.rates))
+	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1),
+		command.AtLeast("-staying", o.staying, 1),
+		command.AtLeast("-opening", o.opening, 0), command.AtLeast("-join-rooms", o.joinRooms, 0),
+		command.ValidRates(o.rates))
 }
 
 // storms is the command storm as it runs.
@@ -83,48 +87,7 @@ type storms struct {
 // fan-out to members that stay.
 func (o *stormRun) Run(ctx context.Context, session *command.Session) ([]*result.Table, error) {
 	session.SetDefaults(&o.conns, 5000)
-	s := &storms{stormRun: o, session: session}
-	s.table = &result.Table{Command: "storm", Title: "Storms: all clients connect, authenticate and are put into rooms at once", Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"storm", "storm", "%s"},
-		{"conns", "connections", "%d"},
-		{"rate", "publishes/s to others", "%g"},
-		{"per_second", "connections/s", "%.0f"},
-		{"half_ms", "50 % in, ms", "%.0f"},
-		{"most_ms", "99 %", "%.0f"},
-		{"all_ms", "all", "%.0f"},
-		{"joined_ms", "in rooms", "%.0f"},
-		{"p50_ms", "connect to 101 p50 ms", "%.1f"},
-		{"p90_ms", "p90", "%.1f"},
-		{"p99_ms", "p99", "%.1f"},
-		{"max_ms", "max", "%.1f"},
-		{"waiting_most", "waiting at most", "%d"},
-		{"rest_ms", "listeners rested ms", "%.0f"},
-		{"refused", "refused", "%d"},
-		{"server_us", "server µs/conn", "%.1f"},
-		{"peak_rss_bytes", "RSS peak B", "%d"},
-		{"staying_p50_ms", "others p50 ms", "%.1f"},
-		{"staying_p99_ms", "p99", "%.1f"},
-		{"staying_max_ms", "max", "%.1f"},
-		{"missing", "missing", "%d"},
-		{"disordered", "disordered", "%d"},
-	}, Charts: []result.Chart{
-		{Kind: report.Bars, X: []string{"storm", "rate", "path"}, Y: []string{"per_second", "server_us"}},
-		{Kind: report.Bars, Title: "Time to connect, 99th percentile", X: []string{"storm", "rate", "path"}, Y: []string{"p99_ms"}, Axis: "ms"},
-	}}
-	s.series = &result.Table{Command: "storm-series", Title: "Connections over time", Unprinted: true, Columns: []result.Column{
-		{"path", "path", "%s"},
-		{"round", "round", "%d"},
-		{"storm", "storm", "%s"},
-		{"rate", "publishes/s to others", "%g"},
-		{"line", "", "%s"},
-		{"at_ms", "ms", "%.1f"},
-		{"conns", "connections", "%d"},
-		{"waiting", "waiting", "%d"},
-	}, Charts: []result.Chart{
-		{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"},
-		{Kind: report.Lines, Title: "Connections that wait for their 101", X: []string{"at_ms"}, Y: []string{"waiting"}, Series: "line"},
-	}}
+	s := &storms{stormRun: o, session: session, table: newStormTable(), series: newStormSeries()}
 	rates, err := command.RateList(o.rates)
 	if err != nil {
 		return nil, err
@@ -140,6 +103,67 @@ func (o *stormRun) Run(ctx context.Context, session *command.Session) ([]*result
 		}
 	}
 	return []*result.Table{s.table, s.series}, nil
+}
+
+func newStormTable() *result.Table {
+	return &result.Table{
+		Command: "storm",
+		Title:   "Storms: all clients connect, authenticate and are put into rooms at once",
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"storm", "storm", "%s"},
+			{"conns", "connections", "%d"},
+			{"rate", "publishes/s to others", "%g"},
+			{"per_second", "connections/s", "%.0f"},
+			{"half_ms", "50 % in, ms", "%.0f"},
+			{"most_ms", "99 %", "%.0f"},
+			{"all_ms", "all", "%.0f"},
+			{"joined_ms", "in rooms", "%.0f"},
+			{"p50_ms", "connect to 101 p50 ms", "%.1f"},
+			{"p90_ms", "p90", "%.1f"},
+			{"p99_ms", "p99", "%.1f"},
+			{"max_ms", "max", "%.1f"},
+			{"waiting_most", "waiting at most", "%d"},
+			{"rest_ms", "listeners rested ms", "%.0f"},
+			{"refused", "refused", "%d"},
+			{"server_us", "server µs/conn", "%.1f"},
+			{"peak_rss_bytes", "RSS peak B", "%d"},
+			{"staying_p50_ms", "others p50 ms", "%.1f"},
+			{"staying_p99_ms", "p99", "%.1f"},
+			{"staying_max_ms", "max", "%.1f"},
+			{"missing", "missing", "%d"},
+			{"disordered", "disordered", "%d"},
+		}, Charts: []result.Chart{
+			{Kind: report.Bars, X: []string{"storm", "rate", "path"}, Y: []string{"per_second", "server_us"}},
+			{
+				Kind: report.Bars, Title: "Time to connect, 99th percentile", X: []string{"storm", "rate", "path"},
+				Y: []string{"p99_ms"}, Axis: "ms",
+			},
+		},
+	}
+}
+
+// newStormSeries returns the table of the curves.
+func newStormSeries() *result.Table {
+	return &result.Table{
+		Command: "storm-series", Title: "Connections over time", Unprinted: true,
+		Columns: []result.Column{
+			{"path", "path", "%s"},
+			{"round", "round", "%d"},
+			{"storm", "storm", "%s"},
+			{"rate", "publishes/s to others", "%g"},
+			{"line", "", "%s"},
+			{"at_ms", "ms", "%.1f"},
+			{"conns", "connections", "%d"},
+			{"waiting", "waiting", "%d"},
+		}, Charts: []result.Chart{
+			{Kind: report.Lines, Title: "Connections over time", X: []string{"at_ms"}, Y: []string{"conns"}, Series: "line"},
+			{
+				Kind: report.Lines, Title: "Connections that wait for their 101", X: []string{"at_ms"},
+				Y: []string{"waiting"}, Series: "line",
+			},
+		},
+	}
 }
 
 // round connects and reconnects all clients of a fresh server, beside a fan-out
@@ -167,7 +191,8 @@ func (s *storms) round(ctx context.Context, round int, rate float64) error {
 		}
 		defer others.g.Stop()
 	}
-	g, err := load.NewGenerator(srv.Addr(s.session.Path), s.session.ClientLoops, s.conns, false, func(int) load.Traffic { return silent{} })
+	g, err := load.NewGenerator(srv.Addr(s.session.Path), s.session.ClientLoops, s.conns, false,
+		func(int) load.Traffic { return silent{} })
 	if err != nil {
 		return err
 	}
@@ -254,12 +279,15 @@ func (s *storms) addRow(st *storm, before, after *control.Report, outcome *outco
 		begun, _ := slices.BinarySearch(begins, st.began+int64(at(share))+1)
 		waiting := max(0, min(begun-opened, len(times)-opened))
 		most = max(most, waiting)
-		s.series.Add(s.session.Path, st.round, st.name, st.rate, line, result.MaxOf(result.Millis(at(share))), result.SumOf(opened), result.SumOf(waiting))
+		s.series.Add(s.session.Path, st.round, st.name, st.rate, line, result.MaxOf(result.Millis(at(share))),
+			result.SumOf(opened), result.SumOf(waiting))
 	}
 	n := float64(s.conns)
 	s.table.Add(s.session.Path, st.name, result.SumOf(s.conns), st.rate, result.SumOf(n/at(1).Seconds()),
-		result.MaxOf(result.Millis(at(0.5))), result.MaxOf(result.Millis(at(0.99))), result.MaxOf(result.Millis(at(1))), result.MaxOf(result.Millis(st.joined)),
-		result.MillisOf(connects, 0.5), result.MillisOf(connects, 0.9), result.MillisOf(connects, 0.99), result.MillisOf(connects, 1),
+		result.MaxOf(result.Millis(at(0.5))), result.MaxOf(result.Millis(at(0.99))),
+		result.MaxOf(result.Millis(at(1))), result.MaxOf(result.Millis(st.joined)),
+		result.MillisOf(connects, 0.5), result.MillisOf(connects, 0.9),
+		result.MillisOf(connects, 0.99), result.MillisOf(connects, 1),
 		result.SumOf(most), result.MaxOf(result.Millis(after.AdmissionWait-before.AdmissionWait)), result.SumOf(refused),
 		result.MeanOf(result.Micros(after.CPU-before.CPU)/n, n), result.SumOf(after.PeakRSS),
 		result.MillisOf(outcome.RTT, 0.5), result.MillisOf(outcome.RTT, 0.99), result.MillisOf(outcome.RTT, 1),

@@ -73,25 +73,32 @@ func (o *tlsRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, 
 	if err != nil {
 		return nil, err
 	}
-	costs := &result.Table{Command: "tls", Title: "A connection over TLS (1.3, ECDSA P-256, full handshakes): the server's part", Columns: []result.Column{
-		{"transport", "transport", "%s"},
-		{"conns", "connections", "%d"},
-		{"accept_us", "accept and upgrade µs", "%.0f"},
-		{"accepts_per_second", "accepts/s", "%.0f"},
-		{"heap_bytes", "idle heap B", "%.0f"},
-		{"rss_bytes", "idle RSS B", "%.0f"},
-	}, Charts: []result.Chart{
-		{Kind: report.Bars, X: []string{"transport"}, Y: []string{"accept_us", "heap_bytes"}},
-	}}
-	echoes := &result.Table{Command: "tls-echo", Title: "Echo, one message in flight on each connection", Columns: []result.Column{
-		{"transport", "transport", "%s"},
-		{"conns", "connections", "%d"},
-		{"size", "bytes", "%d"},
-		{"per_second", "messages/s", "%.0f"},
-		{"server_us", "server µs/msg", "%.2f"},
-	}, Charts: []result.Chart{
-		{Kind: report.Bars, X: []string{"size"}, Series: "transport", Y: []string{"server_us"}},
-	}}
+	costs := &result.Table{
+		Command: "tls",
+		Title:   "A connection over TLS (1.3, ECDSA P-256, full handshakes): the server's part",
+		Columns: []result.Column{
+			{"transport", "transport", "%s"},
+			{"conns", "connections", "%d"},
+			{"accept_us", "accept and upgrade µs", "%.0f"},
+			{"accepts_per_second", "accepts/s", "%.0f"},
+			{"heap_bytes", "idle heap B", "%.0f"},
+			{"rss_bytes", "idle RSS B", "%.0f"},
+		}, Charts: []result.Chart{
+			{Kind: report.Bars, X: []string{"transport"}, Y: []string{"accept_us", "heap_bytes"}},
+		},
+	}
+	echoes := &result.Table{
+		Command: "tls-echo", Title: "Echo, one message in flight on each connection",
+		Columns: []result.Column{
+			{"transport", "transport", "%s"},
+			{"conns", "connections", "%d"},
+			{"size", "bytes", "%d"},
+			{"per_second", "messages/s", "%.0f"},
+			{"server_us", "server µs/msg", "%.2f"},
+		}, Charts: []result.Chart{
+			{Kind: report.Bars, X: []string{"size"}, Series: "transport", Y: []string{"server_us"}},
+		},
+	}
 	for range o.rounds {
 		for _, t := range tlsTransports {
 			r := tlsRound{tlsRun: o, name: t.name, path: t.path, tls: t.tls}
@@ -237,7 +244,9 @@ func (r *tlsRound) echo(ctx context.Context, size int, echoes *result.Table) err
 }
 
 // window counts messages while the server's reports are apart.
-func (r *tlsRound) window(ctx context.Context, messages *atomic.Uint64) (before, after *control.Report, n uint64, err error) {
+func (r *tlsRound) window(ctx context.Context, messages *atomic.Uint64) (
+	before, after *control.Report, n uint64, err error,
+) {
 	if err = load.Wait(ctx, r.Warmup); err != nil {
 		return nil, nil, 0, err
 	}
@@ -267,7 +276,8 @@ func (r *tlsRound) dial(ctx context.Context) (net.Conn, error) {
 	_, err = io.WriteString(c, load.UpgradeRequest("/ws", ""))
 	if err == nil {
 		var res *http.Response
-		if res, err = http.ReadResponse(bufio.NewReaderSize(c, 1024), nil); err == nil && res.StatusCode != http.StatusSwitchingProtocols {
+		if res, err = http.ReadResponse(bufio.NewReaderSize(c, 1024), nil); err == nil &&
+			res.StatusCode != http.StatusSwitchingProtocols {
 			err = fmt.Errorf("upgrade refused: %s", res.Status)
 		}
 	}
