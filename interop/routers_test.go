@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -184,7 +185,8 @@ func TestFasthttp(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &fasthttp.Server{Handler: fasthttpadaptor.NewFastHTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		errs <- b.HandleUpgrade(w, r)
+		// The adaptor uses its context again as soon as the connection is closed.
+		errs <- b.HandleUpgrade(w, r.WithContext(context.Background()))
 	})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }() // until Shutdown
