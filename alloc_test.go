@@ -30,7 +30,7 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 }
 
 func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
-	onBothWays(t, func(t *testing.T, w way) {
+	test := func(t *testing.T, w way) {
 		s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithRateLimit(limit))
 		s.HandleRaw(echo)
 		c := s.dial(w)
@@ -49,7 +49,9 @@ func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
 		run(1000)
 		const n = 10_000
 		assert.Less(t, float64(mallocs(func() { run(n) }))/n, 0.05, "allocations for each message")
-	})
+	}
+	onBothWays(t, test)
+	t.Run(string(served), func(t *testing.T) { test(t, served) })
 }
 
 // Middleware allocates nothing: a message through three of them costs as many objects as

@@ -16,12 +16,12 @@ import (
 )
 
 // transports are what the benchmarks compare: plain connections, and TLS on
-// both ways.
+// both ways, and plain connections of Serve.
 var transports = []struct {
 	name string
 	way  way
 	tls  bool
-}{{"plain", native, false}, {"tls", native, true}, {"tls-net-http", overNet, true}}
+}{{"plain", native, false}, {"plain-serve", served, false}, {"tls", native, true}, {"tls-net-http", overNet, true}}
 
 // startTransport runs an inline echo and returns a function that connects.
 func startTransport(b *testing.B, w way, secure bool) (dial func() net.Conn) {

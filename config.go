@@ -215,7 +215,7 @@ type Config struct {
 	// sim of the bench suite. It excludes ListenAddr and HandleUpgrade. Default
 	// none.
 	Memory *engine.Memory
-	// TLSConfig makes ListenAddr speak TLS; see WithTLSConfig. HandleUpgrade needs
+	// TLSConfig makes ListenAddr and Serve speak TLS; see WithTLSConfig. HandleUpgrade needs
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config
 	// TLSHandshakes bounds the TLS handshakes that compute at once on ListenAddr.

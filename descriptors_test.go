@@ -102,6 +102,12 @@ func TestScarceServer(t *testing.T) {
 	_, err := fmt.Sscan(setting, &limit, &secure, &addr)
 	require.NoError(t, err)
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}))
+	var l net.Listener
+	if served, ok := strings.CutPrefix(addr, "serve://"); ok {
+		addr = ""
+		l, err = net.Listen("tcp", served)
+		require.NoError(t, err)
+	}
 	opts := []ws.Option{
 		ws.WithListenAddr(addr), ws.WithLoops(2), ws.WithAllowAllOrigins(), ws.WithHandlerMode(ws.Inline),
 		ws.WithHeartbeatTimeout(time.Hour), ws.WithTLSHandshakes(1000),
@@ -124,7 +130,14 @@ func TestScarceServer(t *testing.T) {
 	go func() { _ = server.Serve(web) }() // ends with Close
 	ran := make(chan error, 1)
 	go func() { ran <- m.Run() }()
-	fmt.Fprintln(os.Stdout, m.Addr(), web.Addr())
+	native := m.Addr()
+	if l != nil {
+		native = l.Addr()
+		result := make(chan error, 1)
+		go func() { result <- m.Serve(l) }()
+		defer func() { require.NoError(t, <-result) }()
+	}
+	fmt.Fprintln(os.Stdout, native, web.Addr())
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
@@ -193,6 +206,7 @@ func onScarceServers(t *testing.T, limit int, test func(t *testing.T, s *scarceS
 	for _, secure := range []bool{false, true} {
 		for network, addr := range map[string]string{
 			"tcp": "tcp://127.0.0.1:0", "unix": "unix://" + filepath.Join(t.TempDir(), "ws.sock"),
+			"Serve": "serve://127.0.0.1:0",
 		} {
 			t.Run(fmt.Sprintf("%s, TLS %t", network, secure), func(t *testing.T) {
 				test(t, startScarce(t, limit, addr, secure))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -115,6 +116,31 @@ func ExampleManager_HandleRaw() {
 	// Output:
 	// you said: hello
 	// [1 2 3]
+}
+
+// A socket that systemd has opened (socket activation): it passes descriptors from 3 on, and their
+// number in LISTEN_FDS. Started by hand, the program listens by itself.
+func ExampleManager_Serve() {
+	m := must(ws.NewManager())
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
+	if os.Getenv("LISTEN_FDS") == "1" {
+		listener = must(net.FileListener(os.NewFile(3, "systemd")))
+	}
+	go func() { _ = m.Run() }()
+	served := make(chan error)
+	go func() { served <- m.Serve(listener) }()
+
+	conn, _, _, err := gws.Dial(context.Background(), "ws://"+listener.Addr().String()+"/ws")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("connected")
+	_ = conn.Close()
+	_ = m.Shutdown(context.Background())
+	fmt.Println(<-served)
+	// Output:
+	// connected
+	// <nil>
 }
 
 // A server that stops in order: no new requests, then a close frame with 1001 for each client

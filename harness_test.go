@@ -30,6 +30,7 @@ type way string
 const (
 	native  way = "native"   // the loop accepted it
 	overNet way = "net/http" // HandleUpgrade handed it over
+	served  way = "Serve"    // the native path, but Serve accepted it; not among onBothWays
 )
 
 // onBothWays runs test once for each way.
@@ -47,6 +48,7 @@ type server struct {
 	web      *httptest.Server
 	upgrades chan error // what HandleUpgrade returned
 	ran      chan error // what Run returned
+	served   net.Listener
 	stop     sync.Once
 }
 
@@ -115,8 +117,15 @@ func (s *server) shutdown() {
 
 // addr returns the TCP address of one way.
 func (s *server) addr(w way) string {
-	if w == native {
+	switch {
+	case w == native:
 		return s.Addr().String()
+	case w == served && s.served == nil:
+		s.served = listen(s.t, "tcp", "127.0.0.1:0")
+		s.serve(s.served)
+		fallthrough
+	case w == served:
+		return s.served.Addr().String()
 	}
 	return s.web.Listener.Addr().String()
 }

@@ -2,6 +2,8 @@ package ws
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -180,6 +182,34 @@ func (m *Manager) stopped() error {
 	default:
 		return nil
 	}
+}
+
+// Serve accepts connections from l on the native path, beside those of
+// WithListenAddr: an event loop does the HTTP upgrade, with the same Path and
+// Authenticate. It may be called several times at once, each with a listener of its
+// own. With WithTLSConfig the clients of l must speak TLS. Serve waits until Run has
+// started, and returns nil when Shutdown ends it, ErrManagerStopped if Shutdown, or
+// the end of Run, came before it, or an error that names the address of l.
+// It always closes l. At Shutdown, connections that nobody has accepted are not
+// refused with 503, because the socket may be shared, for example with systemd.
+//
+// l is a TCP or Unix listener, such as one that net.FileListener makes of a
+// descriptor of systemd, or a wrapper. A connection that a wrapper returns is moved
+// by its SyscallConn or File method, and is closed then, so that its Read and Write
+// are never called: the wrapper must not have read bytes of the client's, or change
+// them. Its RemoteAddr is the client's if that is a *net.TCPAddr; all others wait
+// for it. A connection with neither method ends Serve with an error, and so does a
+// listener of crypto/tls: see WithTLSConfig.
+func (m *Manager) Serve(l net.Listener) error {
+	if err := m.stopped(); err != nil {
+		_ = l.Close()
+		return err
+	}
+	err := m.engine.Serve(l)
+	if err == nil || errors.Is(err, ErrManagerStopped) {
+		return err
+	}
+	return fmt.Errorf("ws: serve %s: %w", l.Addr(), err)
 }
 
 // Addr returns the address of the native path's listener, nil without

@@ -111,8 +111,8 @@ func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr 
 // WithUnixSocketMode sets Config.UnixSocketMode.
 func WithUnixSocketMode(mode fs.FileMode) Option { return func(c *Config) { c.UnixSocketMode = mode } }
 
-// WithTLSConfig sets Config.TLSConfig: clients of ListenAddr connect with TLS
-// (wss://). The standard crypto/tls does it, with no goroutine for each
+// WithTLSConfig sets Config.TLSConfig: clients of ListenAddr and Serve connect with
+// TLS (wss://). The standard crypto/tls does it, with no goroutine for each
 // connection. config is copied; the copy offers the protocol http/1.1 by ALPN
 // unless NextProtos is set, and has DynamicRecordSizingDisabled set.
 // GetCertificate and the other callbacks run on a worker and may block for a

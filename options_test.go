@@ -146,7 +146,6 @@ func TestBadOptions(t *testing.T) {
 		{"TLS without a certificate", "TLSConfig", set(func(c *ws.Config) {
 			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
 		})},
-		{"TLS without a listener", "TLSConfig", ws.WithTLSConfig(&tls.Config{Certificates: make([]tls.Certificate, 1)})},
 		{"memory and a listener", "Memory", set(func(c *ws.Config) {
 			c.ListenAddr, c.Memory = "localhost:0", engine.NewMemory()
 		})},
@@ -222,6 +221,7 @@ func TestGoodOptions(t *testing.T) {
 		{"default policy", ws.WithOverflowPolicy(0)},
 		{"highest mark", ws.WithHighWaterMark(1)},
 		{"a budget", ws.WithQueueBudget(1)},
+		{"TLS of Serve alone", ws.WithTLSConfig(&tls.Config{Certificates: make([]tls.Certificate, 1)})},
 		{"no TLS", ws.WithTLSConfig(nil)},
 		{"no rate limit", ws.WithRateLimit(ws.RateLimit{})},
 		{"whole Config", ws.WithConfig(ws.DefaultConfig())},

@@ -2,15 +2,12 @@ package ws
 
 import "crypto/tls"
 
-// validateTLS refuses a setting that would fail every handshake, or one without
-// a listener to use it.
+// validateTLS refuses a setting that would fail every handshake.
 func (c *Config) validateTLS() error {
 	t := c.TLSConfig
 	switch {
 	case t == nil:
 		return nil
-	case c.ListenAddr == "":
-		return invalid("TLSConfig", "is for ListenAddr, which is not set; HandleUpgrade takes the http.Server's TLS")
 	case len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil:
 		return invalid("TLSConfig", "needs Certificates, GetCertificate or GetConfigForClient")
 	}

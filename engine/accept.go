@@ -39,7 +39,7 @@ const (
 type acceptGate struct {
 	// Immutable after start.
 	eng   *Engine
-	watch *listenWatch // nil if there is nothing to watch or to wait for
+	watch *listenWatch // nil with a Memory if nobody can wait
 	ended chan struct{}
 	hands sync.WaitGroup // acceptByHand
 	over  chan struct{}  // closed when nobody is let in any more
@@ -105,20 +105,17 @@ func newAcceptGate(e *Engine) *acceptGate {
 }
 
 // start begins to watch. It is called before the loops run.
-func (g *acceptGate) start() {
+func (g *acceptGate) start() (err error) {
 	g.usage.open()
-	if g.eng.cfg.ListenAddr == "" && g.pace.perSecond == 0 {
+	if g.eng.cfg.Memory != nil && g.pace.perSecond == 0 {
 		close(g.ended)
-		return
+		return nil
 	}
-	watch, err := newListenWatch()
-	if err != nil {
-		g.eng.cfg.Logger.Warn("ws: listeners cannot be paused", slog.Any("error", err))
-		close(g.ended)
-		return
+	if g.watch, err = newListenWatch(); err != nil {
+		return err
 	}
-	g.watch = watch
 	go g.run() // owned by Engine.Run: stop ends it and waits
+	return nil
 }
 
 // stop ends the gate. The loops have ended.

@@ -47,7 +47,7 @@ func (g *acceptGate) handOver(l *loopListener) {
 	if err != nil {
 		return
 	}
-	g.enroll(fd, l.shard.place)
+	g.enroll(fd, acceptedByUs{}, l.shard.place)
 	_ = unix.Close(fd)
 }
 
@@ -61,15 +61,15 @@ const (
 )
 
 // enroll hands the accepted socket fd, which stays open, to the loop that choose
-// returns a place on. While there is no descriptor for that, or the loop is held and has many
+// returns a place on; from says what is known of it. While there is no descriptor for that, or the loop is held and has many
 // before it, it waits. When nobody is let in any more it refuses the peer.
-func (g *acceptGate) enroll(fd int, choose func() *place) {
+func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
 	for g.eng.beginEnroll() {
 		p := choose()
 		if p.shard.enrolls.Load() > maxEnrolls {
 			p.giveUp()
 			g.rest()
-		} else if err := p.enroll(fd); isExhausted(err) {
+		} else if err := p.enroll(fd, from); isExhausted(err) {
 			g.exhausted(err)
 		} else {
 			return // it is enrolled, or its peer has gone
@@ -115,7 +115,8 @@ func isExhausted(err error) bool {
 }
 
 // enroll hands a duplicate of an accepted socket to the loop. fd stays open.
-func (p *place) enroll(fd int) error {
+func (p *place) enroll(fd int, from acceptedByUs) error {
+	from.place = p
 	nc, err := connOf(fd)
 	if err != nil {
 		p.giveUp()
@@ -123,7 +124,7 @@ func (p *place) enroll(fd int) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), enrollTime)
 	defer cancel()
-	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, acceptedByUs{p}), nc)
+	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, from), nc)
 	if err != nil {
 		p.giveUp()
 		_ = nc.Close()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -45,12 +46,12 @@ func (e *Engine) runListening() error {
 // runEnrolling runs the loops without a listener of gnet's: connections come
 // from Enroll, and from our own listener if the address is a Unix socket.
 func (e *Engine) runEnrolling() error {
+	var l *unixListener
 	if e.listensOnUnix() {
-		l, err := e.listenUnix()
-		if err != nil {
+		var err error
+		if l, err = e.listenUnix(); err != nil {
 			return fmt.Errorf("ws: listen %s: %w", e.cfg.ListenAddr, err)
 		}
-		e.listener = l
 		defer func() { _ = l.Close() }()
 	}
 	cli, err := gnet.NewClient((*events)(e), e.options()...)
@@ -65,9 +66,9 @@ func (e *Engine) runEnrolling() error {
 		return err
 	})
 	var acceptor sync.WaitGroup
-	if e.listener != nil {
+	if l != nil {
 		acceptor.Go(func() { // owned by this call, which waits for it
-			if err := e.acceptFrom(e.listener); err != nil {
+			if err := e.Serve(l); err != nil && !errors.Is(err, ErrStopped) {
 				e.cfg.Logger.Error("ws: accepting", slog.Any("error", err))
 			}
 		})

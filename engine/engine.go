@@ -42,7 +42,6 @@ type Engine struct {
 	lowMark      [dataLanes]bounds
 	writable     *writablePoller
 	accept       *acceptGate
-	listener     *unixListener // nil without one; set before started is closed
 	deflater     *codec.Deflater
 	ping         *Frame // the heartbeat
 	silence      silence
@@ -73,12 +72,13 @@ type Engine struct {
 	gate sync.RWMutex
 
 	mu       sync.Mutex
-	drainEnd CloseInfo   // written before draining is set
-	addr     net.Addr    // guarded by mu
-	bound    int         // shards with a loop; guarded by mu
-	failed   error       // why the start-up failed; guarded by mu
-	gnet     gnet.Engine // guarded by mu
-	wakers   []*waker    // guarded by mu
+	drainEnd CloseInfo            // written before draining is set
+	serving  map[*served]struct{} // guarded by mu; nil without listeners that are not gnet's
+	addr     net.Addr             // guarded by mu
+	bound    int                  // shards with a loop; guarded by mu
+	failed   error                // why the start-up failed; guarded by mu
+	gnet     gnet.Engine          // guarded by mu
+	wakers   []*waker             // guarded by mu
 
 	began     time.Time // written before the loops start
 	closeAll  sync.Once
@@ -195,7 +195,9 @@ func (e *Engine) Run() error {
 	}
 	defer e.writable.close()
 	defer e.closeWakers()
-	e.accept.start()
+	if err := e.accept.start(); err != nil {
+		return fmt.Errorf("ws: %w", err)
+	}
 	defer e.accept.stop()
 	if e.handshakes != nil {
 		defer e.handshakes.close()
@@ -209,6 +211,8 @@ func (e *Engine) Run() error {
 	default:
 		err = e.runEnrolling()
 	}
+	e.accept.end()
+	e.closeServed()
 	asked := e.setHalting()
 	e.mu.Lock()
 	failed := e.failed
@@ -356,9 +360,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 // end while it goes on accepting in order to refuse.
 func (e *Engine) stopAccepting(ctx context.Context) {
 	e.accept.giveUp(ctx)
-	if e.listener != nil {
-		_ = e.listener.Close() // ends its Accept
-	}
+	e.closeServed()
 }
 
 // awaitEmpty waits until no connection is left. It polls: this happens once in

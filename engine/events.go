@@ -71,7 +71,7 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
 				brought := brought.(*enrolling)
 				defer brought.place.take()
-				return nil, s.attach(gc, from, brought)
+				return nil, s.attach(gc, from, brought, acceptedByUs{foreign: true})
 			}
 		}
 		gc.SetContext(nil) // Enroll has given up, or will
@@ -88,11 +88,11 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 		}
 		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
 	}
-	return nil, s.attach(gc, nil, nil)
+	return nil, s.attach(gc, nil, nil, ours)
 }
 
 // attach makes c, or a new connection if c is nil, the owner of gc's traffic.
-func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action) {
+func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) (action gnet.Action) {
 	s.enter()
 	defer s.leave()
 	defer func() {
@@ -105,8 +105,12 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling) (action gnet.Action
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
-	s.tuneSocket(c, from != nil)
-	c.setPeer(gc.RemoteAddr())
+	s.tuneSocket(c, ours.foreign)
+	if ours.peer != nil {
+		c.setPeer(ours.peer)
+	} else {
+		c.setPeer(gc.RemoteAddr())
+	}
 	s.peerFields.forget(gc)
 	c.generation = s.eng.generations.Add(1)
 	c.lastLife = s.presence.ticks

@@ -188,7 +188,7 @@ func (l *memoryLoop) open(request []byte) {
 	c := l.shard.eng.handler.NewConn()
 	c.fd = int32(len(l.peers) - 1)
 	l.peers[c.fd].conn = c
-	if l.shard.attach((*memoryConn)(c), c, nil) != gnet.None {
+	if l.shard.attach((*memoryConn)(c), c, nil, acceptedByUs{}) != gnet.None {
 		l.end(c, nil)
 		return
 	}

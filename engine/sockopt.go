@@ -30,17 +30,17 @@ func (e *Engine) boundListeners(found []readiness) {
 	}
 }
 
-// tuneSocket sets the options of c's socket that it has not inherited from the
-// listener. Sockets of other families than TCP have no bound of unsent bytes.
-func (s *Shard) tuneSocket(c *Conn, enrolled bool) {
+// tuneSocket sets the options of c's socket that it has not inherited from a
+// listener of gnet's; foreign says that it comes from another one. Sockets of other families than TCP have no bound of unsent bytes.
+func (s *Shard) tuneSocket(c *Conn, foreign bool) {
 	cfg := &s.eng.cfg
 	if s.mem != nil {
 		return
 	}
-	if cfg.UnsentBytes > 0 && (enrolled || !s.inheritsInLoop()) {
+	if cfg.UnsentBytes > 0 && (foreign || !s.inheritsInLoop()) {
 		_ = boundUnsent(int(c.fd), cfg.UnsentBytes)
 	}
-	if !enrolled {
+	if !foreign {
 		return // gnet has set the buffers of the listener
 	}
 	s.setBuffer(c, unix.SO_RCVBUF, cfg.RecvBuffer)

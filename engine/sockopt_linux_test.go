@@ -38,6 +38,25 @@ func (s *server) enroll(network, address string) net.Conn {
 	return peer
 }
 
+// serve connects through a listener of Serve.
+func (s *server) serve() {
+	s.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(s.t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	s.t.Cleanup(func() {
+		s.shutdown()
+		require.NoError(s.t, <-ended)
+	})
+	peer, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = peer.Close() })
+	c := newClient(s.t, peer)
+	c.raw(upgradeRequest)
+	require.Equal(s.t, 101, c.response())
+}
+
 // TestUnsentBytesAreBounded holds that each connection has the bound: at first
 // by a call of its own, later by inheritance from the listener.
 func TestUnsentBytesAreBounded(t *testing.T) {
@@ -65,8 +84,10 @@ func TestUnsentBytesAreBounded(t *testing.T) {
 			assert.Equal(t, bound, s.unsentBytes(1))
 			s.enroll("tcp", "127.0.0.1:0")
 			assert.Equal(t, bound, s.unsentBytes(2))
+			s.serve()
+			assert.Equal(t, bound, s.unsentBytes(3))
 			s.enroll("unix", t.TempDir()+"/socket") // has no such option
-			s.peer(3)
+			s.peer(4)
 		})
 	}
 }
@@ -82,10 +103,11 @@ func TestSocketBuffers(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) { cfg.RecvBuffer, cfg.SendBuffer = 20_000, 30_000 })
 	s.dial()
 	s.enroll("tcp", "127.0.0.1:0")
+	s.serve()
 	s.enroll("unix", t.TempDir()+"/socket")
-	for n := range 2 {
+	for n := range 3 {
 		assert.Equal(t, 2*20_000, s.option(n, unix.SOL_SOCKET, unix.SO_RCVBUF), "Linux doubles it")
 		assert.Equal(t, 2*30_000, s.option(n, unix.SOL_SOCKET, unix.SO_SNDBUF))
 	}
-	assert.Equal(t, 2*30_000, s.option(2, unix.SOL_SOCKET, unix.SO_SNDBUF))
+	assert.Equal(t, 2*30_000, s.option(3, unix.SOL_SOCKET, unix.SO_SNDBUF))
 }
