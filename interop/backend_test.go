@@ -144,8 +144,12 @@ func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 func (b *backend) register(t *testing.T) {
 	t.Helper()
 	b.Subscribe(ws.EventClientDisconnected, func(e ws.Event) { b.ended <- e.Data.(*ws.CloseError) })
-	require.NoError(t, ws.Handle(b.Manager, "echo", func(_ *ws.Client, req *text) (*text, error) { return req, nil }))
-	require.NoError(t, ws.Handle0(b.Manager, "join", func(c *ws.Client, _ *text) error { return c.JoinRoom(room) }))
+	require.NoError(t, ws.Handle(b.Manager, "echo", func(_ *ws.Client, req *text) (*text, error) {
+		return req, nil
+	}))
+	require.NoError(t, ws.Handle0(b.Manager, "join", func(c *ws.Client, _ *text) error {
+		return c.JoinRoom(room)
+	}))
 	require.NoError(t, ws.Handle0(b.Manager, "publish", func(c *ws.Client, req *text) error {
 		return b.BroadcastToRoom(room, []byte(req.Text), c)
 	}))

@@ -57,7 +57,8 @@ func TestKindsOfHealthCheck(t *testing.T) {
 	} {
 		t.Run(check, func(t *testing.T) {
 			t.Parallel()
-			healthCheck(t, startNative(t), setup{replace: map[string]string{"option httpchk GET /readyz": check}})
+			s := setup{replace: map[string]string{"option httpchk GET /readyz": check}}
+			healthCheck(t, startNative(t), s)
 		})
 	}
 }

@@ -25,7 +25,9 @@ func TestHTTP2(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		//nolint:staticcheck // its successor in net/http refuses the name ":protocol"
-		transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: x.tls.roots, ServerName: "127.0.0.1"}}
+		transport := &http2.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: x.tls.roots, ServerName: "127.0.0.1"},
+		}
 		web := http.Client{Transport: transport}
 		defer web.CloseIdleConnections()
 		body, out := io.Pipe()
@@ -49,7 +51,9 @@ func TestHTTP2(t *testing.T) {
 		for _, size := range []int{5, mib} {
 			data, err := json.Marshal(text{strings.Repeat("x", size)})
 			require.NoError(t, err)
-			request, err := json.Marshal(ws.Message{Type: ws.TypeRequest, Event: "echo", RequestID: "1", Data: data})
+			request, err := json.Marshal(ws.Message{
+				Type: ws.TypeRequest, Event: "echo", RequestID: "1", Data: data,
+			})
 			require.NoError(t, err)
 			require.NoError(t, wsutil.WriteClientText(stream, request))
 			answer, err := wsutil.ReadServerText(stream)

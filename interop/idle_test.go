@@ -44,7 +44,7 @@ func TestIdleWithPings(t *testing.T) {
 	})
 }
 
-// Without pings the proxy ends it, so that the test above is one of the pings.
+// Without pings the proxy ends the connection, because nothing passes on it.
 func TestIdleWithoutPings(t *testing.T) {
 	behindEach(t, func(t *testing.T, p *product, start startFunc) {
 		b := start(t, ws.WithHeartbeatInterval(time.Hour), ws.WithHeartbeatTimeout(2*time.Hour))

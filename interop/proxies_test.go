@@ -22,7 +22,9 @@ func behindEach(t *testing.T, test func(t *testing.T, p *product, start startFun
 }
 
 // targets returns the addresses of a proxy by their scheme.
-func (x *proxy) targets() map[string]target { return map[string]target{"ws": x.plain, "wss": x.tls} }
+func (x *proxy) targets() map[string]target {
+	return map[string]target{"ws": x.plain, "wss": x.tls}
+}
 
 func TestConversation(t *testing.T) {
 	behindEach(t, func(t *testing.T, p *product, start startFunc) {
@@ -43,7 +45,8 @@ func TestClientAddress(t *testing.T) {
 		for scheme, to := range p.start(t, b.addr, setup{}).targets() {
 			t.Run(scheme, func(t *testing.T) {
 				to.from = "127.0.0.2"
-				who := to.dial(t, http.Header{"X-Real-Ip": {"6.6.6.6"}, "X-Forwarded-For": {"6.6.6.6"}}).whoami()
+				forged := http.Header{"X-Real-Ip": {"6.6.6.6"}, "X-Forwarded-For": {"6.6.6.6"}}
+				who := to.dial(t, forged).whoami()
 				assert.Equal(t, "127.0.0.2", who.IP)
 				assert.Regexp(t, `^6\.6\.6\.6, ?127\.0\.0\.2$`, who.Forwarded)
 				assert.False(t, who.TLS)

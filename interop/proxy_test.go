@@ -118,7 +118,7 @@ func (p *product) documented(t *testing.T) string {
 	return block
 }
 
-// setup changes what is documented.
+// setup changes the documented configuration.
 type setup struct {
 	timeout string            // in place of 60s; empty for that
 	replace map[string]string // further text to replace
@@ -149,7 +149,7 @@ func (p *product) start(t *testing.T, backend string, s setup) *proxy {
 	return x
 }
 
-// configuration returns what is documented with its replacements.
+// configuration returns the documented configuration with its replacements.
 func (x *proxy) configuration(t *testing.T, backend string, s setup) string {
 	t.Helper()
 	conf := x.product.documented(t)
