@@ -13,8 +13,8 @@ import (
 	"github.com/qi-realtime/ws/bench/attack"
 )
 
-// attackBounds are what an attack may cost the server in TestAttacks, beside what
-// holds for all.
+// attackBounds are the costs that an attack may have in TestAttacks, beside the
+// bounds that hold for all.
 var attackBounds = map[string]struct {
 	duration string             // longer than usual, if the attack needs it
 	below    map[string]float64 // figures by their keys
@@ -35,9 +35,10 @@ var saturating = []string{
 	"violator", "logflood", "json-slices", "flood", "pings", "fragments",
 }
 
-// TestAttacks runs each attack, small and short, in about 70 s. Healthy clients lose
-// nothing, and the server then holds as much as before. The bounds are wide: a
-// library that lets an attacker cost others something exceeds them several times.
+// TestAttacks runs each attack, small and short, in about 70 s. Healthy clients
+// lose nothing, and the server then holds as much as before. The bounds are
+// wide: a library that lets an attacker cost others something exceeds them
+// several times.
 func TestAttacks(t *testing.T) {
 	for _, name := range attack.Names() {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +60,7 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// assertUnharmed asserts what holds for every attack.
+// assertUnharmed asserts the bounds that hold for every attack.
 func assertUnharmed(t *testing.T, name string, row map[string]any) {
 	t.Helper()
 	assert.Greater(t, row["answered"], 0.0)

@@ -84,7 +84,7 @@ func assertClean(t *testing.T, row map[string]any) {
 	wrong := []string{"missing", "disordered", "dropped"}
 	if stalled, ok := row["stalled"]; ok && stalled.(float64) > 0 {
 		wrong = wrong[:2]
-		assert.Greater(t, row["dropped"], 0.0, "stalled members drop what is published")
+		assert.Greater(t, row["dropped"], 0.0, "stalled members drop messages")
 	}
 	for _, key := range wrong {
 		if n, ok := row[key]; ok {
@@ -142,8 +142,8 @@ func serverHeader(size int) int {
 	return 10
 }
 
-// TestSlow asserts that what was published is held by every client, and once,
-// and that slow members cost the others nothing.
+// TestSlow asserts that every client holds the published messages once, and
+// that slow members cost the others nothing.
 func TestSlow(t *testing.T) {
 	for name, size := range map[string]int{"small frames": 1000, "frames beyond a socket's buffer": 200_000} {
 		t.Run(name, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestSim(t *testing.T) {
 		assert.Greater(t, memory[i]["heap_bytes_room"], memory[i]["heap_bytes"])
 		n := float64(max(1, least/int(conns)))
 		// All of 2x3 publishes to one room one by one, of batches, of rooms of 1,000
-		// and of 10; and what the stalled ones held.
+		// and of 10; and the messages that the stalled clients held.
 		batches := float64(batch * max(1, least/batch/int(conns)))
 		queued := conns / stalledShare * float64(ws.DefaultConfig().MessageQueueSize)
 		assert.InDelta(t, conns*(6*n+batches+2*n)+queued, work[i]["deliveries"], 0)

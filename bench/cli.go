@@ -93,8 +93,7 @@ func (inv *invocation) parseCommand(name string, before *flag.FlagSet, out io.Wr
 	}
 }
 
-// addAll adds the commands of "bench all". Each takes those of the flags that it
-// has.
+// addAll adds the commands of "bench all". Each takes the flags that it has.
 func (inv *invocation) addAll(all *flag.FlagSet) error {
 	for _, c := range commands {
 		if c.NotInAll {
@@ -147,8 +146,8 @@ func (inv *invocation) commandFlags(name string) *flag.FlagSet {
 	return fs
 }
 
-// allFlags returns the flags of all commands. The variables behind flags that are
-// no command's alone are those of the invocation; the others only hold a value.
+// allFlags returns the flags of all commands. Flags that all commands have set the
+// invocation; the others only hold a value.
 func (inv *invocation) allFlags() *flag.FlagSet {
 	fs := newFlagSet("all")
 	inv.commonFlags(fs)
@@ -214,7 +213,7 @@ func commandNames() []string {
 	return append(names, "all", "report")
 }
 
-// flagError explains what the flag package complains of.
+// flagError explains an error of the flag package.
 func flagError(fs *flag.FlagSet, cmd string, err error) error {
 	help := strings.TrimSpace("bench "+cmd) + " -h"
 	_, name, undefined := strings.Cut(err.Error(), "flag provided but not defined: -")
@@ -282,8 +281,8 @@ func writeUsage(w io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-8s  %s\n", c.Name, c.About)
 	}
-	fmt.Fprint(w, "  all       all that measure, one after the other\n"+
-		"  report    one report of what -json has printed, of several runs\n\n")
+	fmt.Fprint(w, "  all       all commands that measure, one after the other\n"+
+		"  report    one report of the output of -json, of several runs\n\n")
 	fmt.Fprint(w, "bench COMMAND -h explains a command and lists its flags. All know:\n\n")
 	common := commonFlags()
 	common.VisitAll(func(f *flag.Flag) { writeFlag(w, f) })

@@ -90,7 +90,7 @@ func TestCommandLine(t *testing.T) {
 		commandLine([]string{"echo", "-html", "my report.html", "", "it's", "-size=16"}))
 }
 
-// TestReport makes a report of two runs, and compares it with that of the run
+// TestReport makes a report of two runs, and compares it with the page of the run
 // itself.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDrain asserts that a shutdown delivers what is queued, says goodbye to
-// everybody, and leaves nothing.
+// TestDrain asserts that a shutdown delivers all queued messages, closes each
+// connection with 1001, and leaves nothing.
 func TestDrain(t *testing.T) {
 	for _, path := range []string{"native", "http"} {
 		t.Run(path, func(t *testing.T) {

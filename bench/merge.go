@@ -16,8 +16,8 @@ import (
 
 var reportHelp = command.Command{
 	Name: "report",
-	Help: `Reads what -json has printed, of one run or several, and makes one report of it:
-text, unless -html or -markdown is given.`,
+	Help: `Reads the output of -json, of one run or several, and makes one report of it: text,
+unless -html or -markdown is given.`,
 	Example: "bench report idle.json fanout.json -html report.html",
 }
 
@@ -36,7 +36,7 @@ func (m *merger) flags(inv *invocation, fs *flag.FlagSet) {
 
 func (m *merger) run(inv *invocation, out io.Writer) error {
 	if len(m.files) == 0 {
-		return &usageError{"bench report: which files? Give it what -json has printed"}
+		return &usageError{"bench report: which files? Name the files with the output of -json"}
 	}
 	var docs []*report.Document
 	for _, name := range m.files {
@@ -46,7 +46,7 @@ func (m *merger) run(inv *invocation, out io.Writer) error {
 		}
 		d := new(report.Document)
 		if err := json.Unmarshal(b, d); err != nil {
-			return fmt.Errorf("bench report: %s is not what -json prints: %w", name, err)
+			return fmt.Errorf("bench report: %s is no output of -json: %w", name, err)
 		}
 		docs = append(docs, d)
 	}

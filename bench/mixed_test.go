@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMixed asserts that members get exactly what was said while they were in a
-// room, though they come and go.
+// TestMixed asserts that members receive exactly the messages that were sent while
+// they were in a room, though they come and go.
 func TestMixed(t *testing.T) {
 	for name, args := range map[string][]string{
 		"native": {"-loops", "3"},

@@ -13,8 +13,8 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// page is an HTML file that is being made: its name stays with what it had until
-// all is written. The zero page writes nothing.
+// page is an HTML file that is being made: the file of this name stays as it
+// was until all is written. The zero page writes nothing.
 type page struct {
 	name string
 	tmp  *os.File
@@ -48,7 +48,7 @@ func (p *page) write(docs ...*report.Document) error {
 	return nil
 }
 
-// discard closes the file, and removes what is not complete.
+// discard closes the file, and removes an incomplete one.
 func (p *page) discard() {
 	if p.tmp != nil {
 		_ = p.tmp.Close()

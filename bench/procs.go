@@ -120,8 +120,7 @@ func (c *child) wait() error {
 
 func procsFlag(fs *flag.FlagSet, procs *int) {
 	fs.IntVar(procs, "procs", *procs,
-		"so many load generator and server `processes`, each with its share of the connections; all else holds for "+
-			"each of them")
+		"load generator and server `processes`, each with its share of the connections; all else holds for each of them")
 }
 
 // validProcs returns an error if the command cannot run in several processes.

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestProcs runs what can be shared over two processes of each kind, and looks at
-// the merged rows.
+// TestProcs runs each command that takes -procs in two processes of each kind, and
+// checks the merged rows.
 func TestProcs(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		t.Parallel()

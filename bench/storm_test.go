@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestStorm asserts that all clients get in, twice, and that those who stay lose
-// nothing meanwhile.
+// TestStorm asserts that all clients connect, twice, and that the members that stay
+// lose nothing meanwhile.
 func TestStorm(t *testing.T) {
 	const steps = 50 // of the curve
 	for name, args := range map[string][]string{
@@ -38,7 +38,7 @@ func TestStorm(t *testing.T) {
 				assert.GreaterOrEqual(t, row["most_ms"], row["half_ms"])
 				assert.GreaterOrEqual(t, row["all_ms"], row["most_ms"])
 				assert.GreaterOrEqual(t, row["joined_ms"], row["all_ms"])
-				assert.Equal(t, i >= 2, row["staying_max_ms"].(float64) > 0, "who stays is beside the last two")
+				assert.Equal(t, i >= 2, row["staying_max_ms"].(float64) > 0, "members stay beside the last two")
 			}
 			series := results[1].Rows
 			require.Len(t, series, 4*steps)

@@ -85,7 +85,7 @@ func TestSweepArguments(t *testing.T) {
 }
 
 // TestTune runs it whole on a tiny load: every variation is there, none lost
-// anything, and what is recommended is what the verdicts say.
+// anything, and the recommendation agrees with the verdicts.
 func TestTune(t *testing.T) {
 	for name, args := range map[string][]string{
 		"one room":   {"-conns", "20", "-rate", "200", "-rounds", "5"},
@@ -121,7 +121,7 @@ func TestTune(t *testing.T) {
 				assert.Contains(t, notes, "Fewer than 5 rounds")
 			}
 			assert.Equal(t, want, options[:len(want)])
-			assert.Equal(t, gains, len(rows) > len(want), "what gains is measured again")
+			assert.Equal(t, gains, len(rows) > len(want), "options that gain are measured again")
 			last := rows[len(rows)-1]
 			recommends := strings.Contains(notes, "ws.WithLoops") || strings.Contains(notes, "c.Broadcast.")
 			assert.Equal(t, len(rows) > len(want) && last["verdict"] == "gain", recommends)

@@ -27,12 +27,12 @@ import (
 // Command is the command attack.
 var Command = command.Command{
 	Name:  "attack",
-	About: "what attackers cost healthy clients and the server, one kind after the other",
+	About: "the cost of attacks for healthy clients and the server, one kind after the other",
 	Help: `Runs one kind of abuse after the other, each against a fresh server with the
 library's defaults: attackers in a process of their own, beside 20 healthy clients
-whose requests are due at fixed times, and newcomers that connect. It says what the
-healthy clients notice of it, what the server takes of processor, memory and
-descriptors, during the attack and after it, and what the attackers got.`,
+whose requests are due at fixed times, and newcomers that connect. It measures the
+latency and the losses of the healthy clients, the server's processor time, memory
+and descriptors, during the attack and after it, and the success of the attackers.`,
 	Example:  "bench attack -only hangup,rooms -duration 5s -path http",
 	NotInAll: true,
 	New:      func() command.Runner { return newAttackCampaign() },
@@ -122,7 +122,7 @@ func (a *campaign) Run(ctx context.Context, s *command.Session) ([]*result.Table
 	return tables.all(), errors.Join(failed...)
 }
 
-// attackRun is one attack and what came of it.
+// attackRun is one attack and its results.
 type attackRun struct {
 	*campaign
 	session *command.Session

@@ -45,7 +45,7 @@ type strike struct {
 	target
 	until  time.Time
 	stalls bool // the connections hold little
-	shared any  // what the attack prepared for all of its clients
+	shared any  // data that the attack prepared for all of its clients
 
 	connects, kept, sent, received, answers atomic.Uint64
 

@@ -34,11 +34,11 @@ func hangup(s *strike, i int) {
 	})
 }
 
-// hangupAfter lets the server read what was sent, before the reset.
+// hangupAfter lets the server read the requests before the reset.
 const hangupAfter = 50 * time.Millisecond
 
 func authStuck(s *strike, _ int) {
-	_, _ = s.open("?stuck", "") // it counts what became of it
+	_, _ = s.open("?stuck", "") // open counts the result
 }
 
 // helloConn is a connection that keeps the bytes sent and brings none.
@@ -76,8 +76,7 @@ func tlsTrickle(s *strike, _ int) {
 	}
 }
 
-// skip ends a connection whose bytes are not those of a WebSocket, and counts how
-// it was.
+// skip ends a connection that does not carry a WebSocket, and counts how it ended.
 func (a *attacker) skip() {
 	_ = a.SetReadDeadline(time.Now().Add(lastLook))
 	for a.err == nil || isTimeout(a.err) {
@@ -156,8 +155,8 @@ func resets(s *strike, i int) {
 	})
 }
 
-// garbage sends noise in place of the request, and noise, unmasked and broken frames
-// behind it.
+// garbage sends noise in place of the request, and noise, unmasked and broken
+// frames behind it.
 func garbage(s *strike, i int) {
 	rnd := rand.New(rand.NewPCG(1, uint64(i)))
 	noise := make([]byte, 4096)

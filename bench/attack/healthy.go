@@ -40,12 +40,12 @@ const (
 // answered, and members of a room if the attack has a stream. Safe for
 // concurrent use.
 type healthy struct {
-	form  *load.JSONPayload
-	conns []*healthyConn
-	began int64
-	phase atomic.Int32
-	over  atomic.Bool // nothing more is due
-	wg    sync.WaitGroup
+	payload *load.JSONPayload
+	conns   []*healthyConn
+	began   int64
+	phase   atomic.Int32
+	over    atomic.Bool // nothing more is due
+	wg      sync.WaitGroup
 
 	mu         sync.Mutex
 	rtt        [numPhases]result.Histogram // guarded by mu, as all that follows
@@ -69,7 +69,7 @@ type healthyConn struct {
 
 // newHealthy connects the clients, and lets them send.
 func newHealthy(ctx context.Context, d dialer, stream bool) (*healthy, error) {
-	h := &healthy{form: load.NewJSONPayload(healthySize), reasons: make(map[string]int)}
+	h := &healthy{payload: load.NewJSONPayload(healthySize), reasons: make(map[string]int)}
 	for i := range h.rtt {
 		h.rtt[i] = result.NewHistogram()
 	}
@@ -102,8 +102,8 @@ func (h *healthy) stop() {
 	h.wg.Wait()
 }
 
-// write sends the requests that are due, in time or late. A request that is due on a
-// connection that has ended counts, too.
+// write sends the requests that are due, in time or late. A request that is due
+// on a connection that has ended counts, too.
 func (h *healthy) write(i int, c *healthyConn) {
 	var b []byte
 	for seq := uint64(0); !h.over.Load(); seq++ {
@@ -114,7 +114,7 @@ func (h *healthy) write(i int, c *healthyConn) {
 		c.phases = append(c.phases, phase)
 		h.due[phase]++
 		h.mu.Unlock()
-		b = h.form.Append(b[:0], seq, due)
+		b = h.payload.Append(b[:0], seq, due)
 		_, _ = c.Write(b) // an error ends the reader, too
 	}
 }
@@ -156,7 +156,7 @@ func (h *healthy) answers(c *healthyConn) error {
 // answer counts the answer to a request.
 func (h *healthy) answer(c *healthyConn, f *load.Frame) {
 	now := control.Now()
-	seq, due, ok := h.form.Stamp(f)
+	seq, due, ok := h.payload.Stamp(f)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !ok || seq < c.next || seq >= uint64(len(c.phases)) {
@@ -191,9 +191,9 @@ func (h *healthy) missing() (n uint64) {
 	return n
 }
 
-// finish lets nothing more be due, and waits for answers until all are there, or
-// none comes for a while. It returns the number of messages that were lost, those of
-// the stream included; published is the number of publishes in it.
+// finish lets nothing more be due, and waits for answers until all are there,
+// or none comes for a while. It returns the number of messages that were lost,
+// with the messages of the stream; published is the number of publishes in it.
 func (h *healthy) finish(ctx context.Context, published uint64) (lost uint64, err error) {
 	h.over.Store(true)
 	left := func() uint64 {

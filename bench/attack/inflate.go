@@ -50,7 +50,7 @@ func (w *bitWriter) emptyBlock() {
 	w.put(14, 4) // 18 lengths of code length codes, in their peculiar order
 	for i := range 18 {
 		switch i {
-		case 2, 17: // those of 18 (many zeros) and 1
+		case 2, 17: // for 18 (many zeros) and 1
 			w.put(1, 3)
 		default:
 			w.put(0, 3)
@@ -103,7 +103,7 @@ func inflateEmpty(s *strike, i int) {
 	})
 }
 
-// ratioMessage inflates to attackBytes; the rest of it is white space.
+// ratioMessage inflates to maxBytes; the rest of it is white space.
 func ratioMessage() []byte {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression) // the level is valid
@@ -116,9 +116,10 @@ func prepareRatio(*strike) any { return load.MaskedFrame(opDeflatedText, ratioMe
 
 func inflateRatio(s *strike, i int) { s.sendPaced(i, 310, deflateHeaders) }
 
-// dearBlock writes a block with Huffman codes of its own that contains n spaces (RFC
-// 1951, section 3.2.7). The codes are of the kind that takes longest to prepare: many
-// of them are longer than the nine bits that the first table of a decoder covers.
+// dearBlock writes a block with Huffman codes of its own that contains n spaces
+// (RFC 1951, section 3.2.7). The codes are of the kind that takes longest to
+// prepare: many of them are longer than the nine bits that the first table of a
+// decoder covers.
 func (w *bitWriter) dearBlock(n int) {
 	w.put(0, 1)                            // not the last
 	w.put(2, 2)                            // dynamic codes
@@ -129,7 +130,7 @@ func (w *bitWriter) dearBlock(n int) {
 		w.put(uint32(dearLengthLengths[symbol]), 3)
 	}
 	codes := huffmanCodes(dearLengthLengths[:])
-	all := append(slices.Clone(dearLengths[:]), 1) // and that of the distance
+	all := append(slices.Clone(dearLengths[:]), 1) // and the length of the distance code
 	for i := 0; i < len(all); {
 		repeats := 0
 		for i > 0 && repeats < 6 && i+repeats < len(all) && all[i+repeats] == all[i-1] {
@@ -151,8 +152,8 @@ func (w *bitWriter) dearBlock(n int) {
 	w.putCode(codes[256]) // the end of the block
 }
 
-// dearLengths are the lengths of the literal codes, and dearLengthLengths those of
-// the codes for lengths.
+// dearLengths are the lengths of the literal codes, and dearLengthLengths the
+// lengths of the codes for lengths.
 var (
 	dearLengths = func() (lengths [280]int) {
 		for i := range lengths {
@@ -174,7 +175,8 @@ type huffmanCode struct {
 	n    int
 }
 
-// huffmanCodes returns the codes of symbols whose lengths are given (section 3.2.2).
+// huffmanCodes returns the codes of symbols whose lengths are given (section
+// 3.2.2).
 func huffmanCodes(lengths []int) []huffmanCode {
 	order := make([]int, 0, len(lengths))
 	for symbol, n := range lengths {

@@ -23,7 +23,7 @@ type newcomers struct {
 	left atomic.Int64 // under way
 
 	mu      sync.Mutex
-	took    [numPhases]result.Histogram // guarded by mu, as what follows
+	took    [numPhases]result.Histogram // guarded by mu, as the fields below
 	came    int
 	refused map[string]int
 }

@@ -21,7 +21,7 @@ type numbered struct {
 	next   uint64
 }
 
-// add adds a request in whose data the digits of jsonBase stand. Requests of a
+// add adds a request in whose data the digits of load.JSONBase stand. Requests of a
 // group have one number.
 func (n *numbered) add(event, data string) {
 	text := requestText(event, "1", data)

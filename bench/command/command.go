@@ -11,7 +11,7 @@ import (
 
 // Command is a subcommand of bench. Immutable.
 type Command struct {
-	Name, About   string // about is one line
+	Name, About   string // About is one line
 	Help, Example string
 	NotInAll      bool // "bench all" leaves it out: it takes long, or measures nothing
 	Varies        bool // it sets -loops, -ring, -batch and -room-shards of the server itself
@@ -21,12 +21,12 @@ type Command struct {
 
 // Runner holds the options of one run of a command. Not safe for concurrent use.
 type Runner interface {
-	// flags declares the command's own flags. The options that the runner holds
+	// Flags declares the command's own flags. The options that the runner holds
 	// are their defaults.
 	Flags(fs *flag.FlagSet)
-	// validate returns an error if an option is out of range.
+	// Validate returns an error if an option is out of range.
 	Validate(s *Session) error
-	// run measures. It may change its session.
+	// Run measures and returns the tables. It may change its session.
 	Run(ctx context.Context, s *Session) ([]*result.Table, error)
 }
 

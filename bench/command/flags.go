@@ -50,9 +50,9 @@ func RoomsFlag(fs *flag.FlagSet, rooms *int) {
 // SlowFlags declares -stalled and -trickle, in percent of the members.
 func SlowFlags(fs *flag.FlagSet, stalled, trickle *float64) {
 	fs.Float64Var(stalled, "stalled", *stalled,
-		"so many `percent` of the members never read; slow: 5 unless this or -trickle is set")
+		"`percent` of the members that never read; slow: 5 unless this or -trickle is set")
 	fs.Float64Var(trickle, "trickle", *trickle,
-		"so many `percent` of the members read 64 bytes every 100 ms; slow: 5 alike")
+		"`percent` of the members that read 64 bytes every 100 ms; slow: 5 unless this or -stalled is set")
 }
 
 // InflightFlag declares -inflight.

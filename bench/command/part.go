@@ -14,7 +14,7 @@ type Part struct {
 	Out       io.Writer
 }
 
-// ReadyLine is what a part says when it waits for the others.
+// ReadyLine is the line that a part writes when it waits for the others.
 const ReadyLine = "ready\n"
 
 // Share is the part's share of n.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress says in one line what runs now and how long it will take. A nil
+// progress shows in one line the step that runs and the time that is left. A nil
 // progress says nothing. Not safe for concurrent use.
 type progress struct {
 	w        io.Writer
@@ -20,7 +20,7 @@ type progress struct {
 
 	began          time.Time     // when the first step did
 	steps, started int           // expected, and begun
-	each           time.Duration // what a step takes, as long as none has ended
+	each           time.Duration // estimate for a step, until the first has ended
 }
 
 // NewProgress returns one that writes to f if that is a terminal, or if it is
@@ -33,14 +33,14 @@ func NewProgress(f *os.File, always bool) *progress {
 	return &progress{w: f, terminal: err == nil, now: time.Now}
 }
 
-// Expect says that so many more steps will come, and about how long each takes.
+// Expect adds steps that will come, of about the duration each.
 func (p *progress) Expect(steps int, each time.Duration) {
 	if p != nil {
 		p.steps, p.each = p.steps+steps, each
 	}
 }
 
-// Step says what begins now.
+// Step shows the step that begins now.
 func (p *progress) Step(format string, args ...any) {
 	if p == nil {
 		return

@@ -33,7 +33,7 @@ func NewSession() Session { return Session{ClientLoops: runtime.NumCPU(), Procs:
 // Flags declares the flags that all commands have.
 func (s *Session) Flags(fs *flag.FlagSet) {
 	s.Options.Flags(fs)
-	fs.StringVar(&s.Path, "path", s.Path, "`native` or http: who accepts and upgrades (idle: both unless set)")
+	fs.StringVar(&s.Path, "path", s.Path, "`native` or http: the listener that accepts and upgrades (idle: both unless set)")
 	fs.IntVar(&s.ClientLoops, "client-loops", s.ClientLoops, "epoll loops of the load generator")
 }
 
@@ -68,7 +68,7 @@ func (s *Session) Start(ctx context.Context, path string, conns int, cfg control
 	return srv, g, func() { g.Stop(); srv.Stop() }, nil
 }
 
-// Launch starts a server for so many connections.
+// Launch starts a server for conns connections.
 func (s *Session) Launch(ctx context.Context, conns int, cfg control.Config) (*server.Process, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && uint64(conns)+200 > limit.Cur {

@@ -25,7 +25,7 @@ var Command = command.Command{
 	Help: `Gives the same loads to this library and to its peers in one session, in turns, each
 on a fresh server process: gorilla, gws, nbio, greatws, gobwas, coder, melody and
 centrifuge, written as their documentation says. Medians over the rounds with their
-spread, and who is best at what.`,
+spread, and the best library for each measure.`,
 	Example:  "bench compare -load echo16,fanout-64 -peers gws,gobwas -rounds 5 -html compare.html",
 	NotInAll: true,
 	New:      func() command.Runner { return newCompareRun() },
@@ -88,7 +88,7 @@ func (o *compareRun) fanout(conns, rooms, outstanding int, rates string) *worklo
 	return r
 }
 
-// compareLoad is a load that all libraries are given. command returns the command
+// compareLoad is a load for all libraries. command returns the command
 // that runs it once, on a fresh server. Its last table's last row has the figures.
 type compareLoad struct {
 	name, about string
@@ -187,7 +187,7 @@ var compareLoads = []compareLoad{
 	},
 }
 
-// contenders are those of libraries that have the load.
+// contenders returns the libraries that have the load.
 func (l *compareLoad) contenders(libraries []contenders.Contender) []contenders.Contender {
 	if l.only == "" {
 		return libraries
@@ -247,7 +247,7 @@ func (o *compareRun) Run(ctx context.Context, s *command.Session) ([]*result.Tab
 	return append(tables, summary), nil
 }
 
-// comparison is one load and what each library did with it.
+// comparison holds one load and the runs of each library.
 type comparison struct {
 	load      compareLoad
 	libraries []contenders.Contender
@@ -265,7 +265,7 @@ func newComparison(load compareLoad, libraries []contenders.Contender) *comparis
 }
 
 // run runs all rounds. In each every library has its turn once, and another one
-// begins, so that what else the machine does falls on all alike. A library that
+// begins, so that other work of the machine affects all alike. A library that
 // fails does not end it.
 func (c *comparison) run(ctx context.Context, s *command.Session, o *compareRun) error {
 	for round := range o.rounds {

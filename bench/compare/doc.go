@@ -1,3 +1,3 @@
-// Package compare is the command that gives the same loads to this library and to its
-// peers.
+// Package compare holds the command that gives the same loads to this library
+// and to its peers.
 package compare

@@ -44,7 +44,7 @@ func (receiving) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 // stalledPercent of the members stall.
 const stalledPercent = 5
 
-// stalledRun is slow for libraries that tell nothing of their queues: some
+// stalledRun is slow for libraries that do not report their queues: some
 // members stall, are alone sent a fixed number of messages, and stay in the room
 // while the others get theirs at a fixed rate.
 type stalledRun struct {
@@ -81,8 +81,9 @@ func (o *stalledRun) run(ctx context.Context, s *command.Session) ([]*result.Tab
 	return o.load(ctx, srv, g, idle.RSS, filled.Published)
 }
 
-// joinSome makes the stalled members join, or the others, who expect message
-// next. It waits until there are so many at least and no more come or go.
+// joinSome makes the stalled members join, or the others, which expect message
+// next. It waits until the server has at least members members and their number
+// stays the same.
 func joinSome(ctx context.Context, g *load.Generator, srv *server.Process,
 	stalled bool, next uint64, members int,
 ) error {

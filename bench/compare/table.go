@@ -38,8 +38,8 @@ func significant(v float64) float64 {
 	return rounded
 }
 
-// isFault says which figures count what went wrong: the worst round counts. What
-// was dropped for stalled members is no fault.
+// isFault reports whether a figure counts faults: of these the worst round counts.
+// Messages dropped for stalled members are no faults.
 func isFault(key string) bool { return key == "missing" || key == "disordered" || key == "dropped" }
 
 // table has a row for each library: medians over the rounds.
@@ -128,7 +128,7 @@ func (c *comparison) ratio(library int, key string) float64 {
 	return result.Median(ratios)
 }
 
-// status says in words what went wrong.
+// status describes the faults.
 func (c *comparison) status(library int) string {
 	var failed []error
 	for _, r := range c.runs[library] {
@@ -222,7 +222,7 @@ func (c *comparison) better(m measure, a, b int) float64 {
 	return result.Ratio(c.figure(b, m.key), c.figure(a, m.key))
 }
 
-// verdict says what the row means for this library.
+// verdict describes the place of this library.
 func (c *comparison) verdict(m measure, order []int) string {
 	place := slices.Index(order, 0)
 	switch {

@@ -16,13 +16,13 @@ import (
 	"github.com/qi-realtime/ws/bench/result"
 )
 
-// Ours is what this library is called among its peers.
+// Ours is the name of this library among its peers.
 const Ours = "ws"
 
-// Contender is a library that is compared.
+// Contender is a library in a comparison.
 type Contender struct {
 	Name, Version string
-	Serve         []string // see serverOptions.program
+	Serve         []string // see server.Options
 }
 
 // Options say which libraries are compared.

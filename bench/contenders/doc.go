@@ -1,3 +1,3 @@
-// Package contenders finds the libraries that are compared: this one, and those of the
-// program bench/peers.
+// Package contenders finds the libraries of a comparison: this one, and the
+// peers that the program bench/peers lists.
 package contenders

@@ -23,7 +23,7 @@ var (
 // machine.
 func Now() int64 { return clockBase + int64(time.Since(clockStart)) }
 
-// CPUTime is what this process has used, user and system.
+// CPUTime is the CPU time of this process, user and system.
 func CPUTime() time.Duration {
 	var ru unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {

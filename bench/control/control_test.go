@@ -17,11 +17,11 @@ import (
 
 func TestNow(t *testing.T) {
 	a := control.Now()
-	<-time.After(time.Millisecond) // time itself is what is measured
+	<-time.After(time.Millisecond) // the test measures time itself
 	assert.GreaterOrEqual(t, control.Now()-a, int64(time.Millisecond))
 }
 
-// server notes what is published, and refuses every third message once.
+// server notes the published messages, and refuses every third one once.
 type server struct {
 	mu    sync.Mutex
 	calls int
@@ -41,7 +41,7 @@ func (s *server) Publish(room int, payload []byte) error {
 func (s *server) Report(r *control.Report) { r.Clients = 7 }
 
 // TestHost drives a host through its commands: each room's messages are
-// numbered from 0, and what was refused is published again.
+// numbered from 0, and refused messages are published again.
 func TestHost(t *testing.T) {
 	var h control.Host
 	s := &server{seqs: map[int][]uint64{}}

@@ -24,7 +24,7 @@ type Server interface {
 	// members of a room. An error means that nobody got it, and it is tried
 	// again.
 	Publish(room int, payload []byte) error
-	// Report fills in what the library knows.
+	// Report fills in the figures of the library.
 	Report(r *Report)
 }
 
@@ -105,7 +105,7 @@ func (h *Host) enterOrLeave(c Client, room int, leave bool) {
 	c.Echo(binary.LittleEndian.AppendUint64(answer, uint64(room)))
 }
 
-// Handle does what a message of a client asks for; it may write into payload.
+// Handle executes a client's message; it may write into payload.
 // Safe for concurrent use.
 func (h *Host) Handle(c Client, payload []byte) {
 	if len(payload) == 0 {
@@ -226,7 +226,7 @@ func profile(file string) error {
 	return pprof.StartCPUProfile(f)
 }
 
-// settle frees what is garbage, so that memory can be measured.
+// settle frees garbage, so that memory can be measured.
 func settle() {
 	runtime.GC()
 	runtime.GC()
@@ -255,7 +255,7 @@ func (h *Host) measure() *Report {
 }
 
 // fill publishes some messages to each room and waits until the library has
-// done with them what it can at once.
+// sent, queued or dropped them.
 func (h *Host) fill(c *Command) {
 	p := newPublisher(h, c)
 	payload := make([]byte, c.Size)

@@ -1,12 +1,12 @@
-// Package control is what the load generator and a server under load say to
-// each other, and what all servers have in common, whatever library they are
+// Package control is the protocol between the load generator and a server under
+// load, and the part that all servers have in common, whatever library they are
 // built on: the commands on the server's standard input, the reports on its
 // standard output, the publisher, and the first bytes of the messages.
 package control
 
 import "time"
 
-// The first byte of what a client sends to a server that does not echo all. A
+// The first byte of a client's message to a server that does not echo all. A
 // join may have the room's number behind it, 4 bytes, little-endian; without it
 // is room 0. An acknowledgement has a sequence number, 8 bytes, and the room's
 // number like a join.
@@ -31,8 +31,9 @@ const (
 	LeftBit   = 1 << 62
 )
 
-// StampBytes is what each message begins with: a sequence number and the time
-// at which it was due (Now), 8 bytes each, little-endian.
+// StampBytes is the length of the stamp at the beginning of each message: a
+// sequence number and the time at which the message was due (Now), 8 bytes
+// each, little-endian.
 const StampBytes = 16
 
 // EchoData is the data of a request and of a response in mode JSON.
@@ -69,7 +70,7 @@ type Count struct {
 	Items int `json:"items"`
 }
 
-// What a server does with messages.
+// The modes of a server: how it handles messages.
 const (
 	Rooms = ""     // as their first byte says
 	Echo  = "echo" // sends them back as they are
@@ -111,14 +112,14 @@ type Config struct {
 type Command struct {
 	Name        string // report, queues, settle, mark, publish, stop, fill, shutdown, profile, heap
 	Size        int
-	Rooms       int     // publish, fill: over so many rooms in turn; 0 is 1
-	Count       int     // fill: so many messages to each room
-	Outstanding int     // publish: so many unacknowledged at once ...
-	Rate        float64 // ... or so many a second, or else without a pause
+	Rooms       int     // publish, fill: over this many rooms in turn; 0 is 1
+	Count       int     // fill: messages to each room
+	Outstanding int     // publish: bound of unacknowledged messages ...
+	Rate        float64 // ... or messages a second; 0 of both is without a pause
 	File        string  // profile: begin; empty: end
 }
 
-// Report is what the server process says of itself. The counts are from its
+// Report holds the measurements of the server process. The counts begin at its
 // start.
 type Report struct {
 	Error        string `json:",omitempty"`
@@ -143,7 +144,7 @@ type Report struct {
 
 	Published, PublishErrors uint64
 
-	// What the library tells; 0 if it does not.
+	// From the library; 0 if it does not count them.
 	Clients, Members                          int
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	AdmissionWait                             time.Duration // time during which connections waited for their turn

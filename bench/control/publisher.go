@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// publisher sends messages to rooms: so many unacknowledged, or at a fixed
-// rate, or without a pause.
+// publisher sends messages to rooms: with a bound of unacknowledged ones, or at a
+// fixed rate, or without a pause.
 type publisher struct {
 	host     *Host
 	rooms    int

@@ -9,11 +9,11 @@ import (
 )
 
 // tokenKey signs the tokens. Load generator and server are of one program, so it
-// keeps no secret; checking it costs what checking a real one would.
+// keeps no secret; checking it costs as much as checking a real one.
 var tokenKey = []byte("bench")
 
-// Token is what a server with Config.Authenticate asks for in the query of an
-// upgrade request, as token: the user's number and its HMAC-SHA256.
+// Token returns the token that a server with Config.Authenticate expects in the
+// query of an upgrade request, as token: the user's number and its HMAC-SHA256.
 func Token(user uint64) string {
 	number := strconv.FormatUint(user, 10)
 	return number + "." + hex.EncodeToString(sign(number))

@@ -18,9 +18,9 @@ import (
 // Command is the command doctor.
 var Command = command.Command{
 	Name:  "doctor",
-	About: "what the limits of this machine allow in connections, and the commands that raise them",
-	Help: `Reads the limits of this machine, says how many connections each allows and which
-of them binds, and prints the commands that raise those that are too low.`,
+	About: "the connections that this machine's limits allow, and the commands that raise the limits",
+	Help: `Reads the limits of this machine, prints how many connections each allows and which
+limit is the lowest, and the commands that raise the limits that are too low.`,
 	Example:  "bench doctor -conns 1000000",
 	NotInAll: true,
 	New:      func() command.Runner { return newRunner() },
@@ -38,7 +38,7 @@ type runner struct {
 func newRunner() *runner { return &runner{measure: true} }
 
 func (o *runner) Flags(fs *flag.FlagSet) {
-	fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is what the limits allow")
+	fs.IntVar(&o.conns, "conns", o.conns, "doctor: connections to hold; 0 is the number that the limits allow")
 	fs.BoolVar(&o.measure, "measure", o.measure, "doctor: measure the kernel's memory for a socket with 2,000 connections")
 }
 

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// What a connection costs, by the tables of the README.
+// The costs of a connection, from the tables of the README.
 const (
 	// residentBytes is the RSS of the server for each idle connection that the
 	// event loops accepted, and heapBytes the part of it that is live heap.
@@ -17,14 +17,14 @@ const (
 	// 2 KB, and slabs that are half empty make it seem less.
 	socketBytes                       = 4608
 	leastSocketBytes, mostSocketBytes = 3072, 16 << 10
-	// stalledBytes is what the kernel keeps in the send buffer of a client that
-	// reads nothing, across an Ethernet.
+	// stalledBytes is the memory that the kernel keeps in the send buffer of a
+	// client that reads nothing, across an Ethernet.
 	stalledBytes = 87_000
 	// acceptMicros is the CPU time to accept and upgrade a connection.
 	acceptMicros = 40
 )
 
-// Verdict says whether a limit allows what is asked for.
+// Verdict says whether a limit allows the connections.
 type Verdict string
 
 // The verdicts.
@@ -46,7 +46,7 @@ type Finding struct {
 	Commands []string // that raise it to the target, if it is too low
 }
 
-// Diagnosis is what the limits allow together.
+// Diagnosis holds the findings, and the connections that all limits together allow.
 type Diagnosis struct {
 	Target   int64 // connections that the verdicts are about
 	Allowed  int64 // connections that all limits allow now
@@ -110,8 +110,8 @@ func (f *Facts) kernel() (bytes int64, source string) {
 	return socketBytes, "assumed"
 }
 
-// each is the memory for one idle connection in the process, with what the
-// collector lets grow, and in the kernel.
+// each is the memory for one idle connection in the process, with the memory
+// that the collector lets grow, and in the kernel.
 func (f *Facts) each() (bytes int64, sum string) {
 	growth := int64(heapBytes)
 	if f.GCPercent >= 0 {

@@ -18,7 +18,7 @@ import (
 func unpack(t *testing.T, text string) string {
 	t.Helper()
 	root := t.TempDir()
-	_, text, _ = strings.Cut(text, "-- ") // before it is what the tree is
+	_, text, _ = strings.Cut(text, "-- ") // the text before it describes the tree
 	for file := range strings.SplitSeq(text, "\n-- ") {
 		path, content, ok := strings.Cut(file, " --\n")
 		require.True(t, ok, "%q", file)
@@ -39,7 +39,7 @@ func recorded(t *testing.T, name string, p doctor.Process) *doctor.Facts {
 	return f
 }
 
-// verdict is what a finding comes to.
+// verdict is the result of a finding.
 type verdict struct {
 	allows  int64
 	verdict doctor.Verdict
@@ -262,7 +262,7 @@ func TestHere(t *testing.T) {
 	assert.LessOrEqual(t, d.Allowed, f.Hard)
 	assert.NotEmpty(t, d.Binding)
 
-	// What else goes on is measured, too: after some attempts it is said so.
+	// Other sockets of the machine disturb the measurement, so it has some attempts.
 	each, err := doctor.MeasureSocket(1000)
 	for range 10 {
 		if err == nil {

@@ -1,6 +1,6 @@
 package doctor
 
-// What the tests look at.
+// The functions that the tests call.
 var (
 	Reserve        = reserve
 	DescriptorsFor = descriptorsFor

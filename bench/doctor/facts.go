@@ -1,6 +1,5 @@
 // Package doctor says how many connections the limits of a machine allow, and
-// how to raise them. It is pure arithmetic over what the kernel shows below /proc
-// and /sys.
+// how to raise them. It only calculates with the files below /proc and /sys.
 package doctor
 
 import (
@@ -16,7 +15,7 @@ import (
 // host's own settings inside a container.
 const Unknown = -1
 
-// Process is what a process knows of itself.
+// Process holds the settings of a process.
 type Process struct {
 	MaxProcs    int   // GOMAXPROCS
 	MemoryLimit int64 // GOMEMLIMIT; math.MaxInt64 is none
@@ -24,8 +23,8 @@ type Process struct {
 	PageSize    int64
 }
 
-// Facts are the limits of one process on one machine. What is not visible is
-// Unknown.
+// Facts are the limits of one process on one machine. Those that are not
+// visible are Unknown.
 type Facts struct {
 	Process
 	Soft, Hard                        int64 // RLIMIT_NOFILE; math.MaxInt64 is unlimited
@@ -96,7 +95,7 @@ func (t tree) numbers(path string, n int) []int64 {
 
 func (t tree) number(path string) int64 { return t.numbers(path, 1)[0] }
 
-// parse reads a number. What is no number is Unknown, and what is too large, or
+// parse reads a number. Other words are Unknown, and a number that is too large, or
 // a word for no limit, is math.MaxInt64.
 func parse(word string) int64 {
 	if word == "unlimited" || word == "max" {
@@ -155,7 +154,7 @@ func (t tree) cgroup() (version int, memory int64, cpu float64) {
 		if len(fields) != 3 {
 			continue
 		}
-		// In a container the path may be the host's, of which only the root is mounted.
+		// In a container the path may be the host's, and only its root is mounted.
 		for path := fields[2]; ; path = filepath.Dir(path) {
 			m, c, v := t.group(fields[1], path)
 			version, memory = max(version, v), min(memory, m)

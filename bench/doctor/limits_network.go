@@ -40,7 +40,7 @@ func (f *Facts) tcpMem(n int64) Finding {
 	return x
 }
 
-// buffers tells what one socket may take of tcp_mem.
+// buffers reports how much of tcp_mem one socket may take.
 func (f *Facts) buffers() Finding {
 	x := Finding{
 		Name: "tcp_rmem, tcp_wmem", Value: triple(f.ReadBuffer) + "; " + triple(f.WriteBuffer), Allows: Unknown,

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// reserve is what the library keeps of n descriptors for other uses.
+// reserve is the number of descriptors that the library keeps for other uses, of n.
 func reserve(n int64) int64 { return min(max(n/50, 64), 1024) }
 
 // descriptorsFor is how many descriptors conns connections need.
@@ -106,7 +106,7 @@ func (f *Facts) memoryLimit(n int64) Finding {
 	}
 	if left := (room - n*kernel) / 10 * 9; left > n*residentBytes {
 		x.Verdict = Advice
-		x.Why = "in a group with a memory limit the collector should know of it: nine tenths of what the sockets leave"
+		x.Why = "in a group with a memory limit the collector should know the limit: nine tenths of the rest beside the sockets"
 		x.Commands = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB    # in the server's environment", left>>20)}
 	}
 	return x

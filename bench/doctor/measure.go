@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// Self is what the running process knows of itself.
+// Self returns the settings of this process.
 func Self() Process {
 	samples := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/gomemlimit:bytes"}}
 	metrics.Read(samples)
@@ -39,9 +39,9 @@ const measureSteps = 8
 
 // MeasureSocket returns the kernel memory of one idle TCP socket that an epoll
 // watches, file and all: n connections over 127.0.0.1 are opened in steps, both
-// ends, and the kernel's slabs compared. It is the median of the steps: what
-// was closed a moment ago is still being freed meanwhile, and what else the
-// machine does counts, too.
+// ends, and the kernel's slabs compared. It is the median of the steps:
+// the kernel still frees sockets that were closed a moment ago, and sockets of
+// other processes count, too.
 func MeasureSocket(n int) (int64, error) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -117,7 +117,7 @@ func bindSource(fd, n int) error {
 // HoldLittle makes a connection that nobody reads stall soon: its receive
 // buffer is small, and so is the segment size that it announces, by which the
 // kernel sizes the server's send buffer. With the segments of the loopback
-// interface that would be 2.6 MB; with those of an Ethernet it is 87 KB.
+// interface it would be 2.6 MB, with Ethernet segments it is 87 KB.
 func HoldLittle(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1460)
@@ -140,7 +140,7 @@ const (
 func (l *Loop) sip(trickling []int32, now int64) int64 {
 	for _, index := range trickling {
 		if c := &l.Conns[index]; c.Phase == phaseStalled {
-			_, _ = rawIO(unix.SYS_READ, c.fd, l.in[:sipBytes]) // its end is noticed as ever
+			_, _ = rawIO(unix.SYS_READ, c.fd, l.in[:sipBytes]) // epoll reports its end
 		}
 	}
 	return now + int64(sipInterval)

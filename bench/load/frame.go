@@ -190,7 +190,7 @@ func ReadFrame(r *bufio.Reader) (Frame, error) {
 		}
 		if known && len(b) >= need {
 			_, f, _, err := wholeFrame(b)
-			_, _ = r.Discard(need) // what was just seen
+			_, _ = r.Discard(need) // the frame that was peeked
 			return f, err
 		}
 	}

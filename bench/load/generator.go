@@ -139,7 +139,7 @@ func (g *Generator) Await(ctx context.Context, cond func() bool) error {
 	return g.Err()
 }
 
-// Err returns what failed on any loop.
+// Err returns the failures of all loops.
 func (g *Generator) Err() error {
 	var errs []error
 	for _, l := range g.Loops {

@@ -16,7 +16,8 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// UpgradeRequest is the opening handshake for path, with the lines of headers in it.
+// UpgradeRequest is the opening handshake for path, with the lines of headers
+// in it.
 func UpgradeRequest(path, headers string) string {
 	return "GET " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + headers +
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -44,7 +45,7 @@ func (l *Loop) serve(index int32, events uint32) {
 	case c.Phase == PhaseClosed:
 		return
 	case c.Phase == phaseStalled:
-		// What epoll tells unasked; or this event was fetched before the stall.
+		// epoll reports these events always; others were fetched before the stall.
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			l.drop(index, errors.New("a stalled connection was ended by the server"))
 		}
@@ -98,7 +99,7 @@ func (l *Loop) upgrade(index int32, b []byte) {
 	}
 }
 
-// receive handles what the server sent.
+// receive handles bytes from the server.
 func (l *Loop) receive(index int32, b []byte) {
 	c := &l.Conns[index]
 	now := control.Now()
@@ -140,7 +141,7 @@ func (l *Loop) receive(index int32, b []byte) {
 	l.Flush(index)
 }
 
-// Flush sends what the traffic has put into out.
+// Flush sends the bytes that the traffic has put into Out.
 func (l *Loop) Flush(index int32) {
 	if len(l.Out) > 0 {
 		l.Send(index, l.Out)
@@ -151,7 +152,7 @@ func (l *Loop) Flush(index int32) {
 // Count adds to a counter that only its loop writes.
 func Count(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
 
-// Send writes b; what the socket does not take is kept and sent later.
+// Send writes b. The bytes that the socket does not take are kept and sent later.
 func (l *Loop) Send(index int32, b []byte) {
 	c := &l.Conns[index]
 	if c.Phase == PhaseClosed {
@@ -173,8 +174,8 @@ func (l *Loop) Send(index int32, b []byte) {
 	}
 }
 
-// rawIO reads or writes a non-blocking descriptor without telling the
-// scheduler, which need not know of what cannot wait.
+// rawIO reads or writes a non-blocking descriptor without a notice to the
+// scheduler, because the call cannot block.
 func rawIO(trap uintptr, fd int32, b []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {

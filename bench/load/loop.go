@@ -21,17 +21,17 @@ const Never = math.MaxInt64
 // wakeIndex stands for the loop's eventfd among the connections' indices.
 const wakeIndex = -1
 
-// Traffic is what a command does with its connections. Its methods run on the
+// Traffic handles the messages of a command's connections. Its methods run on the
 // connection's loop.
 type Traffic interface {
-	// frame handles one data message.
+	// Frame handles one data message.
 	Frame(l *Loop, c *Conn, f *Frame, now int64)
-	// done runs when what one read brought has been handled.
+	// Done runs when all frames of one read have been handled.
 	Done(l *Loop, c *Conn, now int64)
 }
 
 // Loop is one epoll loop of the load generator, on a goroutine of its own.
-// Loop-confined, but for what says otherwise.
+// Loop-confined, except the fields that are marked otherwise.
 type Loop struct {
 	epoll, wake int
 	addr        unix.SockaddrInet4
@@ -46,29 +46,29 @@ type Loop struct {
 
 	MaxOpening int              // how many connections may be in the handshake at once
 	Retry      bool             // try again when refused, and count it
-	refused    uint64           // since the last reset, as what follows
+	refused    uint64           // since the last reset, as the fields below
 	beginTimes []int64          // when each attempt to connect began
 	openTimes  []int64          // when each connection opened
 	connects   result.Histogram // how long that took
 
-	MayEnd     bool // the server may close connections, and the following is noted
+	MayEnd     bool // the server may close connections; the loop notes the times below
 	endTimes   []int64
-	closeTimes []int64 // of close frames that say that the server goes away
+	closeTimes []int64 // of close frames with code 1001
 
 	Number  func(index int) int  // of a connection among all of the generator
-	Stalls  func(index int) bool // which connections will stall; see generator.chooseStalled
+	Stalls  func(index int) bool // which connections will stall; see Generator.ChooseStalled
 	in, Out []byte
-	Whole   bool             // traffic needs all of a payload ...
-	partial map[int32][]byte // ... and this is the begin of frames, by index; rarely any
+	Whole   bool             // the traffic needs whole payloads ...
+	partial map[int32][]byte // ... and these frames have begun, by index; rarely any
 	RTT     result.Histogram // of every message
 	Last    result.Histogram // of each publish's last member
 	Late    result.Histogram // how long after its time each message was sent that had one
 
-	// tick runs when due has come, and says when to run it again, or never.
+	// Tick runs at the time Due. It returns the next time, or Never.
 	Tick func(now int64) int64
 	Due  int64
 
-	From, Until int64 // record into the histograms what was due in this time
+	From, Until int64 // messages due in this time are recorded in the histograms
 
 	// Written by the loop, read by anyone.
 	opened, ended, messages, Lost, Disordered, reads, writes atomic.Uint64
@@ -169,7 +169,7 @@ func (l *Loop) run() {
 	}
 }
 
-// runTodo runs what do was given. It returns false at the end.
+// runTodo runs the functions that Do received. It returns false at the end.
 func (l *Loop) runTodo() bool {
 	var b [8]byte
 	_, _ = unix.Read(l.wake, b[:])

@@ -12,7 +12,7 @@ import (
 	"github.com/qi-realtime/ws/bench/server"
 )
 
-// Tally is a snapshot of what the generator has seen.
+// Tally is a snapshot of the generator's counters.
 type Tally struct {
 	at                                                       int64 // control.Now
 	CPU                                                      time.Duration
@@ -34,8 +34,8 @@ func (g *Generator) Sum() Tally {
 	return t
 }
 
-// Window is what happened between two snapshots on both sides. The sides are
-// not asked at the very same time, so compare rates, not counts.
+// Window holds the difference between two snapshots of each side. The snapshots of
+// the two sides differ a little in time, so compare rates, not counts.
 type Window struct {
 	Client  Tally          // differences
 	Server  control.Report // differences, where that makes sense
@@ -106,8 +106,8 @@ func (g *Generator) Measure(ctx context.Context, srv *server.Process, o *Timing)
 	return w, g.Err()
 }
 
-// Begin and end bound the time of which latencies are recorded: of what was due
-// in it.
+// Begin starts the time whose messages are recorded in the histograms: those that
+// are due in it.
 func (g *Generator) Begin() {
 	g.Each(func(_ int, l *Loop) {
 		l.RTT, l.Last, l.Late = result.NewHistogram(), result.NewHistogram(), result.NewHistogram()
@@ -120,7 +120,8 @@ func (g *Generator) End() {
 	g.Each(func(_ int, l *Loop) { l.Until = control.Now() })
 }
 
-// Collect takes the latencies, of what was due in the window and has come.
+// Collect takes the latencies of the messages that were due in the window and have
+// arrived.
 func (w *Window) Collect(g *Generator) {
 	w.RTT, w.Last, w.Late = result.NewHistogram(), result.NewHistogram(), result.NewHistogram()
 	var mu sync.Mutex
@@ -136,8 +137,8 @@ func (w *Window) Collect(g *Generator) {
 // Patience is how long nothing more must arrive before messages count as missing.
 const Patience = 3 * time.Second
 
-// Missing waits until the generator has what it should have, or until nothing
-// more comes, and returns how many messages did not come.
+// Missing waits until the generator has all messages that it should have, or until
+// no more arrive, and returns the number of messages that did not arrive.
 func (g *Generator) Missing(ctx context.Context, count func(Tally) (want, have uint64)) (uint64, error) {
 	progress, seen := time.Now(), uint64(0)
 	for {

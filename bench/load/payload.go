@@ -16,7 +16,7 @@ type Payload interface {
 }
 
 // BinaryPayload is a binary message that begins with its stamp, and comes back as
-// it was. Immutable after newBinaryForm.
+// it was. Immutable after NewBinaryPayload.
 type BinaryPayload struct {
 	template []byte
 	Size     int
@@ -40,9 +40,9 @@ func (b *BinaryPayload) Stamp(f *Frame) (seq uint64, due int64, ok bool) {
 	return f.Seq(), f.Sent(), true
 }
 
-// JSONPayload is a request of the event "echo". Its numbers have jsonDigits digits
+// JSONPayload is a request of the event "echo". Its numbers have JSONDigits digits
 // each, so that they can be replaced in a masked frame, and found in an answer
-// without a decoder. Immutable after newJSONForm.
+// without a decoder. Immutable after NewJSONPayload.
 type JSONPayload struct {
 	template      []byte
 	payload       int // where it begins in template
@@ -53,7 +53,7 @@ type JSONPayload struct {
 const (
 	jsonRequest = `{"type":"request","event":"echo","request_id":"%d","data":{"seq":%d,"sent":%d,"pad":"%s"}}`
 	JSONDigits  = 19
-	// JSONBase is added to each number, so that it has jsonDigits digits.
+	// JSONBase is added to each number, so that it has JSONDigits digits.
 	JSONBase = 1_000_000_000_000_000_000
 )
 
@@ -65,7 +65,7 @@ var (
 // MinJSON is the length of a request without padding.
 var MinJSON = len(fmt.Sprintf(jsonRequest, JSONBase, JSONBase, JSONBase, ""))
 
-// NewJSONPayload returns requests of size bytes, at least minJSON.
+// NewJSONPayload returns requests of size bytes, at least MinJSON.
 func NewJSONPayload(size int) *JSONPayload {
 	text := fmt.Appendf(nil, jsonRequest, JSONBase, JSONBase, JSONBase, strings.Repeat("x", size-MinJSON))
 	frame := MaskedFrame(OpText, text)

@@ -14,9 +14,9 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// TestJSONForm asserts that a request is what its stamp says, and that the stamp
-// is found in answers.
-func TestJSONForm(t *testing.T) {
+// TestJSONPayload asserts that a request contains its stamp, and that the stamp is
+// found in answers.
+func TestJSONPayload(t *testing.T) {
 	for _, size := range []int{MinJSON, 512, 70_000} {
 		j := NewJSONPayload(size)
 		b := j.Append([]byte("before"), 7, 1234567890123)[len("before"):]

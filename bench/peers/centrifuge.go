@@ -21,11 +21,11 @@ import (
 // _examples/custom_ws_gobwas shows one on gobwas/ws. It is unidirectional, so
 // that no client speaks centrifuge's protocol: Connect and server-side
 // Subscribe are called here, channels are rooms, and the node's hub, queues and
-// writers do the rest, as they would for its own handler. What the transport is
-// given to write, one Push in Protobuf for each message, it unwraps: each
+// writers do the rest, as they would for its own handler. The
+// transport unwraps the messages that it writes, one Push in Protobuf each: each
 // payload is a binary message, and all that the writer hands over at once are
-// one write, as in the node's own transport. What clients send does not pass the
-// command protocol: echo rows are without the cost of that.
+// one write, as in the node's own transport. Messages of clients do not pass the
+// command protocol: echo rows are without its cost.
 type centrifugeServer struct {
 	counts
 	node *centrifuge.Node
@@ -148,7 +148,7 @@ func (*centrifugeTransport) PingPongConfig() centrifuge.PingPongConfig {
 	return centrifuge.PingPongConfig{PingInterval: -1, PongTimeout: -1}
 }
 
-// writeBuffers are those of Write and WriteMany: the connections write little
+// writeBuffers are the buffers of Write and WriteMany: the connections write little
 // of the time.
 var writeBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -171,7 +171,7 @@ func (t *centrifugeTransport) WriteMany(pushes ...[]byte) error {
 	return t.write(*buf)
 }
 
-// centrifugeWriteTimeout is that of the node's own transport. Without it a
+// centrifugeWriteTimeout is the timeout of the node's own transport. Without it a
 // client that stalls is not even closed: that waits for the write.
 const centrifugeWriteTimeout = time.Second
 

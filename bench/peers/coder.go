@@ -11,11 +11,11 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// coderWriteTimeout is that of the chat example.
+// coderWriteTimeout is the timeout of the chat example.
 const coderWriteTimeout = 5 * time.Second
 
 // coderServer is the chat example of the repository (internal/examples/chat,
-// v1.8.15): the handler's goroutine writes what comes through a buffered
+// v1.8.15): the handler's goroutine writes the messages of a buffered
 // channel, and a subscriber whose channel is full is closed as too slow. There,
 // messages come over HTTP and CloseRead reads control frames in a goroutine;
 // here that goroutine reads messages. The channel takes as many as gorilla's,

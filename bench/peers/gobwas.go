@@ -13,7 +13,7 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// gobwasServer is gobwas/ws with what its README leaves to its user: the
+// gobwasServer is gobwas/ws with the parts that its README leaves to its user: the
 // zero-copy upgrade of "Zero-copy upgrade" on the accepted connection, the
 // lower-level read loop of "Usage" behind a bufio.Reader, and a writer as in the
 // author's article "A Million WebSockets and Go": a goroutine that exists while
@@ -71,7 +71,7 @@ func (s *gobwasServer) accept(ln net.Listener, serve func(net.Conn)) {
 	}
 }
 
-// gobwasEcho answers what one read brought with one write.
+// gobwasEcho answers the messages of one read with one write.
 func gobwasEcho(conn net.Conn) {
 	r := bufio.NewReaderSize(conn, gobwasReadBuffer)
 	w := bufio.NewWriterSize(conn, gobwasReadBuffer)
@@ -165,7 +165,7 @@ func (c *gobwasClient) send(frame []byte) {
 	}
 }
 
-// write sends what is queued until there is no more.
+// write sends queued messages until there are no more.
 func (c *gobwasClient) write() {
 	var batch net.Buffers
 	for {

@@ -17,8 +17,8 @@ const (
 )
 
 // gorillaServer is the hub of examples/chat: one goroutine owns all rooms, and
-// each connection has a goroutine that reads and one that writes what the hub
-// puts into its channel. What is broadcast is a PreparedMessage, as the
+// each connection has a goroutine that reads and one that writes the messages
+// that the hub puts into its channel. A broadcast is a PreparedMessage, as the
 // package's documentation advises for messages to many connections.
 type gorillaServer struct {
 	counts
@@ -141,7 +141,7 @@ func (s *gorillaServer) add(j gorillaJoin) {
 	s.members.Add(1)
 }
 
-// remove ends a client: its writer sends what is left, and closes.
+// remove ends a client: its writer sends the queued messages, and closes.
 func (s *gorillaServer) remove(c *gorillaClient) {
 	if c.closed {
 		return

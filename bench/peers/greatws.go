@@ -49,9 +49,9 @@ func (s *greatwsServer) OnMessage(c *greatws.Conn, op greatws.Opcode, payload []
 	s.host.Handle(greatwsClient{s, c}, payload)
 }
 
-// Publish implements control.Server. WriteMessage copies what it keeps. A write
-// that fails closes its connection, and that may call OnClose, which leaves: so
-// the members are copied first.
+// Publish implements control.Server. WriteMessage copies the bytes that it
+// keeps. A write that fails closes its connection, and that may call OnClose,
+// which leaves: so the members are copied first.
 func (s *greatwsServer) Publish(room int, payload []byte) error {
 	for _, c := range s.snapshot(room) {
 		_ = c.WriteMessage(greatws.Binary, payload)

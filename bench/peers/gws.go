@@ -38,7 +38,8 @@ func startGWS(cfg *control.Config, host *control.Host) (control.Server, string, 
 	return s, addr, err
 }
 
-// OnOpen and the others implement gws.Event; they run on the connection's goroutine.
+// OnOpen and the others implement gws.Event; they run on the connection's
+// goroutine.
 func (s *gwsServer) OnOpen(*gws.Conn) { s.clients.Add(1) }
 
 // OnClose implements gws.Event.

@@ -27,8 +27,8 @@ type (
 	}
 )
 
-// answer returns the response to r with data, or a response with an error if r is no request of
-// the event.
+// answer returns the response to r with data, or a response with an error if r
+// is no request of the event.
 func answer[Req, Resp any](r *request[Req], event string, data Resp) response[Resp] {
 	resp := response[Resp]{Type: "response", RequestID: r.RequestID, Code: 200, Message: "success", Data: data}
 	if r.Type != "request" || r.Event != event {

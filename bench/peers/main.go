@@ -1,4 +1,4 @@
-// Command peers is a server under load, like that of bench, built on other
+// Command peers is a server under load, like the server of bench, built on other
 // libraries: the bench command compare starts it. Each library is used as its
 // own documentation says; the comment of its file says where.
 package main
@@ -92,7 +92,7 @@ func find(name string) (*library, error) {
 	return nil, fmt.Errorf("peers: no library %q; peers list shows those that there are", name)
 }
 
-// check refuses what would not be measured as asked.
+// check refuses a configuration that the server does not support.
 func (l *library) check(cfg *control.Config) error {
 	switch {
 	case cfg.Mode != control.Rooms && cfg.Mode != control.Echo && !slices.Contains(l.modes, cfg.Mode):
@@ -103,7 +103,7 @@ func (l *library) check(cfg *control.Config) error {
 	return nil
 }
 
-// version is that of the module which was built in.
+// version returns the version of the module that was built in.
 func (l *library) version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -12,7 +12,7 @@ import (
 
 // melodyServer is the chat example of melody's README (v1.1.4) with binary
 // messages. BroadcastBinaryFilter would ask each of all sessions for each
-// message; so a room's members are kept and written to one by one, which is what
+// message; so a room's members are kept and written to one by one, as
 // BroadcastMultiple does with text. A session whose buffer is full loses the
 // message (ErrMessageBufferFull); that is counted.
 type melodyServer struct {

@@ -15,8 +15,8 @@ import (
 // nbioServer is the non-blocking server of nbio's examples
 // (lesismal/nbio-examples, websocket_1m/server_nbio and websocket/server): an
 // nbhttp engine that accepts and parses, a websocket.Upgrader, and WriteMessage
-// for each member; concurrent writes are supported, and what a socket does not
-// take is kept, without a bound (MaxWriteBufferSize is 0 by default).
+// for each member; concurrent writes are supported, and the bytes that a socket
+// does not take are kept, without a bound (MaxWriteBufferSize is 0 by default).
 type nbioServer struct {
 	rooms[*websocket.Conn]
 	host *control.Host

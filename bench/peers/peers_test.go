@@ -75,7 +75,8 @@ func (p *process) eventually(what string, cond func(r *control.Report) bool) {
 
 func (p *process) dial(n int) []*websocket.Conn {
 	p.t.Helper()
-	// The servers on gobwas/ws take no fragments; gorilla sends none from a large buffer.
+	// The servers on gobwas/ws take no fragments; gorilla sends none from a
+	// large buffer.
 	dialer := websocket.Dialer{WriteBufferSize: 128 << 10}
 	conns := make([]*websocket.Conn, n)
 	for i := range conns {

@@ -12,9 +12,9 @@ import (
 
 const (
 	// defaultQueue bounds a client's queue where a library's documentation leaves
-	// the number to its user. It is that of gorilla's chat example and of melody.
+	// the number to its user. It is the bound of gorilla's chat example and of melody.
 	defaultQueue = 256
-	// maxMessage bounds what a client may send.
+	// maxMessage bounds the messages of a client.
 	maxMessage = 2 << 20
 )
 
@@ -25,7 +25,7 @@ func queueSize(cfg *control.Config) int {
 	return defaultQueue
 }
 
-// counts are what a report tells of a library that keeps no count itself.
+// counts are the report's figures for a library that keeps no count itself.
 type counts struct {
 	clients, members atomic.Int64
 	dropped          atomic.Uint64
@@ -37,7 +37,7 @@ func (c *counts) Report(r *control.Report) {
 	r.Dropped = c.dropped.Load()
 }
 
-// rooms says who is in which room, for the libraries that leave that to their
+// rooms holds the members of each room, for the libraries that leave that to their
 // user. A room is a slice, so that a fan-out walks memory in order. Safe for
 // concurrent use.
 type rooms[M comparable] struct {
@@ -47,7 +47,7 @@ type rooms[M comparable] struct {
 	joined map[M][]int        // guarded by mu
 }
 
-// roomOf is one room; its mutex is that of rooms.
+// roomOf is one room; the mutex of rooms guards it.
 type roomOf[M comparable] struct {
 	members []M
 	at      map[M]int // index in members

@@ -24,7 +24,7 @@ const (
 // drawBars draws one picture for each column, or one for all if they share an
 // axis.
 func (t *Table) drawBars(c *Chart, f *figure) {
-	if t.constant(t.column(c.Series)) { // one color tells nothing
+	if t.constant(t.column(c.Series)) { // one color adds nothing
 		c.X, c.Series = append(slices.Clone(c.X), c.Series), ""
 	}
 	groups, common := t.names(c.X)
@@ -191,7 +191,7 @@ func (d *drawing) bar(b *bar, s *scale, y float64) {
 	d.Texts = append(d.Texts, label{Class: "value", Text: text, Title: b.text, X: textAt + 6, Y: y + 12})
 }
 
-// describe says in words what the bars show.
+// describe describes the bars in words.
 func describe(bars []bar, heading string) string {
 	low, high := -1, -1
 	for i, b := range bars {

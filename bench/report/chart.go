@@ -22,14 +22,14 @@ const (
 type Chart struct {
 	Kind  string   `json:"kind"`
 	Title string   `json:"title"`
-	X     []string `json:"x,omitempty"` // Lines: the x axis; else what names a row, as far as it differs
+	X     []string `json:"x,omitempty"` // Lines: the x axis; else the columns that name a row, as far as they differ
 	Y     []string `json:"y"`
 	// Axis is the unit that all of Y share, and so one axis; without it each is
 	// drawn on its own, under its heading.
 	Axis   string `json:"axis,omitempty"`
 	Series string `json:"series,omitempty"` // has a color for each value
 	LogX   bool   `json:"log_x,omitempty"`
-	LogY   bool   `json:"log_y,omitempty"` // the axis of the values, also that of bars
+	LogY   bool   `json:"log_y,omitempty"` // the axis of the values, of bars too
 	// Min and Max are the ends of a bar's spread, for each of Y.
 	Min []string `json:"min,omitempty"`
 	Max []string `json:"max,omitempty"`
@@ -119,7 +119,7 @@ func at(keys []string, i int) string {
 }
 
 // names names each row by the columns that differ between rows, and returns
-// what all rows have in common.
+// the values that all rows share.
 func (t *Table) names(keys []string) (names []string, common string) {
 	var same []string
 	parts := make([][]string, len(t.Rows))
@@ -179,7 +179,7 @@ func unique(names []string) []string {
 }
 
 // palette is how many colors there are, and marks how many shapes: lines are
-// told apart by both.
+// distinguished by both.
 const palette = 7
 
 func color(series int) string { return fmt.Sprintf("c%d", series%palette) }

@@ -35,7 +35,7 @@ func HTML(w io.Writer, docs ...*Document) error {
 	return pageTemplate.Execute(w, view)
 }
 
-// pageView is what the template shows; its parts are below.
+// pageView is the data of the template; its parts are below.
 type pageView struct {
 	Docs []docView
 	ids  int

@@ -111,8 +111,8 @@ func (t *Table) percentileCurves(c *Chart) (curves []curve, common string) {
 	return curves, common
 }
 
-// percentile reads that of a key such as p50_ms or p9999_ms; NaN if there is
-// none below 100.
+// percentile reads the percentile of a key such as p50_ms or p9999_ms; NaN if
+// there is none below 100.
 func percentile(key string) float64 {
 	digits, _, _ := strings.Cut(strings.TrimPrefix(key, "p"), "_")
 	if len(digits) > 2 {
@@ -205,7 +205,7 @@ func (p *plot) scales(width, height float64) (x, y *scale, left float64) {
 	return x, y, left
 }
 
-// percentileScale has the logarithm of what is above the percentile.
+// percentileScale has the logarithm of the share above the percentile.
 func percentileScale(percentiles []float64) *scale {
 	s := &scale{lo: 1 / above(50), hi: 1 / above(99), log: true}
 	for _, q := range percentiles {
@@ -288,7 +288,7 @@ func (p *plot) drawCurve(d *drawing, series int, c *curve, x, y *scale) {
 	}
 }
 
-// describe says in words what the lines show.
+// describe describes the lines in words.
 func (p *plot) describe() string {
 	var words []string
 	for _, c := range p.curves {

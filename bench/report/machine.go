@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Machine says where the numbers were made, and by what.
+// Machine describes the machine and the program that made the numbers.
 type Machine struct {
 	CPU        string            `json:"cpu"`
 	CPUs       int               `json:"cpus"`

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Document is what one command line has measured.
+// Document holds the results of one command line.
 type Document struct {
 	CommandLine string    `json:"command_line"`
 	Started     time.Time `json:"started"`
@@ -49,7 +49,7 @@ type tableJSON struct {
 	ChartsOnly bool `json:"charts_only,omitempty"`
 }
 
-// MarshalJSON writes the rows as objects. What is no number in JSON is null.
+// MarshalJSON writes the rows as objects. A float that JSON cannot hold is null.
 func (t *Table) MarshalJSON() ([]byte, error) {
 	out := tableJSON{
 		t.Command, t.Title, t.Columns, make([]map[string]any, 0, len(t.Rows)), t.Notes, t.Charts,
@@ -68,7 +68,7 @@ func (t *Table) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON reads what MarshalJSON has written.
+// UnmarshalJSON reads the output of MarshalJSON.
 func (t *Table) UnmarshalJSON(b []byte) error {
 	var in tableJSON
 	if err := json.Unmarshal(b, &in); err != nil {

@@ -38,7 +38,7 @@ func (n *node) all(name string) []*node {
 	return out
 }
 
-// of returns those of nodes with all of the classes.
+// of returns the nodes that have all of the classes.
 func of(nodes []*node, classes ...string) []*node {
 	var out []*node
 	for _, n := range nodes {
@@ -145,7 +145,7 @@ func TestBarsAreProportional(t *testing.T) {
 func TestBarsOnALogarithmicAxis(t *testing.T) {
 	svg := pictures(render(t, document(limitsTable())), "wide")[0]
 	rects := svg.all("rect")
-	require.Len(t, rects, 4, "what has no value has no bar")
+	require.Len(t, rects, 4, "a cell without a value has no bar")
 	a, b, c := rects[0].number(t, "width"), rects[1].number(t, "width"), rects[2].number(t, "width")
 	assert.InEpsilon(t, math.Log(1e9/19_800.0)/math.Log(28_232.0/19_800), (c-a)/(b-a), 0.02)
 	for _, r := range rects {

@@ -35,7 +35,7 @@ func idleTable() *report.Table {
 	return t
 }
 
-// compareTable is of so many loads and three libraries, with spread and ratio.
+// compareTable has loads loads and three libraries, with spread and ratio.
 func compareTable(loads int) *report.Table {
 	t := &report.Table{
 		Command: "compare", Title: "The same load on each library", Notes: []string{"Median of 5 rounds; the line is " +
@@ -62,7 +62,7 @@ func compareTable(loads int) *report.Table {
 	return t
 }
 
-// echoTable has so many rows.
+// echoTable has n rows.
 func echoTable(rows int) *report.Table {
 	t := &report.Table{
 		Command: "echo", Title: "Echo (HandleRaw inline, binary)",

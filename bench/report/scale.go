@@ -14,8 +14,8 @@ type scale struct {
 	ticks    []float64
 }
 
-// newScale covers values with at most about so many ticks. A linear scale of
-// values that come near 0 begins there.
+// newScale covers values with about at most the given number of ticks. A linear
+// scale of values that come near 0 begins there.
 func newScale(values []float64, log, zero bool, count int) *scale {
 	values = slices.DeleteFunc(slices.Clone(values), func(v float64) bool {
 		return math.IsNaN(v) || math.IsInf(v, 0) || (log && v <= 0)

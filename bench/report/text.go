@@ -83,7 +83,7 @@ func short(v float64) string {
 	return strconv.FormatFloat(math.Round(v*1e9)/1e9, 'f', -1, 64)
 }
 
-// fontSize is that of all text in charts, in pixels.
+// fontSize is the size of all text in charts, in pixels.
 const fontSize = 12
 
 // textWidth estimates how wide s is, for the widest of the usual fonts.

@@ -20,7 +20,7 @@ type Cell struct {
 	hist Histogram // quantile: all values in this process
 }
 
-// number is what can be summed up.
+// number is a type whose values can be added.
 type number interface {
 	~int | ~int64 | ~uint64 | ~float64
 }
@@ -33,7 +33,7 @@ func mergeableOf[T number](how string, v T) Cell {
 // SumOf is a cell whose values add up.
 func SumOf[T number](v T) Cell { return mergeableOf("sum", v) }
 
-// MaxOf is a cell of which the highest counts.
+// MaxOf returns a cell that merges to its highest value.
 func MaxOf[T number](v T) Cell { return mergeableOf("max", v) }
 
 // MeanOf is a cell whose mean counts, by weight.
@@ -53,7 +53,7 @@ func (m *Cell) of(h Histogram) float64 {
 	return Millis(h.Quantile(m.Q))
 }
 
-// histogram is that of a quantile, of this process or of another.
+// histogram returns the durations behind a quantile, of this process or another.
 func (m *Cell) histogram() (Histogram, error) {
 	if m.Hist == nil {
 		return m.hist, nil

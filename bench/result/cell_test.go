@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMerge asserts what becomes of the cells of two processes.
+// TestMerge asserts how the cells of two processes merge.
 func TestMerge(t *testing.T) {
 	a, b := NewHistogram(), NewHistogram()
 	for i := range int64(100) {

@@ -8,7 +8,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// longest is the longest duration that a histogram tells from longer ones.
+// longest is the longest duration that a histogram distinguishes from longer ones.
 const longest = 10 * time.Minute
 
 // Histogram counts durations, exact to three digits. Not safe for concurrent

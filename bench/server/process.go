@@ -36,7 +36,7 @@ type Options struct {
 
 // Flags declares the flags that all commands have.
 func (o *Options) Flags(fs *flag.FlagSet) {
-	fs.BoolVar(&o.Verbose, "v", o.Verbose, "print the server's process ID and what is going on to standard error")
+	fs.BoolVar(&o.Verbose, "v", o.Verbose, "print the server's process ID and the progress to standard error")
 	fs.IntVar(&o.MaxProcs, "maxprocs", o.MaxProcs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.Queue, "queue", o.Queue, "WithMessageQueueSize; 0 is the library's default")
 	fs.IntVar(&o.unsent, "unsent", o.unsent, "WithUnsentBytes; 0 is the library's default, -1 no bound")
@@ -114,7 +114,7 @@ func (s *Process) Profile(file string) error {
 	return err
 }
 
-// EndProfile ends what profile began.
+// EndProfile ends the profile that Profile began.
 func (s *Process) EndProfile(file string) error {
 	if file == "" {
 		return nil

@@ -25,7 +25,7 @@ type server struct {
 	control.Host
 	manager *ws.Manager
 	http    net.Listener
-	run     chan error   // what Run returned
+	run     chan error   // the error of Run
 	log     *countedLog  // in mode Attack; else nil
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 }
@@ -82,7 +82,7 @@ func Serve(arg string, in io.Reader, out io.Writer) error {
 	return s.Serve(s, hello, in, out)
 }
 
-// handlers registers what the server does with messages.
+// handlers registers the handlers of the mode.
 func (s *server) handlers(cfg *control.Config) error {
 	m := s.manager
 	switch cfg.Mode {
@@ -173,14 +173,14 @@ func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 
 // client is a connection, for the host.
 type client struct {
-	servant *server
+	server *server
 	*ws.Client
 }
 
 // Join puts the client into a room; the load generator counts members.
 func (c client) Join(room int) {
-	for n := c.servant.rooms.Load(); n <= int64(room) && !c.servant.rooms.CompareAndSwap(n, int64(room)+1); {
-		n = c.servant.rooms.Load()
+	for n := c.server.rooms.Load(); n <= int64(room) && !c.server.rooms.CompareAndSwap(n, int64(room)+1); {
+		n = c.server.rooms.Load()
 	}
 	_ = c.JoinRoom(roomName(room))
 }

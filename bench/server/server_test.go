@@ -11,7 +11,7 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// TestServerSettings asserts that what is swept reaches the library.
+// TestServerSettings asserts that settings reach the library.
 func TestServerSettings(t *testing.T) {
 	cfg := ws.DefaultConfig()
 	for _, opt := range managerOptions(&control.Config{

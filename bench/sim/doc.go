@@ -1,2 +1,3 @@
-// Package sim is the command that simulates up to a million connections without sockets.
+// Package sim holds the command that simulates up to a million connections
+// without sockets.
 package sim

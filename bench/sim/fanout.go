@@ -70,7 +70,7 @@ func (s *simulation) counts() func(want int) error {
 	}
 }
 
-// fanOut publishes to rooms in turn, so many messages before it waits for all
+// fanOut publishes to rooms in turn, outstanding messages before it waits for all
 // to arrive, and returns the nanoseconds of CPU time for each delivery.
 func (s *simulation) fanOut(publishes, outstanding, members int, name string, rooms int) (nanos float64, err error) {
 	count := s.counts()
@@ -95,8 +95,8 @@ func (s *simulation) fanOut(publishes, outstanding, members int, name string, ro
 	return float64(spent) / float64(members), count(members)
 }
 
-// fanOutAll publishes to the room of all, who have joined in the order in
-// which they connected, and once more when they have joined in a random one.
+// fanOutAll publishes to the room of all clients, which have joined in the order in
+// which they connected, and once more after they have joined in a random order.
 func (s *simulation) fanOutAll() (err error) {
 	n := 3 * rounds(s.Conns)
 	if s.step.OneNanos, err = s.fanOut(n, 1, n*s.Conns, everybody, 1); err != nil {

@@ -35,7 +35,7 @@ how far they grow with the count.`,
 }
 
 const (
-	// needs is what a simulated connection takes at its peak, in bytes.
+	// needs is the memory of a simulated connection at its peak, in bytes.
 	needs = 5000
 )
 
@@ -47,7 +47,7 @@ type metric struct {
 	value func(*step) float64
 }
 
-// memoryMetrics and simWork are the columns of the two tables.
+// memoryMetrics and workMetrics are the columns of the two tables.
 var memoryMetrics = []metric{
 	{
 		result.Column{"heap_bytes", "heap B/conn", "%.0f"},
@@ -239,8 +239,8 @@ func availableBytes() int {
 	return 1 << 62
 }
 
-// newTables makes the results: what a connection takes, what is done with it
-// costs, and how either grows.
+// newTables makes the tables: the memory of a connection, the CPU time of its
+// operations, and how both grow with the count.
 func newTables(steps []*step, o *runner) []*result.Table {
 	memory := &result.Table{
 		Command: "sim", Title: fmt.Sprintf("Simulated connections: memory for each (%d rooms; gnet's own connection "+

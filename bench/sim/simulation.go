@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	stalledShare = 20 // one of so many connections stalls
+	stalledShare = 20 // of these connections, one stalls
 	largeRoom    = 1000
 	smallRoom    = 10
 	batch        = 64      // publishes outstanding in a batch
@@ -36,13 +36,13 @@ const (
 	heartbeat = 30 * time.Second
 )
 
-// config is what a process that simulates is told.
+// config is the argument of a process that simulates.
 type config struct {
 	Conns, Rooms, Size, Loops int
 	Profile                   string
 }
 
-// step is what it answers. Bytes and times are for one connection, ping,
+// step is its result. Bytes and times are for one connection, ping,
 // join, leave or delivery.
 type step struct {
 	Conns, Loops int
@@ -139,7 +139,7 @@ func Simulate(arg string, out io.Writer) error {
 	return json.NewEncoder(out).Encode(&s.step)
 }
 
-// cpu returns the CPU time that fn, and what follows from it, takes.
+// cpu returns the CPU time of fn and of the work that it causes.
 func (s *simulation) cpu(fn func() error) (time.Duration, error) {
 	start := control.CPUTime()
 	err := fn()
@@ -227,7 +227,7 @@ func (s *simulation) receive() error {
 // everybody is the room of all.
 const everybody = "everybody"
 
-// joinAll puts every client into a room of so many.
+// joinAll puts every client into one of the rooms, which have members clients each.
 func (s *simulation) joinAll(name string, members int) error {
 	for i, c := range s.clients {
 		if err := c.JoinRoom(simRoom(name, i/members)); err != nil {
@@ -245,10 +245,10 @@ func (s *simulation) leaveAll(name string, members int) error {
 	return nil
 }
 
-// simRoom names a room among those of a kind.
+// simRoom returns the name of a room.
 func simRoom(name string, number int) string { return name + "-" + strconv.Itoa(number) }
 
-// simRooms returns how many rooms of so many members all clients fill.
+// simRooms returns the number of rooms that all clients fill.
 func (s *simulation) simRooms(members int) int { return (s.Conns + members - 1) / members }
 
 // joinOne joins and leaves one room, and joins it for good.

@@ -8,7 +8,7 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// advice is what tune comes to.
+// advice is the result of tune.
 type advice struct {
 	asked, measured description
 	base, setting   setting
@@ -21,7 +21,7 @@ type advice struct {
 func (a *advice) lines(rounds int) (lines []string) {
 	if a.asked != a.measured {
 		lines = append(lines, fmt.Sprintf("Asked for %s.", a.asked),
-			fmt.Sprintf("Scaled down to what this machine allows (see bench doctor -conns %d): the gains are those of "+
+			fmt.Sprintf("Scaled down to the connections that this machine allows (see bench doctor -conns %d): the gains are from "+
 				"the smaller load.", a.asked.conns))
 	}
 	if a.reached < 0.95 {
@@ -39,7 +39,7 @@ func (a *advice) lines(rounds int) (lines []string) {
 		lines = append(lines, "No option gained more than the noise: keep the defaults.")
 	case !a.confirmed.good():
 		lines = append(lines,
-			fmt.Sprintf("What gained at first did not when it was measured again (CPU: %s): keep the defaults.",
+			fmt.Sprintf("The options that gained at first gained nothing when they were measured again (CPU: %s): keep the defaults.",
 				a.confirmed.cpuGain))
 	default:
 		lines = append(lines,

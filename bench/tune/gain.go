@@ -19,15 +19,15 @@ const (
 	leastCoverage = 0.93
 )
 
-// gain compares one figure of two settings that ran in turns, of which less is
-// better. Above 1 the other setting is better than the base.
+// gain compares one figure of two settings that ran in turns. Lower figures are
+// better: above 1 the other setting is better than the base.
 type gain struct {
 	median, low, high float64 // of the ratio base / other in each round; low to high has the true median
 	rounds            int
 }
 
-// newGain compares two settings, round by round, so that what else the machine
-// did in a round falls on both.
+// newGain compares two settings, round by round, so that other work of the
+// machine in a round affects both.
 func newGain(base, other []float64) gain {
 	ratios := make([]float64, min(len(base), len(other)))
 	for i := range ratios {
@@ -64,9 +64,9 @@ func (g gain) String() string {
 func saved(r float64) float64 { return (1 - result.Ratio(1, r)) * 100 }
 
 // interval is the narrowest interval between two of the values, as many from
-// either end, that has the median of what they are samples of with
-// leastCoverage: the sign test's, which assumes nothing of how they are
-// distributed. Of fewer than 5 values even all of them do not reach it.
+// either end, that contains the median of their distribution with probability
+// leastCoverage: the interval of the sign test, which assumes no distribution.
+// Fewer than 5 values do not reach it.
 func interval(values []float64) (low, high float64) {
 	if len(values) == 0 {
 		return 0, 0

@@ -25,8 +25,8 @@ import (
 var SweepCommand = command.Command{
 	Name:  "sweep",
 	About: "one load with every combination of loops, room shards, batch and ring",
-	Help: `Runs one load with every combination of the settings that are given, in turns and
-each on a fresh server, and sorts them by what a message costs the server.`,
+	Help: `Runs one load with every combination of the given settings, in turns and each on a
+fresh server, and sorts the settings by the server's CPU time for a message.`,
 	Example:  "bench sweep -load fanout -loops 1,2 -batch 16,64,256 -rounds 5",
 	NotInAll: true,
 	Varies:   true,
@@ -94,10 +94,10 @@ func (s *sweepRun) command() (command.Func, error) {
 	return nil, fmt.Errorf("-load is %q, must be fanout, echo or latency", s.load)
 }
 
-// setting is what a server is started with.
+// setting holds the options of a server that sweep and tune vary.
 type setting struct{ loops, shards, batch, ring int }
 
-// figures is what one run of a load came to.
+// figures are the results of one run of a load.
 type figures struct {
 	cpu  float64 // µs of the server for a message
 	rate float64 // messages a second
@@ -108,7 +108,7 @@ type figures struct {
 // loadFunc runs one load once, on a fresh server.
 type loadFunc func(ctx context.Context, s *command.Session) (figures, error)
 
-// trial is one setting and what its runs came to, one for each round.
+// trial holds one setting and the figures of its runs, one for each round.
 type trial struct {
 	setting
 	cpu, rate, p99 []float64
@@ -169,8 +169,8 @@ func tableFigures(tables []*result.Table) (f figures, err error) {
 	return f, nil
 }
 
-// baseSetting is the setting that is not swept: what flags say, or the library's
-// default.
+// baseSetting is the setting that is not swept, from the flags or the library's
+// defaults.
 func baseSetting(s *command.Session) setting {
 	procs := cmp.Or(s.MaxProcs, runtime.GOMAXPROCS(0))
 	broadcast := ws.DefaultConfig().Broadcast

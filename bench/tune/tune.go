@@ -23,10 +23,10 @@ import (
 // Command is the command tune.
 var Command = command.Command{
 	Name:  "tune",
-	About: "which options suit a load that you describe, and what they gain",
-	Help: `Runs the sweep that fits the load that you describe, scaled down to what this
-machine can hold, and prints the options to use, with the reason and the measured
-gain of each. A gain within the noise is none.`,
+	About: "the options that suit a load that you describe, and their gains",
+	Help: `Runs the sweep that fits the load that you describe, scaled down to the connections
+that this machine can hold, and prints the options to use, with the reason and the
+measured gain of each. A gain within the noise is none.`,
 	Example:  "bench tune -conns 50000 -rooms 5000 -rate 2000 -size 300",
 	NotInAll: true,
 	Varies:   true,
@@ -94,9 +94,9 @@ func (t *tuneRun) description() (d description, err error) {
 	return d, nil
 }
 
-// scaled is the load made smaller, so that it has at most fit connections, each
-// of which still receives as many messages a second: fewer rooms of the same
-// size, or if not even one fits, one that is smaller.
+// scaled returns a smaller load with at most fit connections, each of which
+// still receives as many messages a second: it has fewer rooms of the same
+// size, or if not even one fits, a smaller one.
 func (d description) scaled(fit int) description {
 	if d.conns <= fit {
 		return d
@@ -143,7 +143,7 @@ type variation struct {
 	option, reason string // no option is the default itself
 }
 
-// variations returns the default b, and what may suit d better.
+// variations returns the default b and the settings that may suit d better.
 func variations(b setting, d description) []variation {
 	all := []variation{{setting: b}}
 	for _, loops := range doublings(b.loops) {
@@ -184,7 +184,7 @@ func variations(b setting, d description) []variation {
 	return all
 }
 
-// finding is a variation and what it gains over the default.
+// finding is a variation and its gain over the default.
 type finding struct {
 	variation
 	*trial
@@ -253,9 +253,9 @@ func combine(base setting, chosen []finding) setting {
 	return s
 }
 
-// Run measures what each option does for the load that is described, and
-// once more what those that gain do together: of many that are compared the best
-// is partly so by luck, so what chose it does not count as its gain.
+// Run measures each option with the load that is described, and then all options
+// that gain, together and against the default. The second measurement counts as the
+// gain: the best of many settings is best by luck, too.
 func (t *tuneRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	asked, err := t.description()
 	if err != nil {

@@ -55,7 +55,7 @@ func trialOf(s setting, cpu, p99, lost float64) *trial {
 	return &trial{setting: s, cpu: same(cpu), rate: same(100), p99: same(p99), lost: lost}
 }
 
-// TestAdvice asserts what is chosen of trials, and how it is said.
+// TestAdvice asserts which options the advice chooses, and its text.
 func TestAdvice(t *testing.T) {
 	base := command.NewSession()
 	base.MaxProcs = 4

@@ -25,9 +25,9 @@ var BurstCommand = command.Command{
 	About: "time until a client that sends all at once is answered, against gws",
 	Help: `One client sends requests or an upload without waiting for answers, faster than the
 pooled handlers work: the server pauses its connection, and the client waits. It
-says when all was answered, in order, what that took of the server's CPU time and
-memory, and how often it paused. Requests to a handler that does nothing are also
-sent to gws, in turns, whose read loop handles them one by one.`,
+measures the time until all is answered, in order, the server's CPU time and memory,
+and the number of pauses. In turns, gws receives the requests to a handler that does
+nothing, too: its read loop handles them one by one.`,
 	Example:  "bench burst -rounds 5 -path http",
 	NotInAll: true,
 	New:      func() command.Runner { return newBurstRun() },
@@ -74,11 +74,11 @@ func (b *burstRun) Validate(*command.Session) error {
 // burstRequest is the length of a request of burst.
 const burstRequest = 100
 
-// burstLoad is what one client sends without waiting for answers.
+// burstLoad is a load that one client sends without waiting for answers.
 type burstLoad struct {
 	name     string
 	messages int
-	form     burstPayload
+	payload  burstPayload
 	config   control.Config
 	compared bool // also against the peers that have its mode
 }
@@ -219,7 +219,7 @@ func (b *burstRun) once(ctx context.Context, s *command.Session, load *burstLoad
 		pauses = after.Pauses
 	}
 	grown := max(0, int64(after.PeakRSS)-int64(before.RSS))
-	t.Add(load.name, lib.Name, s.Path, n, load.form.size(), result.Millis(took), float64(n)/took.Seconds(),
+	t.Add(load.name, lib.Name, s.Path, n, load.payload.size(), result.Millis(took), float64(n)/took.Seconds(),
 		result.Micros(after.CPU-before.CPU)/float64(n), float64(grown)/(1<<20), pauses, n-c.answered, c.disordered)
 	return nil
 }

@@ -140,7 +140,7 @@ func (c *burstClient) run(ctx context.Context) (time.Duration, error) {
 func (c *burstClient) write() error {
 	var batch []byte
 	for seq := range c.load.messages {
-		batch = c.load.form.append(batch, uint64(seq))
+		batch = c.load.payload.append(batch, uint64(seq))
 		if len(batch) < 64<<10 && seq < c.load.messages-1 {
 			continue
 		}
@@ -165,7 +165,7 @@ func (c *burstClient) read() error {
 		case f.Op == load.OpClose:
 			return load.ClosedBy(f.Head)
 		}
-		seq, ok := c.load.form.answer(f.Head)
+		seq, ok := c.load.payload.answer(f.Head)
 		if !ok {
 			return fmt.Errorf("an answer is %q", f.Head)
 		}

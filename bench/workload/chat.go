@@ -77,8 +77,8 @@ func roomFrame(first byte, room int32) []byte {
 	return load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32([]byte{first}, uint32(room)))
 }
 
-// Frame checks that a member gets exactly what was published between entering
-// and leaving. Answers may overtake messages, and be overtaken.
+// Frame checks that a member receives exactly the messages published between its
+// entering and leaving. Answers may overtake messages, and be overtaken.
 func (t *chat) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	seq := f.Seq()
 	switch {
@@ -215,12 +215,12 @@ func enterChat(ctx context.Context, g *load.Generator, work []*chat, conns int) 
 	return g.Await(ctx, func() bool { return g.States(chatIn) == conns })
 }
 
-// endChat lets everybody leave, and waits until all have what was published
-// before, or until nothing more comes. It returns what is missing then.
+// endChat lets all clients leave, and waits until they have all messages that were
+// published before, or until no more arrive. It returns the number of missing ones.
 func endChat(ctx context.Context, g *load.Generator, work []*chat) (uint64, error) {
 	g.Each(func(i int, _ *load.Loop) { work[i].until = control.Now() })
 	conns := uint64(g.Conns)
-	// Who is on the way into a room arrives there first.
+	// Clients on the way into a room arrive there first.
 	still := func(load.Tally) (uint64, uint64) { return conns, uint64(g.States(chatIn) + g.States(chatAway)) }
 	if _, err := g.Missing(ctx, still); err != nil {
 		return 0, err

@@ -10,7 +10,7 @@ import (
 	"github.com/qi-realtime/ws/bench/load"
 )
 
-// TestChatCounts asserts that the check of mixed finds what is wrong.
+// TestChatCounts asserts that the check of mixed finds every fault.
 func TestChatCounts(t *testing.T) {
 	const answer, left = 1 << 63, 1 << 62 // control.AnswerBit, control.LeftBit
 	for name, test := range map[string]struct {

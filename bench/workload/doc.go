@@ -1,3 +1,3 @@
-// Package workload is the commands that measure one kind of load each, and the rooms
-// and members that several of them use.
+// Package workload holds the commands that measure one kind of load each, and the
+// rooms and members that several of them use.
 package workload

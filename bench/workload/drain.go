@@ -21,8 +21,9 @@ var DrainCommand = command.Command{
 	Name:  "drain",
 	About: "how a shutdown treats clients that have messages queued",
 	Help: `Shuts a server down while clients are connected and messages are queued for them,
-and looks at it from the clients' side: who got everything that was published
-before, who was told 1001, how long it took, and what the process has left.`,
+and observes it from the clients' side: how many received all messages that were
+published before, how many received close code 1001, how long it took, and which
+goroutines and descriptors the process has left.`,
 	Example: "bench drain -conns 5000",
 	New:     func() command.Runner { return newDrainRun() },
 }

@@ -30,17 +30,17 @@ the round trip, which includes the queueing that many in flight cause.`,
 	New:     func() command.Runner { return NewEchoRun() },
 }
 
-// maxUnsent is how many bytes may wait for a connection's socket before what is
-// due is held back. It is late then, and its latency says so.
+// maxUnsent is how many bytes may wait for a connection's socket before due
+// messages are held back. They are late then, and their latency includes it.
 const maxUnsent = 64 << 10
 
 // echoing is the traffic of echo on one loop: it keeps some messages in flight
 // on each connection, or sends them when they are due. Each carries its number
-// and the time at which it was due. Loop-confined, but for what says otherwise.
+// and the time at which it was due. Loop-confined, except wanted.
 type echoing struct {
-	form    load.Payload
+	payload load.Payload
 	arrived int   // by the read that is being handled
-	until   int64 // what is due from then on is not sent
+	until   int64 // messages due from then on are not sent
 
 	rate   float64 // of all loops; 0 keeps messages in flight instead
 	start  int64
@@ -54,7 +54,7 @@ type echoing struct {
 }
 
 func (e *echoing) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
-	seq, due, ok := e.form.Stamp(f)
+	seq, due, ok := e.payload.Stamp(f)
 	if !ok || seq < c.Next {
 		load.Count(&l.Disordered, 1)
 		return
@@ -66,7 +66,7 @@ func (e *echoing) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	}
 }
 
-// Done answers what one read brought with as many messages, in one write.
+// Done answers the messages of one read with as many, in one write.
 func (e *echoing) Done(l *load.Loop, c *load.Conn, now int64) {
 	if e.rate == 0 && now < e.until {
 		e.fill(l, c, e.arrived, now)
@@ -83,7 +83,7 @@ func (e *echoing) fill(l *load.Loop, c *load.Conn, n int, now int64) {
 }
 
 func (e *echoing) append(l *load.Loop, c *load.Conn, due int64) {
-	l.Out = e.form.Append(l.Out, c.Sent, due)
+	l.Out = e.payload.Append(l.Out, c.Sent, due)
 	c.Sent++
 	e.sent++
 }
@@ -108,8 +108,8 @@ func (e *echoing) dueAt(index int, k uint64) int64 {
 	return e.start + int64(n/e.rate*float64(time.Second))
 }
 
-// tick sends what has come due, on each connection whose turn it is, with what
-// was held back there before.
+// tick sends the messages that have come due, on each connection in turn, together
+// with the messages held back there before.
 func (e *echoing) tick(l *load.Loop, now int64) int64 {
 	for {
 		index, k := e.turn%len(l.Conns), uint64(e.turn/len(l.Conns))
@@ -252,7 +252,8 @@ func (o *EchoRun) modeList() ([]echoMode, error) {
 	return modes, nil
 }
 
-// echoLoad is one load: so many messages in flight on each connection, or a rate.
+// echoLoad is one load: a number of messages in flight on each connection, or a
+// rate.
 type echoLoad struct {
 	mode     echoMode
 	inflight int
@@ -292,7 +293,7 @@ func (o *EchoRun) round(ctx context.Context, s *command.Session, one echoLoad, t
 	cfg := control.Config{Mode: one.mode.Mode, Pooled: one.mode.pooled}
 	srv, g, stop, err := s.Start(ctx, s.Path, o.Conns, cfg, func(i int) load.Traffic {
 		work[i] = &echoing{
-			form: messages, until: load.Never, rate: one.rate, number: i, loops: s.ClientLoops, conns: o.Conns,
+			payload: messages, until: load.Never, rate: one.rate, number: i, loops: s.ClientLoops, conns: o.Conns,
 		}
 		return work[i]
 	})

@@ -165,7 +165,7 @@ func (o *fairRun) load(ctx context.Context, s *command.Session, t *result.Table,
 	if err != nil {
 		return err
 	}
-	if ended, err = srv.Call(control.Command{Name: "report"}); err != nil { // with what was dropped since
+	if ended, err = srv.Call(control.Command{Name: "report"}); err != nil { // it counts the messages dropped since
 		return err
 	}
 	t.Add(s.Path, s.Loops, o.conns, o.size, w.PerSecond(w.Client.Messages), w.ServerMicros(),

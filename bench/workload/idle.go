@@ -21,10 +21,10 @@ import (
 var IdleCommand = command.Command{
 	Name:  "idle",
 	About: "heap and RSS for each idle connection, and the CPU that accepting it takes",
-	Help: `Opens connections that say nothing, on a fresh server for each path, and asks the
-server for its heap and RSS after garbage collection at each of some counts. The
-slope over the counts is what one more connection costs; what the process takes
-anyway is not in it. It also says what CPU time accepting a connection took.`,
+	Help: `Opens connections that send nothing, on a fresh server for each path, and asks the
+server for its heap and RSS after garbage collection at several counts. The slope
+over the counts is the memory of one more connection, without the memory of the
+process itself. It also measures the CPU time of accepting a connection.`,
 	Example: "bench idle -path native -steps 2000,5000,10000,15000 -join -html idle.html",
 	Procs:   true,
 	New:     func() command.Runner { return NewIdleRun() },
@@ -169,8 +169,8 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 	return g.Err()
 }
 
-// fill opens connections until there are so many, and returns the server's
-// report once it is at rest, and the CPU time that accepting them took.
+// fill opens connections until there are conns, and returns the report of the
+// server at rest, and the CPU time of accepting them.
 func (o *IdleRun) fill(ctx context.Context, g *load.Generator, srv *server.Process, conns int) (
 	r *control.Report, spent time.Duration, err error,
 ) {

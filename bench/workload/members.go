@@ -23,7 +23,7 @@ type completions struct {
 	control *load.Loop // its connection 0 carries the acknowledgements
 	ack     bool
 	window  uint64
-	loops   []int32        // of each room: that have members who read
+	loops   []int32        // of each room: the loops with members that read
 	done    []atomic.Int32 // see slot
 }
 
@@ -41,7 +41,7 @@ func (c *completions) slot(room int32, seq uint64) uint64 {
 	return uint64(room)*c.window + seq%c.window
 }
 
-// members checks what the rooms' members on one loop receive.
+// members checks the messages that the rooms' members on one loop receive.
 type members struct {
 	*completions
 	total []int32 // of each room: members on this loop that read
@@ -103,7 +103,8 @@ func (m *members) complete(l *load.Loop, room int32, seq uint64, now int64) {
 	}
 }
 
-// acknowledge tells the publisher that every member has seq.
+// acknowledge sends the publisher the acknowledgement of seq, which every
+// member has.
 func (m *members) acknowledge(l *load.Loop, room int32, seq uint64) {
 	body := binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq)
 	frame := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32(body, uint32(room)))

@@ -45,9 +45,9 @@ func (o *mixedRun) Flags(fs *flag.FlagSet) {
 	command.RoomsFlag(fs, &o.rooms)
 	command.RatesFlag(fs, &o.rates)
 	o.Timing.Flags(fs)
-	fs.Float64Var(&o.moving, "moving", o.moving, "mixed: so many `percent` of the clients change rooms each second")
+	fs.Float64Var(&o.moving, "moving", o.moving, "mixed: `percent` of the clients that change rooms each second")
 	fs.Float64Var(&o.reconnecting, "reconnecting", o.reconnecting,
-		"mixed: so many `percent` of the clients reconnect each second")
+		"mixed: `percent` of the clients that reconnect each second")
 }
 
 func (o *mixedRun) Validate(*command.Session) error {

@@ -2,18 +2,18 @@
 
 package workload
 
-// limit is what one figure must not exceed, and why it is that.
+// limit is the highest value of one figure, and its reason.
 type limit struct {
 	name string
 	max  float64
 	why  string
 }
 
-// limits are what a change must not make worse unnoticed. None is a time: on a
-// shared machine a time says who else runs there. Counts of allocations, bytes
-// and system calls do not depend on that, or little, and the two CPU times of a
-// ratio are measured side by side. A change that makes a figure better lowers its
-// limit; one that raises a limit says what it buys.
+// limits hold the figures that no change may make worse unnoticed. None is a
+// time: on a shared machine a time depends on the other processes. Counts of
+// allocations, bytes and system calls do not depend on that, or little, and the
+// two CPU times of a ratio are measured side by side. A change that makes a
+// figure better lowers its limit; one that raises a limit states the benefit.
 var limits = []limit{
 	{"decode: allocations", 0, "a frame is decoded in the buffer that it was read into"},
 	{"decode: bytes", 0, "as above"},
@@ -35,12 +35,12 @@ var limits = []limit{
 	{"join and leave: bytes", 80, "a fifth above 67, for how tables grow"},
 
 	{"idle: heap bytes for each connection", 623, "5 % above 593, with one room joined"},
-	{"idle: heap objects for each connection", 5.2, "5, and what the tables add"},
+	{"idle: heap objects for each connection", 5.2, "5, and the growth of the tables"},
 	{"idle: goroutines for each connection", 0, "the library's first promise"},
 
 	{"echo, 16 in flight: allocations", 0.01, "an inline echo allocates nothing; the runtime now and then"},
 	{"echo, 16 in flight: bytes", 2, "as above"},
-	{"echo, 16 in flight: system calls", 0.1, "1/16: the answers to what one read brought leave in one write"},
+	{"echo, 16 in flight: system calls", 0.1, "1/16: the answers to the messages of one read leave in one write"},
 	{"echo, 16 in flight: CPU, ratio to 1 in flight", 0.35, "0.09; near 1 if answers did not share reads and writes"},
 
 	{"fanout, 64 outstanding: allocations", 0.02, "7 for a publish to 1,000 members, none for a member"},

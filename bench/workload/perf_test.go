@@ -58,7 +58,7 @@ func TestPerf(t *testing.T) {
 // allocations returns how many objects and bytes this process allocates for each
 // of n calls of f: the least of three times, since others may allocate, too.
 func allocations(n int, f func()) (objects, size float64) {
-	f() // what is made once
+	f() // objects that are made once
 	for i := range 3 {
 		var before, after runtime.MemStats
 		runtime.GC()
@@ -215,10 +215,10 @@ func figure(t *testing.T, of *result.Table, row int, key string) float64 {
 	return 0
 }
 
-// cost is what one message took of the server.
+// cost is the server's cost of one message.
 type cost struct{ cpu, writes, allocations, size float64 }
 
-// perMessage measures what the load costs that runs now.
+// perMessage measures the cost of the load that runs now.
 func perMessage(t *testing.T, srv *server.Process, g *load.Generator) cost {
 	t.Helper()
 	require.NoError(t, load.Wait(t.Context(), 200*time.Millisecond))
@@ -243,8 +243,8 @@ func perMessage(t *testing.T, srv *server.Process, g *load.Generator) cost {
 	}
 }
 
-// rise is how much higher after is than before, without what a report adds: the
-// difference between warm and before.
+// rise is the difference between before and after, less the part that a report
+// adds: the difference between warm and before.
 func rise(warm, before, after uint64) float64 {
 	return max(0, float64(after-before)-float64(before-warm))
 }
@@ -281,7 +281,7 @@ func perfEcho(t *testing.T, got map[string]float64) {
 		srv, g, stop, err := s.Start(t.Context(), s.Path, conns, control.Config{Mode: control.Echo},
 			func(i int) load.Traffic {
 				work[i] = &echoing{
-					form: load.NewBinaryPayload(perfSize), until: load.Never, number: i, loops: s.ClientLoops,
+					payload: load.NewBinaryPayload(perfSize), until: load.Never, number: i, loops: s.ClientLoops,
 					conns: conns,
 				}
 				return work[i]

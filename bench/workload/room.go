@@ -100,7 +100,7 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 	return r, nil
 }
 
-// evenly marks so many percent of n.
+// evenly marks percent percent of n.
 func evenly(n int, percent float64) []bool {
 	marks := make([]bool, n)
 	for i := range marks {
@@ -186,7 +186,8 @@ func (r *room) fillStalled(ctx context.Context, size int) error {
 }
 
 // joinRoom makes the connections join their rooms, and waits until the server has
-// so many members. Connection 0 stays out if joined is negative; else so many have joined before.
+// members members. Connection 0 stays out if joined is negative; else joined
+// connections have joined before.
 func joinRoom(ctx context.Context, g *load.Generator, srv *server.Process, members, joined int) error {
 	g.Each(func(i int, l *load.Loop) {
 		first := g.Share(i, max(joined, 0))
@@ -213,7 +214,7 @@ func joinRoom(ctx context.Context, g *load.Generator, srv *server.Process, membe
 	}
 }
 
-// outcome is what became of one load on the room.
+// outcome is the result of one load on the room.
 type outcome struct {
 	*load.Window
 	missing, disordered, dropped uint64

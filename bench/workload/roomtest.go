@@ -21,7 +21,7 @@ type roomTest struct {
 	steps int // begun
 }
 
-// roomLoad is one load, and what to call it.
+// roomLoad is one load and its name.
 type roomLoad struct {
 	control.Command
 	name string
@@ -80,8 +80,8 @@ func (t *roomTest) tables(ctx context.Context) ([]*result.Table, error) {
 	return []*result.Table{t.table}, nil
 }
 
-// compareSides runs the test without and with slow members in turns, so that what
-// else the machine does falls on both, each time on a fresh server.
+// compareSides runs the test without and with slow members in turns, so that other
+// work of the machine affects both, each time on a fresh server.
 func (t *roomTest) compareSides(ctx context.Context) ([]*result.Table, error) {
 	ratios := make([]ratios, len(t.loads))
 	for range t.rounds {
@@ -123,7 +123,7 @@ func (t *roomTest) compareSides(ctx context.Context) ([]*result.Table, error) {
 	return []*result.Table{t.table, c}, nil
 }
 
-// ratios are those of one load, one for each round.
+// ratios hold the ratios of one load, one for each round.
 type ratios struct{ cpu, rate, lastP50, lastP99 []float64 }
 
 // add takes one round's ratios a / b.

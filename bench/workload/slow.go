@@ -20,7 +20,7 @@ import (
 // SlowCommand is the command slow.
 var SlowCommand = command.Command{
 	Name:  "slow",
-	About: "heap for each stalled client that holds 100 messages, and what slow members do to others",
+	About: "heap for each stalled client that holds 100 messages, and the effect of slow members on others",
 	Help: `Clients join a room and never read. When each has something queued, 100 more
 messages are published, and the heap that these take is measured: the frames are
 shared by all queues, so it is far less than a copy for each client.`,
@@ -29,10 +29,10 @@ shared by all queues, so it is far less than a copy for each client.`,
 }
 
 const (
-	// slowMessages is what each stalled client is given to hold.
+	// slowMessages is the number of messages published to each stalled client.
 	slowMessages = 100
-	// slowQueue is the least queue bound: what clients hold before they are all
-	// stalled must fit, too.
+	// slowQueue is the lowest queue bound: the messages that clients hold before all
+	// are stalled must fit, too.
 	slowQueue = 4096
 )
 
@@ -60,8 +60,8 @@ func (o *slowRun) Validate(*command.Session) error {
 		command.ValidSlow(o.stalled, o.trickle, false), command.ValidRates(o.rates))
 }
 
-// Run measures what the backlog of stalled clients costs, and what slow
-// members do to others.
+// Run measures the memory of the backlog of stalled clients, and the effect of slow
+// members on others.
 func (o *slowRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	s.SetDefaults(&o.conns, 1000)
 	beside := *s
@@ -94,8 +94,8 @@ func (o *slowRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 	return append([]*result.Table{t}, more...), err
 }
 
-// beside measures what slow members do to the others of their room, and to
-// the server's memory.
+// beside measures the effect of slow members on the others of their room and on the
+// server's memory.
 func (o *slowRun) beside(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	f := NewFanoutRun()
 	f.Conns, f.Size, f.rounds, f.Timing = o.conns, o.size, o.rounds, o.Timing
@@ -178,9 +178,9 @@ func backlogAll(ctx context.Context, srv *server.Process, clients, size int) err
 	}
 }
 
-// stalled reports whether so many clients have something queued, and whether it
-// stays queued for longer than a delayed acknowledgement takes: until the first
-// of these a socket may be full that takes more a moment later.
+// stalled reports whether exactly clients clients have something queued, and
+// whether it stays queued for longer than a delayed acknowledgement takes:
+// until the first of these a socket may be full that takes more a moment later.
 func stalled(ctx context.Context, srv *server.Process, clients int) (bool, error) {
 	before, err := srv.Call(control.Command{Name: "queues"})
 	if err != nil || before.Backlogged != clients {

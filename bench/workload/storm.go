@@ -22,16 +22,16 @@ import (
 // StormCommand is the command storm.
 var StormCommand = command.Command{
 	Name:  "storm",
-	About: "connections per second when all clients connect or reconnect at once, and what others notice of it",
+	About: "connections per second when all clients connect or reconnect at once, and the effect on others",
 	Help: `All clients connect at once, with authentication and room joins, are cut off at
-once, and come back, while other members of a room receive a steady stream. It says
-how fast they are in, what that costs, and what the others notice of it.`,
+once, and come back, while other members of a room receive a steady stream. It
+measures how fast they connect, the cost, and the effect on the others.`,
 	Example: "bench storm -conns 10000",
 	Procs:   true,
 	New:     func() command.Runner { return newStormRun() },
 }
 
-// stayingUser is the number of the first user who stays; the storm's are below.
+// stayingUser is the number of the first user that stays; the storm's are lower.
 const stayingUser = 1 << 40
 
 // stormSteps is how many points a storm's curve has.
@@ -56,7 +56,7 @@ func (o *stormRun) Flags(fs *flag.FlagSet) {
 	command.SizeFlag(fs, &o.size)
 	command.RoundsFlag(fs, &o.rounds)
 	command.RatesFlag(fs, &o.rates)
-	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and get what is published meanwhile")
+	fs.IntVar(&o.staying, "staying", o.staying, "storm: `members` that stay, and receive the messages published meanwhile")
 	fs.IntVar(&o.opening, "opening", o.opening, "storm: handshakes under way at once; 0 is all")
 	fs.IntVar(&o.joinRooms, "join-rooms", o.joinRooms, "storm: rooms that the server puts each client into")
 	fs.Float64Var(&o.admit, "admit", o.admit,
@@ -212,11 +212,11 @@ func (s *storms) round(ctx context.Context, round int, rate float64) error {
 	return nil
 }
 
-// storm is one storm, and what becomes of it.
+// storm is one storm and its times.
 type storm struct {
 	srv    *server.Process
 	g      *load.Generator
-	others *room // who stay, or nil
+	others *room // the members that stay, or nil
 	name   string
 	round  int
 	rate   float64
@@ -295,7 +295,7 @@ func (s *storms) addRow(st *storm, before, after *control.Report, outcome *outco
 }
 
 // awaitRooms waits until the server has put exactly these clients into their
-// rooms, and no longer knows those of before.
+// rooms, and no longer knows the earlier connections.
 func (s *storms) awaitRooms(ctx context.Context, st *storm) (*control.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

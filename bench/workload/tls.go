@@ -29,7 +29,7 @@ import (
 // TLSCommand is the command tls.
 var TLSCommand = command.Command{
 	Name:  "tls",
-	About: "what TLS adds: CPU to accept, memory of an idle connection, CPU for an echo",
+	About: "the cost of TLS: CPU to accept, memory of an idle connection, CPU for an echo",
 	Help: `Puts plain connections, TLS on the native path and TLS behind net/http next to each
 other: CPU time and rate of accepting with a full handshake, memory of a connection
 that has echoed 16 KiB, and the CPU time of an echo. Only the server's part counts:
@@ -38,7 +38,7 @@ the clients have a goroutine each.`,
 	New:     func() command.Runner { return newTLSRun() },
 }
 
-// tlsTransports are what tls puts next to each other.
+// tlsTransports are the transports that tls compares.
 var tlsTransports = []struct {
 	name, path string
 	tls        bool
@@ -64,9 +64,8 @@ func (o *tlsRun) Flags(fs *flag.FlagSet) {
 
 func (o *tlsRun) Validate(*command.Session) error { return command.AtLeast("-rounds", o.rounds, 1) }
 
-// Run measures what TLS adds to a connection on the server's side. Its
-// clients have a goroutine each, for plain connections too: only the server's
-// figures are told.
+// Run measures the cost of TLS on the server's side. Its clients have a goroutine
+// each, for plain connections too, so only the server's figures count.
 func (o *tlsRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	s.SetDefaults(&o.conns, 1000)
 	sizes, err := o.sizeList()
@@ -162,7 +161,7 @@ func (r *tlsRound) run(ctx context.Context, s *command.Session, sizes []int, cos
 // those that have echoed a message of 16 KiB.
 func (r *tlsRound) connect(ctx context.Context, costs *result.Table) error {
 	const atOnce = 32
-	warm, err := r.dial(ctx) // what the first connection alone costs is not counted
+	warm, err := r.dial(ctx) // the cost of the first connection alone is not counted
 	if err != nil {
 		return err
 	}
