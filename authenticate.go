@@ -4,12 +4,13 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/pool"
 )
 
-// authenticator runs the application's part of handshakes, Authenticate and
-// CheckOrigin, on a bounded number of goroutines, in the order in which the
+// authenticator runs the application's part of handshakes, Authenticate,
+// CheckOrigin and OnConnect, on a bounded number of goroutines, in the order in which the
 // requests came. A call whose context has ended is not begun; one that goes on
 // after that, because it ignores its context, gives its place to another.
 // Safe for concurrent use.
@@ -36,6 +37,22 @@ func (a *authenticator) start(ctx context.Context, fn func()) bool {
 	return a.workers.Submit(call)
 }
 
+// startWithin is start for a call that may take d. If it has not returned by then, or if
+// parent ends, late is called on another goroutine, perhaps though the call returns
+// just then.
+func (a *authenticator) startWithin(parent context.Context, d time.Duration, fn, late func()) bool {
+	ctx, cancel := context.WithTimeout(parent, d)
+	call := &authCall{owner: a, fn: fn}
+	told, forget := context.AfterFunc(ctx, late), context.AfterFunc(ctx, call.late)
+	call.forget = func() bool {
+		told()
+		forgotten := forget()
+		cancel()
+		return forgotten
+	}
+	return a.workers.Submit(call)
+}
+
 // do is start, and waits for the call's end or that of ctx, whose error it
 // returns then. fn may go on.
 func (a *authenticator) do(ctx context.Context, fn func()) error {
@@ -58,7 +75,7 @@ func (a *authenticator) do(ctx context.Context, fn func()) error {
 // authCall is one call in the line of an authenticator.
 type authCall struct {
 	owner  *authenticator
-	forget func() bool // of late
+	forget func() bool // of late; it also ends the context, if that is the call's own
 
 	// Guarded by owner.mu.
 	fn       func() // nil once it runs or is not to run

@@ -277,6 +277,7 @@ func (o *clientOwner) OnOpen() {
 	m.clients.opened(c)
 	m.metrics.IncrementConnections()
 	m.changed(connectionCount, "")
+	c.welcomeInLoop()
 }
 
 // OnClosing runs on the client's event loop: it leaves all rooms, because nothing

@@ -187,6 +187,21 @@ type Config struct {
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
 
+	// OnConnect runs for each client that is connected, whichever way it came, after its
+	// EventClientConnected and the rooms of WithRooms, and before its 101 is sent: what
+	// OnConnect joins misses nothing that is published after the client has read the 101,
+	// and what it sends follows the 101, before all answers. None of the client's
+	// messages is handled before it returns.
+	//
+	// An error closes the client with the code and reason of a *CloseError, and otherwise
+	// with code 1008; then it is logged, and published as EventError. So is a panic.
+	//
+	// It may block: it runs on the goroutines on which Authenticate runs, and may take
+	// HandshakeTimeout once more; a client that waits for longer is closed with 1008. Until
+	// it returns, what is sent to the client stays in its queue, within its bounds. Nil,
+	// the default, is none.
+	OnConnect func(*Client) error
+
 	// EnableCompression offers permessage-deflate (RFC 7692) to clients that ask
 	// for it. Default off.
 	EnableCompression bool

@@ -12,6 +12,7 @@ type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
 	rooms   memberships    // all but the first
+	first   []string       // IDs of the rooms of WithRooms, until the client is connected
 	left    []string       // IDs of the rooms that the client was in when its closing began
 	ctx     context.Context
 	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
@@ -29,7 +30,7 @@ func (c *Client) needExtraLocked() *extra {
 
 // dropExtraLocked gives the client's extra back if nothing is in it.
 func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.rooms.len() == 0 && x.left == nil && x.ctx == nil {
+	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.rooms.len() == 0 && x.first == nil && x.left == nil && x.ctx == nil {
 		c.extra = nil
 		x.rooms = memberships{} // its array is as large as it was once
 		extraPool.Put(x)

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io/fs"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -153,6 +154,9 @@ func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
 	return func(c *Config) { c.Authenticate = auth }
 }
 
+// WithOnConnect sets Config.OnConnect.
+func WithOnConnect(fn func(*Client) error) Option { return func(c *Config) { c.OnConnect = fn } }
+
 // WithLoops sets Config.Loops.
 func WithLoops(n int) Option { return func(c *Config) { c.Loops = n } }
 
@@ -192,6 +196,7 @@ type clientOptions struct {
 	id     string
 	userID int64
 	meta   map[string]any
+	rooms  []string
 	header http.Header
 }
 
@@ -206,6 +211,18 @@ func WithMetadata(key string, value any) ClientOption {
 			o.meta = make(map[string]any)
 		}
 		o.meta[key] = value
+	}
+}
+
+// WithRooms makes the client a member of rooms, as if it called JoinRoom for each,
+// before its 101 is sent: it gets all that is published after it has read that. An error
+// of JoinRoom closes the client with code 1008. Several of these options add up. A copy
+// of ids is kept.
+func WithRooms(ids ...string) ClientOption {
+	return func(o *clientOptions) {
+		for _, id := range ids {
+			o.rooms = append(o.rooms, strings.Clone(id)) // not a part of the request's head
+		}
 	}
 }
 

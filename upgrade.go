@@ -21,6 +21,8 @@ import (
 // (503; also while the process has no descriptors to spare), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError;
 // any other error is the network's.
 //
+// OnConnect may still run when it returns nil: the client is answered after that.
+//
 // With WithAdmission it waits for its turn, within HandshakeTimeout; if that ends
 // first, it refuses with a *HandshakeError of status 503.
 //
@@ -155,9 +157,10 @@ func (m *Manager) admit(
 	if c.ID == "" {
 		c.ID = newClientID()
 	}
-	if o.meta != nil {
+	if o.meta != nil || o.rooms != nil {
 		c.mu.Lock()
-		c.needExtraLocked().meta = o.meta
+		x := c.needExtraLocked()
+		x.meta, x.first = o.meta, o.rooms
 		c.mu.Unlock()
 	}
 	return accept, m.clients.admit(c, m.cfg.MaxConnections)

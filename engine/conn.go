@@ -109,6 +109,7 @@ const (
 	unfinished                           // a message of it is; is in shard.unfinished
 	uncounted                            // came while the engine stops; is not in Engine.open
 	walked                               // was visited by the last walk, or by each second one; see walk
+	withheld                             // HoldInLoop was called
 	pausedByShare                        // its last read has inflated its share
 )
 

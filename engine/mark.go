@@ -120,6 +120,9 @@ func (s *Shard) checkAges() {
 	var oldest time.Duration
 	now := s.eng.now.Load()
 	for _, c := range s.laggards.conns {
+		if c.is(withheld) {
+			continue // its peer may not read yet
+		}
 		c.out.noteAges(now, s.eng.markSpacing)
 		age := s.ageOf(c)
 		oldest = max(oldest, age)

@@ -192,10 +192,12 @@ func (s *Shard) block(c *Conn) {
 	c.out.noteBegun(now, c.out.sealed > 0)
 	c.out.noteAges(now, s.eng.markSpacing)
 	s.beginStall(c)
-	s.stats.blocked.add(1)
 	s.lag(c)
-	if err := s.arm(c); err != nil {
-		s.doom(c, err)
+	if !c.is(withheld) {
+		s.stats.blocked.add(1)
+		if err := s.arm(c); err != nil {
+			s.doom(c, err)
+		}
 	}
 	if c.above(&s.eng.highMark) {
 		s.noteSlow(c)
@@ -215,7 +217,7 @@ type writableTask Conn
 
 func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
-	if c.is(blocked) && c.state.Load() != stateClosed {
+	if c.is(blocked) && !c.is(withheld) && c.state.Load() != stateClosed {
 		s.noteTaking(c)
 		s.catchUp(c)
 		s.unblock(c)

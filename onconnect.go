@@ -1,0 +1,95 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// A client that joins rooms by WithRooms, or that OnConnect looks at, is open for its
+// event loop and for others, but its 101 is written last. So whoever has read the 101
+// finds the client in its rooms.
+
+// errConnectTimeout closes a client whose OnConnect takes too long.
+var errConnectTimeout = &CloseError{Code: ClosePolicyViolation, Reason: "handshake timeout"}
+
+// welcomeInLoop lets the client, which has just opened, join the rooms of WithRooms, and
+// has OnConnect called.
+func (c *Client) welcomeInLoop() {
+	for _, id := range c.takeFirstRooms() {
+		if err := c.JoinRoom(id); err != nil && !errors.Is(err, ErrAlreadyInRoom) {
+			c.CloseWithCode(ClosePolicyViolation, strings.TrimPrefix(err.Error(), "ws: "))
+			return
+		}
+	}
+	if c.manager.cfg.OnConnect != nil {
+		c.conn.HoldInLoop()
+		c.startOnConnect()
+	}
+}
+
+// takeFirstRooms returns the IDs that WithRooms has set, and forgets them.
+func (c *Client) takeFirstRooms() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.extra == nil {
+		return nil
+	}
+	ids := c.extra.first
+	c.extra.first = nil
+	c.dropExtraLocked()
+	return ids
+}
+
+// startOnConnect has OnConnect called on a worker, and the client go on when that has
+// returned or its time is over.
+func (c *Client) startOnConnect() {
+	m := c.manager
+	var once sync.Once
+	finish := func(err error) {
+		once.Do(func() {
+			if err != nil {
+				c.closeFor(err)
+			}
+			c.conn.Release()
+		})
+	}
+	call := func() {
+		err := errGoexit
+		defer func() { finish(err) }()
+		err = c.callOnConnect()
+	}
+	late := func() { finish(errConnectTimeout) }
+	if !m.auth.startWithin(m.ctx, m.cfg.HandshakeTimeout, call, late) {
+		finish(nil) // Shutdown closes it
+	}
+}
+
+// callOnConnect calls OnConnect unless the client has gone meanwhile. A panic in it is
+// logged and is its error.
+func (c *Client) callOnConnect() (err error) {
+	m := c.manager
+	defer func() {
+		if r := recover(); r != nil {
+			m.reportPanic(r)
+			err = fmt.Errorf("ws: OnConnect panicked: %v", r)
+		}
+	}()
+	if c.conn.Closed() {
+		return nil
+	}
+	return m.cfg.OnConnect(c)
+}
+
+// closeFor closes the client because of an error of OnConnect.
+func (c *Client) closeFor(err error) {
+	if end, ok := errors.AsType[*CloseError](err); ok {
+		c.CloseWithCode(end.Code, end.Reason)
+		return
+	}
+	c.manager.cfg.Logger.Error("ws: OnConnect failed", slog.String("client", c.ID), slog.Any("error", err))
+	c.manager.reportError(c, err)
+	c.CloseWithCode(ClosePolicyViolation, "")
+}

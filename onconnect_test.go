@@ -1,0 +1,191 @@
+package ws_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gws "github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+)
+
+// withRooms puts every client into the room of its query (?room=r).
+func withRooms(r *http.Request) ([]ws.ClientOption, error) {
+	if rooms := r.URL.Query()["room"]; rooms != nil {
+		return []ws.ClientOption{ws.WithRooms(rooms...)}, nil
+	}
+	return nil, nil
+}
+
+// Whoever has read its 101 gets what is published after that, in rooms of WithRooms and
+// in those that OnConnect joins.
+func TestNothingIsMissedAfterThe101(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode, ws.WithAuthenticate(withRooms), ws.WithOnConnect(func(c *ws.Client) error {
+			runtime.Gosched()
+			return c.JoinRoom("by OnConnect")
+		}))
+		var all sync.WaitGroup
+		var failed atomic.Int64
+		for g := range 4 {
+			all.Go(func() {
+				for i := range 60 {
+					room := fmt.Sprint("room", g, ".", i)
+					c, err := s.tryDial(w, "room="+room)
+					if err != nil || s.BroadcastToRoom(room, []byte("now"), nil) != nil || string(c.read().Payload) != "now" ||
+						len(s.GetRoomMembers("by OnConnect")) == 0 {
+						failed.Add(1)
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.Zero(t, failed.Load())
+	})
+}
+
+// What OnConnect sends follows the 101 in order; messages, and broadcasts of others,
+// come after it has returned, however long it takes.
+func TestOnConnectComesFirst(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		const sends = 100
+		release := make(chan struct{})
+		var returned atomic.Bool
+		entered := make(chan *ws.Client, 1)
+		s := start(t, mode, ws.WithHighWaterAge(time.Millisecond), ws.WithWriteTimeout(50*time.Millisecond),
+			ws.WithOnSlow(func(*ws.Client, int) { t.Error("the client is called slow") }),
+			ws.WithOnConnect(func(c *ws.Client) error {
+				for i := range sends {
+					assert.NoError(t, c.SendBytes([]byte(fmt.Sprint("welcome ", i))))
+				}
+				entered <- c
+				<-release
+				returned.Store(true)
+				return c.SendBytes([]byte("last of the welcome"))
+			}))
+		require.NoError(t, s.Register("ask", func(c *ws.Client, msg *ws.Message) error {
+			assert.True(t, returned.Load(), "a message is handled before OnConnect has returned")
+			return c.SendBytes([]byte("answer"))
+		}))
+		c := s.dialTCP(w)
+		c.raw(upgradeRequest("/ws", "") + frame(gws.OpText, request("ask", "1", "")))
+		sc := receive(t, entered, "OnConnect is not called")
+		require.False(t, sc.IsClosed())
+		s.BroadcastAll([]byte("a broadcast"))
+		time.AfterFunc(300*time.Millisecond, func() { close(release) })
+		resp, body := c.response()
+		require.Equal(t, 101, resp.StatusCode, body)
+		assert.True(t, returned.Load(), "the 101 came before OnConnect had returned")
+		for i := range sends {
+			c.expect(fmt.Sprint("welcome ", i))
+		}
+		c.expect("a broadcast", "last of the welcome", "answer")
+	})
+}
+
+// An error closes with the code of a CloseError, and with 1008 otherwise, behind what
+// was sent.
+func TestOnConnectFails(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fn     func(*ws.Client) error
+		code   int
+		reason string
+		event  string
+	}{
+		"close error": {func(*ws.Client) error { return &ws.CloseError{Code: 4001, Reason: "no"} }, 4001, "no", ""},
+		"error":       {func(*ws.Client) error { return errors.New("secret") }, 1008, "", "secret"},
+		"panic":       {func(*ws.Client) error { panic("secret") }, 1008, "", "secret"},
+		"goexit":      {func(*ws.Client) error { runtime.Goexit(); return nil }, 1008, "", "Goexit"},
+		"timeout": {func(c *ws.Client) error {
+			<-c.Context().Done() // ends with the connection
+			return nil
+		}, 1008, "handshake timeout", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBothWays(t, func(t *testing.T, w way) {
+				s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 300 * time.Millisecond },
+					ws.WithOnConnect(func(c *ws.Client) error {
+						_ = c.SendBytes([]byte("before"))
+						return tc.fn(c)
+					}))
+				events := s.events(ws.EventClientConnected, ws.EventError, ws.EventClientDisconnected)
+				c := s.dial(w)
+				c.expect("before")
+				assert.Equal(t, tc.reason, c.expectClose(tc.code))
+				c.finish(tc.code)
+				next := func(want ws.EventType) ws.Event {
+					e := receive(t, events, "no %s", want)
+					require.Equal(t, want, e.Type)
+					return e
+				}
+				next(ws.EventClientConnected)
+				if tc.event != "" {
+					assert.ErrorContains(t, next(ws.EventError).Data.(error), tc.event)
+				}
+				assert.Equal(t, tc.code, next(ws.EventClientDisconnected).Data.(*ws.CloseError).Code)
+			})
+		})
+	}
+}
+
+// A room of WithRooms that takes nobody closes the client.
+func TestWithRoomsFails(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := start(t, ws.WithAuthenticate(withRooms), ws.WithMaxRoomsPerClient(1), ws.WithOnConnect(func(*ws.Client) error {
+			t.Error("OnConnect is called for a client that is closed")
+			return nil
+		}))
+		c := s.dial(w, "room=a", "room=b")
+		assert.Equal(t, strings.TrimPrefix(ws.ErrTooManyRooms.Error(), "ws: "), c.expectClose(1008))
+		c.finish(1008)
+		eventually(t, func() bool { return s.GetRoomCount() == 0 && s.GetClientCount() == 0 }, "it stays")
+	})
+}
+
+// A client that hangs up while OnConnect runs ends, and Shutdown ends those that wait.
+func TestOnConnectOfAClientThatGoes(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		entered := make(chan struct{}, 16)
+		s := start(t, ws.WithWorkers(1), ws.WithOnConnect(func(c *ws.Client) error {
+			entered <- struct{}{}
+			<-c.Context().Done()
+			return c.JoinRoom("r") // has no effect if the client has gone
+		}))
+		ends := s.events(ws.EventClientDisconnected)
+		c := s.dialTCP(w)
+		c.raw(upgradeRequest("/ws", ""))
+		receive(t, entered, "OnConnect is not called")
+		c.abort()
+		receive(t, ends, "the client stays")
+		assert.Zero(t, s.GetRoomCount())
+		for range 4 { // one is called, the others wait for a worker
+			s.dialTCP(w).raw(upgradeRequest("/ws", ""))
+		}
+		receive(t, entered, "OnConnect is not called")
+		eventually(t, func() bool { return s.GetClientCount() == 4 }, "%d clients", s.GetClientCount())
+	})
+}
+
+// The same over TLS, where the answer is sealed behind the handshake's last bytes.
+func TestOnConnectOverTLS(t *testing.T) {
+	onBothTLS(t, func(t *testing.T, w way, version uint16) {
+		s := startTLS(t, nil, ws.WithOnConnect(func(c *ws.Client) error {
+			<-time.After(20 * time.Millisecond)
+			return c.SendBytes([]byte("welcome"))
+		}))
+		registerGreetings(t, s.Manager)
+		c := s.dialTLS(w, s.clientTLS(version))
+		c.expect("welcome")
+		c.send(request("only", "1", ""))
+		c.expectReply("1", 200, "")
+	})
+}
