@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
 )
 
 // RefusalCounts is the numbers of upgrade requests that were refused, those of
@@ -67,19 +68,16 @@ func errInternal(err error) *HandshakeError {
 	return refuse(refusedFailed, http.StatusInternalServerError, "internal error", err)
 }
 
-// refuseNative renders the answer to a request of the native path that is refused, and
-// notes the refusal unless the request has ended: then the engine has refused it, or its
-// client has gone.
-func (m *Manager) refuseNative(r *http.Request, e *HandshakeError) []byte {
-	if r.Context().Err() == nil {
-		m.noteRefused(r, r.RemoteAddr, e)
-	}
-	return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header)
+// refuseNative returns the decision that refuses a request of the native path.
+func refuseNative(err error) engine.Decision {
+	e := asHandshakeError(err)
+	return engine.Decision{Response: codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), Refused: e}
 }
 
-// noteRefused counts a refusal on the native path and logs it, because no caller
-// reads the error. r is nil if the request could not be parsed.
-func (m *Manager) noteRefused(r *http.Request, remoteAddr string, e *HandshakeError) {
+// OnRefused counts a refusal on the native path and logs it, because no caller reads the
+// error.
+func (h *engineHandler) OnRefused(conn *engine.Conn, r *http.Request, err error) {
+	m, e := (*Manager)(h), asHandshakeError(err)
 	m.refusals[e.why].Add(1)
 	level := slog.LevelDebug
 	if errors.Is(e, errResponseHeader) { // a mistake of the application's
@@ -88,7 +86,7 @@ func (m *Manager) noteRefused(r *http.Request, remoteAddr string, e *HandshakeEr
 	if !m.cfg.Logger.Enabled(context.Background(), level) {
 		return
 	}
-	attrs := []slog.Attr{slog.Int("status", e.Status), slog.String("reason", e.Reason), slog.String("remote", remoteAddr)}
+	attrs := []slog.Attr{slog.Int("status", e.Status), slog.String("reason", e.Reason), slog.Any("remote", conn.RemoteAddr())}
 	if r != nil {
 		attrs = append(attrs, slog.String("host", r.Host), slog.String("origin", r.Header.Get("Origin")))
 	}

@@ -185,11 +185,11 @@ func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []Client
 			more, err = m.cfg.Authenticate(r)
 			return authError(err)
 		})
+		if late := r.Context().Err(); late != nil && (err == nil || errors.Is(err, late)) {
+			return o, m.lateError(late)
+		}
 		if err != nil {
 			return o, err
-		}
-		if err := r.Context().Err(); err != nil {
-			return o, m.lateError(err)
 		}
 		for _, opt := range more {
 			opt(&o)
@@ -297,42 +297,37 @@ func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
 }
 
 // Admit answers a request on the native path.
-func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) (response []byte, accepted bool) {
-	response, accepted = h.decide(conn, r)
+func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decision {
+	d := h.decide(conn, r)
 	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
 		const blankLine = "\r\n\r\n"
-		response = response[:bytes.Index(response, []byte(blankLine))+len(blankLine)]
+		d.Response = d.Response[:bytes.Index(d.Response, []byte(blankLine))+len(blankLine)]
 	}
-	return response, accepted
+	return d
 }
 
 // decide returns the answer to r with its body.
-func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) ([]byte, bool) {
+func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) engine.Decision {
 	m := (*Manager)(h)
 	switch m.cfg.serviceOf(r) {
 	case serveNothing:
-		return m.refuseNative(r, refuse(refusedPath, http.StatusNotFound, "not found", nil)), false
+		return refuseNative(refuse(refusedPath, http.StatusNotFound, "not found", nil))
 	case serveLive:
-		return []byte(healthy), false
+		return engine.Decision{Response: []byte(healthy)}
 	case serveReady:
-		return m.readiness(), false
+		return engine.Decision{Response: m.readiness()}
 	case serveWebSocket:
 	}
 	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
 	if err != nil {
-		return m.refuseNative(r, asHandshakeError(err)), false
+		return refuseNative(err)
 	}
-	return codec.AppendAccept(nil, r, accept), true
+	return engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true}
 }
 
 // ownerOf returns the client of a connection.
 func ownerOf(conn *engine.Conn) *Client {
 	return conn.Owner().(interface{ client() *Client }).client()
-}
-
-// OnRefused counts a request that was not decided on.
-func (h *engineHandler) OnRefused(conn *engine.Conn, err *codec.RequestError) {
-	(*Manager)(h).noteRefused(nil, conn.RemoteAddr().String(), asHandshakeError(err))
 }
 
 // Abandon undoes Admit.

@@ -37,30 +37,33 @@ func (s *Shard) endAdmitting(c *Conn) {
 
 // admit runs Handler.Admit on a worker.
 func (e *Engine) admit(ctx context.Context, c *Conn, r *http.Request) {
-	t := &admitTask{conn: c, response: codec.AppendRefusal(nil, 500, "internal error", nil)}
+	t := &admitTask{conn: c, request: r, decision: refusedBy(errAdmitPanicked)}
 	defer func() { c.shard.postUrgent(t) }()
 	defer e.guard("admit")
-	t.response, t.accepted = e.handler.Admit(c, r.WithContext(ctx))
+	t.decision = e.handler.Admit(c, r.WithContext(ctx))
 }
 
 // admitTask brings the decision on an upgrade request back to the loop.
 type admitTask struct {
 	conn     *Conn
-	response []byte
-	accepted bool
+	request  *http.Request
+	decision Decision
 }
+
+// errAdmitPanicked refuses a request whose Admit has panicked.
+var errAdmitPanicked = &codec.RequestError{Status: 500, Reason: "internal error"}
 
 func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
 	s.endAdmitting(c)
 	s.unpause(c, pausedEarly)
 	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
-		if t.accepted {
+		if t.decision.Accepted {
 			s.eng.handler.Abandon(c)
 		}
 		return
 	}
-	if !s.admitted(c, t.response, t.accepted) {
+	if !s.admitted(c, t.request, &t.decision) {
 		return
 	}
 	if c.tls() != nil {

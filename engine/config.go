@@ -63,6 +63,13 @@ type Config struct {
 	NoReadiness      bool             // for tests: as if the loops' epolls were not found
 }
 
+// Decision is what Handler.Admit decides on an upgrade request. Immutable.
+type Decision struct {
+	Response []byte // the complete HTTP response
+	Accepted bool   // Response is the 101 that opens the connection
+	Refused  error  // why it is refused, for OnRefused; nil if it is accepted, or answered otherwise
+}
+
 // Handler is what the engine asks and tells its user. Safe for concurrent use:
 // its methods are called on all loops.
 type Handler interface {
@@ -71,14 +78,12 @@ type Handler interface {
 	NewConn() *Conn
 	// AdmitOffLoop tells whether Admit may block on r and so runs on a worker.
 	AdmitOffLoop(r *http.Request) bool
-	// Admit decides on an upgrade request. It returns the complete HTTP
-	// response, and whether that is the 101 which opens the connection. r is
-	// owned by the callee.
-	Admit(c *Conn, r *http.Request) (response []byte, accepted bool)
-	// OnRefused tells that an upgrade request was refused before Admit was asked, or
-	// instead of its answer: it is malformed, it comes too late, or the engine stops. It
-	// runs on the event loop.
-	OnRefused(c *Conn, err *codec.RequestError)
+	// Admit decides on an upgrade request. r is owned by the callee.
+	Admit(c *Conn, r *http.Request) Decision
+	// OnRefused tells that an upgrade request is refused because of err: that of Admit,
+	// or a *codec.RequestError if it is malformed, comes too late, or the engine stops. r
+	// is nil in the second case. It runs on the event loop.
+	OnRefused(c *Conn, r *http.Request, err error)
 	// Abandon tells that a connection which Admit accepted ended before it
 	// was open: OnOpen and OnClose are not called for it.
 	Abandon(c *Conn)

@@ -127,19 +127,20 @@ func (s *server) NewConn() *engine.Conn {
 
 func (s *server) AdmitOffLoop(*http.Request) bool { return s.offLoop }
 
-func (s *server) Admit(_ *engine.Conn, r *http.Request) ([]byte, bool) {
+func (s *server) Admit(_ *engine.Conn, r *http.Request) engine.Decision {
 	if s.admit != nil {
-		return s.admit(r)
+		response, accepted := s.admit(r)
+		return engine.Decision{Response: response, Accepted: accepted}
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
-		return codec.AppendRefusal(nil, 400, err.Error(), nil), false
+		return engine.Decision{Response: codec.AppendRefusal(nil, 400, err.Error(), nil), Refused: err}
 	}
-	return codec.AppendAccept(nil, r, codec.Accept{}), true
+	return engine.Decision{Response: codec.AppendAccept(nil, r, codec.Accept{}), Accepted: true}
 }
 
 func (s *server) Abandon(*engine.Conn) { s.abandoned.Add(1) }
 
-func (s *server) OnRefused(*engine.Conn, *codec.RequestError) {}
+func (s *server) OnRefused(*engine.Conn, *http.Request, error) {}
 
 func (s *server) OnDrop(engine.DropReason)      { s.dropped.Add(1) }
 func (s *server) OnSlow(*engine.Conn, int)      { s.slow.Add(1) }

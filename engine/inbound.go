@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -272,8 +273,8 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	}
 	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
-		response, accepted := s.eng.handler.Admit(c, r)
-		return s.admitted(c, response, accepted)
+		decision := s.eng.handler.Admit(c, r)
+		return s.admitted(c, r, &decision)
 	}
 	s.admitOffLoop(c, r)
 	return false
@@ -303,19 +304,27 @@ func requestError(err error) *codec.RequestError {
 
 // admitted answers the upgrade request, and returns true if the connection is
 // now open.
-func (s *Shard) admitted(c *Conn, response []byte, accepted bool) bool {
-	if !accepted {
-		s.refuse(c, response)
-		return false
+func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
+	if decision.Accepted {
+		s.open(c, decision.Response)
+		return true
 	}
-	s.open(c, response)
-	return true
+	if decision.Refused != nil {
+		s.eng.handler.OnRefused(c, r, decision.Refused)
+	}
+	s.refuse(c, decision.Response)
+	return false
 }
 
 // refuseRequest is refuse for a request that Handler.Admit does not decide on.
 func (s *Shard) refuseRequest(c *Conn, err *codec.RequestError) {
-	s.eng.handler.OnRefused(c, err)
-	s.refuse(c, renderRefusal(err))
+	decision := refusedBy(err)
+	s.admitted(c, nil, &decision)
+}
+
+// refusedBy returns the decision that refuses a request because of err.
+func refusedBy(err *codec.RequestError) Decision {
+	return Decision{Response: renderRefusal(err), Refused: err}
 }
 
 // renderRefusal renders the response that refuses a request.
