@@ -33,7 +33,8 @@ func NewSession() Session { return Session{ClientLoops: runtime.NumCPU(), Procs:
 // Flags declares the flags that all commands have.
 func (s *Session) Flags(fs *flag.FlagSet) {
 	s.Options.Flags(fs)
-	fs.StringVar(&s.Path, "path", s.Path, "`native` or http: the listener that accepts and upgrades (idle: both unless set)")
+	fs.StringVar(&s.Path, "path", s.Path,
+		"`native` or http: the listener that accepts and upgrades (idle: both unless set)")
 	fs.IntVar(&s.ClientLoops, "client-loops", s.ClientLoops, "epoll loops of the load generator")
 }
 

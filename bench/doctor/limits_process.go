@@ -106,7 +106,8 @@ func (f *Facts) memoryLimit(n int64) Finding {
 	}
 	if left := (room - n*kernel) / 10 * 9; left > n*residentBytes {
 		x.Verdict = Advice
-		x.Why = "in a group with a memory limit the collector should know the limit: nine tenths of the rest beside the sockets"
+		x.Why = "in a group with a memory limit the collector should know the limit: nine tenths of the rest beside " +
+			"the sockets"
 		x.Commands = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB    # in the server's environment", left>>20)}
 	}
 	return x

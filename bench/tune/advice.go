@@ -21,7 +21,8 @@ type advice struct {
 func (a *advice) lines(rounds int) (lines []string) {
 	if a.asked != a.measured {
 		lines = append(lines, fmt.Sprintf("Asked for %s.", a.asked),
-			fmt.Sprintf("Scaled down to the connections that this machine allows (see bench doctor -conns %d): the gains are from "+
+			fmt.Sprintf("Scaled down to the connections that this machine allows (see bench doctor -conns %d): the gains "+
+				"are from "+
 				"the smaller load.", a.asked.conns))
 	}
 	if a.reached < 0.95 {
@@ -39,7 +40,8 @@ func (a *advice) lines(rounds int) (lines []string) {
 		lines = append(lines, "No option gained more than the noise: keep the defaults.")
 	case !a.confirmed.good():
 		lines = append(lines,
-			fmt.Sprintf("The options that gained at first gained nothing when they were measured again (CPU: %s): keep the defaults.",
+			fmt.Sprintf("The options that gained at first gained nothing when they were measured again (CPU: %s): keep "+
+				"the defaults.",
 				a.confirmed.cpuGain))
 	default:
 		lines = append(lines,
