@@ -22,8 +22,7 @@ func (a *advice) lines(rounds int) (lines []string) {
 	if a.asked != a.measured {
 		lines = append(lines, fmt.Sprintf("Asked for %s.", a.asked),
 			fmt.Sprintf("Scaled down to the connections that this machine allows (see bench doctor -conns %d): the gains "+
-				"are from "+
-				"the smaller load.", a.asked.conns))
+				"are from the smaller load.", a.asked.conns))
 	}
 	if a.reached < 0.95 {
 		lines = append(lines,
