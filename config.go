@@ -215,7 +215,12 @@ type Config struct {
 
 	// ListenAddr makes the event loops accept connections themselves:
 	// "tcp://host:port", "tcp4://", "tcp6://", "unix://path", or "host:port"
-	// for TCP. Empty, the default, serves HandleUpgrade only.
+	// for TCP. Empty, the default, serves HandleUpgrade and Serve only.
+	//
+	// As with package net, tcp without a host, or on 0.0.0.0 or [::], listens on both
+	// families (unless the system has net.ipv6.bindv6only set), and tcp4 and tcp6 on
+	// their own alone. A link-local address needs its zone: "tcp://[fe80::1%eth0]:80".
+	// Unlike there, the port is a number.
 	//
 	// A Unix path is taken as it is. A socket that another process listens on is an
 	// error, and so is a file of another kind; a socket that was left there is

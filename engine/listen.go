@@ -15,26 +15,37 @@ import (
 // left alone a second process would silently take half of the connections, and
 // port 0 would give each loop a port of its own. release frees what holds the
 // port meanwhile.
+//
+// The families are those of package net: tcp on an unspecified address, and no
+// other, listens on both. gnet opens the listeners of all loops but the first
+// with the network tcp, so the resolved address says the family by its IP.
 func (e *Engine) reserve(addr string) (resolved string, release func(), err error) {
 	network, address, ok := strings.Cut(addr, "://")
 	if !ok {
 		return "", nil, fmt.Errorf("no scheme in %q", addr)
 	}
-	tcp, err := net.ResolveTCPAddr(network, address)
+	asked, err := net.ResolveTCPAddr(network, address)
 	if err != nil {
 		return "", nil, err
 	}
-	release = func() {}
-	if tcp.Port == 0 {
-		if release, err = holdPort(network, tcp); err != nil {
-			return "", nil, err
-		}
-	} else if err := probe(network, tcp); err != nil {
+	tcp, err := probe(network, asked)
+	if err != nil {
 		return "", nil, err
 	}
+	host := tcp.IP.String()
+	if network == "tcp" && tcp.IP.Equal(net.IPv6unspecified) {
+		host = "" // both families, to gnet
+	} else if tcp.Zone != "" {
+		host += "%" + tcp.Zone
+	}
+	release = func() {}
+	if asked.Port == 0 {
+		if release, err = holdPort(tcp, host == ""); err != nil {
+			return "", nil, err
+		}
+	}
 	e.setAddr(tcp)
-	host, _, _ := net.SplitHostPort(address)
-	return network + "://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port)), release, nil
+	return "tcp://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port)), release, nil
 }
 
 func (e *Engine) setAddr(addr net.Addr) {
@@ -43,40 +54,45 @@ func (e *Engine) setAddr(addr net.Addr) {
 	e.addr = addr
 }
 
-// probe binds the address alone for a moment, which fails if anybody has it.
-func probe(network string, addr *net.TCPAddr) error {
+// probe binds the address alone for a moment, which fails if anybody has it. It
+// returns the address as package net binds it, with the zone by its name.
+func probe(network string, addr *net.TCPAddr) (*net.TCPAddr, error) {
 	l, err := net.ListenTCP(network, addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return l.Close()
+	bound := l.Addr().(*net.TCPAddr)
+	bound.Zone = addr.Zone // Addr may lack it
+	if number, err := strconv.Atoi(addr.Zone); err == nil {
+		if iface, err := net.InterfaceByIndex(number); err == nil {
+			bound.Zone = iface.Name // gnet knows no numbers
+		}
+	}
+	return bound, l.Close()
 }
 
 // holdPort binds a socket that does not listen to a free port, which it writes
-// to addr. The port stays ours until release closes that socket.
-func holdPort(network string, addr *net.TCPAddr) (release func(), err error) {
-	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{})
-	switch ip4 := addr.IP.To4(); {
-	case ip4 != nil || network == "tcp4":
-		sa4 := &unix.SockaddrInet4{}
-		copy(sa4.Addr[:], ip4)
-		family, sa = unix.AF_INET, sa4
-	case addr.IP != nil:
-		sa6 := &unix.SockaddrInet6{}
-		copy(sa6.Addr[:], addr.IP)
-		sa = sa6
+// to addr. both says that it is for both families. The port stays ours until
+// release closes that socket.
+func holdPort(addr *net.TCPAddr, both bool) (release func(), err error) {
+	var sa unix.Sockaddr
+	family := unix.AF_INET
+	if ip4 := addr.IP.To4(); ip4 != nil {
+		sa = &unix.SockaddrInet4{Addr: [4]byte(ip4)}
+	} else {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte(addr.IP), ZoneId: zoneID(addr.Zone)}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
-	if err == unix.EAFNOSUPPORT && addr.IP == nil { // no IPv6 here
-		family, sa = unix.AF_INET, &unix.SockaddrInet4{}
-		fd, err = unix.Socket(family, unix.SOCK_STREAM, 0)
-	}
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	release = func() { _ = unix.Close(fd) }
 	unix.CloseOnExec(fd)
-	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err == nil {
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	if err == nil && family == unix.AF_INET6 && !both {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err == nil {
 		err = unix.Bind(fd, sa)
 	}
 	var bound unix.Sockaddr
@@ -94,4 +110,13 @@ func holdPort(network string, addr *net.TCPAddr) (release func(), err error) {
 		addr.Port = b.Port
 	}
 	return release, nil
+}
+
+// zoneID returns the number of the interface of that name; 0 is none.
+func zoneID(zone string) uint32 {
+	iface, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0
+	}
+	return uint32(iface.Index)
 }
