@@ -28,6 +28,8 @@ const (
 	ClosePolicyViolation = int(codec.ClosePolicyViolation)
 	CloseInternalError   = int(codec.CloseInternalError)
 	CloseTryAgainLater   = int(codec.CloseTryAgainLater)
+	// CloseReplaced closes a connection whose ID another one takes over; see ReplaceOld.
+	CloseReplaced = 4409
 )
 
 // Client is one connection. It must stay within 192 bytes, which a test holds:
@@ -185,6 +187,16 @@ func (c *Client) CloseWithCode(code int, reason string) {
 	c.shut = true
 	c.mu.Unlock()
 	c.conn.Close(cc, reason)
+}
+
+// Abort ends the connection at once, without a close handshake: it is reset, and what
+// is queued, or on its way, is lost. Messages that wait for a worker are not handled. The
+// code of the disconnect is 1006. It never waits, and may follow CloseWithCode.
+func (c *Client) Abort() {
+	c.mu.Lock()
+	c.shut = true
+	c.mu.Unlock()
+	c.conn.Abort()
 }
 
 // IsClosed reports whether the connection is closed or closing.

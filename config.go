@@ -46,6 +46,22 @@ const (
 	Disconnect = engine.Disconnect
 )
 
+// DuplicateIDPolicy says what happens when a client comes with the ID of another one.
+// Whichever it is, one that is closing, whoever began that, keeps its ID for half a second
+// at most: then its connection is ended, however the close handshake stands. The new
+// client waits for that before it is answered. Its EventClientConnected comes after the
+// EventClientDisconnected of the other.
+type DuplicateIDPolicy uint8
+
+const (
+	// RefuseNew refuses the new client with HTTP 409 and ErrClientIDExists.
+	RefuseNew DuplicateIDPolicy = iota
+	// ReplaceOld closes the older connection with code 4409 (CloseReplaced), and ends it
+	// if it does not answer within half a second. Its messages that wait for a worker are
+	// not handled.
+	ReplaceOld
+)
+
 // Config holds every setting of a Manager. Start from DefaultConfig: unless a
 // field says what zero means, zero and negative values are refused. NewManager
 // copies it.
@@ -186,6 +202,10 @@ type Config struct {
 	Subprotocols []string
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
+
+	// DuplicateID says what happens when a client comes with the ID of another one, see
+	// WithClientID. Default RefuseNew.
+	DuplicateID DuplicateIDPolicy
 
 	// OnConnect runs for each client that is connected, whichever way it came, after its
 	// EventClientConnected and the rooms of WithRooms, and before its 101 is sent: what

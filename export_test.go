@@ -28,7 +28,7 @@ type Registry struct{ r *registry }
 
 func NewRegistry() *Registry { return &Registry{newRegistry(newEventBus(slog.Default(), 1))} }
 
-func (r *Registry) Admit(c *Client, limit int) error { return r.r.admit(c, limit) }
+func (r *Registry) Admit(c *Client, limit int) error { _, err := r.r.admit(c, limit); return err }
 func (r *Registry) Opened(c *Client)                 { r.r.opened(c) }
 func (r *Registry) RemoveDevice(c *Client)           { r.r.removeDevice(c) }
 func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(userID) }

@@ -153,6 +153,14 @@ func (c *Client) resumeWhenRead() bool {
 	return true
 }
 
+// closesWhenRead reports whether the client's close frame waits for its handlers.
+func (c *Client) closesWhenRead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	box := c.mailboxLocked()
+	return box != nil && box.closing
+}
+
 // nextLetter takes the oldest letter. It reports false when there is none, and the
 // reading ends.
 func (c *Client) nextLetter() (l letter, ok bool) {

@@ -154,6 +154,9 @@ func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
 	return func(c *Config) { c.Authenticate = auth }
 }
 
+// WithDuplicateID sets Config.DuplicateID.
+func WithDuplicateID(p DuplicateIDPolicy) Option { return func(c *Config) { c.DuplicateID = p } }
+
 // WithOnConnect sets Config.OnConnect.
 func WithOnConnect(fn func(*Client) error) Option { return func(c *Config) { c.OnConnect = fn } }
 
@@ -245,5 +248,5 @@ func WithResponseHeader(h http.Header) ClientOption {
 }
 
 // WithClientID sets the client's ID in place of a random one. If a connected
-// client has it, the upgrade is refused with HTTP 409 and ErrClientIDExists.
+// client has it, Config.DuplicateID decides.
 func WithClientID(id string) ClientOption { return func(o *clientOptions) { o.id = id } }

@@ -131,6 +131,7 @@ func TestBadOptions(t *testing.T) {
 		})},
 		{"negative room size", "Room.MaxRoomSize", set(func(c *ws.Config) { c.Room.MaxRoomSize = -1 })},
 		{"no cleanup interval", "Room.CleanupInterval", set(func(c *ws.Config) { c.Room.CleanupInterval = 0 })},
+		{"unknown policy for IDs", "DuplicateID", set(func(c *ws.Config) { c.DuplicateID = 2 })},
 		{"negative TTL", "Room.EmptyRoomTTL", set(func(c *ws.Config) { c.Room.EmptyRoomTTL = -1 })},
 		{"no ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 0 })},
 		{"huge ring", "Broadcast.QueueSize", set(func(c *ws.Config) { c.Broadcast.QueueSize = 1<<20 + 1 })},

@@ -54,24 +54,21 @@ func (r *registry) userShard(userID int64) *registryShard {
 	return &r.shards[uint64(userID)%registryShards]
 }
 
-// admit counts c and takes its ID. It returns ErrTooManyConnections or
-// ErrClientIDExists. A client that is refused is not counted even for a moment, in
+// admit counts c and takes its ID. It returns ErrClientIDExists with the client that
+// has the ID, or ErrTooManyConnections. A client that is refused is not counted even for a moment, in
 // which others would be refused on its account.
-func (r *registry) admit(c *Client, limit int) error {
+func (r *registry) admit(c *Client, limit int) (old *Client, err error) {
 	s := r.shard(c.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.admitted.Load() >= int64(limit) {
-		return ErrTooManyConnections
-	}
-	if s.byID.get(c.ID) != nil {
-		return ErrClientIDExists
+	if old := s.byID.get(c.ID); old != nil {
+		return old, ErrClientIDExists
 	}
 	if !r.count(limit) {
-		return ErrTooManyConnections
+		return nil, ErrTooManyConnections
 	}
 	s.byID.insert(c)
-	return nil
+	return nil, nil
 }
 
 // count counts one more client, if the limit allows it.

@@ -134,7 +134,7 @@ func (m *Manager) admit(
 	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, func() error { return m.checkOrigin(r) }); err != nil {
 		return accept, err
 	}
-	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) {
+	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) && m.cfg.DuplicateID != ReplaceOld {
 		return accept, ErrTooManyConnections // before Authenticate, which may be costly
 	}
 	if m.EventBus.isBehind() {
@@ -163,7 +163,7 @@ func (m *Manager) admit(
 		x.meta, x.first = o.meta, o.rooms
 		c.mu.Unlock()
 	}
-	return accept, m.clients.admit(c, m.cfg.MaxConnections)
+	return accept, m.register(r.Context(), c)
 }
 
 // newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,

@@ -40,6 +40,7 @@ func (c *Config) Validate() error {
 		between("HeadLines", c.HeadLines, 16, 1024),
 		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
 		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
+		invalidIf(c.DuplicateID > ReplaceOld, "DuplicateID", "must be RefuseNew or ReplaceOld"),
 		c.validateOrigins(),
 		c.validateSubprotocols(),
 		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),

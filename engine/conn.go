@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -207,6 +209,22 @@ func (c *Conn) Close(code codec.CloseCode, reason string) {
 	c.shard.Post(&closeTask{conn: c, code: code, reason: reason})
 }
 
+// CloseWithin is Close, and ends the connection after d at the latest, also if it is
+// closing already. It has no effect before the connection is open.
+func (c *Conn) CloseWithin(code codec.CloseCode, reason string, d time.Duration) {
+	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
+		c.shard.Post(&closeTask{conn: c, code: code, reason: reason, within: d})
+	}
+}
+
+// Abort ends the connection at once and resets it: what is queued, and what the
+// kernel has not sent, is lost. It has no effect before the connection is open.
+func (c *Conn) Abort() {
+	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
+		c.shard.postUrgent((*abortTask)(c))
+	}
+}
+
 // takesDataInLoop reports whether data may still be queued. It differs from
 // the state, which a Close called elsewhere changes at once: what was published
 // before that call is still to be sent.
@@ -218,8 +236,28 @@ type closeTask struct {
 	conn   *Conn
 	code   codec.CloseCode
 	reason string
+	within time.Duration // 0 is Config.CloseTimeout
 }
 
 func (t *closeTask) RunInLoop(s *Shard) {
-	s.beginCloseInLoop(t.conn, CloseInfo{Code: t.code, Reason: t.reason})
+	c := t.conn
+	s.beginCloseInLoop(c, CloseInfo{Code: t.code, Reason: t.reason})
+	if t.within == 0 || c.state.Load() == stateClosed {
+		return
+	}
+	if end := s.eng.after(t.within); int32(c.deadline-end) > 0 {
+		s.wheel.schedule(c, end)
+	}
 }
+
+// abortTask resets a connection whose state is already closing.
+type abortTask Conn
+
+func (t *abortTask) RunInLoop(s *Shard) {
+	if c := (*Conn)(t); c.state.Load() != stateClosed {
+		s.resetOnClose(c)
+		s.doom(c, errAborted)
+	}
+}
+
+var errAborted = errors.New("ws: connection aborted")

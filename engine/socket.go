@@ -88,6 +88,13 @@ func (s *Shard) halfClose(c *Conn) {
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
 }
 
+// resetOnClose makes the closing of c's socket a reset.
+func (s *Shard) resetOnClose(c *Conn) {
+	if s.mem == nil {
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+}
+
 // drainSocket reads what is unread, within a bound: closing a socket with
 // unread bytes resets the connection and can lose what we wrote last.
 func (s *Shard) drainSocket(c *Conn) {
