@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/bench/result"
+	"github.com/qi-realtime/ws/bench/workload"
 )
 
 func TestHelp(t *testing.T) {
@@ -73,6 +75,35 @@ func TestWrongUse(t *testing.T) {
 			assert.Empty(t, out.String())
 		})
 	}
+}
+
+// TestFlagsPrecedeCommand asserts that flags before and behind the command's name
+// count, and that "all" passes each flag to the commands that have it.
+func TestFlagsPrecedeCommand(t *testing.T) {
+	inv, err := parse(strings.Fields("-duration 3s -loops 2 -steps 5,10 echo -conns 7"), io.Discard)
+	require.NoError(t, err)
+	require.Len(t, inv.runs, 1)
+	echo := inv.runs[0].Runner.(*workload.EchoRun)
+	assert.Equal(t, 7, echo.Conns)
+	assert.Equal(t, 3*time.Second, echo.Duration)
+	assert.Equal(t, 2, inv.session.Loops)
+
+	inv, err = parse(strings.Fields("-conns 7 all -steps 5,10 -json"), io.Discard)
+	require.NoError(t, err)
+	assert.True(t, inv.json)
+	var names []string
+	for _, r := range inv.runs {
+		names = append(names, r.Name)
+		switch o := r.Runner.(type) {
+		case *workload.EchoRun:
+			assert.Equal(t, 7, o.Conns)
+		case *workload.FanoutRun:
+			assert.Equal(t, 7, o.Conns)
+		case *workload.IdleRun:
+			assert.Equal(t, "5,10", o.Steps)
+		}
+	}
+	assert.Equal(t, strings.Fields("idle echo fanout latency mixed slow tls storm drain fair"), names)
 }
 
 func TestDistance(t *testing.T) {

@@ -35,7 +35,7 @@ latency and the losses of the healthy clients, the server's processor time, memo
 and descriptors, during the attack and after it, and the success of the attackers.`,
 	Example:  "bench attack -only hangup,rooms -duration 5s -path http",
 	NotInAll: true,
-	New:      func() command.Runner { return newAttackCampaign() },
+	New:      func() command.Runner { return newCampaign() },
 }
 
 // campaign is a run of attack.
@@ -46,7 +46,7 @@ type campaign struct {
 	tls      bool
 }
 
-func newAttackCampaign() *campaign { return &campaign{duration: load.DefaultDuration, share: 1} }
+func newCampaign() *campaign { return &campaign{duration: load.DefaultDuration, share: 1} }
 
 func (a *campaign) Flags(fs *flag.FlagSet) {
 	load.DurationFlag(fs, &a.duration)

@@ -7,9 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -244,24 +242,11 @@ func (c *healthyConn) upgrade(ctx context.Context) error {
 	if err := c.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(c, load.UpgradeRequest("/ws", "")); err != nil {
+	if err := load.Upgrade(c, c.r); err != nil {
 		return err
-	}
-	resp, err := http.ReadResponse(c.r, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return refusal(resp.StatusCode)
 	}
 	return c.SetDeadline(time.Time{})
 }
-
-// refusal is the HTTP status of a server that refuses an upgrade.
-type refusal int
-
-func (r refusal) Error() string { return fmt.Sprintf("HTTP %d", int(r)) }
 
 // exchange sends a request and waits for its answer.
 func (c *healthyConn) exchange(request []byte) error {

@@ -28,15 +28,15 @@ centrifuge, written as their documentation says. Medians over the rounds with th
 spread, and the best library for each measure.`,
 	Example:  "bench compare -load echo16,fanout-64 -peers gws,gobwas -rounds 5 -html compare.html",
 	NotInAll: true,
-	New:      func() command.Runner { return newCompareRun() },
+	New:      func() command.Runner { return newRunner() },
 }
 
 // runLimit is how long one run may take beyond the time that is measured.
 // A server that hangs is killed then.
 const runLimit = 2 * time.Minute
 
-// compareRun is a run of compare.
-type compareRun struct {
+// runner is a run of compare.
+type runner struct {
 	conns, size, rounds int
 	loads               string
 	quiet               time.Duration
@@ -45,14 +45,14 @@ type compareRun struct {
 	contenders.Options
 }
 
-func newCompareRun() *compareRun {
-	return &compareRun{
+func newRunner() *runner {
+	return &runner{
 		size: 512, rounds: 3, loads: "all", quiet: time.Second,
 		Timing: load.DefaultTiming(), Options: contenders.DefaultPeers(),
 	}
 }
 
-func (o *compareRun) Flags(fs *flag.FlagSet) {
+func (o *runner) Flags(fs *flag.FlagSet) {
 	command.ConnsFlag(fs, &o.conns)
 	command.SizeFlag(fs, &o.size)
 	command.RoundsFlag(fs, &o.rounds)
@@ -62,26 +62,26 @@ func (o *compareRun) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.loads, "load", o.loads, "compare: `loads` such as echo16,fanout-8, or all")
 }
 
-func (o *compareRun) Validate(*command.Session) error {
+func (o *runner) Validate(*command.Session) error {
 	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1))
 }
 
 // idle, echo and fanout return the commands that a load is made of, once.
-func (o *compareRun) idle(conns int) *workload.IdleRun {
+func (o *runner) idle(conns int) *workload.IdleRun {
 	r := workload.NewIdleRun()
 	r.Quiet, r.Join = o.quiet, o.join
 	r.Steps = fmt.Sprintf("%d,%d", max(1, conns/5), conns)
 	return r
 }
 
-func (o *compareRun) echo(conns int, inflights, modes, rates string) *workload.EchoRun {
+func (o *runner) echo(conns int, inflights, modes, rates string) *workload.EchoRun {
 	r := workload.NewEchoRun()
 	r.Conns, r.Size, r.Timing = conns, o.size, o.Timing
 	r.Inflights, r.Modes, r.Rates = inflights, modes, rates
 	return r
 }
 
-func (o *compareRun) fanout(conns, rooms, outstanding int, rates string) *workload.FanoutRun {
+func (o *runner) fanout(conns, rooms, outstanding int, rates string) *workload.FanoutRun {
 	r := workload.NewFanoutRun()
 	r.Conns, r.Size, r.Timing = conns, o.size, o.Timing
 	r.Rooms, r.Outstanding, r.Rates = rooms, outstanding, rates
@@ -94,7 +94,7 @@ type compareLoad struct {
 	name, about string
 	measures    []measure // two or more
 	conns       int       // unless -conns is set
-	command     func(o *compareRun, conns int) command.Func
+	command     func(o *runner, conns int) command.Func
 	only        string  // the one peer that has it, or "" for all
 	due         float64 // messages a second for each connection at a fixed rate, or 0
 	times       int     // the duration, for which it measures; 0 is 1
@@ -122,56 +122,56 @@ var compareLoads = []compareLoad{
 	{
 		name: "idle", about: "idle connections: memory of each, CPU to accept and upgrade it",
 		measures: []measure{byRSS, byHeap, byAccept}, conns: 10_000,
-		command: func(o *compareRun, conns int) command.Func { return o.idle(conns).Run },
+		command: func(o *runner, conns int) command.Func { return o.idle(conns).Run },
 	},
 	{
 		name: "echo1", about: "echo, 1 message in flight on each connection",
 		measures: []measure{byCPU, byRate}, conns: 1000,
-		command: func(o *compareRun, conns int) command.Func { return o.echo(conns, "1", "raw", "").Run },
+		command: func(o *runner, conns int) command.Func { return o.echo(conns, "1", "raw", "").Run },
 	},
 	{
 		name: "echo16", about: "echo, 16 messages in flight on each connection",
 		measures: []measure{byCPU, byRate}, conns: 1000,
-		command: func(o *compareRun, conns int) command.Func { return o.echo(conns, "16", "raw", "").Run },
+		command: func(o *runner, conns int) command.Func { return o.echo(conns, "16", "raw", "").Run },
 	},
 	{
 		name: "echo-rate", about: "echo, 10 messages a second from each connection, at a fixed rate",
 		measures: []measure{byCPU, byP99}, conns: 1000, due: 10,
-		command: func(o *compareRun, conns int) command.Func {
+		command: func(o *runner, conns int) command.Func {
 			return o.echo(conns, "1", "raw", fmt.Sprint(10*conns)).Run
 		},
 	},
 	{
 		name: "json1", about: "JSON requests to a typed handler, 1 in flight on each connection",
 		measures: []measure{byCPU, byRate}, conns: 1000, only: "gorilla",
-		command: func(o *compareRun, conns int) command.Func { return o.echo(conns, "1", "json", "").Run },
+		command: func(o *runner, conns int) command.Func { return o.echo(conns, "1", "json", "").Run },
 	},
 	{
 		name: "json16", about: "JSON requests to a typed handler, 16 in flight on each connection",
 		measures: []measure{byCPU, byRate}, conns: 1000, only: "gorilla",
-		command: func(o *compareRun, conns int) command.Func { return o.echo(conns, "16", "json", "").Run },
+		command: func(o *runner, conns int) command.Func { return o.echo(conns, "16", "json", "").Run },
 	},
 	{
 		name: "fanout-8", about: "one room at full speed, 8 publishes outstanding",
 		measures: []measure{byCPU, byRate}, conns: 10_000,
-		command: func(o *compareRun, conns int) command.Func { return o.fanout(conns, 1, 8, "").Run },
+		command: func(o *runner, conns int) command.Func { return o.fanout(conns, 1, 8, "").Run },
 	},
 	{
 		name: "fanout-64", about: "one room at full speed, 64 publishes outstanding",
 		measures: []measure{byCPU, byRate}, conns: 10_000,
-		command: func(o *compareRun, conns int) command.Func { return o.fanout(conns, 1, 64, "").Run },
+		command: func(o *runner, conns int) command.Func { return o.fanout(conns, 1, 64, "").Run },
 	},
 	{
 		name: "fanout-rate", about: "one room, 4 publishes a second",
 		measures: []measure{byCPU, byP99}, conns: 10_000, due: 4, times: 2,
-		command: func(o *compareRun, conns int) command.Func {
+		command: func(o *runner, conns int) command.Func {
 			return workload.LatencyRun{FanoutRun: o.fanout(conns, 1, 64, "4")}.Run
 		},
 	},
 	{
 		name: "rooms", about: "rooms of 10 members, 5 publishes a second to each",
 		measures: []measure{byCPU, byP99}, conns: 10_000, due: 5,
-		command: func(o *compareRun, conns int) command.Func {
+		command: func(o *runner, conns int) command.Func {
 			rooms := max(1, conns/10)
 			return o.fanout(conns, rooms, 64, fmt.Sprint(5*rooms)).Run
 		},
@@ -179,7 +179,7 @@ var compareLoads = []compareLoad{
 	{
 		name: "slow", about: "the same with 5 % of the members stalled, each behind a backlog",
 		measures: []measure{byCPU, byP99, byGrowth}, conns: 10_000, due: 4 * (100 - stalledPercent) / 100., times: 2,
-		command: func(o *compareRun, conns int) command.Func {
+		command: func(o *runner, conns int) command.Func {
 			timing := o.Timing
 			timing.Duration *= 2 // as latency does
 			return (&stalledRun{conns, o.size, timing}).run
@@ -197,7 +197,7 @@ func (l *compareLoad) contenders(libraries []contenders.Contender) []contenders.
 }
 
 // loadList reads -load.
-func (o *compareRun) loadList() ([]compareLoad, error) {
+func (o *runner) loadList() ([]compareLoad, error) {
 	if o.loads == "all" {
 		return compareLoads, nil
 	}
@@ -217,7 +217,7 @@ func (o *compareRun) loadList() ([]compareLoad, error) {
 }
 
 // Run runs each load against each library in turn.
-func (o *compareRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
+func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	loads, err := o.loadList()
 	if err != nil {
 		return nil, err
@@ -267,7 +267,7 @@ func newComparison(load compareLoad, libraries []contenders.Contender) *comparis
 // run runs all rounds. In each every library has its turn once, and another one
 // begins, so that other work of the machine affects all alike. A library that
 // fails does not end it.
-func (c *comparison) run(ctx context.Context, s *command.Session, o *compareRun) error {
+func (c *comparison) run(ctx context.Context, s *command.Session, o *runner) error {
 	for round := range o.rounds {
 		for i := range c.libraries {
 			n := (round + i) % len(c.libraries)
@@ -282,7 +282,7 @@ func (c *comparison) run(ctx context.Context, s *command.Session, o *compareRun)
 	return nil
 }
 
-func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *compareRun,
+func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *runner,
 	lib contenders.Contender,
 ) *libraryRun {
 	with := *s

@@ -9,9 +9,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 
@@ -107,18 +105,7 @@ func (c *burstClient) upgrade(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := io.WriteString(c.conn, load.UpgradeRequest("/ws", "")); err != nil {
-		return err
-	}
-	resp, err := http.ReadResponse(c.r, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return fmt.Errorf("upgrade: %s", resp.Status)
-	}
-	return nil
+	return load.Upgrade(c.conn, c.r)
 }
 
 // run returns the time from the first byte sent to the last answer read.

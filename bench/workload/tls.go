@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -272,15 +271,7 @@ func (r *tlsRound) dial(ctx context.Context) (net.Conn, error) {
 	if r.tls {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // the server makes its certificate itself
 	}
-	_, err = io.WriteString(c, load.UpgradeRequest("/ws", ""))
-	if err == nil {
-		var res *http.Response
-		if res, err = http.ReadResponse(bufio.NewReaderSize(c, 1024), nil); err == nil &&
-			res.StatusCode != http.StatusSwitchingProtocols {
-			err = fmt.Errorf("upgrade refused: %s", res.Status)
-		}
-	}
-	if err != nil {
+	if err := load.Upgrade(c, bufio.NewReaderSize(c, 1024)); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
