@@ -184,7 +184,9 @@ type Config struct {
 
 	// OriginWhitelist, CheckOrigin and AllowAllOrigins say which web pages may
 	// connect; set one at most. With none, a request's Origin must have the
-	// request's own host, and a request without Origin (not a browser) passes.
+	// request's own host and port and the scheme http or https, and a request without
+	// Origin (not a browser) passes. Default ports, a dot at the host's end and the case of
+	// ASCII letters make no difference.
 
 	// OriginWhitelist lists exact origins, such as "https://example.com:8443".
 	// A missing Origin is refused.
