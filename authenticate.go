@@ -31,10 +31,13 @@ func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
 
 // start calls fn on a worker, unless ctx ends before its turn comes. It returns
 // false once the workers are closed.
-func (a *authenticator) start(ctx context.Context, fn func()) bool {
+func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
 	call := &authCall{owner: a, fn: fn}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	call.forget = context.AfterFunc(ctx, call.late)
-	return a.workers.Submit(call)
+	call.ticket, ok = a.workers.SubmitTicket(call)
+	return ok
 }
 
 // startWithin is start for a call that may take d. If it has not returned by then, or if
@@ -79,6 +82,7 @@ type authCall struct {
 
 	// Guarded by owner.mu.
 	fn       func() // nil once it runs or is not to run
+	ticket   pool.Ticket
 	running  bool
 	stuck    bool
 	replaced bool
@@ -105,6 +109,7 @@ func (c *authCall) late() {
 	defer a.mu.Unlock()
 	c.fn = nil
 	if !c.running {
+		a.workers.Withdraw(c.ticket)
 		return
 	}
 	c.stuck = true

@@ -17,8 +17,8 @@ func (c *Client) dropsMail(end *engine.CloseInfo) bool {
 	return c.shut || hungUp(end)
 }
 
-// dropMail drops the messages that wait for a worker, at once: their memory must not
-// wait until a worker is free. If the client is in line for one, that finds nothing.
+// dropMail drops the messages that wait for a worker, and the client's place in line for
+// one, at once: their memory must not wait until a worker is free.
 func (c *Client) dropMail() {
 	c.mu.Lock()
 	box := c.mailboxLocked()
@@ -29,6 +29,12 @@ func (c *Client) dropMail() {
 	letters := box.letters[box.head:]
 	c.manager.weighMail(-box.bytes)
 	box.letters, box.head, box.bytes = nil, 0, 0
+	if box.workers.Withdraw(box.ticket) {
+		box.reading, box.closing = false, false
+		if !box.fenced {
+			c.dropMailboxLocked()
+		}
+	}
 	c.mu.Unlock()
 	for _, l := range letters {
 		c.dropLetter(l)

@@ -90,3 +90,35 @@ func TestHangUpDropsMessages(t *testing.T) {
 		}
 	}
 }
+
+// Clients that have hung up are not kept in line for a worker, however long that takes.
+func TestHangUpLeavesTheLine(t *testing.T) {
+	for name, hangUp := range hangUps() {
+		t.Run(name, func(t *testing.T) {
+			onBothWays(t, func(t *testing.T, w way) {
+				s := start(t, ws.WithWorkers(1))
+				entered, release := make(chan struct{}, 1), make(chan struct{})
+				t.Cleanup(sync.OnceFunc(func() { close(release) }))
+				require.NoError(t, s.Register("slow", func(*ws.Client, *ws.Message) error {
+					entered <- struct{}{}
+					<-release
+					return nil
+				}))
+				s.dial(w).send(request("slow", "1", ""))
+				receive(t, entered, "the handler does not run")
+				var clients []*client
+				for range 20 {
+					c := s.dial(w)
+					c.send(request("slow", "1", ""))
+					clients = append(clients, c)
+				}
+				eventually(t, func() bool { return s.Stats().WaitingTasks == len(clients) }, "not all wait")
+				for _, c := range clients {
+					hangUp(c)
+				}
+				eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "the dead wait for a worker")
+				eventually(t, func() bool { return s.Stats().Unhandled == uint64(len(clients)) }, "not all are counted")
+			})
+		})
+	}
+}

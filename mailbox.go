@@ -18,6 +18,7 @@ type mailbox struct {
 	head    int
 	bytes   int64
 	workers *pool.Workers // where the client reads its messages now
+	ticket  pool.Ticket   // of the client's last place in line there; 0 if it had none
 	handler uintptr       // the goroutine that handles a message now; see gid.Current
 	reading bool          // a worker is at it, or the client is in line for one
 	paused  bool          // the connection is paused until half of it is read
@@ -102,9 +103,9 @@ func (c *Client) post(l letter) (full bool) {
 	if submit && l.workers != nil {
 		box.workers = l.workers
 	}
-	workers := box.workers
+	queued := !submit || c.lineUpLocked(box)
 	c.mu.Unlock()
-	if submit && !workers.Submit((*mailReader)(c)) {
+	if !queued {
 		c.discardMail()
 	}
 	return full
@@ -215,22 +216,22 @@ func (c *Client) endReadingUnlock(box *mailbox) {
 	}
 }
 
-// movesTo returns the workers that the next message is for, if these are others
-// than the client reads its messages on now. No handler of it runs.
-func (c *Client) movesTo() (workers *pool.Workers, moves bool) {
+// moves reports whether the next message is for other workers than the client reads its
+// messages on now, which it does there then. No handler of it runs.
+func (c *Client) moves() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	box := c.extra.mailbox
 	box.handler = 0
 	if box.head == len(box.letters) {
-		return nil, false
+		return false
 	}
-	workers = box.letters[box.head].workers
+	workers := box.letters[box.head].workers
 	if workers == nil || workers == box.workers {
-		return nil, false
+		return false
 	}
-	box.workers = workers
-	return workers, true
+	box.workers, box.ticket = workers, 0
+	return true
 }
 
 // dropMailboxLocked gives the empty mailbox back.
@@ -294,9 +295,9 @@ func (r *mailReader) Run() {
 		}
 	}()
 	for n := 1; ; n++ {
-		if workers, moves := c.movesTo(); moves {
+		if c.moves() {
 			done = true
-			r.submit(workers)
+			r.OnSpace()
 			return
 		}
 		if c.conn.Open() && c.conn.Exceeded() {
@@ -310,7 +311,7 @@ func (r *mailReader) Run() {
 			return
 		}
 		c.open(l)
-		if n%maxRun == 0 && c.currentWorkers().Submit(r) {
+		if n%maxRun == 0 && c.lineUp() {
 			done = true
 			return
 		}
@@ -318,21 +319,26 @@ func (r *mailReader) Run() {
 }
 
 // OnSpace puts the client in line again.
-func (r *mailReader) OnSpace() { r.submit((*Client)(r).currentWorkers()) }
-
-func (r *mailReader) submit(workers *pool.Workers) {
-	if !workers.Submit(r) {
-		(*Client)(r).discardMail()
+func (r *mailReader) OnSpace() {
+	if c := (*Client)(r); !c.lineUp() {
+		c.discardMail()
 	}
 }
 
-// currentWorkers returns the workers on which the client reads its messages. No
-// handler of it runs.
-func (c *Client) currentWorkers() *pool.Workers {
+// lineUp puts the client in line for a worker. It returns false once the workers are
+// closed. No handler of it runs.
+func (c *Client) lineUp() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.extra.mailbox.handler = 0
-	return c.extra.mailbox.workers
+	box := c.extra.mailbox
+	box.handler = 0
+	return c.lineUpLocked(box)
+}
+
+// lineUpLocked is lineUp.
+func (c *Client) lineUpLocked(box *mailbox) (ok bool) {
+	box.ticket, ok = box.workers.SubmitTicket((*mailReader)(c))
+	return ok
 }
 
 // handling reports whether the caller is the handler of one of the client's

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+
+	"github.com/qi-realtime/ws/pool"
 )
 
 const (
@@ -41,7 +43,8 @@ type tlsHandshake struct {
 	ctx    context.Context // of the application's certificate callbacks
 	cancel context.CancelFunc
 
-	place handshakePlace // guarded by handshakes.mu
+	ticket pool.Ticket    // loop-confined
+	place  handshakePlace // guarded by handshakes.mu
 
 	// Of the worker.
 	computes bool

@@ -55,13 +55,14 @@ type handshakePlace struct {
 }
 
 // submit queues h for a worker. It returns false once the engine has ended.
-func (p *handshakes) submit(h *tlsHandshake) bool {
+func (p *handshakes) submit(h *tlsHandshake) (ok bool) {
 	p.mu.Lock()
 	h.place.submitted = true
 	p.unended++
 	p.mu.Unlock()
 	p.relieve()
-	return p.workers.Submit(h)
+	h.ticket, ok = p.workers.SubmitTicket(h)
+	return ok
 }
 
 // start reports whether h is still to be run. It is called on the worker, where
@@ -86,6 +87,7 @@ func (p *handshakes) abandon(h *tlsHandshake) {
 	defer p.mu.Unlock()
 	if !h.place.started {
 		p.forgetLocked(h)
+		p.workers.Withdraw(h.ticket)
 	}
 }
 

@@ -7,7 +7,10 @@ const PoisonByte = poisonByte
 type Ring struct{ ring }
 
 // Push is push.
-func (r *Ring) Push(t Task) { r.push(t) }
+func (r *Ring) Push(t Task) (ticket uint64) { return r.push(t) }
+
+// Withdraw is withdraw.
+func (r *Ring) Withdraw(ticket uint64) bool { return r.withdraw(ticket) }
 
 // Pop is pop.
 func (r *Ring) Pop() Task { return r.pop() }

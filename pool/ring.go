@@ -8,27 +8,44 @@ const (
 
 // ring is a queue of tasks that grows, and shrinks after a burst. Not safe for concurrent use.
 type ring struct {
-	buf  []Task // its length is zero or a power of two
-	head int    // index of the oldest task
-	n    int    // tasks held
+	buf    []Task // its length is zero or a power of two
+	head   int    // index of the oldest task
+	n      int    // tasks held
+	popped uint64 // since the start
 }
 
 func (r *ring) len() int { return r.n }
 
-func (r *ring) push(t Task) {
+// push adds t and returns its ticket, which is not 0.
+func (r *ring) push(t Task) (ticket uint64) {
 	if r.n == len(r.buf) {
 		r.resize(max(minRing, 2*r.n))
 	}
 	r.buf[(r.head+r.n)&(len(r.buf)-1)] = t
 	r.n++
+	return r.popped + uint64(r.n)
 }
 
-// pop takes the oldest task off. The ring must not be empty.
+// withdraw leaves nil in the place of a task, and reports whether that still waited.
+func (r *ring) withdraw(ticket uint64) bool {
+	place := ticket - r.popped - 1 // wraps around for one that was popped
+	if place >= uint64(r.n) {
+		return false
+	}
+	t := &r.buf[(r.head+int(place))&(len(r.buf)-1)]
+	waited := *t != nil
+	*t = nil
+	return waited
+}
+
+// pop takes the oldest task off, nil for one that was withdrawn. The ring must not be
+// empty.
 func (r *ring) pop() Task {
 	t := r.buf[r.head]
 	r.buf[r.head] = nil
 	r.head = (r.head + 1) & (len(r.buf) - 1)
 	r.n--
+	r.popped++
 	if len(r.buf) > shrinkRing && r.n <= len(r.buf)/4 {
 		r.resize(len(r.buf) / 2)
 	}

@@ -40,6 +40,36 @@ func TestRingAgainstSlice(t *testing.T) {
 	}
 }
 
+// What is withdrawn leaves nil in its place, and a ticket of what was popped has no effect.
+func TestRingWithdraw(t *testing.T) {
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		var r pool.Ring
+		var tickets []uint64
+		var model []pool.Task // by ticket, in the order of tickets
+		popped := 0
+		assert.False(t, r.Withdraw(0))
+		for n := range number(5000) {
+			switch rng.IntN(5) {
+			case 0, 1, 2:
+				tickets, model = append(tickets, r.Push(n)), append(model, n)
+			case 3:
+				if popped < len(model) {
+					require.Equal(t, model[popped], r.Pop())
+					model[popped] = nil
+					popped++
+				}
+			case 4:
+				if i := rng.IntN(len(model) + 1); i < len(model) {
+					require.Equal(t, model[i] != nil, r.Withdraw(tickets[i]))
+					model[i] = nil
+				}
+			}
+			require.Equal(t, len(model)-popped, r.Len())
+		}
+	}
+}
+
 func TestRingReleasesBursts(t *testing.T) {
 	var r pool.Ring
 	const n = 100_000

@@ -28,6 +28,7 @@ type Workers struct {
 	max     int       // workers
 	wake    sync.Cond // on mu; idle workers wait for it
 	tasks   ring      // waiting
+	gaps    int       // places in tasks whose task was withdrawn
 	workers int       // goroutines, however busy
 	idle    int       // workers that wait for wake and were not signaled
 	running int       // tasks
@@ -66,13 +67,35 @@ func NewWorkers(maxWorkers int, onPanic func(recovered any)) *Workers {
 // Submit queues t to be run, behind all that wait, and returns at once. It returns false,
 // and will not run t, after Close. Safe for concurrent use.
 func (w *Workers) Submit(t Task) bool {
+	_, ok := w.SubmitTicket(t)
+	return ok
+}
+
+// Ticket names one submission of a task. No submission has the zero value.
+type Ticket uint64
+
+// SubmitTicket is Submit for a task that may be withdrawn. Safe for concurrent use.
+func (w *Workers) SubmitTicket(t Task) (ticket Ticket, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
+		return 0, false
+	}
+	ticket = Ticket(w.tasks.push(t))
+	w.wakeLocked()
+	return ticket, true
+}
+
+// Withdraw takes a task back that was submitted to w and waits for a worker, so that
+// w does not refer to it any more. It returns false, and has no effect, if a worker has
+// taken it. Safe for concurrent use.
+func (w *Workers) Withdraw(ticket Ticket) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.tasks.withdraw(uint64(ticket)) {
 		return false
 	}
-	w.tasks.push(t)
-	w.wakeLocked()
+	w.gaps++
 	return true
 }
 
@@ -110,6 +133,10 @@ func (w *Workers) work() {
 			return // another worker goes on
 		}
 		t := w.tasks.pop()
+		if t == nil {
+			w.gaps--
+			continue
+		}
 		w.wakeLocked()
 		w.runUnlocked(t)
 	}
@@ -194,5 +221,5 @@ func (w *Workers) Running() int {
 func (w *Workers) Waiting() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.tasks.len()
+	return w.tasks.len() - w.gaps
 }

@@ -55,6 +55,32 @@ func TestOneWorkerKeepsOrder(t *testing.T) {
 	assert.True(t, slices.IsSorted(got))
 }
 
+// A task that is withdrawn does not run, is not counted, and the others keep their order.
+func TestWithdraw(t *testing.T) {
+	const n = 100
+	w := pool.NewWorkers(1, failOnPanic(t))
+	var got []int
+	gate, started := make(chan struct{}), make(chan struct{})
+	first, ok := w.SubmitTicket(taskFunc(func() { close(started); <-gate }))
+	require.True(t, ok)
+	<-started
+	assert.False(t, w.Withdraw(first), "it runs")
+	assert.False(t, w.Withdraw(0))
+	for i := range n {
+		ticket, ok := w.SubmitTicket(taskFunc(func() { got = append(got, i) }))
+		require.True(t, ok)
+		if i%3 != 1 {
+			assert.True(t, w.Withdraw(ticket))
+			assert.False(t, w.Withdraw(ticket), "twice")
+		}
+	}
+	assert.Equal(t, n/3, w.Waiting())
+	close(gate)
+	closeWorkers(t, w)
+	assert.Len(t, got, n/3)
+	assert.True(t, slices.IsSorted(got))
+}
+
 // With many workers the tasks start in order too: here each start lets the next one happen.
 func TestStartsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
