@@ -13,6 +13,10 @@ import (
 // the connection came, and when the engine stops.
 func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
 	left := time.Duration(int32(c.deadline-s.eng.now.Load())) * s.eng.tickTime
+	if left <= 0 { // the loop was away while the request waited in the kernel, see absence
+		left = s.eng.cfg.HandshakeTimeout
+		s.wheel.schedule(c, s.eng.after(left))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	if s.admitting == nil {
 		s.admitting = make(map[*Conn]context.CancelFunc)

@@ -17,13 +17,27 @@ import (
 
 // A handler holds the loop of a busy server for longer than a timeout of other
 // connections, whose peers were in time: the loop reads what waits in the kernel
-// before it acts on the deadlines.
+// before it acts on the deadlines, and decides on requests under a context that has
+// not ended.
 func TestDeadlinesWaitForWhatIsUnread(t *testing.T) {
+	for name, offLoop := range map[string]bool{"decided on the loop": false, "decided on a worker": true} {
+		t.Run(name, func(t *testing.T) { testLateLoop(t, offLoop) })
+	}
+}
+
+func testLateLoop(t *testing.T, offLoop bool) {
 	const timeout = 400 * time.Millisecond
 	held, release := make(chan struct{}), make(chan struct{})
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops, cfg.HandshakeTimeout, cfg.CloseTimeout = 1, timeout, timeout
 		s.onMessage = func(*peer, codec.Opcode, []byte) { close(held); <-release }
+		s.offLoop = offLoop
+		s.admit = func(r *http.Request) ([]byte, bool) {
+			if err := r.Context().Err(); err != nil {
+				return codec.AppendRefusal(nil, 500, err.Error(), nil), false
+			}
+			return codec.AppendAccept(nil, r, codec.Accept{}), true
+		}
 	})
 	s.keepBusy()
 	holder := s.dial()
