@@ -57,19 +57,32 @@ func (m *Manager) changed(kind gaugeKind, roomID string) {
 const maxReports = 16
 
 func (g *gauges) changed(v gauge) {
-	if !g.begin(v) {
-		return
+	if g.begin(v) {
+		g.reportSome(v)
 	}
-	for range maxReports {
+}
+
+// reportSome reports v until it has not changed meanwhile. After maxReports a worker goes
+// on, and lets others have their turn before.
+func (g *gauges) reportSome(v gauge) {
+	returned := false
+	defer func() {
+		if !returned { // Metrics have ended the goroutine (runtime.Goexit)
+			g.forget(v)
+		}
+	}()
+	done := false
+	for n := 0; n < maxReports && !done; n++ {
 		g.report(v)
-		if g.done(v) {
-			return
+		done = g.done(v)
+	}
+	if !done && !g.manager.workers.Submit(&gaugeTask{g, v}) { // the manager stops
+		for !done {
+			g.report(v)
+			done = g.done(v)
 		}
 	}
-	task := &gaugeTask{g, v}
-	if !g.manager.workers.Submit(task) { // the manager stops
-		task.Run()
-	}
+	returned = true
 }
 
 // gaugeTask reports a value that others change all the time, on a worker.
@@ -79,11 +92,7 @@ type gaugeTask struct {
 }
 
 // Run implements pool.Task.
-func (t *gaugeTask) Run() {
-	for done := false; !done; done = t.gauges.done(t.value) {
-		t.gauges.report(t.value)
-	}
-}
+func (t *gaugeTask) Run() { t.gauges.reportSome(t.value) }
 
 func (g *gauges) shard(v gauge) *gaugeShard {
 	return &g.shards[(maphash.String(g.seed, v.roomID)+uint64(v.kind))%uint64(len(g.shards))]
@@ -114,6 +123,14 @@ func (g *gauges) done(v gauge) bool {
 	}
 	delete(s.running, v)
 	return true
+}
+
+// forget ends the report of v.
+func (g *gauges) forget(v gauge) {
+	s := g.shard(v)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, v)
 }
 
 // report calls Metrics.

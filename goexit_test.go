@@ -259,19 +259,24 @@ func TestGoexitGetCertificate(t *testing.T) {
 }
 
 // exitingRoomMetrics ends the goroutine that has ended the last room.
-type exitingRoomMetrics struct{ ws.NoopMetrics }
+type exitingRoomMetrics struct {
+	ws.NoopMetrics
+	ends chan struct{}
+}
 
-func (exitingRoomMetrics) SetRoomCount(n int) {
+func (m exitingRoomMetrics) SetRoomCount(n int) {
 	if n == 0 {
+		m.ends <- struct{}{}
 		runtime.Goexit()
 	}
 }
 
 // Rooms end also after the Metrics have ended the goroutine that looks for empty ones, which is
-// logged.
+// logged. The Metrics are called again.
 func TestGoexitInTheRoomJanitor(t *testing.T) {
 	var log logBuffer
-	s := start(t, ws.WithMetrics(exitingRoomMetrics{}), func(c *ws.Config) {
+	ends := make(chan struct{}, 1000)
+	s := start(t, ws.WithMetrics(exitingRoomMetrics{ends: ends}), func(c *ws.Config) {
 		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, time.Millisecond
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
@@ -279,6 +284,7 @@ func TestGoexitInTheRoomJanitor(t *testing.T) {
 		_, err := s.CreateRoom("r", nil)
 		require.NoError(t, err)
 		eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
+		receive(t, ends, "the count of rooms is not reported")
 	}
 	eventually(t, func() bool { return strings.Contains(log.String(), "runtime.Goexit") }, "nothing is logged")
 }

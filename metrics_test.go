@@ -1,8 +1,10 @@
 package ws_test
 
 import (
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,4 +223,36 @@ func TestStats(t *testing.T) {
 	assert.EqualValues(t, 9, st.Total.MessagesIn)
 	assert.Positive(t, st.Total.BytesIn)
 	assert.Positive(t, st.Total.BytesOut)
+}
+
+// changingMetrics change the count of rooms while it is reported.
+type changingMetrics struct {
+	ws.NoopMetrics
+	manager atomic.Pointer[ws.Manager] // nil while it does not
+	calls   atomic.Int64
+}
+
+func (m *changingMetrics) SetRoomCount(int) {
+	m.calls.Add(1)
+	if manager := m.manager.Load(); manager != nil {
+		_, _ = manager.CreateRoom("changing", nil)
+		manager.DeleteRoom("changing")
+	}
+}
+
+// A value that changes all the time does not keep a worker from handlers.
+func TestGaugeThatChangesAllTheTimeTakesTurns(t *testing.T) {
+	var metrics changingMetrics
+	s := start(t, ws.WithMetrics(&metrics), ws.WithWorkers(1))
+	require.NoError(t, ws.Handle0(s.Manager, "e", func(*ws.Client, *struct{}) error { return nil }))
+	c := s.dial(native)
+	metrics.manager.Store(s.Manager)
+	t.Cleanup(func() { metrics.manager.Store(nil) })
+	_, err := s.CreateRoom("r", nil)
+	require.NoError(t, err)
+	eventually(t, func() bool { return metrics.calls.Load() > 200 }, "no worker goes on with the reports")
+	for n := range 20 {
+		c.send(request("e", fmt.Sprint(n), "{}"))
+		c.expectReply(fmt.Sprint(n), 200, "")
+	}
 }
