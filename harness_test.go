@@ -206,7 +206,7 @@ func (s *server) dialOn(network, addr string) *client {
 	nc, err := net.DialTimeout(network, addr, patience)
 	require.NoError(s.t, err)
 	// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
-	require.NoError(s.t, nc.(interface{ SetReadBuffer(bytes int) error }).SetReadBuffer(256<<10))
+	require.NoError(s.t, nc.(interface{ SetReadBuffer(bytes int) error }).SetReadBuffer(64<<10))
 	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
 	s.t.Cleanup(func() { _ = nc.Close() })
 	return &client{Conn: nc, t: s.t, r: bufio.NewReaderSize(nc, 16<<10)}

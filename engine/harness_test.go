@@ -233,7 +233,7 @@ func (s *server) dialTCP() *client {
 	require.NoError(s.t, err)
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
-		require.NoError(s.t, tcp.SetReadBuffer(256<<10))
+		require.NoError(s.t, tcp.SetReadBuffer(64<<10))
 	}
 	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
 	s.t.Cleanup(func() { _ = nc.Close() })
