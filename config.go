@@ -254,7 +254,7 @@ type Config struct {
 	// socket listens. 0, the default, leaves it to the umask.
 	UnixSocketMode fs.FileMode
 	// Memory, if set, takes the place of sockets, for simulation: see the command
-	// sim of the bench suite. It excludes ListenAddr and HandleUpgrade. Default
+	// sim of the bench suite. It excludes ListenAddr, Serve and HandleUpgrade. Default
 	// none.
 	Memory *engine.Memory
 	// TLSConfig makes ListenAddr and Serve speak TLS; see WithTLSConfig. HandleUpgrade needs

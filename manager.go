@@ -195,11 +195,12 @@ func (m *Manager) stopped() error {
 //
 // l is a TCP or Unix listener, such as one that net.FileListener makes of a
 // descriptor of systemd, or a wrapper. A connection that a wrapper returns is moved
-// by its SyscallConn or File method, and is closed then, so that its Read and Write
-// are never called: the wrapper must not have read bytes of the client's, or change
-// them. Its RemoteAddr is the client's if that is a *net.TCPAddr; all others wait
-// for it. A connection with neither method ends Serve with an error, and so does a
-// listener of crypto/tls: see WithTLSConfig.
+// by its SyscallConn or File method, and is closed then. Its Read and Write are never
+// called, so the wrapper must not have read bytes of the client's, and must not
+// change them. If its RemoteAddr is a *net.TCPAddr, as with the PROXY protocol, that
+// is the client's. Accept and RemoteAddr run on one goroutine: while they wait for a
+// client, the next ones wait, too. A connection with neither method ends Serve with
+// an error, and so does a listener of crypto/tls: see WithTLSConfig.
 func (m *Manager) Serve(l net.Listener) error {
 	if err := m.stopped(); err != nil {
 		_ = l.Close()

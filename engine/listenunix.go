@@ -142,7 +142,8 @@ func removeStale(path string) error {
 	case !errors.Is(err, unix.ECONNREFUSED):
 		return err
 	}
-	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, info) {
+	// A file system may give the number of a removed file to the next one.
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, info) || now.ModTime() != info.ModTime() {
 		return errListening // it has come meanwhile
 	}
 	if err := unix.Unlink(path); err != nil {
