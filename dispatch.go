@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,8 @@ const maxInvalid = 10
 
 // Handler handles one message of one client. The message is borrowed, its Data
 // included: copy what is to be kept. A *ClientError is sent to the client as it
-// is; the text of any other error is logged, and the client reads code 500.
+// is, and errors of the library, such as ErrRoomFull, with codes and texts of their
+// own; the text of any other error is logged, and the client reads code 500.
 //
 // It runs on a worker, or on the event loop if the manager's or the route's
 // mode is Inline; one message of a client at a time, in the order received.
@@ -162,20 +164,40 @@ func (c *Client) handle(op codec.Opcode, payload []byte) {
 	}
 	var e router.Envelope
 	if err := router.ParseEnvelope(payload, &e); err != nil {
-		c.rejectInvalid("", fmt.Errorf("%w: %w", ErrInvalidMessage, err))
+		c.rejectInvalid(&e, fmt.Errorf("%w: %w", ErrInvalidMessage, err))
 		return
 	}
-	if t := string(e.Type); t != TypeRequest && t != TypeNotify {
-		c.rejectInvalid(string(e.RequestID), ErrInvalidMessageType)
+	msgType, ok := requestType(e.Type)
+	if !ok {
+		c.rejectType(&e)
 		return
 	}
 	c.invalid = 0
-	c.route(&e)
+	c.route(msgType, &e)
 }
 
-// rejectInvalid answers a message that is no request, and closes a client that
-// sends nothing else.
-func (c *Client) rejectInvalid(requestID string, err error) {
+// requestType returns the constant for the type of a client's message. One without a type
+// is a request.
+func requestType(t []byte) (msgType string, ok bool) {
+	switch string(t) {
+	case TypeRequest, "":
+		return TypeRequest, true
+	case TypeNotify:
+		return TypeNotify, true
+	}
+	return "", false
+}
+
+// rejectType answers a valid envelope of an unknown type, such as an application's own
+// ping. It neither counts among the invalid messages that close a client nor ends their row.
+func (c *Client) rejectType(e *router.Envelope) {
+	c.manager.metrics.IncrementInvalidMessages()
+	c.answerInvalid(string(e.RequestID), 400, fmt.Sprintf("invalid message type %q", shortened(string(e.Type))))
+}
+
+// rejectInvalid answers a message that is no envelope, and closes a client that sends
+// nothing else.
+func (c *Client) rejectInvalid(e *router.Envelope, err error) {
 	c.manager.metrics.IncrementInvalidMessages()
 	c.invalid++
 	if c.invalid > maxInvalid {
@@ -183,33 +205,17 @@ func (c *Client) rejectInvalid(requestID string, err error) {
 		c.manager.reportError(c, err)
 		return
 	}
-	c.answerInvalid(requestID, 400, invalidText(err))
-}
-
-// invalidText says in an answer why a message is invalid. It names the limits that a
-// correct message may exceed.
-func invalidText(err error) string {
-	for _, limit := range []error{router.ErrRequestID, router.ErrDepth} {
-		if errors.Is(err, limit) {
-			return strings.Replace(limit.Error(), router.ErrEnvelope.Error(), "invalid message", 1)
-		}
-	}
-	if errors.Is(err, ErrInvalidMessageType) {
-		return "invalid message type"
-	}
-	return "invalid message"
+	_, why, _ := strings.Cut(err.Error(), router.ErrEnvelope.Error())
+	c.answerInvalid(string(e.RequestID), 400, "invalid message"+why)
 }
 
 // route finds the handler of a valid message and runs it.
-func (c *Client) route(e *router.Envelope) {
+func (c *Client) route(msgType string, e *router.Envelope) {
 	m := c.manager
 	route, ok := m.Router.routes.LookupBytes(e.Event)
 	msg := messagePool.Get().(*Message)
 	defer msg.Release()
-	*msg = Message{Type: TypeRequest, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp}
-	if string(e.Type) == TypeNotify {
-		msg.Type = TypeNotify
-	}
+	*msg = Message{Type: msgType, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp}
 	if ok {
 		msg.Event = route.Event
 	} else {
@@ -253,15 +259,27 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 
 // answerError sends a handler's error to the client, as far as it may know it.
 func (c *Client) answerError(msg *Message, err error) {
-	r := reply{typ: TypeError, requestID: msg.RequestID, traceID: newTraceID()}
-	if known, ok := errors.AsType[*ClientError](err); ok {
-		r.code, r.message = known.Code, known.Message
-	} else {
-		r.code, r.message = 500, "internal error"
-		c.manager.cfg.Logger.Error("ws: handler failed", slog.String("event", msg.Event),
-			slog.String("client", c.ID), slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
-			slog.Any("error", err))
+	known := clientErrorOf(err)
+	r := reply{
+		typ: TypeError, requestID: msg.RequestID, code: known.Code, message: known.Message, traceID: newTraceID(),
+	}
+	attrs := []any{
+		slog.String("event", msg.Event), slog.String("client", c.ID),
+		slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
+	}
+	logger := c.manager.cfg.Logger
+	switch {
+	case !known.logged:
+	case known.Code < 500:
+		logger.Info("ws: request refused", append(attrs, slog.Any("error", known.cause))...)
+	default:
+		logger.Error("ws: handler failed", append(attrs, slog.Any("error", known.cause))...)
 		c.manager.reportError(c, err)
+	}
+	if known.Data != nil {
+		if r.data, err = json.Marshal(known.Data); err != nil {
+			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
+		}
 	}
 	_ = c.sendAnswer(&r) // fails only for a client that is closing
 }

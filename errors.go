@@ -61,20 +61,6 @@ var (
 	ErrManagerStopped = engine.ErrStopped
 )
 
-// ClientError is an error whose code and message a handler wants the client to
-// read. The text of any other error stays in the log. Immutable after New.
-type ClientError struct {
-	Code    int
-	Message string
-}
-
-// NewClientError returns a ClientError. Codes follow those of HTTP.
-func NewClientError(code int, message string) *ClientError {
-	return &ClientError{Code: code, Message: message}
-}
-
-func (e *ClientError) Error() string { return fmt.Sprintf("%s (code %d)", e.Message, e.Code) }
-
 // HandshakeError refuses an upgrade with an HTTP status. Return one from
 // WithAuthenticate; Reason is the response's body. Immutable after New.
 type HandshakeError struct {

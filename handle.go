@@ -3,11 +3,11 @@ package ws
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 )
 
 // Handle registers fn as the handler of event. Each request's data is decoded
-// into a new Req; if that fails, the client gets an error of code 400. What fn
+// into a new Req; if that fails, the client gets an error of code 400 that names
+// the field. What fn
 // returns is the data of a response of code 200; see Handler for its errors and
 // the goroutine it runs on. req is owned by fn.
 //
@@ -55,31 +55,6 @@ func HandleOnly[Resp any](m *Manager, event string, fn func(c *Client) (*Resp, e
 		}
 		return respond(c, msg, resp)
 	}, opts...)
-}
-
-// decode decodes the data of a request.
-func decode[Req any](msg *Message) (*Req, error) {
-	req := new(Req)
-	if len(msg.Data) == 0 {
-		return req, nil
-	}
-	if err := json.Unmarshal(msg.Data, req); err != nil {
-		return nil, NewClientError(400, "invalid data: "+shortened(err.Error()))
-	}
-	return req, nil
-}
-
-// maxErrorText bounds the part of an error's text that a client reads, in bytes: an error
-// of encoding/json may contain the value that it could not decode, which is as long as
-// the message.
-const maxErrorText = 256
-
-// shortened returns the beginning of text.
-func shortened(text string) string {
-	if len(text) <= maxErrorText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxErrorText], "") + "..."
 }
 
 // respond answers a request; a notification gets no answer.

@@ -232,20 +232,23 @@ func TestHandlerPanicIsPublished(t *testing.T) {
 }
 
 func TestInvalidMessages(t *testing.T) {
-	invalid := []struct{ name, message string }{
-		{"no JSON", `hello`},
-		{"empty", ``},
-		{"half of an object", `{"type":"request"`},
-		{"array", `[]`},
-		{"null", `null`},
-		{"number", `1`},
-		{"two objects", `{"type":"request","event":"only"}{}`},
-		{"event is a number", `{"type":"request","event":7}`},
-		{"timestamp is a string", `{"type":"request","event":"only","timestamp":"now"}`},
-		{"no type", `{"event":"only"}`},
-		{"type response", `{"type":"response","event":"only"}`},
-		{"type error", `{"type":"error","event":"only"}`},
-		{"unknown type", `{"type":"REQUEST","event":"only"}`},
+	invalid := []struct{ name, message, id, text string }{
+		{"no JSON", `hello`, "", "invalid message: not an object at byte 0"},
+		{"empty", ``, "", "invalid message: not an object at byte 0"},
+		{"half of an object", `{"type":"request"`, "", "invalid message: want a comma or the object's end at byte 17"},
+		{"array", `[]`, "", "invalid message: not an object at byte 0"},
+		{"null", `null`, "", "invalid message: not an object at byte 0"},
+		{"number", `1`, "", "invalid message: not an object at byte 0"},
+		{"two objects", `{"type":"request","event":"only"}{}`, "", "invalid message: bytes after the object at byte 33"},
+		{"event is a number", `{"type":"request","event":7}`, "", "invalid message: event must be a string at byte 26"},
+		{
+			"timestamp is a string", `{"type":"request","event":"only","timestamp":"now","request_id":"r"}`,
+			"r", "invalid message: timestamp must be a 64-bit integer at byte 45",
+		},
+		{"request_id is a number", `{"event":"only","request_id":7}`, "7", "invalid message: request_id must be a string at byte 29"},
+		{"type response", `{"type":"response","event":"only"}`, "", `invalid message type "response"`},
+		{"type error", `{"type":"error","event":"only"}`, "", `invalid message type "error"`},
+		{"unknown type", `{"type":"REQUEST","event":"only","request_id":"r"}`, "r", `invalid message type "REQUEST"`},
 	}
 	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
 		s := start(t, mode)
@@ -254,17 +257,10 @@ func TestInvalidMessages(t *testing.T) {
 			t.Run(tt.name, func(t *testing.T) {
 				c := s.dial(w)
 				c.send(tt.message, request("only", "after", ""))
-				e := c.readEnvelope()
-				assert.Equal(t, "error", e.Type)
-				assert.Equal(t, 400, e.Code)
+				c.expectReply(tt.id, 400, tt.text)
 				c.expectReply("after", 200, "success")
 			})
 		}
-		t.Run("request ID of an invalid type is answered", func(t *testing.T) {
-			c := s.dial(w)
-			c.send(`{"type":"response","event":"only","request_id":"mine"}`)
-			c.expectReply("mine", 400, "")
-		})
 	})
 }
 
@@ -301,6 +297,21 @@ func TestInvalidMessagesInARow(t *testing.T) {
 				c.expectReply("ok", 200, "")
 			}
 		})
+		t.Run("an unknown type does not count", func(t *testing.T) {
+			c := s.dial(w)
+			for range 25 {
+				c.send(`{"type":"ping"}`)
+				c.expectReply("", 400, `invalid message type "ping"`)
+			}
+			for range 10 {
+				c.send("?", `{"type":"ping"}`)
+				c.expectReply("", 400, "")
+				c.expectReply("", 400, "")
+			}
+			c.send("?")
+			c.expectClose(1008)
+			c.finish(1008)
+		})
 		t.Run("an unknown event is valid", func(t *testing.T) {
 			c := s.dial(w)
 			for range 25 {
@@ -308,6 +319,19 @@ func TestInvalidMessagesInARow(t *testing.T) {
 				c.expectReply("", 404, "")
 			}
 		})
+	})
+}
+
+// A message without a type is a request.
+func TestRequestWithoutType(t *testing.T) {
+	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+		s := start(t, mode)
+		registerGreetings(t, s.Manager)
+		c := s.dial(w)
+		for _, typ := range []string{"", `"type":null,`, `"type":"",`} {
+			c.send(`{` + typ + `"event":"plain","request_id":"r"}`)
+			assert.JSONEq(t, `{"type":"request","at":0}`, c.expectReplyOf("response", "r", 202))
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,3 +182,10 @@ func TestLogStacks(t *testing.T) {
 
 //go:noinline
 func authenticatePanicking(*http.Request) ([]ws.ClientOption, error) { panic("oops") }
+
+// containsLine reports whether one line of text contains all parts.
+func containsLine(text string, parts ...string) bool {
+	return slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool {
+		return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
+	})
+}

@@ -20,8 +20,8 @@ const (
 // Message is the envelope of a request or notification. Encode it with
 // encoding/json or send it with Client.SendJSON. One that a client sends has a
 // request_id of at most 256 bytes, and its values nest at most 128 deep: else the
-// client reads an error with code 400, which repeats no request_id. Not safe for
-// concurrent use.
+// client reads an error with code 400, which repeats no longer request_id. Without a
+// type it is a request. Not safe for concurrent use.
 type Message struct {
 	Type      string          `json:"type"`
 	Event     string          `json:"event,omitempty"`
@@ -43,12 +43,13 @@ type Response struct {
 
 // ErrorResponse is the envelope that answers a request which failed.
 type ErrorResponse struct {
-	Type      string `json:"type"`
-	RequestID string `json:"request_id,omitempty"`
-	Code      int    `json:"code"`
-	Message   string `json:"message"`
-	TraceID   string `json:"trace_id,omitempty"`
-	Timestamp int64  `json:"timestamp"`
+	Type      string          `json:"type"`
+	RequestID string          `json:"request_id,omitempty"`
+	Code      int             `json:"code"`
+	Message   string          `json:"message"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	TraceID   string          `json:"trace_id,omitempty"`
+	Timestamp int64           `json:"timestamp"`
 }
 
 // messagePool holds Messages: those that handlers receive, and those of
@@ -104,13 +105,14 @@ func (m *Message) clone() *Message {
 }
 
 // Unmarshal decodes the message's data into v. A message without data leaves v
-// as it is.
+// as it is. The error is a *ClientError: a handler that returns it answers with code
+// 400 and the name of the field.
 func (m *Message) Unmarshal(v any) error {
 	if len(m.Data) == 0 {
 		return nil
 	}
 	if err := json.Unmarshal(m.Data, v); err != nil {
-		return fmt.Errorf("ws: decode data of %q: %w", m.Event, err)
+		return fmt.Errorf("ws: decode data of %q: %w", m.Event, dataError(err))
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 func TestAnswersRepeatLittle(t *testing.T) {
 	const huge = 400_000
 	longest, tooLong := strings.Repeat("i", 256), strings.Repeat("i", 257)
+	const tooLongText = "invalid message: request_id longer than 256 bytes, at byte "
 	type numbers struct {
 		N int
 		T time.Time
@@ -31,12 +32,12 @@ func TestAnswersRepeatLittle(t *testing.T) {
 		text    string
 	}{
 		{"longest request_id", request("typed", longest, ""), 200, longest, "success"},
-		{"request_id too long", request("typed", tooLong, ""), 400, "", "invalid message: request_id longer than 256 bytes"},
-		{"huge request_id", request("typed", strings.Repeat(`\u0001`, huge/6), ""), 400, "", "invalid message: request_id longer than 256 bytes"},
-		{"no request", `{"type":"x","request_id":"` + tooLong + `"}`, 400, "", "invalid message: request_id longer than 256 bytes"},
-		{"nested too deep", request("typed", "id", strings.Repeat("[", 128)+strings.Repeat("]", 128)), 400, "", "invalid message: values nest deeper than 128"},
+		{"request_id too long", request("typed", tooLong, ""), 400, "", tooLongText},
+		{"huge request_id", request("typed", strings.Repeat(`\u0001`, huge/6), ""), 400, "", tooLongText},
+		{"no request", `{"type":"x","request_id":"` + tooLong + `"}`, 400, "", tooLongText},
+		{"nested too deep", request("typed", "id", strings.Repeat("[", 128)+strings.Repeat("]", 128)), 400, "id", "invalid message: values nest deeper than 128, at byte "},
 		{"huge event", request(strings.Repeat("e", huge), "id", ""), 404, "id", "handler not found"},
-		{"huge type", `{"type":"` + strings.Repeat("t", huge) + `","request_id":"id"}`, 400, "id", "invalid message type"},
+		{"huge type", `{"type":"` + strings.Repeat("t", huge) + `","request_id":"id"}`, 400, "id", "invalid message type "},
 		{"huge number", request("typed", "id", `{"N":`+strings.Repeat("1", huge)+`}`), 400, "id", ""},
 		{"huge time", request("typed", "id", `{"T":"`+strings.Repeat("\xc3\xa9", huge/2)+`"}`), 400, "id", ""},
 	}
@@ -54,7 +55,7 @@ func TestAnswersRepeatLittle(t *testing.T) {
 			assert.Equal(t, tt.code, e.Code, tt.name)
 			assert.Equal(t, tt.id, e.RequestID, tt.name)
 			if tt.text != "" {
-				assert.Equal(t, tt.text, e.Message, tt.name)
+				assert.Truef(t, strings.HasPrefix(e.Message, tt.text), "%s: %q", tt.name, e.Message)
 			}
 		}
 	})

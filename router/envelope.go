@@ -42,7 +42,8 @@ type Envelope struct {
 // each byte.
 //
 // On failure it returns ErrEnvelope, wrapped with what is wrong, and e holds the fields read
-// before. It allocates then. Safe for concurrent use.
+// before, and the RequestID wherever in b it stands, if it can be read; that of a number is
+// its text. It allocates then. Safe for concurrent use.
 func ParseEnvelope(b []byte, e *Envelope) error {
 	*e = Envelope{}
 	s := scanner{b: b}
@@ -56,6 +57,9 @@ func ParseEnvelope(b []byte, e *Envelope) error {
 		}
 	}
 	s.decode(e)
+	if (s.wrong != "" || s.limit != nil) && len(e.RequestID) == 0 {
+		e.RequestID = findRequestID(b)
+	}
 	switch {
 	case s.limit != nil:
 		return fmt.Errorf("%w, at byte %d", s.limit, s.i)
@@ -91,11 +95,11 @@ func (s *scanner) decoded(raw []byte, field fieldSet) []byte {
 func (s *scanner) field(e *Envelope, key []byte) bool {
 	switch string(key) {
 	case "type":
-		return s.stringField(&e.Type, fieldType)
+		return s.stringField(&e.Type, fieldType, "type must be a string")
 	case "event":
-		return s.stringField(&e.Event, fieldEvent)
+		return s.stringField(&e.Event, fieldEvent, "event must be a string")
 	case "request_id":
-		return s.stringField(&e.RequestID, fieldRequestID)
+		return s.stringField(&e.RequestID, fieldRequestID, "request_id must be a string")
 	case "timestamp":
 		return s.intField(&e.Timestamp)
 	case "data":
@@ -105,8 +109,9 @@ func (s *scanner) field(e *Envelope, key []byte) bool {
 	}
 }
 
-// stringField notes the raw string in dst, which aliases the input.
-func (s *scanner) stringField(dst *[]byte, field fieldSet) bool {
+// stringField notes the raw string in dst, which aliases the input; wrong says that the
+// value is none.
+func (s *scanner) stringField(dst *[]byte, field fieldSet, wrong string) bool {
 	*dst = nil
 	s.escaped &^= field
 	switch s.peek() {
@@ -124,12 +129,14 @@ func (s *scanner) stringField(dst *[]byte, field fieldSet) bool {
 		*dst = s.b[start+1 : s.i-1 : s.i-1]
 		return true
 	default:
-		return s.fail("want a string")
+		return s.fail(wrong)
 	}
 }
 
 // maxInt64 is the length of the longest 64-bit integer.
 const maxInt64 = len("-9223372036854775808")
+
+const wrongTimestamp = "timestamp must be a 64-bit integer"
 
 func (s *scanner) intField(dst *int64) bool {
 	*dst = 0
@@ -138,15 +145,15 @@ func (s *scanner) intField(dst *int64) bool {
 	}
 	start := s.i
 	if !s.number() {
-		return false
+		return s.fail(wrongTimestamp)
 	}
 	if s.i-start > maxInt64 {
-		return s.fail("want a 64-bit integer") // ParseInt would copy all of it
+		return s.fail(wrongTimestamp) // ParseInt would copy all of it
 	}
 	// The conversion does not escape, so it does not allocate unless ParseInt fails.
 	n, err := strconv.ParseInt(string(s.b[start:s.i]), 10, 64)
 	if err != nil {
-		return s.fail("want a 64-bit integer")
+		return s.fail(wrongTimestamp)
 	}
 	*dst = n
 	return true

@@ -199,8 +199,43 @@ func TestParseEnvelopeRejects(t *testing.T) {
 func TestParseEnvelopeSaysWhatIsWrong(t *testing.T) {
 	var e router.Envelope
 	err := router.ParseEnvelope([]byte(`{"event":"a","timestamp":1.5}`), &e)
-	require.EqualError(t, err, "router: invalid envelope: want a 64-bit integer at byte 28")
+	require.EqualError(t, err, "router: invalid envelope: timestamp must be a 64-bit integer at byte 28")
 	assert.Equal(t, "a", string(e.Event), "fields before the error stay")
+}
+
+// The request_id of an invalid envelope is found wherever it stands, and of a valid one
+// nothing changes.
+func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
+	tests := []struct{ name, in, want string }{
+		{"before the error", `{"request_id":"a","event":7}`, "a"},
+		{"behind the error", `{"event":7,"request_id":"a"}`, "a"},
+		{"a number", `{"event":"e","request_id":17}`, "17"},
+		{"another number", `{"request_id":-1.5e3,"event":"e"}`, "-1.5e3"},
+		{"behind a broken value", `{"data":{"a":tru,"b":[1,]},"request_id":"a"}`, "a"},
+		{"behind what nests too deep", `{"data":` + nested("[", "]", 5000) + `,"request_id":"a"}`, "a"},
+		{"behind a line break in a string", "{\"data\":\"x\ny\",\"request_id\":\"a\"}", "a"},
+		{"behind bytes that are no JSON", "\xef\xbb\xbf{'a':1, \"request_id\" : \"a\"}", "a"},
+		{"escapes", `{"event":7,"data":"\"}","request_id":"\u0061\n"}`, "a\n"},
+		{"of an envelope that is cut short", `{"type":"request","request_id":"a","data":{"te`, "a"},
+		{"longest", `{"event":7,"request_id":"` + strings.Repeat("i", 256) + `"}`, strings.Repeat("i", 256)},
+		{"too long", `{"event":7,"request_id":"` + strings.Repeat("i", 257) + `"}`, ""},
+		{"too long a number", `{"request_id":` + strings.Repeat("1", 257) + `}`, ""},
+		{"cut short itself", `{"event":7,"request_id":"a`, ""},
+		{"an object", `{"request_id":{"request_id":"b"}}`, ""},
+		{"null", `{"request_id":null,"event":7}`, ""},
+		{"in the data", `{"event":7,"data":{"request_id":"b"}}`, ""},
+		{"a value", `{"event":7,"data":"request_id"}`, ""},
+		{"in an array", `[{"request_id":"b"}]`, ""},
+		{"without a value", `{"request_id"`, ""},
+		{"half an escape", `{"event":7,"\`, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var e router.Envelope
+			require.ErrorIs(t, router.ParseEnvelope([]byte(tt.in), &e), router.ErrEnvelope)
+			assert.Equal(t, tt.want, string(e.RequestID))
+		})
+	}
 }
 
 // Every prefix of a message is refused, and so is the message with any one byte changed
