@@ -189,7 +189,8 @@ type Config struct {
 	// ASCII letters make no difference.
 
 	// OriginWhitelist lists exact origins, such as "https://example.com:8443".
-	// A missing Origin is refused.
+	// A missing Origin is refused. An entry with a wildcard matches nothing, which
+	// is logged once.
 	OriginWhitelist []string
 	// CheckOrigin decides by itself. It runs where Authenticate runs.
 	CheckOrigin func(*http.Request) bool

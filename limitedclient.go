@@ -40,9 +40,6 @@ func (c *Client) refuse(payload []byte) {
 		return
 	}
 	var e router.Envelope
-	requestID := ""
-	if router.ParseEnvelope(payload, &e) == nil {
-		requestID = string(e.RequestID)
-	}
-	c.answerInvalid(requestID, 429, "too many requests")
+	_ = router.ParseEnvelope(payload, &e) // of an invalid one, too, the request_id is read
+	c.answerInvalid(string(e.RequestID), 429, "too many requests")
 }

@@ -70,6 +70,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	cfg.warnOfWildcards()
 	_, noop := cfg.Metrics.(NoopMetrics)
 	bus := newEventBus(cfg.Logger, cfg.MaxConnections)
 	m := &Manager{

@@ -78,18 +78,21 @@ func WithOnSlow(fn func(c *Client, queuedBytes int)) Option { return func(c *Con
 // WithOnDrain sets Config.OnDrain.
 func WithOnDrain(fn func(c *Client)) Option { return func(c *Config) { c.OnDrain = fn } }
 
-// WithCheckOriginWhitelist sets Config.OriginWhitelist.
+// WithCheckOriginWhitelist sets Config.OriginWhitelist. Of this option, WithCheckOrigin
+// and WithAllowAllOrigins the last holds: it clears the fields of the other two.
 func WithCheckOriginWhitelist(origins []string) Option {
-	return func(c *Config) { c.OriginWhitelist = origins }
+	return func(c *Config) { c.OriginWhitelist, c.CheckOrigin, c.AllowAllOrigins = origins, nil, false }
 }
 
-// WithCheckOrigin sets Config.CheckOrigin.
+// WithCheckOrigin sets Config.CheckOrigin; see WithCheckOriginWhitelist.
 func WithCheckOrigin(check func(*http.Request) bool) Option {
-	return func(c *Config) { c.CheckOrigin = check }
+	return func(c *Config) { c.OriginWhitelist, c.CheckOrigin, c.AllowAllOrigins = nil, check, false }
 }
 
-// WithAllowAllOrigins sets Config.AllowAllOrigins.
-func WithAllowAllOrigins() Option { return func(c *Config) { c.AllowAllOrigins = true } }
+// WithAllowAllOrigins sets Config.AllowAllOrigins; see WithCheckOriginWhitelist.
+func WithAllowAllOrigins() Option {
+	return func(c *Config) { c.OriginWhitelist, c.CheckOrigin, c.AllowAllOrigins = nil, nil, true }
+}
 
 // WithCompression sets Config.EnableCompression and Config.Compression: messages
 // are compressed for clients that ask for it.

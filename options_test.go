@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,8 +115,6 @@ func TestBadOptions(t *testing.T) {
 				c.Subprotocols = append(c.Subprotocols, strconv.Itoa(i))
 			}
 		})},
-		{"wildcard origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://*.example.com"})},
-		{"any origin", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"*"})},
 		{"origin without scheme", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"example.com"})},
 		{"origin with port, without scheme", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"example.com:80"})},
 		{"origin with path", "OriginWhitelist", ws.WithCheckOriginWhitelist([]string{"https://example.com/"})},
@@ -232,6 +232,68 @@ func TestGoodOptions(t *testing.T) {
 			m, err := ws.NewManager(tt.option)
 			require.NoError(t, err)
 			require.NoError(t, m.Shutdown(context.Background()))
+		})
+	}
+}
+
+// An entry with a wildcard is accepted, logged once, and matches nothing.
+func TestWildcardOrigins(t *testing.T) {
+	log := new(syncBuffer)
+	list := []string{"https://*.example.com", "*", "https://exact.example", "http://localhost:*"}
+	s := start(t, ws.WithCheckOriginWhitelist(list), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	for origin, want := range map[string]int{
+		"https://exact.example": 101, "https://a.example.com": 403, "https://*.example.com": 403, "*": 403,
+		"https://other.example": 403, "http://localhost:80": 403, "http://localhost:*": 403,
+	} {
+		for _, w := range []way{native, overNet} {
+			assert.Equal(t, want, s.statusFor(w, origin), "%s from %s", w, origin)
+		}
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "level=WARN"))
+	assert.True(t, containsLine(log.String(), "https://*.example.com * http://localhost:*"), log.String())
+	log = new(syncBuffer)
+	newManager(t, ws.WithCheckOriginWhitelist([]string{"https://exact.example"}),
+		func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	assert.Empty(t, log.String())
+}
+
+// statusFor returns the status of the answer to an upgrade request from a page of origin.
+func (s *server) statusFor(w way, origin string) int {
+	s.t.Helper()
+	c := s.dialTCP(w)
+	c.raw(upgradeRequest("/ws", "Origin: "+origin+"\r\n"))
+	resp, _ := c.response()
+	return resp.StatusCode
+}
+
+// The last of the three origin options holds.
+func TestLastOriginOptionHolds(t *testing.T) {
+	const page, other = "https://page.example", "https://other.example"
+	list := ws.WithCheckOriginWhitelist([]string{page})
+	check := ws.WithCheckOrigin(func(r *http.Request) bool { return r.Header.Get("Origin") == other })
+	all := ws.WithAllowAllOrigins()
+	tests := []struct {
+		name        string
+		opts        []ws.Option
+		page, other int
+	}{
+		{"list", []ws.Option{all, check, list}, 101, 403},
+		{"check", []ws.Option{list, all, check}, 403, 101},
+		{"all", []ws.Option{check, list, all}, 101, 101},
+		{"list behind a whole Config", []ws.Option{ws.WithConfig(func() ws.Config {
+			c := ws.DefaultConfig()
+			c.AllowAllOrigins, c.ListenAddr = true, "tcp://127.0.0.1:0"
+			return c
+		}()), list}, 101, 403},
+		{"none of them", []ws.Option{all, ws.WithCheckOrigin(nil)}, 403, 403},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := start(t, tt.opts...)
+			for _, w := range []way{native, overNet} {
+				assert.Equal(t, tt.page, s.statusFor(w, page), "%s", w)
+				assert.Equal(t, tt.other, s.statusFor(w, other), "%s", w)
+			}
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -36,6 +37,23 @@ func (m *Manager) originAllowed(r *http.Request) bool {
 		})
 	}
 	return (from.scheme == "http" || from.scheme == "https") && from.authority == normalHost(from.scheme, r.Host)
+}
+
+// isWildcard reports whether an entry of OriginWhitelist is meant as a pattern.
+func isWildcard(entry string) bool { return strings.Contains(entry, "*") }
+
+// warnOfWildcards logs the entries of OriginWhitelist that match nothing.
+func (c *Config) warnOfWildcards() {
+	var wildcards []string
+	for _, entry := range c.OriginWhitelist {
+		if isWildcard(entry) {
+			wildcards = append(wildcards, entry)
+		}
+	}
+	if wildcards != nil {
+		c.Logger.Warn("ws: entries of OriginWhitelist with a wildcard match no origin: list each, or use WithCheckOrigin",
+			slog.Any("entries", wildcards))
+	}
 }
 
 // origin is an origin in a form that can be compared: its scheme, and its host and

@@ -85,8 +85,11 @@ func (c *Config) validateOrigins() error {
 		return invalid("OriginWhitelist", "is empty and would refuse everybody")
 	}
 	for _, origin := range c.OriginWhitelist {
+		if isWildcard(origin) {
+			continue
+		}
 		u, err := url.Parse(origin)
-		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host || strings.Contains(origin, "*") {
+		if err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host {
 			return invalid("OriginWhitelist", fmt.Sprintf("%q is not an origin such as https://example.com", origin))
 		}
 	}
