@@ -53,7 +53,7 @@ func runParts(ctx context.Context, args []string, procs int) ([]*result.Table, e
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = c.wait() }() // its output says more
+		defer func() { _ = c.wait() }() // the error of its output has the reason
 		children[i] = c
 	}
 	for {

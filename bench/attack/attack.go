@@ -88,8 +88,7 @@ func Names() (names []string) {
 }
 
 const (
-	// recoveryLimit is how long a server may take after an attack until it is
-	// measured as it then is.
+	// recoveryLimit bounds the wait for the server's recovery after an attack.
 	recoveryLimit = 15 * time.Second
 	// strikeGrace is how long an attacking process may take beyond its time.
 	strikeGrace = 20 * time.Second
@@ -134,7 +133,7 @@ type attackRun struct {
 	before, ended, after *control.Report
 	peak                 control.Report // the highest of each sample
 	recovered            time.Duration  // after the attack's end; the limit if never
-	loot                 loot
+	tally                tally
 	lost                 uint64
 }
 
@@ -220,7 +219,7 @@ func (r *attackRun) strike(ctx context.Context) error {
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err == nil {
-			err = json.Unmarshal(out, &r.loot)
+			err = json.Unmarshal(out, &r.tally)
 		}
 		done <- err
 	}()

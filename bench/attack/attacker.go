@@ -21,7 +21,7 @@ import (
 	"github.com/qi-realtime/ws/bench/load"
 )
 
-// target says to an attacking process which attack to run, against which server.
+// target is the argument of an attacking process: the attack and the server.
 type target struct {
 	Name, Address string
 	TLS           bool
@@ -30,8 +30,8 @@ type target struct {
 	Share         float64 // of the rates
 }
 
-// loot counts the gains of the attackers of a process.
-type loot struct {
+// tally counts the successes of the attackers of a process.
+type tally struct {
 	Connects uint64            // connections that were upgraded, or made if the attack upgrades none
 	Kept     uint64            // connections that were still open at the end
 	Ended    map[string]uint64 // connections that the server ended, by close code, HTTP status or error
@@ -54,7 +54,7 @@ type strike struct {
 }
 
 // Strike is the hidden command: it runs an attack to its end and prints the
-// loot.
+// tally.
 func Strike(arg string, out io.Writer) error {
 	s := &strike{ended: make(map[string]uint64)}
 	if err := json.Unmarshal([]byte(arg), &s.target); err != nil {
@@ -73,7 +73,7 @@ func Strike(arg string, out io.Writer) error {
 		wg.Go(func() { a.client(s, i) }) // ends soon after s.until
 	}
 	wg.Wait()
-	return json.NewEncoder(out).Encode(loot{
+	return json.NewEncoder(out).Encode(tally{
 		Connects: s.connects.Load(), Kept: s.kept.Load(), Ended: s.ended,
 		Sent: s.sent.Load(), Received: s.received.Load(), Answers: s.answers.Load(),
 	})

@@ -32,9 +32,9 @@ func TestEmptyBlocks(t *testing.T) {
 	assert.Equal(t, string(text), string(inflate(t, payload)))
 }
 
-func TestDearBlocks(t *testing.T) {
+func TestCostlyBlocks(t *testing.T) {
 	text := requestText("noop", "1", `{}`)
-	payload := dearBlocks(text, 100_000)
+	payload := costlyBlocks(text, 100_000)
 	assert.Less(t, len(payload), 70_000)
 	assert.Equal(t, string(text), strings.TrimRight(string(inflate(t, payload)), " "))
 }

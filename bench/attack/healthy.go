@@ -18,7 +18,7 @@ import (
 )
 
 // The clients beside an attack. They are 20, so that a goroutine for each of them
-// takes nothing that the attacked server would miss.
+// takes no processor time that the attacked server would miss.
 const (
 	healthyClients  = 20
 	healthyInterval = 50 * time.Millisecond // between messages of a client
@@ -42,7 +42,7 @@ type healthy struct {
 	conns   []*healthyConn
 	began   int64
 	phase   atomic.Int32
-	over    atomic.Bool // nothing more is due
+	over    atomic.Bool // no more messages are due
 	wg      sync.WaitGroup
 
 	mu         sync.Mutex
@@ -189,8 +189,8 @@ func (h *healthy) missing() (n uint64) {
 	return n
 }
 
-// finish lets nothing more be due, and waits for answers until all are there,
-// or none comes for a while. It returns the number of messages that were lost,
+// finish stops sending, and waits for answers until all have arrived, or none
+// arrives for a while. It returns the number of messages that were lost,
 // with the messages of the stream; published is the number of publishes in it.
 func (h *healthy) finish(ctx context.Context, published uint64) (lost uint64, err error) {
 	h.over.Store(true)

@@ -116,21 +116,21 @@ func prepareRatio(*strike) any { return load.MaskedFrame(opDeflatedText, ratioMe
 
 func inflateRatio(s *strike, i int) { s.sendPaced(i, 310, deflateHeaders) }
 
-// dearBlock writes a block with Huffman codes of its own that contains n spaces
+// costlyBlock writes a block with Huffman codes of its own that contains n spaces
 // (RFC 1951, section 3.2.7). The codes are of the kind that takes longest to
 // prepare: many of them are longer than the nine bits that the first table of a
 // decoder covers.
-func (w *bitWriter) dearBlock(n int) {
-	w.put(0, 1)                            // not the last
-	w.put(2, 2)                            // dynamic codes
-	w.put(uint32(len(dearLengths)-257), 5) // literal codes
-	w.put(0, 5)                            // 1 distance code
-	w.put(15, 4)                           // 19 lengths of code length codes, in their peculiar order
+func (w *bitWriter) costlyBlock(n int) {
+	w.put(0, 1)                              // not the last
+	w.put(2, 2)                              // dynamic codes
+	w.put(uint32(len(costlyLengths)-257), 5) // literal codes
+	w.put(0, 5)                              // 1 distance code
+	w.put(15, 4)                             // 19 lengths of code length codes, in their peculiar order
 	for _, symbol := range []int{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15} {
-		w.put(uint32(dearLengthLengths[symbol]), 3)
+		w.put(uint32(costlyLengthLengths[symbol]), 3)
 	}
-	codes := huffmanCodes(dearLengthLengths[:])
-	all := append(slices.Clone(dearLengths[:]), 1) // and the length of the distance code
+	codes := huffmanCodes(costlyLengthLengths[:])
+	all := append(slices.Clone(costlyLengths[:]), 1) // and the length of the distance code
 	for i := 0; i < len(all); {
 		repeats := 0
 		for i > 0 && repeats < 6 && i+repeats < len(all) && all[i+repeats] == all[i-1] {
@@ -145,17 +145,17 @@ func (w *bitWriter) dearBlock(n int) {
 		w.putCode(codes[all[i]])
 		i++
 	}
-	codes = huffmanCodes(dearLengths[:])
+	codes = huffmanCodes(costlyLengths[:])
 	for range n {
 		w.putCode(codes[' '])
 	}
 	w.putCode(codes[256]) // the end of the block
 }
 
-// dearLengths are the lengths of the literal codes, and dearLengthLengths the
+// costlyLengths are the lengths of the literal codes, and costlyLengthLengths the
 // lengths of the codes for lengths.
 var (
-	dearLengths = func() (lengths [280]int) {
+	costlyLengths = func() (lengths [280]int) {
 		for i := range lengths {
 			lengths[i] = 10
 			if i >= 240 {
@@ -166,7 +166,7 @@ var (
 		lengths[' '] = 1
 		return lengths
 	}()
-	dearLengthLengths = [19]int{1: 4, 7: 3, 10: 3, 11: 5, 12: 5, 13: 5, 14: 5, 15: 4, 16: 1}
+	costlyLengthLengths = [19]int{1: 4, 7: 3, 10: 3, 11: 5, 12: 5, 13: 5, 14: 5, 15: 4, 16: 1}
 )
 
 // huffmanCode is a code of n bits.
@@ -203,20 +203,21 @@ func (w *bitWriter) putCode(c huffmanCode) {
 	}
 }
 
-// dearBlocks is text, stored, with blocks of spaces behind it that inflate to size
-// bytes: a permessage-deflate payload of as many blocks as the server lets through.
-func dearBlocks(text []byte, size int) []byte {
+// costlyBlocks is text, stored, with blocks of spaces behind it that inflate to
+// size bytes: a permessage-deflate payload of as many blocks as the server lets
+// through.
+func costlyBlocks(text []byte, size int) []byte {
 	w := new(bitWriter)
 	w.stored(text)
 	for n := len(text); n < size; n += 102 {
-		w.dearBlock(102)
+		w.costlyBlock(102)
 	}
 	w.put(0, 3)
 	return w.b
 }
 
-func prepareDearBlocks(*strike) any {
-	return load.MaskedFrame(opDeflatedText, dearBlocks(requestText("noop", "1", `{}`), maxBytes))
+func prepareCostlyBlocks(*strike) any {
+	return load.MaskedFrame(opDeflatedText, costlyBlocks(requestText("noop", "1", `{}`), maxBytes))
 }
 
 func inflateBlocks(s *strike, i int) { s.sendPaced(i, 40, deflateHeaders) }

@@ -38,8 +38,8 @@ var attacks = []attack{
 		clients: 1, server: control.Config{Compress: true}, prepare: prepareEmptyBlocks, client: inflateEmpty,
 	},
 	{
-		name: "inflate-blocks", about: "compressed messages of 500 KB in blocks that are dear to decode, 40/s",
-		clients: 4, server: control.Config{Compress: true}, prepare: prepareDearBlocks, client: inflateBlocks,
+		name: "inflate-blocks", about: "compressed messages of 500 KB in blocks that are costly to decode, 40/s",
+		clients: 4, server: control.Config{Compress: true}, prepare: prepareCostlyBlocks, client: inflateBlocks,
 	},
 	{
 		name: "inflate-ratio", about: "compressed messages of 600 B that inflate to 500 KiB, 310/s",

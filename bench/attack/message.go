@@ -80,7 +80,7 @@ func notReading(s *strike, i int) {
 	a.finish()
 }
 
-// violate breaks the protocol once and goes on as if nothing was.
+// violate breaks the protocol once and goes on sending.
 func violate(s *strike, _ int) {
 	broken := load.MaskedFrame(load.OpText, []byte("hello"))
 	broken[0] |= 0x70
@@ -95,7 +95,7 @@ func violate(s *strike, _ int) {
 	})
 }
 
-// pings sends pings, and again when it is thrown out.
+// pings sends pings, and connects again when the server ends the connection.
 func pings(s *strike, _ int) {
 	s.sendAlways(bytes.Repeat(load.MaskedFrame(load.OpPing, []byte("ping")), 1000))
 }

@@ -28,7 +28,8 @@ type newcomers struct {
 	refused map[string]int
 }
 
-// newNewcomers lets them come, until end. phase says in which phase each comes.
+// newNewcomers starts the newcomers; end stops them. phase returns the present
+// phase.
 func newNewcomers(ctx context.Context, d dialer, phase func() int32) *newcomers {
 	n := &newcomers{stop: make(chan struct{}), refused: make(map[string]int)}
 	for i := range n.took {

@@ -106,8 +106,8 @@ func (t *tables) add(r *attackRun) {
 		r.before.Descriptors, r.peak.Descriptors, r.after.Descriptors,
 		r.before.Goroutines, r.peak.Goroutines, r.after.Goroutines,
 		r.after.LogLines, result.Millis(r.recovered))
-	t.attackers.Add(r.name, r.loot.Connects, mebibytes(r.loot.Sent), mebibytes(r.loot.Received),
-		r.loot.Answers, r.loot.Kept, counted(r.loot.Ended))
+	t.attackers.Add(r.name, r.tally.Connects, mebibytes(r.tally.Sent), mebibytes(r.tally.Received),
+		r.tally.Answers, r.tally.Kept, counted(r.tally.Ended))
 }
 
 func mebibytes(n uint64) float64 { return float64(n) / (1 << 20) }

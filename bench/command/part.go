@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// Part says which of several processes this one is.
+// Part is the place of this process among those of -procs.
 type Part struct {
 	Index, Of int
 	In        *bufio.Reader

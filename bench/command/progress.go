@@ -12,7 +12,7 @@ import (
 )
 
 // progress shows in one line the step that runs and the time that is left. A nil
-// progress says nothing. Not safe for concurrent use.
+// progress shows nothing. Not safe for concurrent use.
 type progress struct {
 	w        io.Writer
 	terminal bool // the line replaces the one before

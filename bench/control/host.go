@@ -21,8 +21,8 @@ import (
 // Server is a server under load.
 type Server interface {
 	// Publish sends payload, which is borrowed, as one binary message to all
-	// members of a room. An error means that nobody got it, and it is tried
-	// again.
+	// members of a room. An error means that no member received it; the host
+	// tries again.
 	Publish(room int, payload []byte) error
 	// Report fills in the figures of the library.
 	Report(r *Report)
@@ -89,7 +89,8 @@ func (h *Host) publish(room int, r *roomState, payload []byte) bool {
 	return true
 }
 
-// enterOrLeave lets a client in or out between two messages, and says which.
+// enterOrLeave lets a client enter or leave between two messages, and answers with
+// the number of the next one.
 func (h *Host) enterOrLeave(c Client, room int, leave bool) {
 	r := h.room(room)
 	bits := uint64(AnswerBit)
@@ -137,7 +138,8 @@ func roomNumber(b []byte) int {
 	return int(binary.LittleEndian.Uint32(b))
 }
 
-// Serve says hello, and obeys the commands of in for s until there are no more.
+// Serve writes the report hello, and executes the commands of in for s until in
+// ends.
 func (h *Host) Serve(s Server, hello *Report, in io.Reader, out io.Writer) error {
 	h.server = s
 	commands, answers := json.NewDecoder(in), json.NewEncoder(out)

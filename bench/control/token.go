@@ -19,7 +19,7 @@ func Token(user uint64) string {
 	return number + "." + hex.EncodeToString(sign(number))
 }
 
-// TokenUser returns whose token it is, or false if nobody's.
+// TokenUser returns the user of a token, or false if the token is not valid.
 func TokenUser(token string) (user uint64, ok bool) {
 	number, signature, _ := strings.Cut(token, ".")
 	user, err := strconv.ParseUint(number, 10, 64)

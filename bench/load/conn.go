@@ -135,8 +135,8 @@ const (
 	sipInterval = 100 * time.Millisecond
 )
 
-// sip reads a little of each connection, and looks at nothing. It returns when
-// to do so again.
+// sip reads a few bytes of each connection and discards them. It returns the
+// time of the next call.
 func (l *Loop) sip(trickling []int32, now int64) int64 {
 	for _, index := range trickling {
 		if c := &l.Conns[index]; c.Phase == phaseStalled {

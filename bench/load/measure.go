@@ -134,7 +134,7 @@ func (w *Window) Collect(g *Generator) {
 	})
 }
 
-// Patience is how long nothing more must arrive before messages count as missing.
+// Patience is the time without an arrival after which messages count as missing.
 const Patience = 3 * time.Second
 
 // Missing waits until the generator has all messages that it should have, or until

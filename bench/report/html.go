@@ -13,7 +13,7 @@ var page string
 
 var pageTemplate = template.Must(template.New("report").Parse(page))
 
-// HTML writes documents as one page that needs nothing else: no network, no
+// HTML writes documents as one page without dependencies: no network, no
 // script.
 func HTML(w io.Writer, docs ...*Document) error {
 	var view pageView

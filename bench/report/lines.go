@@ -219,7 +219,7 @@ func percentileScale(percentiles []float64) *scale {
 	return s
 }
 
-// above is the share of all that is above the percentile.
+// above is the share above the percentile.
 func above(q float64) float64 { return 1 - q/100 }
 
 // place is where a point's x is.

@@ -91,7 +91,7 @@ func round125(v float64, up bool) float64 {
 	return last
 }
 
-// at is where v is, or the nearer end if it is outside.
+// at returns the place of v, or the nearer end if v is outside.
 func (s *scale) at(v float64) float64 {
 	share := 0.0
 	if s.log {

@@ -65,7 +65,7 @@ func (m *Cell) histogram() (Histogram, error) {
 	return Histogram{h}, nil
 }
 
-// value is the cell as it is shown.
+// value returns the value that the table shows.
 func (m *Cell) value() any {
 	if m.Whole {
 		return int64(m.Value)

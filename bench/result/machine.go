@@ -17,7 +17,7 @@ import (
 	"github.com/qi-realtime/ws/bench/report"
 )
 
-// Machine says where the numbers were made.
+// Machine describes the machine that made the numbers.
 type Machine = report.Machine
 
 // ThisMachine describes the machine. maxprocs is GOMAXPROCS of the server, or 0 if

@@ -67,7 +67,7 @@ func MergeTables(processes [][]PartTable) ([]*Table, error) {
 	return tables, nil
 }
 
-// partCell is a cell on its way: a mergeable one, or one that is the same in all
+// partCell is a cell on its way: one that merges, or one that is the same in all
 // processes, in its format.
 type partCell struct {
 	Merge *Cell    `json:",omitempty"`

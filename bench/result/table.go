@@ -80,7 +80,7 @@ func (t *Table) Write(w io.Writer) {
 	}
 }
 
-// Export is the table as the report package has it.
+// Export returns the table in the form of the report package.
 func (t *Table) Export() *report.Table {
 	r := &report.Table{
 		Command: t.Command, Title: t.Title, Notes: t.Notes, Rows: t.Rows, Charts: t.Charts,

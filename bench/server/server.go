@@ -105,7 +105,7 @@ func (s *server) handlers(cfg *control.Config) error {
 // echoData is the echo server for requests.
 func echoData(_ *ws.Client, req *control.EchoData) (*control.EchoData, error) { return req, nil }
 
-// noop is a handler that takes so long, and answers with nothing.
+// noop returns a handler that takes the time d and answers with an empty object.
 func noop(d time.Duration) func(*ws.Client, *control.NoopData) (*control.NoopAnswer, error) {
 	return func(*ws.Client, *control.NoopData) (*control.NoopAnswer, error) {
 		if d > 0 {

@@ -294,8 +294,8 @@ func newTables(steps []*step, o *runner) []*result.Table {
 	return tables
 }
 
-// newRatios says how linear everything is: 1 is as costly for each at the last
-// step as at the first.
+// newRatios returns the ratio of each figure at the last step to the first: 1 is
+// linear.
 func newRatios(first, last *step) *result.Table {
 	t := &result.Table{
 		Command: "sim-ratio", Title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d",

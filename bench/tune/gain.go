@@ -15,7 +15,7 @@ const (
 	// leastRounds is how many rounds a gain must be seen in: if there is none,
 	// each of them shows one by chance with a probability of one half.
 	leastRounds = 5
-	// leastCoverage is how sure it is that the interval of a median has it.
+	// leastCoverage is the least probability that the interval contains the median.
 	leastCoverage = 0.93
 )
 

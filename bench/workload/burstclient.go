@@ -20,7 +20,7 @@ import (
 // Immutable.
 type burstPayload interface {
 	append(dst []byte, seq uint64) []byte        // one masked frame
-	answer(payload []byte) (seq uint64, ok bool) // to which message it is the answer
+	answer(payload []byte) (seq uint64, ok bool) // the number of the answered message
 	size() int                                   // payload bytes of a message
 }
 

@@ -146,7 +146,7 @@ func (t *chat) tick(l *load.Loop, now int64) int64 {
 	return t.due
 }
 
-// someone returns a connection at random that is in a room.
+// someone returns a random connection that is in a room.
 func (t *chat) someone(l *load.Loop) int {
 	first := t.random.IntN(len(l.Conns))
 	for i := range l.Conns {

@@ -335,8 +335,8 @@ func (o *EchoRun) round(ctx context.Context, s *command.Session, one echoLoad, t
 	return nil
 }
 
-// echoLost waits until all that was due has come back, or until nothing more
-// comes.
+// echoLost waits until all due messages have come back, or until no more arrive. It
+// returns the number of lost ones.
 func echoLost(ctx context.Context, g *load.Generator, work []*echoing) (uint64, error) {
 	var wanted uint64
 	for _, e := range work {

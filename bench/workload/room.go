@@ -157,7 +157,7 @@ func (r *room) enter(ctx context.Context, setup roomSetup, rooms []int32) error 
 }
 
 // fillStalled publishes until each stalled member's socket and queue are full:
-// until exactly these have something queued, and drop all that is published.
+// until exactly these members have something queued, and drop each message.
 func (r *room) fillStalled(ctx context.Context, size int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
