@@ -3,6 +3,7 @@ package ws
 import (
 	"crypto/tls"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -174,6 +175,23 @@ func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.Handl
 
 // WithWorkers sets Config.Workers.
 func WithWorkers(n int) Option { return func(c *Config) { c.Workers = n } }
+
+// WithLogger sets Config.Logger.
+func WithLogger(l *slog.Logger) Option { return func(c *Config) { c.Logger = l } }
+
+// WithHandshakeTimeout sets Config.HandshakeTimeout.
+func WithHandshakeTimeout(d time.Duration) Option { return func(c *Config) { c.HandshakeTimeout = d } }
+
+// WithCloseTimeout sets Config.CloseTimeout.
+func WithCloseTimeout(d time.Duration) Option { return func(c *Config) { c.CloseTimeout = d } }
+
+// WithRoomConfig sets Config.Room as a whole. To change a part of it, begin with the Room of
+// DefaultConfig.
+func WithRoomConfig(r RoomConfig) Option { return func(c *Config) { c.Room = r } }
+
+// WithBroadcastConfig sets Config.Broadcast as a whole. To change a part of it, begin with the
+// Broadcast of DefaultConfig.
+func WithBroadcastConfig(b BroadcastConfig) Option { return func(c *Config) { c.Broadcast = b } }
 
 // WithMaxRoomsPerClient bounds the rooms that a client is in at once; see
 // RoomConfig.MaxRoomsPerClient.

@@ -99,12 +99,14 @@ func TestBadOptions(t *testing.T) {
 		{"negative receive buffer", "RecvBuffer", ws.WithSocketBuffers(-1, 0)},
 		{"negative send buffer", "SendBuffer", ws.WithSocketBuffers(0, -1)},
 		{"huge send buffer", "SendBuffer", ws.WithSocketBuffers(0, 1<<30+1)},
-		{"no handshake timeout", "HandshakeTimeout", set(func(c *ws.Config) { c.HandshakeTimeout = 0 })},
+		{"no handshake timeout", "HandshakeTimeout", ws.WithHandshakeTimeout(0)},
 		{"small head", "HeadBytes", ws.WithHeadLimits(1023, 128)},
 		{"huge head", "HeadBytes", ws.WithHeadLimits(256<<10+1, 128)},
 		{"few lines", "HeadLines", ws.WithHeadLimits(16<<10, 15)},
 		{"many lines", "HeadLines", ws.WithHeadLimits(16<<10, 1025)},
-		{"no close timeout", "CloseTimeout", set(func(c *ws.Config) { c.CloseTimeout = 0 })},
+		{"no close timeout", "CloseTimeout", ws.WithCloseTimeout(0)},
+		{"rooms without an interval", "Room.CleanupInterval", ws.WithRoomConfig(ws.RoomConfig{MaxRoomSize: 1})},
+		{"broadcasts without a ring", "Broadcast.QueueSize", ws.WithBroadcastConfig(ws.BroadcastConfig{Timeout: time.Second})},
 		{"empty subprotocol", "Subprotocols", ws.WithSubprotocols("a", "")},
 		{"subprotocol with a space", "Subprotocols", ws.WithSubprotocols("a b")},
 		{"subprotocols in one string", "Subprotocols", ws.WithSubprotocols("a,b")},
@@ -296,6 +298,26 @@ func TestLastOriginOptionHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Options that set a whole struct, or a field for which there is no bad value.
+func TestOptionsSetTheirField(t *testing.T) {
+	cfg := ws.DefaultConfig()
+	logger := slog.New(slog.DiscardHandler)
+	ws.WithLogger(logger)(&cfg)
+	assert.Same(t, logger, cfg.Logger)
+	rooms := ws.DefaultConfig().Room
+	rooms.MaxRoomSize = 7
+	ws.WithRoomConfig(rooms)(&cfg)
+	assert.Equal(t, rooms, cfg.Room)
+	broadcast := ws.DefaultConfig().Broadcast
+	broadcast.QueueSize = 7
+	ws.WithBroadcastConfig(broadcast)(&cfg)
+	assert.Equal(t, broadcast, cfg.Broadcast)
+	ws.WithHandshakeTimeout(time.Minute)(&cfg)
+	ws.WithCloseTimeout(time.Hour)(&cfg)
+	assert.Equal(t, []time.Duration{time.Minute, time.Hour}, []time.Duration{cfg.HandshakeTimeout, cfg.CloseTimeout})
+	require.NoError(t, cfg.Validate())
 }
 
 // NewManager copies the configuration.
