@@ -179,7 +179,9 @@ type Config struct {
 	// Authenticate included. Default 10 s.
 	HandshakeTimeout time.Duration
 	// CloseTimeout bounds the close handshake, from our close frame to the end
-	// of the connection. Default 5 s.
+	// of the connection. Before that it bounds the time for which our close frame waits
+	// for the handlers of messages that came before the client's close frame or
+	// violation. Default 5 s.
 	CloseTimeout time.Duration
 
 	// OriginWhitelist, CheckOrigin and AllowAllOrigins say which web pages may

@@ -29,9 +29,10 @@ const maxInvalid = 10
 // It runs on a worker, or on the event loop if the manager's or the route's
 // mode is Inline; one message of a client at a time, in the order received.
 //
-// The messages that a client sent before a close frame, and those that had come when
-// Shutdown began, are handled. Those of a client that hangs up without a close frame,
-// or breaks the protocol, are dropped unless their handler has begun, and counted in
+// The messages that a client sent before a close frame, or before it broke the protocol,
+// and those that had come when Shutdown began, are handled. They are answered before our
+// close frame, unless that takes longer than CloseTimeout. Those of a client that hangs
+// up without a close frame are dropped unless their handler has begun, and counted in
 // Stats.Unhandled: nobody waits for their answers. Client.Context ends then.
 //
 // A panic is logged, and the client reads code 500. So it is with runtime.Goexit (the

@@ -31,8 +31,7 @@ func TestPooled(t *testing.T) {
 }
 
 // runPooled is run where echoes come from a worker: in their order, but before or behind the
-// answers to control frames, which the event loop gives, and not at all once the connection
-// closes.
+// answers to control frames, which the event loop gives, and all before the close frame.
 func (tc *testCase) runPooled(c *client) {
 	c.t.Helper()
 	written := make(chan error, 1)
@@ -55,6 +54,7 @@ func (tc *testCase) runPooled(c *client) {
 			list = &messages
 		} else if closed && tc.code != 0 {
 			require.Empty(c.t, others)
+			require.Empty(c.t, messages)
 			c.checkFailure(f, tc.code)
 			continue
 		}
@@ -65,6 +65,7 @@ func (tc *testCase) runPooled(c *client) {
 		*list = (*list)[1:]
 	}
 	require.Empty(c.t, others)
+	require.Empty(c.t, messages)
 	if !closes {
 		require.NoError(c.t, <-written)
 		c.expectAlive()

@@ -17,10 +17,10 @@ type Owner interface {
 	// OnMessage receives a whole text or binary message. The payload is
 	// borrowed: it is valid until OnMessage returns.
 	OnMessage(op codec.Opcode, payload []byte)
-	// OnPeerClose says that the peer's close frame has come, while we have not
-	// begun to close. If it returns false, the frame is answered only when
-	// Conn.ResumeInOrder has been called: messages before it are still being handled, and
-	// their answers are to be sent.
+	// OnPeerClose says that the peer's close frame has come, or that it broke the
+	// protocol, while we have not begun to close. If it returns false, the connection is
+	// closed only when Conn.ResumeInOrder has been called, or after Config.CloseTimeout:
+	// messages before it are still being handled, and their answers are to be sent.
 	OnPeerClose() (ready bool)
 	// Handling reports whether the caller is the handler of a message of the
 	// connection, on a goroutine that is no event loop. Safe for concurrent use.

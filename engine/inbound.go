@@ -166,15 +166,31 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 		s.answerClose(c, end)
 		return
 	}
+	s.endInOrder(c, end)
+}
+
+// endInOrder acts on the peer's close frame or violation behind the answers to the
+// messages before it, and after CloseTimeout at the latest.
+func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 	ready := c.owner.OnPeerClose()
 	if ready && s.rest == nil && s.in.emptyInLoop() {
-		s.answerClose(c, end)
+		s.actOnEnd(c, end)
 		return
 	}
 	s.pause(c, pausedByOwner)
-	s.holdClose(c, &end)
+	s.holdEnd(c, &end)
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 	if ready { // the answers to the last messages may be in the inbox
 		s.Post((*resumeTask)(c))
+	}
+}
+
+// actOnEnd answers the peer's close frame, or closes because of its violation.
+func (s *Shard) actOnEnd(c *Conn, end CloseInfo) {
+	if end.Remote {
+		s.answerClose(c, end)
+	} else {
+		s.closeLingering(c, end.Code, end.Err)
 	}
 }
 
@@ -206,16 +222,21 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
-// fail closes a connection whose peer broke the protocol. What else it sends
+// fail closes a connection whose peer broke the protocol, behind the answers to the
+// messages that came before. What else it sends
 // is read and thrown away until it has read our close frame and hangs up:
 // closing at once would reset the connection and could lose the frame
 // (RFC 6455 section 7.1.7).
 func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
-	s.closeLingering(c, code, err)
+	if c.end() == nil {
+		s.endInOrder(c, CloseInfo{Code: code, Err: err})
+	} else {
+		s.closeLingering(c, code, err)
+	}
 	s.eng.handler.OnInvalid(c, err)
 }
 
-// closeLingering is fail without the blame.
+// closeLingering is fail without the blame and without the order.
 func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "ws: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
@@ -371,7 +392,9 @@ func (s *Shard) fire(c *Conn) (more bool) {
 func (s *Shard) expire(c *Conn) {
 	defer s.eng.guard("timer") // the wheel goes on with the others
 	if c.end() == nil && c.is(opened) {
-		s.heartbeat(c)
+		if !s.releaseEnd(c) {
+			s.heartbeat(c)
+		}
 		return
 	}
 	// Whatever happens below, the connection stays in the wheel.

@@ -110,9 +110,9 @@ func (s *Shard) continueConn(c *Conn) {
 // held contains the bytes of a connection that are not decoded, because the
 // connection is paused.
 type held struct {
-	buf   *pool.Buffer
-	from  int        // the bytes before it are decoded
-	close *CloseInfo // the peer's close frame, which has come before buf
+	buf  *pool.Buffer
+	from int        // the bytes before it are decoded
+	end  *CloseInfo // the peer's close frame or violation, which has come before buf
 }
 
 // holds reports whether bytes of c are held.
@@ -131,8 +131,19 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	}
 }
 
-// holdClose keeps the peer's close frame until c is resumed.
-func (s *Shard) holdClose(c *Conn, end *CloseInfo) { s.needHeld(c).close = end }
+// holdEnd keeps the peer's close frame or violation until c is resumed.
+func (s *Shard) holdEnd(c *Conn, end *CloseInfo) { s.needHeld(c).end = end }
+
+// releaseEnd acts on what holdEnd keeps, and reports whether there was something.
+func (s *Shard) releaseEnd(c *Conn) bool {
+	if !s.holds(c) || s.held[c].end == nil {
+		return false
+	}
+	end := *s.held[c].end
+	s.actOnEnd(c, end)
+	s.releaseHeld(c)
+	return true
+}
 
 // needHeld returns the held bytes of c, none if there were none.
 func (s *Shard) needHeld(c *Conn) *held {
@@ -156,16 +167,14 @@ func (s *Shard) decodeHeld(c *Conn) {
 		}
 		return
 	}
-	if h.close != nil {
-		s.answerClose(c, *h.close)
-		s.releaseHeld(c)
+	if s.releaseEnd(c) {
 		return
 	}
 	rest := s.decodeUntilPaused(c, h.buf.B[h.from:])
 	if s.held[c] != h {
 		return // c has been detached
 	}
-	if (len(rest) == 0 && h.close == nil) || c.is(lingering|gotClose|doomed) {
+	if (len(rest) == 0 && h.end == nil) || c.is(lingering|gotClose|doomed) {
 		s.releaseHeld(c)
 		return
 	}
