@@ -42,7 +42,7 @@ type Client struct {
 	// ID is unique among the connected clients; unguessable unless
 	// WithClientID set it. Immutable.
 	ID string
-	// UserID is what WithUserID set, or 0. Immutable.
+	// UserID is the integer of WithUserID, or 0; see User. Immutable.
 	UserID int64
 
 	manager *Manager

@@ -13,18 +13,18 @@ const (
 // deviceTable holds the open clients of each user. Adding and removing one takes
 // the same time however many devices its user has. Not safe for concurrent use.
 type deviceTable struct {
-	users  map[int64][]*Client
+	users  map[user][]*Client
 	places map[*Client]int // in the lists that have an index
 }
 
 func newDeviceTable() deviceTable {
-	return deviceTable{users: make(map[int64][]*Client), places: make(map[*Client]int)}
+	return deviceTable{users: make(map[user][]*Client), places: make(map[*Client]int)}
 }
 
-// add makes c, which is not in the table, a device of its user.
-func (t *deviceTable) add(c *Client) {
-	devices := append(t.users[c.UserID], c)
-	t.users[c.UserID] = devices
+// add makes c, which is not in the table, a device of u.
+func (t *deviceTable) add(u user, c *Client) {
+	devices := append(t.users[u], c)
+	t.users[u] = devices
 	switch n := len(devices); {
 	case n <= minIndexed:
 	case t.indexed(devices):
@@ -42,9 +42,9 @@ func (t *deviceTable) indexed(devices []*Client) bool {
 	return ok
 }
 
-// remove takes c out; another client of its user, or none, is left as it is.
-func (t *deviceTable) remove(c *Client) {
-	devices := t.users[c.UserID]
+// remove takes c out of the devices of u, if it is there.
+func (t *deviceTable) remove(u user, c *Client) {
+	devices := t.users[u]
 	if len(devices) == 0 {
 		return
 	}
@@ -59,7 +59,7 @@ func (t *deviceTable) remove(c *Client) {
 	}
 	devices[i] = devices[last]
 	devices[last] = nil
-	t.shorten(c.UserID, devices[:last], indexed)
+	t.shorten(u, devices[:last], indexed)
 }
 
 // find returns the place of c in its user's list, -1 if it is not there.
@@ -76,9 +76,9 @@ func (t *deviceTable) find(devices []*Client, c *Client) (i int, indexed bool) {
 
 // shorten stores the list of a user after a removal, and gives up the memory
 // that it does not need any more.
-func (t *deviceTable) shorten(userID int64, devices []*Client, indexed bool) {
+func (t *deviceTable) shorten(u user, devices []*Client, indexed bool) {
 	if len(devices) == 0 {
-		delete(t.users, userID)
+		delete(t.users, u)
 		return
 	}
 	if indexed && len(devices) <= minIndexed {
@@ -92,8 +92,8 @@ func (t *deviceTable) shorten(userID int64, devices []*Client, indexed bool) {
 	if cap(devices) > maxScanned && len(devices) <= cap(devices)/4 {
 		devices = append(make([]*Client, 0, 2*len(devices)), devices...)
 	}
-	t.users[userID] = devices
+	t.users[u] = devices
 }
 
 // of returns a copy of the user's devices.
-func (t *deviceTable) of(userID int64) []*Client { return slices.Clone(t.users[userID]) }
+func (t *deviceTable) of(u user) []*Client { return slices.Clone(t.users[u]) }

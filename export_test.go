@@ -31,7 +31,7 @@ func NewRegistry() *Registry { return &Registry{newRegistry(newEventBus(slog.Def
 func (r *Registry) Admit(c *Client, limit int) error { _, err := r.r.admit(c, limit); return err }
 func (r *Registry) Opened(c *Client)                 { r.r.opened(c) }
 func (r *Registry) RemoveDevice(c *Client)           { r.r.removeDevice(c) }
-func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(userID) }
+func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(user{id: userID}) }
 func (r *Registry) Remove(c *Client)                 { r.r.abandon(c) }
 
 // NewTestClient returns a client of m that is not connected.

@@ -11,6 +11,7 @@ import (
 type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
+	user    string         // of WithUser, unless Client.UserID says it; immutable once connected
 	rooms   memberships    // all but the first
 	first   []string       // IDs of the rooms of WithRooms, until the client is connected
 	left    []string       // IDs of the rooms that the client was in when its closing began
@@ -30,7 +31,7 @@ func (c *Client) needExtraLocked() *extra {
 
 // dropExtraLocked gives the client's extra back if nothing is in it.
 func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.rooms.len() == 0 && x.first == nil && x.left == nil && x.ctx == nil {
+	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.user == "" && x.rooms.len() == 0 && x.first == nil && x.left == nil && x.ctx == nil {
 		c.extra = nil
 		x.rooms = memberships{} // its array is as large as it was once
 		extraPool.Put(x)

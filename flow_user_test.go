@@ -53,21 +53,21 @@ func TestFlowUserBehindAHeldLoop(t *testing.T) {
 	}
 	began := time.Now()
 	require.ErrorIs(t, s.BroadcastToUser(7, []byte("nobody")), ws.ErrBroadcastTimeout)
-	_, err := s.PublishToUser(7, []byte("nobody"))
+	_, err := s.PublishToUser("7", []byte("nobody"))
 	require.ErrorIs(t, err, ws.ErrBroadcastTimeout)
 	assert.Less(t, time.Since(began), 10*timeout)
 	release()
 	for _, c := range all {
 		c.expect("0", "1", "2", "3")
 	}
-	report, err := s.PublishToUser(7, []byte("last"), ws.HighPriority())
+	report, err := s.PublishToUser("7", []byte("last"), ws.HighPriority())
 	require.NoError(t, err)
 	require.NoError(t, report.Wait(t.Context()))
 	assert.Equal(t, devices, report.Queued())
 	for _, c := range all {
 		c.expect("last")
 	}
-	report, err = s.PublishToUser(8, []byte("no device"))
+	report, err = s.PublishToUser("8", []byte("no device"))
 	require.NoError(t, err)
 	require.NoError(t, report.Wait(t.Context()))
 	assert.Zero(t, report.Queued())

@@ -218,15 +218,11 @@ type ClientOption func(*clientOptions)
 // clientOptions is what ClientOptions set.
 type clientOptions struct {
 	id     string
-	userID int64
+	user   user
 	meta   map[string]any
 	rooms  []string
 	header http.Header
 }
-
-// WithUserID names the user whose device the client is; see
-// Manager.BroadcastToUser. 0 is no user.
-func WithUserID(id int64) ClientOption { return func(o *clientOptions) { o.userID = id } }
 
 // WithMetadata sets one entry of the client's metadata.
 func WithMetadata(key string, value any) ClientOption {

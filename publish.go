@@ -176,7 +176,7 @@ func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 	if err := m.stopped(); err != nil {
 		return err
 	}
-	devices := m.clients.devices(userID)
+	devices := m.clients.devices(user{id: userID})
 	if len(devices) == 0 {
 		return nil
 	}
@@ -184,13 +184,14 @@ func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 }
 
 // PublishToUser is BroadcastToUser with options, and with a report of how many
-// devices the message was queued for. Exclude leaves out one of them.
-func (m *Manager) PublishToUser(userID int64, msg []byte, opts ...MessageOption) (Delivery, error) {
+// devices the message was queued for. Exclude leaves out one of them. name is that of
+// WithUser, or the decimal text of the ID of WithUserID.
+func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) (Delivery, error) {
 	if err := m.stopped(); err != nil {
 		return Delivery{}, err
 	}
 	o := newMessageOptions(OpText, opts)
-	devices := m.clients.devices(userID)
+	devices := m.clients.devices(userNamed(name))
 	devices = slices.DeleteFunc(devices, func(c *Client) bool { return c == o.exclude })
 	report := &deliveryReport{done: make(chan struct{})}
 	if err := m.publishToDevices(devices, engine.NewFrame(o.op, msg, o.Handling), report); err != nil {

@@ -50,8 +50,11 @@ func (r *registry) shard(id string) *registryShard {
 	return &r.shards[maphash.String(r.seed, id)%registryShards]
 }
 
-func (r *registry) userShard(userID int64) *registryShard {
-	return &r.shards[uint64(userID)%registryShards]
+func (r *registry) userShard(u user) *registryShard {
+	if u.name != "" {
+		return r.shard(u.name)
+	}
+	return &r.shards[uint64(u.id)%registryShards]
 }
 
 // admit counts c and takes its ID. It returns ErrClientIDExists with the client that
@@ -98,13 +101,14 @@ func (r *registry) opened(c *Client) {
 
 // addDevice makes c a device of its user.
 func (r *registry) addDevice(c *Client) {
-	if c.UserID == 0 {
+	u := c.user()
+	if u == (user{}) {
 		return
 	}
-	s := r.userShard(c.UserID)
+	s := r.userShard(u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users.add(c)
+	s.users.add(u, c)
 }
 
 // abandon forgets c, which was admitted and never opened.
@@ -160,13 +164,14 @@ func (s *registryShard) finishedLocked(bus *EventBus, id string) {
 }
 
 func (r *registry) removeDevice(c *Client) {
-	if c.UserID == 0 {
+	u := c.user()
+	if u == (user{}) {
 		return
 	}
-	s := r.userShard(c.UserID)
+	s := r.userShard(u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users.remove(c)
+	s.users.remove(u, c)
 }
 
 // get returns the client of that ID if its connection was opened.
@@ -182,11 +187,11 @@ func (r *registry) get(id string) (*Client, bool) {
 }
 
 // devices returns a copy of the user's clients.
-func (r *registry) devices(userID int64) []*Client {
-	s := r.userShard(userID)
+func (r *registry) devices(u user) []*Client {
+	s := r.userShard(u)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.users.of(userID)
+	return s.users.of(u)
 }
 
 // each calls fn for every open client until it returns false. No lock is held

@@ -107,7 +107,7 @@ func TestErrManagerStopped(t *testing.T) {
 		"BroadcastToUser":         func() error { return s.BroadcastToUser(1, b) },
 		"Publish":                 func() error { _, err := s.Publish("r", b); return err },
 		"PublishContext":          func() error { _, err := s.PublishContext(context.Background(), "r", b); return err },
-		"PublishToUser":           func() error { _, err := s.PublishToUser(1, b); return err },
+		"PublishToUser":           func() error { _, err := s.PublishToUser("1", b); return err },
 	} {
 		assert.ErrorIs(t, call(), ws.ErrManagerStopped, name)
 	}

@@ -153,14 +153,14 @@ func (m *Manager) admit(
 	if err = m.answer(&accept, c, r, &o); err != nil {
 		return accept, err
 	}
-	c.ID, c.UserID = strings.Clone(o.id), o.userID // not a part of the request's head
+	c.ID, c.UserID = strings.Clone(o.id), o.user.id // not a part of the request's head
 	if c.ID == "" {
 		c.ID = newClientID()
 	}
-	if o.meta != nil || o.rooms != nil {
+	if o.meta != nil || o.rooms != nil || o.user.name != "" {
 		c.mu.Lock()
 		x := c.needExtraLocked()
-		x.meta, x.first = o.meta, o.rooms
+		x.meta, x.first, x.user = o.meta, o.rooms, strings.Clone(o.user.name)
 		c.mu.Unlock()
 	}
 	return accept, m.register(r.Context(), c)

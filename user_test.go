@@ -75,3 +75,58 @@ func TestUpgradeOptionsAndAuthenticate(t *testing.T) {
 	_, sc = s.dialClient(overNet, "user=6")
 	assert.Equal(t, int64(6), sc.UserID)
 }
+
+// A user is found by its name, be it an integer or not, and the decimal text of an integer is
+// the same user.
+func TestUsersByName(t *testing.T) {
+	s := start(t, ws.WithAuthenticate(byQuery), ws.WithLoops(2))
+	for i, tt := range []struct {
+		query, name string
+		id          int64
+	}{
+		{"user=7", "7", 7},
+		{"name=7", "7", 7},
+		{"user=-9", "-9", -9},
+		{"name=07", "07", 0},
+		{"name=%2B7", "+7", 0},
+		{"name=ann", "ann", 0},
+		{"name=9223372036854775808", "9223372036854775808", 0},
+		{"name=", "", 0},
+		{"name=0", "0", 0},
+		{"user=0", "", 0},
+	} {
+		t.Run(tt.query, func(t *testing.T) {
+			before := len(s.UserClients(tt.name))
+			c, sc := s.dialClient([]way{native, overNet}[i%2], tt.query)
+			assert.Equal(t, tt.name, sc.User())
+			assert.Equal(t, tt.id, sc.UserID)
+			if tt.name == "" {
+				assert.Empty(t, s.UserClients(""))
+				return
+			}
+			assert.Len(t, s.UserClients(tt.name), before+1)
+			assert.Contains(t, s.UserClients(tt.name), sc)
+			report, err := s.PublishToUser(tt.name, []byte("hello "+tt.name))
+			require.NoError(t, err)
+			<-report.Done()
+			assert.Equal(t, before+1, report.Queued())
+			c.expect("hello " + tt.name)
+		})
+	}
+	assert.Len(t, s.UserClients("7"), 2)
+	require.NoError(t, s.BroadcastToUser(7, []byte("both")))
+}
+
+// A user is offline when its last device has gone, and keeps its name there.
+func TestUserGoesOffline(t *testing.T) {
+	s := start(t, ws.WithAuthenticate(byQuery))
+	for _, query := range []string{"user=7", "name=ann"} {
+		c, sc := s.dialClient(native, query)
+		name := sc.User()
+		assert.NotEmpty(t, s.UserClients(name))
+		_ = c.Close()
+		eventually(t, func() bool { return len(s.UserClients(name)) == 0 }, "%s is online", name)
+		eventually(t, sc.IsClosed, "not closed")
+		assert.Equal(t, name, sc.User())
+	}
+}
