@@ -59,7 +59,7 @@ type Client struct {
 }
 
 // SendBytes queues b, which is borrowed, as one text message. It returns
-// ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
+// ErrInvalidUTF8, ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
 // socket is full, and the OverflowPolicy is DropNewest; then nothing was queued. A
 // sender that is only ahead of the client's event loop waits for the loop, up to
 // BroadcastConfig.Timeout, but never on an event loop. SendContext waits for the
@@ -76,17 +76,25 @@ func (c *Client) SendBinary(b []byte) error { return c.send(OpBinary, b, engine.
 
 // SendPrepared queues p without encoding it again.
 func (c *Client) SendPrepared(p *Prepared) error {
+	if p.err != nil {
+		return p.err
+	}
 	return c.sent(c.conn.Send(p.frame))
 }
 
 // Send queues b, which is borrowed, as one message with options. It returns
-// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once.
+// ErrInvalidUTF8 for a text that is not UTF-8, ErrConnectionClosed, and ErrChannelFull if the
+// message was dropped at once.
 // Off the client's event loop it cannot say so of a message with a ConflateKey,
 // or under another OverflowPolicy than DropNewest, where the loop decides what
 // is dropped; all drops are counted.
 func (c *Client) Send(b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
+	f, err := newFrame(o.op, b, o.Handling)
+	if err != nil {
+		return err
+	}
+	return c.sent(c.conn.Send(f))
 }
 
 // SendContext is Send for a sender that waits: while the client's queue is at a
@@ -97,10 +105,17 @@ func (c *Client) Send(b []byte, opts ...MessageOption) error {
 // nothing may wait, it returns ErrChannelFull instead of waiting.
 func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.SendContext(ctx, engine.NewFrame(o.op, b, o.Handling)))
+	f, err := newFrame(o.op, b, o.Handling)
+	if err != nil {
+		return err
+	}
+	return c.sent(c.conn.SendContext(ctx, f))
 }
 
 func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
+	if !codec.ValidText(op, b) {
+		return ErrInvalidUTF8
+	}
 	return c.sent(c.conn.SendPayload(op, b, lane))
 }
 
@@ -130,6 +145,9 @@ func (c *Client) SendResponse(requestID string, code int, message string, data a
 			return fmt.Errorf("ws: encode response: %w", err)
 		}
 		r.data = raw
+	}
+	if !codec.ValidText(OpText, r.data) {
+		return ErrInvalidUTF8
 	}
 	return c.sendReply(&r)
 }
@@ -264,17 +282,19 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 // Prepared is a message encoded once, to be sent to many. Immutable after New.
 type Prepared struct {
 	frame *engine.Frame
+	err   error // of all its sendings
 }
 
 // Prepare encodes payload, which is borrowed, as one message of kind op. The
-// time of a TTL runs from each sending of it. It panics if op is neither OpText
-// nor OpBinary.
+// time of a TTL runs from each sending of it, and a text that is not UTF-8 is an
+// error of each. It panics if op is neither OpText nor OpBinary.
 func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 	if op != OpText && op != OpBinary {
 		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
 	}
 	o := newMessageOptions(op, opts)
-	return &Prepared{frame: engine.NewFrame(o.op, payload, o.Handling)}
+	f, err := newFrame(o.op, payload, o.Handling)
+	return &Prepared{frame: f, err: err}
 }
 
 // clientOwner is the Client as its connection sees it.
@@ -330,7 +350,7 @@ func (o *clientOwner) Handling() bool { return (*Client)(o).handling() }
 // OnMessage runs on the client's event loop.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
-	workers := c.manager.workersFor(c, payload)
+	workers := c.manager.workersFor(c, op, payload)
 	if workers == nil {
 		c.handle(op, payload)
 		return

@@ -47,14 +47,11 @@ type Handler func(c *Client, msg *Message) error
 // goroutine, or later, it returns an error and has no effect.
 type NextFunc = func() error
 
-// MiddlewareFunc runs around every handler, where the handler runs. It calls
+// MiddlewareFunc runs around every handler, where the handler runs, those of
+// HandleRaw and HandleBinary included (TypeRaw). It calls
 // next to go on, or returns without it to stop the message there. What it changes
 // in msg, the middleware behind it and the handler read.
 type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
-
-// RawHandler handles messages without the envelope. The payload is borrowed:
-// it is valid until the handler returns.
-type RawHandler func(c *Client, op Opcode, payload []byte)
 
 // Router holds the handlers by event name. Safe for concurrent use.
 type Router struct {
@@ -104,35 +101,17 @@ func routerError(err error) error {
 	return fmt.Errorf("ws: register: %w", err)
 }
 
-// HandleRaw makes fn the handler of all messages, text and binary, in place of
-// the envelope, the router and EventMessageReceived. It runs in the manager's
-// handler mode. nil brings the envelope back.
-//
-// A raw handler that answers each message with one is never refused, however slowly
-// the client reads: one message of a handler to its own client may exceed the
-// bounds of the queue, and the next message waits until it is within them. For more
-// use Client.SendContext, which waits for space.
-func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
-	if fn == nil {
-		m.raw.Store(nil)
-		return
-	}
-	raw := RawHandler(fn)
-	m.raw.Store(&raw)
-}
-
 // workersFor decides where a message is handled: on workers, or inline for nil.
-func (m *Manager) workersFor(c *Client, payload []byte) *pool.Workers {
+func (m *Manager) workersFor(c *Client, op codec.Opcode, payload []byte) *pool.Workers {
 	mode := m.defaultMode()
-	if m.raw.Load() == nil && m.Router.routes.HasModeOverrides() {
+	overrides := m.raw.Load() == nil && m.Router.routes.HasModeOverrides()
+	if overrides && op == OpText {
 		mode = m.routeMode(payload)
-	} else if mode == router.ModeInline {
-		return nil // no message of this manager ever waits for a worker
 	}
-	if mode != router.ModeInline {
+	switch {
+	case mode != router.ModeInline:
 		return m.workersOf(mode)
-	}
-	if c.hasMail() {
+	case overrides && c.hasMail():
 		return m.workers
 	}
 	return nil
@@ -159,13 +138,20 @@ func (m *Manager) routeMode(payload []byte) router.Mode {
 
 // handle handles one message, on the event loop or on a worker.
 func (c *Client) handle(op codec.Opcode, payload []byte) {
-	if raw := c.manager.raw.Load(); raw != nil {
-		c.handleRaw(*raw, op, payload)
+	if raw := c.manager.rawRouteFor(op); raw != nil {
+		c.invalid = 0
+		c.handleRaw(raw, op, payload)
 		return
 	}
 	var e router.Envelope
-	if err := router.ParseEnvelope(payload, &e); err != nil {
-		c.rejectInvalid(&e, fmt.Errorf("%w: %w", ErrInvalidMessage, err))
+	err := router.ParseEnvelope(payload, &e)
+	if op != OpText {
+		c.rejectInvalid(&e, errBinary)
+		return
+	}
+	if err != nil {
+		why := strings.TrimPrefix(err.Error(), router.ErrEnvelope.Error())
+		c.rejectInvalid(&e, fmt.Errorf("%w%s", ErrInvalidMessage, why))
 		return
 	}
 	msgType, ok := requestType(e.Type)
@@ -176,6 +162,9 @@ func (c *Client) handle(op codec.Opcode, payload []byte) {
 	c.invalid = 0
 	c.route(msgType, &e)
 }
+
+// errBinary refuses a binary message that no handler takes.
+var errBinary = fmt.Errorf("%w: binary", ErrInvalidMessageType)
 
 // requestType returns the constant for the type of a client's message. One without a type
 // is a request.
@@ -206,8 +195,7 @@ func (c *Client) rejectInvalid(e *router.Envelope, err error) {
 		c.manager.reportError(c, err)
 		return
 	}
-	_, why, _ := strings.Cut(err.Error(), router.ErrEnvelope.Error())
-	c.answerInvalid(string(e.RequestID), 400, "invalid message"+why)
+	c.answerInvalid(string(e.RequestID), 400, strings.TrimPrefix(err.Error(), "ws: "))
 }
 
 // route finds the handler of a valid message and runs it.
@@ -282,7 +270,9 @@ func (c *Client) answerError(msg *Message, err error) {
 			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
 		}
 	}
-	_ = c.sendAnswer(&r) // fails only for a client that is closing
+	if msg.Type != TypeRaw || c.manager.raw.Load() == nil {
+		_ = c.sendAnswer(&r) // fails only for a client that is closing
+	}
 }
 
 // errGoexit stands for the panic of a handler that has ended its goroutine. The worker
@@ -301,31 +291,4 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	_ = c.sendAnswer(&reply{ // the same
 		typ: TypeError, requestID: msg.RequestID, code: 500, message: "internal error", traceID: trace,
 	})
-}
-
-// handleRaw calls the raw handler; a panic in it is logged and published.
-func (c *Client) handleRaw(raw RawHandler, op codec.Opcode, payload []byte) {
-	m := c.manager
-	returned := false
-	defer func() {
-		r := recover()
-		if r == nil && !returned {
-			r = errGoexit
-		}
-		if r != nil {
-			m.metrics.IncrementMessageErrors("")
-			m.reportPanic(r)
-			m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
-		}
-	}()
-	m.metrics.IncrementMessageCount("")
-	if !m.measures {
-		raw(c, op, payload)
-		returned = true
-		return
-	}
-	start := time.Now()
-	raw(c, op, payload)
-	returned = true
-	m.metrics.RecordMessageLatency("", time.Since(start).Nanoseconds())
 }

@@ -42,7 +42,8 @@ type Manager struct {
 	auth      *authenticator
 	slow      slowWatch
 	walks     []fanOutWalk // one for each loop, loop-confined
-	raw       atomic.Pointer[RawHandler]
+	raw       atomic.Pointer[rawRoute]
+	binary    atomic.Pointer[rawRoute] // of HandleBinary
 
 	limits      *limits       // nil without a RateLimit
 	created     time.Time     // where the limiters' clock begins

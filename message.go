@@ -15,6 +15,7 @@ const (
 	TypeResponse = "response" // answers a request
 	TypeError    = "error"    // answers a request that failed
 	TypeNotify   = "notify"   // from the server, or from a client that wants no answer
+	TypeRaw      = "raw"      // for middleware: a message without the envelope, of HandleRaw or HandleBinary
 )
 
 // Message is the envelope of a request or notification. Encode it with
@@ -28,6 +29,8 @@ type Message struct {
 	RequestID string          `json:"request_id,omitempty"`
 	Data      json.RawMessage `json:"data,omitempty"`
 	Timestamp int64           `json:"timestamp"` // Unix seconds
+
+	op Opcode // of TypeRaw
 }
 
 // Response is the envelope that answers a request.

@@ -141,5 +141,8 @@ func (r *Router[C, M]) LookupBytes(event []byte) (*Route[C, M], bool) {
 // a caller knows a message's mode without reading its event name. Safe for concurrent use.
 func (r *Router[C, M]) HasModeOverrides() bool { return r.table.Load().overrides }
 
+// HasMiddleware reports whether Use has added middleware. Safe for concurrent use.
+func (r *Router[C, M]) HasMiddleware() bool { return len(r.table.Load().middleware) > 0 }
+
 // Len returns the number of routes. Safe for concurrent use.
 func (r *Router[C, M]) Len() int { return len(r.table.Load().routes) }
