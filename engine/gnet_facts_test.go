@@ -1,7 +1,7 @@
 package engine_test
 
 // Each test here guards against one fact of gnet that hurts if it is forgotten;
-// the facts are listed in ARCHITECTURE.md under the same numbers.
+// the facts are listed in docs/design/gnet.md under the same numbers.
 
 import (
 	"bufio"
