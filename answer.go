@@ -8,7 +8,7 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// maxSubprotocols is what a Client can number.
+// maxSubprotocols is the largest number of a subprotocol in a Client.
 const maxSubprotocols = 255
 
 // errResponseHeader is a mistake of the application in WithResponseHeader.

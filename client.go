@@ -33,8 +33,8 @@ const (
 )
 
 // Client is one connection. It must stay within 192 bytes, which a test holds:
-// what an idle connection costs is this, its ID, and what gnet and the registry
-// keep.
+// an idle connection costs this struct, its ID, and the entries of gnet and the
+// registry.
 //
 // Its methods may be called from any goroutine, event loops and handlers
 // included, and never wait for the network. Safe for concurrent use.
@@ -53,7 +53,7 @@ type Client struct {
 	extra       *extra      // guarded by mu; nil while nothing is in it
 	gone        bool        // guarded by mu; the connection has ended
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
-	shut        bool        // guarded by mu; CloseWithCode was called: what waits in the mailbox is not handled
+	shut        bool        // guarded by mu; CloseWithCode was called: the mailbox is not handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 }
@@ -182,11 +182,11 @@ func (c *Client) answerInvalid(requestID string, code int, message string) {
 	})
 }
 
-// Close closes the connection with code 1000, behind what is queued. See
+// Close closes the connection with code 1000, behind the queued messages. See
 // CloseWithCode.
 func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
 
-// CloseWithCode begins the close handshake: what is queued is still sent, then
+// CloseWithCode begins the close handshake: queued messages are still sent, then
 // a close frame with code and reason, of which 123 bytes are sent. Code 0 or 1005
 // without a reason sends a close frame without a code; any other code that
 // must not be sent (RFC 6455 section 7.4) becomes 1000. No message is accepted
@@ -268,7 +268,7 @@ func (c *Client) SetMetadata(key string, value any) {
 	x.meta[key] = value
 }
 
-// GetMetadata returns what SetMetadata or WithMetadata stored under key.
+// GetMetadata returns the value that SetMetadata or WithMetadata stored under key.
 func (c *Client) GetMetadata(key string) (any, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

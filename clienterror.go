@@ -57,7 +57,7 @@ var errorCodes = []struct {
 	{ErrInvalidMessageType, 400},
 }
 
-// clientErrorOf returns what the client reads of a handler's error.
+// clientErrorOf returns the error that the client reads for a handler's error.
 func clientErrorOf(err error) *ClientError {
 	if known, ok := errors.AsType[*ClientError](err); ok {
 		return known

@@ -50,7 +50,7 @@ func (t *clientTable) insert(c *Client) bool {
 	return true
 }
 
-// remove takes c out, and moves up what a search would no longer find past the
+// remove takes c out, and moves up the clients that a search would no longer find past the
 // gap.
 func (t *clientTable) remove(c *Client) {
 	if t.size == 0 {

@@ -40,7 +40,7 @@ func (c *CompressionConfig) validate() error {
 	)
 }
 
-// withDefaults fills in what zero stands for.
+// withDefaults replaces each zero by its default.
 func (c CompressionConfig) withDefaults() CompressionConfig {
 	if c.Level == 0 {
 		c.Level = 1

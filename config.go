@@ -28,7 +28,7 @@ const (
 	Inline
 )
 
-// OverflowPolicy says what happens to a message for a client whose queue is
+// OverflowPolicy decides on a message for a client whose queue is
 // full and whose socket takes nothing. It does not concern a client that reads:
 // when its queue fills up faster than it is written, it is written at once. No
 // policy drops the answer to a client's own request (see Handle): a client that
@@ -41,12 +41,12 @@ const (
 	DropNewest = engine.DropNewest
 	// DropOldest drops the messages that wait longest, until the new one fits.
 	DropOldest = engine.DropOldest
-	// Disconnect drops what is queued and closes the client with code 1013, "try
+	// Disconnect drops the queue and closes the client with code 1013, "try
 	// again later".
 	Disconnect = engine.Disconnect
 )
 
-// DuplicateIDPolicy says what happens when a client comes with the ID of another one.
+// DuplicateIDPolicy decides between two clients with one ID.
 // Whichever it is, one that is closing, whoever began that, keeps its ID for half a second
 // at most: then its connection is ended, however the close handshake stands. The new
 // client waits for that before it is answered. Its EventClientConnected comes after the
@@ -102,15 +102,15 @@ type Config struct {
 	// 256 KiB.
 	HighQueueSize  int
 	HighQueueBytes int64
-	// QueueBudget bounds the memory, in bytes, of what is queued for all clients
+	// QueueBudget bounds the memory, in bytes, of all that is queued for all clients
 	// whose sockets are full. At seven eighths of it those with the most queued
 	// begin to lose, by the OverflowPolicy, and it is not exceeded; clients that
 	// read are not concerned. A message that waits in several queues counts in
 	// each, with about 100 bytes beside its own. 0, the default, is no limit. It
 	// should hold several of the largest messages: a client is cut off if the
-	// budget can only be kept by dropping what is half sent to it.
+	// budget can only be kept by dropping a message that is half sent to it.
 	QueueBudget int64
-	// OverflowPolicy says what a full queue does. 0 is DropNewest, the default.
+	// OverflowPolicy decides on messages for a full queue. 0 is DropNewest, the default.
 	OverflowPolicy OverflowPolicy
 	// HighWaterMark and LowWaterMark are shares of the bounds of a client's
 	// queue, between 0 and 1, whichever bound is nearer. A client whose socket is
@@ -142,7 +142,7 @@ type Config struct {
 	// to the system.
 	RecvBuffer int
 	SendBuffer int
-	// OnSlow and OnDrain, if set, tell that a client has become slow, with the
+	// OnSlow and OnDrain, if set, report that a client has become slow, with the
 	// bytes then queued for it, and that it is slow no more. They run on a worker
 	// and may block. The calls for one client come one after the other and
 	// alternate; an episode that ends before OnSlow could be called is left out,
@@ -163,7 +163,7 @@ type Config struct {
 	// not extend it; time in which the client waits because of us does not count.
 	// Default 60 s; 0 is no limit.
 	MessageTimeout time.Duration
-	// WriteTimeout bounds the time in which a client takes nothing of what waits for
+	// WriteTimeout bounds the time in which a client takes none of the bytes that wait for
 	// it, not even from the buffers of the two kernels: its connection ends then,
 	// without a close frame, which it could not read. A client that reads slowly is
 	// not concerned. Default 60 s; 0 is no limit.
@@ -208,7 +208,7 @@ type Config struct {
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
 
-	// DuplicateID says what happens when a client comes with the ID of another one, see
+	// DuplicateID decides between a client and an older one with the same ID, see
 	// WithClientID. Default RefuseNew.
 	DuplicateID DuplicateIDPolicy
 
@@ -305,7 +305,7 @@ type Config struct {
 	MailboxSize  int
 	MailboxBytes int64
 
-	// RateLimit bounds what one client may send. Default no limit.
+	// RateLimit bounds the messages and bytes that one client may send. Default no limit.
 	RateLimit RateLimit
 
 	// ControlFrameLimit bounds the pings and pongs that one client may send in a
@@ -314,7 +314,7 @@ type Config struct {
 	// 1,000 through in each. Default 10,000; 0 is no limit.
 	ControlFrameLimit int
 
-	// Logger receives what an operator should know; nil is slog.Default(). The same
+	// Logger receives all that an operator should know; nil is slog.Default(). The same
 	// message comes ten times in a second at most; at the end of a second in which
 	// there were more, it comes once more with the attribute "suppressed", their
 	// number. A panic of its handler is written to the standard error once, and has
@@ -355,7 +355,7 @@ type BroadcastConfig struct {
 	Timeout time.Duration
 }
 
-// defaultBatchSize is what Broadcast.BatchSize is if it is 0.
+// defaultBatchSize stands for a Broadcast.BatchSize of 0.
 const defaultBatchSize = 64
 
 // DefaultConfig returns the defaults.
@@ -396,10 +396,10 @@ var defaultRoomConfig = RoomConfig{
 	MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute,
 }
 
-// maxLoops is what gnet can number.
+// maxLoops is the largest number of loops of gnet.
 const maxLoops = 256
 
-// withDefaults returns a copy in which what zero stands for is filled in.
+// withDefaults returns a copy in which defaults stand in place of zeros.
 func (c *Config) withDefaults() Config {
 	cfg := *c
 	if cfg.Loops == 0 {

@@ -22,7 +22,7 @@ func decode[Req any](msg *Message) (*Req, error) {
 	return req, nil
 }
 
-// dataError returns what a client reads of err, with which encoding/json has not decoded
+// dataError returns the text that a client reads for err, with which encoding/json has refused
 // its data: the field and what it must be, in the words of JSON. The text of any other
 // error, such as one of a type's own UnmarshalJSON, is for the log.
 func dataError(err error) *ClientError {

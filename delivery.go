@@ -8,7 +8,7 @@ import (
 // Delivery is the report on one published message. The event loops fan out
 // after Publish has returned, each to the members that it owns; the report is
 // complete when the last of them has, in general within a millisecond. It says
-// what was queued, not what has arrived: a slow client may lose later what was
+// queued messages, not arrived ones: a slow client may lose later what was
 // queued for it, which Stats and Room.Drops count. What a client loses in the step
 // that queues the message is not queued but dropped: the QueueBudget may take this
 // very message, or close its client. Safe for concurrent use.

@@ -22,7 +22,7 @@ const unknownEvent = "(unknown)"
 const maxInvalid = 10
 
 // Handler handles one message of one client. The message is borrowed, its Data
-// included: copy what is to be kept. A *ClientError is sent to the client as it
+// included: copy the parts to keep. A *ClientError is sent to the client as it
 // is, and errors of the library, such as ErrRoomFull, with codes and texts of their
 // own; the text of any other error is logged, and the client reads code 500.
 //

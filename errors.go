@@ -70,7 +70,7 @@ type HandshakeError struct {
 	Status int
 	Reason string
 	Header http.Header // added to the response; may be nil
-	Err    error       // what HandleUpgrade's error unwraps to; may be nil
+	Err    error       // HandleUpgrade's error unwraps to it; may be nil
 
 	why refusalReason
 }
@@ -89,7 +89,7 @@ type CloseError struct {
 	// code 1006 if there was none.
 	Code   int
 	Reason string
-	// Remote tells that the client closed first.
+	// Remote reports whether the client closed first.
 	Remote bool
 	// Rooms are the IDs of the rooms that the client was in.
 	Rooms []string

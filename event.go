@@ -11,7 +11,7 @@ import (
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
-// EventType names what an Event tells of.
+// EventType names the kind of an Event.
 type EventType string
 
 // The events, with the type of their Data.
@@ -22,10 +22,10 @@ const (
 	// and before the EventClientConnected of a client that takes over its ID, even
 	// if a handler of the first one is still running then. Data: *CloseError.
 	EventClientDisconnected EventType = "client.disconnected"
-	// EventMessageReceived tells of a valid message, before its handler runs.
+	// EventMessageReceived reports a valid message, before its handler runs.
 	// Data: *Message, a copy that the subscriber may keep.
 	EventMessageReceived EventType = "message.received"
-	// EventMessageSent tells of a message that a Client method has queued;
+	// EventMessageSent reports a message that a Client method has queued;
 	// broadcasts are not reported for each member. Data: nil.
 	EventMessageSent EventType = "message.sent"
 	// EventRoomJoined and EventRoomLeft. Data: the room's ID, a string.
@@ -35,7 +35,7 @@ const (
 	// EventRoomLeft of its members, with its last member, or because it was empty for
 	// RoomConfig.EmptyRoomTTL. It is an event of no client. Data: the room's ID, a string.
 	EventRoomEnded EventType = "room.ended"
-	// EventError tells of a handler's panic or internal error, and of a client
+	// EventError reports a handler's panic or internal error, and a client
 	// that broke the protocol or a limit and is closed. Data: error.
 	EventError EventType = "error"
 )
@@ -133,8 +133,8 @@ func (b *EventBus) subscribe(t EventType, fn func(Event)) {
 // wants reports whether anybody subscribed to t. Ask before making an event.
 func (b *EventBus) wants(t EventType) bool { return b.wanted.Load()&t.bit() != 0 }
 
-// isBehind reports whether so many connects and disconnects wait that no client is to
-// be taken in.
+// isBehind reports whether the bound of waiting connects and disconnects is reached, so that
+// no client is to be taken in.
 func (b *EventBus) isBehind() bool {
 	if b.wanted.Load()&lifecycle == 0 {
 		return false
@@ -202,7 +202,7 @@ func (b *EventBus) run() {
 // touches it.
 type handout struct {
 	event       Event
-	bytes       int // what it takes of the queue's bytes
+	bytes       int // its part of the queue's bytes
 	subscribers []func(Event)
 }
 

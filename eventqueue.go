@@ -56,7 +56,7 @@ func (q *eventQueue) push(e Event) {
 	q.bytes += e.bytes()
 }
 
-// pop takes the first of the events, of which there must be one. The bytes of
+// pop takes the first event; there must be one. The bytes of
 // its message count until the caller takes them off, when it is delivered.
 func (q *eventQueue) pop() (e Event, bytes int) {
 	e = q.first.events[q.read]

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// extra is what a client has only while it uses it, so that an idle client with
+// extra holds the parts of a client that most idle clients do not need: an idle client with
 // no more than one room does without. The client's mutex guards it.
 type extra struct {
 	mailbox *mailbox       // nil while no message waits for a worker
@@ -62,8 +62,8 @@ func (c *Client) addRoomLocked(mem *membership) {
 	x.rooms.add(mem)
 }
 
-// roomLocked returns the client's membership in the room of that ID, of which there is
-// one at most, nil if there is none, and in how many rooms the client is.
+// roomLocked returns the client's membership in the room of that ID, nil if there is none (there is
+// one at most), and in how many rooms the client is.
 func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 	if c.room == nil {
 		return nil, 0

@@ -18,8 +18,8 @@ import (
 // a slice of structs of 100 bytes, and 1,600 times as one of structs of 1 KB, because an
 // element takes 3 bytes in the message and a whole struct in memory; an array as an any
 // takes 35 to 50 times. So use structs of fixed size, keep lists of large structs out of
-// Req, declare what the handler only passes on as json.RawMessage (once its size), and set
-// Config.MessageSizeLimit and RateLimit.Bytes to what clients need.
+// Req, declare the parts that the handler only passes on as json.RawMessage (once its size), and set
+// Config.MessageSizeLimit and RateLimit.Bytes to the needs of the clients.
 func Handle[Req, Resp any](m *Manager, event string, fn func(c *Client, req *Req) (*Resp, error), opts ...RouteOption) error {
 	return m.Register(event, func(c *Client, msg *Message) error {
 		req, err := decode[Req](msg)

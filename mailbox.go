@@ -264,7 +264,7 @@ func (t *fenceTask) RunInLoop(*engine.Shard) {
 	}
 }
 
-// discardMail drops what waits after the workers have ended.
+// discardMail drops the waiting messages after the workers have ended.
 func (c *Client) discardMail() {
 	for {
 		l, ok := c.nextLetter()

@@ -23,7 +23,7 @@ import (
 type Manager struct {
 	// Router freezes the set of handlers.
 	Router *Router
-	// EventBus tells how many events were dropped; see Subscribe.
+	// EventBus counts the dropped events; see Subscribe.
 	EventBus *EventBus
 
 	cfg      Config
@@ -143,7 +143,7 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 // Shutdown refuses new connections, closes all clients with code 1001 behind
 // what is queued for them, waits until they have answered, ends the event
 // loops, waits for the handlers that run, and hands out the events in wait. If
-// ctx ends first it closes what is left as it is and returns ctx.Err(); the end of
+// ctx ends first it closes the rest as it is and returns ctx.Err(); the end of
 // an event loop that an inline handler holds, and of handlers that run, then comes
 // when they return. It must
 // not be called by a handler or subscriber, for which it waits. Later calls wait
@@ -231,7 +231,7 @@ func (m *Manager) Addr() net.Addr {
 
 // Subscribe calls fn for every event of type t. Subscribers run one after the
 // other on a goroutine of the bus: one that blocks holds up the events, not the
-// connections, and a panic in it is logged. EventBus says what happens to events
+// connections, and a panic in it is logged. EventBus describes the bounds of events
 // while many wait.
 func (m *Manager) Subscribe(t EventType, fn func(Event)) { m.EventBus.subscribe(t, fn) }
 

@@ -120,7 +120,7 @@ func (m *Message) Unmarshal(v any) error {
 	return nil
 }
 
-// reply is what a response or error envelope is made of.
+// reply holds the parts of a response or error envelope.
 type reply struct {
 	typ       string
 	requestID string
@@ -130,7 +130,7 @@ type reply struct {
 	traceID   uint64
 }
 
-// append encodes r as JSON. It does what encoding/json does with Response and
+// append encodes r as JSON. The result equals that of encoding/json for Response and
 // ErrorResponse, without reflection.
 func (r *reply) append(b []byte) []byte {
 	b = append(b, `{"type":"`...)

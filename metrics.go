@@ -33,7 +33,7 @@ type Metrics interface {
 // RoomMetrics is a second interface that a Metrics may implement, for which the same
 // holds.
 type RoomMetrics interface {
-	// RoomEnded reports that there is no room of that ID any more, so that what is
+	// RoomEnded reports that there is no room of that ID any more, so that state
 	// kept for it, such as a label, can be given up. It comes behind the last
 	// SetRoomMemberCount of the room, and may come twice. It may be left out if a new
 	// room of the same ID is there already.

@@ -149,11 +149,11 @@ func WithHealthPaths(live, ready string) Option {
 
 // WithAuthenticate sets Config.Authenticate: auth decides on each upgrade
 // request before it is answered, whichever way the connection came, and
-// returns what is known of the client. An error refuses with 401, or with the
+// returns the options of the client. An error refuses with 401, or with the
 // status of a *HandshakeError. It may block: it runs off the event loops, on
 // the goroutine of HandleUpgrade or on a worker, and the request's context ends
 // after HandshakeTimeout. The request's body is empty, and its strings share one
-// piece of memory: strings.Clone what metadata is to keep.
+// piece of memory: use strings.Clone for those that metadata is to keep.
 func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
 	return func(c *Config) { c.Authenticate = auth }
 }
@@ -215,7 +215,7 @@ func WithControlFrameLimit(n int) Option { return func(c *Config) { c.ControlFra
 // ClientOption sets something on one client at its upgrade.
 type ClientOption func(*clientOptions)
 
-// clientOptions is what ClientOptions set.
+// clientOptions holds the fields that ClientOptions set.
 type clientOptions struct {
 	id     string
 	user   user

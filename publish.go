@@ -16,7 +16,7 @@ import (
 // queue.
 type MessageOption func(*messageOptions)
 
-// messageOptions is what MessageOptions set.
+// messageOptions holds the fields that MessageOptions set.
 type messageOptions struct {
 	engine.Handling
 	op      Opcode
@@ -203,8 +203,8 @@ func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 }
 
 // PublishToUser is BroadcastToUser with options, and with a report of how many
-// devices the message was queued for. Exclude leaves out one of them. name is that of
-// WithUser, or the decimal text of the ID of WithUserID.
+// devices the message was queued for. Exclude leaves out one of them. name is the name given to
+// WithUser, or the decimal text of the ID given to WithUserID.
 func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) (Delivery, error) {
 	if err := m.stopped(); err != nil {
 		return Delivery{}, err
@@ -312,7 +312,7 @@ func (b *broadcast) AbandonTask(*engine.Shard) {
 	}
 }
 
-// complete tells that the last loop has fanned out.
+// complete notes that the last loop has fanned out.
 func (b *broadcast) complete() {
 	if b.report != nil {
 		close(b.report.done)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// RateLimit bounds what one client may send: data messages and the bytes of
+// RateLimit bounds the traffic of one client: data messages and the bytes of
 // their payloads, each by a token bucket. A compressed message counts with its
 // compressed bytes and those that it inflates to. Control frames do not count. The
 // zero value is no limit.
@@ -16,18 +16,18 @@ import (
 // refused costs no tokens and is not handled, whatever the handler mode: the
 // client reads an error with code 429 and the message's request_id, at once and
 // so perhaps before the answers to earlier messages. With Manager.HandleRaw there
-// is no answer. Stats counts what was refused.
+// is no answer. Stats counts the refused messages.
 type RateLimit struct {
 	// Messages and Bytes are how many of them are admitted in a second, on
 	// average; 0 is no limit. Fractions are allowed.
 	Messages, Bytes float64
 	// MessageBurst and ByteBurst are the sizes of the buckets: how many may
-	// come at once. 0 is what comes in one second, but 1 message at least. A
+	// come at once. 0 is the amount of one second, but 1 message at least. A
 	// burst without its rate has no effect.
 	MessageBurst int
 	ByteBurst    int64
 	// Tolerance is how many messages may be refused at once: at one more the client is
-	// closed with 1008, and what waits of its messages is not handled. The count of
+	// closed with 1008, and its waiting messages are not handled. The count of
 	// refused messages falls as the buckets fill, by one in the time in which the limit
 	// admits one message of the size of the last that was refused, and to 0 when both
 	// buckets are full. So a client that is a little over its limit for long loses what
@@ -37,7 +37,7 @@ type RateLimit struct {
 }
 
 const (
-	// defaultTolerance is what a Tolerance of 0 stands for.
+	// defaultTolerance stands for a Tolerance of 0.
 	defaultTolerance = 10
 	// maxTolerance is up to where limiter.refused counts by one.
 	maxTolerance = 1<<24 - 1
@@ -58,7 +58,7 @@ func validRate(field string, rate float64) error {
 	return invalidIf(!(rate >= 0) || math.IsInf(rate, 1), field, "must be 0 or a positive, finite number")
 }
 
-// limits is a RateLimit with what zero stands for filled in. Immutable after
+// limits is a RateLimit with defaults in place of zeros. Immutable after
 // New.
 type limits struct {
 	messages, bytes bucket
@@ -106,7 +106,7 @@ type bucket struct {
 	size float64
 }
 
-// refill returns what is still missing after some time.
+// refill returns the missing tokens after some time.
 func (b bucket) refill(missing float64, elapsed time.Duration) float64 {
 	return max(0, missing-b.rate*float64(elapsed)/float64(time.Second))
 }
@@ -116,7 +116,7 @@ func (b bucket) has(missing, n float64) bool {
 	return b.rate == 0 || missing == 0 || missing+n <= b.size
 }
 
-// take returns what is missing without n tokens more.
+// take returns the missing tokens after n more were taken.
 func (b bucket) take(missing, n float64) float64 {
 	if b.rate == 0 {
 		return 0
@@ -124,7 +124,7 @@ func (b bucket) take(missing, n float64) float64 {
 	return missing + n
 }
 
-// limiter is what one client has used of its limits. The zero value has full
+// limiter counts the use that one client has made of its limits. The zero value has full
 // buckets. Not safe for concurrent use.
 type limiter struct {
 	messages, bytes float64       // missing in the buckets at last

@@ -34,7 +34,7 @@ func (c *RefusalCounts) Total() uint64 {
 type refusalReason uint8
 
 const (
-	refusedAuth refusalReason = iota // what a HandshakeError of the application's means
+	refusedAuth refusalReason = iota // a HandshakeError of the application
 	refusedMalformed
 	refusedPath
 	refusedOrigin

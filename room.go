@@ -17,7 +17,7 @@ type (
 	membership = room.Member[*Client, roomData]
 )
 
-// roomData is what the Manager keeps with a room.
+// roomData holds the Manager's part of a room.
 type roomData struct {
 	meta   map[string]any // immutable
 	policy OverflowPolicy // immutable; 0 is the manager's
@@ -33,7 +33,7 @@ type Room struct {
 // RoomOption sets something on one room when it is created.
 type RoomOption func(*roomData)
 
-// WithRoomOverflowPolicy says what happens to a message that is published to
+// WithRoomOverflowPolicy decides on a message that is published to
 // the room, for a member whose queue is full, in place of the manager's
 // OverflowPolicy.
 func WithRoomOverflowPolicy(p OverflowPolicy) RoomOption {
@@ -43,7 +43,7 @@ func WithRoomOverflowPolicy(p OverflowPolicy) RoomOption {
 // ID returns the room's ID.
 func (r *Room) ID() string { return r.room.ID() }
 
-// Metadata returns a copy of what CreateRoom was given.
+// Metadata returns a copy of the metadata that CreateRoom was given.
 func (r *Room) Metadata() map[string]any { return maps.Clone(r.room.Data().meta) }
 
 // MemberCount returns how many clients are in the room.
@@ -152,7 +152,7 @@ func (t *dissolveTask) RunInLoop(s *engine.Shard) {
 
 const (
 	dissolveStep = 64  // members that leave a table between two looks at the turn's time
-	dissolveWork = 128 // for each, as if so many bytes were written
+	dissolveWork = 128 // for each, in bytes written
 )
 
 // reapRooms ends the rooms that have been empty for long.
@@ -168,7 +168,7 @@ func (m *Manager) reapRooms(now time.Time) {
 // ErrBroadcastTimeout if the ring of the client's event loop
 // stayed full for BroadcastConfig.Timeout, during which it waits unless it is called
 // on an event loop. With an error it has no effect.
-// Once it has returned, the client receives what is published to the room.
+// Once it has returned, the client receives all that is published to the room.
 func (c *Client) JoinRoom(id string) error {
 	m := c.manager
 	if !c.conn.Open() {

@@ -6,7 +6,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// slowWatch tells the application which clients are slow, on the worker pool.
+// slowWatch reports slow clients to the application, on the worker pool.
 // For each client at most one call runs or waits, however often it goes back
 // and forth: an episode that is over before it could be told is left out. Safe
 // for concurrent use.
@@ -66,7 +66,7 @@ func (e *slowEdge) Run() {
 	}
 }
 
-// next submits e again if there is more to tell.
+// next submits e again if there is more to report.
 func (e *slowEdge) next() {
 	w := e.watch
 	w.mu.Lock()

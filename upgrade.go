@@ -26,8 +26,8 @@ import (
 // With WithAdmission it waits for its turn, within HandshakeTimeout; if that ends
 // first, it refuses with a *HandshakeError of status 503.
 //
-// opts set what is known of the client; those that Authenticate returns are
-// applied after them. Of what is set on w.Header() only Set-Cookie is in the answer
+// opts are the options of the client; those that Authenticate returns are
+// applied after them. Of the lines of w.Header() only Set-Cookie is in the answer
 // that accepts, see WithResponseHeader; a refusal has all of it.
 //
 // The http.Server bounds the request's size and the time that a client takes to send
@@ -77,7 +77,7 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	return nil
 }
 
-// checkHead refuses what the native path would refuse.
+// checkHead refuses the requests that the native path refuses.
 func checkHead(r *http.Request) error {
 	if err := codec.CheckHead(r); err != nil {
 		return asHandshakeError(err)
@@ -198,7 +198,7 @@ func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []Client
 	return o, nil
 }
 
-// authError makes a refusal of what Authenticate returned. The client reads the
+// authError makes a refusal of the error that Authenticate returned. The client reads the
 // text of a HandshakeError only.
 func authError(err error) error {
 	if err == nil {
@@ -291,7 +291,7 @@ type engineHandler Manager
 // NewConn returns the connection of a new client.
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
 
-// AdmitOffLoop tells whether user code takes part in Admit.
+// AdmitOffLoop reports whether user code takes part in Admit.
 func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
 	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
 }

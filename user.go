@@ -35,7 +35,7 @@ func WithUserID(id int64) ClientOption { return func(o *clientOptions) { o.user 
 // client.
 func WithUser(name string) ClientOption { return func(o *clientOptions) { o.user = userNamed(name) } }
 
-// User returns the name that WithUser set, the decimal text of what WithUserID set, or "".
+// User returns the name given to WithUser, the decimal text of the ID given to WithUserID, or "".
 func (c *Client) User() string { return c.user().String() }
 
 func (c *Client) user() user {
@@ -51,5 +51,5 @@ func (c *Client) user() user {
 }
 
 // UserClients returns the connected clients of a user, the user's devices: none if the user is
-// not online. name is that of WithUser, or the decimal text of the ID of WithUserID.
+// not online. name is the name given to WithUser, or the decimal text of the ID given to WithUserID.
 func (m *Manager) UserClients(name string) []*Client { return m.clients.devices(userNamed(name)) }

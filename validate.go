@@ -135,7 +135,7 @@ func invalidIf(bad bool, field, why string) error {
 	return nil
 }
 
-// number is what a setting can be.
+// number is the type of a numeric setting.
 type number interface{ ~int | ~int64 }
 
 func atLeast[N number](field string, value, least N) error {
