@@ -38,9 +38,11 @@ const tests = {
     assert.equal(text.text, "hello");
   },
   "the connection comes back after a restart": async () => {
-    const lost = page.evaluate(() => new Promise((resolve) => connection.socket.addEventListener("close", resolve)).then(() => true));
+    await page.evaluate(() => {
+      globalThis.lost = new Promise((resolve) => connection.socket.addEventListener("close", () => resolve(true)));
+    });
     assert.equal(await server.signal("SIGTERM"), 0);
-    assert.equal(await lost, true);
+    assert.equal(await page.evaluate(() => lost), true);
     await server.start();
     await page.waitForFunction(() => connection.socket.readyState === WebSocket.OPEN);
     assert.ok(await join("Ada"));
