@@ -113,6 +113,7 @@ const (
 	walked                               // was visited by the last walk, or by each second one; see walk
 	withheld                             // HoldInLoop was called
 	pausedByShare                        // its last read has inflated its share
+	halfClosed                           // the peer's FIN has come, and answers are on their way; see keepHalfClosed
 )
 
 // is, set and unset are loop-confined, as the flags are.

@@ -199,12 +199,15 @@ var errInternal = errors.New("ws: internal error")
 
 // closed is OnClose.
 func (ev *events) closed(gc gnet.Conn, err error) {
-	c, ok := gc.Context().(*Conn)
-	if !ok {
-		return
-	}
 	defer (*Engine)(ev).guard("close")
-	c.shard.detach(c, err)
+	switch c := gc.Context().(type) {
+	case *wakerEnd: // the loop ends
+		(*Engine)(ev).bind(gc.EventLoop()).closeAllHalfClosed()
+	case *Conn:
+		if !c.shard.keepHalfClosed(c, err) {
+			c.shard.detach(c, err)
+		}
+	}
 }
 
 // detach takes c apart. It must not touch other connections: it can run

@@ -169,7 +169,7 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 	s.endInOrder(c, end)
 }
 
-// endInOrder acts on the peer's close frame or violation behind the answers to the
+// endInOrder acts on the peer's close frame, FIN or violation behind the answers to the
 // messages before it, and after CloseTimeout at the latest.
 func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 	ready := c.owner.OnPeerClose()
@@ -185,16 +185,16 @@ func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 	}
 }
 
-// actOnEnd answers the peer's close frame, or closes because of its violation.
+// actOnEnd answers the peer's close frame or FIN, or closes because of its violation.
 func (s *Shard) actOnEnd(c *Conn, end CloseInfo) {
-	if end.Remote {
+	if end.Remote || end.Code == codec.CloseAbnormal {
 		s.answerClose(c, end)
 	} else {
 		s.closeLingering(c, end.Code, end.Err)
 	}
 }
 
-// answerClose answers the peer's close frame.
+// answerClose answers the peer's close frame, or its FIN, which a FIN answers.
 func (s *Shard) answerClose(c *Conn, end CloseInfo) {
 	c.set(gotClose)
 	if c.end() == nil {
@@ -217,7 +217,9 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	s.unpause(c, pausedFlags) // no further message is handed over, but its close frame is to be read
 	s.noteSpace(c)
 	s.endReplyOf(c)
-	s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
+	if end.Code != codec.CloseAbnormal {
+		s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
+	}
 	c.owner.OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }

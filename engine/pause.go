@@ -219,7 +219,7 @@ func (s *Shard) unwatch(c *Conn) {
 
 // watch takes unwatch back.
 func (s *Shard) watch(c *Conn) {
-	if !c.is(unwatched) {
+	if !c.is(unwatched) || c.is(halfClosed) {
 		return
 	}
 	c.unset(unwatched)

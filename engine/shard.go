@@ -41,6 +41,8 @@ type Shard struct {
 	absence  absence
 	overdue  map[*Conn]overduePong // nil until there is one
 
+	halfClosed int // connections that gnet does not know any more; see keepHalfClosed
+
 	unfinished        map[*Conn]unfinishedMessage // nil until there is one
 	unfinishedChecked uint32
 	budgetLine        []*Conn       // paused by the InboundBudget, oldest first

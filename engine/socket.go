@@ -119,6 +119,10 @@ func (s *Shard) closeSocket(c *Conn) {
 		s.mem.end(c, nil)
 		return
 	}
+	if c.is(halfClosed) {
+		s.closeHalfClosed(c)
+		return
+	}
 	gc := c.gc.(gnet.Conn)
 	if err := gc.EventLoop().Close(gc); err != nil {
 		s.eng.cfg.Logger.Warn("ws: closing a connection", slog.Any("error", err))

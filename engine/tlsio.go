@@ -102,8 +102,12 @@ func (s *Shard) readPlaintext(c *Conn, p []byte) {
 }
 
 // endOfTLS ends a connection whose peer has sent close_notify, which is its FIN
-// by another name. What the socket takes at once still goes out.
+// by another name, behind the answers to its messages.
 func (s *Shard) endOfTLS(c *Conn) {
+	if c.state.Load() == stateOpen {
+		s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: io.EOF})
+		return
+	}
 	s.flush(c)
 	s.doom(c, io.EOF)
 }
