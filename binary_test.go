@@ -1,8 +1,6 @@
 package ws_test
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"testing"
 
@@ -112,40 +110,5 @@ func TestMiddlewareAroundRawHandlers(t *testing.T) {
 		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
 		assert.Equal(t, "\xff", string(f.Payload), "and no answers to the first two")
 		assert.ErrorContains(t, receive(t, failures, "no EventError").Data.(error), "hunter2")
-	})
-}
-
-// A text that is not UTF-8 is sent to nobody: browsers end a connection with one.
-func TestTextsMustBeUTF8(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(byQuery))
-		bad := []byte("\"a\xffb\"")
-		require.NoError(t, ws.HandleOnly(s.Manager, "raw", func(*ws.Client) (*json.RawMessage, error) { return (*json.RawMessage)(&bad), nil }))
-		c, sc := s.dialClient(w, "user=7")
-		require.NoError(t, sc.JoinRoom("r"))
-		ctx := context.Background()
-		_, publish := s.Publish("r", bad)
-		_, toUser := s.PublishToUser("7", bad)
-		for name, err := range map[string]error{
-			"SendBytes": sc.SendBytes(bad), "SendBytesHigh": sc.SendBytesHigh(bad),
-			"SendJSON": sc.SendJSON(json.RawMessage(bad)), "Send": sc.Send(bad), "SendContext": sc.SendContext(ctx, bad),
-			"SendResponse": sc.SendResponse("r", 200, "", json.RawMessage(bad)), "SendPrepared": sc.SendPrepared(ws.Prepare(ws.OpText, bad)),
-			"BroadcastToRoom":   s.BroadcastToRoom("r", bad, nil),
-			"BroadcastPrepared": s.BroadcastPrepared("r", ws.Prepare(ws.OpText, bad), nil), "Publish": publish,
-			"BroadcastToUser": s.BroadcastToUser(7, bad), "PublishToUser": toUser,
-		} {
-			require.ErrorIs(t, err, ws.ErrInvalidUTF8, name)
-		}
-		s.BroadcastAll(bad)
-		c.send(request("raw", "1", ""))
-		c.expectReply("1", 500, "internal error")
-
-		require.NoError(t, sc.SendBinary(bad))
-		assert.Equal(t, bad, c.read().Payload)
-		_, err := s.Publish("r", bad, ws.Binary())
-		require.NoError(t, err)
-		assert.Equal(t, bad, c.read().Payload)
-		require.NoError(t, sc.SendPrepared(ws.Prepare(ws.OpBinary, bad)))
-		assert.Equal(t, bad, c.read().Payload)
 	})
 }

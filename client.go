@@ -58,8 +58,9 @@ type Client struct {
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 }
 
-// SendBytes queues b, which is borrowed, as one text message. It returns
-// ErrInvalidUTF8, ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
+// SendBytes queues b, which is borrowed, as one text message. It must be UTF-8
+// (RFC 6455 section 5.6), which no method that sends or publishes checks: browsers end a
+// connection with any other text. It returns ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
 // socket is full, and the OverflowPolicy is DropNewest; then nothing was queued. A
 // sender that is only ahead of the client's event loop waits for the loop, up to
 // BroadcastConfig.Timeout, but never on an event loop. SendContext waits for the
@@ -76,25 +77,17 @@ func (c *Client) SendBinary(b []byte) error { return c.send(OpBinary, b, engine.
 
 // SendPrepared queues p without encoding it again.
 func (c *Client) SendPrepared(p *Prepared) error {
-	if p.err != nil {
-		return p.err
-	}
 	return c.sent(c.conn.Send(p.frame))
 }
 
 // Send queues b, which is borrowed, as one message with options. It returns
-// ErrInvalidUTF8 for a text that is not UTF-8, ErrConnectionClosed, and ErrChannelFull if the
-// message was dropped at once.
+// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once.
 // Off the client's event loop it cannot say so of a message with a ConflateKey,
 // or under another OverflowPolicy than DropNewest, where the loop decides what
 // is dropped; all drops are counted.
 func (c *Client) Send(b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	f, err := newFrame(o.op, b, o.Handling)
-	if err != nil {
-		return err
-	}
-	return c.sent(c.conn.Send(f))
+	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
 }
 
 // SendContext is Send for a sender that waits: while the client's queue is at a
@@ -105,17 +98,10 @@ func (c *Client) Send(b []byte, opts ...MessageOption) error {
 // nothing may wait, it returns ErrChannelFull instead of waiting.
 func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	f, err := newFrame(o.op, b, o.Handling)
-	if err != nil {
-		return err
-	}
-	return c.sent(c.conn.SendContext(ctx, f))
+	return c.sent(c.conn.SendContext(ctx, engine.NewFrame(o.op, b, o.Handling)))
 }
 
 func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
-	if !codec.ValidText(op, b) {
-		return ErrInvalidUTF8
-	}
 	return c.sent(c.conn.SendPayload(op, b, lane))
 }
 
@@ -145,9 +131,6 @@ func (c *Client) SendResponse(requestID string, code int, message string, data a
 			return fmt.Errorf("ws: encode response: %w", err)
 		}
 		r.data = raw
-	}
-	if !codec.ValidText(OpText, r.data) {
-		return ErrInvalidUTF8
 	}
 	return c.sendReply(&r)
 }
@@ -282,19 +265,17 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 // Prepared is a message encoded once, to be sent to many. Immutable after New.
 type Prepared struct {
 	frame *engine.Frame
-	err   error // of all its sendings
 }
 
 // Prepare encodes payload, which is borrowed, as one message of kind op. The
-// time of a TTL runs from each sending of it, and a text that is not UTF-8 is an
-// error of each. It panics if op is neither OpText nor OpBinary.
+// time of a TTL runs from each sending of it. It panics if op is neither OpText
+// nor OpBinary.
 func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 	if op != OpText && op != OpBinary {
 		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
 	}
 	o := newMessageOptions(op, opts)
-	f, err := newFrame(o.op, payload, o.Handling)
-	return &Prepared{frame: f, err: err}
+	return &Prepared{frame: engine.NewFrame(o.op, payload, o.Handling)}
 }
 
 // clientOwner is the Client as its connection sees it.

@@ -45,9 +45,6 @@ var (
 	// ErrInvalidMessageType says that a message's type or opcode is not one
 	// that a client may send, such as a binary message without HandleBinary.
 	ErrInvalidMessageType = errors.New("ws: invalid message type")
-	// ErrInvalidUTF8 is returned for a text message that is not UTF-8: a client would
-	// have to close (RFC 6455 section 8.1). Nothing was queued.
-	ErrInvalidUTF8 = errors.New("ws: text is not UTF-8")
 	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit.
 	ErrMessageTooLarge = codec.ErrMessageTooLarge
 	// ErrChannelFull is returned when a client's outbound queue is at a bound and

@@ -3,8 +3,6 @@ package ws
 import (
 	"encoding/json"
 	"fmt"
-
-	"github.com/qi-realtime/ws/codec"
 )
 
 // Handle registers fn as the handler of event. Each request's data is decoded
@@ -71,9 +69,6 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 			return fmt.Errorf("ws: encode response of %q: %w", msg.Event, err)
 		}
 		r.data = data
-	}
-	if !codec.ValidText(OpText, r.data) { // of a json.RawMessage
-		return fmt.Errorf("ws: response of %q: %w", msg.Event, ErrInvalidUTF8)
 	}
 	_ = c.sendAnswer(&r) // fails only for a client that is closing
 	return nil

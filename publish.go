@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
 )
 
@@ -56,8 +55,7 @@ func Binary() MessageOption { return func(o *messageOptions) { o.op = OpBinary }
 func Exclude(c *Client) MessageOption { return func(o *messageOptions) { o.exclude = c } }
 
 // BroadcastToRoom queues msg, which is borrowed, as one text message for every
-// member but exclude (nil excludes nobody). It returns ErrRoomNotFound,
-// ErrInvalidUTF8, because browsers end a connection with such a text, and
+// member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
 // ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the
 // message; ErrManagerStopped after Shutdown.
 //
@@ -75,10 +73,7 @@ func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) er
 		return err
 	}
 	d := r.Data()
-	f, err := newFrame(OpText, msg, engine.Handling{Policy: d.policy, Scope: &d.drops})
-	if err != nil {
-		return err
-	}
+	f := engine.NewFrame(OpText, msg, engine.Handling{Policy: d.policy, Scope: &d.drops})
 	return m.publish(context.Background(), r, f, exclude, nil)
 }
 
@@ -87,9 +82,6 @@ func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client)
 	r, err := m.findRoom(roomID)
 	if err != nil {
 		return err
-	}
-	if p.err != nil {
-		return p.err
 	}
 	d := r.Data()
 	return m.publish(context.Background(), r, p.frame.In(d.policy, &d.drops), exclude, nil)
@@ -115,12 +107,8 @@ func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte,
 	o := newMessageOptions(OpText, opts)
 	d := r.Data()
 	o.Policy, o.Scope = d.policy, &d.drops
-	f, err := newFrame(o.op, msg, o.Handling)
-	if err != nil {
-		return Delivery{}, err
-	}
 	report := &deliveryReport{done: make(chan struct{})}
-	if err := m.publish(ctx, r, f, o.exclude, report); err != nil {
+	if err := m.publish(ctx, r, engine.NewFrame(o.op, msg, o.Handling), o.exclude, report); err != nil {
 		return Delivery{}, err
 	}
 	return Delivery{report}, nil
@@ -157,8 +145,8 @@ func (m *Manager) publish(ctx context.Context, r *roomEntry, f *engine.Frame, ex
 
 // BroadcastAll queues msg, which is borrowed, as one text message for every
 // client that is connected when it is called; one that connects while it is on
-// its way may get it, too. If msg is not UTF-8, or an event loop's ring stays full
-// for BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
+// its way may get it, too. If an event loop's ring stays full for
+// BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
 // as one dropped message for each client.
 func (m *Manager) BroadcastAll(msg []byte) {
 	var buf [16]*engine.Shard
@@ -168,11 +156,8 @@ func (m *Manager) BroadcastAll(msg []byte) {
 			targets = append(targets, s)
 		}
 	}
-	f, err := newFrame(OpText, msg, engine.Handling{})
-	if err == nil {
-		err = (&broadcast{manager: m, frame: f}).post(context.Background(), targets)
-	}
-	if err != nil {
+	b := &broadcast{manager: m, frame: engine.NewFrame(OpText, msg, engine.Handling{})}
+	if err := b.post(context.Background(), targets); err != nil {
 		for _, s := range targets {
 			s.CountRefused(s.Connections())
 		}
@@ -195,11 +180,7 @@ func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	f, err := newFrame(OpText, msg, engine.Handling{})
-	if err != nil {
-		return err
-	}
-	return m.publishToDevices(devices, f, nil)
+	return m.publishToDevices(devices, engine.NewFrame(OpText, msg, engine.Handling{}), nil)
 }
 
 // PublishToUser is BroadcastToUser with options, and with a report of how many
@@ -212,12 +193,8 @@ func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) 
 	o := newMessageOptions(OpText, opts)
 	devices := m.clients.devices(userNamed(name))
 	devices = slices.DeleteFunc(devices, func(c *Client) bool { return c == o.exclude })
-	f, err := newFrame(o.op, msg, o.Handling)
-	if err != nil {
-		return Delivery{}, err
-	}
 	report := &deliveryReport{done: make(chan struct{})}
-	if err := m.publishToDevices(devices, f, report); err != nil {
+	if err := m.publishToDevices(devices, engine.NewFrame(o.op, msg, o.Handling), report); err != nil {
 		return Delivery{}, err
 	}
 	return Delivery{report}, nil
@@ -237,14 +214,6 @@ func (m *Manager) publishToDevices(devices []*Client, f *engine.Frame, report *d
 	slices.SortFunc(targets, func(a, b *engine.Shard) int { return cmp.Compare(a.Index(), b.Index()) })
 	b := &broadcast{manager: m, devices: devices, frame: m.engine.Stamp(f), report: report}
 	return b.post(context.Background(), targets)
-}
-
-// newFrame encodes a message. It returns ErrInvalidUTF8 for a text that is none.
-func newFrame(op Opcode, payload []byte, h engine.Handling) (*engine.Frame, error) {
-	if !codec.ValidText(op, payload) {
-		return nil, ErrInvalidUTF8
-	}
-	return engine.NewFrame(op, payload, h), nil
 }
 
 // broadcast is the task that fans one frame out, the same on every loop.
