@@ -139,7 +139,7 @@ func byQuery(r *http.Request) ([]ws.ClientOption, error) {
 		switch value := strings.Clone(values[0]); key {
 		case "id":
 			opts = append(opts, ws.WithClientID(value))
-		case "name":
+		case "username":
 			opts = append(opts, ws.WithUser(value))
 		case "user":
 			n, err := strconv.ParseInt(value, 10, 64)

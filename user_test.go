@@ -85,14 +85,14 @@ func TestUsersByName(t *testing.T) {
 		id          int64
 	}{
 		{"user=7", "7", 7},
-		{"name=7", "7", 7},
+		{"username=7", "7", 7},
 		{"user=-9", "-9", -9},
-		{"name=07", "07", 0},
-		{"name=%2B7", "+7", 0},
-		{"name=ann", "ann", 0},
-		{"name=9223372036854775808", "9223372036854775808", 0},
-		{"name=", "", 0},
-		{"name=0", "0", 0},
+		{"username=07", "07", 0},
+		{"username=%2B7", "+7", 0},
+		{"username=ann", "ann", 0},
+		{"username=9223372036854775808", "9223372036854775808", 0},
+		{"username=", "", 0},
+		{"username=0", "0", 0},
 		{"user=0", "", 0},
 	} {
 		t.Run(tt.query, func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestUsersByName(t *testing.T) {
 // A user is offline when its last device has gone, and keeps its name there.
 func TestUserGoesOffline(t *testing.T) {
 	s := start(t, ws.WithAuthenticate(byQuery))
-	for _, query := range []string{"user=7", "name=ann"} {
+	for _, query := range []string{"user=7", "username=ann"} {
 		c, sc := s.dialClient(native, query)
 		name := sc.User()
 		assert.NotEmpty(t, s.UserClients(name))
