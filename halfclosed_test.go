@@ -156,3 +156,53 @@ func TestHalfClosedClientsThatDoNotRead(t *testing.T) {
 		eventually(t, func() bool { return s.Stats().Total.Connections == 0 }, "not closed")
 	})
 }
+
+// corkedConn keeps what is written until it is uncorked.
+type corkedConn struct {
+	net.Conn
+	corked bool
+	kept   []byte
+}
+
+func (c *corkedConn) Write(b []byte) (int, error) {
+	if c.corked {
+		c.kept = append(c.kept, b...)
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// The close_notify of TLS comes in the same read as the request that fills the mailbox: all
+// requests are answered.
+func TestCloseNotifyBehindAFullMailbox(t *testing.T) {
+	onBothWays(t, func(t *testing.T, w way) {
+		s := startTLS(t, nil)
+		entered, release := registerBlock(t, s.Manager)
+		corked := &corkedConn{}
+		plain := s.dialTCP(w)
+		corked.Conn = plain.Conn
+		c := (&client{Conn: corked, t: t}).over(s.clientTLS(tls.VersionTLS13))
+		c.raw(upgradeRequest("/ws", ""))
+		resp, body := c.response()
+		require.Equal(t, 101, resp.StatusCode, body)
+		c.send(blockMessage(0))
+		receive(t, entered, "not called")
+		corked.corked = true
+		const requests = 66 // one is being handled, 65 wait: one more than MailboxSize
+		var burst []string
+		for id := range requests - 1 {
+			burst = append(burst, blockMessage(id+1))
+		}
+		c.send(burst...)
+		require.NoError(t, c.Conn.(*tls.Conn).CloseWrite())
+		require.NoError(t, plain.SetWriteDeadline(time.Time{})) // crypto/tls leaves one that is over
+		_, err := plain.Write(corked.kept)
+		require.NoError(t, err)
+		eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+		release()
+		for id := range requests {
+			c.expectReply(strconv.Itoa(id), 200, "")
+		}
+		c.expectEOF()
+	})
+}

@@ -53,6 +53,9 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 func mayRead(fd int) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd)}}
 	_, err := unix.Poll(fds[:], 0)
+	for err == unix.EINTR {
+		_, err = unix.Poll(fds[:], 0)
+	}
 	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0
 }
 

@@ -59,8 +59,8 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 			}
 		case errors.Is(err, errNothingReceived):
 			more = false
-		case s.holds(c):
-			more = false // crypto/tls repeats the error when the held bytes are decoded
+		case s.holds(c) || c.is(pausedFlags):
+			more = false // crypto/tls repeats the error when c is resumed
 		case errors.Is(err, io.EOF):
 			s.endOfTLS(c)
 		default:
