@@ -225,7 +225,7 @@ func TestIdleConnectionsToNetHTTPDoNotEndTheLoops(t *testing.T) {
 		come := func() {
 			late.Go(func() {
 				nc, err := s.dial(s.native, s.secure)
-				if assert.NoError(t, err) {
+				if assert.NoError(t, err, "%s", s.log) {
 					lateConns <- nc
 				}
 			})

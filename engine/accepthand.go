@@ -114,7 +114,8 @@ func isExhausted(err error) bool {
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// enroll hands a duplicate of an accepted socket to the loop. fd stays open.
+// enroll hands a duplicate of an accepted socket to the loop. fd stays open. When
+// it returns no error, the connection is enrolled, or a goroutine sees to it.
 func (p *place) enroll(fd int, from acceptedByUs) error {
 	from.place = p
 	nc, err := connOf(fd)
@@ -131,16 +132,40 @@ func (p *place) enroll(fd int, from acceptedByUs) error {
 		return err
 	}
 	if err = p.await(result, ctx.Done()); errors.Is(err, errLoopHeld) {
-		return nil
+		return p.enrollLate(result, fd, from)
 	}
 	return err
 }
 
+// enrollLate waits in a goroutine for a loop that has not taken the socket in
+// time, and enrolls it once more if gnet finds no descriptor for it.
+func (p *place) enrollLate(result <-chan gnet.RegisteredResult, fd int, from acceptedByUs) error {
+	kept, err := duplicate(fd)
+	if err != nil {
+		return p.await(result, nil) // nobody else could be let in, either
+	}
+	go func() { // ends with the loop at the latest
+		if err := p.await(result, nil); isExhausted(err) {
+			g := p.shard.eng.accept
+			g.exhausted(err)
+			g.enroll(kept, from, p.shard.place)
+		}
+		_ = unix.Close(kept)
+	}()
+	return nil
+}
+
+// duplicate returns a duplicate of fd.
+func duplicate(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return dup, os.NewSyscallError("fcntl", err)
+}
+
 // connOf returns a connection on a duplicate of fd.
 func connOf(fd int) (net.Conn, error) {
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	dup, err := duplicate(fd)
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, err
 	}
 	file := os.NewFile(uintptr(dup), "accepted")
 	nc, err := net.FileConn(file) // one more duplicate

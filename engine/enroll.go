@@ -51,10 +51,14 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 		err = p.await(result, ctx.Done())
 	}
 	_, untaken := e.enrolling.LoadAndDelete(c)
+	held := errors.Is(err, errLoopHeld)
+	if held {
+		go func() { _ = p.await(result, nil) }() // ends with the loop at the latest
+	}
 	switch {
-	case errors.Is(err, errLoopHeld) && !untaken:
+	case held && !untaken:
 		return nil // the loop is opening it
-	case errors.Is(err, errLoopHeld):
+	case held:
 		refuseHeld(client, nc)
 		return ctx.Err()
 	case err == nil && !c.Opened():
@@ -102,9 +106,9 @@ func (p *place) giveUp() {
 	p.shard.eng.enrolls.Done()
 }
 
-// await waits until the loop has taken the connection. It returns errLoopHeld if
-// held comes first; the result is then waited for by a goroutine, which ends with
-// the loop at the latest. result never comes if the loop ends meanwhile.
+// await waits until the loop has taken the connection or has ended, and ends the
+// place. If held comes first it returns errLoopHeld, and must be called again
+// without held, by a goroutine of its own if need be.
 func (p *place) await(result <-chan gnet.RegisteredResult, held <-chan struct{}) error {
 	select {
 	case r, ok := <-result:
@@ -117,13 +121,6 @@ func (p *place) await(result <-chan gnet.RegisteredResult, held <-chan struct{})
 		p.giveUp()
 		return ErrStopped
 	case <-held:
-		go func() {
-			defer p.giveUp()
-			select {
-			case <-result:
-			case <-p.shard.eng.stopped:
-			}
-		}()
 		return errLoopHeld
 	}
 }

@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/panjf2000/gnet/v2"
+
 // TakeWritable asks the writability poller for the connection of an event.
 func (e *Engine) TakeWritable(fd int32, generation uint32) *Conn {
 	return e.writable.take(fd, generation)
@@ -19,4 +21,13 @@ func (s *Shard) InheritsUnsent() bool { return s.inheritsInLoop() }
 func (c *Conn) WatchedEvents() (events uint32, err error) {
 	targets, err := epollTargets(c.shard.ready.Load().epfd)
 	return targets[int(c.fd)], err
+}
+
+// EnrollLate is an accepted socket that the loop has not taken in time, and for
+// which gnet then returns err.
+func (s *Shard) EnrollLate(fd int, err error) error {
+	s.eng.beginEnroll()
+	result := make(chan gnet.RegisteredResult, 1)
+	result <- gnet.RegisteredResult{Err: err}
+	return s.place().enrollLate(result, fd, acceptedByUs{})
 }
