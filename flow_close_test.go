@@ -48,7 +48,7 @@ func TestFlowCloseByServer(t *testing.T) {
 		c.finish(4001)
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)
-		assert.Zero(t, s.Stats().Total.Held)
+		assert.Zero(t, s.Stats().Total.HeldBytes)
 		release()
 		eventually(t, func() bool { return s.Stats().Unhandled > 0 }, "the waiting messages are not counted")
 	})
@@ -80,7 +80,7 @@ func TestFlowReset(t *testing.T) {
 		c, _, release := s.pausedClient()
 		c.abort()
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
-		assert.Zero(t, s.Stats().Total.Held)
+		assert.Zero(t, s.Stats().Total.HeldBytes)
 		release()
 	})
 }
@@ -163,7 +163,7 @@ func TestFlowPausedAndStalled(t *testing.T) {
 		}))
 		c := s.connect()
 		go func() { _, _ = c.Write([]byte(burstOf("get", 20_000))) }() // fails when the server gives up
-		eventually(t, func() bool { return s.Stats().Total.Pauses > 0 }, "not paused")
+		eventually(t, func() bool { return s.Stats().Total.PausedTotal > 0 }, "not paused")
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)
 	})

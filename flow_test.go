@@ -106,7 +106,7 @@ func (s *server) mostHeld() (stop func() int64) {
 				most <- held
 				return
 			case <-tick.C:
-				held = max(held, s.Stats().Total.Held)
+				held = max(held, s.Stats().Total.HeldBytes)
 			}
 		}
 	}()
@@ -167,7 +167,7 @@ func TestFlowSlowHandler(t *testing.T) {
 			c.expectReply(strconv.Itoa(i), 200, "")
 		}
 		wait()
-		assert.Positive(t, s.Stats().Total.Pauses)
+		assert.Positive(t, s.Stats().Total.PausedTotal)
 	})
 }
 
@@ -240,7 +240,7 @@ func TestFlowAnswers(t *testing.T) {
 				c.send(request("join", "join", ""))
 				c.expectReply("join", 200, "")
 				wait := c.writeInBackground(burstOf("get", requests))
-				eventually(t, func() bool { return s.Stats().Total.Blocked > 0 }, "the socket did not fill")
+				eventually(t, func() bool { return s.Stats().Total.BlockedTotal > 0 }, "the socket did not fill")
 				for range 500 { // more than the queue takes beside the answers
 					require.NoError(t, s.BroadcastToRoom("r", []byte(`{"type":"notify"}`), nil))
 				}
@@ -271,7 +271,7 @@ func TestFlowUnreadAnswers(t *testing.T) {
 		}))
 		c := s.connect()
 		_ = c.writeInBackground(burstOf("get", 20_000)) // does not end: the client waits
-		eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.Blocked > 0 }, "not paused")
+		eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.BlockedTotal > 0 }, "not paused")
 		last, since := int64(-1), 0
 		eventually(t, func() bool { // polls every millisecond
 			if n := handled.Load(); n != last {
@@ -286,7 +286,7 @@ func TestFlowUnreadAnswers(t *testing.T) {
 		assert.Less(t, handled.Load(), int64(1000))
 		assert.NoError(t, c.Close())
 		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
-		assert.Zero(t, s.Stats().Total.Held)
+		assert.Zero(t, s.Stats().Total.HeldBytes)
 	})
 }
 

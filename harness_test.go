@@ -468,9 +468,9 @@ func withDeepQueue(c *ws.Config) { c.QueueBytes = 1 << 30 }
 // socket is full: what is sent afterwards waits in its queue.
 func (s *server) stall(sc *ws.Client) {
 	s.t.Helper()
-	blocked := s.Stats().Total.Blocked
+	blocked := s.Stats().Total.BlockedTotal
 	require.NoError(s.t, sc.SendBytes([]byte(bigMessage)))
-	eventually(s.t, func() bool { return s.Stats().Total.Blocked > blocked }, "the socket did not fill")
+	eventually(s.t, func() bool { return s.Stats().Total.BlockedTotal > blocked }, "the socket did not fill")
 }
 
 // events collects the events of some types.

@@ -27,19 +27,19 @@ func TestInboundBudget(t *testing.T) {
 			hoarders = append(hoarders, c)
 			c.writeInBackground(unfinished)
 		}
-		eventually(t, func() bool { return s.Stats().Inbound > budget }, "the budget is not reached")
+		eventually(t, func() bool { return s.Stats().InboundMemory > budget }, "the budget is not reached")
 		eventually(t, func() bool { return s.Stats().Total.BudgetPaused > 0 }, "nobody waits for the budget")
 		honest := s.connect()
 		var most int64
 		for range 200 {
 			honest.send("small")
 			honest.expect("s")
-			most = max(most, s.Stats().Inbound)
+			most = max(most, s.Stats().InboundMemory)
 		}
 		finish := honest.writeInBackground(message)
 		honest.expect("\x00")
 		finish()
-		most = max(most, s.Stats().Inbound)
+		most = max(most, s.Stats().InboundMemory)
 		t.Logf("%d KiB wait", most>>10)
 		assert.Less(t, most, int64(budget+budget/8+clients*(16<<10)+2*(4+1)*(512<<10)))
 		for _, c := range hoarders {
@@ -47,8 +47,8 @@ func TestInboundBudget(t *testing.T) {
 		}
 		eventually(t, func() bool {
 			stats := s.Stats()
-			return stats.Inbound == 0 && stats.Total.BudgetPaused == 0
-		}, "%d bytes are counted for ever", s.Stats().Inbound)
+			return stats.InboundMemory == 0 && stats.Total.BudgetPaused == 0
+		}, "%d bytes are counted for ever", s.Stats().InboundMemory)
 	})
 }
 
@@ -76,11 +76,11 @@ func TestInboundBudgetOfMailboxes(t *testing.T) {
 		for _, c := range all {
 			for range messages {
 				c.expect("\x00")
-				most = max(most, s.Stats().Inbound)
+				most = max(most, s.Stats().InboundMemory)
 			}
 		}
 		assert.Less(t, most, int64(budget+clients*2*(64<<10)))
-		eventually(t, func() bool { return s.Stats().Inbound == 0 }, "bytes are counted for ever")
+		eventually(t, func() bool { return s.Stats().InboundMemory == 0 }, "bytes are counted for ever")
 		require.Equal(t, clients, s.GetClientCount())
 	})
 }

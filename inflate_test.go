@@ -109,10 +109,10 @@ func TestInflateShare(t *testing.T) {
 			c.expect(strconv.Itoa(400_000 + i))
 		}
 		wait()
-		assert.Positive(t, s.Stats().Total.Pauses)
+		assert.Positive(t, s.Stats().Total.PausedTotal)
 		eventually(t, func() bool {
 			stats := s.Stats().Total
-			return stats.Paused == 0 && stats.Held == 0
+			return stats.Paused == 0 && stats.HeldBytes == 0
 		}, "still paused")
 	})
 }
@@ -158,7 +158,7 @@ func TestInflateInSteps(t *testing.T) {
 		first, second, healthy := s.connectDeflate(), s.connectDeflate(), s.connect()
 		first.raw(deflatedFrame(deflated))
 		first.expect(strconv.Itoa(len(text)))
-		assert.Positive(t, s.Stats().Total.Pauses, "one message alone")
+		assert.Positive(t, s.Stats().Total.PausedTotal, "one message alone")
 
 		burst := deflatedFrame(deflated) + frame(gws.OpText, "plain") + deflatedFrame(deflated)
 		waitFirst, waitSecond := first.writeInBackground(burst), second.writeInBackground(burst)
@@ -173,7 +173,7 @@ func TestInflateInSteps(t *testing.T) {
 		waitSecond()
 		eventually(t, func() bool {
 			stats := s.Stats().Total
-			return stats.Paused == 0 && stats.Held == 0
+			return stats.Paused == 0 && stats.HeldBytes == 0
 		}, "still paused")
 	})
 }
@@ -205,7 +205,7 @@ func TestInflateInStepsOfClosedConnections(t *testing.T) {
 		stays.expect(strconv.Itoa(len(text)), "5")
 		eventually(t, func() bool {
 			stats := s.Stats().Total
-			return stats.Connections == 1 && stats.Paused == 0 && stats.Held == 0
+			return stats.Connections == 1 && stats.Paused == 0 && stats.HeldBytes == 0
 		}, "something is left")
 	})
 }

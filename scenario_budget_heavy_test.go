@@ -59,7 +59,7 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 		return true
 	})
 	payload := make([]byte, size)
-	for n := uint64(0); s.Stats().Total.Laggards < clients; n++ { // fill the sockets
+	for n := uint64(0); s.Stats().Total.Blocked < clients; n++ { // fill the sockets
 		require.Less(t, n, uint64(20_000), "the sockets do not fill")
 		delivery, err := s.Publish("all", payload, ws.ConflateKey("one waits at most"))
 		require.NoError(t, err)
@@ -83,16 +83,16 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 		}
 		peak = max(peak, scenarioRSS(t))
 		scenarioUntil(t, func() bool { return healthy.received.Load() == received+sent }, "the healthy client")
-		require.LessOrEqual(t, s.Stats().Total.Backlog, int64(budget+budget/100))
+		require.LessOrEqual(t, s.Stats().Total.QueuedMemory, int64(budget+budget/100))
 	}
 	stats := s.Stats().Total
 	heap := int64(scenarioHeap()) - int64(heapBefore)
 	debug.FreeOSMemory()
 	after := scenarioRSS(t)
 	t.Logf("budget %d MiB, held %d MiB, dropped %d; the heap grew by %d MiB, RSS by %d MiB, at the peak by %d MiB", budget>>20,
-		stats.Backlog>>20, stats.Drops.Budget, heap>>20, (after-before)>>20, (peak-before)>>20)
+		stats.QueuedMemory>>20, stats.Drops.Budget, heap>>20, (after-before)>>20, (peak-before)>>20)
 	assert.Positive(t, stats.Drops.Budget)
-	assert.Greater(t, stats.Backlog, int64(budget*3/4), "the budget is used")
+	assert.Greater(t, stats.QueuedMemory, int64(budget*3/4), "the budget is used")
 	assert.LessOrEqual(t, heap, int64(budget*11/10))
 	assert.LessOrEqual(t, after-before, budget*12/10)
 }

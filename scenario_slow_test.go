@@ -383,7 +383,7 @@ func (s *scenarioServer) fill(r *scenarioReader, size int) (taken, refused int) 
 	s.t.Helper()
 	require.NoError(s.t, r.side.JoinRoom("fill"))
 	defer s.DeleteRoom("fill")
-	blocked := s.Stats().Total.Blocked
+	blocked := s.Stats().Total.BlockedTotal
 	scenarioUntil(s.t, func() bool {
 		err := r.side.SendBytes(scenarioNumbered(taken+1, size))
 		if err == nil {
@@ -395,7 +395,7 @@ func (s *scenarioServer) fill(r *scenarioReader, size int) (taken, refused int) 
 		d, err := s.Publish("fill", nil, ws.Exclude(r.side)) // comes to the loop behind what was sent
 		require.NoError(s.t, err)
 		scenarioReceive(s.t, d.Done(), "what was sent")
-		return s.Stats().Total.Blocked > blocked
+		return s.Stats().Total.BlockedTotal > blocked
 	}, "the queue did not fill")
 	return taken, refused
 }
@@ -516,7 +516,7 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 		}
 	}
 	total := s.Stats().Total
-	require.GreaterOrEqual(t, total.Blocked, uint64(members), "not all sockets filled")
+	require.GreaterOrEqual(t, total.BlockedTotal, uint64(members), "not all sockets filled")
 	require.GreaterOrEqual(t, total.Drops.Full, uint64(members), "not all queues filled")
 	for i, r := range room {
 		require.LessOrEqual(t, r.side.QueuedBytes(), queue*(size+4), "member %d", i)

@@ -38,7 +38,7 @@ func (s *server) caughtUp() {
 	s.t.Helper()
 	eventually(s.t, func() bool {
 		st := s.Stats().Total
-		return st.Slow == 0 && st.Laggards == 0 && st.Backlog == 0
+		return st.Slow == 0 && st.Blocked == 0 && st.QueuedMemory == 0
 	}, "somebody counts as behind still")
 }
 
@@ -67,8 +67,8 @@ func TestOnSlowAndOnDrain(t *testing.T) {
 			publish(20) // loses some
 			assert.Empty(t, log.calls, "told once")
 			assert.Equal(t, 1, s.Stats().Total.Slow)
-			assert.Equal(t, 1, s.Stats().Total.Laggards)
-			assert.Greater(t, s.Stats().Total.Backlog, int64(len(bigMessage)))
+			assert.Equal(t, 1, s.Stats().Total.Blocked)
+			assert.Greater(t, s.Stats().Total.QueuedMemory, int64(len(bigMessage)))
 
 			c.expect(bigMessage)
 			assert.Equal(t, "drain "+sc.ID, receive(t, log.calls, "no OnDrain"))
@@ -278,7 +278,7 @@ func TestQueueBudget(t *testing.T) {
 				}
 				healthy, hc := s.dialClient(native)
 				base := s.Stats().Total
-				require.LessOrEqual(t, base.Backlog, int64(budget))
+				require.LessOrEqual(t, base.QueuedMemory, int64(budget))
 				payload := []byte(strings.Repeat("x", size))
 				for range 3 {
 					for _, sc := range clients[large:] {
@@ -294,7 +294,7 @@ func TestQueueBudget(t *testing.T) {
 					s.settle() // a pace at which the loops keep up with each other
 				}
 				s.settle()
-				eventually(t, func() bool { return s.Stats().Total.Backlog <= budget }, "over the budget")
+				eventually(t, func() bool { return s.Stats().Total.QueuedMemory <= budget }, "over the budget")
 				st := s.Stats().Total
 				assert.Positive(t, st.Drops.Budget-base.Drops.Budget)
 				for range 100 {
@@ -314,7 +314,7 @@ func TestQueueBudget(t *testing.T) {
 					assert.GreaterOrEqual(t, open, small)
 					return
 				}
-				assert.Greater(t, st.Backlog, int64(budget*5/8), "no more is taken than needed")
+				assert.Greater(t, st.QueuedMemory, int64(budget*5/8), "no more is taken than needed")
 				least, most := 1<<30, 0
 				for _, sc := range clients[:large] {
 					assert.False(t, sc.IsClosed())
@@ -325,7 +325,7 @@ func TestQueueBudget(t *testing.T) {
 				for i, sc := range clients {
 					eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "client %d: %d bytes left", i, sc.QueuedBytes())
 				}
-				eventually(t, func() bool { return s.Stats().Total.Backlog == 0 }, "%d left", s.Stats().Total.Backlog)
+				eventually(t, func() bool { return s.Stats().Total.QueuedMemory == 0 }, "%d left", s.Stats().Total.QueuedMemory)
 				for i := range conns {
 					if i >= large {
 						eventually(t, func() bool { return got[i].Load() == int64(sent[i]+3) }, "client %d holds little and lost", i)
@@ -365,14 +365,14 @@ func drain(conns []*client, size int64) (got []atomic.Int64, wait func()) {
 func (s *server) fill(sc *ws.Client) (sent int) {
 	s.t.Helper()
 	payload := []byte(strings.Repeat("f", 1000))
-	blocked := s.Stats().Total.Blocked
-	for ; s.Stats().Total.Blocked == blocked; sent++ {
+	blocked := s.Stats().Total.BlockedTotal
+	for ; s.Stats().Total.BlockedTotal == blocked; sent++ {
 		require.Less(s.t, sent, 100_000, "the socket does not fill")
 		require.NoError(s.t, sc.SendBytes(payload))
 		if sent%20 == 0 { // so that little is queued when it is full
 			s.settleOne(sc)
 			eventually(s.t, func() bool {
-				return sc.QueuedBytes() == 0 || s.Stats().Total.Blocked != blocked
+				return sc.QueuedBytes() == 0 || s.Stats().Total.BlockedTotal != blocked
 			}, "%d bytes are neither sent nor blocked", sc.QueuedBytes())
 		}
 	}

@@ -16,14 +16,14 @@ type LoopStats struct {
 	BytesIn, BytesOut      uint64
 	Drops                  DropCounts // messages that were not sent
 	Writes                 uint64     // write and writev calls
-	Blocked                uint64     // times a socket was full
-	Laggards               int        // connections whose socket is full
-	Backlog                int64      // memory that their queues take, in bytes: QueueBudget bounds it. A frame that waits in several is counted in each
+	BlockedTotal           uint64     // times a socket was full
+	Blocked                int        // connections whose socket is full
+	QueuedMemory           int64      // memory that their queues take, in bytes: QueueBudget bounds it. A frame that waits in several is counted in each
 	Slow                   int        // connections between OnSlow and OnDrain
 	Paused                 int        // connections that are not read, so that their clients wait
 	BudgetPaused           int        // of these, for the InboundBudget; counted about four times a second
-	Pauses                 uint64     // times a connection was paused
-	Held                   int64      // bytes received of paused connections that are not decoded yet
+	PausedTotal            uint64     // times a connection was paused
+	HeldBytes              int64      // bytes received of paused connections that are not decoded yet
 	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
 	InboxLen               int        // tasks waiting
 
@@ -45,14 +45,14 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.BytesOut += o.BytesOut
 	st.Drops.Add(&o.Drops)
 	st.Writes += o.Writes
+	st.BlockedTotal += o.BlockedTotal
 	st.Blocked += o.Blocked
-	st.Laggards += o.Laggards
-	st.Backlog += o.Backlog
+	st.QueuedMemory += o.QueuedMemory
 	st.Slow += o.Slow
 	st.Paused += o.Paused
 	st.BudgetPaused += o.BudgetPaused
-	st.Pauses += o.Pauses
-	st.Held += o.Held
+	st.PausedTotal += o.PausedTotal
+	st.HeldBytes += o.HeldBytes
 	st.Tasks += o.Tasks
 	st.WakeUps += o.WakeUps
 	st.Yields += o.Yields
@@ -65,9 +65,9 @@ func loopStats(st *engine.ShardStats) LoopStats {
 	return LoopStats{
 		Connections: st.Connections, Opened: st.Opened, Closed: st.Closed,
 		MessagesIn: st.MessagesIn, MessagesOut: st.MessagesOut, BytesIn: st.BytesIn, BytesOut: st.BytesOut,
-		Drops: DropCounts(st.Drops), Writes: st.Writes, Blocked: st.Blocked,
-		Laggards: st.Laggards, Backlog: st.Backlog, Slow: st.Slow,
-		Paused: st.Paused, BudgetPaused: st.BudgetPaused, Pauses: st.Pauses, Held: st.Held,
+		Drops: DropCounts(st.Drops), Writes: st.Writes, BlockedTotal: st.BlockedTotal,
+		Blocked: st.Blocked, QueuedMemory: st.QueuedMemory, Slow: st.Slow,
+		Paused: st.Paused, BudgetPaused: st.BudgetPaused, PausedTotal: st.PausedTotal, HeldBytes: st.HeldBytes,
 		Tasks: st.Tasks, WakeUps: st.WakeUps, Yields: st.Yields,
 		InboxLen: st.InboxLen, OldestWait: st.OldestWait,
 	}
@@ -105,7 +105,7 @@ type Stats struct {
 	RateLimited   uint64 // messages refused by Config.RateLimit
 	Unhandled     uint64 // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
 	LateHandlers  uint64 // calls of handlers that took longer than LogAfter
-	Inbound       int64  // bytes that count against Config.InboundBudget; 0 without one
+	InboundMemory int64  // bytes that count against Config.InboundBudget; 0 without one
 	Stuck         int    // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
 	Refused       RefusalCounts
 	Accept        AcceptStats // how new connections are let in
@@ -120,7 +120,7 @@ func (m *Manager) Stats() Stats {
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
-		Inbound: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
+		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
 		Refused: m.refusals.counts(), Accept: m.engine.AcceptStats(),
 	}
 	for _, s := range m.engine.Shards() {

@@ -19,7 +19,7 @@ func TestReplacedPongsAreCounted(t *testing.T) {
 		cfg.QueueBudget = 1 << 20
 	})
 	m.connect(1)
-	backlog := func() int64 { return m.Shards()[0].Stats().Backlog }
+	backlog := func() int64 { return m.Shards()[0].Stats().QueuedMemory }
 	for range 10 {
 		m.Stall(0)
 		m.Wait()

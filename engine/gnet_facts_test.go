@@ -325,8 +325,8 @@ func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
 			st := sh.Stats()
 			total.Add(&st)
 		}
-		return total.Blocked >= n
-	}, "only %d sockets filled up", total.Blocked)
+		return total.BlockedTotal >= n
+	}, "only %d sockets filled up", total.BlockedTotal)
 	for first := range 2 { // half of them stall until the others are done
 		var readers sync.WaitGroup
 		for i := first; i < n; i += 2 {

@@ -291,7 +291,7 @@ func TestHungClientIsClosedAtTheReadTimeout(t *testing.T) {
 		{name: "nothing to read", hang: func(*slowServer, *client, *peer) {}},
 		{name: "a full receive buffer", hang: func(s *slowServer, _ *client, p *peer) {
 			must(s.t, p.conn.Send(payload(16<<20)))
-			s.eventually(func() bool { return s.Shards()[0].Stats().Blocked > 0 }, "the socket did not fill")
+			s.eventually(func() bool { return s.Shards()[0].Stats().BlockedTotal > 0 }, "the socket did not fill")
 		}},
 		{name: "a stream of messages", hang: func(*slowServer, *client, *peer) {}, stream: payload(32 << 10)},
 		{name: "some data", hang: func(s *slowServer, _ *client, p *peer) { must(s.t, p.conn.Send(payload(2000))) }},

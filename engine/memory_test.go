@@ -263,11 +263,11 @@ func TestMemoryStallsAndResumes(t *testing.T) {
 	require.ErrorIs(t, m.peer(0).conn.Send(engine.NewFrame(codec.OpText, nil, engine.Handling{})), engine.ErrQueueFull)
 	assert.Empty(t, m.take(0))
 	assert.Equal(t, want, m.take(1), "the other reads")
-	assert.Equal(t, 1, m.Shards()[0].Stats().Laggards)
+	assert.Equal(t, 1, m.Shards()[0].Stats().Blocked)
 	assert.EqualValues(t, 1, m.slow.Load())
 	m.Resume(0)
 	assert.Equal(t, want, m.take(0))
-	assert.Zero(t, m.Shards()[0].Stats().Laggards)
+	assert.Zero(t, m.Shards()[0].Stats().Blocked)
 	assert.EqualValues(t, 1, m.drained.Load())
 }
 

@@ -131,7 +131,7 @@ func (p *pausing) run(t *testing.T, reads [][]byte, owner, peer *rand.Rand) paus
 		run.resume(o)
 	}
 	require.Zero(t, p.srv.Shards()[0].Stats().Paused, "the connection is resumed")
-	require.Zero(t, p.srv.Shards()[0].Stats().Held, "nothing is held")
+	require.Zero(t, p.srv.Shards()[0].Stats().HeldBytes, "nothing is held")
 	p.HangUp(n)
 	p.Wait()
 	require.Zero(t, p.srv.Shards()[0].Connections())

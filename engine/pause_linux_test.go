@@ -35,13 +35,13 @@ func TestPausedConnectionCostsNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, unix.EPOLLERR|unix.EPOLLHUP, events, "the kernel adds these itself")
 	assert.LessOrEqual(t, after.BytesIn-before.BytesIn, uint64(64<<10), "one read may have been on its way")
-	assert.LessOrEqual(t, after.Held, int64(64<<10))
-	assert.EqualValues(t, 1, after.Pauses)
+	assert.LessOrEqual(t, after.HeldBytes, int64(64<<10))
+	assert.EqualValues(t, 1, after.PausedTotal)
 
 	floodFor(t, c, 300*time.Millisecond)
 	again := shard.Stats()
 	assert.Equal(t, after.BytesIn, again.BytesIn, "nothing more is read")
-	assert.Equal(t, after.Held, again.Held)
+	assert.Equal(t, after.HeldBytes, again.HeldBytes)
 	assert.Equal(t, after.Tasks, again.Tasks)
 	assert.False(t, p.conn.Closed(), "the client waits and is not closed")
 

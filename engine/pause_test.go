@@ -30,14 +30,14 @@ func TestPauseWithoutReadinessIsBounded(t *testing.T) {
 	shard := s.Shards()[0]
 	s.eventually(func() bool { return shard.Stats().Paused == 1 }, "not paused")
 	c.raw(strings.Repeat("x", held)) // nobody looks at them
-	s.eventually(func() bool { return shard.Stats().Held == held }, "the bytes are not held")
+	s.eventually(func() bool { return shard.Stats().HeldBytes == held }, "the bytes are not held")
 	assert.False(t, s.peer(0).conn.Closed())
 	c.raw("x")
 	c.expectClose(codec.ClosePolicyViolation)
 	end := <-s.peer(0).ends
 	assert.Equal(t, codec.ClosePolicyViolation, end.Code)
 	assert.Equal(t, "client sends faster than its messages are handled", end.Reason)
-	assert.Zero(t, shard.Stats().Held)
+	assert.Zero(t, shard.Stats().HeldBytes)
 	assert.Zero(t, shard.Stats().Paused)
 	assert.Zero(t, s.invalid.Load(), "the client did nothing wrong")
 	s.dial().send("others are served")
@@ -129,7 +129,7 @@ func TestPausedConnectionEndsBehindItsMessages(t *testing.T) {
 // pauses counts how often connections were paused.
 func pauses(s *server) (n uint64) {
 	for _, shard := range s.Shards() {
-		n += shard.Stats().Pauses
+		n += shard.Stats().PausedTotal
 	}
 	return n
 }
@@ -175,7 +175,7 @@ func TestMemoryPausedPeersKeepTheOrder(t *testing.T) {
 	}
 	m.eventually(func() bool { return paused(m.server) == 0 }, "not all are resumed")
 	for _, shard := range m.Shards() {
-		assert.Zero(t, shard.Stats().Held)
+		assert.Zero(t, shard.Stats().HeldBytes)
 	}
 }
 

@@ -207,7 +207,7 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	stats := func() engine.ShardStats { return conn.Shard().Stats() }
 	large := string(make([]byte, 16<<20))
 	send(large, time.Second)
-	s.eventually(func() bool { return stats().Blocked == 1 }, "the socket did not fill")
+	s.eventually(func() bool { return stats().BlockedTotal == 1 }, "the socket did not fill")
 	send("a minute", time.Minute)
 	send("an hour", time.Hour)
 	send("for ever", 0)

@@ -161,14 +161,14 @@ func (s *slowServer) dialSlowReader() *slowReader {
 	require.True(s.t, ok)
 	must(s.t, tcp.SetReadBuffer(16<<10))
 	random := rand.NewChaCha8([32]byte{1})
-	blocked := s.Shards()[0].Stats().Blocked
+	blocked := s.Shards()[0].Stats().BlockedTotal
 	for i := range r.frames { // more than the socket's buffers take
 		r.frames[i] = make([]byte, 16<<20)
 		_, _ = random.Read(r.frames[i])
 		must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpBinary, r.frames[i], engine.Handling{})))
 	}
 	must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("the last"), engine.Handling{})))
-	s.eventually(func() bool { return s.Shards()[0].Stats().Blocked > blocked }, "the socket did not fill")
+	s.eventually(func() bool { return s.Shards()[0].Stats().BlockedTotal > blocked }, "the socket did not fill")
 	h, err := gws.ReadHeader(r.r)
 	must(s.t, err)
 	require.EqualValues(s.t, len(r.frames[0]), h.Length)

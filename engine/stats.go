@@ -37,14 +37,14 @@ type ShardStats struct {
 	BytesIn, BytesOut      uint64
 	Drops                  DropCounts // messages that were not sent
 	Writes                 uint64     // write and writev calls
-	Blocked                uint64     // times a socket was full
-	Laggards               int        // connections whose socket is full now
-	Backlog                int64      // memory that their queues take, in bytes: what QueueBudget bounds. A frame that waits in several is counted in each
+	BlockedTotal           uint64     // times a socket was full
+	Blocked                int        // connections whose socket is full now
+	QueuedMemory           int64      // memory that their queues take, in bytes: what QueueBudget bounds. A frame that waits in several is counted in each
 	Slow                   int        // connections now between OnSlow and OnDrain
 	Paused                 int        // connections that are not read now, so that their clients wait
 	BudgetPaused           int        // of these, for the InboundBudget; counted at each tick of the timers, about four times a second
-	Pauses                 uint64     // times a connection was paused
-	Held                   int64      // bytes received of paused connections that are not decoded yet
+	PausedTotal            uint64     // times a connection was paused
+	HeldBytes              int64      // bytes received of paused connections that are not decoded yet
 	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
 	InboxLen               int        // tasks waiting now
 
@@ -66,14 +66,14 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.BytesOut += o.BytesOut
 	st.Drops.Add(&o.Drops)
 	st.Writes += o.Writes
+	st.BlockedTotal += o.BlockedTotal
 	st.Blocked += o.Blocked
-	st.Laggards += o.Laggards
-	st.Backlog += o.Backlog
+	st.QueuedMemory += o.QueuedMemory
 	st.Slow += o.Slow
 	st.Paused += o.Paused
 	st.BudgetPaused += o.BudgetPaused
-	st.Pauses += o.Pauses
-	st.Held += o.Held
+	st.PausedTotal += o.PausedTotal
+	st.HeldBytes += o.HeldBytes
 	st.Tasks += o.Tasks
 	st.WakeUps += o.WakeUps
 	st.Yields += o.Yields
@@ -92,9 +92,9 @@ func (s *Shard) Stats() ShardStats {
 		Connections: int(st.conns.Load()), Opened: st.opened.Load(), Closed: st.closed.Load(),
 		MessagesIn: st.messagesIn.Load(), MessagesOut: st.messagesOut.Load(),
 		BytesIn: st.bytesIn.Load(), BytesOut: st.bytesOut.Load(),
-		Drops: st.drops.Counts(), Writes: st.writes.Load(), Blocked: st.blocked.Load(),
-		Laggards: int(st.laggards.Load()), Backlog: int64(st.backlog.Load()), Slow: int(st.slow.Load()),
-		Paused: int(st.paused.Load()), BudgetPaused: int(st.budgetPaused.Load()), Pauses: st.pauses.Load(), Held: int64(st.held.Load()),
+		Drops: st.drops.Counts(), Writes: st.writes.Load(), BlockedTotal: st.blocked.Load(),
+		Blocked: int(st.laggards.Load()), QueuedMemory: int64(st.backlog.Load()), Slow: int(st.slow.Load()),
+		Paused: int(st.paused.Load()), BudgetPaused: int(st.budgetPaused.Load()), PausedTotal: st.pauses.Load(), HeldBytes: int64(st.held.Load()),
 		Tasks: st.tasks.Load(), WakeUps: st.wakeUps.Load(), Yields: st.yields.Load(),
 		InboxLen: s.in.ring.len(), OldestWait: time.Duration(st.oldest.Load()),
 	}

@@ -459,7 +459,7 @@ func TestTLSBroadcast(t *testing.T) {
 		st := shard.Stats()
 		total.Add(&st)
 	}
-	assert.Equal(t, stalled, total.Laggards)
+	assert.Equal(t, stalled, total.Blocked)
 	assert.Positive(t, total.Drops.Full)
 	assert.Zero(t, total.Drops.Lost()-total.Drops.Full)
 	var queued int
@@ -470,7 +470,7 @@ func TestTLSBroadcast(t *testing.T) {
 	}
 	s.mu.Unlock()
 	assert.EqualValues(t, members*messages, total.MessagesOut+total.Drops.Full+uint64(queued), "each is sent, queued or dropped")
-	assert.LessOrEqual(t, total.Backlog, int64(stalled*(34*(length+300)+34<<10)), "ciphertext included")
+	assert.LessOrEqual(t, total.QueuedMemory, int64(stalled*(34*(length+300)+34<<10)), "ciphertext included")
 	// Who reads again gets whole messages, in order.
 	c := clients[0]
 	last := -1
@@ -502,7 +502,7 @@ func TestTLSBudget(t *testing.T) {
 		}
 		var backlog int64
 		for _, shard := range s.Shards() {
-			backlog += shard.Stats().Backlog
+			backlog += shard.Stats().QueuedMemory
 		}
 		require.LessOrEqual(t, backlog, int64(budget)+2*(40<<10))
 	}

@@ -251,7 +251,7 @@ func (s *server) Report(r *control.Report) {
 	}
 	r.Writes, r.WakeUps, r.Tasks = st.Total.Writes, st.Total.WakeUps, st.Total.Tasks
 	r.AdmissionWait = st.Accept.Pace.Time
-	r.Pauses = st.Total.Pauses
+	r.Pauses = st.Total.PausedTotal
 	if s.log != nil {
 		r.LogLines = s.log.lines.Load()
 	}

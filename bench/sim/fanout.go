@@ -40,7 +40,7 @@ func (s *simulation) stall() error {
 	if err != nil {
 		return err
 	}
-	if got := s.manager.Stats().Total.Laggards; got != n {
+	if got := s.manager.Stats().Total.Blocked; got != n {
 		return fmt.Errorf("%d have stalled, not %d", got, n)
 	}
 	after, _ := s.settle()
