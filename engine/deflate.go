@@ -6,18 +6,18 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// deflate is what a connection keeps for permessage-deflate (RFC 7692). Without
-// context takeover nothing changes in it, and connections share it.
+// deflate is a connection's state for permessage-deflate (RFC 7692). Without
+// context takeover it never changes, and connections share it.
 type deflate struct {
 	codec.Deflate
 
-	// Loop-confined. What the two sides have sent, as far back as the window
-	// reaches; for a side with context takeover only.
+	// Loop-confined: the last messages of the two sides, as far as the window
+	// reaches, each only with context takeover on that side.
 	sent, received []byte
 }
 
-// sharedDeflates are the extras of connections with nothing else in them and
-// without context takeover, by the server's window.
+// sharedDeflates are the parts, by the server's window, of connections without
+// context takeover and without other parts.
 var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*connExtra) {
 	for bits := range shared {
 		d := &deflate{Deflate: codec.Deflate{ServerBits: uint8(bits), ClientBits: codec.MaxWindowBits}}
@@ -26,8 +26,8 @@ var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*connExtra) {
 	return shared
 }()
 
-// SetDeflate says what the handshake has agreed on. It must be called before
-// the connection is open.
+// SetDeflate sets the parameters that the handshake has negotiated. It must be
+// called before the connection is open.
 func (c *Conn) SetDeflate(d codec.Deflate) {
 	if d.ServerBits == 0 {
 		return
@@ -38,15 +38,15 @@ func (c *Conn) SetDeflate(d codec.Deflate) {
 	c.updateExtra(func(x *connExtra) { x.deflate = &deflate{Deflate: d} })
 }
 
-// variants are the compressed forms of a frame, by the window's bits. Safe for
-// concurrent use.
+// variants are the compressed forms of a frame, by the bits of the window. Safe
+// for concurrent use.
 type variants struct {
 	mu     sync.Mutex
 	frames [codec.MaxWindowBits + 1]*Frame // guarded by mu
 }
 
-// variant returns f in the form for c: compressed, if that was negotiated and is
-// worth it. With context takeover that is for commit to do.
+// variant returns f in the form for c: compressed, if that was negotiated and
+// pays. With context takeover, commit compresses instead.
 func (s *Shard) variant(c *Conn, f *Frame) *Frame {
 	z := c.deflate()
 	if z == nil || z.ServerTakeover || !s.worthDeflating(f) {
@@ -55,14 +55,14 @@ func (s *Shard) variant(c *Conn, f *Frame) *Frame {
 	return f.deflated(s.eng.deflater, z.ServerBits)
 }
 
-// worthDeflating reports whether f is a data message of the size that is
-// compressed.
+// worthDeflating reports whether f is a data message that reaches
+// Config.DeflateThreshold.
 func (s *Shard) worthDeflating(f *Frame) bool {
 	return !f.exempt && len(f.data) >= s.eng.cfg.DeflateThreshold+codec.HeaderSize(s.eng.cfg.DeflateThreshold)
 }
 
-// deflated returns f compressed for a window of so many bits, or f itself if
-// that does not make it shorter. However many ask, it is compressed once.
+// deflated returns f compressed for a window of the given bits, or f itself if
+// that is not shorter. It compresses f once, for all callers.
 func (f *Frame) deflated(z *codec.Deflater, bits uint8) *Frame {
 	v := f.variants.Load()
 	if v == nil {
@@ -89,7 +89,7 @@ func (f *Frame) deflated(z *codec.Deflater, bits uint8) *Frame {
 	return g
 }
 
-// compress returns f compressed, which may make it longer.
+// compress returns f compressed; the result may be longer.
 func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
 	op, payload := codec.SplitFrame(f.data)
 	deflated := z.Append(make([]byte, 0, len(payload)/2), payload, history, bits)
@@ -99,7 +99,7 @@ func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
 }
 
 // deflateReply compresses the payload of a reply into the shard's scratch
-// buffer; nil if it is to go as it is.
+// buffer. It returns nil if the payload should go uncompressed.
 func (s *Shard) deflateReply(c *Conn, payload []byte) []byte {
 	if c.deflate() == nil || len(payload) < s.eng.cfg.DeflateThreshold {
 		return nil
@@ -111,7 +111,7 @@ func (s *Shard) deflateReply(c *Conn, payload []byte) []byte {
 	return s.deflated
 }
 
-// maxScratch bounds what a scratch buffer keeps.
+// maxScratch bounds the capacity that a scratch buffer keeps.
 const maxScratch = 256 << 10
 
 // trimmed returns a scratch buffer for its next use.
@@ -122,13 +122,13 @@ func trimmed(scratch []byte) []byte {
 	return scratch[:0]
 }
 
-// maxCommitted is how many bytes of a connection with context takeover are
-// compressed ahead of the socket.
+// maxCommitted is the number of bytes that are compressed ahead of the socket
+// for a connection with context takeover.
 const maxCommitted = 16 << 10
 
-// commit compresses what c sends next, with what it has sent before as context.
-// From then on the order of these frames is fixed and none of them can be
-// dropped alone: the client could not inflate what follows.
+// commit compresses the frames that c sends next, with the sent ones as
+// context. This fixes the order of these frames, and none can be dropped alone,
+// because the client could not inflate the following ones.
 func (s *Shard) commit(c *Conn) {
 	z := c.deflate()
 	if z == nil || !z.ServerTakeover {
@@ -143,7 +143,8 @@ func (s *Shard) commit(c *Conn) {
 			f := l.pop()
 			g := f
 			if s.worthDeflating(f) {
-				// Also one that does not become shorter: the next may refer to it.
+				// Even if the result is not shorter: the next one may refer to
+				// it.
 				s.clock.work += deflateWork * f.Len()
 				g = f.compress(s.eng.deflater, z.sent, z.ServerBits)
 				_, payload := codec.SplitFrame(f.data)

@@ -1,19 +1,19 @@
 package engine
 
 // fifo is one lane of a queue: a slice with a moving head, and an index by
-// conflation key once searching would cost.
+// conflation key once a search would be expensive.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type fifo struct {
 	frames []*Frame
 	head   int
 	keyed  int             // frames with a key
-	popped int             // frames that have left at the head; numbers the others in index
+	popped int             // frames that have left at the head; index numbers the others from it on
 	index  map[slotKey]int // the newest frame of each key, by number; nil while the lane is short
 }
 
-// slotKey is what conflates: keys are apart by scope, so that two rooms may
-// use the same.
+// slotKey is a conflation key with its scope, because two rooms may use the
+// same key.
 type slotKey struct {
 	scope *Drops
 	key   string
@@ -60,8 +60,8 @@ func (l *fifo) pop() *Frame {
 	return f
 }
 
-// evict removes the oldest or the newest frame that is no answer, and returns it
-// with its number; nil if there is none.
+// evict removes the oldest or newest frame that policies may drop, and returns
+// it with its number, or nil.
 func (l *fifo) evict(oldest bool) (f *Frame, number int) {
 	i := l.droppable(oldest)
 	if i < 0 {
@@ -69,8 +69,8 @@ func (l *fifo) evict(oldest bool) (f *Frame, number int) {
 	}
 	f, number = l.frames[i], l.popped+i-l.head
 	l.forget(f, number)
-	// The answers that it was behind, or before, move up. They have no
-	// conflation key, so the index does not change.
+	// The frames that policies keep move up. They have no conflation key, so
+	// the index does not change.
 	if oldest {
 		copy(l.frames[l.head+1:i+1], l.frames[l.head:i])
 		l.frames[l.head] = nil
@@ -87,8 +87,8 @@ func (l *fifo) evict(oldest bool) (f *Frame, number int) {
 	return f, number
 }
 
-// droppable returns the position of the oldest or the newest frame that is no
-// answer, or -1.
+// droppable returns the position of the oldest or newest frame that policies
+// may drop, or -1.
 func (l *fifo) droppable(oldest bool) int {
 	for n := range l.len() {
 		i := l.head + n
@@ -102,7 +102,7 @@ func (l *fifo) droppable(oldest bool) int {
 	return -1
 }
 
-// forget takes f, which has that number, out of the index.
+// forget removes f, which has that number, from the index.
 func (l *fifo) forget(f *Frame, number int) {
 	if f.key == "" {
 		return
@@ -119,7 +119,8 @@ func (l *fifo) forget(f *Frame, number int) {
 	}
 }
 
-// find returns the position in frames of the newest that f conflates, or -1.
+// find returns the position in frames of the newest frame that f conflates, or
+// -1.
 func (l *fifo) find(f *Frame) int {
 	if l.keyed == 0 {
 		return -1
@@ -171,8 +172,8 @@ func (l *fifo) filter(keep func(*Frame) bool) {
 	}
 }
 
-// reset empties the fifo, and keeps its slice if that has room for keep frames at
-// most.
+// reset empties the fifo. It keeps the slice if its capacity is at most keep
+// frames.
 func (l *fifo) reset(keep int) {
 	clear(l.frames[l.head:])
 	frames := l.frames[:0]

@@ -8,31 +8,31 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// Frame is one encoded WebSocket frame and how it is treated while it waits.
-// It is shared: it never changes once it is sent, queues refer to it, and the
+// Frame is one encoded WebSocket frame with its handling while it waits. It is
+// shared: it does not change after it is sent, queues refer to it, and the
 // collector frees it. Safe for concurrent use.
 type Frame struct {
 	data    []byte
 	key     string        // see Handling
 	scope   *Drops        // see Handling
 	ttl     time.Duration // see Handling
-	expires time.Duration // when it is too late to write the frame, on the engine's clock; 0 is never
+	expires time.Duration // deadline of the write, on the engine's clock; 0 is none
 	policy  Policy
 	lane    Lane
-	exempt  bool // does not count against a queue's bounds: no data message
-	keep    keep // whether policies drop it
+	exempt  bool // does not count against a queue's bounds: not a data message
+	keep    keep // whether policies may drop it
 
-	origin   *Frame                   // has the same bytes, and keeps what they are compressed to; nil if this one does
+	origin   *Frame                   // the frame of the same bytes that keeps the compressed forms; nil for itself
 	variants atomic.Pointer[variants] // the compressed forms
 }
 
-// Handling says how a frame is treated while it waits in a connection's queue.
-// The zero value is a normal frame under the engine's policy.
+// Handling is the treatment of a frame in a connection's queue. The zero value
+// is a normal frame under the engine's policy.
 type Handling struct {
 	Lane   Lane          // not LaneControl
-	Policy Policy        // what happens when the queue is full; 0 is Config.Policy
-	Key    string        // a newer frame of the same key and scope takes the place of one that waits; "" is none
-	TTL    time.Duration // how long the frame may wait, from Stamp or Send on; 0 is for ever
+	Policy Policy        // applies when the queue is full; 0 is Config.Policy
+	Key    string        // a newer frame of the same key and scope replaces a queued one; "" is none
+	TTL    time.Duration // longest wait, from Stamp or Send on; 0 has no end
 	Scope  *Drops        // counts the frame's drops beside the shard; may be nil
 }
 
@@ -69,14 +69,14 @@ func (f *Frame) copy() *Frame {
 // Len returns the size of the encoded frame in bytes.
 func (f *Frame) Len() int { return len(f.data) }
 
-// frameCost is what a frame takes beside its bytes: itself, and its place in a
-// queue, whose slice may be half used.
+// frameCost is the memory of a frame without its bytes: the Frame and its place
+// in a queue, whose slice may be half used.
 const frameCost = int(unsafe.Sizeof(Frame{}) + 2*unsafe.Sizeof((*Frame)(nil)))
 
-// cost is the memory that the frame takes if one queue holds it.
+// cost returns the memory that the frame takes in one queue.
 func (f *Frame) cost() int { return cap(f.data) + frameCost }
 
-// Stamp starts the frame's time to live. Send does so by itself.
+// Stamp starts the frame's time to live. Send calls it.
 func (e *Engine) Stamp(f *Frame) *Frame {
 	if f.ttl == 0 {
 		return f
@@ -87,32 +87,31 @@ func (e *Engine) Stamp(f *Frame) *Frame {
 }
 
 // Lane is the priority of a frame in a connection's outbound queue. A frame of
-// a higher lane overtakes the queued frames of lower ones, never the rest of a
-// frame half sent. Each lane has bounds of its own.
+// a higher lane overtakes the queued frames of lower lanes, but not the rest of
+// a partly sent frame. Each lane has its own bounds.
 type Lane uint8
 
 // The lanes.
 const (
 	LaneNormal    Lane = iota
 	LaneHigh           // overtakes LaneNormal
-	LaneControl        // pings and pongs, overtake both; at most one of each waits
-	laneCommitted      // the order of these frames is decided: they are compressed with those before them as context
+	LaneControl        // pings and pongs; overtakes both; holds at most one of each
+	laneCommitted      // frames in their final order, each compressed with those before as context
 	numLanes
 )
 
 // dataLanes are the lanes with bounds: LaneNormal and LaneHigh.
 const dataLanes = 2
 
-// sendOrder lists the lanes, the one that is sent first before the others.
+// sendOrder lists the lanes in the order of sending.
 var sendOrder = [numLanes]Lane{laneCommitted, LaneControl, LaneHigh, LaneNormal}
 
-// Policy says what happens to a message for a connection whose queue is full
-// and whose socket takes nothing.
+// Policy decides about a message for a blocked connection whose queue is full.
 type Policy uint8
 
 // The policies.
 const (
 	DropNewest Policy = 1 + iota // the new message is dropped
-	DropOldest                   // the messages that wait longest are dropped
+	DropOldest                   // the oldest messages are dropped
 	Disconnect                   // the connection is closed with code 1013
 )

@@ -9,35 +9,38 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// Inflating is the dearest work that a peer can ask a loop for: up to 0.25 µs for each compressed
-// byte. Three bounds keep it from holding up the others of the loop:
+// Inflating is the most expensive work that a peer can cause on a loop: up to 0.25 µs for
+// each compressed byte. Three bounds protect the other connections of the loop:
 //
-//   - A read whose messages took inflateTime, with their handlers, waits with its rest for a later
-//     turn, behind the others that wait.
-//   - After inflateRound of such time since the last turn, a read of more than largeRead bytes waits
-//     as a whole.
-//   - A message of more than largeRead compressed bytes that is not inflated within inflateTime goes
-//     on in steps of that length, one in each turn. There is one such message on a loop at a time; the
-//     others of more than largeRead bytes wait in line for it. So a loop keeps one inflater and one
-//     message beside the compressed ones.
+//   - When the messages of a read, with their handlers, have taken inflateTime, the rest of the
+//     read waits for a later turn, behind the other waiting connections.
+//   - When the reads since the last turn have taken inflateRound, a read of more than largeRead
+//     bytes waits as a whole.
+//   - When a message of more than largeRead compressed bytes has taken inflateTime, it continues
+//     in steps of that length, one in each turn. A loop inflates one such message at a time; the
+//     others wait in line. So a loop keeps one inflater and one inflated message beside the
+//     compressed ones.
 //
-// A connection that waits is paused, so its messages stay in order.
+// A waiting connection is paused, so its messages stay in order.
 const (
 	inflateTime  = time.Millisecond
 	inflateRound = 4 * inflateTime
 	largeRead    = 4 << 10
-	// lookBytes is the compressed bytes between two looks at the time. They take 0.25 ms at most.
+	// lookBytes is the number of compressed bytes between two looks at the
+	// clock. They take at most 0.25 ms.
 	lookBytes = 1 << 10
 )
 
-// freeInflated is the size of a message to which Config.InflateRatio does not apply.
+// freeInflated is the message size up to which Config.InflateRatio does not
+// apply.
 const freeInflated = 64 << 10
 
-// maxDeflateRatio is a ratio that DEFLATE cannot exceed (RFC 1951: 258 bytes for 2 bits).
+// maxDeflateRatio is a ratio that DEFLATE cannot exceed (RFC 1951: 258 bytes
+// for 2 bits).
 const maxDeflateRatio = 1100
 
-// inflateLimit returns the most bytes that a message of n compressed bytes may inflate to, 0 for
-// no limit, and whether its ratio is the reason.
+// inflateLimit returns the largest inflated size of a message of n compressed
+// bytes, 0 for no limit, and whether the ratio sets it.
 func (cfg *Config) inflateLimit(n int) (limit int64, byRatio bool) {
 	limit = cfg.MessageBytes
 	if cfg.InflateRatio <= 0 {
@@ -50,11 +53,11 @@ func (cfg *Config) inflateLimit(n int) (limit int64, byRatio bool) {
 	return ratio, true
 }
 
-// inflateClock measures the time that inflating takes. Loop-confined: use only on the event loop
-// that owns the connections.
+// inflateClock measures the time spent on inflating. Loop-confined: use only on
+// the event loop that owns the connections.
 type inflateClock struct {
-	began time.Time     // of the read's first compressed message; zero if it has none yet
-	bytes int           // compressed ones since the last look
+	began time.Time     // start of the read's first compressed message; zero before it
+	bytes int           // compressed bytes since the last look
 	over  bool          // the read has taken inflateTime
 	round time.Duration // of all reads since the last turn
 }
@@ -80,11 +83,11 @@ func (k *inflateClock) endRead() {
 	}
 }
 
-// refuses reports whether a read of n bytes is to wait for a turn.
+// refuses reports whether a read of n bytes must wait for a turn.
 func (k *inflateClock) refuses(n int) bool { return k.round > inflateRound && n > largeRead }
 
-// inflate returns the message whose compressed form is m, in a buffer that is valid until the
-// next call. If that is to be finished in a later turn, c is paused and ok is false.
+// inflate returns the inflated payload of m, in a buffer that is valid until
+// the next call. If a later turn must finish it, c is paused and ok is false.
 func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err error) {
 	done, err := s.inflateNow(c, inflation{op: m.Op, compressed: m.Payload})
 	if !done {
@@ -93,8 +96,9 @@ func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err 
 	return s.endInflate(c, m.Op, err)
 }
 
-// checkUnfinished rejects an unfinished compressed text whose received part is already invalid. The
-// ratio of a part may be above that of the whole, so it is not bounded.
+// checkUnfinished rejects an unfinished compressed text whose received part is
+// already invalid. The ratio of a part is not bounded, because it may exceed the
+// ratio of the whole message.
 func (s *Shard) checkUnfinished(c *Conn) error {
 	part := c.in.Unfinished()
 	if part == nil {
@@ -107,8 +111,8 @@ func (s *Shard) checkUnfinished(c *Conn) error {
 	return s.endPart(err)
 }
 
-// inflateNow begins to inflate p, whose compressed bytes are borrowed, to s.inflated. It returns
-// false if that goes on in later turns; c is paused then.
+// inflateNow begins to inflate p, whose compressed bytes are borrowed, into
+// s.inflated. It returns false if later turns must finish it; c is paused then.
 func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
 	most := time.Hour
 	if len(p.compressed) > largeRead && s.canPause(c) {
@@ -140,7 +144,7 @@ func (s *Shard) newInflater(c *Conn, dst []byte, p *inflation) *codec.Inflater {
 	return codec.NewInflater(trimmed(dst), p.compressed, c.deflate().received, limit)
 }
 
-// inflatedErr makes an error of inflating p name the bound that was exceeded.
+// inflatedErr adds the exceeded bound to an error of inflating p.
 func (s *Shard) inflatedErr(p *inflation, err error) error {
 	_, byRatio := s.eng.cfg.inflateLimit(len(p.compressed))
 	if byRatio && !p.part && errors.Is(err, codec.ErrMessageTooLarge) {
@@ -163,7 +167,7 @@ func (s *Shard) endInflate(c *Conn, op codec.Opcode, err error) ([]byte, bool, e
 	return s.inflated, true, nil
 }
 
-// endPart returns the verdict on a part of a text in s.inflated.
+// endPart checks the part of a text in s.inflated.
 func (s *Shard) endPart(err error) error {
 	if err == nil && !codec.ValidTextStart(s.inflated) {
 		return codec.ErrInvalidUTF8
@@ -175,14 +179,15 @@ func (s *Shard) endPart(err error) error {
 type inflation struct {
 	op         codec.Opcode
 	compressed []byte
-	part       bool            // of a text that is checked as far as it has come
-	z          *codec.Inflater // nil before its first step and once it is done
+	part       bool            // of a text message that is checked before it is finished
+	z          *codec.Inflater // nil before the first step and after the last
 	done       bool
-	inflated   []byte // once it is done
-	err        error  // once it is done
+	inflated   []byte // set when done
+	err        error  // set when done
 }
 
-// inflates reports whether a message of c waits to be inflated, or is.
+// inflates reports whether c has a message that is being inflated or waits for
+// it.
 func (s *Shard) inflates(c *Conn) bool { return len(s.inflations) > 0 && s.inflations[c] != nil }
 
 // inflateLater puts the message at the end of the line and pauses c.
@@ -237,8 +242,8 @@ func (s *Shard) advanceInflateLine() {
 	}
 }
 
-// takeInflation returns the message of c that was inflated in turns. ok is false while that is
-// under way.
+// takeInflation returns the message of c that was inflated in later turns. ok
+// is false until it is done.
 func (s *Shard) takeInflation(c *Conn) (m codec.Message, ok bool, err error) {
 	p := s.inflations[c]
 	if !p.done {
@@ -255,8 +260,7 @@ func (s *Shard) takeInflation(c *Conn) (m codec.Message, ok bool, err error) {
 	return m, ok, err
 }
 
-// forgetInflation lets go of a message of c that waits to be inflated. Its place in the line is
-// passed over.
+// forgetInflation releases the waiting message of c. The line skips its place.
 func (s *Shard) forgetInflation(c *Conn) {
 	if !s.inflates(c) {
 		return
@@ -274,7 +278,8 @@ func (s *Shard) canPause(c *Conn) bool {
 	return c.end() == nil && (s.mem != nil || s.ready.Load().known())
 }
 
-// pauseForOthers puts off the rest of c's read to a turn, so that the loop serves the others first.
+// pauseForOthers leaves the rest of c's read to a turn, so that the loop serves
+// the other connections first.
 func (s *Shard) pauseForOthers(c *Conn) {
 	if c.is(pausedFlags) || !s.canPause(c) {
 		return
@@ -283,13 +288,13 @@ func (s *Shard) pauseForOthers(c *Conn) {
 	s.postUrgent((*shareTask)(c))
 }
 
-// shareTask goes on with a connection that pauseForOthers has paused.
+// shareTask resumes a connection that pauseForOthers has paused.
 type shareTask Conn
 
 func (t *shareTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByShare) }
 
-// CompressedInLoop returns the compressed bytes of the message that the owner's OnMessage handles, 0
-// if it came uncompressed. The owner calls it within OnMessage.
+// CompressedInLoop returns the compressed size of the message in OnMessage in
+// bytes, or 0 if it came uncompressed. The owner calls it within OnMessage.
 func (c *Conn) CompressedInLoop() int {
 	if c.deflate() == nil {
 		return 0

@@ -8,43 +8,42 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// Pausing a connection makes its peer wait: the loop's epoll does not wait for
-// its bytes any more, they fill the socket's buffers, and TCP's flow control
-// reaches the peer. A connection is paused for one or more reasons, which are
-// flags of it; the last one that ends resumes it.
+// Pausing a connection makes its peer wait: the loop's epoll stops waiting for
+// its bytes, they fill the socket's buffers, and TCP's flow control reaches the
+// peer. A connection is paused for one or more reasons, each a flag; it is
+// resumed when the last one ends.
 //
-// The bytes that were read with the message that caused the pause are held
-// undecoded, at most one read of gnet, so the owner gets no message while the
-// connection is paused.
+// The rest of the read that caused the pause is held undecoded, at most one
+// read of gnet, so the owner gets no message while the connection is paused.
 
 // pausedFlags are the reasons for which a connection is paused.
 const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly | pausedByBudget | pausedByShare
 
 var errHeldBytes = errors.New("ws: client sends faster than its messages are handled")
 
-// PauseInLoop stops the reading of the connection until Resume is called. The
-// owner calls it within OnMessage; OnMessage is not called again until the
-// connection is resumed. It has no effect on a connection that is closing.
+// PauseInLoop stops reading from the connection until Resume is called. The
+// owner calls it within OnMessage, which is not called again until then. It has
+// no effect on a connection that is closing.
 func (c *Conn) PauseInLoop() { c.shard.pause(c, pausedByOwner) }
 
-// Resume takes PauseInLoop back. It never waits. Safe for concurrent use.
+// Resume ends PauseInLoop. It never waits. Safe for concurrent use.
 func (c *Conn) Resume() { c.shard.postUrgent((*resumeTask)(c)) }
 
-// ResumeInOrder is Resume behind all that the caller has sent: the peer's close
-// frame is answered behind its requests. It may wait for a place in the ring of the
-// connection's loop.
+// ResumeInOrder is Resume behind everything that the caller has sent, so the
+// peer's close frame is answered behind its requests. It may wait for space in
+// the ring of the connection's loop.
 func (c *Conn) ResumeInOrder() { c.shard.Post((*resumeTask)(c)) }
 
-// resumeTask carries Resume to the loop.
+// resumeTask brings Resume to the loop.
 type resumeTask Conn
 
 func (t *resumeTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByOwner) }
 
-// pause stops the reading of c for one reason.
+// pause stops reading from c for one reason.
 func (s *Shard) pause(c *Conn, why connFlags) {
 	s.mustBeInLoop()
 	if c.end() != nil || c.state.Load() == stateClosed {
-		return // its peer's close frame is to be read
+		return // the peer's close frame must be read
 	}
 	if !c.is(pausedFlags) {
 		s.stats.paused.add(1)
@@ -54,8 +53,8 @@ func (s *Shard) pause(c *Conn, why connFlags) {
 	s.unwatch(c)
 }
 
-// unpause ends reasons for which c is paused. If no other is left, a turn goes on
-// with c's held bytes, behind the connections that were resumed before.
+// unpause ends reasons of c's pause. If no other is left, a turn continues with
+// c's held bytes, behind the connections that were resumed before.
 func (s *Shard) unpause(c *Conn, why connFlags) {
 	s.mustBeInLoop()
 	if !c.is(why & pausedFlags) {
@@ -70,8 +69,8 @@ func (s *Shard) unpause(c *Conn, why connFlags) {
 	s.wakeUp()
 }
 
-// continueReading goes on with the connections that were resumed, until the turn's
-// time is over.
+// continueReading continues with the resumed connections until the turn's time
+// is over.
 func (s *Shard) continueReading() {
 	for n := 0; len(s.resumed) > 0; n++ {
 		if n > 0 && (s.clock.outOfTime() || (n%4 == 3 && s.clock.look())) {
@@ -85,7 +84,8 @@ func (s *Shard) continueReading() {
 	s.resumed = nil
 }
 
-// continueConn decodes the held bytes of c, and lets the loop read from it again.
+// continueConn decodes the held bytes of c, and lets the loop read from c
+// again.
 func (s *Shard) continueConn(c *Conn) {
 	defer s.recoverRead(c)
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
@@ -97,7 +97,7 @@ func (s *Shard) continueConn(c *Conn) {
 		return
 	}
 	if t := c.tls(); t != nil && t.ready() {
-		s.openTLS(c, nil) // the end of the stream may have come behind what was held
+		s.openTLS(c, nil) // the end of the stream may follow the held bytes
 	}
 	if c.state.Load() != stateClosed && c.gc.InboundBuffered() > 0 {
 		s.readInLoop(c)
@@ -107,12 +107,11 @@ func (s *Shard) continueConn(c *Conn) {
 	}
 }
 
-// held contains the bytes of a connection that are not decoded, because the
-// connection is paused.
+// held contains the undecoded bytes of a paused connection.
 type held struct {
 	buf  *pool.Buffer
-	from int        // the bytes before it are decoded
-	end  *CloseInfo // the peer's close frame or violation, which has come before buf
+	from int        // bytes before it are decoded
+	end  *CloseInfo // the peer's close frame or violation, which came before buf
 }
 
 // holds reports whether bytes of c are held.
@@ -134,7 +133,8 @@ func (s *Shard) hold(c *Conn, b []byte) {
 // holdEnd keeps the peer's close frame or violation until c is resumed.
 func (s *Shard) holdEnd(c *Conn, end *CloseInfo) { s.needHeld(c).end = end }
 
-// releaseEnd acts on what holdEnd keeps, and reports whether there was something.
+// releaseEnd acts on the end that holdEnd keeps, and reports whether there was
+// one.
 func (s *Shard) releaseEnd(c *Conn) bool {
 	if !s.holds(c) || s.held[c].end == nil {
 		return false
@@ -145,7 +145,7 @@ func (s *Shard) releaseEnd(c *Conn) bool {
 	return true
 }
 
-// needHeld returns the held bytes of c, none if there were none.
+// needHeld returns the held bytes of c, empty if it had none.
 func (s *Shard) needHeld(c *Conn) *held {
 	h := s.held[c]
 	if h == nil {
@@ -193,7 +193,7 @@ func (s *Shard) releaseHeld(c *Conn) {
 	pool.PutBuffer(h.buf)
 }
 
-// forgetPaused lets go of a connection that has ended.
+// forgetPaused releases the held state of a connection that has ended.
 func (s *Shard) forgetPaused(c *Conn) {
 	if c.is(pausedFlags) {
 		c.unset(pausedFlags)
@@ -205,7 +205,7 @@ func (s *Shard) forgetPaused(c *Conn) {
 	s.noteSpace(c)
 }
 
-// unwatch takes c out of the loop's readiness.
+// unwatch removes c from the loop's readiness.
 func (s *Shard) unwatch(c *Conn) {
 	if s.mem != nil || c.is(unwatched) || !s.ready.Load().known() {
 		return

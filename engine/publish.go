@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Publish posts t to each of targets, or to none of them: it holds a place in all
-// rings before it posts to the first. While a ring is full it waits, behind
-// those who came before; ErrTimeout after Config.PublishTimeout, the context's
-// error if that ends first. It returns ErrStopped after Stop.
+// Publish posts t to each of targets, or to none: it acquires a credit in each
+// ring before the first post. While a ring is full, it waits behind earlier
+// publishers. It returns ErrTimeout after Config.PublishTimeout, the context's
+// error if that ends first, and ErrStopped after Stop.
 //
-// On an event loop it does not wait. What an inline handler publishes while a
-// ring is full is kept in order beside the ring, and the connection whose message
-// is being handled is paused until it has been fanned out. Publish returns
-// ErrQueueFull for what one message publishes beyond maxBesideTasks.
+// On an event loop it does not wait. While a ring is full, tasks of an inline
+// handler are kept in order beside the ring, and the connection of the handled
+// message is paused until they have run. Publish returns ErrQueueFull beyond
+// maxBesideTasks for one message.
 func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	if e.halting.Load() {
 		return ErrStopped
@@ -33,8 +33,8 @@ func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	return nil
 }
 
-// maxRounds is how often a publisher that finds one ring after the other full
-// gives back what it has.
+// maxRounds is the number of times that a publisher gives back its credits
+// because another ring is full.
 const maxRounds = 3
 
 // publishInLoop is Publish on the loop of s while a ring is full.
@@ -43,13 +43,13 @@ func (s *Shard) publishInLoop(t Task, targets []*Shard) error {
 		return ErrQueueFull
 	}
 	for _, target := range targets {
-		_ = s.postInLoop(target, t) // succeeds, as there was space for all
+		_ = s.postInLoop(target, t) // succeeds, because there was space for all
 	}
 	return nil
 }
 
 // acquireAll takes a credit in the ring of each target. full is the index of a
-// ring that was full, or -1 if it has all credits already.
+// full ring, or -1 if the caller already holds all credits.
 func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) error {
 	if full < 0 {
 		return nil
@@ -57,8 +57,8 @@ func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) err
 	timer := time.NewTimer(e.cfg.PublishTimeout)
 	defer timer.Stop()
 	p := patience{timeout: timer.C, ctx: ctx, stopped: e.stopped}
-	// While one loop is stuck, those who wait for it must not use up the rings
-	// of the others: wait for one ring with nothing held in the rest.
+	// While one loop is stuck, publishers that wait for it must not use up the
+	// other rings: wait for one ring and hold nothing in the rest.
 	for range maxRounds {
 		if err := targets[full].in.acquire(p); err != nil {
 			return err
@@ -70,8 +70,9 @@ func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) err
 		targets[full].in.release(1)
 		full = next
 	}
-	// Several rings are full, and all of them move: that could go on for ever.
-	// Holding and waiting ends, if all do it in the same order.
+	// Several rings are full, and all of them move, so this could go on for
+	// ever. Holding credits while waiting ends, because all publishers do it in
+	// the same order.
 	for i, s := range targets {
 		if err := s.in.acquire(p); err != nil {
 			releaseAll(targets[:i], -1)
@@ -81,9 +82,9 @@ func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) err
 	return nil
 }
 
-// tryAcquireAll takes a credit in each target but held, whose credit the
-// caller has. If one is full it gives back what it took and returns its index,
-// else -1.
+// tryAcquireAll takes a credit in each target except held, whose credit the
+// caller holds. If a ring is full, it gives back its credits and returns that
+// index, otherwise -1.
 func tryAcquireAll(targets []*Shard, held int) (full int) {
 	for i, s := range targets {
 		if i != held && !s.in.tryAcquire() {
@@ -94,7 +95,7 @@ func tryAcquireAll(targets []*Shard, held int) (full int) {
 	return -1
 }
 
-// releaseAll gives back the credits of all targets but held.
+// releaseAll gives back the credits of all targets except held.
 func releaseAll(targets []*Shard, held int) {
 	for i, s := range targets {
 		if i != held {

@@ -7,26 +7,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue holds the frames that a connection still has to send. It exists only
-// while there are some, or while the socket is full: an idle connection has
-// none.
+// queue holds the frames that a connection still has to send. It exists while
+// it holds frames or the connection is blocked; an idle connection has none.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type queue struct {
-	current *Frame // frame half sent; goes on before any lane
-	sent    int    // bytes of current that are sent
+	current *Frame // partly sent frame; precedes all lanes
+	sent    int    // sent bytes of current
 	lanes   [numLanes]fifo
-	expires time.Duration // no frame in the lanes expires before; 0 if none does
-	cost    int           // memory that the frames, and what is sealed, take
-	sealed  int           // bytes of TLS ciphertext that were counted to cost
-	rank    int32         // position in shard.laggards while the socket is full
-	begun   uint32        // tick since which current, or what nothing overtakes, waits for a full socket; 0 if it does not
+	expires time.Duration // no frame in the lanes expires before; 0 if none expires
+	cost    int           // memory of the frames and of the sealed bytes
+	sealed  int           // TLS ciphertext counted in cost, in bytes
+	rank    int32         // position in the shard's heap of blocked connections
+	begun   uint32        // tick since which current, or frames that nothing overtakes, wait for a full socket; 0 if none do
 	marks   [dataLanes]marks
 	stall   stall
 }
 
-// tally counts the frames that count against the bounds of a lane, and their
-// bytes.
+// tally counts frames of a lane, and their bytes, against its bounds.
 type tally struct{ frames, bytes int }
 
 func (t *tally) add(f *Frame) {
@@ -49,7 +47,7 @@ func (q *queue) noteExpiry(f *Frame) {
 }
 
 // replace puts f in the place of the queued frame that it conflates, if there
-// is one and fits says yes, and returns that one.
+// is one and fits returns true. It returns the old frame.
 func (q *queue) replace(f *Frame, fits func(old *Frame) bool) (old *Frame) {
 	l := &q.lanes[f.lane]
 	i := l.find(f)
@@ -62,9 +60,9 @@ func (q *queue) replace(f *Frame, fits func(old *Frame) bool) (old *Frame) {
 	return old
 }
 
-// replaceControl puts f in the place of the queued control frame of its kind. It
-// reports whether there was one, and by how many bytes of memory the queue has
-// grown.
+// replaceControl puts f in the place of the queued control frame of the same
+// opcode. It reports whether there was one, and returns the growth of the
+// queue's memory in bytes.
 func (q *queue) replaceControl(f *Frame) (growth int, replaced bool) {
 	l := &q.lanes[LaneControl]
 	for i, queued := range l.frames[l.head:] {
@@ -78,14 +76,14 @@ func (q *queue) replaceControl(f *Frame) (growth int, replaced bool) {
 	return 0, false
 }
 
-// begin makes f the frame half sent, of which so many bytes are sent. There is
-// none.
+// begin makes f the partly sent frame, with its number of sent bytes. There is
+// none before.
 func (q *queue) begin(f *Frame, sent int) {
 	q.current, q.sent = f, sent
 	q.cost += f.cost()
 }
 
-// evict removes the oldest or the newest frame of a lane that is no answer. It
+// evict removes the oldest or newest frame of a lane that policies may drop. It
 // returns nil if there is none.
 func (q *queue) evict(lane Lane, oldest bool) *Frame {
 	l := &q.lanes[lane]
@@ -130,8 +128,8 @@ func (q *queue) purge(now time.Duration, gone func(*Frame)) {
 	}
 }
 
-// clear removes all frames but the one half sent, and calls gone for each that
-// counts against the bounds.
+// clear removes all frames except the partly sent one, and calls gone for each
+// that counts against the bounds.
 func (q *queue) clear(gone func(*Frame)) {
 	for i := range q.lanes {
 		for q.lanes[i].len() > 0 {
@@ -175,7 +173,8 @@ func iovec(b []byte) (v unix.Iovec) {
 	return v
 }
 
-// advance removes n sent bytes from the front. It returns what left the queue.
+// advance removes n sent bytes from the front. It returns the tally of the
+// frames that were sent whole.
 func (q *queue) advance(n int) (left [dataLanes]tally) {
 	for n > 0 {
 		if q.current == nil {
@@ -197,7 +196,7 @@ func (q *queue) advance(n int) (left [dataLanes]tally) {
 	return left
 }
 
-// next returns the lane of the frame that goes out next, nil if there is none.
+// next returns the lane of the next frame to send, or nil if there is none.
 func (q *queue) next() *fifo {
 	for _, lane := range sendOrder {
 		if q.lanes[lane].len() > 0 {
@@ -207,8 +206,8 @@ func (q *queue) next() *fifo {
 	return nil
 }
 
-// reset empties the queue and keeps for its next owner slices of so many frames
-// at most.
+// reset empties the queue for its next owner. It keeps slices of at most keep
+// frames.
 func (q *queue) reset(keep int) {
 	for i := range q.lanes {
 		q.lanes[i].reset(keep)

@@ -4,12 +4,12 @@ import "sync/atomic"
 
 // ring is a bounded lock-free queue with many producers and one consumer.
 //
-// Room is counted in credits, apart from the slots: a producer acquires a
-// credit first and then cannot fail. So a publisher can hold one credit in
-// each of several rings before it puts anything into any of them.
+// Credits count the free space, apart from the slots: a producer acquires a
+// credit first, and then its put cannot fail. So a publisher can hold one
+// credit in each of several rings before the first put.
 //
-// acquire, restore and put are safe for concurrent use; pop and release belong
-// to the consumer.
+// acquire, restore and put are safe for concurrent use; pop belongs to the
+// consumer.
 type ring[T any] struct {
 	slots []slot[T]
 	mask  uint64
@@ -22,14 +22,14 @@ type ring[T any] struct {
 	head uint64 // next position to read; consumer only
 }
 
-// slot holds one item. turn is the item's position plus one once it is
-// written, so that the consumer can tell a filled slot from a claimed one.
+// slot holds one item. turn is the item's position plus one once the item is
+// written, so the consumer can distinguish a filled slot from a claimed one.
 type slot[T any] struct {
 	turn atomic.Uint64
 	item T
 }
 
-// cacheLine keeps what producers write away from what the consumer writes.
+// cacheLine separates the fields of producers from those of the consumer.
 const cacheLine = 64
 
 // newRing returns a ring of at least size slots, rounded up to a power of two.
@@ -50,16 +50,16 @@ func (r *ring[T]) acquire() bool {
 		if n <= 0 {
 			return false
 		}
-		// Not an addition that is taken back when it went too far: another
-		// producer would meanwhile see a full ring that is not.
+		// Not an addition that is undone if there was no credit: another
+		// producer could see a full ring meanwhile that is not full.
 		if r.free.CompareAndSwap(n, n-1) {
 			return true
 		}
 	}
 }
 
-// restore gives back n credits that were acquired and not used, or whose items
-// the consumer has popped.
+// restore gives back n credits: unused ones, or those of items that the
+// consumer has popped.
 func (r *ring[T]) restore(n int) { r.free.Add(int64(n)) }
 
 // put appends item and returns its position. The caller has acquired a credit.
@@ -76,9 +76,9 @@ func (r *ring[T]) ready() bool {
 	return r.slots[r.head&r.mask].turn.Load() == r.head+1
 }
 
-// pop takes the oldest item. It reports false if there is none, or if the
-// producer that claimed the next slot has not filled it yet. The slot is free
-// for producers only after restore.
+// pop takes the oldest item. It returns false if there is none, or if the
+// producer of the next slot has claimed but not filled it. Producers can use
+// the slot only after restore.
 func (r *ring[T]) pop() (item T, ok bool) {
 	if !r.ready() {
 		return item, false
@@ -91,7 +91,7 @@ func (r *ring[T]) pop() (item T, ok bool) {
 	return item, true
 }
 
-// len returns about how many items wait.
+// len returns the approximate number of items.
 func (r *ring[T]) len() int {
 	return max(0, len(r.slots)-int(r.free.Load()))
 }

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inheritTime is how long after the listeners were bounded a loop still bounds
-// each connection that it accepts: it may have waited in the backlog since
+// inheritTime is the time after boundListeners in which a loop still bounds
+// each accepted connection, because it may have waited in the backlog since
 // before.
 const inheritTime = 10 * time.Second
 
-// boundListeners bounds the unsent bytes of the listening sockets, from which
-// the kernel hands it down to the connections. The loops' epolls are known.
+// boundListeners bounds the unsent bytes of the listening sockets; the kernel
+// hands the bound down to their connections. The epolls of the loops are known.
 func (e *Engine) boundListeners(found []readiness) {
 	if e.cfg.UnsentBytes == 0 {
 		return
@@ -30,8 +30,9 @@ func (e *Engine) boundListeners(found []readiness) {
 	}
 }
 
-// tuneSocket sets the options of c's socket that it has not inherited from a
-// listener of gnet's; foreign says that it comes from another one. Sockets of other families than TCP have no bound of unsent bytes.
+// tuneSocket sets the options that c's socket has not inherited from a listener
+// of gnet; foreign is true for sockets of other listeners. Only TCP sockets
+// have a bound of unsent bytes.
 func (s *Shard) tuneSocket(c *Conn, foreign bool) {
 	cfg := &s.eng.cfg
 	if s.mem != nil {
@@ -47,7 +48,7 @@ func (s *Shard) tuneSocket(c *Conn, foreign bool) {
 	s.setBuffer(c, unix.SO_SNDBUF, cfg.SendBuffer)
 }
 
-// setBuffer sets the size of one of the buffers of c's socket, unless it is 0.
+// setBuffer sets the size of a buffer of c's socket, unless size is 0.
 func (s *Shard) setBuffer(c *Conn, option, size int) {
 	if size == 0 {
 		return
@@ -57,22 +58,22 @@ func (s *Shard) setBuffer(c *Conn, option, size int) {
 	}
 }
 
-// inheritsInLoop reports whether a connection that the loop accepts now has the
-// bound of its listener.
+// inheritsInLoop reports whether a connection that the loop accepts now has
+// inherited the bound of its listener.
 func (s *Shard) inheritsInLoop() bool {
 	r := s.ready.Load()
 	return r.inherited && int32(s.eng.now.Load()-r.inheritedFrom) >= 0
 }
 
-// minRest is the length from which on the rest of a frame half sent goes to the
-// kernel without a bound of unsent bytes.
+// minRest is the smallest rest of a partly sent frame that goes to the kernel
+// without a bound of unsent bytes.
 const minRest = 64 << 10
 
-// sendRest writes the rest of a long frame half sent without the bound of unsent
-// bytes, because nothing can replace or drop that rest, and because several
-// wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU in place
-// of 1.0. The last write has ended early. It reports whether c has nothing left
-// to send.
+// sendRest writes the rest of a long, partly sent frame without the bound of
+// unsent bytes, because nothing can replace or drop that rest: with the bound,
+// several wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU
+// instead of 1.0. The last write has ended early. It reports whether c has
+// nothing left to send.
 func (s *Shard) sendRest(c *Conn) (done bool) {
 	q, bound := c.out, s.eng.cfg.UnsentBytes
 	if bound == 0 || s.mem != nil || q.current == nil || len(q.current.data)-q.sent < minRest {

@@ -1,6 +1,6 @@
 package engine
 
-// SpaceWaiter wants to know that a connection's queue has space again.
+// SpaceWaiter waits for space in a connection's queue.
 type SpaceWaiter interface {
 	// OnSpace runs once, on the connection's event loop or, when the engine has
 	// stopped, on any goroutine. It must not block.
@@ -8,21 +8,21 @@ type SpaceWaiter interface {
 }
 
 // spaceWait is one wait for space in a connection's queue. It is also the task
-// that brings it to the loop, behind all that the waiter has sent: so the queue
-// is judged by its own content and not by the messages on their way to it.
+// that brings the wait to the loop, behind everything that the waiter has sent,
+// so the queue is judged by its content and not by messages in transit.
 type spaceWait struct {
 	conn   *Conn
 	waiter SpaceWaiter
 	lane   Lane
-	frames uint64 // to be queued: 1, or 0 for a waiter that sends nothing by itself
+	frames uint64 // to be queued: 1, or 0 for a waiter that queues nothing
 	bytes  int
 	brief  bool // the waiter gives up if the socket is full
 
 	canceled bool // loop-confined; the waiter has given up
 }
 
-// AwaitSpace calls w.OnSpace once the queue is within its bounds, or the
-// connection has ended. It may wait for a place in the ring of the connection's
+// AwaitSpace calls w.OnSpace when the queue is within its bounds or the
+// connection has ended. It may wait for space in the ring of the connection's
 // loop. Safe for concurrent use.
 func (c *Conn) AwaitSpace(w SpaceWaiter) {
 	c.shard.Post(&spaceWait{conn: c, waiter: w})
@@ -37,7 +37,7 @@ func (w *spaceWait) ready() bool {
 	return !c.shard.eng.bounds[w.lane].exceeded(c.queued[w.lane].Load() + w.frames<<queuedShift + uint64(w.bytes))
 }
 
-// RunInLoop writes the queue first, which may be all that is needed.
+// RunInLoop first writes the queue, which may be enough.
 func (w *spaceWait) RunInLoop(s *Shard) {
 	c := w.conn
 	if c.out != nil && c.state.Load() != stateClosed {
@@ -57,7 +57,7 @@ func (w *spaceWait) RunInLoop(s *Shard) {
 // AbandonTask implements Abandoner.
 func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }
 
-// noteSpace notifies the waiters that c's queue has become shorter, or that c has
+// noteSpace notifies the waiters that c's queue has become shorter or c has
 // ended.
 func (s *Shard) noteSpace(c *Conn) {
 	if c.is(pausedByQueue) && !c.exceeded() {
@@ -84,7 +84,7 @@ func (s *Shard) noteSpace(c *Conn) {
 	s.spaceWaits[c] = left
 }
 
-// spaceSignal is a SpaceWaiter for a goroutine that waits.
+// spaceSignal is a SpaceWaiter for a waiting goroutine.
 type spaceSignal chan struct{}
 
 // OnSpace implements SpaceWaiter.
@@ -106,8 +106,8 @@ func (c *Conn) await(w *spaceWait, p patience) error {
 	return err
 }
 
-// spaceCancel forgets a wait whose waiter has given up. A wait that is still on
-// its way to the loop then finds nobody.
+// spaceCancel cancels a wait whose waiter has given up. If the wait is still on
+// its way to the loop, it ends there.
 type spaceCancel spaceWait
 
 func (t *spaceCancel) RunInLoop(s *Shard) {
@@ -118,9 +118,9 @@ func (t *spaceCancel) RunInLoop(s *Shard) {
 	}
 }
 
-// reserveWaiting is reserve for a sender that may wait: while the queue is at a
-// bound only because the loop has not yet taken or written what was sent, it
-// waits for the loop. It reports false if the socket is full.
+// reserveWaiting is reserve for a sender that may wait. While the queue is at a
+// bound only because the loop has not taken or written earlier messages, it
+// waits for the loop. It returns false if the socket is full.
 func (c *Conn) reserveWaiting(f *Frame, p patience) bool {
 	for !c.reserve(f) {
 		if c.state.Load() != stateOpen || c.blockedNow() {

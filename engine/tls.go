@@ -7,35 +7,35 @@ import (
 )
 
 const (
-	// maxSealBytes is how much plaintext is sealed before it is written. What
-	// is sealed cannot be dropped or overtaken any more, so a connection whose
-	// socket is full holds that much ciphertext at most.
+	// maxSealBytes is the plaintext that is sealed at once, before a write.
+	// Sealed bytes can neither be dropped nor overtaken, so this bounds the
+	// ciphertext of a blocked connection.
 	maxSealBytes = 32 << 10
-	// maxSealedBytes bounds what crypto/tls itself may have to say, such as the
-	// answers to key updates, to a peer that reads nothing.
+	// maxSealedBytes bounds the output of crypto/tls itself, such as the
+	// answers to key updates, to a peer that does not read.
 	maxSealedBytes = 4 * maxSealBytes
-	// openBytes is how much plaintext is opened before it is decoded.
+	// openBytes is the plaintext that is opened at once, before it is decoded.
 	openBytes = 64 << 10
 	// maxScratchBytes bounds the ciphertext buffer that a shard keeps.
 	maxScratchBytes = 4 * maxSealBytes
 )
 
-// tlsConn is what a connection has besides if it speaks TLS. It is also the
-// network as crypto/tls sees it: Read answers from what the loop has received,
-// and Write collects what the loop is to send; neither waits, except while the
-// handshake runs, on a worker.
+// tlsConn is the TLS part of a connection. It is also the net.Conn below
+// crypto/tls: Read returns the bytes that the loop has received, and Write
+// collects bytes for the loop to send. Neither waits, except during the
+// handshake, which runs on a worker.
 //
 // It has three phases: conn is nil until a whole ClientHello has come;
-// handshake is not, until the handshake has succeeded.
+// handshake is not nil from then until the handshake has succeeded.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type tlsConn struct {
 	owner     *Conn
 	conn      *tls.Conn
 	handshake *tlsHandshake
-	received  []byte    // ciphertext of the read being processed, not taken yet; borrowed
+	received  []byte    // ciphertext of the current read that crypto/tls has not taken; borrowed
 	sealed    []byte    // ciphertext that waits for the socket
-	request   plaintext // of the upgrade request and what follows it, until that is answered
+	request   plaintext // the upgrade request and the bytes behind it, until the request is answered
 	failed    bool      // crypto/tls has sent its last alert
 }
 
@@ -64,11 +64,11 @@ func (t *tlsConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close does nothing: crypto/tls calls it if the handshake's context ends,
-// which only the handshake itself, by then closed, can cause.
+// Close does nothing. crypto/tls calls it only if the handshake's context ends,
+// and the handshake has closed itself by then.
 func (t *tlsConn) Close() error { return nil }
 
-// LocalAddr returns the address that was connected to.
+// LocalAddr returns the local address of the connection.
 func (t *tlsConn) LocalAddr() net.Addr {
 	if t.handshake != nil {
 		return t.handshake.local
@@ -79,7 +79,7 @@ func (t *tlsConn) LocalAddr() net.Addr {
 // RemoteAddr returns the peer's address.
 func (t *tlsConn) RemoteAddr() net.Addr { return t.owner.RemoteAddr() }
 
-// SetDeadline does nothing: deadlines are the wheel's.
+// SetDeadline does nothing, because the timer wheel keeps the deadlines.
 func (t *tlsConn) SetDeadline(time.Time) error { return nil }
 
 // SetReadDeadline does nothing.
@@ -88,8 +88,9 @@ func (t *tlsConn) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline does nothing.
 func (t *tlsConn) SetWriteDeadline(time.Time) error { return nil }
 
-// errNothingReceived is what Read says when it has nothing. crypto/tls takes an
-// error that is temporary as no end of the stream, and goes on where it was.
+// errNothingReceived is the error of a Read without bytes. It is temporary, so
+// crypto/tls does not take it as the end of the stream and continues with the
+// next call.
 var errNothingReceived net.Error = nothingReceivedError{}
 
 type nothingReceivedError struct{}
@@ -98,10 +99,10 @@ func (nothingReceivedError) Error() string   { return "ws: nothing received" }
 func (nothingReceivedError) Timeout() bool   { return true }
 func (nothingReceivedError) Temporary() bool { return true }
 
-// unread is what a connection has received and not processed: gnet's buffer,
+// unread is a source of received bytes that are not processed: gnet's buffer,
 // or plaintext.
 type unread interface {
-	// Peek returns it, borrowed, for a negative n.
+	// Peek returns all bytes, borrowed, for a negative n.
 	Peek(n int) ([]byte, error)
 	// Discard forgets the first n bytes, or all for a negative n.
 	Discard(n int) (int, error)
@@ -124,7 +125,7 @@ func (p *plaintext) Discard(n int) (int, error) {
 
 func (p *plaintext) InboundBuffered() int { return len(p.b) }
 
-// take returns all of it and forgets it.
+// take returns all bytes and empties p.
 func (p *plaintext) take() []byte {
 	b := p.b
 	p.b = nil

@@ -11,17 +11,18 @@ import (
 	"unsafe"
 )
 
-// A connection that net/http accepted with TLS comes as a *tls.Conn, whose keys
-// cannot be taken out, and which reads from and writes to the net.Conn that it
-// was made with. To move it to a loop without a goroutine, that net.Conn must
-// become ours. crypto/tls has no way to do so, and neither has net/http to wrap
-// the connections of ListenAndServeTLS; so the field is set from here. The
-// fields are looked up by name and type when the program starts: should a
-// version of Go have others, HandleUpgrade refuses TLS connections, as
-// CheckEnroll tells, and the buffers stay as crypto/tls leaves them. The native
-// path needs none of it.
+// net/http hands over a TLS connection as a *tls.Conn. Its keys cannot be taken
+// out, and it reads from and writes to the net.Conn below it. To move the
+// connection to a loop without a goroutine, that net.Conn must be replaced by
+// ours. crypto/tls offers no way to do so, and net/http offers none to wrap the
+// connections of ListenAndServeTLS, so this file sets the field.
+//
+// The fields are looked up by name and type when the program starts. If a
+// version of Go has other fields, CheckEnroll returns an error, HandleUpgrade
+// refuses TLS connections, and the buffers stay as crypto/tls leaves them. The
+// native path does not need these fields.
 
-// tlsFields are the offsets of the fields of tls.Conn that are needed.
+// tlsFields are the offsets of the needed fields of tls.Conn.
 type tlsFields struct {
 	conn, rawInput, input, hand uintptr
 	known                       bool
@@ -36,15 +37,15 @@ func findTLSFields() (f tlsFields) {
 	return f
 }
 
-// findField sets the offset of the field of that name, if tls.Conn has one of
-// type T.
+// findField sets offset to the offset of the named field, and reports whether
+// tls.Conn has such a field of type T.
 func findField[T any](offset *uintptr, name string) bool {
 	f, ok := reflect.TypeFor[tls.Conn]().FieldByName(name)
 	*offset = f.Offset
 	return ok && len(f.Index) == 1 && f.Type == reflect.TypeFor[T]()
 }
 
-// fieldOf returns the field at an offset that findField has found for T.
+// fieldOf returns the field at an offset that findField has set for T.
 func fieldOf[T any](tc *tls.Conn, offset uintptr) *T {
 	return (*T)(unsafe.Add(unsafe.Pointer(tc), offset))
 }
@@ -71,8 +72,8 @@ func CheckEnroll(nc net.Conn) error {
 	return nil
 }
 
-// adopt makes c the owner of the TLS state in tc, which nobody else may use any
-// more, and returns the connection below it. CheckEnroll has passed.
+// adopt makes c the owner of tc, which must not be used by others any more, and
+// returns the connection below tc. CheckEnroll has passed.
 func (c *Conn) adopt(tc *tls.Conn) net.Conn {
 	_ = tc.SetDeadline(time.Time{})
 	below := tc.NetConn()
@@ -81,28 +82,28 @@ func (c *Conn) adopt(tc *tls.Conn) net.Conn {
 	return below
 }
 
-// rawInput is the buffer for ciphertext that a shard's TLS connections use in
-// turn. crypto/tls keeps one in each connection, which grows to the largest
-// record received, 17 KB for most, and never shrinks.
+// rawInput is the ciphertext buffer that the TLS connections of a shard use in
+// turn. crypto/tls keeps such a buffer in each connection; it grows to the
+// largest record received, usually 17 KB, and never shrinks.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type rawInput struct{ buf bytes.Buffer }
 
-// lend gives tc the buffer, with the part of a record that tc has.
+// lend moves the buffer to tc, with the partial record of tc in front.
 func (r *rawInput) lend(tc *tls.Conn) {
 	if !fields.known {
 		return
 	}
 	raw := fieldOf[bytes.Buffer](tc, fields.rawInput)
 	if fieldOf[bytes.Reader](tc, fields.input).Len() > 0 {
-		return // refers to the buffer that tc has
+		return // it refers to the buffer of tc
 	}
 	r.buf.Write(raw.Bytes())
 	*raw, r.buf = r.buf, bytes.Buffer{}
 }
 
-// takeBack takes the buffer from tc, and leaves it the part of a record that
-// has come.
+// takeBack takes the buffer from tc, and leaves tc a copy of the partial
+// record.
 func (r *rawInput) takeBack(tc *tls.Conn) {
 	if !fields.known {
 		return

@@ -12,16 +12,18 @@ import (
 )
 
 const (
-	// maxBehindHello bounds what a peer may send behind its ClientHello before it
-	// is answered. No version of TLS has more than a few bytes there, because early
-	// data (RFC 8446 section 2.3) is not offered.
+	// maxBehindHello bounds the bytes that a peer may send behind its
+	// ClientHello before the server answers. Every version of TLS has a few
+	// bytes there at most, because the server does not offer early data (RFC
+	// 8446 section 2.3).
 	maxBehindHello = 4 << 10
-	// maxUnreadHandshake is how much a peer may send ahead of the handshake later;
-	// beyond it the connection is paused until the worker has read it.
+	// maxUnreadHandshake bounds the later bytes of the peer that the worker has
+	// not read; beyond it the connection is paused until the worker has read
+	// them.
 	maxUnreadHandshake = 16 << 10
-	// maxHandshakeBytes bounds all that crypto/tls reads in a handshake, beside the
-	// hello: what a handshake without client certificates takes, and the first data
-	// that come with it, and maxCertificateBytes, which is the limit of crypto/tls, for
+	// maxHandshakeBytes bounds the bytes that crypto/tls reads in a handshake
+	// without client certificates, with the first data behind it, but without
+	// the hello. maxCertificateBytes, the limit of crypto/tls, is added for
 	// client certificates.
 	maxHandshakeBytes   = 64 << 10
 	maxCertificateBytes = 256 << 10
@@ -32,40 +34,40 @@ var (
 	errHandshakeBytes = errors.New("ws: TLS handshake too large")
 )
 
-// tlsHandshake is a handshake under way. Its errors are final, so it cannot be
-// interrupted and resumed as reading can: it runs on a worker, where its reads
-// wait for what the loop hands over.
+// tlsHandshake is a handshake in progress. Errors of crypto/tls are final here,
+// so a handshake cannot stop and resume as reading can. It runs on a worker,
+// where its reads wait for bytes from the loop.
 type tlsHandshake struct {
 	// Immutable.
 	conn   *Conn
 	tls    *tls.Conn
 	local  net.Addr
-	ctx    context.Context // of the application's certificate callbacks
+	ctx    context.Context // for the application's certificate callbacks
 	cancel context.CancelFunc
 
 	ticket pool.Ticket    // loop-confined
 	place  handshakePlace // guarded by handshakes.mu
 
-	// Of the worker.
+	// Used by the worker only.
 	computes bool
 	given    int // bytes that crypto/tls has read
 
 	// Guarded by mu.
 	mu       sync.Mutex
 	arrived  sync.Cond // on mu; the worker waits for it
-	in       []byte    // received, not read yet
+	in       []byte    // received, not read
 	behind   int       // bytes received behind the hello
 	answered bool      // the worker has written
-	full     bool      // the loop is to be told when all was read
-	out      []byte    // written, not sent yet
+	full     bool      // the loop waits until the worker has read everything
+	out      []byte    // written, not sent
 	posted   bool      // the handshake is in the shard's inbox
-	closed   bool      // nothing more will come
+	closed   bool      // no more bytes come
 	ended    bool
-	err      error // of a handshake that ended
+	err      error // of the handshake, once ended
 }
 
-// beginHandshake starts the handshake of c, whose ClientHello is the first n bytes
-// of b.
+// beginHandshake starts the handshake of c, whose ClientHello is the first n
+// bytes of b.
 func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
 	t := c.tls()
 	t.conn = tls.Server(t, s.eng.cfg.TLS)
@@ -78,13 +80,13 @@ func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
 	}
 }
 
-// Run is the handshake. It runs on a worker.
+// Run performs the handshake on a worker.
 func (h *tlsHandshake) Run() {
 	p := h.conn.shard.eng.handshakes
 	if !p.start(h) {
 		return // its connection ended while it waited for the worker
 	}
-	err := errInternal // if it panics
+	err := errInternal // for a panic
 	defer func() {
 		p.rest(h)
 		p.end(h)
@@ -101,7 +103,7 @@ func (h *tlsHandshake) Run() {
 	err = h.tls.HandshakeContext(h.ctx)
 }
 
-// read returns bytes of the peer, and waits for them. The worker calls it.
+// read waits for bytes of the peer and returns them. The worker calls it.
 func (h *tlsHandshake) read(p []byte) (n int, err error) {
 	if n, err = h.readArrived(p); n == 0 && err == nil {
 		if !h.awaitPeer() {
@@ -116,7 +118,7 @@ func (h *tlsHandshake) read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// limit is how much crypto/tls may read.
+// limit returns the number of bytes that crypto/tls may read.
 func (h *tlsHandshake) limit() int {
 	cfg := h.conn.shard.eng.cfg.TLS
 	if cfg.ClientAuth == tls.NoClientCert && cfg.GetConfigForClient == nil {
@@ -125,7 +127,8 @@ func (h *tlsHandshake) limit() int {
 	return maxHelloBytes + maxHandshakeBytes + maxCertificateBytes
 }
 
-// readArrived reads what has come. It tells the loop when the peer may go on.
+// readArrived reads the bytes that have come. It posts to the loop if the peer
+// may send more.
 func (h *tlsHandshake) readArrived(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -144,8 +147,8 @@ func (h *tlsHandshake) readArrived(p []byte) (int, error) {
 	return n, nil
 }
 
-// awaitPeer waits until something has come, while others compute. It returns
-// false if the handshake was closed.
+// awaitPeer waits for bytes of the peer while other handshakes compute. It
+// returns false if the handshake was closed.
 func (h *tlsHandshake) awaitPeer() bool {
 	p := h.conn.shard.eng.handshakes
 	p.rest(h)
@@ -172,7 +175,7 @@ func (h *tlsHandshake) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// postLocked makes the loop look at the handshake. It never waits.
+// postLocked posts the handshake to its loop. It never waits.
 func (h *tlsHandshake) postLocked() {
 	if !h.posted {
 		h.posted = true
@@ -180,8 +183,9 @@ func (h *tlsHandshake) postLocked() {
 	}
 }
 
-// feed hands b, which is borrowed, to the worker. It returns how many bytes the
-// worker has not read, or an error if the peer should have sent none.
+// feed hands b, which is borrowed, to the worker. It returns the number of
+// bytes that the worker has not read, or an error if the peer must not send any
+// yet.
 func (h *tlsHandshake) feed(b []byte) (unread int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -195,7 +199,7 @@ func (h *tlsHandshake) feed(b []byte) (unread int, err error) {
 	return len(h.in), nil
 }
 
-// close makes the worker give up.
+// close ends the handshake; the worker gives up.
 func (h *tlsHandshake) close() {
 	h.cancel()
 	h.mu.Lock()
@@ -205,21 +209,21 @@ func (h *tlsHandshake) close() {
 	h.arrived.Signal()
 }
 
-// abandon is close for a connection that has ended.
+// abandon closes the handshake of a connection that has ended.
 func (h *tlsHandshake) abandon() {
 	h.close()
 	h.conn.shard.eng.handshakes.abandon(h)
 }
 
-// outcome is what the loop is to do.
+// outcome is the work that a handshake leaves to the loop.
 type outcome struct {
 	out   []byte // to be sent
-	space bool   // the peer may go on
+	space bool   // the peer may send more
 	ended bool
-	err   error // of a handshake that ended
+	err   error // of the handshake, once ended
 }
 
-// take returns what the worker has done since the last call.
+// take returns the outcome since the last call.
 func (h *tlsHandshake) take() (o outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -228,8 +232,8 @@ func (h *tlsHandshake) take() (o outcome) {
 	return o
 }
 
-// RunInLoop sends what the worker has written, and goes on with the connection
-// when the handshake has ended.
+// RunInLoop sends the output of the worker, and opens the connection when the
+// handshake has ended.
 func (h *tlsHandshake) RunInLoop(s *Shard) {
 	c := h.conn
 	o := h.take()
@@ -248,7 +252,7 @@ func (h *tlsHandshake) RunInLoop(s *Shard) {
 	}
 	if o.ended {
 		t.handshake = nil
-		s.openTLS(c, h.in) // the worker has no more use for it
+		s.openTLS(c, h.in) // the worker does not use it any more
 	}
 }
 
@@ -266,8 +270,8 @@ func (s *Shard) feedHandshake(c *Conn, b []byte) {
 	}
 }
 
-// logTLS tells why TLS has failed. That is the peer's doing mostly, and there
-// may be many of them.
+// logTLS logs the cause of a TLS failure, at level debug, because most failures
+// come from peers and there may be many.
 func (s *Shard) logTLS(c *Conn, err error) {
 	s.eng.cfg.Logger.Debug("ws: TLS failed", slog.Any("error", err), slog.Any("remote", c.RemoteAddr()))
 }

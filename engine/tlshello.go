@@ -6,8 +6,8 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// maxHelloBytes bounds a ClientHello, its record headers included. Usual ones
-// take 200 to 2,000 bytes.
+// maxHelloBytes bounds a ClientHello with its record headers. Usual ones take
+// 200 to 2,000 bytes.
 const maxHelloBytes = 32 << 10
 
 var (
@@ -16,9 +16,9 @@ var (
 	errNoHandshake = errors.New("ws: TLS handshake not finished in time")
 )
 
-// readHello looks for a whole ClientHello in b, and begins the handshake with
-// it. Before that no worker is taken: a peer that sends half of one costs its
-// socket until the handshake timeout. It reports whether b was used.
+// readHello looks for a whole ClientHello in b and begins the handshake with
+// it. A partial hello takes no worker: it costs a socket until the handshake
+// timeout. readHello reports whether b was used.
 func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
 	n, err := findHello(b)
 	if n > 0 && len(b)-n > maxBehindHello {
@@ -28,7 +28,7 @@ func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
 	case err != nil:
 		s.eng.handler.OnReadError()
 		s.logTLS(c, err)
-		c.setTLS(nil) // it never spoke TLS
+		c.setTLS(nil) // the peer never spoke TLS
 		s.refuse(c, answerToNoTLS(b))
 		return true
 	case n > 0:
@@ -42,15 +42,15 @@ const (
 	tlsRecordHeader    = 5
 	tlsClientHello     = 1
 	tlsMessageHeader   = 4
-	// maxTLSRecord is what crypto/tls takes at most in an unprotected record,
-	// with some room.
+	// maxTLSRecord is the largest unprotected record that crypto/tls accepts,
+	// rounded up.
 	maxTLSRecord = 1<<14 + 2048
 )
 
-// findHello returns the length of the ClientHello that b begins with, which may be
-// cut into several records (RFC 8446 section 5.1), or 0 if it is not whole. It
-// returns an error if b is the beginning of something else. Once it has decided,
-// more bytes change nothing.
+// findHello returns the length of the ClientHello at the beginning of b, which
+// may span several records (RFC 8446 section 5.1), or 0 if it is incomplete. It
+// returns an error if b begins with anything else. Once it has decided, more
+// bytes change nothing.
 func findHello(b []byte) (n int, err error) {
 	n, err = scanHello(b[:min(len(b), maxHelloBytes)])
 	if n == 0 && err == nil && len(b) > maxHelloBytes {
@@ -59,7 +59,7 @@ func findHello(b []byte) (n int, err error) {
 	return n, err
 }
 
-// scanHello is findHello for b within the limit.
+// scanHello is findHello for b within maxHelloBytes.
 func scanHello(b []byte) (length int, err error) {
 	whole := len(b)
 	var head [tlsMessageHeader]byte
@@ -100,13 +100,13 @@ func scanHello(b []byte) (length int, err error) {
 	return 0, nil
 }
 
-// alertUnexpectedMessage is the alert for a peer that does not speak TLS as it is
-// used here.
+// alertUnexpectedMessage is the alert "unexpected message", for a peer that
+// does not speak TLS.
 const alertUnexpectedMessage = "\x15\x03\x01\x00\x02\x02\x0a"
 
-// answerToNoTLS is what a peer reads that sent b instead of a ClientHello: a
-// browser that was given http:// for https:// is told, like any other HTTP
-// client, and others get the alert "unexpected message".
+// answerToNoTLS returns the answer to a peer that sent b instead of a
+// ClientHello: an HTTP response for an HTTP client, such as a browser with
+// http:// in place of https://, and the alert "unexpected message" for others.
 func answerToNoTLS(b []byte) []byte {
 	if b[0] >= 'A' && b[0] <= 'Z' {
 		return codec.AppendRefusal(nil, 400, "this port speaks TLS: use wss:// or https://", nil)

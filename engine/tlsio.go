@@ -10,8 +10,8 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// tlsScratch are a shard's buffers for TLS, which live within one call, so
-// that an idle connection has none. Those of the plaintext are made with the
+// tlsScratch holds a shard's buffers for TLS. They are in use only within one
+// call, so an idle connection has none. The plaintext buffers are made with the
 // first TLS connection.
 type tlsScratch struct {
 	opened []byte // plaintext received
@@ -24,10 +24,10 @@ type tlsScratch struct {
 func (s *Shard) readTLS(c *Conn) {
 	b, _ := c.gc.Peek(-1)
 	switch t := c.tls(); {
-	case c.is(lingering) || c.is(gotClose) || c.is(doomed): // nothing inbound matters
+	case c.is(lingering) || c.is(gotClose) || c.is(doomed): // inbound bytes have no effect any more
 	case t.conn == nil:
 		if !s.readHello(c, b) {
-			return // what there is stays in gnet's buffer
+			return // the bytes stay in gnet's buffer
 		}
 	case t.handshake != nil:
 		s.feedHandshake(c, b)
@@ -39,7 +39,7 @@ func (s *Shard) readTLS(c *Conn) {
 	}
 }
 
-// openTLS opens what ciphertext holds, which is borrowed, and processes it.
+// openTLS opens ciphertext, which is borrowed, and processes the plaintext.
 func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 	t := c.tls()
 	t.received = ciphertext
@@ -74,7 +74,7 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 
 var errSealedBytes = errors.New("ws: the peer makes TLS answer and does not read")
 
-// fillOpened opens as much as fits the shard's buffer.
+// fillOpened opens as much plaintext as the shard's buffer takes.
 func (s *Shard) fillOpened(t *tlsConn) (n int, err error) {
 	if s.tls.opened == nil {
 		s.tls.opened = make([]byte, openBytes)
@@ -101,8 +101,8 @@ func (s *Shard) readPlaintext(c *Conn, p []byte) {
 	s.decode(c, p)
 }
 
-// endOfTLS ends a connection whose peer has sent close_notify, which is its FIN
-// by another name, behind the answers to its messages.
+// endOfTLS ends a connection behind the answers to its messages, because the
+// peer has sent close_notify, the FIN of TLS.
 func (s *Shard) endOfTLS(c *Conn) {
 	if c.state.Load() == stateOpen {
 		s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: io.EOF})
@@ -112,9 +112,9 @@ func (s *Shard) endOfTLS(c *Conn) {
 	s.doom(c, io.EOF)
 }
 
-// failTLS ends a connection whose TLS has failed. Nothing that is queued can be
-// sealed any more; crypto/tls has written an alert, for which the peer gets
-// some time.
+// failTLS ends a connection whose TLS has failed. Queued frames cannot be
+// sealed any more; crypto/tls has written an alert, and the peer gets some time
+// to read it.
 func (s *Shard) failTLS(c *Conn, err error) {
 	s.eng.handler.OnReadError()
 	s.logTLS(c, err)
@@ -140,7 +140,7 @@ func (s *Shard) failTLS(c *Conn, err error) {
 	s.pushSealed(c)
 }
 
-// pushSealed makes sure that ciphertext which nothing queued goes with is sent.
+// pushSealed sends ciphertext that no queued frame carries along.
 func (s *Shard) pushSealed(c *Conn) {
 	if len(c.tls().sealed) == 0 && c.out == nil {
 		return
@@ -155,8 +155,7 @@ func (s *Shard) pushSealed(c *Conn) {
 	s.markDirty(c)
 }
 
-// weighSealed counts the ciphertext that waits to the memory which c's queue
-// takes.
+// weighSealed adds the waiting ciphertext to the memory of c's queue.
 func (s *Shard) weighSealed(c *Conn) {
 	growth := len(c.tls().sealed) - c.out.sealed
 	c.out.sealed += growth
@@ -195,8 +194,8 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 	}
 }
 
-// sealQueue seals the next plaintext of c's queue, if nothing sealed waits: a
-// batch of small frames in one record.
+// sealQueue seals the next plaintext of c's queue, unless sealed bytes wait. A
+// batch of small frames becomes one record.
 func (s *Shard) sealQueue(c *Conn) error {
 	if !c.tls().ready() || len(c.tls().sealed) > maxSealBytes/16 {
 		return nil
@@ -214,7 +213,7 @@ func (s *Shard) sealQueue(c *Conn) error {
 	return nil
 }
 
-// join returns the first bytes of what iov describes in one piece, borrowed.
+// join returns the first bytes that iov describes in one piece, borrowed.
 func (s *Shard) join(iov []unix.Iovec) []byte {
 	if len(iov) == 1 {
 		return unsafe.Slice(iov[0].Base, min(int(iov[0].Len), maxSealBytes))
@@ -227,7 +226,7 @@ func (s *Shard) join(iov []unix.Iovec) []byte {
 	return p
 }
 
-// seal seals p, which is borrowed, into what c is to send.
+// seal seals p, which is borrowed, into the ciphertext of c.
 func (s *Shard) seal(c *Conn, p []byte) error {
 	if c.tls().sealed == nil {
 		c.tls().sealed, s.tls.sealed = s.tls.sealed, nil
@@ -238,8 +237,8 @@ func (s *Shard) seal(c *Conn, p []byte) error {
 	return err
 }
 
-// writeSealed writes what is sealed, in one system call, and reports whether
-// the socket is full.
+// writeSealed writes the ciphertext in one system call, and reports whether the
+// socket is full.
 func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 	t := c.tls()
 	if len(t.sealed) == 0 {
@@ -266,8 +265,8 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 	return true, nil
 }
 
-// writeNow writes as much of b as the socket takes, and reports how much and
-// whether it is full. Nothing is queued on c.
+// writeNow writes as much of b as the socket takes. It returns the number of
+// bytes and whether the socket is full. c has no queued frames.
 func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 	if c.tls() == nil {
 		n, err = s.write(c, b)
@@ -289,8 +288,8 @@ func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 	return n, full, err
 }
 
-// closeNotify tells the peer that nothing more comes, if it still can: what
-// follows on the socket is a FIN. It is the last that is sent.
+// closeNotify sends close_notify, if TLS still can; a FIN follows on the
+// socket. Nothing is sealed after it.
 func (s *Shard) closeNotify(c *Conn) {
 	t := c.tls()
 	if t == nil || !t.ready() || t.failed || len(t.sealed) > 0 {

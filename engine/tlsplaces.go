@@ -10,28 +10,29 @@ import (
 )
 
 const (
-	// handshakesUnderWay is how many handshakes may be under way for each that may
-	// compute: most of them wait for their peers, which takes memory alone.
+	// handshakesUnderWay is the number of handshakes in progress for each one
+	// that may compute. Most of them wait for their peers, which takes memory
+	// only.
 	handshakesUnderWay = 16
-	// graceShare is the part of the handshake timeout for which a peer may be
-	// waited for, in all, while others need its place: 1 s by default.
+	// graceShare is the part of the handshake timeout that a handshake may wait
+	// for its peer, in all, while others need its place: 1 s by default.
 	graceShare = 10
 )
 
-// handshakes runs TLS handshakes, each on a goroutine of its own, in the order in
-// which they are submitted. Of those under way Config.TLSHandshakes compute at
-// once, and the others wait for their peers. Safe for concurrent use.
+// handshakes runs TLS handshakes, each on its own goroutine, in the order of
+// submit. Config.TLSHandshakes of them compute at once; the others in progress
+// wait for their peers. Safe for concurrent use.
 type handshakes struct {
 	// Immutable.
 	eng       *Engine
-	workers   *pool.Workers // one worker for each handshake under way
-	most      int           // handshakes under way
+	workers   *pool.Workers // one for each handshake in progress
+	most      int           // bound of handshakes in progress
 	computing chan struct{} // has an element for each handshake that computes
 
 	mu       sync.Mutex
-	unended  int       // handshakes under way and waiting for a worker; guarded by mu
-	yielding int       // those that were closed for others, and have not ended; guarded by mu
-	owing    list.List // of *tlsHandshake under way whose peers were waited for, in the order in which that began; guarded by mu
+	unended  int       // handshakes in progress and waiting for a worker; guarded by mu
+	yielding int       // those that were closed for others and have not ended; guarded by mu
+	owing    list.List // of *tlsHandshake in progress that have waited for their peers, in the order of their first waits; guarded by mu
 }
 
 func newHandshakes(e *Engine) *handshakes {
@@ -42,15 +43,15 @@ func newHandshakes(e *Engine) *handshakes {
 	}
 }
 
-// handshakePlace is the state of a handshake that handshakes keeps, guarded by its mu.
+// handshakePlace is the state of a handshake in handshakes, guarded by its mu.
 type handshakePlace struct {
 	submitted bool // and not ended
 	started   bool
 	yields    bool          // closed for others
 	waits     bool          // for the peer
-	owedFrom  time.Duration // when the peer was waited for at first
-	since     time.Duration // when it was at last
-	owed      time.Duration // how long it was before that
+	owedFrom  time.Duration // begin of the first wait
+	since     time.Duration // begin of the last wait
+	owed      time.Duration // sum of the waits before the last one
 	element   *list.Element // in handshakes.owing, or nil
 }
 
@@ -65,8 +66,8 @@ func (p *handshakes) submit(h *tlsHandshake) (ok bool) {
 	return ok
 }
 
-// start reports whether h is still to be run. It is called on the worker, where
-// every handshake ends with end.
+// start reports whether h is still to run. The worker calls it, and each
+// handshake ends with end.
 func (p *handshakes) start(h *tlsHandshake) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,8 +81,8 @@ func (p *handshakes) end(h *tlsHandshake) {
 	p.forgetLocked(h)
 }
 
-// abandon forgets h, whose connection has ended, unless it is under way: until it
-// ends it holds its worker.
+// abandon forgets h, whose connection has ended. A handshake that has started
+// keeps its worker until it ends.
 func (p *handshakes) abandon(h *tlsHandshake) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,7 +115,7 @@ func (p *handshakes) compute(h *tlsHandshake) bool {
 	}
 }
 
-// rest lets another handshake compute, in the place of h.
+// rest lets another handshake compute in place of h.
 func (p *handshakes) rest(h *tlsHandshake) {
 	if h.computes {
 		h.computes = false
@@ -144,11 +145,11 @@ func (p *handshakes) waitEnds(h *tlsHandshake) {
 	h.place.waits = false
 }
 
-// relieve gives the workers of handshakes whose peers were waited for for long to
-// those that wait for a worker: to as many, the longest under way first. What the
-// peers have sent meanwhile does not matter, or one byte now and then could hold a
-// worker for the whole handshake timeout. It is called for each new handshake and
-// at every tick.
+// relieve frees workers for the handshakes that wait for one: for each it
+// closes a handshake that has waited too long for its peer, the oldest first.
+// Bytes that the peer has sent meanwhile do not matter; otherwise a peer could
+// hold a worker for the whole handshake timeout with a byte now and then.
+// relieve runs for each new handshake and at every tick.
 func (p *handshakes) relieve() {
 	for _, h := range p.chooseYielding() {
 		h.close()
@@ -167,7 +168,7 @@ func (p *handshakes) chooseYielding() (chosen []*tlsHandshake) {
 		h := e.Value.(*tlsHandshake)
 		e = e.Next()
 		if now-h.place.owedFrom < grace {
-			break // so have the others
+			break // the others began later
 		}
 		if h.place.total(now) < grace {
 			continue // the application's callbacks took the time
@@ -180,7 +181,7 @@ func (p *handshakes) chooseYielding() (chosen []*tlsHandshake) {
 	return chosen
 }
 
-// total returns how long the peer was waited for.
+// total returns the sum of the waits for the peer.
 func (w *handshakePlace) total(now time.Duration) time.Duration {
 	if w.waits {
 		return w.owed + now - w.since
@@ -195,7 +196,7 @@ func (p *handshakes) disownLocked(h *tlsHandshake) {
 	}
 }
 
-// close waits for the workers, whose connections have ended.
+// close waits for the workers. All connections have ended.
 func (p *handshakes) close() {
-	_ = p.workers.Close(context.Background()) // an error would be the context's
+	_ = p.workers.Close(context.Background()) // the context never ends
 }
