@@ -39,14 +39,6 @@ func (a Admission) withDefaults() Admission {
 	return a
 }
 
-// AcceptStats says how new connections are let in. Its fields are described
-// where they are defined.
-type AcceptStats = engine.AcceptStats
-
-// RestStats says how long new connections had to wait for one reason. Its fields
-// are described where they are defined.
-type RestStats = engine.RestStats
-
 // awaitAdmission waits until one more connection may be let in.
 func (m *Manager) awaitAdmission(ctx context.Context) error {
 	err := m.engine.AwaitAdmission(ctx)

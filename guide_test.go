@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,17 +64,18 @@ func TestGuideChat(t *testing.T) {
 }
 
 func writeMetrics(w io.Writer, st *ws.Stats) {
-	metric := func(name, kind, help string, value any) {
-		fmt.Fprintf(w, "# HELP %[1]s %[3]s\n# TYPE %[1]s %[2]s\n%[1]s %[4]v\n", name, kind, help, value)
+	last := ""
+	for f, value := range st.Figures() {
+		if name := f.Name; name != last {
+			kind := "gauge"
+			if f.Counter {
+				kind = "counter"
+			}
+			fmt.Fprintf(w, "# HELP ws_%[1]s %[2]s\n# TYPE ws_%[1]s %[3]s\n", name, f.Help, kind)
+			last = name
+		}
+		fmt.Fprintf(w, "ws_%s{loop=%q,reason=%q} %v\n", f.Name, strconv.Itoa(f.Loop), f.Reason, value)
 	}
-	total := &st.Total
-	metric("ws_clients", "gauge", "Connected clients.", st.Clients)
-	metric("ws_rooms", "gauge", "Rooms.", st.Rooms)
-	metric("ws_paused_connections", "gauge", "Connections that wait for their handlers.", total.Paused)
-	metric("ws_messages_received_total", "counter", "Data messages received.", total.MessagesIn)
-	metric("ws_messages_sent_total", "counter", "Data messages sent.", total.MessagesOut)
-	metric("ws_messages_lost_total", "counter", "Messages that clients did not get.", total.Drops.Lost())
-	metric("ws_oldest_wait_seconds", "gauge", "Longest wait for a full socket.", total.OldestWait.Seconds())
 }
 
 // A page for Prometheus without its client library.
@@ -83,14 +85,14 @@ func ExampleManager_Stats() {
 	st := m.Stats()
 	var page strings.Builder
 	writeMetrics(&page, &st)
-	fmt.Print(page.String()[:strings.Index(page.String(), "# HELP ws_paused")])
+	fmt.Print(page.String()[:strings.Index(page.String(), "# HELP ws_handlers")])
 	// Output:
-	// # HELP ws_clients Connected clients.
+	// # HELP ws_clients connected clients
 	// # TYPE ws_clients gauge
-	// ws_clients 0
-	// # HELP ws_rooms Rooms.
+	// ws_clients{loop="-1",reason=""} 0
+	// # HELP ws_rooms rooms, with and without members
 	// # TYPE ws_rooms gauge
-	// ws_rooms 1
+	// ws_rooms{loop="-1",reason=""} 1
 }
 
 // TestGuideCodeIsTested finds each piece of Go in docs/guide.md, but for its indentation, in a

@@ -11,51 +11,12 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// RefusalCounts is the numbers of upgrade requests that were refused, those of
-// ListenAddr and of HandleUpgrade together, by reason.
-type RefusalCounts struct {
-	Malformed uint64 // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
-	Path      uint64 // not one of Config.Paths: 404
-	Origin    uint64 // a page of an origin that may not connect: 403
-	Auth      uint64 // Authenticate returned an error: 401, or its own status
-	Full      uint64 // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
-	ClientID  uint64 // WithClientID is taken: 409
-	Timeout   uint64 // HandshakeTimeout, also of a connection that sent nothing: 408
-	Stopped   uint64 // Run had not begun in time, or Shutdown had: 503
-	Failed    uint64 // a fault of the application or of the server, or the network ended the connection: 500
-}
-
-// Total is the sum of all reasons.
-func (c *RefusalCounts) Total() uint64 {
-	return c.Malformed + c.Path + c.Origin + c.Auth + c.Full + c.ClientID + c.Timeout + c.Stopped + c.Failed
-}
-
-// refusalReason says why an upgrade request was refused.
+// refusalReason is the reason for a refused upgrade request. The zero value is
+// refusedAuth, of a HandshakeError that the application has made.
 type refusalReason uint8
-
-const (
-	refusedAuth refusalReason = iota // a HandshakeError of the application
-	refusedMalformed
-	refusedPath
-	refusedOrigin
-	refusedFull
-	refusedClientID
-	refusedTimeout
-	refusedStopped
-	refusedFailed
-	numRefusalReasons
-)
 
 // refusals counts refused upgrade requests by reason. Safe for concurrent use.
 type refusals [numRefusalReasons]atomic.Uint64
-
-func (n *refusals) counts() RefusalCounts {
-	return RefusalCounts{
-		Malformed: n[refusedMalformed].Load(), Path: n[refusedPath].Load(), Origin: n[refusedOrigin].Load(),
-		Auth: n[refusedAuth].Load(), Full: n[refusedFull].Load(), ClientID: n[refusedClientID].Load(),
-		Timeout: n[refusedTimeout].Load(), Stopped: n[refusedStopped].Load(), Failed: n[refusedFailed].Load(),
-	}
-}
 
 // refuse returns the error of a refused upgrade request.
 func refuse(why refusalReason, status int, reason string, err error) *HandshakeError {

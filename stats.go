@@ -1,76 +1,61 @@
 package ws
 
+//go:generate go run ./internal/statsgen
+
 import (
+	"iter"
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
 )
 
-// LoopStats is a snapshot of one event loop. Counts of type uint64 begin at Run, the
-// others are of now.
+// The structs of this file are the one list of the library's figures. A field's name, type and
+// comment give the name, kind and help of its figure: uint64 counts from Run on, Duration is a
+// time, other numbers are values of now. `go generate` derives the counters of the engine, the
+// sums and Figures from them.
+
+// Stats is a snapshot of a Manager.
+type Stats struct {
+	Clients       int           // connected clients
+	Rooms         int           // rooms, with and without members
+	Handlers      int           // registered handlers
+	WaitingTasks  int           // clients whose messages wait for a worker
+	DroppedEvents int64         // events that the EventBus dropped since ResetDroppedEventCount
+	RateLimited   uint64        // messages refused by Config.RateLimit
+	Unhandled     uint64        // messages received that no handler got, because the client hung up, or CloseWithCode or Shutdown came first
+	LateHandlers  uint64        // calls of handlers that took longer than LogAfter
+	InboundMemory int64         // bytes that count against Config.InboundBudget; 0 without one
+	Stuck         int           // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
+	Refused       RefusalCounts // refused upgrade requests
+	Accept        AcceptStats   // new connections that wait
+	Loops         []LoopStats   // one for each event loop
+	Total         LoopStats     // the sum of Loops; of OldestWait, the maximum
+}
+
+// LoopStats is a snapshot of one event loop.
 type LoopStats struct {
-	Connections            int    // sockets, those in the handshake included
-	Opened, Closed         uint64 // connections that finished the handshake; that ended
-	MessagesIn             uint64 // data messages received
-	MessagesOut            uint64 // data messages sent
-	BytesIn, BytesOut      uint64
-	Drops                  DropCounts // messages that were not sent
-	Writes                 uint64     // write and writev calls
-	BlockedTotal           uint64     // times a socket was full
-	Blocked                int        // connections whose socket is full
-	QueuedMemory           int64      // memory that their queues take, in bytes: QueueBudget bounds it. A frame that waits in several is counted in each
-	Slow                   int        // connections between OnSlow and OnDrain
-	Paused                 int        // connections that are not read, so that their clients wait
-	BudgetPaused           int        // of these, for the InboundBudget; counted about four times a second
-	PausedTotal            uint64     // times a connection was paused
-	HeldBytes              int64      // bytes received of paused connections that are not decoded yet
-	Tasks, WakeUps, Yields uint64     // inbox: tasks run, loop wake-ups, turns cut short for fairness
-	InboxLen               int        // tasks waiting
-
-	// OldestWait is the least time that the oldest message for a full socket has
-	// waited. A message that has replaced another by its conflation key has that one's
-	// age. It is measured about four times a second. The total of several loops is
-	// their maximum.
-	OldestWait time.Duration
-}
-
-// Add adds the counts of o.
-func (st *LoopStats) Add(o *LoopStats) {
-	st.Connections += o.Connections
-	st.Opened += o.Opened
-	st.Closed += o.Closed
-	st.MessagesIn += o.MessagesIn
-	st.MessagesOut += o.MessagesOut
-	st.BytesIn += o.BytesIn
-	st.BytesOut += o.BytesOut
-	st.Drops.Add(&o.Drops)
-	st.Writes += o.Writes
-	st.BlockedTotal += o.BlockedTotal
-	st.Blocked += o.Blocked
-	st.QueuedMemory += o.QueuedMemory
-	st.Slow += o.Slow
-	st.Paused += o.Paused
-	st.BudgetPaused += o.BudgetPaused
-	st.PausedTotal += o.PausedTotal
-	st.HeldBytes += o.HeldBytes
-	st.Tasks += o.Tasks
-	st.WakeUps += o.WakeUps
-	st.Yields += o.Yields
-	st.InboxLen += o.InboxLen
-	st.OldestWait = max(st.OldestWait, o.OldestWait)
-}
-
-// loopStats returns st as the type of this package.
-func loopStats(st *engine.ShardStats) LoopStats {
-	return LoopStats{
-		Connections: st.Connections, Opened: st.Opened, Closed: st.Closed,
-		MessagesIn: st.MessagesIn, MessagesOut: st.MessagesOut, BytesIn: st.BytesIn, BytesOut: st.BytesOut,
-		Drops: DropCounts(st.Drops), Writes: st.Writes, BlockedTotal: st.BlockedTotal,
-		Blocked: st.Blocked, QueuedMemory: st.QueuedMemory, Slow: st.Slow,
-		Paused: st.Paused, BudgetPaused: st.BudgetPaused, PausedTotal: st.PausedTotal, HeldBytes: st.HeldBytes,
-		Tasks: st.Tasks, WakeUps: st.WakeUps, Yields: st.Yields,
-		InboxLen: st.InboxLen, OldestWait: st.OldestWait,
-	}
+	Connections  int           // sockets, those in the handshake included
+	Opened       uint64        // connections that finished the handshake
+	Closed       uint64        // connections that finished the handshake and ended
+	MessagesIn   uint64        // data messages received
+	MessagesOut  uint64        // data messages sent
+	BytesIn      uint64        // bytes received
+	BytesOut     uint64        // bytes sent
+	Writes       uint64        // write and writev calls
+	BlockedTotal uint64        // times a socket was full
+	Blocked      int           // connections whose socket is full
+	QueuedMemory int64         // memory of the queues of blocked connections, bounded by QueueBudget; a frame that waits in several is counted in each
+	Slow         int           // connections between OnSlow and OnDrain
+	Paused       int           // connections that are not read, so that their clients wait
+	BudgetPaused int           // connections paused for the InboundBudget; counted about four times a second
+	PausedTotal  uint64        // times a connection was paused
+	HeldBytes    int64         // bytes received of paused connections that are not decoded yet
+	Tasks        uint64        // tasks run from the inbox
+	Yields       uint64        // turns cut short for fairness
+	InboxLen     int           // tasks waiting in the inbox
+	OldestWait   time.Duration // least age of the oldest message that waits for a full socket, or of the one it replaced by its conflation key; measured about four times a second
+	WakeUps      uint64        // times the loop was woken for its inbox
+	Drops        DropCounts    // messages that were not sent
 }
 
 // DropCounts is the numbers of messages that clients did not get, by reason. A message
@@ -86,31 +71,32 @@ type DropCounts struct {
 // Lost is the sum of all but Conflated.
 func (c *DropCounts) Lost() uint64 { return c.Full + c.Expired + c.Budget + c.Closed }
 
-// Add adds the counts of o.
-func (c *DropCounts) Add(o *DropCounts) {
-	c.Full += o.Full
-	c.Expired += o.Expired
-	c.Conflated += o.Conflated
-	c.Budget += o.Budget
-	c.Closed += o.Closed
+// RefusalCounts is the numbers of upgrade requests that were refused, those of
+// ListenAddr and of HandleUpgrade together, by reason.
+type RefusalCounts struct {
+	Auth      uint64 // Authenticate returned an error: 401, or its own status
+	Malformed uint64 // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
+	Path      uint64 // not one of Config.Paths: 404
+	Origin    uint64 // a page of an origin that may not connect: 403
+	Full      uint64 // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
+	ClientID  uint64 // WithClientID is taken: 409
+	Timeout   uint64 // HandshakeTimeout, also of a connection that sent nothing: 408
+	Stopped   uint64 // Run had not begun in time, or Shutdown had: 503
+	Failed    uint64 // a fault of the application or of the server, or the network ended the connection: 500
 }
 
-// Stats is a snapshot of a Manager.
-type Stats struct {
-	Clients       int    // connected
-	Rooms         int    // with and without members
-	Handlers      int    // registered
-	WaitingTasks  int    // clients whose messages wait for a worker
-	DroppedEvents int64  // see EventBus
-	RateLimited   uint64 // messages refused by Config.RateLimit
-	Unhandled     uint64 // messages received that no handler got: the client hung up, or CloseWithCode or Shutdown came first
-	LateHandlers  uint64 // calls of handlers that took longer than LogAfter
-	InboundMemory int64  // bytes that count against Config.InboundBudget; 0 without one
-	Stuck         int    // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
-	Refused       RefusalCounts
-	Accept        AcceptStats // how new connections are let in
-	Loops         []LoopStats // one for each event loop
-	Total         LoopStats   // their sum; of OldestWait, the maximum
+// AcceptStats is a snapshot of the gate that lets new connections in.
+type AcceptStats struct {
+	Descriptors RestStats // waits for descriptors, when the process or the machine has none to spare
+	Pace        RestStats // waits for a turn at the pace of Admission
+	Upgrades    int       // calls of HandleUpgrade that wait for their turn
+}
+
+// RestStats is the waits of new connections for one reason.
+type RestStats struct {
+	Resting bool          // connections wait
+	Times   uint64        // episodes of waiting; those less than 10 s apart are one
+	Time    time.Duration // total time during which connections waited
 }
 
 // Stats returns a snapshot: Total is the sum of Loops as they are in it. It
@@ -121,13 +107,59 @@ func (m *Manager) Stats() Stats {
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
 		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
-		Refused: m.refusals.counts(), Accept: m.engine.AcceptStats(),
+		Refused: m.refusals.counts(), Accept: acceptStats(m.engine.AcceptStats()),
 	}
 	for _, s := range m.engine.Shards() {
-		counts := s.Stats()
-		loop := loopStats(&counts)
+		loop := loopStats(s.Stats())
 		st.Loops = append(st.Loops, loop)
 		st.Total.Add(&loop)
 	}
 	return st
+}
+
+func acceptStats(st engine.AcceptStats) AcceptStats {
+	return AcceptStats{Descriptors: RestStats(st.Descriptors), Pace: RestStats(st.Pace), Upgrades: st.Upgrades}
+}
+
+// Figure describes one number of Stats, for metrics and pages.
+type Figure struct {
+	Name    string // in snake case with its unit, such as "loop_bytes_in_total"
+	Help    string // the comment of its field
+	Counter bool   // it counts from Run on; otherwise it is a value of now
+	Reason  string // the reason for a drop or refusal, such as "client_id"; otherwise ""
+	Loop    int    // index of the event loop; -1 for a figure of the whole Manager
+}
+
+// Figures yields each figure of st with its value; times are in seconds. A figure of an event loop comes
+// for each loop, one after the other, not for the Total.
+func (st *Stats) Figures() iter.Seq2[Figure, float64] {
+	return func(yield func(Figure, float64) bool) {
+		for _, f := range managerFigures {
+			f.Loop = -1
+			if !yield(f.Figure, f.value(st)) {
+				return
+			}
+		}
+		for _, f := range loopFigures {
+			for i := range st.Loops {
+				f.Loop = i
+				if !yield(f.Figure, f.value(&st.Loops[i])) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// figure is a Figure and its value in a T.
+type figure[T any] struct {
+	Figure
+	value func(*T) float64
+}
+
+func boolFigure(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

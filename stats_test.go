@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,18 +15,23 @@ import (
 // fillNumbers sets each number in v, a struct, to another value, and returns the next.
 func fillNumbers(v reflect.Value, next int64) int64 {
 	for _, f := range v.Fields() {
-		switch {
-		case f.Kind() == reflect.Struct:
-			next = fillNumbers(f, next)
-		case f.CanInt():
-			f.SetInt(next)
-			next++
-		default:
-			f.SetUint(uint64(next))
-			next++
-		}
+		next = fillNumber(f, next)
 	}
 	return next
+}
+
+func fillNumber(f reflect.Value, next int64) int64 {
+	switch {
+	case f.Kind() == reflect.Struct:
+		return fillNumbers(f, next)
+	case f.Kind() == reflect.Bool:
+		return next
+	case f.CanInt():
+		f.SetInt(next)
+	default:
+		f.SetUint(uint64(next))
+	}
+	return next + 1
 }
 
 // Each count of the engine is in LoopStats under the same name, and Add adds each.
@@ -33,7 +39,7 @@ func TestLoopStatsHaveAllCounts(t *testing.T) {
 	var counts engine.ShardStats
 	n := fillNumbers(reflect.ValueOf(&counts).Elem(), 1)
 	require.Greater(t, n, int64(20))
-	stats := ws.LoopStatsOf(&counts)
+	stats := ws.LoopStatsOf(counts)
 	assert.EqualValues(t, numbersIn(counts), numbersIn(stats))
 
 	var sum ws.LoopStats
@@ -67,4 +73,40 @@ func numbersIn(s any) map[string]int64 {
 		}
 	}
 	return found
+}
+
+// TestFiguresAreWhole asserts that each number of Stats is one figure, with its own name and value.
+func TestFiguresAreWhole(t *testing.T) {
+	st := ws.Stats{Loops: make([]ws.LoopStats, 2)}
+	next := int64(1)
+	v := reflect.ValueOf(&st).Elem()
+	for field, f := range v.Fields() {
+		if field.Name != "Total" && field.Name != "Loops" {
+			next = fillNumber(f, next)
+		}
+	}
+	for i := range st.Loops {
+		next = fillNumbers(reflect.ValueOf(&st.Loops[i]).Elem(), next)
+	}
+	names := make(map[ws.Figure]bool)
+	values := make(map[float64]string)
+	for figure, value := range st.Figures() {
+		assert.NotEmpty(t, figure.Help, figure.Name)
+		assert.Equal(t, figure.Counter, strings.HasSuffix(figure.Name, "_total"), figure.Name)
+		if strings.Contains(figure.Name, "_seconds") {
+			value *= 1e9
+		}
+		if !strings.HasSuffix(figure.Name, "_resting") { // a bool
+			assert.Empty(t, values[value], figure.Name)
+			values[value] = figure.Name
+		}
+		assert.False(t, names[figure], figure.Name)
+		names[figure] = true
+	}
+	for i := int64(1); i < next; i++ {
+		assert.Contains(t, values, float64(i), "value %d is no figure", i)
+	}
+	for range st.Figures() {
+		break // ends the sequence
+	}
 }

@@ -159,4 +159,4 @@ func (s *Shard) place() *place {
 }
 
 // load is the number of connections of s, with those on their way to it.
-func (s *Shard) load() int { return int(s.stats.conns.Load()) + int(s.enrolls.Load()) }
+func (s *Shard) load() int { return int(s.stats.connections.Load()) + int(s.enrolls.Load()) }

@@ -117,7 +117,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	s.wheel.walk.setVisited(c)
 	gc.SetContext(c)
 	s.eng.open.Add(1)
-	s.stats.conns.add(1)
+	s.stats.connections.add(1)
 	if from == nil {
 		if s.eng.cfg.TLS != nil {
 			c.setTLS(&tlsConn{owner: c})
@@ -246,7 +246,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if !c.is(uncounted) {
 		s.eng.open.Add(-1)
 	}
-	s.stats.conns.add(^uint64(0))
+	s.stats.connections.add(^uint64(0))
 	if c.is(opened) {
 		s.stats.closed.add(1)
 		end := *c.end()

@@ -39,7 +39,7 @@ func (e *Engine) AddInbound(n int64) { e.inbound.Add(n) }
 func (e *Engine) Inbound() int64 {
 	n := e.inbound.Load()
 	for _, s := range e.shards {
-		n += int64(s.stats.held.Load())
+		n += int64(s.stats.heldBytes.Load())
 	}
 	return n
 }

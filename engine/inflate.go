@@ -198,7 +198,7 @@ func (s *Shard) inflateLater(c *Conn, p inflation) {
 	}
 	s.inflations[c] = &p
 	s.inflateLine = append(s.inflateLine, c)
-	s.stats.held.add(uint64(len(p.compressed)))
+	s.stats.heldBytes.add(uint64(len(p.compressed)))
 	s.pause(c, pausedByShare)
 	if len(s.inflateLine) == 1 {
 		s.postUrgent((*inflateTask)(s))
@@ -267,7 +267,7 @@ func (s *Shard) forgetInflation(c *Conn) {
 	}
 	p := s.inflations[c]
 	delete(s.inflations, c)
-	s.stats.held.add(-uint64(len(p.compressed)))
+	s.stats.heldBytes.add(-uint64(len(p.compressed)))
 	if p.z != nil {
 		p.z.Close()
 	}

@@ -77,14 +77,14 @@ func (l *laggards) swap(i, j int) {
 // lag puts c, whose socket has just become full, among the laggards.
 func (s *Shard) lag(c *Conn) {
 	s.laggards.add(c)
-	s.stats.laggards.add(1)
+	s.stats.blocked.add(1)
 	s.weighed(c.out.cost)
 }
 
 // catchUp takes c from the laggards.
 func (s *Shard) catchUp(c *Conn) {
 	s.laggards.remove(c)
-	s.stats.laggards.add(^uint64(0))
+	s.stats.blocked.add(^uint64(0))
 	s.weighed(-c.out.cost)
 }
 
@@ -97,7 +97,7 @@ func (s *Shard) reweigh(c *Conn, growth int) {
 
 // weighed adds to what the laggards of this shard, and of all, hold.
 func (s *Shard) weighed(growth int) {
-	s.stats.backlog.add(uint64(growth)) // wraps around for a negative one
+	s.stats.queuedMemory.add(uint64(growth)) // wraps around for a negative one
 	if s.eng.cfg.QueueBudget > 0 {
 		s.worst.Store(int64(s.laggards.worst()))
 		s.eng.backlog.Add(int64(growth))

@@ -131,7 +131,7 @@ func (s *Shard) checkAges() {
 		}
 		s.checkStall(c)
 	}
-	s.stats.oldest.v.Store(uint64(oldest))
+	s.stats.oldestWait.v.Store(uint64(oldest))
 }
 
 // stale reports whether a frame of c, a slow connection, has waited for a quarter

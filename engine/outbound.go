@@ -194,7 +194,7 @@ func (s *Shard) block(c *Conn) {
 	s.beginStall(c)
 	s.lag(c)
 	if !c.is(withheld) {
-		s.stats.blocked.add(1)
+		s.stats.blockedTotal.add(1)
 		if err := s.arm(c); err != nil {
 			s.doom(c, err)
 		}

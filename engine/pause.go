@@ -47,7 +47,7 @@ func (s *Shard) pause(c *Conn, why connFlags) {
 	}
 	if !c.is(pausedFlags) {
 		s.stats.paused.add(1)
-		s.stats.pauses.add(1)
+		s.stats.pausedTotal.add(1)
 	}
 	c.set(why)
 	s.unwatch(c)
@@ -124,7 +124,7 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	}
 	h := s.needHeld(c)
 	h.buf.B = append(h.buf.B, b...)
-	s.stats.held.add(uint64(len(b)))
+	s.stats.heldBytes.add(uint64(len(b)))
 	if !c.is(unwatched) && s.mem == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
 		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
 	}
@@ -178,7 +178,7 @@ func (s *Shard) decodeHeld(c *Conn) {
 		s.releaseHeld(c)
 		return
 	}
-	s.stats.held.add(-uint64(len(h.buf.B) - h.from - len(rest)))
+	s.stats.heldBytes.add(-uint64(len(h.buf.B) - h.from - len(rest)))
 	h.from = len(h.buf.B) - len(rest)
 }
 
@@ -189,7 +189,7 @@ func (s *Shard) releaseHeld(c *Conn) {
 	}
 	h := s.held[c]
 	delete(s.held, c)
-	s.stats.held.add(-uint64(len(h.buf.B) - h.from))
+	s.stats.heldBytes.add(-uint64(len(h.buf.B) - h.from))
 	pool.PutBuffer(h.buf)
 }
 

@@ -228,7 +228,7 @@ func (s *Shard) wakeUp() {
 		s.again = true
 		return
 	}
-	s.stats.wakeUps.Add(1)
+	s.stats.wakeUps.addShared(1)
 	s.eng.gate.RLock()
 	defer s.eng.gate.RUnlock()
 	if !s.eng.halting.Load() {

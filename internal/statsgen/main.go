@@ -1,0 +1,242 @@
+// Command statsgen derives code from the structs in the root package's stats.go: the counters of the
+// engine, the sums, the reasons, and the table of Figures. Run it with `go generate` in the root.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"os"
+	"strings"
+	"unicode"
+)
+
+// field is one field of a struct.
+type field struct {
+	name, kind, help string
+}
+
+// table is the fields of each struct, by its name.
+type table map[string][]field
+
+func main() {
+	if err := run("stats.go", "figures.go", "engine/counters.go"); err != nil {
+		fmt.Fprintln(os.Stderr, "statsgen:", err)
+		os.Exit(1)
+	}
+}
+
+// run reads the structs of source, and writes the code of the root package and that of the engine.
+func run(source, root, engine string) error {
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return err
+	}
+	t, err := parse(text)
+	if err != nil {
+		return err
+	}
+	for name, code := range map[string]string{root: t.root(), engine: t.engine()} {
+		formatted, err := format.Source([]byte("// Code generated from stats.go by statsgen; DO NOT EDIT.\n\n" + code))
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", name, err, code)
+		}
+		if err := os.WriteFile(name, formatted, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parse(source []byte) (table, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), "stats.go", source, parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	t := make(table)
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.TypeSpec)
+		if !ok {
+			return true
+		}
+		if s, ok := spec.Type.(*ast.StructType); ok && strings.HasSuffix(spec.Name.Name, "s") {
+			for _, f := range s.Fields.List {
+				for _, name := range f.Names {
+					kind := string(source[f.Type.Pos()-1 : f.Type.End()-1])
+					t[spec.Name.Name] = append(t[spec.Name.Name], field{name.Name, kind, strings.TrimSpace(f.Comment.Text())})
+				}
+			}
+		}
+		return false
+	})
+	return t, nil
+}
+
+// code is source text that is written line by line.
+type code struct{ bytes.Buffer }
+
+func (c *code) line(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
+
+// fields writes one line for each field. The verbs of format take the field's name, its name in lower camel case, and its type.
+func (c *code) fields(fields []field, format string) {
+	for _, f := range fields {
+		c.line(format, f.name, lower(f.name), f.kind, f.help)
+	}
+}
+
+// engine returns the engine's side: the counters of a shard, and the reasons for drops.
+func (t table) engine() string {
+	var c code
+	c.line("package engine\n\nimport \"time\"\n")
+	c.line("// The reasons for drops.\nconst (")
+	for i, f := range t["DropCounts"] {
+		c.line("\tDrop%s%s // %s", f.name, first(i, " DropReason = iota"), f.help)
+	}
+	c.line("\tnumDropReasons\n)\n")
+	c.line("// DropCounts is the numbers of messages that connections did not get, by reason.\ntype DropCounts struct {")
+	c.fields(t["DropCounts"], "%[1]s %[3]s // %[4]s")
+	c.line("}\n\n// Counts returns a snapshot.\nfunc (d *Drops) Counts() DropCounts {\n\treturn DropCounts{")
+	c.fields(t["DropCounts"], "%[1]s: d.counts[Drop%[1]s].Load(),")
+	c.line("}\n}\n\n// shardStats is the counters of a shard.\ntype shardStats struct {")
+	for _, f := range t["LoopStats"] {
+		kind := "counter"
+		if f.kind == "DropCounts" {
+			kind = "Drops"
+		}
+		c.line("\t%s %s", lower(f.name), kind)
+	}
+	c.line("}\n\n// ShardStats is a snapshot of a shard's counters.\ntype ShardStats struct {")
+	c.fields(t["LoopStats"], "%[1]s %[3]s // %[4]s")
+	c.line("}\n\nfunc (st *shardStats) snapshot() ShardStats {\n\treturn ShardStats{")
+	for _, f := range t["LoopStats"] {
+		if f.kind == "DropCounts" {
+			c.line("%s: st.%s.Counts(),", f.name, lower(f.name))
+		} else {
+			c.line("%s: %s(st.%s.Load()),", f.name, f.kind, lower(f.name))
+		}
+	}
+	c.line("}\n}\n")
+	t.add(&c, "LoopStats", "ShardStats")
+	t.add(&c, "DropCounts", "DropCounts")
+	return c.String()
+}
+
+// root returns the root package's side: sums, the reasons for refusals, and the table of Figures.
+func (t table) root() string {
+	var c code
+	c.line("package ws\n\nimport \"github.com/qi-realtime/ws/engine\"\n")
+	c.line("func loopStats(st engine.ShardStats) LoopStats {\n\treturn LoopStats{")
+	for _, f := range t["LoopStats"] {
+		if f.kind == "DropCounts" {
+			c.line("%[1]s: DropCounts(st.%[1]s),", f.name)
+		} else {
+			c.line("%[1]s: st.%[1]s,", f.name)
+		}
+	}
+	c.line("}\n}\n")
+	t.add(&c, "LoopStats", "LoopStats")
+	t.add(&c, "DropCounts", "DropCounts")
+	c.line("// The reasons for refusals.\nconst (")
+	for i, f := range t["RefusalCounts"] {
+		c.line("\trefused%s%s // %s", f.name, first(i, " refusalReason = iota"), f.help)
+	}
+	c.line("\tnumRefusalReasons\n)\n")
+	c.line("func (n *refusals) counts() RefusalCounts {\n\treturn RefusalCounts{")
+	c.fields(t["RefusalCounts"], "%[1]s: n[refused%[1]s].Load(),")
+	c.line("}\n}\n\n// Total is the sum of all reasons.\nfunc (c *RefusalCounts) Total() (n uint64) {")
+	c.fields(t["RefusalCounts"], "n += c.%[1]s")
+	c.line("return n\n}\n\nvar managerFigures = []figure[Stats]{")
+	t.figures(&c, "Stats", "Stats", "", "")
+	c.line("}\n\nvar loopFigures = []figure[LoopStats]{")
+	t.figures(&c, "LoopStats", "LoopStats", "", "loop_")
+	c.line("}")
+	return c.String()
+}
+
+// add writes the method Add of kind, which has the fields of the struct name.
+func (t table) add(c *code, name, kind string) {
+	c.line("// Add adds the numbers of o.\nfunc (st *%[1]s) Add(o *%[1]s) {", kind)
+	for _, f := range t[name] {
+		switch {
+		case f.kind == "time.Duration":
+			c.line("st.%[1]s = max(st.%[1]s, o.%[1]s)", f.name)
+		case t[f.kind] != nil:
+			c.line("st.%[1]s.Add(&o.%[1]s)", f.name)
+		default:
+			c.line("st.%[1]s += o.%[1]s", f.name)
+		}
+	}
+	c.line("}\n")
+}
+
+// figures writes the figures of the struct name, which is the part path of an owner.
+func (t table) figures(c *code, owner, name, path, prefix string) {
+	for _, f := range t[name] {
+		where, figure := path+"."+f.name, prefix+snake(f.name)
+		switch {
+		case strings.HasSuffix(f.kind, "LoopStats"):
+		case strings.HasSuffix(f.kind, "Counts"):
+			for _, reason := range t[f.kind] {
+				c.line("{Figure{Name: %q, Help: %q, Counter: true, Reason: %q}, func(st *%s) float64 { return float64(st%s.%s) }},",
+					total(figure), f.help, snake(reason.name), owner, where, reason.name)
+			}
+		case t[f.kind] != nil:
+			t.figures(c, owner, f.kind, where, figure+"_")
+		default:
+			c.line("{%s, func(st *%s) float64 { return %s }},", f.figure(figure), owner, f.value("st"+where))
+		}
+	}
+}
+
+// figure returns the literal of a number's Figure.
+func (f field) figure(name string) string {
+	counter := f.kind == "uint64" || strings.HasPrefix(f.help, "total ")
+	if strings.HasSuffix(name, "_memory") {
+		name += "_bytes"
+	}
+	if f.kind == "time.Duration" {
+		name = strings.TrimSuffix(name, "_time") + "_seconds"
+	}
+	if counter {
+		return fmt.Sprintf("Figure{Name: %q, Help: %q, Counter: true}", total(name), f.help)
+	}
+	return fmt.Sprintf("Figure{Name: %q, Help: %q}", name, f.help)
+}
+
+// value returns the expression of a number as float64.
+func (f field) value(of string) string {
+	switch f.kind {
+	case "bool":
+		return "boolFigure(" + of + ")"
+	case "time.Duration":
+		return of + ".Seconds()"
+	}
+	return "float64(" + of + ")"
+}
+
+func total(name string) string { return strings.TrimSuffix(name, "_total") + "_total" }
+
+func first(i int, s string) string {
+	if i == 0 {
+		return s
+	}
+	return ""
+}
+
+// lower returns name in lower camel case.
+func lower(name string) string { return strings.ToLower(name[:1]) + name[1:] }
+
+// snake returns name in snake case.
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && unicode.IsUpper(r) && !unicode.IsUpper(rune(name[i-1])) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
