@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/race"
 )
 
 // flowServer is a server on one way, with or without TLS.
@@ -74,7 +75,7 @@ func onEachTransportAndMode(t *testing.T, test func(t *testing.T, mode ws.Handle
 
 // fewerUnderRace returns n, or a tenth of it under the race detector.
 func fewerUnderRace(n int) int {
-	if scenarioRace {
+	if race.Enabled {
 		return n / 10
 	}
 	return n

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/race"
 )
 
 // One member in twenty of a large room never reads: the others lose nothing,
@@ -217,7 +218,7 @@ func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
 	r.t.Logf("heap grew by %d KiB, RSS by %d KiB; budget %d KiB = frames %d + references %d + slack %d; copies were %d KiB",
 		heap>>10, rss>>10, budget>>10, frames>>10, references>>10, slack>>10, copies>>10)
 	require.Less(r.t, budget, copies/4, "the budget shows nothing")
-	if scenarioRace {
+	if race.Enabled {
 		return // its shadow memory is no measure
 	}
 	assert.LessOrEqual(r.t, heap, budget, "heap")

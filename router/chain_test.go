@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws/internal/race"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -122,7 +123,7 @@ func TestNextConcurrently(t *testing.T) {
 }
 
 func TestCallDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	r := router.New[string, *trace]()

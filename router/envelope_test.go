@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws/internal/race"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -273,7 +274,7 @@ func TestParseEnvelopeResets(t *testing.T) {
 }
 
 func TestParseEnvelopeDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	var e router.Envelope

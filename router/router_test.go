@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws/internal/race"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -235,7 +236,7 @@ func TestConcurrentRegisterAndLookup(t *testing.T) {
 }
 
 func TestLookupDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	r := router.New[string, *trace]()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/qi-realtime/ws/internal/race"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -52,7 +53,7 @@ func worstEnvelopes() map[string][]byte {
 
 // No message makes the parser allocate for each of its parts.
 func TestParseEnvelopeAllocations(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for name, in := range worstEnvelopes() {

@@ -1,0 +1,2 @@
+// Package race reports whether the race detector is part of the build. Only tests use it.
+package race
