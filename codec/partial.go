@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/gobwas/ws"
+
+	"github.com/qi-realtime/ws/internal/invariants"
 )
 
 const (
@@ -43,9 +45,9 @@ type partial struct {
 
 // putPartial gives p back. Every message that lies in it is invalid from now on.
 func putPartial(p *partial) {
-	if invariants {
-		poison(p.buf[:cap(p.buf)])
-		poison(p.control[:])
+	if invariants.Enabled {
+		invariants.Poison(p.buf[:cap(p.buf)])
+		invariants.Poison(p.control[:])
 	}
 	buf := p.buf[:0]
 	if cap(buf) > maxPooledBytes {

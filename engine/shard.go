@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/internal/gid"
+	"github.com/qi-realtime/ws/internal/invariants"
 )
 
 // Shard is the state that one event loop owns: its connections, their queues,
@@ -101,7 +102,7 @@ func (s *Shard) onLoop() bool { return gid.Current() == s.gid.Load() }
 // mustBeInLoop panics, under the build tag invariants, if the caller does not run
 // on this shard's loop: its state is not guarded otherwise.
 func (s *Shard) mustBeInLoop() {
-	if invariants && !s.onLoop() {
+	if invariants.Enabled && !s.onLoop() {
 		panic("engine: loop-confined state touched off its loop")
 	}
 }

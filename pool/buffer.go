@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/valyala/bytebufferpool"
+
+	"github.com/qi-realtime/ws/internal/invariants"
 )
 
 // MaxPooledBytes is the largest capacity PutBuffer keeps, 64 KiB: one large message must not
@@ -21,7 +23,7 @@ var buffers bytebufferpool.Pool
 // and no one else uses it or its bytes. Safe for concurrent use.
 func GetBuffer() *Buffer {
 	b := buffers.Get()
-	if Invariants {
+	if invariants.Enabled {
 		live.add(b)
 	}
 	return b
@@ -32,9 +34,9 @@ func GetBuffer() *Buffer {
 // invariants it overwrites them, and panics if b did not come from GetBuffer or was put back
 // before. Safe for concurrent use.
 func PutBuffer(b *Buffer) {
-	if Invariants {
+	if invariants.Enabled {
 		live.remove(b)
-		poison(b)
+		invariants.Poison(b.B[:cap(b.B)])
 	}
 	if cap(b.B) > MaxPooledBytes {
 		return
@@ -42,17 +44,7 @@ func PutBuffer(b *Buffer) {
 	buffers.Put(b)
 }
 
-// poisonByte is no letter, no digit, and invalid as a start of UTF-8.
-const poisonByte = 0xDB
-
-func poison(b *Buffer) {
-	whole := b.B[:cap(b.B)]
-	for i := range whole {
-		whole[i] = poisonByte
-	}
-}
-
-// live holds the buffers that GetBuffer handed out; empty unless Invariants.
+// live holds the buffers that GetBuffer handed out; empty unless invariants.Enabled.
 var live bufferSet
 
 // bufferSet is a set of buffers. Safe for concurrent use.

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws/internal/invariants"
 	"github.com/qi-realtime/ws/pool"
 )
 
@@ -37,7 +38,7 @@ func TestPutBufferDropsLargeOnes(t *testing.T) {
 }
 
 func TestInvariants(t *testing.T) {
-	if !pool.Invariants {
+	if !invariants.Enabled {
 		t.Skip("needs the build tag invariants")
 	}
 	t.Run("poison", func(t *testing.T) {
@@ -45,7 +46,7 @@ func TestInvariants(t *testing.T) {
 		b.B = append(make([]byte, 0, 64), "secret"...)
 		kept := b.B[:cap(b.B)]
 		pool.PutBuffer(b)
-		assert.Equal(t, bytes.Repeat([]byte{pool.PoisonByte}, 64), kept)
+		assert.Equal(t, bytes.Repeat([]byte{invariants.PoisonByte}, 64), kept)
 	})
 	t.Run("double release", func(t *testing.T) {
 		b := pool.GetBuffer()

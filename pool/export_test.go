@@ -1,8 +1,5 @@
 package pool
 
-// PoisonByte is what a released buffer holds under the build tag invariants.
-const PoisonByte = poisonByte
-
 // Ring gives the tests the queue of Workers.
 type Ring struct{ ring }
 
@@ -21,7 +18,7 @@ func (r *Ring) Len() int { return r.len() }
 // Cap returns the length of the array.
 func (r *Ring) Cap() int { return len(r.buf) }
 
-// Live returns the number of buffers not released, 0 unless Invariants.
+// Live returns the number of buffers not released, 0 unless invariants.Enabled.
 func Live() int {
 	live.mu.Lock()
 	defer live.mu.Unlock()
