@@ -1,6 +1,6 @@
 //go:build heavy && linux
 
-package ws_test
+package integration_test
 
 import (
 	"bufio"
