@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/router"
+	"github.com/qi-realtime/ws/internal/envelope"
 )
 
 // limitedClient is a Client of a manager with a RateLimit, as its connection
@@ -39,7 +39,7 @@ func (c *Client) refuse(payload []byte) {
 	if c.manager.raw.Load() != nil {
 		return
 	}
-	var e router.Envelope
-	_ = router.ParseEnvelope(payload, &e) // of an invalid one, too, the request_id is read
+	var e envelope.Envelope
+	_ = envelope.ParseEnvelope(payload, &e) // of an invalid one, too, the request_id is read
 	c.answerInvalid(string(e.RequestID), 429, "too many requests")
 }

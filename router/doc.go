@@ -1,4 +1,3 @@
-// Package router finds the handler for an event name, with the middleware around it, and
-// reads the JSON envelope that carries the name. It knows no connections: client and message
-// are type parameters.
+// Package router finds the handler for an event name, with the middleware around it. It knows
+// no connections and no encoding: client and message are type parameters.
 package router

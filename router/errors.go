@@ -1,9 +1,6 @@
 package router
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 var (
 	// ErrExists reports that the event has a handler already.
@@ -21,14 +18,4 @@ var (
 	// ErrNext is returned by a next that is called on another goroutine than its
 	// middleware runs on, or after that has returned. Nothing runs then.
 	ErrNext = errors.New("router: next called on another goroutine, or after its middleware returned")
-
-	// ErrEnvelope reports a message that is not a valid envelope. ParseEnvelope wraps it
-	// with what is wrong and where.
-	ErrEnvelope = errors.New("router: invalid envelope")
-
-	// ErrRequestID reports an envelope beyond MaxRequestID. It wraps ErrEnvelope.
-	ErrRequestID = fmt.Errorf("%w: request_id longer than %d bytes", ErrEnvelope, MaxRequestID)
-
-	// ErrDepth reports an envelope beyond MaxDepth. It wraps ErrEnvelope.
-	ErrDepth = fmt.Errorf("%w: values nest deeper than %d", ErrEnvelope, MaxDepth)
 )

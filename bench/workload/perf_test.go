@@ -23,7 +23,7 @@ import (
 	"github.com/qi-realtime/ws/bench/result"
 	"github.com/qi-realtime/ws/bench/server"
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/router"
+	"github.com/qi-realtime/ws/internal/envelope"
 )
 
 // TestPerf holds figures against the limits. Run it with -tags perf -v to see
@@ -159,25 +159,25 @@ func (s *localServer) say(t *testing.T, request, b []byte) {
 	}
 }
 
-var envelope = []byte(`{"type":"request","event":"say","request_id":"req_1",` +
+var sayRequest = []byte(`{"type":"request","event":"say","request_id":"req_1",` +
 	`"data":{"room":"lobby","text":"hello, everybody"},"timestamp":1707552000}`)
 
 func perfEnvelope(t *testing.T, got map[string]float64) {
-	var e router.Envelope
+	var e envelope.Envelope
 	got["envelope, parsed: allocations"], got["envelope, parsed: bytes"] = allocations(100_000, func() {
-		if err := router.ParseEnvelope(envelope, &e); err != nil {
+		if err := envelope.ParseEnvelope(sayRequest, &e); err != nil {
 			t.Fatal(err)
 		}
 	})
 	s := startLocal(t)
-	request, b := load.MaskedFrame(1, envelope), make([]byte, 4096)
+	request, b := load.MaskedFrame(1, sayRequest), make([]byte, 4096)
 	got["envelope, typed handler: allocations"], got["envelope, typed handler: bytes"] = allocations(5000,
 		func() { s.say(t, request, b) })
 }
 
 func perfJoin(t *testing.T, got map[string]float64) {
 	s := startLocal(t)
-	s.say(t, load.MaskedFrame(1, envelope), make([]byte, 4096))
+	s.say(t, load.MaskedFrame(1, sayRequest), make([]byte, 4096))
 	if _, err := s.CreateRoom("lobby", nil); err != nil { // so that it stays in between
 		t.Fatal(err)
 	}

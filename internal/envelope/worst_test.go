@@ -1,4 +1,4 @@
-package router_test
+package envelope_test
 
 import (
 	"strings"
@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/internal/race"
-	"github.com/qi-realtime/ws/router"
 )
 
 // worstSize is the length of the messages of worstEnvelopes, about.
@@ -58,8 +58,8 @@ func TestParseEnvelopeAllocations(t *testing.T) {
 	}
 	for name, in := range worstEnvelopes() {
 		n := testing.AllocsPerRun(1, func() {
-			var e router.Envelope
-			_ = router.ParseEnvelope(in, &e)
+			var e envelope.Envelope
+			_ = envelope.ParseEnvelope(in, &e)
 		})
 		assert.LessOrEqual(t, n, 16.0, name)
 	}
@@ -81,23 +81,23 @@ func TestParseEnvelopeLimits(t *testing.T) {
 		in   []byte
 		want error // nil if it is valid
 	}{
-		{"longest request_id", id("a", router.MaxRequestID), nil},
-		{"request_id too long", id("a", router.MaxRequestID+1), router.ErrRequestID},
-		{"longest escaped request_id", id(`\u0001`, router.MaxRequestID), nil},
-		{"escaped request_id too long", id(`\n`, router.MaxRequestID+1), router.ErrRequestID},
-		{"runes count in bytes", id(`\u00e9`, router.MaxRequestID/2+1), router.ErrRequestID},
+		{"longest request_id", id("a", envelope.MaxRequestID), nil},
+		{"request_id too long", id("a", envelope.MaxRequestID+1), envelope.ErrRequestID},
+		{"longest escaped request_id", id(`\u0001`, envelope.MaxRequestID), nil},
+		{"escaped request_id too long", id(`\n`, envelope.MaxRequestID+1), envelope.ErrRequestID},
+		{"runes count in bytes", id(`\u00e9`, envelope.MaxRequestID/2+1), envelope.ErrRequestID},
 		{"the last of two counts", []byte(`{"request_id":"` + strings.Repeat("a", 5000) + `","request_id":"b"}`), nil},
-		{"deepest", []byte(`{"a":` + nested("[", "]", router.MaxDepth-1) + `}`), nil},
-		{"too deep", []byte(`{"a":` + nested("[", "]", router.MaxDepth) + `}`), router.ErrDepth},
-		{"objects too deep", []byte(`{"data":` + nested(`{"a":`, `}`, router.MaxDepth) + `}`), router.ErrDepth},
+		{"deepest", []byte(`{"a":` + nested("[", "]", envelope.MaxDepth-1) + `}`), nil},
+		{"too deep", []byte(`{"a":` + nested("[", "]", envelope.MaxDepth) + `}`), envelope.ErrDepth},
+		{"objects too deep", []byte(`{"data":` + nested(`{"a":`, `}`, envelope.MaxDepth) + `}`), envelope.ErrDepth},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e router.Envelope
-			err := router.ParseEnvelope(tt.in, &e)
+			var e envelope.Envelope
+			err := envelope.ParseEnvelope(tt.in, &e)
 			assert.ErrorIs(t, err, tt.want)
 			if tt.want != nil {
-				assert.ErrorIs(t, err, router.ErrEnvelope)
+				assert.ErrorIs(t, err, envelope.ErrEnvelope)
 				assert.Empty(t, e.RequestID)
 				assert.Less(t, len(err.Error()), 100)
 			}
@@ -111,9 +111,9 @@ func BenchmarkParseEnvelopeWorst(b *testing.B) {
 		b.Run(strings.ReplaceAll("input="+name, " ", "-"), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(in)))
-			var e router.Envelope
+			var e envelope.Envelope
 			for b.Loop() {
-				_ = router.ParseEnvelope(in, &e)
+				_ = envelope.ParseEnvelope(in, &e)
 			}
 		})
 	}

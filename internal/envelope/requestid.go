@@ -1,4 +1,4 @@
-package router
+package envelope
 
 // findRequestID returns the request_id of an invalid envelope, so that its answer can name
 // it, or nil. It looks for the key in the outermost object, however wrong the text beside it

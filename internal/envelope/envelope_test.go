@@ -1,4 +1,4 @@
-package router_test
+package envelope_test
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/internal/race"
-	"github.com/qi-realtime/ws/router"
 )
 
 // fields is an Envelope that prints and compares well.
@@ -21,7 +21,7 @@ type fields struct {
 	Timestamp                    int64
 }
 
-func fieldsOf(e *router.Envelope) fields {
+func fieldsOf(e *envelope.Envelope) fields {
 	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp}
 }
 
@@ -39,7 +39,7 @@ type structEnvelope struct {
 // json.Unmarshal into a struct.
 func reference(b []byte) (f fields, exact, ok bool) {
 	exact = true
-	if depthOf(b) > router.MaxDepth {
+	if depthOf(b) > envelope.MaxDepth {
 		return f, false, false
 	}
 	if !json.Valid(b) || bytes.TrimLeft(b, " \t\r\n")[0] != '{' {
@@ -80,7 +80,7 @@ func reference(b []byte) (f fields, exact, ok bool) {
 			}
 		}
 	}
-	if len(f.RequestID) > router.MaxRequestID {
+	if len(f.RequestID) > envelope.MaxRequestID {
 		return f, false, false
 	}
 	return f, exact, ok
@@ -110,11 +110,11 @@ func depthOf(b []byte) int {
 func checkEnvelope(t *testing.T, b []byte) {
 	t.Helper()
 	before := bytes.Clone(b)
-	var e router.Envelope
-	err := router.ParseEnvelope(b, &e)
+	var e envelope.Envelope
+	err := envelope.ParseEnvelope(b, &e)
 	require.Equal(t, before, b, "input changed")
 	if err != nil {
-		require.ErrorIs(t, err, router.ErrEnvelope)
+		require.ErrorIs(t, err, envelope.ErrEnvelope)
 	}
 
 	want, exact, ok := reference(b)
@@ -164,8 +164,8 @@ func TestParseEnvelope(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e router.Envelope
-			require.NoError(t, router.ParseEnvelope([]byte(tt.in), &e))
+			var e envelope.Envelope
+			require.NoError(t, envelope.ParseEnvelope([]byte(tt.in), &e))
 			assert.Equal(t, tt.want, fieldsOf(&e))
 			checkEnvelope(t, []byte(tt.in))
 		})
@@ -190,17 +190,17 @@ var invalidEnvelopes = []string{
 func TestParseEnvelopeRejects(t *testing.T) {
 	for _, in := range invalidEnvelopes {
 		t.Run(fmt.Sprintf("%.40q", in), func(t *testing.T) {
-			var e router.Envelope
-			require.ErrorIs(t, router.ParseEnvelope([]byte(in), &e), router.ErrEnvelope)
+			var e envelope.Envelope
+			require.ErrorIs(t, envelope.ParseEnvelope([]byte(in), &e), envelope.ErrEnvelope)
 			checkEnvelope(t, []byte(in))
 		})
 	}
 }
 
 func TestParseEnvelopeSaysWhatIsWrong(t *testing.T) {
-	var e router.Envelope
-	err := router.ParseEnvelope([]byte(`{"event":"a","timestamp":1.5}`), &e)
-	require.EqualError(t, err, "router: invalid envelope: timestamp must be a 64-bit integer at byte 28")
+	var e envelope.Envelope
+	err := envelope.ParseEnvelope([]byte(`{"event":"a","timestamp":1.5}`), &e)
+	require.EqualError(t, err, "envelope: invalid envelope: timestamp must be a 64-bit integer at byte 28")
 	assert.Equal(t, "a", string(e.Event), "fields before the error stay")
 }
 
@@ -232,8 +232,8 @@ func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e router.Envelope
-			require.ErrorIs(t, router.ParseEnvelope([]byte(tt.in), &e), router.ErrEnvelope)
+			var e envelope.Envelope
+			require.ErrorIs(t, envelope.ParseEnvelope([]byte(tt.in), &e), envelope.ErrEnvelope)
 			assert.Equal(t, tt.want, string(e.RequestID))
 		})
 	}
@@ -243,8 +243,8 @@ func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
 // exactly when the reference refuses it.
 func TestParseEnvelopeTruncatedAndCorrupted(t *testing.T) {
 	for n := range request {
-		var e router.Envelope
-		require.ErrorIs(t, router.ParseEnvelope(request[:n], &e), router.ErrEnvelope, "prefix of %d", n)
+		var e envelope.Envelope
+		require.ErrorIs(t, envelope.ParseEnvelope(request[:n], &e), envelope.ErrEnvelope, "prefix of %d", n)
 	}
 	for i := range request {
 		for _, c := range []byte("\x00\x1f \"\\{}[]:,0-eE.nx\x80\xff") {
@@ -258,8 +258,8 @@ func TestParseEnvelopeTruncatedAndCorrupted(t *testing.T) {
 // Appending to a field must not write into the input behind it.
 func TestParseEnvelopeFieldsAreClipped(t *testing.T) {
 	b := bytes.Clone(request)
-	var e router.Envelope
-	require.NoError(t, router.ParseEnvelope(b, &e))
+	var e envelope.Envelope
+	require.NoError(t, envelope.ParseEnvelope(b, &e))
 	for _, field := range [][]byte{e.Type, e.Event, e.RequestID, e.Data} {
 		_ = append(field, "XXXX"...)
 	}
@@ -267,9 +267,9 @@ func TestParseEnvelopeFieldsAreClipped(t *testing.T) {
 }
 
 func TestParseEnvelopeResets(t *testing.T) {
-	var e router.Envelope
-	require.NoError(t, router.ParseEnvelope(request, &e))
-	require.NoError(t, router.ParseEnvelope([]byte(`{}`), &e))
+	var e envelope.Envelope
+	require.NoError(t, envelope.ParseEnvelope(request, &e))
+	require.NoError(t, envelope.ParseEnvelope([]byte(`{}`), &e))
 	assert.Equal(t, fields{}, fieldsOf(&e))
 }
 
@@ -277,9 +277,9 @@ func TestParseEnvelopeDoesNotAllocate(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
-	var e router.Envelope
+	var e envelope.Envelope
 	n := testing.AllocsPerRun(100, func() {
-		if router.ParseEnvelope(request, &e) != nil {
+		if envelope.ParseEnvelope(request, &e) != nil {
 			t.Fatal("refused")
 		}
 	})
@@ -302,9 +302,9 @@ func BenchmarkParseEnvelope(b *testing.B) {
 		b.Run(fmt.Sprintf("impl=scanner/bytes=%d", len(in)), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(in)))
-			var e router.Envelope
+			var e envelope.Envelope
 			for b.Loop() {
-				if err := router.ParseEnvelope(in, &e); err != nil {
+				if err := envelope.ParseEnvelope(in, &e); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -322,9 +322,9 @@ func BenchmarkParseEnvelope(b *testing.B) {
 	}
 	b.Run("invalid", func(b *testing.B) {
 		b.ReportAllocs()
-		var e router.Envelope
+		var e envelope.Envelope
 		for b.Loop() {
-			if err := router.ParseEnvelope(request[:len(request)-1], &e); !errors.Is(err, router.ErrEnvelope) {
+			if err := envelope.ParseEnvelope(request[:len(request)-1], &e); !errors.Is(err, envelope.ErrEnvelope) {
 				b.Fatal(err)
 			}
 		}
