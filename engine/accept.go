@@ -15,40 +15,41 @@ var ErrNoDescriptors = errors.New("ws: no descriptors left")
 
 const (
 	// restInterval is the time between two looks at the descriptors while
-	// connections wait for some.
+	// connections wait for one.
 	restInterval = 10 * time.Millisecond
 	// episodeGap separates two episodes of waiting: connections that wait again
 	// within it belong to the same one.
 	episodeGap = 10 * time.Second
 )
 
-// acceptGate decides when a connection is let in. gnet ends all loops when
-// accept finds no descriptor, so a loop's epoll has the loop's listener only
+// acceptGate decides when a connection is accepted. gnet ends all loops when
+// accept finds no descriptor, so a loop's epoll holds the loop's listener only
 // while connections wait on it, descriptors are left, and the pace allows one
-// more. A listener is one of these:
+// more. A listener is in one of these states:
 //
 //	idle     no connection waits; the gate's own epoll watches the listener
 //	waiting  connections wait for descriptors or their turn, in the kernel's backlog
-//	armed    the loop's epoll has it, and the loop may accept some (its credit)
-//	by hand  descriptors are scarce, and the gate accepts one by itself
+//	armed    it is in the loop's epoll, and the loop may accept some (its credit)
+//	by hand  descriptors are scarce, and the gate accepts one itself
 //
-// Those who have accepted already (HandleUpgrade, acceptFrom) take their turns at the same pace. Turns are given in the order in
-// which they were asked for, to the listeners and to HandleUpgrade alternately.
+// Connections that are accepted already (HandleUpgrade, acceptFrom) take turns
+// at the same pace. The gate gives turns in the order of requests, to the
+// listeners and to HandleUpgrade alternately.
 //
 // Safe for concurrent use.
 type acceptGate struct {
 	// Immutable after start.
 	eng   *Engine
-	watch *listenWatch // nil with a Memory if nobody can wait
+	watch *listenWatch // nil with a simulated network without a pace
 	ended chan struct{}
 	hands sync.WaitGroup // acceptByHand
-	over  chan struct{}  // closed when nobody is let in any more
+	over  chan struct{}  // closed when the gate gives no turns any more
 
 	mu        sync.Mutex
-	listeners []*loopListener // guarded by mu, as all that follows
+	listeners []*loopListener // guarded by mu, like all fields below
 	armed     int             // listeners that are armed
 	queues    [2]list.List    // of *turn, by turnKind
-	next      turnKind        // whose queue is served first
+	next      turnKind        // kind of the queue that is served first
 	pace      pace
 	usage     descriptorUsage
 	rests     [2]rest // by restReason
@@ -58,20 +59,21 @@ type acceptGate struct {
 	unlogged  []logRecord
 }
 
-// logRecord is a message that waits for the end of a lock: a log handler is user
-// code.
+// logRecord is a message that waits for the release of a lock, because a log
+// handler is user code.
 type logRecord struct {
 	level slog.Level
 	text  string
 	attrs []slog.Attr
 }
 
-// logLocked logs when the lock is released.
+// logLocked logs the text when the lock is released.
 func (g *acceptGate) logLocked(level slog.Level, text string, attrs ...slog.Attr) {
 	g.unlogged = append(g.unlogged, logRecord{level, text, attrs})
 }
 
-// unlock releases mu. All that may log with it held release it so.
+// unlock releases mu and logs the records. Callers that may log under mu
+// release it this way.
 func (g *acceptGate) unlock() {
 	records := g.unlogged
 	g.unlogged = nil
@@ -81,20 +83,20 @@ func (g *acceptGate) unlock() {
 	}
 }
 
-// turnKind says who asks for a turn.
+// turnKind is the kind of a request for a turn.
 type turnKind uint8
 
 const (
-	turnAccept  turnKind = iota // a listener; it needs a descriptor
-	turnUpgrade                 // HandleUpgrade, whose connection has one
+	turnAccept  turnKind = iota // of a listener; it needs a descriptor
+	turnUpgrade                 // of HandleUpgrade, whose connection has one
 )
 
-// turn is the wait for one connection to be let in: listener is armed, or
-// granted is closed.
+// turn is the wait of one connection for the gate. At its end listener is
+// armed, or granted is closed.
 type turn struct {
 	listener *loopListener
 	granted  chan struct{}
-	element  *list.Element // in its queue; nil once it is granted. Guarded by acceptGate.mu
+	element  *list.Element // in its queue; nil once granted. Guarded by acceptGate.mu
 }
 
 func newAcceptGate(e *Engine) *acceptGate {
@@ -104,7 +106,7 @@ func newAcceptGate(e *Engine) *acceptGate {
 	return g
 }
 
-// start begins to watch. It is called before the loops run.
+// start begins to watch. It runs before the loops.
 func (g *acceptGate) start() (err error) {
 	g.usage.open()
 	if g.eng.cfg.Memory != nil && g.pace.perSecond == 0 {
@@ -131,8 +133,8 @@ func (g *acceptGate) stop() {
 	g.usage.close()
 }
 
-// end makes sure that the loops' epolls are not touched from here on: their
-// descriptors may be closed soon, and be somebody else's.
+// end makes the gate leave the loops' epolls alone, because their descriptors
+// may soon be closed and reused.
 func (g *acceptGate) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -166,7 +168,8 @@ func (g *acceptGate) run() {
 	}
 }
 
-// look serves the listeners on which connections wait, and all that is due.
+// look serves the listeners on which connections wait, and the work that is
+// due.
 func (g *acceptGate) look(ready []int) {
 	g.mu.Lock()
 	defer g.unlock()
@@ -193,7 +196,8 @@ func (g *acceptGate) enqueueLocked(t *turn, kind turnKind) {
 	t.element = g.queues[kind].PushBack(t)
 }
 
-// await waits for a turn. It returns ErrStopped when nobody is let in any more.
+// await waits for a turn. It returns ErrStopped when the gate gives no turns
+// any more.
 func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
 	t := &turn{granted: make(chan struct{})}
 	g.mu.Lock()
@@ -223,8 +227,8 @@ func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
 	return ctx.Err()
 }
 
-// serveLocked gives turns to those who wait, as far as descriptors and pace
-// allow, and sets the time of the next look.
+// serveLocked gives turns, as far as descriptors and pace allow, and sets the
+// time of the next look.
 func (g *acceptGate) serveLocked(now time.Time) {
 	if g.closed {
 		return
@@ -251,8 +255,8 @@ func (g *acceptGate) serveLocked(now time.Time) {
 	g.scheduleLocked(now, short, wait)
 }
 
-// chooseLocked returns the kind whose turn it is, the other one if that has
-// nobody who waits.
+// chooseLocked returns the kind whose turn it is, or the other one if none of
+// that kind waits.
 func (g *acceptGate) chooseLocked(accepting bool) (turnKind, bool) {
 	upgrading := g.queues[turnUpgrade].Len() > 0
 	switch {
@@ -264,7 +268,7 @@ func (g *acceptGate) chooseLocked(accepting bool) (turnKind, bool) {
 	return 0, false
 }
 
-// grantLocked gives the first of a queue its turn.
+// grantLocked gives the first turn of a queue.
 func (g *acceptGate) grantLocked(kind turnKind) {
 	g.next = turnUpgrade - kind
 	t := g.queues[kind].Remove(g.queues[kind].Front()).(*turn)
@@ -291,7 +295,7 @@ func (g *acceptGate) grantLocked(kind turnKind) {
 	g.usage.granted += credit
 }
 
-// scheduleLocked sets the time at which run looks next.
+// scheduleLocked sets the time of run's next look.
 func (g *acceptGate) scheduleLocked(now time.Time, short bool, wait time.Duration) {
 	if g.watch == nil {
 		return
@@ -322,8 +326,8 @@ func (g *acceptGate) scheduleLocked(now time.Time, short bool, wait time.Duratio
 }
 
 // AwaitAdmission waits until the pace allows one more connection. It returns
-// ErrNoDescriptors at once if there are none for it, ErrStopped once the engine
-// is stopping, or the error of ctx.
+// ErrNoDescriptors at once if no descriptor is left for it, ErrStopped once the
+// engine is stopping, or the error of ctx.
 func (e *Engine) AwaitAdmission(ctx context.Context) error {
 	g := e.accept
 	g.mu.Lock()
@@ -338,8 +342,8 @@ func (e *Engine) AwaitAdmission(ctx context.Context) error {
 	return g.await(ctx, turnUpgrade)
 }
 
-// limit is the number that a connection's descriptor must be below where the
-// loops' epolls are unknown, and for a connection of HandleUpgrade.
+// limit returns the exclusive bound of a connection's descriptor, for
+// connections of HandleUpgrade and where the loops' epolls are unknown.
 func (g *acceptGate) limit() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -349,8 +353,8 @@ func (g *acceptGate) limit() int {
 	return g.usage.limit
 }
 
-// exhausted notes that an accept of our own found no descriptor or no memory,
-// and waits for a while.
+// exhausted records that one of our own accepts found no descriptor or no
+// memory, and waits for restInterval.
 func (g *acceptGate) exhausted(err error) {
 	g.mu.Lock()
 	begins := g.rests[restDescriptors].set(true, time.Now())
@@ -361,7 +365,7 @@ func (g *acceptGate) exhausted(err error) {
 	g.rest()
 }
 
-// rest waits for a while, or until nobody is let in any more.
+// rest waits for restInterval, or until the gate gives no turns any more.
 func (g *acceptGate) rest() {
 	select {
 	case <-g.over:

@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scarceDescriptors is the number of descriptors left below which gnet does not
-// accept: it ends all loops when an accept finds no descriptor, and others could
-// use up so few between the look and its accept. The gate then accepts by itself,
-// where a failure is not the end, and enrolls the connection, which takes about
-// twice the time.
+// scarceDescriptors is the number of free descriptors below which gnet does not
+// accept. gnet ends all loops when an accept finds no descriptor, and others
+// could use up the last ones between the look and the accept. The gate then
+// accepts itself, where a failure ends nothing, and enrolls the connection,
+// which takes about twice the time.
 const scarceDescriptors = 4096
 
-// acceptByHand accepts one connection from l and hands it to the loop of l. The
-// gate's mu is held.
+// acceptByHand accepts one connection from l and hands it to l's loop. The
+// caller holds the gate's mu.
 func (g *acceptGate) acceptByHand(l *loopListener) {
 	l.disarm()
 	l.state = listenerByHand
@@ -52,17 +52,18 @@ func (g *acceptGate) handOver(l *loopListener) {
 }
 
 const (
-	// maxEnrolls bounds the accepted sockets on their way to one loop. A loop with
-	// more than that is held.
+	// maxEnrolls bounds the accepted sockets in transit to one loop. A loop
+	// with more of them is held.
 	maxEnrolls = 64
-	// enrollTime is the time after which an accepted socket is left to a loop that
-	// has not taken it yet, so that the next one need not wait, too.
+	// enrollTime is the time after which an accepted socket stays with a slow
+	// loop in the background, so that the next socket need not wait.
 	enrollTime = 10 * time.Millisecond
 )
 
-// enroll hands the accepted socket fd, which stays open, to the loop that choose
-// returns a place on; from says what is known of it. While there is no descriptor for that, or the loop is held and has many
-// before it, it waits. When nobody is let in any more it refuses the peer.
+// enroll hands the accepted socket fd, which stays open, to a loop on which
+// choose returns a place; from describes the socket. It waits while no
+// descriptor is free for that, or while the loop is held and many sockets
+// precede this one. When the gate gives no turns any more, it refuses the peer.
 func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
 	for g.eng.beginEnroll() {
 		p := choose()
@@ -81,7 +82,7 @@ func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
 	g.eng.refuseSocket(fd)
 }
 
-// isOver reports whether nobody is let in any more.
+// isOver reports whether the gate gives no turns any more.
 func (g *acceptGate) isOver() bool {
 	select {
 	case <-g.over:
@@ -91,8 +92,8 @@ func (g *acceptGate) isOver() bool {
 	}
 }
 
-// acceptOne accepts one connection. It returns an error if there is none, or if
-// the gate is closed.
+// acceptOne accepts one connection. It returns an error if none waits or the
+// gate is closed.
 func (g *acceptGate) acceptOne(l *loopListener) (fd int, err error) {
 	for !g.isOver() {
 		fd, err = acceptSocket(l.fd)
@@ -108,14 +109,15 @@ func (g *acceptGate) acceptOne(l *loopListener) (fd int, err error) {
 	return -1, ErrStopped
 }
 
-// isExhausted reports whether err says that descriptors or memory have run out.
+// isExhausted reports whether err means that descriptors or memory have run
+// out.
 func isExhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// enroll hands a duplicate of an accepted socket to the loop. fd stays open. When
-// it returns no error, the connection is enrolled, or a goroutine sees to it.
+// enroll hands a duplicate of an accepted socket to the loop. fd stays open.
+// Without an error the connection is enrolled, or a goroutine enrolls it later.
 func (p *place) enroll(fd int, from acceptedByUs) error {
 	from.place = p
 	nc, err := connOf(fd)
@@ -142,7 +144,7 @@ func (p *place) enroll(fd int, from acceptedByUs) error {
 func (p *place) enrollLate(result <-chan gnet.RegisteredResult, fd int, from acceptedByUs) error {
 	kept, err := duplicate(fd)
 	if err != nil {
-		return p.await(result, nil) // nobody else could be let in, either
+		return p.await(result, nil) // nothing else could be accepted, either
 	}
 	go func() { // ends with the loop at the latest
 		if err := p.await(result, nil); isExhausted(err) {

@@ -17,8 +17,8 @@ type loopListener struct {
 	fd     int
 	index  int           // among the gate's listeners
 	credit atomic.Int32  // connections that the loop may accept before it asks again
-	state  listenerState // guarded by acceptGate.mu, as what follows
-	inLoop bool          // the loop's epoll has it
+	state  listenerState // guarded by acceptGate.mu, like the fields below
+	inLoop bool          // it is in the loop's epoll
 	seen   int32         // credit at the last look
 }
 
@@ -31,15 +31,15 @@ const (
 	listenerByHand
 )
 
-// A loop may accept one connection for each perCredit descriptors that are left,
-// at least one, before it asks again: asking takes a tenth of the time of an
-// accept.
+// A loop may accept one connection for each perCredit free descriptors, but at
+// least one and at most maxCredit, before it asks again. Asking takes a tenth
+// of the time of an accept.
 const (
 	perCredit = 2048
 	maxCredit = 64
 )
 
-// arm lets the loop accept credit connections. The gate's mu is held.
+// arm lets the loop accept credit connections. The caller holds the gate's mu.
 func (l *loopListener) arm(credit int) error {
 	l.state, l.seen = listenerArmed, int32(credit)
 	l.credit.Store(int32(credit))
@@ -50,18 +50,18 @@ func (l *loopListener) arm(credit int) error {
 	return l.shard.ready.Load().resume(l.fd)
 }
 
-// disarm takes the listener out of the loop's epoll. The gate's mu is held. At
-// most one connection is accepted after it, if the loop is about to.
+// disarm removes the listener from the loop's epoll. The loop may accept one
+// more connection after it. The caller holds the gate's mu.
 func (l *loopListener) disarm() {
 	l.credit.Store(0)
 	if l.inLoop {
 		l.inLoop = false
-		_ = l.shard.ready.Load().pause(l.fd) // fails for a closed descriptor only
+		_ = l.shard.ready.Load().pause(l.fd) // fails only for a closed descriptor
 	}
 }
 
-// adopt takes the listeners out of the loops' epolls and watches them itself.
-// It is called once, when the epolls are known.
+// adopt moves the listeners from the loops' epolls to the gate's. It is called
+// once, when the epolls are known.
 func (g *acceptGate) adopt() {
 	g.mu.Lock()
 	defer g.unlock()
@@ -88,7 +88,7 @@ func (g *acceptGate) adopt() {
 }
 
 // accepted is called on a loop that has accepted a connection. It reports
-// whether the gate has let it in.
+// whether the gate has granted that turn.
 func (g *acceptGate) accepted(s *Shard) bool {
 	l := s.listener.Load()
 	if l == nil {
@@ -101,7 +101,7 @@ func (g *acceptGate) accepted(s *Shard) bool {
 	g.mu.Lock()
 	defer g.unlock()
 	if g.closed || l.state != listenerArmed {
-		return true // it was about to be accepted when l was disarmed
+		return true // the accept was in progress when l was disarmed
 	}
 	g.armed--
 	if !more {
@@ -126,7 +126,8 @@ func (g *acceptGate) idleLocked(l *loopListener) {
 	}
 }
 
-// outstandingLocked returns how many connections the loops may still accept.
+// outstandingLocked returns the number of connections that the loops may still
+// accept.
 func (g *acceptGate) outstandingLocked() (n int) {
 	if g.armed == 0 {
 		return 0
@@ -139,8 +140,8 @@ func (g *acceptGate) outstandingLocked() (n int) {
 	return n
 }
 
-// checkArmedLocked disarms the listeners on which the loops accept nothing at the
-// time, and all if the descriptors have run out since they were armed.
+// checkArmedLocked disarms the listeners on which the loops accept nothing now,
+// and all if the descriptors have run out since they were armed.
 func (g *acceptGate) checkArmedLocked(now time.Time) {
 	if g.armed == 0 {
 		return
@@ -165,8 +166,8 @@ func (g *acceptGate) checkArmedLocked(now time.Time) {
 	}
 }
 
-// giveUp stops accepting for good: who is in the backlog is refused, who comes
-// later cannot connect. It waits for the loops, or until ctx ends.
+// giveUp stops accepting for good: connections in the backlog are refused, and
+// later ones cannot connect. It waits for the loops, or until ctx ends.
 func (g *acceptGate) giveUp(ctx context.Context) {
 	listeners := g.removeListeners()
 	for _, l := range listeners {
@@ -184,7 +185,7 @@ func (g *acceptGate) giveUp(ctx context.Context) {
 	}
 }
 
-// removeListeners takes the listeners out of all epolls and returns them. Calls
+// removeListeners removes the listeners from all epolls and returns them. Calls
 // after the first return none.
 func (g *acceptGate) removeListeners() []*loopListener {
 	g.mu.Lock()
@@ -200,14 +201,14 @@ func (g *acceptGate) removeListeners() []*loopListener {
 	return g.listeners
 }
 
-// awaitRound waits until the loop of s has acted on all events that its epoll had
-// reported: until then it may accept from a listener that was removed, and gnet
-// ends all loops if that has been shut down meanwhile. It returns false if ctx or
-// the engine ends first.
+// awaitRound waits until the loop of s has handled all events that its epoll
+// had reported. Until then the loop may accept from a removed listener, and
+// gnet ends all loops if that listener has been shut down meanwhile. It returns
+// false if ctx or the engine ends first.
 func (e *Engine) awaitRound(ctx context.Context, s *Shard) bool {
 	done := make(chan struct{})
 	e.gate.RLock()
-	// gnet runs tasks behind the events of a round.
+	// gnet runs tasks after the events of a round.
 	if !e.halting.Load() {
 		_ = s.loop.Execute(ctx, gnet.RunnableFunc(func(context.Context) error {
 			close(done)
@@ -225,12 +226,12 @@ func (e *Engine) awaitRound(ctx context.Context, s *Shard) bool {
 	return false
 }
 
-// maxBacklog bounds how many connections are refused when a listener is given
+// maxBacklog bounds the connections that are refused when a listener is given
 // up.
 const maxBacklog = 1 << 14
 
-// refuseBacklog refuses those who wait on a listening socket, and makes sure
-// that nobody connects to it any more.
+// refuseBacklog refuses the connections in a listener's backlog and prevents
+// new ones.
 func (e *Engine) refuseBacklog(listener int) {
 	for range maxBacklog {
 		fd, _, err := unix.Accept(listener)
@@ -247,8 +248,8 @@ func (e *Engine) refuseBacklog(listener int) {
 	_ = unix.Shutdown(listener, unix.SHUT_RD)
 }
 
-// refuseSocket answers the peer of a socket that is not on a loop with the reason why it is
-// refused. A TLS peer could not read it.
+// refuseSocket answers the peer of a socket that is on no loop with the reason
+// of its refusal. A TLS peer could not read the answer, so it gets none.
 func (e *Engine) refuseSocket(fd int) {
 	if e.cfg.TLS == nil {
 		_, _ = unix.Write(fd, renderRefusal(errStopping))

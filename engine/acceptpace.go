@@ -2,12 +2,12 @@ package engine
 
 import "time"
 
-// pace is a token bucket: a connection takes one token.
+// pace is a token bucket. Each connection takes one token.
 type pace struct {
 	perSecond float64 // 0 is no limit
 	burst     float64
 	tokens    float64
-	filled    time.Time // when tokens were added last
+	filled    time.Time // time of the last refill
 }
 
 func newPace(perSecond float64, burst int) pace {
@@ -30,14 +30,14 @@ func (p *pace) take(now time.Time) (wait time.Duration) {
 	return time.Duration((1-p.tokens)/p.perSecond*float64(time.Second)) + 1
 }
 
-// least is the least time between two looks at the tokens: a millisecond, so that
-// a high rate does not take a wake-up for each token, but no more than half of
-// the time in which the bucket fills up and tokens are lost.
+// least returns the shortest time between two looks at the tokens: a
+// millisecond, so that a high rate does not need a wake-up for each token, but
+// at most half of the time in which the bucket fills up and tokens are lost.
 func (p *pace) least() time.Duration {
 	return min(time.Millisecond, time.Duration(p.burst/p.perSecond/2*float64(time.Second)))
 }
 
-// restReason says why connections wait.
+// restReason is a reason for which connections wait.
 type restReason uint8
 
 const (
@@ -45,15 +45,16 @@ const (
 	restPace
 )
 
-// rest counts how often and how long connections had to wait for one reason.
+// rest counts the waits of connections for one reason.
 type rest struct {
 	resting bool
-	changed time.Time // the time of the last change of resting
+	changed time.Time // time of the last change of resting
 	times   uint64
 	total   time.Duration
 }
 
-// set notes whether connections wait now. It reports whether an episode begins.
+// set records whether connections wait now. It reports whether an episode
+// begins.
 func (r *rest) set(resting bool, now time.Time) (begins bool) {
 	if resting == r.resting {
 		return false
@@ -77,21 +78,22 @@ func (r *rest) stats(now time.Time) RestStats {
 	return st
 }
 
-// RestStats says how long new connections had to wait for one reason.
+// RestStats describes the waits of new connections for one reason.
 type RestStats struct {
 	Resting bool          // connections wait now
 	Times   uint64        // episodes of waiting; those less than 10 s apart are one
 	Time    time.Duration // total time during which connections waited
 }
 
-// AcceptStats says how new connections are let in. It counts from the start.
+// AcceptStats describes the acceptance of new connections since the start.
 type AcceptStats struct {
-	// Descriptors is the rest of the listeners because the process, or the
-	// machine, has no descriptors to spare.
+	// Descriptors describes the waits of the listeners because the process, or
+	// the machine, has no descriptors to spare.
 	Descriptors RestStats
-	// Pace is the wait for a turn at the pace of Admission.
+	// Pace describes the waits for a turn at the pace of Admission.
 	Pace RestStats
-	// Upgrades is the number of HandleUpgrade calls that wait for their turn now.
+	// Upgrades is the number of HandleUpgrade calls that wait for their turn
+	// now.
 	Upgrades int
 }
 

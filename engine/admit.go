@@ -8,12 +8,12 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// admitOffLoop has r decided on a worker, since user code takes part. The context
-// of that ends with the connection, with the handshake's timeout, which began when
-// the connection came, and when the engine stops.
+// admitOffLoop lets a worker decide on r, because user code takes part. The
+// worker's context ends with the connection, with the handshake's timeout,
+// which began when the connection came, and when the engine stops.
 func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
 	left := time.Duration(int32(c.deadline-s.eng.now.Load())) * s.eng.tickTime
-	if left <= 0 { // the loop was away while the request waited in the kernel, see absence
+	if left <= 0 { // the loop was away while the request waited in the kernel; see absence
 		left = s.eng.cfg.HandshakeTimeout
 		s.wheel.schedule(c, s.eng.after(left))
 	}
@@ -29,8 +29,8 @@ func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
 	}
 }
 
-// endAdmitting ends the context under which the request of c is decided, if it is
-// being decided.
+// endAdmitting ends the context of a decision on c's request that is in
+// progress.
 func (s *Shard) endAdmitting(c *Conn) {
 	if c.is(admitting) {
 		c.unset(admitting)
@@ -54,7 +54,7 @@ type admitTask struct {
 	decision Decision
 }
 
-// errAdmitPanicked refuses a request whose Admit has panicked.
+// errAdmitPanicked refuses a request after a panic of Admit.
 var errAdmitPanicked = &codec.RequestError{Status: 500, Reason: "internal error"}
 
 func (t *admitTask) RunInLoop(s *Shard) {

@@ -6,23 +6,23 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// keep says whether the policies may drop a frame that waits.
+// keep is the protection of a queued frame from the policies.
 type keep uint8
 
 const (
 	keepNone   keep = iota
-	keepReply       // SendReply: it is not dropped while it waits
-	keepAnswer      // SendAnswer: it always has space, too
+	keepReply       // of SendReply: not dropped while it waits
+	keepAnswer      // of SendAnswer: also always has space
 )
 
 // SendReply is SendPayload in LaneNormal for the answer to a request: no policy
 // drops it while it waits.
 //
-// One message that the handler of a message sends to the message's own connection
-// may exceed the queue's bounds, by whichever method it is sent. While Exceeded, the
-// owner handles no further message of the connection, or the connection is paused.
-// So a handler that answers each message with one loses none of its answers, and a
-// peer that does not read them waits with its requests.
+// Under any method, one message that a handler sends to the connection of its
+// own message may exceed the queue's bounds. While Exceeded, the owner handles
+// no further message of the connection, or the connection is paused. So a
+// handler that answers each message with one loses no answer, and a peer that
+// does not read its answers waits with its requests.
 func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -35,11 +35,11 @@ func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
 	return c.Send(f)
 }
 
-// SendAnswer is SendReply for an answer that must not fail. It always has space, so
-// the caller sends one for each message at most. Off the event loops it waits for a
-// place in the ring of the connection's loop, for Config.PublishTimeout at most: then
-// the answer is kept beside the ring. It returns ErrClosed once the connection is
-// closing. Safe for concurrent use.
+// SendAnswer is SendReply for an answer that must not fail. It always has
+// space, so the caller must send at most one for each message. Off the event
+// loops it waits for space in the ring of the connection's loop for at most
+// Config.PublishTimeout; after that the answer is kept beside the ring. It
+// returns ErrClosed once the connection is closing. Safe for concurrent use.
 func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -74,8 +74,8 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	return nil
 }
 
-// reserveReply counts f beyond the bounds of c's queue if it may exceed them. It
-// runs on the loop of c.
+// reserveReply counts f against the bounds of c's queue, and exceeds them, if f
+// may do so. It runs on the loop of c.
 func (s *Shard) reserveReply(c *Conn, f *Frame) bool {
 	switch {
 	case f.keep == keepAnswer:

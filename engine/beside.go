@@ -1,15 +1,14 @@
 package engine
 
 // maxBesideTasks bounds the tasks that one message of an inline handler may put
-// beside full rings. A publish or a send
-// beyond it returns ErrQueueFull.
+// beside full rings. A publish or a send beyond it returns ErrQueueFull.
 const maxBesideTasks = 1024
 
-// besideTask is a task that an inline handler posted while the ring was full. It
-// waits beside the ring, in its place in the order, and the connection whose
-// message was being handled is paused until it has run. So a client that makes
-// its handler publish faster than a loop works waits, nothing is refused, and
-// the list beside a ring is bounded by one message for each connection.
+// besideTask is a task that an inline handler posted while the ring was full.
+// It waits beside the ring, in its place in the order, and the connection of
+// the handled message is paused until it has run. So a client whose handler
+// publishes faster than a loop works waits, nothing is refused, and each
+// connection adds the tasks of at most one message to the list beside a ring.
 type besideTask struct {
 	Task
 	conn *Conn
@@ -19,7 +18,7 @@ func (t *besideTask) RunInLoop(s *Shard) {
 	defer func() {
 		if s.rest == nil {
 			t.done(s)
-		} else { // the task goes on in a later turn
+		} else { // the task continues in a later turn
 			s.rest = &besideTask{s.rest, t.conn}
 		}
 	}()
@@ -46,7 +45,7 @@ type besideDoneTask Conn
 
 func (t *besideDoneTask) RunInLoop(s *Shard) { s.besideDone((*Conn)(t)) }
 
-// besideDone counts down the tasks that c is paused for.
+// besideDone counts down the tasks for which c is paused.
 func (s *Shard) besideDone(c *Conn) {
 	n := s.beside[c]
 	switch {
@@ -58,15 +57,15 @@ func (s *Shard) besideDone(c *Conn) {
 	}
 }
 
-// mayPostBeside reports whether the message that is being handled on this loop,
-// if there is one, may put n more tasks beside full rings.
+// mayPostBeside reports whether the message that this loop handles, if there is
+// one, may put n more tasks beside full rings.
 func (s *Shard) mayPostBeside(n int) bool {
 	return s.reading != nil && s.beside[s.reading]+n <= maxBesideTasks
 }
 
-// postBeside puts t, which found no place in the ring of target, beside it. The
-// caller runs on the loop of s. Without a message that is being handled there is
-// nobody to pause.
+// postBeside puts t, which found no space in the ring of target, beside it. The
+// caller runs on the loop of s. Without a handled message no connection is
+// paused.
 func (s *Shard) postBeside(target *Shard, t Task) {
 	if c := s.reading; c != nil {
 		if s.beside == nil {
@@ -85,9 +84,8 @@ func (s *Shard) putBeside(t Task) {
 	s.announce()
 }
 
-// postInLoop posts t to target from the loop of s, in the ring or beside it. It
-// returns ErrQueueFull if the message that is being handled has put too much
-// beside.
+// postInLoop posts t to target from the loop of s, into the ring or beside it.
+// It returns ErrQueueFull if the handled message has put too many tasks beside.
 func (s *Shard) postInLoop(target *Shard, t Task) error {
 	if target.in.tryAcquire() {
 		target.put(t)

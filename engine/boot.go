@@ -12,7 +12,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 )
 
-// bootTime bounds how long the loops may take to come up.
+// bootTime bounds the start of the loops.
 const bootTime = 10 * time.Second
 
 // runListening runs the loops with gnet's listeners, one for each loop.
@@ -43,8 +43,8 @@ func (e *Engine) runListening() error {
 	return nil
 }
 
-// runEnrolling runs the loops without a listener of gnet's: connections come
-// from Enroll, and from our own listener if the address is a Unix socket.
+// runEnrolling runs the loops without a listener of gnet: connections come from
+// Enroll, and from our own listener for a Unix socket.
 func (e *Engine) runEnrolling() error {
 	var l *unixListener
 	if e.listensOnUnix() {
@@ -82,26 +82,26 @@ func (e *Engine) runEnrolling() error {
 	return nil
 }
 
-// options are gnet's settings. Each loop accepts for itself (SO_REUSEPORT): a
-// connection refused for lack of descriptors then cannot outrun the loops that
-// refuse, and no second goroutine hands connections over.
+// options returns gnet's settings. Each loop accepts for itself (SO_REUSEPORT),
+// so connections that are refused for lack of descriptors cannot outrun the
+// loops that refuse them, and no second goroutine hands connections over.
 func (e *Engine) options() []gnet.Option {
 	return []gnet.Option{
-		gnet.WithSocketRecvBuffer(e.cfg.RecvBuffer), // of the listeners, so that the window is negotiated with it
+		gnet.WithSocketRecvBuffer(e.cfg.RecvBuffer), // of the listeners, because the TCP window is negotiated with it
 		gnet.WithSocketSendBuffer(e.cfg.SendBuffer),
 		gnet.WithNumEventLoop(e.cfg.Loops),
 		gnet.WithReusePort(true),
-		gnet.WithReuseAddr(true),                      // or a restart fails while old connections are in TIME_WAIT
+		gnet.WithReuseAddr(true),                      // otherwise a restart fails while old connections are in TIME_WAIT
 		gnet.WithLoadBalancing(gnet.LeastConnections), // RoundRobin races with Register
 		gnet.WithTicker(true),
 		gnet.WithLogger(logger{e.cfg.Logger}),
 	}
 }
 
-// boot binds every shard to a loop. gnet gives out a loop only with a
-// connection on it, so a wake-up connection is enrolled in each: gnet puts it
-// where there are the fewest connections, and a loop that already has some has
-// been bound by the first of them.
+// boot binds every shard to a loop. gnet gives access to a loop only through a
+// connection on it, so a wake-up connection is enrolled in each. gnet puts it
+// on the loop with the fewest connections; a loop that already has some is
+// bound by its first one.
 func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
 	err := e.bindAll(enroll)
 	if err == nil {
@@ -114,7 +114,7 @@ func (e *Engine) boot(enroll func(context.Context, net.Conn) error) {
 	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if e.cfg.ListenAddr != "" && !e.listensOnUnix() { // a loop without a waker does not hear of halt
+	if e.cfg.ListenAddr != "" && !e.listensOnUnix() { // a loop without a waker does not notice halt
 		_ = eng.Stop(context.Background())
 	}
 }
@@ -149,7 +149,7 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 }
 
 // bindReadiness finds the epoll of each loop, while there are few descriptors
-// to look through.
+// to search.
 func (e *Engine) bindReadiness() {
 	fds := make([]int, len(e.shards))
 	for i, s := range e.shards {
@@ -171,8 +171,8 @@ func (e *Engine) bindReadiness() {
 	e.accept.adopt()
 }
 
-// bind returns the shard of a loop, on that loop. The first call for a loop
-// takes the next free shard.
+// bind returns the shard of a loop. It runs on that loop. The first call for a
+// loop takes the next free shard.
 func (e *Engine) bind(loop gnet.EventLoop) *Shard {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -4,9 +4,9 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// doom closes c's socket at the end of the running callback or turn. It is
-// never done at once, because gnet calls OnClose from within, and fan-out
-// iterates over what OnClose changes.
+// doom closes c's socket at the end of the running callback or turn. It never
+// closes at once, because gnet calls OnClose within the close, and OnClose
+// changes lists over which a fan-out iterates.
 func (s *Shard) doom(c *Conn, err error) {
 	s.mustBeInLoop()
 	if c.is(doomed) {
@@ -19,12 +19,13 @@ func (s *Shard) doom(c *Conn, err error) {
 	s.doomed = append(s.doomed, c)
 }
 
-// maxReap is the number of connections that a callback, or a turn whose time is over,
-// closes at its end.
+// maxReap is the number of connections that a callback, or a turn whose time is
+// over, closes at its end.
 const maxReap = 64
 
-// reap begins the close handshake of the disconnected connections, and closes the doomed
-// ones. It returns false if the turn's time is over before that is all.
+// reap begins the close handshake of the disconnected connections and runs the
+// pending closes. It returns false if the turn's time is over before all are
+// done.
 func (s *Shard) reap() (done bool) {
 	for n := 0; len(s.disconnected) > 0 || len(s.doomed) > 0; n++ {
 		if n >= maxReap && s.clock.outOfTime() {
@@ -40,7 +41,8 @@ func (s *Shard) reap() (done bool) {
 	return true
 }
 
-// takeFirst takes the first of conns, which gives its array up when it is empty.
+// takeFirst takes the first of conns. It releases the array when conns becomes
+// empty.
 func takeFirst(conns *[]*Conn) *Conn {
 	c := (*conns)[0]
 	(*conns)[0] = nil

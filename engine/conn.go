@@ -9,38 +9,41 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// Owner is what a connection belongs to: it hears of the connection's life in
-// this order: one OnOpen, messages, one OnClose. All three run on the
+// Owner is the user of a connection. It receives the events of the connection's
+// life in this order: one OnOpen, messages, one OnClose. All three run on the
 // connection's event loop and must not block.
 type Owner interface {
 	OnOpen()
 	// OnMessage receives a whole text or binary message. The payload is
 	// borrowed: it is valid until OnMessage returns.
 	OnMessage(op codec.Opcode, payload []byte)
-	// OnPeerClose says that the peer's close frame has come, or that it broke the
-	// protocol, while we have not begun to close. If it returns false, the connection is
-	// closed only when Conn.ResumeInOrder has been called, or after Config.CloseTimeout:
-	// messages before it are still being handled, and their answers are to be sent.
+	// OnPeerClose reports that the peer's close frame has come, or that the
+	// peer broke the protocol, before our side began to close. If it returns
+	// false, the connection closes only after Conn.ResumeInOrder, or after
+	// Config.CloseTimeout, because earlier messages are still being handled and
+	// their answers must be sent.
 	OnPeerClose() (ready bool)
 	// Handling reports whether the caller is the handler of a message of the
-	// connection, on a goroutine that is no event loop. Safe for concurrent use.
+	// connection, on a goroutine that is not an event loop. Safe for concurrent
+	// use.
 	Handling() bool
-	// OnClosing says that the closing has begun: nothing more is queued for the
-	// peer, or handed over from it. It does not come if the connection ends at once.
+	// OnClosing reports that the close handshake has begun: nothing more is
+	// queued for the peer or handed over from it. It is not called if the
+	// connection ends at once.
 	OnClosing()
-	// OnClose says that the connection has ended, and why.
+	// OnClose reports the end of the connection and its cause.
 	OnClose(end CloseInfo)
 }
 
-// CloseInfo says how a connection ended.
+// CloseInfo describes the end of a connection.
 type CloseInfo struct {
-	// Code and Reason are those of the close frame that came first, the peer's
-	// or ours; codec.CloseAbnormal if there was none.
+	// Code and Reason come from the first close frame, the peer's or ours;
+	// codec.CloseAbnormal if there was none.
 	Code   codec.CloseCode
 	Reason string
-	// Remote tells that the peer closed first.
+	// Remote reports that the peer closed first.
 	Remote bool
-	// Err is the network error that ended the connection, if one did.
+	// Err is the network error that ended the connection, or nil.
 	Err error
 
 	unopened bool  // the connection was never open
@@ -55,12 +58,12 @@ const (
 	stateClosed
 )
 
-// Conn is one connection, tied to one event loop for life. Embed it by value
-// in its Owner and call Init before use; an idle connection then costs this
-// struct and what gnet keeps. It must stay within 128 bytes, which a test
-// holds.
+// Conn is one connection, tied to one event loop for life. Embed it by value in
+// its Owner and call Init before use; an idle connection then costs this struct
+// and gnet's own state. A test holds it within 128 bytes.
 //
-// Methods are safe for concurrent use, except for those that say InLoop.
+// Methods are safe for concurrent use, except for those whose names end in
+// InLoop.
 type Conn struct {
 	// Immutable after the connection is attached to its loop.
 	owner Owner
@@ -73,8 +76,8 @@ type Conn struct {
 
 	// Atomic.
 	state  atomic.Uint32
-	queued [dataLanes]atomic.Uint64  // what counts against each lane's bounds: frames<<queuedShift | bytes; LaneNormal also has blockedBit
-	extra  atomic.Pointer[connExtra] // nil while nothing is in it
+	queued [dataLanes]atomic.Uint64  // for the bounds: frames<<queuedShift | bytes; LaneNormal also has blockedBit
+	extra  atomic.Pointer[connExtra] // nil without such parts
 
 	// Loop-confined.
 	out        *queue // nil while nothing is pending
@@ -86,29 +89,29 @@ type Conn struct {
 	flags      connFlags
 }
 
-// connFlags is a set of what is true of a connection.
+// connFlags is a set of conditions of a connection.
 type connFlags uint32
 
 const (
 	scheduled      connFlags = 1 << iota // is in the wheel
 	dirty                                // is in shard.dirty
-	blocked                              // waits for writability; is in shard.laggards
-	slow                                 // the owner was told that it is a slow consumer
+	blocked                              // waits for writability; is in the shard's heap of blocked connections
+	slow                                 // OnSlow has reported it as a slow consumer
 	admitting                            // the upgrade request is being decided off the loop
 	opened                               // OnOpen was called
-	doomed                               // is in shard.doomed
+	doomed                               // its close is pending
 	gotClose                             // the peer's close frame has come
-	lingering                            // nothing inbound matters; waits for the peer's FIN
+	lingering                            // inbound bytes have no effect; waits for the peer's FIN
 	pausedByOwner                        // PauseInLoop was called
 	pausedByTasks                        // tasks of its last message wait beside a ring
 	pausedByQueue                        // the queue is beyond its bounds
-	pausedEarly                          // has sent much ahead of the handshake's answer
+	pausedEarly                          // has sent much before the answer of the handshake
 	unwatched                            // the loop's epoll does not wait for its bytes
 	awaited                              // is in shard.spaceWaits
 	overdue                              // its pong is overdue; is in shard.overdue
 	favored                              // is in shard.favored
 	pausedByBudget                       // its unfinished message exceeds the InboundBudget
-	unfinished                           // a message of it is; is in shard.unfinished
+	unfinished                           // has an unfinished message; is in shard.unfinished
 	uncounted                            // came while the engine stops; is not in Engine.open
 	walked                               // was visited by the last walk, or by each second one; see walk
 	withheld                             // HoldInLoop was called
@@ -116,18 +119,18 @@ const (
 	halfClosed                           // the peer's FIN has come, and answers are on their way; see keepHalfClosed
 )
 
-// is, set and unset are loop-confined, as the flags are.
+// is, set and unset are loop-confined like the flags.
 func (c *Conn) is(f connFlags) bool { return c.flags&f != 0 }
 func (c *Conn) set(f connFlags)     { c.flags |= f }
 func (c *Conn) unset(f connFlags)   { c.flags &^= f }
 
-// connExtra is what an idle connection has only if it speaks TLS, has agreed on
-// compression, or comes over IPv6. Immutable: it is replaced as a whole.
+// connExtra holds the parts of a connection that an idle one needs only with
+// TLS, with compression, or over IPv6. Immutable: it is replaced as a whole.
 type connExtra struct {
 	tls     *tlsConn     // nil for a plain connection
 	deflate *deflate     // permessage-deflate; nil if not negotiated. Set before the connection is open
 	end     *CloseInfo   // set when closing begins
-	peer    *net.TCPAddr // if it is not IPv4; set when the connection is attached
+	peer    *net.TCPAddr // for IPv6; set when the connection is attached
 }
 
 var noExtra connExtra
@@ -146,8 +149,8 @@ func (c *Conn) end() *CloseInfo   { return c.getExtra().end }
 func (c *Conn) setTLS(t *tlsConn)     { c.updateExtra(func(x *connExtra) { x.tls = t }) }
 func (c *Conn) setEnd(end *CloseInfo) { c.updateExtra(func(x *connExtra) { x.end = end }) }
 
-// updateExtra replaces the connection's extra by a copy that change has
-// changed. Safe for concurrent use.
+// updateExtra replaces the connection's extra with a changed copy. Safe for
+// concurrent use.
 func (c *Conn) updateExtra(change func(*connExtra)) {
 	for {
 		old := c.extra.Load()
@@ -165,7 +168,7 @@ func (c *Conn) updateExtra(change func(*connExtra)) {
 // Init sets the owner. It must be called before the connection is used.
 func (c *Conn) Init(owner Owner) { c.owner = owner }
 
-// Owner returns what Init was given.
+// Owner returns the owner that Init has set.
 func (c *Conn) Owner() Owner { return c.owner }
 
 // Opened reports whether the connection is or was open.
@@ -188,9 +191,9 @@ func (c *Conn) Closed() bool { return c.state.Load() >= stateClosing }
 // Shard returns the shard that owns the connection, nil before it is open.
 func (c *Conn) Shard() *Shard { return c.shard }
 
-// QueuedBytes returns how many bytes of data frames wait to be sent, those that
-// are reserved for a send on its way to the connection's loop included; 0 once
-// the connection has ended.
+// QueuedBytes returns the bytes of the data frames that wait to be sent, with
+// those reserved for a send in transit to the connection's loop; 0 once the
+// connection has ended.
 func (c *Conn) QueuedBytes() (n int) {
 	if c.state.Load() == stateClosed {
 		return 0
@@ -201,7 +204,7 @@ func (c *Conn) QueuedBytes() (n int) {
 	return n
 }
 
-// Close begins the close handshake behind everything that is queued already.
+// Close begins the close handshake behind everything that is already queued.
 // Calls after the first have no effect.
 func (c *Conn) Close(code codec.CloseCode, reason string) {
 	if !c.state.CompareAndSwap(stateOpen, stateClosing) {
@@ -210,25 +213,26 @@ func (c *Conn) Close(code codec.CloseCode, reason string) {
 	c.shard.Post(&closeTask{conn: c, code: code, reason: reason})
 }
 
-// CloseWithin is Close, and ends the connection after d at the latest, also if it is
-// closing already. It has no effect before the connection is open.
+// CloseWithin is Close, and ends the connection after d at the latest, even if
+// it is closing already. It has no effect before the connection is open.
 func (c *Conn) CloseWithin(code codec.CloseCode, reason string, d time.Duration) {
 	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
 		c.shard.Post(&closeTask{conn: c, code: code, reason: reason, within: d})
 	}
 }
 
-// Abort ends the connection at once and resets it: what is queued, and what the
-// kernel has not sent, is lost. It has no effect before the connection is open.
+// Abort ends the connection at once and resets it: queued frames, and bytes
+// that the kernel has not sent, are lost. It has no effect before the
+// connection is open.
 func (c *Conn) Abort() {
 	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
 		c.shard.postUrgent((*abortTask)(c))
 	}
 }
 
-// takesDataInLoop reports whether data may still be queued. It differs from
-// the state, which a Close called elsewhere changes at once: what was published
-// before that call is still to be sent.
+// takesDataInLoop reports whether data may still be queued. It differs from the
+// state, which a Close elsewhere changes at once: frames published before that
+// Close must still be sent.
 func (c *Conn) takesDataInLoop() bool { return c.is(opened) && c.end() == nil }
 
 // closeTask begins the close handshake of a connection whose state is already
