@@ -8,28 +8,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptorUsage knows how many descriptors are left: to this process under
-// RLIMIT_NOFILE, and to the machine under fs.file-max. It looks anew when what
-// is left could have been used up since the last look.
+// descriptorUsage measures the free descriptors of this process, under
+// RLIMIT_NOFILE, and of the machine, under fs.file-max. It looks again when the
+// free ones could have been used up since the last look.
 //
 // Not safe for concurrent use.
 type descriptorUsage struct {
-	fixed   int      // limit that replaces RLIMIT_NOFILE less a reserve; 0 is none
+	fixed   int      // limit in place of RLIMIT_NOFILE less a reserve; 0 is none
 	fileNr  *os.File // /proc/sys/fs/file-nr, or nil
-	used    int      // by this process, at the last look
-	limit   int      // at which connections wait
-	left    int      // the lesser of both, at the last look
-	granted int      // connections let in since, and those about to be
+	used    int      // descriptors of this process, at the last look
+	limit   int      // descriptors at which connections wait
+	left    int      // the smaller number of free ones, at the last look
+	granted int      // turns given since, and those not used yet
 	looked  time.Time
 }
 
-// perDescriptor is the least time that using up one descriptor takes.
+// perDescriptor is the shortest time in which a descriptor can be used up.
 const perDescriptor = time.Microsecond
 
 // maxUsageAge bounds the age of a look.
 const maxUsageAge = 10 * time.Millisecond
 
-// open prepares for looking.
+// open prepares for the looks.
 func (u *descriptorUsage) open() { u.fileNr = openFileNr() }
 
 func (u *descriptorUsage) close() {
@@ -39,8 +39,8 @@ func (u *descriptorUsage) close() {
 	}
 }
 
-// short reports whether there is no descriptor for one more connection. armed
-// is the number of connections that were let in and are not accepted yet.
+// short reports whether no descriptor is left for one more connection. armed is
+// the number of granted connections that are not accepted yet.
 func (u *descriptorUsage) short(now time.Time, armed int) bool {
 	left := u.left - u.granted
 	if age := now.Sub(u.looked); left <= 0 || age > min(time.Duration(left)*perDescriptor, maxUsageAge) {
@@ -49,14 +49,14 @@ func (u *descriptorUsage) short(now time.Time, armed int) bool {
 	return u.left-u.granted <= 0
 }
 
-// exhausted is short for those that were let in already.
+// exhausted is short for connections that are granted already.
 func (u *descriptorUsage) exhausted(now time.Time, armed int) bool {
 	u.short(now, armed)
 	return u.left-u.granted+armed <= 0
 }
 
-// interval is the time after which to look whether descriptors have run out
-// while connections are about to be accepted.
+// interval returns the time between two looks at the descriptors while
+// connections are about to be accepted.
 func (u *descriptorUsage) interval() time.Duration {
 	return min(max(time.Duration(u.left)*5*perDescriptor, time.Millisecond), 50*time.Millisecond)
 }
@@ -70,8 +70,9 @@ func (u *descriptorUsage) look(now time.Time, armed int) {
 	u.left = min(u.limit-u.used, filesLeft(u.fileNr))
 }
 
-// descriptorLimit is RLIMIT_NOFILE less a reserve for the application: gnet ends
-// all loops when accept finds no descriptor, so they must never run out.
+// descriptorLimit returns RLIMIT_NOFILE less a reserve for the application.
+// gnet ends all loops when accept finds no descriptor, so they must never run
+// out.
 func descriptorLimit() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -81,12 +82,12 @@ func descriptorLimit() int {
 	return n - descriptorReserve(n)
 }
 
-// descriptorReserve is the reserve of a limit: 2 %, between 64 and 1,024, but no
-// more than a quarter.
+// descriptorReserve returns the reserve of a limit: 2 %, between 64 and 1,024,
+// but at most a quarter.
 func descriptorReserve(limit int) int { return min(max(limit/50, 64), 1024, limit/4) }
 
-// nextDescriptor returns the number that the next descriptor has, which is the
-// lowest that is free, or a very large one if there is none.
+// nextDescriptor returns the number of the next descriptor, which is the lowest
+// free one, or a very large number if there is none.
 func nextDescriptor() int {
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

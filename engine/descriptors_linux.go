@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// countDescriptors returns how many descriptors this process has. Linux 6.2 and
-// later says so; before, it is the lowest free number, which is at most that.
+// countDescriptors returns the number of descriptors of this process. Linux 6.2
+// and later reports it; on older ones the result is the lowest free number,
+// which is not larger.
 func countDescriptors() int {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/fd", &st); err == nil && st.Size > 0 {
@@ -18,7 +19,8 @@ func countDescriptors() int {
 	return nextDescriptor()
 }
 
-// openFileNr opens the machine's count of open files, nil if there is none.
+// openFileNr opens the machine's count of open files, or returns nil if there
+// is none.
 func openFileNr() *os.File {
 	f, err := os.Open("/proc/sys/fs/file-nr")
 	if err != nil {
@@ -27,7 +29,8 @@ func openFileNr() *os.File {
 	return f
 }
 
-// filesLeft returns how many files the machine can still open, less a reserve.
+// filesLeft returns the number of files that the machine can still open, less a
+// reserve.
 func filesLeft(f *os.File) int {
 	if f == nil {
 		return math.MaxInt32

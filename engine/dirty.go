@@ -1,7 +1,7 @@
 package engine
 
-// dirtyList is the queue of connections with something to write, in a ring that
-// grows only with how many there are at once.
+// dirtyList is the queue of connections with frames to write. Its ring grows
+// only with the largest number of connections in it at once.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type dirtyList struct {
@@ -10,8 +10,8 @@ type dirtyList struct {
 	size int
 }
 
-// dirtyConn is a connection on the list, and what tasks had offered when it came
-// there, see Shard.offered.
+// dirtyConn is a connection on the list, with the value of Shard.offered at its
+// arrival.
 type dirtyConn struct {
 	conn  *Conn
 	since uint64
@@ -24,7 +24,8 @@ func (d *dirtyList) len() int { return d.size }
 
 func (d *dirtyList) empty() bool { return d.size == 0 }
 
-// since returns what tasks had offered when the first connection came.
+// since returns the value of Shard.offered at the arrival of the first
+// connection.
 func (d *dirtyList) since() uint64 { return d.ring[d.head].since }
 
 func (d *dirtyList) push(c *Conn, since uint64) {

@@ -14,5 +14,5 @@ type Drops struct {
 
 func (d *Drops) add(why DropReason, n int) { d.counts[why].Add(uint64(n)) }
 
-// Lost is the sum of all but Conflated.
+// Lost returns the sum of all counts except Conflated.
 func (c *DropCounts) Lost() uint64 { return c.Full + c.Expired + c.Budget + c.Closed }

@@ -25,12 +25,12 @@ type Engine struct {
 	// Immutable after New.
 	cfg     Config
 	handler Handler
-	// maxAhead is how many bytes the tasks that a loop takes from its inbox may
-	// offer, at most, to a connection that waits for its write. The loop goes on
-	// taking while it writes, so that the connections whose turn comes later get
-	// more in one writev. It is half a queue: a client that reads must not find its
-	// queue full. A task counts for minOffer at least, so that at most two batches
-	// are taken, or half as many as the frames of a queue.
+	// maxAhead bounds the bytes that the tasks from one inbox may offer to a
+	// connection that waits for its write. A loop continues to take tasks while
+	// it writes, so that connections whose turn comes later get more in one
+	// writev. The bound is half a queue, because a client that reads must not
+	// find its queue full. Each task counts for at least minOffer, so at most
+	// two batches are taken, or half as many tasks as a queue has frames.
 	maxAhead     uint64
 	minOffer     int
 	tickTime     time.Duration
@@ -45,21 +45,21 @@ type Engine struct {
 	deflater     *codec.Deflater
 	ping         *Frame // the heartbeat
 	silence      silence
-	controls     uint16 // pings and pongs that a connection takes within a tick
+	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
 	handshakes   *handshakes // nil without cfg.TLS
 
 	started chan struct{} // closed once every shard is bound to its loop
-	closing chan struct{} // closed when the loops are to end
+	closing chan struct{} // closed when the loops must end
 	stopped chan struct{} // closed when the loops have ended
 	ticking chan struct{} // closed at gnet's first tick: its loops exist
 
 	now         atomic.Uint32 // ticks since Run
-	inbound     atomic.Int64  // what counts against the InboundBudget
-	holders     atomic.Int64  // connections with an unfinished message that does
+	inbound     atomic.Int64  // bytes that count against the InboundBudget
+	holders     atomic.Int64  // connections with an unfinished message that counts
 	generations atomic.Uint32
-	open        atomic.Int64 // connections on the loops, without those refused because the engine stops
-	backlog     atomic.Int64 // what the laggards of all shards hold; kept for a budget only
+	open        atomic.Int64 // connections on the loops, without those refused while the engine stops
+	backlog     atomic.Int64 // memory of the blocked connections of all shards; kept for a budget only
 	running     atomic.Bool
 	draining    atomic.Bool
 	halting     atomic.Bool
@@ -73,10 +73,10 @@ type Engine struct {
 
 	mu       sync.Mutex
 	drainEnd CloseInfo            // written before draining is set
-	serving  map[*served]struct{} // guarded by mu; nil without listeners that are not gnet's
+	serving  map[*served]struct{} // guarded by mu; nil without listeners of our own
 	addr     net.Addr             // guarded by mu
 	bound    int                  // shards with a loop; guarded by mu
-	failed   error                // why the start-up failed; guarded by mu
+	failed   error                // error of the start-up; guarded by mu
 	gnet     gnet.Engine          // guarded by mu
 	wakers   []*waker             // guarded by mu
 
@@ -134,7 +134,7 @@ func New(cfg Config, h Handler) *Engine {
 	return e
 }
 
-// tickTime is the resolution of the timers: a tenth of the shortest of them,
+// tickTime returns the resolution of the timers: a tenth of the shortest one,
 // between 5 and 250 ms.
 func tickTime(cfg *Config) time.Duration {
 	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
@@ -149,10 +149,10 @@ func tickTime(cfg *Config) time.Duration {
 // defaultMarkAge spaces the marks of a queue without a high-water age.
 const defaultMarkAge = 2 * time.Second
 
-// minControlsPerTick lets through what comes at once after a pause.
+// minControlsPerTick lets a burst pass that comes after a pause.
 const minControlsPerTick = 1000
 
-// controlsPerTick is a limit for each second, for one tick.
+// controlsPerTick converts a limit for each second to one for each tick.
 func controlsPerTick(perSecond int, tick time.Duration) uint16 {
 	if perSecond == 0 {
 		return math.MaxUint16 - 1
@@ -160,16 +160,17 @@ func controlsPerTick(perSecond int, tick time.Duration) uint16 {
 	return uint16(min(max(float64(perSecond)*tick.Seconds(), minControlsPerTick), math.MaxUint16-1))
 }
 
-// ticks converts d to ticks, at least one, and few enough that deadlines can be
-// compared though the clock wraps around: with the shortest tick, 62 days.
+// ticks converts d to ticks, at least one. The result is small enough that
+// deadlines can be compared although the clock wraps around: 62 days with the
+// shortest tick.
 func (e *Engine) ticks(d time.Duration) uint32 {
 	return uint32(min(max(1, d/e.tickTime), 1<<30))
 }
 
-// elapsed is the time since Run.
+// elapsed returns the time since Run.
 func (e *Engine) elapsed() time.Duration { return e.cfg.Now().Sub(e.began) }
 
-// after returns the tick that comes d from now.
+// after returns the tick at d from now.
 func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
 
 // jitter returns a random time within the ping interval.
@@ -177,8 +178,8 @@ func (e *Engine) jitter() time.Duration {
 	return time.Duration(rand.Int64N(int64(e.cfg.PingInterval)))
 }
 
-// Run starts the loops and returns when they have ended: nil after Stop, and
-// an error if they could not start or ended unasked.
+// Run starts the loops and returns when they have ended: nil after Stop, or an
+// error if they could not start or ended by themselves.
 func (e *Engine) Run() error {
 	if !e.running.CompareAndSwap(false, true) {
 		if e.draining.Load() {
@@ -228,9 +229,8 @@ func (e *Engine) Run() error {
 	return nil
 }
 
-// setHalting makes sure that no loop is woken from here on: its wake-up
-// descriptor may already be somebody else's. It reports whether that was so
-// before.
+// setHalting prevents all later wake-ups of loops, because their wake-up
+// descriptors may be closed and reused. It returns the previous value.
 func (e *Engine) setHalting() (before bool) {
 	e.gate.Lock()
 	defer e.gate.Unlock()
@@ -259,8 +259,7 @@ func (e *Engine) Shards() []*Shard { return e.shards }
 // onLoop reports whether the caller runs on any of the event loops.
 func (e *Engine) onLoop() bool { return e.callersShard() != nil }
 
-// callersShard returns the shard whose event loop the caller runs on, nil if it
-// runs on none.
+// callersShard returns the shard on whose event loop the caller runs, or nil.
 func (e *Engine) callersShard() *Shard {
 	for _, s := range e.shards {
 		if s.onLoop() {
@@ -270,7 +269,7 @@ func (e *Engine) callersShard() *Shard {
 	return nil
 }
 
-// abandonAll abandons what waits in the inboxes after the loops have ended.
+// abandonAll abandons the tasks in the inboxes after the loops have ended.
 func (e *Engine) abandonAll() {
 	for _, s := range e.shards {
 		s.abandonRest()
@@ -289,7 +288,7 @@ func (e *Engine) isStopped() bool {
 }
 
 // EachInLoop calls fn for every connection of s that takes data. fn may queue
-// on it.
+// frames on it.
 func (s *Shard) EachInLoop(fn func(*Conn)) {
 	s.wheel.each(func(c *Conn) {
 		if c.takesDataInLoop() {
@@ -298,27 +297,27 @@ func (s *Shard) EachInLoop(fn func(*Conn)) {
 	})
 }
 
-// guard recovers from a panic and logs it: it must be deferred.
+// guard recovers from a panic and logs it. It must be deferred.
 func (e *Engine) guard(where string) {
 	if r := recover(); r != nil {
 		e.reportPanic(where, r)
 	}
 }
 
-// reportPanic logs a panic that was recovered, with the stack of the caller.
+// reportPanic logs a recovered panic with the stack of the caller.
 func (e *Engine) reportPanic(where string, r any) {
 	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where), slog.Any("panic", r), loglimit.Stack())
 }
 
-// haltTime is how long Stop waits, after the end of its context, for the loops to
-// end. It is longer only while a handler holds a loop.
+// haltTime is the time that Stop waits for the loops after the end of its
+// context. They need longer only while a handler holds one.
 const haltTime = time.Second
 
-// Stop closes every connection with code and reason, lets what is queued go
-// out first, and ends the loops. If ctx ends before the peers have answered,
-// their sockets are closed as they are and Stop returns ctx.Err(). A loop that a
-// handler holds at that time ends when the handler returns, and Stop does not wait
-// for it. Calls after the first wait for the same end.
+// Stop closes every connection with code and reason behind its queued frames,
+// and ends the loops. If ctx ends before the peers have answered, Stop closes
+// their sockets at once and returns ctx.Err(). A loop that a handler holds then
+// ends when the handler returns; Stop does not wait for it. Calls after the
+// first wait for the same end.
 func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) error {
 	e.beginDrain(CloseInfo{Code: code, Reason: reason})
 	if e.running.CompareAndSwap(false, true) {
@@ -326,7 +325,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 		return nil
 	}
 	select {
-	case <-e.started: // or it fails: both within bootTime
+	case <-e.started: // or the start fails: both within bootTime
 	case <-e.stopped:
 		return nil
 	}
@@ -356,15 +355,15 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	}
 }
 
-// stopAccepting makes sure that no connection comes any more: a drain does not
-// end while it goes on accepting in order to refuse.
+// stopAccepting ends the acceptance of connections, because a drain would not
+// end while the engine accepted connections only to refuse them.
 func (e *Engine) stopAccepting(ctx context.Context) {
 	e.accept.giveUp(ctx)
 	e.closeServed()
 }
 
-// awaitEmpty waits until no connection is left. It polls: this happens once in
-// an engine's life.
+// awaitEmpty waits until no connection is left. It polls, because this happens
+// once in an engine's life.
 func (e *Engine) awaitEmpty(ctx context.Context) error {
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
@@ -380,7 +379,7 @@ func (e *Engine) awaitEmpty(ctx context.Context) error {
 	return nil
 }
 
-// beginDrain refuses new connections from here on.
+// beginDrain refuses all later connections.
 func (e *Engine) beginDrain(end CloseInfo) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

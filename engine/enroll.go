@@ -15,23 +15,24 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// enrolling is the part of a connection of net/http that its loop needs to open
+// enrolling is the part of a net/http connection that its loop needs to open
 // it. It is kept apart from gnet's context, which would hold it for the
 // connection's life. The loop and Enroll's deadline both try to take it out of
-// Engine.enrolling: who succeeds decides.
+// Engine.enrolling; the first one decides.
 type enrolling struct {
 	place    *place
-	response []byte // the handshake's answer
-	early    []byte // what net/http had read behind the request
+	response []byte // to the handshake
+	early    []byte // bytes that net/http had read behind the request
 }
 
-// Enroll hands nc, a *net.TCPConn, *net.UnixConn, or a *tls.Conn on one of them
-// whose handshake is done (see CheckEnroll), to the loop with the fewest
-// connections. It writes response there first, then takes early as the
-// first bytes received; both are owned. When Enroll returns without an error
-// the connection is open, nc is closed in favor of a duplicate, and no
-// goroutine stays. On an error nc is closed. If ctx ends before the loop has taken
-// the connection, the peer is refused with 503, and Enroll returns the error of ctx.
+// Enroll hands nc to the loop with the fewest connections. nc is a
+// *net.TCPConn, *net.UnixConn, or a *tls.Conn on one of them with a finished
+// handshake (see CheckEnroll). The loop writes response first, then takes early
+// as the first received bytes; both are owned. When Enroll returns without an
+// error, the connection is open, nc is closed in favor of a duplicate, and no
+// goroutine stays. On an error nc is closed. If ctx ends before the loop has
+// taken the connection, the peer is refused with 503, and Enroll returns the
+// error of ctx.
 func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, early []byte) error {
 	if !e.beginEnroll() {
 		_ = nc.Close()
@@ -70,14 +71,15 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	return err
 }
 
-// errLoopHeld is the error of a connection that its loop has not taken in time.
+// errLoopHeld is the error for a connection that its loop has not taken in
+// time.
 var errLoopHeld = errors.New("ws: the event loop does not take the connection")
 
-// refuseHeld refuses the peer of client, whose socket is nc, while a loop that is
-// held has a duplicate of that socket.
+// refuseHeld refuses the peer of client, whose socket is nc, while a held loop
+// has a duplicate of that socket.
 func refuseHeld(client, nc net.Conn) {
 	_ = client.SetWriteDeadline(time.Now().Add(time.Second))
-	if _, ok := client.(*tls.Conn); !ok { // that is the loop's by now
+	if _, ok := client.(*tls.Conn); !ok { // a *tls.Conn belongs to the loop by now
 		_, _ = client.Write(codec.AppendRefusal(nil, 503, "server is busy", nil))
 	}
 	if raw, err := nc.(syscall.Conn).SyscallConn(); err == nil {
@@ -86,29 +88,29 @@ func refuseHeld(client, nc net.Conn) {
 	_ = nc.Close()
 }
 
-// place is the place of one connection on its way to a loop. It counts there from
-// the choice of the loop until that has taken the connection.
+// place counts one connection on its way to a loop, from the choice of the loop
+// until the loop has taken the connection.
 type place struct {
 	shard *Shard
 	taken atomic.Bool
 }
 
-// take ends the place: the loop counts the connection by itself, or there is none.
+// take ends the place: the loop counts the connection itself, or there is none.
 func (p *place) take() {
 	if !p.taken.Swap(true) {
 		p.shard.enrolls.Add(-1)
 	}
 }
 
-// giveUp ends a place whose connection was not handed over.
+// giveUp ends the place of a connection that was not handed over.
 func (p *place) giveUp() {
 	p.take()
 	p.shard.eng.enrolls.Done()
 }
 
-// await waits until the loop has taken the connection or has ended, and ends the
-// place. If held comes first it returns errLoopHeld, and must be called again
-// without held, by a goroutine of its own if need be.
+// await waits until the loop has taken the connection or has ended, and ends
+// the place. If held comes first, it returns errLoopHeld, and must be called
+// again without held, if necessary on its own goroutine.
 func (p *place) await(result <-chan gnet.RegisteredResult, held <-chan struct{}) error {
 	select {
 	case r, ok := <-result:
@@ -125,8 +127,8 @@ func (p *place) await(result <-chan gnet.RegisteredResult, held <-chan struct{})
 	}
 }
 
-// beginEnroll counts one call of a loop's Enroll: its end must call
-// place.await or giveUp. It reports false once the engine is draining.
+// beginEnroll counts one call of a loop's Enroll, which must end with
+// place.await or giveUp. It returns false once the engine is draining.
 func (e *Engine) beginEnroll() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -137,9 +139,9 @@ func (e *Engine) beginEnroll() bool {
 	return true
 }
 
-// choosePlace takes a place on the shard with the fewest connections: of many that
-// come at once, each shard gets its part, and a loop that is held gets no more than
-// the others have.
+// choosePlace takes a place on the shard with the fewest connections. So a
+// burst is spread over the shards, and a held loop gets no more than the others
+// have.
 func (e *Engine) choosePlace() *place {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -158,5 +160,5 @@ func (s *Shard) place() *place {
 	return &place{shard: s}
 }
 
-// load is the number of connections of s, with those on their way to it.
+// load returns the number of connections of s, with those on their way to it.
 func (s *Shard) load() int { return int(s.stats.connections.Load()) + int(s.enrolls.Load()) }

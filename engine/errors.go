@@ -11,8 +11,9 @@ var (
 	// ErrClosed is returned for a connection that is closed or closing.
 	// errors.Is(ErrClosed, net.ErrClosed) holds.
 	ErrClosed error = closedError{}
-	// ErrQueueFull is returned when a bounded queue has no room: a connection's
-	// outbound queue, or a loop's ring for a caller that must not wait.
+	// ErrQueueFull is returned when a bounded queue has no space: a
+	// connection's outbound queue, or a loop's ring for a caller that must not
+	// wait.
 	ErrQueueFull = errors.New("ws: queue full")
 	// ErrTimeout is returned when a loop's ring stayed full.
 	ErrTimeout = errors.New("ws: an event loop's ring stayed full")

@@ -11,8 +11,8 @@ import (
 	"github.com/qi-realtime/ws/internal/gid"
 )
 
-// events is the Engine as gnet sees it. gnet recovers from nothing, so every
-// callback does; see also goexit.go.
+// events is the Engine with gnet's callbacks. gnet recovers from no panic, so
+// every callback does; see also goexit.go.
 type events Engine
 
 // OnBoot runs before the loops start.
@@ -26,7 +26,7 @@ func (ev *events) OnBoot(eng gnet.Engine) gnet.Action {
 // OnShutdown runs before the loops end.
 func (ev *events) OnShutdown(gnet.Engine) { ev.accept.end() }
 
-// OnTick runs on a goroutine of gnet's, off the loops: it moves the clock and
+// OnTick runs on a goroutine of gnet, off the loops. It moves the clock and
 // wakes every loop to look at its timers.
 func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	e := (*Engine)(ev)
@@ -46,7 +46,7 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	return e.tickTime, gnet.None
 }
 
-// bindInLoop ties the shard to its loop, whose goroutine runs this.
+// bindInLoop ties the shard to its loop. It runs on that loop's goroutine.
 func (s *Shard) bindInLoop(loop eventLoop) {
 	s.loop = loop
 	s.wheel.now = s.eng.now.Load()
@@ -54,7 +54,7 @@ func (s *Shard) bindInLoop(loop eventLoop) {
 	s.gid.Store(gid.Current())
 }
 
-// opened is OnOpen.
+// opened is OnOpen without the guard against Goexit.
 func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	e := (*Engine)(ev)
 	s := e.bind(gc.EventLoop())
@@ -134,24 +134,24 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 		s.decode(c, from.early)
 	}
 	if c.tls() != nil {
-		s.openTLS(c, nil) // what crypto/tls has read already
+		s.openTLS(c, nil) // bytes that crypto/tls has read already
 	}
 	return gnet.None
 }
 
-// turnAway refuses a connection that comes while the engine stops, which does not
-// wait for it.
+// turnAway refuses a connection that comes while the engine stops. The engine
+// does not wait for its end.
 func (s *Shard) turnAway(c *Conn) gnet.Action {
 	c.set(uncounted)
 	s.eng.open.Add(-1)
 	if c.tls() != nil {
-		return gnet.Close // the peer could not read why
+		return gnet.Close // the peer could not read a refusal
 	}
 	s.refuseRequest(c, errStopping)
 	return gnet.None
 }
 
-// traffic is OnTraffic.
+// traffic is OnTraffic without the guard against Goexit.
 func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 	e := (*Engine)(ev)
 	c, ok := gc.Context().(*Conn)
@@ -167,7 +167,7 @@ func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 	return gnet.None
 }
 
-// traffic takes what c has received.
+// traffic processes the bytes that c has received.
 func (s *Shard) traffic(c *Conn) {
 	s.enter()
 	defer s.leave()
@@ -175,8 +175,8 @@ func (s *Shard) traffic(c *Conn) {
 	s.readInLoop(c)
 }
 
-// recoverRead closes a connection if the processing of its bytes panics. It must
-// be deferred.
+// recoverRead closes a connection if the processing of its bytes panics. It
+// must be deferred.
 func (s *Shard) recoverRead(c *Conn) {
 	r := recover()
 	if r == nil {
@@ -197,7 +197,7 @@ func (s *Shard) recoverRead(c *Conn) {
 
 var errInternal = errors.New("ws: internal error")
 
-// closed is OnClose.
+// closed is OnClose without the guard against Goexit.
 func (ev *events) closed(gc gnet.Conn, err error) {
 	defer (*Engine)(ev).guard("close")
 	switch c := gc.Context().(type) {
@@ -210,8 +210,8 @@ func (ev *events) closed(gc gnet.Conn, err error) {
 	}
 }
 
-// detach takes c apart. It must not touch other connections: it can run
-// within anything that writes or closes.
+// detach releases everything of a closed connection. It must not touch other
+// connections, because it can run within any write or close.
 func (s *Shard) detach(c *Conn, err error) {
 	s.mustBeInLoop()
 	if c.state.Load() == stateClosed {
@@ -221,7 +221,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.end() == nil || !c.is(opened) {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err, unopened: !c.is(opened)})
 	}
-	c.state.Store(stateClosed) // behind the end, see Opened
+	c.state.Store(stateClosed) // after the end; see Opened
 	s.wheel.cancel(c)
 	s.forgetOverdue(c)
 	s.forgetUnfinished(c)

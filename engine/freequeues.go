@@ -6,26 +6,28 @@ import (
 )
 
 const (
-	// keptQueues is how many free queues a shard keeps for ever, and keptFrames
-	// the longest slice in them, so that one long backlog does not stay.
+	// keptQueues is the number of free queues that a shard keeps for ever.
+	// keptFrames is the longest slice in them, so a single long backlog does
+	// not stay.
 	keptQueues = 8 << 10
 	keptFrames = 128
-	// moreFrames is the same for the free queues beyond.
+	// moreFrames is the same for the surplus queues.
 	moreFrames = 16
-	// freeTime is how long a free queue beyond keptQueues may wait for its use:
-	// of those that nobody has needed for so long, half are given up.
+	// freeTime is the trim interval: every freeTime, half of the surplus queues
+	// that stayed unused for the whole interval are released.
 	freeTime = 10 * time.Second
 )
 
-// freeQueues are a shard's queues that no connection has. A fan-out takes one
-// for each member of the loop at once. If no more than keptQueues came back, each
-// publish to a larger room would leave the rest to the collector: with 500,000 members
-// on a loop that made a delivery several times as costly (go run ./bench sim).
+// freeQueues are a shard's queues without a connection. A fan-out takes one for
+// each member of the loop at once. If the shard kept only keptQueues of them,
+// each publish to a larger room would leave the rest to the collector: with
+// 500,000 members on a loop that made a delivery several times as expensive (go
+// run ./bench sim).
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type freeQueues struct {
 	queues []*queue
-	least  int    // so many have not been needed since the last trim
+	least  int    // fewest free queues since the last trim
 	next   uint32 // tick of the next trim
 }
 
@@ -52,7 +54,8 @@ func (f *freeQueues) put(q *queue) {
 	f.queues = append(f.queues, q)
 }
 
-// trim gives up half of what was not needed for so many ticks.
+// trim releases half of the surplus queues that were not used in the last
+// interval of every ticks.
 func (f *freeQueues) trim(now, every uint32) {
 	if int32(now-f.next) < 0 {
 		return

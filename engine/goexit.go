@@ -10,16 +10,16 @@ import (
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
-// A handler that calls runtime.Goexit, as the FailNow of a test does, ends its
-// goroutine. Nothing can stop that; deferred functions run. If the goroutine is an
-// event loop, its connections can be served no more, so the engine ends: Run returns
-// errGoexit. All callbacks of gnet, and so all user code on the loops, are within
-// notice.
+// A handler that calls runtime.Goexit, as FailNow of a test does, ends its
+// goroutine. Nothing can stop that; deferred functions run. If the goroutine is
+// an event loop, nothing serves its connections any more, so the engine ends:
+// Run returns errGoexit. All callbacks of gnet, and so all user code on the
+// loops, defer notice.
 
 var errGoexit = errors.New("ws: runtime.Goexit in a handler has ended an event loop")
 
-// notice must be deferred by each callback that runs on a loop. ended says whether
-// the callback ends otherwise than by a return.
+// notice must be deferred by each callback on a loop. ended is true if the
+// callback ends without a return.
 func (e *Engine) notice(ended *bool) {
 	if *ended {
 		if s := e.callersShard(); s != nil {
@@ -28,13 +28,13 @@ func (e *Engine) notice(ended *bool) {
 	}
 }
 
-// endLoop makes the engine end, and then closes the connections of this loop, whose
-// goroutine is about to end. It runs among the functions that the goroutine has
-// deferred.
+// endLoop ends the engine, and then closes the connections of this loop, whose
+// goroutine is about to end. It runs among the deferred functions of that
+// goroutine.
 func (s *Shard) endLoop() {
 	e := s.eng
 	if s.ended {
-		return // a callback within another
+		return // a callback within another one
 	}
 	s.ended = true
 	e.cfg.Logger.Error(errGoexit.Error(), loglimit.Stack())
@@ -46,7 +46,7 @@ func (s *Shard) endLoop() {
 	e.mu.Unlock()
 	e.halt()
 	if s.mem == nil && e.cfg.ListenAddr != "" && !e.listensOnUnix() {
-		// The waker of this loop, perhaps the only one, is not heard any more.
+		// This loop, perhaps the only one, does not notice its waker any more.
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = eng.Stop(ended) // does not wait
@@ -55,7 +55,7 @@ func (s *Shard) endLoop() {
 	s.closeAllSockets()
 }
 
-// closeAllSockets closes the connections of the loop as they are. gnet would do so
+// closeAllSockets closes the connections of the loop at once, as gnet would
 // when the loop returns.
 func (s *Shard) closeAllSockets() {
 	if s.wake != nil {
@@ -94,7 +94,7 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 	return out, action
 }
 
-// OnTraffic takes what a connection has received.
+// OnTraffic processes the bytes that a connection has received.
 func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	ended := true
 	defer (*Engine)(ev).notice(&ended)
@@ -109,7 +109,7 @@ func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
 	defer (*Engine)(ev).notice(&ended)
 	defer func() {
 		if ended {
-			_ = unix.Close(gc.Fd()) // gnet would do so behind this callback
+			_ = unix.Close(gc.Fd()) // gnet would do so after this callback
 		}
 	}()
 	ev.closed(gc, err)
@@ -117,7 +117,7 @@ func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// Run implements gnet.Runnable: it takes one turn at the inbox.
+// Run implements gnet.Runnable. It takes one turn at the inbox.
 func (s *Shard) Run(context.Context) error {
 	ended := true
 	defer s.eng.notice(&ended)

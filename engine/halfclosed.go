@@ -10,15 +10,16 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// A peer that has sent a FIN may still read: it gets the answers to the messages before
-// the FIN. gnet closes a socket when it reads the end, so the connection goes on with a
-// duplicate of the descriptor, in no epoll but that of the writability poller. It
-// ends like one whose peer has sent a close frame, after CloseTimeout at the latest. A
-// peer that has gone whole answers the next write with a reset.
+// A peer that has sent a FIN may still read: it gets the answers to the
+// messages before the FIN. gnet closes a socket at the end of its stream, so
+// the connection continues with a duplicate of the descriptor, only in the
+// epoll of the writability poller. It ends like a connection whose peer has
+// sent a close frame, after CloseTimeout at the latest. A peer that has closed
+// both directions answers the next write with a reset.
 
-// keepHalfClosed keeps c, whose socket gnet is about to close because of err, for the
-// answers that are on their way. It returns false if there are none, or if the peer does
-// not read them.
+// keepHalfClosed keeps c, whose socket gnet is about to close because of err,
+// until its pending answers are sent. It returns false if there are none, or if
+// the peer does not read them.
 func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 	if !errors.Is(err, io.EOF) || c.state.Load() != stateOpen || c.is(doomed) || s.eng.halting.Load() {
 		return false
@@ -48,8 +49,8 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 	return true
 }
 
-// mayRead reports whether the peer of a TCP or Unix socket, whose FIN has come, may still
-// read: it has neither reset the connection nor closed a Unix socket.
+// mayRead reports whether the peer of a TCP or Unix socket may still read after
+// its FIN: it has neither reset the connection nor closed a Unix socket.
 func mayRead(fd int) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd)}}
 	_, err := unix.Poll(fds[:], 0)
@@ -59,7 +60,7 @@ func mayRead(fd int) bool {
 	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0
 }
 
-// closeHalfClosed closes the socket of a connection that gnet does not know any more.
+// closeHalfClosed closes the socket of a connection that has left gnet.
 func (s *Shard) closeHalfClosed(c *Conn) {
 	defer func() {
 		s.halfClosed--
@@ -68,7 +69,7 @@ func (s *Shard) closeHalfClosed(c *Conn) {
 	s.detach(c, nil)
 }
 
-// closeAllHalfClosed does so for all of them, at the end of the loop.
+// closeAllHalfClosed closes all half-closed connections at the end of the loop.
 func (s *Shard) closeAllHalfClosed() {
 	if s.halfClosed == 0 {
 		return
@@ -84,7 +85,7 @@ func (s *Shard) closeAllHalfClosed() {
 	}
 }
 
-// noConn stands in for gnet's connection, of which nothing more comes.
+// noConn replaces gnet's connection when it yields no more bytes.
 type noConn struct{}
 
 func (noConn) Peek(int) ([]byte, error) { return nil, nil }

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// maxEarlyBytes is what a client may send behind its upgrade request while
-	// that is being decided.
+	// maxEarlyBytes is the number of bytes that a client may send behind its
+	// upgrade request before the decision.
 	maxEarlyBytes = 64 << 10
-	// lingerTime is how long a connection that we failed may take to read why.
+	// lingerTime is the time that a peer has to read the reason of its close.
 	lingerTime = time.Second
 )
 
-// readInLoop processes what gnet has read for c.
+// readInLoop processes the bytes that gnet has read for c.
 func (s *Shard) readInLoop(c *Conn) {
 	if c.is(doomed) {
 		_, _ = c.gc.Discard(-1)
@@ -32,7 +32,7 @@ func (s *Shard) readInLoop(c *Conn) {
 		return
 	}
 	if c.state.Load() == stateHandshake && !s.handshake(c, c.gc) {
-		return // what there is stays in gnet's buffer
+		return // the bytes stay in gnet's buffer
 	}
 	b, _ := c.gc.Peek(-1)
 	s.decode(c, b)
@@ -41,8 +41,8 @@ func (s *Shard) readInLoop(c *Conn) {
 	}
 }
 
-// decode processes b, the bytes that follow those of the last call, in place.
-// It holds those that a paused connection is not to get yet.
+// decode processes b, the bytes behind those of the last call, in place. It
+// holds the bytes that a paused connection must not handle yet.
 func (s *Shard) decode(c *Conn, b []byte) {
 	s.stats.bytesIn.add(uint64(len(b)))
 	if !c.is(pausedFlags) && !s.holds(c) {
@@ -53,8 +53,8 @@ func (s *Shard) decode(c *Conn, b []byte) {
 	}
 }
 
-// decodeUntilPaused processes the messages in b until one pauses the connection.
-// It returns the bytes behind that one.
+// decodeUntilPaused processes the messages in b until one pauses the
+// connection. It returns the bytes behind that one.
 func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 	ended := false
 	if c.deflate() != nil && s.inflateClock.refuses(len(b)) {
@@ -126,9 +126,9 @@ func (s *Shard) handle(c *Conn, m codec.Message) {
 	}
 }
 
-// handOver gives a message to the owner. If its answers do not fit into the
-// queue, the connection is paused until they do: a peer that does not read its
-// answers waits with its requests.
+// handOver gives a message to the owner. If the answers do not fit into the
+// queue, it pauses the connection until they do, so a peer that does not read
+// its answers waits with its requests.
 func (s *Shard) handOver(c *Conn, m codec.Message) {
 	s.reading = c
 	c.owner.OnMessage(m.Op, m.Payload)
@@ -138,7 +138,8 @@ func (s *Shard) handOver(c *Conn, m codec.Message) {
 	}
 }
 
-// takesControl counts a ping or pong, and closes a connection that floods.
+// takesControl counts a ping or pong, and closes the connection if there are
+// too many.
 func (s *Shard) takesControl(c *Conn) bool {
 	c.controls++
 	if c.controls <= s.eng.controls {
@@ -152,8 +153,8 @@ func (s *Shard) takesControl(c *Conn) bool {
 
 var errControls = errors.New("ws: too many pings or pongs")
 
-// handleClose acts on the peer's close frame: it answers with the same code
-// behind what is queued, or ends the close handshake that we began
+// handleClose acts on the peer's close frame. It answers with the same code
+// behind the queued frames, or ends the close handshake that our side began
 // (RFC 6455 section 5.5.1).
 func (s *Shard) handleClose(c *Conn, payload []byte) {
 	code, reason, err := codec.ParseClose(payload)
@@ -169,8 +170,8 @@ func (s *Shard) handleClose(c *Conn, payload []byte) {
 	s.endInOrder(c, end)
 }
 
-// endInOrder acts on the peer's close frame, FIN or violation behind the answers to the
-// messages before it, and after CloseTimeout at the latest.
+// endInOrder acts on the peer's close frame, FIN or violation behind the
+// answers to the earlier messages, and after CloseTimeout at the latest.
 func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 	ready := c.owner.OnPeerClose()
 	if ready && s.rest == nil && s.in.emptyInLoop() {
@@ -185,7 +186,8 @@ func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 	}
 }
 
-// actOnEnd answers the peer's close frame or FIN, or closes because of its violation.
+// actOnEnd answers the peer's close frame or FIN, or closes because of its
+// violation.
 func (s *Shard) actOnEnd(c *Conn, end CloseInfo) {
 	if end.Remote || end.Code == codec.CloseAbnormal {
 		s.answerClose(c, end)
@@ -194,7 +196,7 @@ func (s *Shard) actOnEnd(c *Conn, end CloseInfo) {
 	}
 }
 
-// answerClose answers the peer's close frame, or its FIN, which a FIN answers.
+// answerClose answers the peer's close frame with ours, or its FIN with a FIN.
 func (s *Shard) answerClose(c *Conn, end CloseInfo) {
 	c.set(gotClose)
 	if c.end() == nil {
@@ -205,8 +207,8 @@ func (s *Shard) answerClose(c *Conn, end CloseInfo) {
 	}
 }
 
-// beginCloseInLoop queues the close frame behind everything else and starts
-// the close timeout. After it nothing more is queued.
+// beginCloseInLoop queues the close frame behind all other frames and starts
+// the close timeout. Nothing more is queued after it.
 func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	if c.end() != nil || c.state.Load() == stateClosed {
 		return
@@ -214,7 +216,7 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	c.state.Store(stateClosing)
 	c.setEnd(&end)
 	s.forgetInflation(c)
-	s.unpause(c, pausedFlags) // no further message is handed over, but its close frame is to be read
+	s.unpause(c, pausedFlags) // no more messages are handed over, but the peer's close frame must be read
 	s.noteSpace(c)
 	s.endReplyOf(c)
 	if end.Code != codec.CloseAbnormal {
@@ -224,11 +226,10 @@ func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
-// fail closes a connection whose peer broke the protocol, behind the answers to the
-// messages that came before. What else it sends
-// is read and thrown away until it has read our close frame and hangs up:
-// closing at once would reset the connection and could lose the frame
-// (RFC 6455 section 7.1.7).
+// fail closes a connection whose peer broke the protocol, behind the answers to
+// the earlier messages. Later bytes of the peer are read and discarded until
+// the peer has read our close frame and closes: an immediate close would reset
+// the connection and could lose the frame (RFC 6455 section 7.1.7).
 func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 	if c.end() == nil {
 		s.endInOrder(c, CloseInfo{Code: code, Err: err})
@@ -238,12 +239,12 @@ func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 	s.eng.handler.OnInvalid(c, err)
 }
 
-// closeLingering is fail without the blame and without the order.
+// closeLingering is fail without OnInvalid and without the order.
 func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "ws: ")
 	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
 	c.set(lingering)
-	if c.out == nil { // our close frame is sent already
+	if c.out == nil { // our close frame is already sent
 		s.sentAll(c)
 	}
 }
@@ -253,8 +254,8 @@ func (s *Shard) sentAll(c *Conn) {
 	switch {
 	case c.end() == nil || c.is(doomed):
 	case c.is(gotClose):
-		// The peer reads the end first, even if more of its bytes come between here and
-		// the closing of the socket, which resets the connection then.
+		// The peer reads the end first, even if more of its bytes come before
+		// the socket is closed, which resets the connection then.
 		s.closeNotify(c)
 		s.halfClose(c)
 		s.drainSocket(c)
@@ -267,7 +268,7 @@ func (s *Shard) sentAll(c *Conn) {
 }
 
 // handshake looks for a whole upgrade request. It returns true once the
-// connection is past the handshake and the bytes that follow are to be decoded.
+// connection is past the handshake and the following bytes must be decoded.
 func (s *Shard) handshake(c *Conn, in unread) bool {
 	if c.is(lingering) {
 		_, _ = in.Discard(-1)
@@ -308,8 +309,8 @@ var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
 
 var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer")
 
-// pauseEarly makes a peer wait that sends much ahead of the handshake's answer,
-// n bytes so far.
+// pauseEarly makes a peer wait that has sent too much, n bytes so far, before
+// the answer of the handshake.
 func (s *Shard) pauseEarly(c *Conn, n int) {
 	s.pause(c, pausedEarly)
 	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.HeldBytes {
@@ -326,7 +327,7 @@ func requestError(err error) *codec.RequestError {
 }
 
 // admitted answers the upgrade request, and returns true if the connection is
-// now open.
+// open now.
 func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
 	if decision.Accepted {
 		s.open(c, decision.Response)
@@ -339,7 +340,7 @@ func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
 	return false
 }
 
-// refuseRequest is refuse for a request that Handler.Admit does not decide on.
+// refuseRequest is refuse for a request without a decision of Handler.Admit.
 func (s *Shard) refuseRequest(c *Conn, err *codec.RequestError) {
 	decision := refusedBy(err)
 	s.admitted(c, nil, &decision)
@@ -368,15 +369,15 @@ func (s *Shard) refuse(c *Conn, response []byte) {
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
-// open starts the message phase. response is the handshake's answer.
+// open starts the message phase. response is the answer of the handshake.
 func (s *Shard) open(c *Conn, response []byte) {
 	c.state.Store(stateOpen)
 	c.set(opened)
 	s.noteLife(c)
 	s.stats.opened.add(1)
 	s.pushFirst(c, response)
-	// The first ping comes at a random time within the interval, so that the
-	// pings of many connections that came at once are spread.
+	// The first ping comes at a random time within the interval, to spread the
+	// pings of many connections that came at once.
 	s.wheel.schedule(c, s.eng.after(s.eng.jitter()))
 	c.owner.OnOpen()
 	if s.eng.draining.Load() {
@@ -384,7 +385,8 @@ func (s *Shard) open(c *Conn, response []byte) {
 	}
 }
 
-// fire acts on the deadline of c. It returns false when the turn's time is over.
+// fire acts on the deadline of c. It returns false when the turn's time is
+// over.
 func (s *Shard) fire(c *Conn) (more bool) {
 	s.expire(c)
 	s.clock.work += deliveryWork
@@ -392,14 +394,14 @@ func (s *Shard) fire(c *Conn) (more bool) {
 }
 
 func (s *Shard) expire(c *Conn) {
-	defer s.eng.guard("timer") // the wheel goes on with the others
+	defer s.eng.guard("timer") // the wheel continues with the other connections
 	if c.end() == nil && c.is(opened) {
 		if !s.releaseEnd(c) {
 			s.heartbeat(c)
 		}
 		return
 	}
-	// Whatever happens below, the connection stays in the wheel.
+	// In all cases below the connection stays in the wheel.
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
 	if c.end() != nil {
 		s.doom(c, nil)

@@ -2,40 +2,42 @@ package engine
 
 import "slices"
 
-// Config.InboundBudget bounds the memory that the peers of all connections have
-// waiting here: unfinished messages, undecoded bytes of paused connections, and the mailboxes
-// that the owner adds. Beyond
-// it a connection is paused at the end of a read if its unfinished message takes as
-// much as the average or more, and beyond nine eighths of it, if the message takes
-// more than spareBytes. So those that hold most wait first, and a peer with small
+// Config.InboundBudget bounds the memory for inbound bytes that wait here, of
+// all connections: unfinished messages, undecoded bytes of paused connections,
+// and the mailboxes, which the owner adds. Beyond the budget a connection is
+// paused at the end of a read if its unfinished message takes at least the
+// average; beyond nine eighths of it, if the message takes more than
+// spareBytes. So the largest messages wait first, and a peer with small
 // messages never waits.
 //
-// What is held is freed only when messages are finished, so a few of those that wait
-// are favored: they are read whatever the budget, until their message is finished or
-// its time is over. One that brings little for budgetSlice gives way to the next. The
-// time for which it was paused before counts against its MessageTimeout then, because
-// the pause has not kept it from sending: the kernel holds what comes meanwhile. So
-// a shard exceeds its part by maxFavored messages, beside one read of each
-// connection.
+// Only finished messages free memory, so a few of the waiting connections are
+// favored: they are read regardless of the budget, until their message is
+// finished or its time is over. A favored connection that brings little within
+// budgetSlice gives way to the next one. Then the time for which it was paused
+// before counts against its MessageTimeout, because the pause did not keep it
+// from sending: the kernel holds the bytes meanwhile. So a shard exceeds its
+// part by at most maxFavored messages, beside one read of each connection.
 
 const (
-	// budgetSlice is the number of ticks in which a favored connection has to bring
-	// budgetStep bytes.
+	// budgetSlice is the number of ticks in which a favored connection must
+	// bring budgetStep bytes.
 	budgetSlice = 4
 	budgetStep  = 64 << 10
-	// spareBytes is what an unfinished message may take whatever the budget.
+	// spareBytes is the size of an unfinished message that is never paused by
+	// the budget.
 	spareBytes = 16 << 10
-	// maxFavored is how many connections of a shard are favored at once.
+	// maxFavored is the number of connections of a shard that are favored at
+	// once.
 	maxFavored = 4
 )
 
-// AddInbound counts n bytes that wait for the owner, or are taken away if n is
+// AddInbound adds n bytes that wait for the owner, or removes -n if n is
 // negative. Safe for concurrent use.
 func (e *Engine) AddInbound(n int64) { e.inbound.Add(n) }
 
-// Inbound returns the bytes that count against the InboundBudget: those of AddInbound,
-// of unfinished messages, and of paused connections that are not decoded yet. Safe for
-// concurrent use.
+// Inbound returns the bytes that count against the InboundBudget: those of
+// AddInbound, of unfinished messages, and undecoded ones of paused connections.
+// Safe for concurrent use.
 func (e *Engine) Inbound() int64 {
 	n := e.inbound.Load()
 	for _, s := range e.shards {
@@ -44,7 +46,7 @@ func (e *Engine) Inbound() int64 {
 	return n
 }
 
-// InboundExceeded reports whether more waits than the InboundBudget. Safe for
+// InboundExceeded reports whether Inbound exceeds the InboundBudget. Safe for
 // concurrent use.
 func (e *Engine) InboundExceeded() bool {
 	return e.cfg.InboundBudget > 0 && e.Inbound() > e.cfg.InboundBudget
@@ -57,8 +59,8 @@ type favoredConn struct {
 	bytes int64  // of its message at that time
 }
 
-// weighUnfinished counts the unfinished message of c anew, and pauses c if the budget
-// is exceeded.
+// weighUnfinished counts the unfinished message of c anew, and pauses c if the
+// budget is exceeded.
 func (s *Shard) weighUnfinished(c *Conn, m *unfinishedMessage) {
 	e := s.eng
 	if e.cfg.InboundBudget == 0 {
@@ -79,7 +81,7 @@ func (s *Shard) weighUnfinished(c *Conn, m *unfinishedMessage) {
 	}
 }
 
-// forgetWeight takes the message out of the budget.
+// forgetWeight removes the message from the budget.
 func (s *Shard) forgetWeight(m unfinishedMessage) {
 	if m.bytes > 0 {
 		s.eng.inbound.Add(-m.bytes)
@@ -92,8 +94,8 @@ func (s *Shard) pauseByBudget(c *Conn) {
 	s.budgetLine = append(s.budgetLine, c)
 }
 
-// giveWay pauses a connection that was favored and has brought little. The time for
-// which it was paused before counts.
+// giveWay pauses a connection that was favored and has brought little. The time
+// for which it was paused before counts then.
 func (s *Shard) giveWay(c *Conn) {
 	m := s.unfinished[c]
 	m.since -= m.excused
@@ -104,8 +106,9 @@ func (s *Shard) giveWay(c *Conn) {
 	}
 }
 
-// rotateBudget favors those that wait longest in place of those that have finished or
-// given way. It resumes all once an eighth of the budget is free.
+// rotateBudget favors the connections that wait longest, in place of those that
+// have finished or given way. It resumes all once an eighth of the budget is
+// free.
 func (s *Shard) rotateBudget() {
 	if len(s.budgetLine) == 0 && len(s.favored) == 0 {
 		return

@@ -8,36 +8,36 @@ import (
 	"time"
 )
 
-// Task is work for a shard's event loop. It runs on that loop, in the order
-// in which tasks were posted, and must not block.
+// Task is work for a shard's event loop. It runs on that loop, in the order of
+// posts, and must not block.
 type Task interface {
 	RunInLoop(s *Shard)
 }
 
-// Abandoner is a Task that wants to know that it will not run, because the
-// engine has stopped.
+// Abandoner is a Task that is notified if it will never run, because the engine
+// has stopped.
 type Abandoner interface {
 	// AbandonTask runs in place of RunInLoop, on any goroutine, and must not
 	// block or post. The loop has ended.
 	AbandonTask(s *Shard)
 }
 
-// inbox is the one door into a shard: a bounded ring of tasks, and beside it
-// an overflow list for the few tasks that must never be lost and whose poster
-// must not wait (a leave or a close called by an inline handler while the ring
+// inbox is the only entrance into a shard: a bounded ring of tasks, and beside
+// it an overflow list for the few tasks that must never be lost and whose
+// poster must not wait (a leave or a close by an inline handler while the ring
 // is full). An overflow task keeps its place in the order: it carries the
-// ring's position at its posting and runs before that position is popped.
+// ring's position at its post and runs before the task at that position.
 //
-// Apart from the order there are urgent tasks: a socket that is writable again,
-// a handshake that was decided. They neither wait for room nor behind what the
-// ring holds.
+// Urgent tasks, such as a socket that is writable again or a handshake that was
+// decided, are apart from the order: they wait neither for space nor behind the
+// ring.
 //
-// Safe for concurrent use, except for the methods that say InLoop.
+// Safe for concurrent use, except for the methods whose names end in InLoop.
 type inbox struct {
 	ring *ring[Task]
 
 	// awake is true from a post until the loop has found the inbox empty, so
-	// that only the first of many posts wakes the loop.
+	// only the first of many posts wakes the loop.
 	awake atomic.Bool
 
 	waiters      atomic.Int32 // len(waiting)
@@ -45,14 +45,14 @@ type inbox struct {
 	urgentSize   atomic.Int32
 
 	mu       sync.Mutex
-	waiting  []*waiter      // producers in wait for a credit, oldest first; guarded by mu
+	waiting  []*waiter      // producers that wait for a credit, oldest first; guarded by mu
 	overflow []overflowTask // guarded by mu
 	urgent   []Task         // guarded by mu
 }
 
 // waiter is a producer that waits for a credit.
 type waiter struct {
-	granted chan struct{} // closed with mu held, when it has one
+	granted chan struct{} // closed with mu held, when it has a credit
 }
 
 // overflowTask is a task with its place in the ring's order.
@@ -83,7 +83,7 @@ func (in *inbox) putUrgent(t Task) {
 	in.urgentSize.Add(1)
 }
 
-// takeUrgentInLoop returns the urgent tasks and forgets them.
+// takeUrgentInLoop takes the urgent tasks.
 func (in *inbox) takeUrgentInLoop() []Task {
 	if in.urgentSize.Load() == 0 {
 		return nil
@@ -96,11 +96,11 @@ func (in *inbox) takeUrgentInLoop() []Task {
 	return urgent
 }
 
-// popInLoop takes the next task in order. credit tells whether the task came
-// from the ring, whose credit the caller gives back with release.
+// popInLoop takes the next task in order. credit reports whether it came from
+// the ring; then the caller gives back its credit with release.
 func (in *inbox) popInLoop() (t Task, credit, ok bool) {
-	// Look at the ring first: what a poster put beside it before it filled the
-	// next slot is then seen, too.
+	// Look at the ring first: a task that a poster put beside it before it
+	// filled the next slot is then seen, too.
 	ready := in.ring.ready()
 	if in.overflowSize.Load() > 0 {
 		if t, ok = in.popOverflow(in.ring.head); ok {
@@ -131,7 +131,7 @@ func (in *inbox) popOverflow(head uint64) (Task, bool) {
 	return t, true
 }
 
-// release gives n credits back, first to the producers that wait longest.
+// release gives back n credits, first to the producers that wait longest.
 func (in *inbox) release(n int) {
 	if n == 0 {
 		return
@@ -153,13 +153,13 @@ func (in *inbox) forgetWaiterLocked(i int) {
 	in.waiters.Store(int32(len(in.waiting)))
 }
 
-// emptyInLoop reports whether nothing that was posted before the call waits.
+// emptyInLoop reports whether no task that was posted before the call waits.
 func (in *inbox) emptyInLoop() bool {
 	return in.ring.tail.Load() == in.ring.head && in.overflowSize.Load() == 0
 }
 
-// sleepInLoop declares the inbox empty. It returns false if a task came in
-// meanwhile that nobody else will wake the loop for.
+// sleepInLoop declares the inbox empty. It returns false if a task has come
+// meanwhile for which nothing else will wake the loop.
 func (in *inbox) sleepInLoop() bool {
 	in.awake.Store(false)
 	if !in.ring.ready() && in.overflowSize.Load() == 0 && in.urgentSize.Load() == 0 {
@@ -168,12 +168,12 @@ func (in *inbox) sleepInLoop() bool {
 	return in.awake.Swap(true)
 }
 
-// tryAcquire takes a credit and reports whether it got one. It overtakes nobody
-// who waits.
+// tryAcquire takes a credit and reports whether it got one. It overtakes no
+// waiting producer.
 func (in *inbox) tryAcquire() bool { return in.waiters.Load() == 0 && in.ring.acquire() }
 
-// acquire takes a credit. If there is none, it waits for one, behind those who
-// wait already, until the patience ends, and returns why it ended.
+// acquire takes a credit. If there is none, it waits for one behind the earlier
+// producers until the patience ends, and returns the reason of that end.
 func (in *inbox) acquire(p patience) error {
 	if in.tryAcquire() {
 		return nil
@@ -202,8 +202,8 @@ func (in *inbox) enlist(w *waiter) (granted bool) {
 	defer in.mu.Unlock()
 	in.waiting = append(in.waiting, w)
 	in.waiters.Store(int32(len(in.waiting)))
-	// A release that came before the line above has seen nobody wait: look once
-	// more. One that comes after it finds w.
+	// A release before the line above has seen no waiter, so look once more. A
+	// later release finds w.
 	if len(in.waiting) > 1 || !in.ring.acquire() {
 		return false
 	}
@@ -211,8 +211,8 @@ func (in *inbox) enlist(w *waiter) (granted bool) {
 	return true
 }
 
-// patience is how long a producer waits: until the first of these. Any may be
-// nil. The owner of the timeout stops its timer.
+// patience ends the wait of a producer at the first of these. Any may be nil.
+// The owner of the timeout stops its timer.
 type patience struct {
 	timeout <-chan time.Time
 	ctx     context.Context
@@ -220,7 +220,7 @@ type patience struct {
 }
 
 // wait waits for granted and returns nil, or an error if the patience ends
-// first: ErrTimeout, the context's, or ErrStopped.
+// first: ErrTimeout, the context's error, or ErrStopped.
 func (p *patience) wait(granted <-chan struct{}) error {
 	var done <-chan struct{}
 	if p.ctx != nil {
@@ -238,7 +238,7 @@ func (p *patience) wait(granted <-chan struct{}) error {
 	}
 }
 
-// drain abandons the tasks that wait, after the loop has ended. Safe for
+// drain abandons the waiting tasks after the loop has ended. Safe for
 // concurrent use.
 func (in *inbox) drain(s *Shard) {
 	for _, t := range in.takeAll() {
