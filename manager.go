@@ -83,9 +83,11 @@ func NewManager(opts ...Option) (*Manager, error) {
 		limits:   newLimits(cfg.RateLimit),
 		created:  time.Now(),
 		clients:  newRegistry(bus),
-		rooms: room.NewDirectory[*Client, roomData](room.Config{
+		rooms: room.NewDirectory(room.Config[*Client, roomData]{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
-			OnEnd: func(id string) { bus.publish(EventRoomEnded, nil, id) },
+			OnEnd:   func(id string) { bus.publish(EventRoomEnded, nil, id) },
+			OnJoin:  func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomJoined, c, r.ID()) },
+			OnLeave: func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomLeft, c, r.ID()) },
 		}),
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),

@@ -191,9 +191,8 @@ func (c *Client) JoinRoom(id string) error {
 	return err
 }
 
-// enterRoom puts c on the room's roster, posts the table's entry and publishes the
-// event, in one step: with a leave at the same time, tasks and events come in the
-// order of the decisions.
+// enterRoom puts c on the room's roster and posts the table's entry in one step: with a
+// leave at the same time, the tasks come in the order of the decisions.
 func (c *Client) enterRoom(id string, slot engine.Slot) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +203,6 @@ func (c *Client) enterRoom(id string, slot engine.Slot) (created bool, err error
 	}
 	c.addRoomLocked(mem)
 	slot.Post((*joinTask)(mem))
-	c.manager.EventBus.publish(EventRoomJoined, c, mem.Room().ID())
 	return created, nil
 }
 
@@ -269,7 +267,6 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 		slot.Release()
 		return false, false
 	}
-	c.manager.EventBus.publish(EventRoomLeft, c, r.ID())
 	_, ended = c.manager.rooms.Leave(mem)
 	slot.Post((*leaveTask)(mem))
 	return true, ended
@@ -285,7 +282,6 @@ func (c *Client) leaveDeleted(r *roomEntry) {
 
 func (c *Client) leaveDeletedLocked(r *roomEntry) {
 	if mem := c.forgetRoomLocked(r); mem != nil {
-		c.manager.EventBus.publish(EventRoomLeft, c, r.ID())
 		r.Leave(mem)
 	}
 }
@@ -318,7 +314,6 @@ func (c *Client) leaveAllInLoop() {
 	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
 		c.manager.walks[loop].remove(mem, loop)
-		c.manager.EventBus.publish(EventRoomLeft, c, mem.Room().ID())
 		_, ended := c.manager.rooms.Leave(mem)
 		c.left(mem.Room(), ended)
 	}

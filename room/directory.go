@@ -15,7 +15,7 @@ import (
 const maxLoops = 1 << 16
 
 // Config holds the settings of a Directory, which copies it. Not safe for concurrent use.
-type Config struct {
+type Config[M, D any] struct {
 	// Shards is the number of directory shards, a power of two. Zero means four for each
 	// loop, rounded up to a power of two.
 	Shards int
@@ -34,13 +34,19 @@ type Config struct {
 	// lock held, so that a new room of that ID comes later. It must not block and must not
 	// call into this package.
 	OnEnd func(id string)
+
+	// OnJoin and OnLeave, if set, are called with each member that joins or leaves, and the
+	// number of members after it: 1 for the first to join, 0 for the last to leave. Room.mu
+	// is held, so that the calls for a room come in the order of the decisions. They must
+	// not block and must not call into this package but Room.ID and Room.Data.
+	OnJoin, OnLeave func(r *Room[M, D], m M, members int)
 }
 
 // Directory maps room IDs to rooms, in hashed shards with a lock each that is held for the
 // lookup only. Safe for concurrent use.
 type Directory[M, D any] struct {
 	// Immutable after NewDirectory.
-	cfg    Config
+	cfg    Config[M, D]
 	seed   maphash.Seed
 	shards []shard[M, D] // a power of two of them
 
@@ -59,7 +65,7 @@ type shard[M, D any] struct {
 }
 
 // NewDirectory returns an empty directory. It panics if a field of cfg is out of range.
-func NewDirectory[M, D any](cfg Config) *Directory[M, D] {
+func NewDirectory[M, D any](cfg Config[M, D]) *Directory[M, D] {
 	if cfg.Loops < 1 || cfg.Loops > maxLoops {
 		panic(fmt.Sprintf("room: Config.Loops is %d, want 1 to %d", cfg.Loops, maxLoops))
 	}

@@ -19,27 +19,27 @@ import (
 type roomData struct{ topic string }
 
 func newDirectory(loops, maxSize int) *room.Directory[int, roomData] {
-	return room.NewDirectory[int, roomData](room.Config{Shards: 4, Loops: loops, MaxSize: maxSize})
+	return room.NewDirectory(room.Config[int, roomData]{Shards: 4, Loops: loops, MaxSize: maxSize})
 }
 
 func TestNewDirectoryPanics(t *testing.T) {
 	tests := []struct {
 		name string
-		cfg  room.Config
+		cfg  room.Config[int, roomData]
 		want string // empty for no panic
 	}{
-		{"smallest", room.Config{Shards: 1, Loops: 1}, ""},
-		{"shards by default", room.Config{Loops: 3}, ""},
-		{"most loops", room.Config{Shards: 1, Loops: 65536}, ""},
-		{"no loops", room.Config{Shards: 1}, "room: Config.Loops is 0, want 1 to 65536"},
-		{"too many loops", room.Config{Shards: 1, Loops: 65537}, "room: Config.Loops is 65537, want 1 to 65536"},
-		{"shards not a power of two", room.Config{Shards: 6, Loops: 1}, "room: Config.Shards is 6, want a power of two"},
-		{"negative shards", room.Config{Shards: -4, Loops: 1}, "room: Config.Shards is -4, want a power of two"},
-		{"negative size", room.Config{Loops: 1, MaxSize: -1}, "room: Config.MaxSize is -1, want 0 or more"},
+		{"smallest", room.Config[int, roomData]{Shards: 1, Loops: 1}, ""},
+		{"shards by default", room.Config[int, roomData]{Loops: 3}, ""},
+		{"most loops", room.Config[int, roomData]{Shards: 1, Loops: 65536}, ""},
+		{"no loops", room.Config[int, roomData]{Shards: 1}, "room: Config.Loops is 0, want 1 to 65536"},
+		{"too many loops", room.Config[int, roomData]{Shards: 1, Loops: 65537}, "room: Config.Loops is 65537, want 1 to 65536"},
+		{"shards not a power of two", room.Config[int, roomData]{Shards: 6, Loops: 1}, "room: Config.Shards is 6, want a power of two"},
+		{"negative shards", room.Config[int, roomData]{Shards: -4, Loops: 1}, "room: Config.Shards is -4, want a power of two"},
+		{"negative size", room.Config[int, roomData]{Loops: 1, MaxSize: -1}, "room: Config.MaxSize is -1, want 0 or more"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			create := func() { room.NewDirectory[int, roomData](tt.cfg) }
+			create := func() { room.NewDirectory(tt.cfg) }
 			if tt.want == "" {
 				require.NotPanics(t, create)
 			} else {
@@ -128,7 +128,7 @@ func TestRange(t *testing.T) {
 func TestReapEmpty(t *testing.T) {
 	const ttl = 10 * time.Minute
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	d := room.NewDirectory[int, roomData](room.Config{Loops: 1, Now: func() time.Time { return now }})
+	d := room.NewDirectory(room.Config[int, roomData]{Loops: 1, Now: func() time.Time { return now }})
 	never, _ := d.Create("never joined", nil)
 	busy, _ := d.Create("busy", nil)
 	left, _ := d.Create("left", nil)

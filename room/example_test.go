@@ -8,7 +8,7 @@ import (
 
 // The inbox stands for the event loop's task queue.
 func Example() {
-	d := room.NewDirectory[string, struct{}](room.Config{Loops: 2})
+	d := room.NewDirectory(room.Config[string, struct{}]{Loops: 2})
 	var inbox []func()
 
 	lobby, _ := d.GetOrCreate("lobby")
@@ -36,7 +36,7 @@ func Example() {
 
 // Code that removes while it walks a table takes the last entry each time.
 func ExampleDirectory_Delete() {
-	d := room.NewDirectory[string, struct{}](room.Config{Loops: 1})
+	d := room.NewDirectory(room.Config[string, struct{}]{Loops: 1})
 	lobby, _ := d.GetOrCreate("lobby")
 	for _, name := range []string{"ann", "bob"} {
 		mem, _ := lobby.Join(name, 0)

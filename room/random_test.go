@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -35,10 +36,26 @@ type sim struct {
 	owed  map[*intMember]int              // loop of each on the roster, or with a removal on its way
 	empty map[*intRoom]time.Time          // since when
 	kept  map[*intRoom]bool               // made by Create
+	seen  map[*intRoom]map[int]bool       // members by OnJoin and OnLeave
 	next  int                             // next value
 }
 
 func (s *sim) post(loop int, task func()) { s.inbox[loop] = append(s.inbox[loop], task) }
+
+func (s *sim) onJoin(r *intRoom, m, members int) {
+	if s.seen[r] == nil {
+		s.seen[r] = map[int]bool{}
+	}
+	require.False(s.t, s.seen[r][m])
+	s.seen[r][m] = true
+	require.Len(s.t, s.seen[r], members)
+}
+
+func (s *sim) onLeave(r *intRoom, m, members int) {
+	require.True(s.t, s.seen[r][m])
+	delete(s.seen[r], m)
+	require.Len(s.t, s.seen[r], members)
+}
 
 func (s *sim) id() string { return fmt.Sprint("room.", s.rng.IntN(12)) }
 
@@ -169,6 +186,7 @@ func (s *sim) check() {
 		require.Equal(s.t, s.rooms[r.ID()] != r, r.Deleted())
 		require.Equal(s.t, len(s.on[r]), r.Len())
 		require.ElementsMatch(s.t, values(s.on[r]), r.Members())
+		require.ElementsMatch(s.t, values(s.on[r]), slices.Collect(maps.Keys(s.seen[r])))
 		for loop := range r.Loops() {
 			require.Equal(s.t, counts[r][loop], r.LoopLen(loop), "%s loop %d", r.ID(), loop)
 			require.LessOrEqual(s.t, len(r.TableInLoop(loop)), r.LoopLen(loop))
@@ -210,10 +228,12 @@ func TestRandomOperations(t *testing.T) {
 				t: t, rng: rand.New(rand.NewPCG(seed, 0)), maxSize: 25, now: time.Unix(0, 0),
 				rooms: map[string]*intRoom{}, on: map[*intRoom]map[*intMember]int{},
 				owed: map[*intMember]int{}, empty: map[*intRoom]time.Time{}, kept: map[*intRoom]bool{},
+				seen:  map[*intRoom]map[int]bool{},
 				inbox: make([][]func(), 1+seed%5),
 			}
-			s.d = room.NewDirectory[int, roomData](room.Config{
+			s.d = room.NewDirectory(room.Config[int, roomData]{
 				Shards: 2, Loops: len(s.inbox), MaxSize: s.maxSize, Now: func() time.Time { return s.now },
+				OnJoin: s.onJoin, OnLeave: s.onLeave,
 			})
 			for op := range 4000 {
 				s.now = s.now.Add(time.Second)

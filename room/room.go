@@ -13,7 +13,7 @@ import (
 type Room[M, D any] struct {
 	// Immutable after newRoom.
 	id  string
-	cfg *Config
+	cfg *Config[M, D]
 
 	data D // the caller's
 
@@ -38,7 +38,7 @@ type Room[M, D any] struct {
 	emptySince time.Time // valid while roster is empty
 }
 
-func newRoom[M, D any](id string, cfg *Config) *Room[M, D] {
+func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
 	return &Room[M, D]{
 		id:         strings.Clone(id), // not a part of a message
 		cfg:        cfg,
@@ -102,6 +102,9 @@ func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	mem.rosterPos = int32(len(r.roster))
 	r.roster = append(r.roster, mem)
 	loopLen.Add(1)
+	if r.cfg.OnJoin != nil {
+		r.cfg.OnJoin(r, m, len(r.roster))
+	}
 	return mem, nil
 }
 
@@ -123,6 +126,9 @@ func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	r.roster = truncate(r.roster, last)
 	if last == 0 {
 		r.emptySince = r.cfg.Now()
+	}
+	if r.cfg.OnLeave != nil {
+		r.cfg.OnLeave(r, mem.Value, last)
 	}
 	return true
 }

@@ -181,7 +181,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 func BenchmarkFanOut(b *testing.B) {
 	const members = 10_000
 	type conn struct{ queued int }
-	d := room.NewDirectory[*conn, roomData](room.Config{Loops: 1})
+	d := room.NewDirectory(room.Config[*conn, roomData]{Loops: 1})
 	r, _ := d.GetOrCreate("lobby")
 	for range members {
 		mem, err := r.Join(&conn{}, 0)
@@ -198,7 +198,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	d := room.NewDirectory[int, roomData](room.Config{Loops: 4})
+	d := room.NewDirectory(room.Config[int, roomData]{Loops: 4})
 	for i := range 1000 {
 		d.GetOrCreate(fmt.Sprint("room.", i))
 	}
