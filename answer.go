@@ -8,9 +8,6 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// maxSubprotocols is the largest number of a subprotocol in a Client.
-const maxSubprotocols = 255
-
 // errResponseHeader is a mistake of the application in WithResponseHeader.
 var errResponseHeader = errors.New("ws: WithResponseHeader")
 
@@ -43,21 +40,4 @@ func (c *Client) Subprotocol() string {
 		return ""
 	}
 	return c.manager.cfg.Subprotocols[c.subprotocol-1]
-}
-
-func (c *Config) validateSubprotocols() error {
-	if len(c.Subprotocols) > maxSubprotocols {
-		return invalid("Subprotocols", fmt.Sprintf("has %d names, must have at most %d", len(c.Subprotocols), maxSubprotocols))
-	}
-	seen := make(map[string]bool, len(c.Subprotocols))
-	for _, name := range c.Subprotocols {
-		if !codec.IsToken(name) {
-			return invalid("Subprotocols", fmt.Sprintf("%q is no token (RFC 6455 section 4.1)", name))
-		}
-		if seen[name] {
-			return invalid("Subprotocols", fmt.Sprintf("has %q twice", name))
-		}
-		seen[name] = true
-	}
-	return nil
 }

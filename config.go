@@ -5,14 +5,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
-	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
 // HandlerMode says where handlers run.
@@ -44,22 +39,6 @@ const (
 	// Disconnect drops the queue and closes the client with code 1013, "try
 	// again later".
 	Disconnect = engine.Disconnect
-)
-
-// DuplicateIDPolicy decides between two clients with one ID.
-// Whichever it is, one that is closing, whoever began that, keeps its ID for half a second
-// at most: then its connection is ended, however the close handshake stands. The new
-// client waits for that before it is answered. Its EventClientConnected comes after the
-// EventClientDisconnected of the other.
-type DuplicateIDPolicy uint8
-
-const (
-	// RefuseNew refuses the new client with HTTP 409 and ErrClientIDExists.
-	RefuseNew DuplicateIDPolicy = iota
-	// ReplaceOld closes the older connection with code 4409 (CloseReplaced), and ends it
-	// if it does not answer within half a second. Its messages that wait for a worker are
-	// not handled.
-	ReplaceOld
 )
 
 // Config holds every setting of a Manager. Start from DefaultConfig: unless a
@@ -353,130 +332,4 @@ type BroadcastConfig struct {
 	BatchSize int
 	// Timeout is how long a publisher waits while a ring is full. Default 5 s.
 	Timeout time.Duration
-}
-
-// defaultBatchSize stands for a Broadcast.BatchSize of 0.
-const defaultBatchSize = 64
-
-// DefaultConfig returns the defaults.
-func DefaultConfig() Config {
-	return Config{
-		MaxConnections:    10_000,
-		HeartbeatInterval: 30 * time.Second,
-		HeartbeatTimeout:  90 * time.Second,
-		MessageSizeLimit:  512 << 10,
-		MessageQueueSize:  256,
-		QueueBytes:        1 << 20,
-		HighQueueSize:     64,
-		HighQueueBytes:    256 << 10,
-		OverflowPolicy:    DropNewest,
-		HighWaterMark:     0.5,
-		LowWaterMark:      0.1,
-		HighWaterAge:      2 * time.Second,
-		UnsentBytes:       64 << 10,
-		MessageTimeout:    time.Minute,
-		WriteTimeout:      time.Minute,
-		HeadBytes:         16 << 10,
-		HeadLines:         128,
-		HandshakeTimeout:  10 * time.Second,
-		CloseTimeout:      5 * time.Second,
-		Room:              defaultRoomConfig,
-		Broadcast:         BroadcastConfig{QueueSize: 1024, BatchSize: defaultBatchSize, Timeout: 5 * time.Second},
-		TLSHandshakes:     256,
-		Paths:             []string{"/ws"},
-		LivePath:          "/healthz",
-		ReadyPath:         "/readyz",
-		ControlFrameLimit: 10_000,
-		MailboxSize:       64,
-		MailboxBytes:      1 << 20,
-	}
-}
-
-var defaultRoomConfig = RoomConfig{
-	MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute,
-}
-
-// maxLoops is the largest number of loops of gnet.
-const maxLoops = 256
-
-// withDefaults returns a copy in which defaults stand in place of zeros.
-func (c *Config) withDefaults() Config {
-	cfg := *c
-	if cfg.Loops == 0 {
-		cfg.Loops = min(runtime.GOMAXPROCS(0), maxLoops)
-	}
-	if cfg.RoomShards == 0 {
-		for cfg.RoomShards = 1; cfg.RoomShards < 4*cfg.Loops; {
-			cfg.RoomShards *= 2
-		}
-	}
-	if cfg.Broadcast.BatchSize == 0 {
-		cfg.Broadcast.BatchSize = defaultBatchSize
-	}
-	if cfg.Workers == 0 {
-		cfg.Workers = 256 * runtime.GOMAXPROCS(0)
-	}
-	if cfg.ListenAddr != "" && !strings.Contains(cfg.ListenAddr, "://") {
-		cfg.ListenAddr = "tcp://" + cfg.ListenAddr
-	}
-	cfg.Compression = cfg.Compression.withDefaults()
-	cfg.Admission = cfg.Admission.withDefaults()
-	if cfg.OverflowPolicy == 0 {
-		cfg.OverflowPolicy = DropNewest
-	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = NoopMetrics{}
-	}
-	cfg.Logger = loglimit.New(cfg.Logger)
-	if cfg.TLSConfig != nil {
-		cfg.TLSConfig = c.tlsConfig()
-	}
-	cfg.OriginWhitelist = slices.Clone(c.OriginWhitelist)
-	cfg.Paths = slices.Clone(c.Paths)
-	cfg.Subprotocols = slices.Clone(c.Subprotocols)
-	return cfg
-}
-
-// engine returns the part of the configuration that the engine needs.
-func (c *Config) engine() engine.Config {
-	return engine.Config{
-		ListenAddr:       c.ListenAddr,
-		UnixSocketMode:   c.UnixSocketMode,
-		TLS:              c.TLSConfig,
-		AdmitPerSecond:   c.Admission.PerSecond,
-		AdmitBurst:       c.Admission.Burst,
-		TLSHandshakes:    c.TLSHandshakes,
-		Loops:            c.Loops,
-		RingSize:         c.Broadcast.QueueSize,
-		FanOutBatch:      c.Broadcast.BatchSize,
-		QueueFrames:      c.MessageQueueSize,
-		QueueBytes:       c.QueueBytes,
-		HighFrames:       c.HighQueueSize,
-		HighBytes:        c.HighQueueBytes,
-		QueueBudget:      c.QueueBudget,
-		Policy:           c.OverflowPolicy,
-		HighMark:         c.HighWaterMark,
-		LowMark:          c.LowWaterMark,
-		HighWaterAge:     c.HighWaterAge,
-		UnsentBytes:      c.UnsentBytes,
-		RecvBuffer:       c.RecvBuffer,
-		SendBuffer:       c.SendBuffer,
-		MessageBytes:     c.MessageSizeLimit,
-		HeldBytes:        c.MailboxBytes,
-		ControlFrames:    c.ControlFrameLimit,
-		DeflateLevel:     c.Compression.Level,
-		DeflateThreshold: c.Compression.Threshold,
-		InflateRatio:     c.Compression.MaxRatio,
-		HeadLimits:       codec.HeadLimits{Bytes: c.HeadBytes, Lines: c.HeadLines},
-		HandshakeTimeout: c.HandshakeTimeout,
-		PingInterval:     c.HeartbeatInterval,
-		ReadTimeout:      c.HeartbeatTimeout,
-		InboundBudget:    c.InboundBudget,
-		MessageTimeout:   c.MessageTimeout,
-		WriteTimeout:     c.WriteTimeout,
-		CloseTimeout:     c.CloseTimeout,
-		PublishTimeout:   c.Broadcast.Timeout,
-		Logger:           c.Logger,
-		Memory:           c.Memory,
-	}
 }

@@ -5,6 +5,22 @@ import (
 	"time"
 )
 
+// DuplicateIDPolicy decides between two clients with one ID.
+// Whichever it is, one that is closing, whoever began that, keeps its ID for half a second
+// at most: then its connection is ended, however the close handshake stands. The new
+// client waits for that before it is answered. Its EventClientConnected comes after the
+// EventClientDisconnected of the other.
+type DuplicateIDPolicy uint8
+
+const (
+	// RefuseNew refuses the new client with HTTP 409 and ErrClientIDExists.
+	RefuseNew DuplicateIDPolicy = iota
+	// ReplaceOld closes the older connection with code 4409 (CloseReplaced), and ends it
+	// if it does not answer within half a second. Its messages that wait for a worker are
+	// not handled.
+	ReplaceOld
+)
+
 const (
 	// replaceTimeout is how long a connection that is closing keeps its ID while another
 	// client waits for that.

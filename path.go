@@ -65,23 +65,3 @@ func (m *Manager) isStopping() bool {
 		return false
 	}
 }
-
-// validatePaths checks the paths of ListenAddr.
-func (c *Config) validatePaths() error {
-	if len(c.Paths) == 0 {
-		return invalid("Paths", "is empty")
-	}
-	for _, path := range c.Paths {
-		switch {
-		case !strings.HasPrefix(path, "/"):
-			return invalid("Paths", "must begin with a slash")
-		case path == c.LivePath || path == c.ReadyPath:
-			return invalid("Paths", "has a path of health checks")
-		}
-	}
-	return firstError(
-		invalidIf(c.LivePath != "" && c.LivePath[0] != '/', "LivePath", "must begin with a slash"),
-		invalidIf(c.ReadyPath != "" && c.ReadyPath[0] != '/', "ReadyPath", "must begin with a slash"),
-		invalidIf(c.ReadyPath != "" && c.ReadyPath == c.LivePath, "ReadyPath", "is LivePath as well"),
-	)
-}

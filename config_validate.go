@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 // Validate returns an error that wraps ErrInvalidConfig and names the field, if
@@ -96,6 +98,26 @@ func (c *Config) validateOrigins() error {
 	return nil
 }
 
+// maxSubprotocols is the largest number of a subprotocol in a Client.
+const maxSubprotocols = 255
+
+func (c *Config) validateSubprotocols() error {
+	if len(c.Subprotocols) > maxSubprotocols {
+		return invalid("Subprotocols", fmt.Sprintf("has %d names, must have at most %d", len(c.Subprotocols), maxSubprotocols))
+	}
+	seen := make(map[string]bool, len(c.Subprotocols))
+	for _, name := range c.Subprotocols {
+		if !codec.IsToken(name) {
+			return invalid("Subprotocols", fmt.Sprintf("%q is no token (RFC 6455 section 4.1)", name))
+		}
+		if seen[name] {
+			return invalid("Subprotocols", fmt.Sprintf("has %q twice", name))
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
 func (c *Config) validateListenAddr() error {
 	if c.ListenAddr == "" {
 		return nil
@@ -117,6 +139,38 @@ func (c *Config) validateListenAddr() error {
 		return invalid("ListenAddr", fmt.Sprintf("%q is an abstract socket, which Linux alone has", c.ListenAddr))
 	}
 	return nil
+}
+
+// validateTLS refuses a setting that would fail every handshake.
+func (c *Config) validateTLS() error {
+	t := c.TLSConfig
+	switch {
+	case t == nil:
+		return nil
+	case len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil:
+		return invalid("TLSConfig", "needs Certificates, GetCertificate or GetConfigForClient")
+	}
+	return nil
+}
+
+// validatePaths checks the paths of ListenAddr.
+func (c *Config) validatePaths() error {
+	if len(c.Paths) == 0 {
+		return invalid("Paths", "is empty")
+	}
+	for _, path := range c.Paths {
+		switch {
+		case !strings.HasPrefix(path, "/"):
+			return invalid("Paths", "must begin with a slash")
+		case path == c.LivePath || path == c.ReadyPath:
+			return invalid("Paths", "has a path of health checks")
+		}
+	}
+	return firstError(
+		invalidIf(c.LivePath != "" && c.LivePath[0] != '/', "LivePath", "must begin with a slash"),
+		invalidIf(c.ReadyPath != "" && c.ReadyPath[0] != '/', "ReadyPath", "must begin with a slash"),
+		invalidIf(c.ReadyPath != "" && c.ReadyPath == c.LivePath, "ReadyPath", "is LivePath as well"),
+	)
 }
 
 // validatePolicy takes 0 as well.
