@@ -2,22 +2,10 @@ package ws
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"sync"
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
-	"github.com/qi-realtime/ws/pool"
-)
-
-// Opcode is the kind of a data message.
-type Opcode = codec.Opcode
-
-// The kinds of data messages (RFC 6455 section 5.6).
-const (
-	OpText   = codec.OpText
-	OpBinary = codec.OpBinary
 )
 
 // Close codes that applications use (RFC 6455 section 7.4.1); 4000 to 4999 are
@@ -56,113 +44,6 @@ type Client struct {
 	shut        bool        // guarded by mu; CloseWithCode was called: the mailbox is not handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
-}
-
-// SendBytes queues b, which is borrowed, as one text message. It must be UTF-8
-// (RFC 6455 section 5.6), which no method that sends or publishes checks: browsers end a
-// connection with any other text. It returns ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
-// socket is full, and the OverflowPolicy is DropNewest; then nothing was queued. A
-// sender that is only ahead of the client's event loop waits for the loop, up to
-// BroadcastConfig.Timeout, but never on an event loop. SendContext waits for the
-// client as well.
-func (c *Client) SendBytes(b []byte) error { return c.send(OpText, b, engine.LaneNormal) }
-
-// SendBytesHigh is SendBytes for system messages: they overtake normal messages
-// that are still queued, and have bounds of their own (HighQueueSize,
-// HighQueueBytes).
-func (c *Client) SendBytesHigh(b []byte) error { return c.send(OpText, b, engine.LaneHigh) }
-
-// SendBinary is SendBytes for a binary message.
-func (c *Client) SendBinary(b []byte) error { return c.send(OpBinary, b, engine.LaneNormal) }
-
-// SendPrepared queues p without encoding it again.
-func (c *Client) SendPrepared(p *Prepared) error {
-	return c.sent(c.conn.Send(p.frame))
-}
-
-// Send queues b, which is borrowed, as one message with options. It returns
-// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once.
-// Off the client's event loop it cannot say so of a message with a ConflateKey,
-// or under another OverflowPolicy than DropNewest, where the loop decides what
-// is dropped; all drops are counted.
-func (c *Client) Send(b []byte, opts ...MessageOption) error {
-	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
-}
-
-// SendContext is Send for a sender that waits: while the client's queue is at a
-// bound it waits for space, whatever the OverflowPolicy, until ctx ends. So a
-// pooled handler can send a history of any length to a client that reads it. It
-// returns the context's error, or ErrConnectionClosed if the connection ends
-// first; Client.Context is a context that ends with it. On an event loop, where
-// nothing may wait, it returns ErrChannelFull instead of waiting.
-func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
-	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.SendContext(ctx, engine.NewFrame(o.op, b, o.Handling)))
-}
-
-func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
-	return c.sent(c.conn.SendPayload(op, b, lane))
-}
-
-// sent reports a message that was queued.
-func (c *Client) sent(err error) error {
-	if err == nil && c.manager.EventBus.wants(EventMessageSent) {
-		c.manager.EventBus.publish(EventMessageSent, c, nil)
-	}
-	return err
-}
-
-// SendJSON encodes v as JSON and queues it as one text message, like SendBytes.
-func (c *Client) SendJSON(v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("ws: encode message: %w", err)
-	}
-	return c.SendBytes(b)
-}
-
-// SendResponse answers a request. data is encoded as JSON; nil sends none.
-func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
-	r := reply{typ: TypeResponse, requestID: requestID, code: code, message: message, traceID: newTraceID()}
-	if data != nil {
-		raw, err := json.Marshal(data)
-		if err != nil {
-			return fmt.Errorf("ws: encode response: %w", err)
-		}
-		r.data = raw
-	}
-	return c.sendReply(&r)
-}
-
-// SendError answers a request with an error.
-func (c *Client) SendError(requestID string, code int, message string) error {
-	return c.sendReply(&reply{
-		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
-	})
-}
-
-func (c *Client) sendReply(r *reply) error {
-	buf := pool.GetBuffer()
-	defer pool.PutBuffer(buf)
-	buf.B = r.append(buf.B[:0])
-	return c.sent(c.conn.SendReply(OpText, buf.B))
-}
-
-// sendAnswer is sendReply for the answer to a message of the client, one for each
-// message at most: no bound and no policy drops it.
-func (c *Client) sendAnswer(r *reply) error {
-	buf := pool.GetBuffer()
-	defer pool.PutBuffer(buf)
-	buf.B = r.append(buf.B[:0])
-	return c.sent(c.conn.SendAnswer(OpText, buf.B))
-}
-
-// answerInvalid answers a message that no handler gets.
-func (c *Client) answerInvalid(requestID string, code int, message string) {
-	_ = c.sendAnswer(&reply{ // fails only for a client that is closing
-		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
-	})
 }
 
 // Close closes the connection with code 1000, behind the queued messages. See
@@ -260,22 +141,6 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 	}
 	value, ok := c.extra.meta[key]
 	return value, ok
-}
-
-// Prepared is a message encoded once, to be sent to many. Immutable after New.
-type Prepared struct {
-	frame *engine.Frame
-}
-
-// Prepare encodes payload, which is borrowed, as one message of kind op. The
-// time of a TTL runs from each sending of it. It panics if op is neither OpText
-// nor OpBinary.
-func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
-	if op != OpText && op != OpBinary {
-		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
-	}
-	o := newMessageOptions(op, opts)
-	return &Prepared{frame: engine.NewFrame(o.op, payload, o.Handling)}
 }
 
 // clientOwner is the Client as its connection sees it.

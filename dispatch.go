@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -244,35 +243,6 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 	if err != nil {
 		m.metrics.IncrementMessageErrors(msg.Event)
 		c.answerError(msg, err)
-	}
-}
-
-// answerError sends a handler's error to the client, as far as it may know it.
-func (c *Client) answerError(msg *Message, err error) {
-	known := clientErrorOf(err)
-	r := reply{
-		typ: TypeError, requestID: msg.RequestID, code: known.Code, message: known.Message, traceID: newTraceID(),
-	}
-	attrs := []any{
-		slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
-	}
-	logger := c.manager.cfg.Logger
-	switch {
-	case !known.logged:
-	case known.Code < 500:
-		logger.Info("ws: request refused", append(attrs, slog.Any("error", known.cause))...)
-	default:
-		logger.Error("ws: handler failed", append(attrs, slog.Any("error", known.cause))...)
-		c.manager.reportError(c, err)
-	}
-	if known.Data != nil {
-		if r.data, err = json.Marshal(known.Data); err != nil {
-			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
-		}
-	}
-	if msg.Type != TypeRaw || c.manager.raw.Load() == nil {
-		_ = c.sendAnswer(&r) // fails only for a client that is closing
 	}
 }
 

@@ -3,8 +3,6 @@ package ws
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -118,69 +116,4 @@ func (m *Message) Unmarshal(v any) error {
 		return fmt.Errorf("ws: decode data of %q: %w", m.Event, dataError(err))
 	}
 	return nil
-}
-
-// reply holds the parts of a response or error envelope.
-type reply struct {
-	typ       string
-	requestID string
-	code      int
-	message   string
-	data      []byte // JSON, or nil
-	traceID   uint64
-}
-
-// append encodes r as JSON. The result equals that of encoding/json for Response and
-// ErrorResponse, without reflection.
-func (r *reply) append(b []byte) []byte {
-	b = append(b, `{"type":"`...)
-	b = append(b, r.typ...)
-	if r.requestID != "" {
-		b = append(b, `","request_id":`...)
-		b = appendJSONString(b, r.requestID)
-		b = append(b, `,"code":`...)
-	} else {
-		b = append(b, `","code":`...)
-	}
-	b = strconv.AppendInt(b, int64(r.code), 10)
-	b = append(b, `,"message":`...)
-	b = appendJSONString(b, r.message)
-	if len(r.data) > 0 {
-		b = append(b, `,"data":`...)
-		b = append(b, r.data...)
-	}
-	b = append(b, `,"trace_id":"`...)
-	b = appendTraceID(b, r.traceID)
-	b = append(b, `","timestamp":`...)
-	b = strconv.AppendInt(b, time.Now().Unix(), 10)
-	return append(b, '}')
-}
-
-// newTraceID returns a number that ties a reply to the log lines about its
-// request. It is no secret.
-func newTraceID() uint64 { return rand.Uint64() }
-
-// appendTraceID appends id as 16 hexadecimal digits.
-func appendTraceID(b []byte, id uint64) []byte {
-	const digits = "0123456789abcdef"
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, digits[id>>shift&0xf])
-	}
-	return b
-}
-
-// appendJSONString appends s as a JSON string.
-func appendJSONString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
-			quoted, err := json.Marshal(s) // never fails for a string
-			if err != nil {
-				return append(b, `""`...)
-			}
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
 }

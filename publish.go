@@ -11,49 +11,6 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// MessageOption says how one message is treated while it waits in a client's
-// queue.
-type MessageOption func(*messageOptions)
-
-// messageOptions holds the fields that MessageOptions set.
-type messageOptions struct {
-	engine.Handling
-	op      Opcode
-	exclude *Client
-}
-
-func newMessageOptions(op Opcode, opts []MessageOption) messageOptions {
-	o := messageOptions{op: op}
-	for _, opt := range opts {
-		opt(&o)
-	}
-	return o
-}
-
-// ConflateKey makes the message take the place of one with the same key that
-// still waits in a client's queue: a slow client gets the newest, and never a
-// backlog of old ones. Keys are apart by room, and those of Client.Send are the
-// client's own. Only where that would exceed the queue's bounds does it queue
-// like another message. An empty key does nothing.
-func ConflateKey(key string) MessageOption { return func(o *messageOptions) { o.Key = key } }
-
-// TTL bounds the time that the message may wait, from the time it is sent: a
-// client that it cannot be written to by then does not get it, which is counted.
-// What is in the socket's buffer, or half in it, is written. 0 is no limit; with
-// a negative d nobody gets it.
-func TTL(d time.Duration) MessageOption { return func(o *messageOptions) { o.TTL = d } }
-
-// HighPriority makes the message overtake normal ones that are still queued,
-// like SendBytesHigh.
-func HighPriority() MessageOption { return func(o *messageOptions) { o.Lane = engine.LaneHigh } }
-
-// Binary makes the message a binary one; without it, it is text.
-func Binary() MessageOption { return func(o *messageOptions) { o.op = OpBinary } }
-
-// Exclude leaves out one member of the room. It has an effect in Publish and
-// PublishContext only.
-func Exclude(c *Client) MessageOption { return func(o *messageOptions) { o.exclude = c } }
-
 // BroadcastToRoom queues msg, which is borrowed, as one text message for every
 // member but exclude (nil excludes nobody). It returns ErrRoomNotFound, and
 // ErrBroadcastTimeout if an event loop's ring stayed full: then nobody gets the

@@ -1,0 +1,217 @@
+package ws
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/qi-realtime/ws/pool"
+)
+
+// SendResponse answers a request. data is encoded as JSON; nil sends none.
+func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
+	r := reply{typ: TypeResponse, requestID: requestID, code: code, message: message, traceID: newTraceID()}
+	if data != nil {
+		raw, err := json.Marshal(data)
+		if err != nil {
+			return fmt.Errorf("ws: encode response: %w", err)
+		}
+		r.data = raw
+	}
+	return c.sendReply(&r)
+}
+
+// SendError answers a request with an error.
+func (c *Client) SendError(requestID string, code int, message string) error {
+	return c.sendReply(&reply{
+		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	})
+}
+
+func (c *Client) sendReply(r *reply) error {
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	buf.B = r.append(buf.B[:0])
+	return c.sent(c.conn.SendReply(OpText, buf.B))
+}
+
+// sendAnswer is sendReply for the answer to a message of the client, one for each
+// message at most: no bound and no policy drops it.
+func (c *Client) sendAnswer(r *reply) error {
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	buf.B = r.append(buf.B[:0])
+	return c.sent(c.conn.SendAnswer(OpText, buf.B))
+}
+
+// answerInvalid answers a message that no handler gets.
+func (c *Client) answerInvalid(requestID string, code int, message string) {
+	_ = c.sendAnswer(&reply{ // fails only for a client that is closing
+		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	})
+}
+
+// reply holds the parts of a response or error envelope.
+type reply struct {
+	typ       string
+	requestID string
+	code      int
+	message   string
+	data      []byte // JSON, or nil
+	traceID   uint64
+}
+
+// append encodes r as JSON. The result equals that of encoding/json for Response and
+// ErrorResponse, without reflection.
+func (r *reply) append(b []byte) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, r.typ...)
+	if r.requestID != "" {
+		b = append(b, `","request_id":`...)
+		b = appendJSONString(b, r.requestID)
+		b = append(b, `,"code":`...)
+	} else {
+		b = append(b, `","code":`...)
+	}
+	b = strconv.AppendInt(b, int64(r.code), 10)
+	b = append(b, `,"message":`...)
+	b = appendJSONString(b, r.message)
+	if len(r.data) > 0 {
+		b = append(b, `,"data":`...)
+		b = append(b, r.data...)
+	}
+	b = append(b, `,"trace_id":"`...)
+	b = appendTraceID(b, r.traceID)
+	b = append(b, `","timestamp":`...)
+	b = strconv.AppendInt(b, time.Now().Unix(), 10)
+	return append(b, '}')
+}
+
+// newTraceID returns a number that ties a reply to the log lines about its
+// request. It is no secret.
+func newTraceID() uint64 { return rand.Uint64() }
+
+// appendTraceID appends id as 16 hexadecimal digits.
+func appendTraceID(b []byte, id uint64) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, digits[id>>shift&0xf])
+	}
+	return b
+}
+
+// appendJSONString appends s as a JSON string.
+func appendJSONString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
+			quoted, err := json.Marshal(s) // never fails for a string
+			if err != nil {
+				return append(b, `""`...)
+			}
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// ClientError is an error whose code, message and data a handler wants the client
+// to read. Of other errors the client reads those of the library, such as
+// ErrRoomFull (409), ErrRoomNotFound (404) and ErrChannelFull (503), as their code
+// and text; the text of any further error stays in the log. Immutable after New.
+type ClientError struct {
+	Code    int
+	Message string
+	Data    any // encoded as JSON; nil sends none
+
+	cause  error // behind it; may be nil
+	logged bool  // the cause goes to the log, because Message does not say it
+}
+
+// NewClientError returns a ClientError. Codes follow those of HTTP.
+func NewClientError(code int, message string) *ClientError {
+	return &ClientError{Code: code, Message: message}
+}
+
+// WithData returns a copy of e with data, for example the errors of a form's fields.
+func (e *ClientError) WithData(data any) *ClientError {
+	with := *e
+	with.Data = data
+	return &with
+}
+
+func (e *ClientError) Error() string { return fmt.Sprintf("%s (code %d)", e.Message, e.Code) }
+
+func (e *ClientError) Unwrap() error { return e.cause }
+
+// errorCodes are the codes of the library's errors that a handler returns. The first row
+// that matches counts.
+var errorCodes = []struct {
+	err  error
+	code int
+}{
+	{ErrManagerStopped, 503},
+	{ErrBroadcastTimeout, 503},
+	{ErrChannelFull, 503},
+	{ErrRoomNotFound, 404},
+	{ErrClientNotFound, 404},
+	{ErrHandlerNotFound, 404},
+	{ErrRoomExists, 409},
+	{ErrRoomFull, 409},
+	{ErrAlreadyInRoom, 409},
+	{ErrTooManyRooms, 409},
+	{ErrConnectionClosed, 410},
+	{ErrInvalidRoom, 400},
+	{ErrInvalidMessage, 400},
+	{ErrInvalidMessageType, 400},
+}
+
+// clientErrorOf returns the error that the client reads for a handler's error.
+func clientErrorOf(err error) *ClientError {
+	if known, ok := errors.AsType[*ClientError](err); ok {
+		return known
+	}
+	for _, row := range errorCodes {
+		if errors.Is(err, row.err) {
+			e := NewClientError(row.code, strings.TrimPrefix(row.err.Error(), "ws: "))
+			e.cause, e.logged = err, row.code >= 500
+			return e
+		}
+	}
+	return &ClientError{Code: 500, Message: "internal error", cause: err, logged: true}
+}
+
+// answerError sends a handler's error to the client, as far as it may know it.
+func (c *Client) answerError(msg *Message, err error) {
+	known := clientErrorOf(err)
+	r := reply{
+		typ: TypeError, requestID: msg.RequestID, code: known.Code, message: known.Message, traceID: newTraceID(),
+	}
+	attrs := []any{
+		slog.String("event", msg.Event), slog.String("client", c.ID),
+		slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
+	}
+	logger := c.manager.cfg.Logger
+	switch {
+	case !known.logged:
+	case known.Code < 500:
+		logger.Info("ws: request refused", append(attrs, slog.Any("error", known.cause))...)
+	default:
+		logger.Error("ws: handler failed", append(attrs, slog.Any("error", known.cause))...)
+		c.manager.reportError(c, err)
+	}
+	if known.Data != nil {
+		if r.data, err = json.Marshal(known.Data); err != nil {
+			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
+		}
+	}
+	if msg.Type != TypeRaw || c.manager.raw.Load() == nil {
+		_ = c.sendAnswer(&r) // fails only for a client that is closing
+	}
+}
