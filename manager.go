@@ -2,10 +2,7 @@ package ws
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,49 +185,6 @@ func (m *Manager) stopped() error {
 	}
 }
 
-// Serve accepts connections from l on the native path, beside those of
-// WithListenAddr: an event loop does the HTTP upgrade, with the same Path and
-// Authenticate. It may be called several times at once, each with a listener of its
-// own. With WithTLSConfig the clients of l must speak TLS. Serve waits until Run has
-// started, and returns nil when Shutdown ends it, ErrManagerStopped if Shutdown, or
-// the end of Run, came before it, or an error that names the address of l.
-// It always closes l. At Shutdown, connections that nobody has accepted are not
-// refused with 503, because the socket may be shared, for example with systemd.
-//
-// l is a TCP or Unix listener, such as one that net.FileListener makes of a
-// descriptor of systemd, or a wrapper. A connection that a wrapper returns is moved
-// by its SyscallConn or File method, and is closed then. Its Read and Write are never
-// called, so the wrapper must not have read bytes of the client's, and must not
-// change them. If its RemoteAddr is a *net.TCPAddr, as with the PROXY protocol, that
-// is the client's. Accept and RemoteAddr run on one goroutine: while they wait for a
-// client, the next ones wait, too. A connection with neither method ends Serve with
-// an error, and so does a listener of crypto/tls: see WithTLSConfig.
-func (m *Manager) Serve(l net.Listener) error {
-	if err := m.stopped(); err != nil {
-		_ = l.Close()
-		return err
-	}
-	err := m.engine.Serve(l)
-	if err == nil || errors.Is(err, ErrManagerStopped) {
-		return err
-	}
-	return fmt.Errorf("ws: serve %s: %w", l.Addr(), err)
-}
-
-// Addr returns the address of the native path's listener, nil without
-// WithListenAddr. It waits until Run has started listening; if Run was not
-// called, that is until Shutdown.
-func (m *Manager) Addr() net.Addr {
-	if m.cfg.ListenAddr == "" {
-		return nil
-	}
-	select {
-	case <-m.engine.Started():
-	case <-m.engine.Stopped():
-	}
-	return m.engine.Addr()
-}
-
 // Subscribe calls fn for every event of type t. Subscribers run one after the
 // other on a goroutine of the bus: one that blocks holds up the events, not the
 // connections, and a panic in it is logged. EventBus describes the bounds of events
@@ -256,4 +210,14 @@ func (m *Manager) reportError(c *Client, err error) {
 // The stack that it logs is the caller's.
 func (m *Manager) reportPanic(recovered any) {
 	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), loglimit.Stack())
+}
+
+// isStopping reports whether Shutdown has begun.
+func (m *Manager) isStopping() bool {
+	select {
+	case <-m.stopping:
+		return true
+	default:
+		return false
+	}
 }

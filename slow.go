@@ -2,8 +2,6 @@ package ws
 
 import (
 	"sync"
-
-	"github.com/qi-realtime/ws/engine"
 )
 
 // slowWatch reports slow clients to the application, on the worker pool.
@@ -26,14 +24,6 @@ type slowEdge struct {
 	told   bool // the state that the application knows, or will when the running call has begun
 	bytes  int  // queued when it became slow
 }
-
-// OnSlow runs on the connection's event loop.
-func (h *engineHandler) OnSlow(conn *engine.Conn, queuedBytes int) {
-	h.slow.note(ownerOf(conn), true, queuedBytes)
-}
-
-// OnDrain runs on the connection's event loop.
-func (h *engineHandler) OnDrain(conn *engine.Conn) { h.slow.note(ownerOf(conn), false, 0) }
 
 // note takes the new state of c.
 func (w *slowWatch) note(c *Client, slow bool, bytes int) {

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -12,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/engine"
 )
 
 // HandleUpgrade answers the upgrade request r and hands its connection to an
@@ -284,74 +282,3 @@ func asHandshakeError(err error) *HandshakeError {
 	}
 	return errInternal(err)
 }
-
-// engineHandler is the Manager as the engine sees it.
-type engineHandler Manager
-
-// NewConn returns the connection of a new client.
-func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
-
-// AdmitOffLoop reports whether user code takes part in Admit.
-func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
-	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
-}
-
-// Admit answers a request on the native path.
-func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decision {
-	d := h.decide(conn, r)
-	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
-		const blankLine = "\r\n\r\n"
-		d.Response = d.Response[:bytes.Index(d.Response, []byte(blankLine))+len(blankLine)]
-	}
-	return d
-}
-
-// decide returns the answer to r with its body.
-func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) engine.Decision {
-	m := (*Manager)(h)
-	switch m.cfg.serviceOf(r) {
-	case serveNothing:
-		return refuseNative(refuse(refusedPath, http.StatusNotFound, "not found", nil))
-	case serveLive:
-		return engine.Decision{Response: []byte(healthy)}
-	case serveReady:
-		return engine.Decision{Response: m.readiness()}
-	case serveWebSocket:
-	}
-	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
-	if err != nil {
-		return refuseNative(err)
-	}
-	return engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true}
-}
-
-// ownerOf returns the client of a connection.
-func ownerOf(conn *engine.Conn) *Client {
-	return conn.Owner().(interface{ client() *Client }).client()
-}
-
-// Abandon undoes Admit.
-func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }
-
-// OnDrop counts a message that a client did not get. One that was conflated is
-// not lost.
-func (h *engineHandler) OnDrop(why engine.DropReason) {
-	if why != engine.DropConflated {
-		h.metrics.IncrementDroppedMessages()
-	}
-}
-
-// OnReadError counts a connection that the network ended.
-func (h *engineHandler) OnReadError() { h.metrics.IncrementReadErrors() }
-
-// OnWriteError counts a failed write.
-func (h *engineHandler) OnWriteError() { h.metrics.IncrementWriteErrors() }
-
-// OnInvalid counts a peer that broke the protocol.
-func (h *engineHandler) OnInvalid(conn *engine.Conn, err error) {
-	h.metrics.IncrementInvalidMessages()
-	(*Manager)(h).reportError(ownerOf(conn), err)
-}
-
-// Go runs fn on a worker, if ctx does not end before.
-func (h *engineHandler) Go(ctx context.Context, fn func()) bool { return h.auth.start(ctx, fn) }

@@ -1,0 +1,120 @@
+package ws
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// engineHandler is the Manager as the engine sees it.
+type engineHandler Manager
+
+// NewConn returns the connection of a new client.
+func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
+
+// AdmitOffLoop reports whether user code takes part in Admit.
+func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
+	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
+}
+
+// Abandon undoes Admit.
+func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }
+
+// OnDrop counts a message that a client did not get. One that was conflated is
+// not lost.
+func (h *engineHandler) OnDrop(why engine.DropReason) {
+	if why != engine.DropConflated {
+		h.metrics.IncrementDroppedMessages()
+	}
+}
+
+// OnSlow runs on the connection's event loop.
+func (h *engineHandler) OnSlow(conn *engine.Conn, queuedBytes int) {
+	h.slow.note(ownerOf(conn), true, queuedBytes)
+}
+
+// OnDrain runs on the connection's event loop.
+func (h *engineHandler) OnDrain(conn *engine.Conn) { h.slow.note(ownerOf(conn), false, 0) }
+
+// OnReadError counts a connection that the network ended.
+func (h *engineHandler) OnReadError() { h.metrics.IncrementReadErrors() }
+
+// OnWriteError counts a failed write.
+func (h *engineHandler) OnWriteError() { h.metrics.IncrementWriteErrors() }
+
+// OnInvalid counts a peer that broke the protocol.
+func (h *engineHandler) OnInvalid(conn *engine.Conn, err error) {
+	h.metrics.IncrementInvalidMessages()
+	(*Manager)(h).reportError(ownerOf(conn), err)
+}
+
+// Go runs fn on a worker, if ctx does not end before.
+func (h *engineHandler) Go(ctx context.Context, fn func()) bool { return h.auth.start(ctx, fn) }
+
+// ownerOf returns the client of a connection.
+func ownerOf(conn *engine.Conn) *Client {
+	return conn.Owner().(interface{ client() *Client }).client()
+}
+
+// clientOwner is the Client as its connection sees it.
+type clientOwner Client
+
+func (o *clientOwner) client() *Client { return (*Client)(o) }
+
+// OnOpen runs on the client's event loop.
+func (o *clientOwner) OnOpen() {
+	c := (*Client)(o)
+	m := c.manager
+	m.clients.opened(c)
+	m.metrics.IncrementConnections()
+	m.changed(connectionCount, "")
+	c.welcomeInLoop()
+}
+
+// OnMessage runs on the client's event loop.
+func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
+	c := (*Client)(o)
+	workers := c.manager.workersFor(c, op, payload)
+	if workers == nil {
+		c.handle(op, payload)
+		return
+	}
+	c.mail(op, payload, workers)
+}
+
+// Handling reports whether the caller is the client's handler on a worker.
+func (o *clientOwner) Handling() bool { return (*Client)(o).handling() }
+
+// OnPeerClose runs on the client's event loop: the messages before the close frame
+// are answered first.
+func (o *clientOwner) OnPeerClose() (ready bool) { return !(*Client)(o).resumeWhenRead() }
+
+// OnClosing runs on the client's event loop: it leaves all rooms, because nothing
+// that is published from here on reaches the client.
+func (o *clientOwner) OnClosing() { (*Client)(o).leaveAllInLoop() }
+
+// OnClose runs on the client's event loop: it leaves all rooms, drops the messages
+// of a client that has hung up, and publishes the disconnect behind the last
+// message that was handled.
+func (o *clientOwner) OnClose(end engine.CloseInfo) {
+	c := (*Client)(o)
+	m := c.manager
+	c.leaveAllInLoop()
+	rooms := c.endInLoop()
+	if c.dropsMail(&end) {
+		c.dropMail()
+	}
+	var closed *CloseError // nil if nobody wants it
+	if m.EventBus.wants(EventClientDisconnected) {
+		closed = &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Rooms: rooms, Err: end.Err}
+	}
+	unread := closed != nil && c.hasUnread() // if not, it stays so: only the event loop, which runs this, posts
+	m.clients.closed(c, closed, unread)
+	if unread {
+		c.post(letter{})
+	}
+	m.metrics.DecrementConnections()
+	m.changed(connectionCount, "")
+}

@@ -1,0 +1,164 @@
+package ws
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
+)
+
+// Serve accepts connections from l on the native path, beside those of
+// WithListenAddr: an event loop does the HTTP upgrade, with the same Path and
+// Authenticate. It may be called several times at once, each with a listener of its
+// own. With WithTLSConfig the clients of l must speak TLS. Serve waits until Run has
+// started, and returns nil when Shutdown ends it, ErrManagerStopped if Shutdown, or
+// the end of Run, came before it, or an error that names the address of l.
+// It always closes l. At Shutdown, connections that nobody has accepted are not
+// refused with 503, because the socket may be shared, for example with systemd.
+//
+// l is a TCP or Unix listener, such as one that net.FileListener makes of a
+// descriptor of systemd, or a wrapper. A connection that a wrapper returns is moved
+// by its SyscallConn or File method, and is closed then. Its Read and Write are never
+// called, so the wrapper must not have read bytes of the client's, and must not
+// change them. If its RemoteAddr is a *net.TCPAddr, as with the PROXY protocol, that
+// is the client's. Accept and RemoteAddr run on one goroutine: while they wait for a
+// client, the next ones wait, too. A connection with neither method ends Serve with
+// an error, and so does a listener of crypto/tls: see WithTLSConfig.
+func (m *Manager) Serve(l net.Listener) error {
+	if err := m.stopped(); err != nil {
+		_ = l.Close()
+		return err
+	}
+	err := m.engine.Serve(l)
+	if err == nil || errors.Is(err, ErrManagerStopped) {
+		return err
+	}
+	return fmt.Errorf("ws: serve %s: %w", l.Addr(), err)
+}
+
+// Addr returns the address of the native path's listener, nil without
+// WithListenAddr. It waits until Run has started listening; if Run was not
+// called, that is until Shutdown.
+func (m *Manager) Addr() net.Addr {
+	if m.cfg.ListenAddr == "" {
+		return nil
+	}
+	select {
+	case <-m.engine.Started():
+	case <-m.engine.Stopped():
+	}
+	return m.engine.Addr()
+}
+
+// Admit answers a request on the native path.
+func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decision {
+	d := h.decide(conn, r)
+	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
+		const blankLine = "\r\n\r\n"
+		d.Response = d.Response[:bytes.Index(d.Response, []byte(blankLine))+len(blankLine)]
+	}
+	return d
+}
+
+// decide returns the answer to r with its body.
+func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) engine.Decision {
+	m := (*Manager)(h)
+	switch m.cfg.serviceOf(r) {
+	case serveNothing:
+		return refuseNative(refuse(refusedPath, http.StatusNotFound, "not found", nil))
+	case serveLive:
+		return engine.Decision{Response: []byte(healthy)}
+	case serveReady:
+		return engine.Decision{Response: m.readiness()}
+	case serveWebSocket:
+	}
+	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
+	if err != nil {
+		return refuseNative(err)
+	}
+	return engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true}
+}
+
+// refuseNative returns the decision that refuses a request of the native path.
+func refuseNative(err error) engine.Decision {
+	e := asHandshakeError(err)
+	return engine.Decision{Response: codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), Refused: e}
+}
+
+// OnRefused counts a refusal on the native path and logs it, because no caller reads the
+// error.
+func (h *engineHandler) OnRefused(conn *engine.Conn, r *http.Request, err error) {
+	m, e := (*Manager)(h), asHandshakeError(err)
+	m.refusals[e.why].Add(1)
+	level := slog.LevelDebug
+	if errors.Is(e, errResponseHeader) { // a mistake of the application's
+		level = slog.LevelError
+	}
+	if !m.cfg.Logger.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{slog.Int("status", e.Status), slog.String("reason", e.Reason), slog.Any("remote", conn.RemoteAddr())}
+	if r != nil {
+		attrs = append(attrs, slog.String("host", r.Host), slog.String("origin", r.Header.Get("Origin")))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.Any("error", e.Err))
+	}
+	m.cfg.Logger.LogAttrs(context.Background(), level, "ws: handshake refused", attrs...)
+}
+
+// service is the kind of answer that a path of ListenAddr gives.
+type service uint8
+
+const (
+	serveNothing service = iota
+	serveWebSocket
+	serveLive
+	serveReady
+)
+
+// serviceOf returns the service that r asks for.
+func (c *Config) serviceOf(r *http.Request) service {
+	path := cmp.Or(r.URL.Path, "/") // a target like ws://host asks for the root (RFC 9110 section 4.2.3)
+	switch {
+	case path == c.LivePath:
+		return serveLive
+	case path == c.ReadyPath:
+		return serveReady
+	case r.Method == http.MethodOptions && (path == "/" || path == "*") && c.ReadyPath != "":
+		return serveReady // HAProxy's "option httpchk" without arguments
+	case slices.ContainsFunc(c.Paths, func(p string) bool { return matchPath(p, path) }):
+		return serveWebSocket
+	}
+	return serveNothing
+}
+
+// matchPath reports whether path is the pattern, or below it if the pattern ends in a
+// slash.
+func matchPath(pattern, path string) bool {
+	return path == pattern || strings.HasSuffix(pattern, "/") && strings.HasPrefix(path, pattern)
+}
+
+// healthy is the answer to a health check that succeeds.
+const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n" +
+	"Content-Length: 3\r\nConnection: close\r\n\r\nok\n"
+
+// readiness returns the answer to a check whether new clients may be sent here.
+func (m *Manager) readiness() []byte {
+	switch {
+	case m.isStopping():
+		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "shutting down", nil)
+	case m.clients.admitted.Load() >= int64(m.cfg.MaxConnections):
+		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "too many connections", nil)
+	}
+	return []byte(healthy)
+}
