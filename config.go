@@ -10,19 +10,6 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// HandlerMode says where handlers run.
-type HandlerMode uint8
-
-const (
-	// Pooled runs handlers on a bounded pool of workers: one message of a
-	// connection at a time, in the order received. A handler may block.
-	Pooled HandlerMode = iota
-	// Inline runs handlers on the connection's event loop, on the bytes as they
-	// were read, with no copy and no handover. A handler must never block: it
-	// holds up every connection of its loop.
-	Inline
-)
-
 // OverflowPolicy decides on a message for a client whose queue is
 // full and whose socket takes nothing. It does not concern a client that reads:
 // when its queue fills up faster than it is written, it is written at once. No

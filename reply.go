@@ -215,3 +215,14 @@ func (c *Client) answerError(msg *Message, err error) {
 		_ = c.sendAnswer(&r) // fails only for a client that is closing
 	}
 }
+
+// maxErrorText bounds the part of an answer's text that the client has chosen, in bytes.
+const maxErrorText = 256
+
+// shortened returns the beginning of text.
+func shortened(text string) string {
+	if len(text) <= maxErrorText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorText], "") + "..."
+}

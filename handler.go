@@ -1,0 +1,243 @@
+package ws
+
+import (
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+
+	"github.com/qi-realtime/ws/router"
+)
+
+// HandlerMode says where handlers run.
+type HandlerMode uint8
+
+const (
+	// Pooled runs handlers on a bounded pool of workers: one message of a
+	// connection at a time, in the order received. A handler may block.
+	Pooled HandlerMode = iota
+	// Inline runs handlers on the connection's event loop, on the bytes as they
+	// were read, with no copy and no handover. A handler must never block: it
+	// holds up every connection of its loop.
+	Inline
+)
+
+// Handler handles one message of one client. The message is borrowed, its Data
+// included: copy the parts to keep. A *ClientError is sent to the client as it
+// is, and errors of the library, such as ErrRoomFull, with codes and texts of their
+// own; the text of any other error is logged, and the client reads code 500.
+//
+// It runs on a worker, or on the event loop if the manager's or the route's
+// mode is Inline; one message of a client at a time, in the order received.
+//
+// The messages that a client sent before a close frame, or before it broke the protocol,
+// and those that had come when Shutdown began, are handled. They are answered before our
+// close frame, unless that takes longer than CloseTimeout. Those of a client that hangs
+// up without a close frame are dropped unless their handler has begun, and counted in
+// Stats.Unhandled: nobody waits for their answers. Client.Context ends then.
+//
+// A panic is logged, and the client reads code 500. So it is with runtime.Goexit (the
+// FailNow of a test calls it) on a worker. On an event loop it cannot be stopped: it ends
+// the loop, all connections, and Run with an error.
+type Handler func(c *Client, msg *Message) error
+
+// NextFunc goes on to the next middleware or to the handler, and returns its error.
+//
+// A middleware calls it on its own goroutine before it returns: never, once, or
+// several times, one after the other, and the handler runs as often. On another
+// goroutine, or later, it returns an error and has no effect.
+type NextFunc = func() error
+
+// MiddlewareFunc runs around every handler, where the handler runs, those of
+// HandleRaw and HandleBinary included (TypeRaw). It calls
+// next to go on, or returns without it to stop the message there. What it changes
+// in msg, the middleware behind it and the handler read.
+type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
+
+// Router holds the handlers by event name. Safe for concurrent use.
+type Router struct {
+	routes *router.Router[*Client, *Message]
+}
+
+// Freeze ends registration: Register and Use return ErrRouterFrozen from then
+// on. Lookups never take a lock, before and after.
+func (r *Router) Freeze() { r.routes.Freeze() }
+
+// Use adds middleware around all handlers, outermost first. It returns
+// ErrRouterFrozen after Router.Freeze.
+func (m *Manager) Use(mw ...MiddlewareFunc) error {
+	middleware := make([]router.Middleware[*Client, *Message], len(mw))
+	for i, f := range mw {
+		middleware[i] = router.Middleware[*Client, *Message](f)
+	}
+	return routerError(m.Router.routes.Use(middleware...))
+}
+
+// Register makes h the handler of event. It returns ErrHandlerExists if there
+// is one, whatever h is, and ErrRouterFrozen after Router.Freeze. The handler answers by
+// itself (Client.SendResponse) unless it returns an error; see Handle for typed
+// handlers.
+func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
+	o := newRouteOptions(opts)
+	mode, err := m.modeOf(&o)
+	if err != nil {
+		return fmt.Errorf("ws: register %q: %w", event, err)
+	}
+	if o.limit > 0 && h != nil {
+		h = m.late.watch(event, o.limit, h)
+	}
+	return routerError(m.Router.routes.Register(event, router.Handler[*Client, *Message](h), mode))
+}
+
+// routerError translates the errors of the router.
+func routerError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, router.ErrFrozen):
+		return ErrRouterFrozen
+	case errors.Is(err, router.ErrExists):
+		return ErrHandlerExists
+	}
+	return fmt.Errorf("ws: register: %w", err)
+}
+
+// Handle registers fn as the handler of event. Each request's data is decoded
+// into a new Req; if that fails, the client gets an error of code 400 that names
+// the field. What fn
+// returns is the data of a response of code 200; see Handler for its errors and
+// the goroutine it runs on. req is owned by fn.
+//
+// The memory that decoding takes depends on Req and may be many times the size of the
+// message. Measured with 512 KiB: an array of empty objects allocates 200 times its size as
+// a slice of structs of 100 bytes, and 1,600 times as one of structs of 1 KB, because an
+// element takes 3 bytes in the message and a whole struct in memory; an array as an any
+// takes 35 to 50 times. So use structs of fixed size, keep lists of large structs out of
+// Req, declare the parts that the handler only passes on as json.RawMessage (once its size), and set
+// Config.MessageSizeLimit and RateLimit.Bytes to the needs of the clients.
+func Handle[Req, Resp any](m *Manager, event string, fn func(c *Client, req *Req) (*Resp, error), opts ...RouteOption) error {
+	return m.Register(event, func(c *Client, msg *Message) error {
+		req, err := decode[Req](msg)
+		if err != nil {
+			return err
+		}
+		resp, err := fn(c, req)
+		if err != nil {
+			return err
+		}
+		return respond(c, msg, resp)
+	}, opts...)
+}
+
+// Handle0 is Handle for a handler whose response has no data.
+func Handle0[Req any](m *Manager, event string, fn func(c *Client, req *Req) error, opts ...RouteOption) error {
+	return m.Register(event, func(c *Client, msg *Message) error {
+		req, err := decode[Req](msg)
+		if err != nil {
+			return err
+		}
+		if err := fn(c, req); err != nil {
+			return err
+		}
+		return respond[struct{}](c, msg, nil)
+	}, opts...)
+}
+
+// HandleOnly is Handle for a handler that takes no data.
+func HandleOnly[Resp any](m *Manager, event string, fn func(c *Client) (*Resp, error), opts ...RouteOption) error {
+	return m.Register(event, func(c *Client, msg *Message) error {
+		resp, err := fn(c)
+		if err != nil {
+			return err
+		}
+		return respond(c, msg, resp)
+	}, opts...)
+}
+
+// respond answers a request; a notification gets no answer.
+func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
+	if msg.Type == TypeNotify {
+		return nil
+	}
+	r := reply{typ: TypeResponse, requestID: msg.RequestID, code: 200, message: "success", traceID: newTraceID()}
+	if resp != nil {
+		data, err := json.Marshal(resp)
+		if err != nil {
+			return fmt.Errorf("ws: encode response of %q: %w", msg.Event, err)
+		}
+		r.data = data
+	}
+	_ = c.sendAnswer(&r) // fails only for a client that is closing
+	return nil
+}
+
+// decode decodes the data of a request.
+func decode[Req any](msg *Message) (*Req, error) {
+	req := new(Req)
+	if len(msg.Data) == 0 {
+		return req, nil
+	}
+	if err := json.Unmarshal(msg.Data, req); err != nil {
+		return nil, dataError(err)
+	}
+	return req, nil
+}
+
+// dataError returns the text that a client reads for err, with which encoding/json has refused
+// its data: the field and what it must be, in the words of JSON. The text of any other
+// error, such as one of a type's own UnmarshalJSON, is for the log.
+func dataError(err error) *ClientError {
+	e := &ClientError{Code: 400, Message: "invalid data", cause: err, logged: true}
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return e
+	}
+	e.logged = false
+	e.Message += ": "
+	if wrong.Field != "" {
+		e.Message += wrong.Field + " "
+	}
+	e.Message += "must be " + expectedValue(wrong.Type)
+	if kind, ok := valueKinds[wrong.Value]; ok { // and not a number that is out of range
+		e.Message += ", not " + kind
+	}
+	return e
+}
+
+// valueKinds translates the kinds of json.UnmarshalTypeError.
+var valueKinds = map[string]string{
+	"bool": "a boolean", "number": "a number", "string": "a string", "array": "an array", "object": "an object",
+}
+
+// textUnmarshaler is the type of values that are strings in JSON.
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+// expectedValue returns the JSON value that a type is decoded from.
+func expectedValue(t reflect.Type) string {
+	if t.Implements(textUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler) {
+		return "a string"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return expectedValue(t.Elem())
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.String:
+		return "a string"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		most := int64(math.MaxInt64) >> (64 - t.Bits())
+		return fmt.Sprintf("an integer from %d to %d", -most-1, most)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return fmt.Sprintf("an integer from 0 to %d", uint64(math.MaxUint64)>>(64-t.Bits()))
+	case reflect.Float32, reflect.Float64:
+		return fmt.Sprintf("a number of %d bits", t.Bits())
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	default:
+		return "another value"
+	}
+}
