@@ -1,5 +1,7 @@
 package ws
 
+import "iter"
+
 // memberships is a list of a client's memberships, in the order in which it joined. The
 // client's mutex guards it.
 type memberships struct {
@@ -89,4 +91,74 @@ func (l *memberships) reindex() {
 	for i, mem := range l.list {
 		l.index[mem.Room().ID()] = i
 	}
+}
+
+// roomsLocked are the client's memberships, in the order in which it joined.
+func (c *Client) roomsLocked() iter.Seq[*membership] {
+	return func(yield func(*membership) bool) {
+		if c.room == nil || !yield(c.room) || c.extra == nil {
+			return
+		}
+		for _, mem := range c.extra.rooms.list {
+			if mem != nil && !yield(mem) {
+				return
+			}
+		}
+	}
+}
+
+// addRoomLocked puts mem behind the client's other memberships.
+func (c *Client) addRoomLocked(mem *membership) {
+	if c.room == nil {
+		c.room = mem
+		return
+	}
+	x := c.needExtraLocked()
+	x.rooms.add(mem)
+}
+
+// roomLocked returns the client's membership in the room of that ID, nil if there is none (there is
+// one at most), and in how many rooms the client is.
+func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
+	if c.room == nil {
+		return nil, 0
+	}
+	rooms = 1
+	if c.room.Room().ID() == id {
+		mem = c.room
+	}
+	if x := c.extra; x != nil {
+		rooms += x.rooms.len()
+		if mem == nil {
+			if i := x.rooms.find(id); i >= 0 {
+				mem = x.rooms.list[i]
+			}
+		}
+	}
+	return mem, rooms
+}
+
+// forgetRoomLocked takes the membership of r off the client's list and returns
+// it; nil if the client is not in r.
+func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
+	x, mem := c.extra, c.room
+	switch {
+	case mem == nil:
+		return nil
+	case x == nil && mem.Room() != r:
+		return nil
+	case x == nil:
+		c.room = nil
+		return mem
+	case mem.Room() == r:
+		c.room = x.rooms.takeFirst()
+	default:
+		i := x.rooms.find(r.ID())
+		if i < 0 || x.rooms.list[i].Room() != r {
+			return nil
+		}
+		mem = x.rooms.take(i)
+	}
+	c.dropExtraLocked()
+	return mem
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/qi-realtime/ws/engine"
 )
@@ -173,77 +172,64 @@ func (m *Manager) publishToDevices(devices []*Client, f *engine.Frame, report *d
 	return b.post(context.Background(), targets)
 }
 
-// broadcast is the task that fans one frame out, the same on every loop.
-type broadcast struct {
-	manager *Manager
-	room    *roomEntry // nil for all clients, or devices
-	devices []*Client  // of one user, on all loops; nil otherwise
-	frame   *engine.Frame
-	exclude *Client
-	report  *deliveryReport // nil if nobody wants one
-
-	start time.Time    // for RecordBroadcastLatency; zero if nobody measures
-	loops atomic.Int32 // loops that have not fanned out yet
+// Delivery is the report on one published message. The event loops fan out
+// after Publish has returned, each to the members that it owns; the report is
+// complete when the last of them has, in general within a millisecond. It says
+// queued messages, not arrived ones: a slow client may lose later what was
+// queued for it, which Stats and Room.Drops count. What a client loses in the step
+// that queues the message is not queued but dropped: the QueueBudget may take this
+// very message, or close its client. Safe for concurrent use.
+type Delivery struct {
+	report *deliveryReport // nil for no message
 }
 
-// post hands b to the loops.
-func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
-	if len(targets) == 0 {
-		b.complete()
+// deliveryReport is shared with the event loops.
+type deliveryReport struct {
+	queued, dropped atomic.Int64
+	done            chan struct{}
+}
+
+// closed is the Done of a report on nothing.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Done is closed when the report is complete, or no event loop will add to it
+// any more because the manager has stopped.
+func (d Delivery) Done() <-chan struct{} {
+	if d.report == nil {
+		return closed
+	}
+	return d.report.done
+}
+
+// Wait waits until the report is complete, or returns the error of ctx if that
+// ends first. It must not be called on an event loop, by an inline handler.
+func (d Delivery) Wait(ctx context.Context) error {
+	select {
+	case <-d.Done():
 		return nil
-	}
-	if b.manager.measures {
-		b.start = time.Now()
-	}
-	b.loops.Store(int32(len(targets)))
-	return b.manager.engine.Publish(ctx, b, targets)
-}
-
-// RunInLoop fans out to the members on one loop, in several turns if they are many.
-func (b *broadcast) RunInLoop(s *engine.Shard) {
-	w := &b.manager.walks[s.Index()]
-	if w.task != b {
-		*w = fanOutWalk{task: b}
-		s.NoteOfferInLoop(b.frame)
-	}
-	var n fanOutCount
-	var done bool
-	switch {
-	case b.devices != nil:
-		n, done = w.devices(s)
-	case b.room == nil:
-		n, done = b.all(s)
-	default:
-		n, done = w.members(s)
-	}
-	if b.report != nil {
-		b.report.queued.Add(n.queued)
-		b.report.dropped.Add(n.visited - n.queued)
-	}
-	if !done {
-		s.SuspendInLoop(b)
-		return
-	}
-	*w = fanOutWalk{}
-	if b.loops.Add(-1) == 0 {
-		b.complete()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// AbandonTask takes the place of RunInLoop on a loop that has ended, which has
-// no members any more.
-func (b *broadcast) AbandonTask(*engine.Shard) {
-	if b.loops.Add(-1) == 0 {
-		b.complete()
+// Queued returns for how many members the message was queued so far, those
+// included whose older message of the same ConflateKey it replaced.
+func (d Delivery) Queued() int {
+	if d.report == nil {
+		return 0
 	}
+	return int(d.report.queued.Load())
 }
 
-// complete notes that the last loop has fanned out.
-func (b *broadcast) complete() {
-	if b.report != nil {
-		close(b.report.done)
+// Dropped returns for how many members it was dropped so far: their queue was
+// full, all queues together were over the budget, or they are being closed.
+func (d Delivery) Dropped() int {
+	if d.report == nil {
+		return 0
 	}
-	if !b.start.IsZero() {
-		b.manager.metrics.RecordBroadcastLatency(time.Since(b.start).Nanoseconds())
-	}
+	return int(d.report.dropped.Load())
 }

@@ -1,6 +1,87 @@
 package ws
 
-import "github.com/qi-realtime/ws/engine"
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/qi-realtime/ws/engine"
+)
+
+// broadcast is the task that fans one frame out, the same on every loop.
+type broadcast struct {
+	manager *Manager
+	room    *roomEntry // nil for all clients, or devices
+	devices []*Client  // of one user, on all loops; nil otherwise
+	frame   *engine.Frame
+	exclude *Client
+	report  *deliveryReport // nil if nobody wants one
+
+	start time.Time    // for RecordBroadcastLatency; zero if nobody measures
+	loops atomic.Int32 // loops that have not fanned out yet
+}
+
+// post hands b to the loops.
+func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
+	if len(targets) == 0 {
+		b.complete()
+		return nil
+	}
+	if b.manager.measures {
+		b.start = time.Now()
+	}
+	b.loops.Store(int32(len(targets)))
+	return b.manager.engine.Publish(ctx, b, targets)
+}
+
+// RunInLoop fans out to the members on one loop, in several turns if they are many.
+func (b *broadcast) RunInLoop(s *engine.Shard) {
+	w := &b.manager.walks[s.Index()]
+	if w.task != b {
+		*w = fanOutWalk{task: b}
+		s.NoteOfferInLoop(b.frame)
+	}
+	var n fanOutCount
+	var done bool
+	switch {
+	case b.devices != nil:
+		n, done = w.devices(s)
+	case b.room == nil:
+		n, done = b.all(s)
+	default:
+		n, done = w.members(s)
+	}
+	if b.report != nil {
+		b.report.queued.Add(n.queued)
+		b.report.dropped.Add(n.visited - n.queued)
+	}
+	if !done {
+		s.SuspendInLoop(b)
+		return
+	}
+	*w = fanOutWalk{}
+	if b.loops.Add(-1) == 0 {
+		b.complete()
+	}
+}
+
+// AbandonTask takes the place of RunInLoop on a loop that has ended, which has
+// no members any more.
+func (b *broadcast) AbandonTask(*engine.Shard) {
+	if b.loops.Add(-1) == 0 {
+		b.complete()
+	}
+}
+
+// complete notes that the last loop has fanned out.
+func (b *broadcast) complete() {
+	if b.report != nil {
+		close(b.report.done)
+	}
+	if !b.start.IsZero() {
+		b.manager.metrics.RecordBroadcastLatency(time.Since(b.start).Nanoseconds())
+	}
+}
 
 // fanOutWalk is how far the running broadcast of a loop has come. It may take
 // several turns of the loop; the tasks behind it wait, so there is one for each
