@@ -46,6 +46,18 @@ type Client struct {
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 }
 
+// newClient returns a client that is not connected yet.
+func (m *Manager) newClient() *Client {
+	if m.limits != nil {
+		l := &limitedClient{clientOwner: clientOwner{manager: m}}
+		l.conn.Init(l)
+		return l.client()
+	}
+	c := &Client{manager: m}
+	c.conn.Init((*clientOwner)(c))
+	return c
+}
+
 // Close closes the connection with code 1000, behind the queued messages. See
 // CloseWithCode.
 func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
@@ -141,4 +153,13 @@ func (c *Client) GetMetadata(key string) (any, bool) {
 	}
 	value, ok := c.extra.meta[key]
 	return value, ok
+}
+
+// Subprotocol returns the subprotocol that was agreed on in the handshake, one
+// of Config.Subprotocols, or "" if there is none.
+func (c *Client) Subprotocol() string {
+	if c.subprotocol == 0 {
+		return ""
+	}
+	return c.manager.cfg.Subprotocols[c.subprotocol-1]
 }

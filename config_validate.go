@@ -3,6 +3,7 @@ package ws
 import (
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/url"
 	"runtime"
@@ -96,6 +97,23 @@ func (c *Config) validateOrigins() error {
 		}
 	}
 	return nil
+}
+
+// isWildcard reports whether an entry of OriginWhitelist is meant as a pattern.
+func isWildcard(entry string) bool { return strings.Contains(entry, "*") }
+
+// warnOfWildcards logs the entries of OriginWhitelist that match nothing.
+func (c *Config) warnOfWildcards() {
+	var wildcards []string
+	for _, entry := range c.OriginWhitelist {
+		if isWildcard(entry) {
+			wildcards = append(wildcards, entry)
+		}
+	}
+	if wildcards != nil {
+		c.Logger.Warn("ws: entries of OriginWhitelist with a wildcard match no origin: list each, or use WithCheckOrigin",
+			slog.Any("entries", wildcards))
+	}
 }
 
 // maxSubprotocols is the largest number of a subprotocol in a Client.

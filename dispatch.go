@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -165,10 +164,6 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 		c.answerError(msg, err)
 	}
 }
-
-// errGoexit stands for the panic of a handler that has ended its goroutine. The worker
-// is replaced; an event loop is not, see engine/goexit.go.
-var errGoexit = errors.New("runtime.Goexit")
 
 // handlerPanicked logs a panic, publishes it, and answers the request.
 func (c *Client) handlerPanicked(msg *Message, recovered any) {

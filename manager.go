@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,12 +203,6 @@ func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
 // reportError publishes an error of c's.
 func (m *Manager) reportError(c *Client, err error) {
 	m.EventBus.publish(EventError, c, err)
-}
-
-// reportPanic logs a panic that nothing nearer has recovered.
-// The stack that it logs is the caller's.
-func (m *Manager) reportPanic(recovered any) {
-	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), loglimit.Stack())
 }
 
 // isStopping reports whether Shutdown has begun.

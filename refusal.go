@@ -1,8 +1,11 @@
 package ws
 
 import (
+	"errors"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 // refusalReason is the reason for a refused upgrade request. The zero value is
@@ -21,4 +24,41 @@ func refuse(why refusalReason, status int, reason string, err error) *HandshakeE
 // client reads nothing.
 func errInternal(err error) *HandshakeError {
 	return refuse(refusedFailed, http.StatusInternalServerError, "internal error", err)
+}
+
+// asHandshakeError says how an error of admit is answered.
+func asHandshakeError(err error) *HandshakeError {
+	var h *HandshakeError
+	var bad *codec.RequestError
+	switch {
+	case errors.As(err, &h):
+		if h.Status < 300 || h.Status > 599 {
+			return &HandshakeError{
+				Status: http.StatusInternalServerError, Reason: h.Reason, Header: h.Header, why: refusedFailed,
+			}
+		}
+		return h
+	case errors.As(err, &bad):
+		h := refuse(refusedMalformed, bad.Status, bad.Reason, err)
+		switch bad.Status {
+		case http.StatusUpgradeRequired:
+			h.Header = http.Header{
+				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
+			}
+		case http.StatusMethodNotAllowed:
+			h.Header = http.Header{"Allow": {http.MethodGet}}
+		case http.StatusRequestTimeout:
+			h.why = refusedTimeout
+		case http.StatusServiceUnavailable:
+			h.why = refusedStopped
+		}
+		return h
+	case errors.Is(err, ErrTooManyConnections):
+		return refuse(refusedFull, http.StatusServiceUnavailable, "too many connections", nil)
+	case errors.Is(err, ErrClientIDExists):
+		return refuse(refusedClientID, http.StatusConflict, "client ID exists", nil)
+	case errors.Is(err, ErrManagerStopped):
+		return refuse(refusedStopped, http.StatusServiceUnavailable, "server is not running", nil)
+	}
+	return errInternal(err)
 }

@@ -2,15 +2,15 @@ package ws
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
 )
 
 // HandleUpgrade answers the upgrade request r and hands its connection to an
@@ -98,187 +98,47 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 	return ErrManagerStopped
 }
 
-// newClient returns a client that is not connected yet.
-func (m *Manager) newClient() *Client {
-	if m.limits != nil {
-		l := &limitedClient{clientOwner: clientOwner{manager: m}}
-		l.conn.Init(l)
-		return l.client()
-	}
-	c := &Client{manager: m}
-	c.conn.Init((*clientOwner)(c))
-	return c
-}
-
-// requestPath is the way of an upgrade request.
-type requestPath uint8
-
-const (
-	overLoop requestPath = iota // an event loop has parsed it, and a worker decides on it if user code takes part
-	overHTTP                    // net/http has parsed it, and its goroutine waits for the decision
-)
-
-// admit decides on an upgrade request, registers the client, and returns what
-// the answer says.
-func (m *Manager) admit(
-	c *Client, r *http.Request, opts []ClientOption, from requestPath,
-) (accept codec.Accept, err error) {
-	if m.isStopping() {
-		return accept, ErrManagerStopped
-	}
-	if err := codec.CheckUpgrade(r); err != nil {
-		return accept, asHandshakeError(err)
-	}
-	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, func() error { return m.checkOrigin(r) }); err != nil {
-		return accept, err
-	}
-	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) && m.cfg.DuplicateID != ReplaceOld {
-		return accept, ErrTooManyConnections // before Authenticate, which may be costly
-	}
-	if m.EventBus.isBehind() {
-		m.cfg.Logger.Warn("ws: the subscribers of events are too slow, connection refused")
-		return accept, ErrTooManyConnections
-	}
-	if from == overHTTP {
-		if err := m.awaitAdmission(r.Context()); err != nil {
-			return accept, err
-		}
-	}
-	o, err := m.clientOptions(r, from, opts)
+// hijack takes the connection from net/http and enrolls it.
+func (m *Manager) hijack(
+	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, accept codec.Accept,
+) error {
+	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return accept, err
+		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
+		return hijackError(w, err)
 	}
-	if err = m.answer(&accept, c, r, &o); err != nil {
-		return accept, err
+	if err := engine.CheckEnroll(nc); err != nil {
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second)) // it may be a pipe that nobody reads
+		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
+		_ = nc.Close()
+		return fmt.Errorf("ws: hijack %T: %w; the native path needs no net/http: see WithListenAddr", w, err)
 	}
-	c.ID, c.UserID = strings.Clone(o.id), o.user.id // not a part of the request's head
-	if c.ID == "" {
-		c.ID = newClientID()
+	addCookies(&accept, w.Header())
+	early := make([]byte, rw.Reader.Buffered())
+	_, _ = rw.Read(early) // from the buffer, in whole
+	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, accept), early); err != nil {
+		return fmt.Errorf("ws: enroll: %w", err)
 	}
-	if o.meta != nil || o.rooms != nil || o.user.name != "" {
-		c.mu.Lock()
-		x := c.needExtraLocked()
-		x.meta, x.first, x.user = o.meta, o.rooms, strings.Clone(o.user.name)
-		c.mu.Unlock()
-	}
-	return accept, m.register(r.Context(), c)
+	return nil
 }
 
-// newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,
-// which is what the allocator gives.
-func newClientID() string {
-	var b [17]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])[:22]
+// hijackError says why w does not give its connection away, and how to avoid that.
+func hijackError(w http.ResponseWriter, err error) error {
+	if !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("ws: hijack %T: %w", w, err)
+	}
+	return fmt.Errorf("ws: hijack: a %T is no http.Hijacker and has no Unwrap method that returns one; register"+
+		" HandleUpgrade outside of http.TimeoutHandler and of middleware that wraps the ResponseWriter: %w", w, err)
 }
 
-// clientOptions applies opts, and those that Authenticate returns for r.
-func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
-	for _, opt := range opts {
-		opt(&o)
+// addCookies adds to accept the cookies that middleware has set before HandleUpgrade.
+func addCookies(accept *codec.Accept, h http.Header) {
+	cookies := h["Set-Cookie"]
+	if len(cookies) == 0 {
+		return
 	}
-	if m.cfg.Authenticate != nil {
-		var more []ClientOption
-		err := m.guarded(r, from, true, func() (err error) {
-			more, err = m.cfg.Authenticate(r)
-			return authError(err)
-		})
-		if late := r.Context().Err(); late != nil && (err == nil || errors.Is(err, late)) {
-			return o, m.lateError(late)
-		}
-		if err != nil {
-			return o, err
-		}
-		for _, opt := range more {
-			opt(&o)
-		}
+	if accept.Header == nil {
+		accept.Header = make(http.Header, 1)
 	}
-	return o, nil
-}
-
-// authError makes a refusal of the error that Authenticate returned. The client reads the
-// text of a HandshakeError only.
-func authError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := errors.AsType[*HandshakeError](err); ok {
-		return err
-	}
-	return refuse(refusedAuth, http.StatusUnauthorized, "unauthorized", err)
-}
-
-// lateError refuses a request because its context has ended.
-func (m *Manager) lateError(err error) error {
-	if m.isStopping() {
-		return ErrManagerStopped
-	}
-	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", err)
-}
-
-// guarded calls fn, which decides on r, and runs user code if foreign is set: on a
-// worker then, as a request over the loop is already, and no longer than r's
-// context. A panic is logged and refuses with 500, and so does the end of the
-// goroutine.
-func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
-	if from == overLoop || !foreign {
-		return m.recovered(fn)
-	}
-	var result error = errInternal(errors.New("ws: the goroutine ended"))
-	err := m.auth.do(r.Context(), func() { result = m.recovered(fn) })
-	switch {
-	case err == nil:
-		return result
-	case errors.Is(err, ErrManagerStopped):
-		return err
-	}
-	return m.lateError(err)
-}
-
-// recovered calls fn; a panic is logged and refuses with 500.
-func (m *Manager) recovered(fn func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			m.reportPanic(r)
-			err = errInternal(fmt.Errorf("ws: panic: %v", r))
-		}
-	}()
-	return fn()
-}
-
-// asHandshakeError says how an error of admit is answered.
-func asHandshakeError(err error) *HandshakeError {
-	var h *HandshakeError
-	var bad *codec.RequestError
-	switch {
-	case errors.As(err, &h):
-		if h.Status < 300 || h.Status > 599 {
-			return &HandshakeError{
-				Status: http.StatusInternalServerError, Reason: h.Reason, Header: h.Header, why: refusedFailed,
-			}
-		}
-		return h
-	case errors.As(err, &bad):
-		h := refuse(refusedMalformed, bad.Status, bad.Reason, err)
-		switch bad.Status {
-		case http.StatusUpgradeRequired:
-			h.Header = http.Header{
-				"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
-			}
-		case http.StatusMethodNotAllowed:
-			h.Header = http.Header{"Allow": {http.MethodGet}}
-		case http.StatusRequestTimeout:
-			h.why = refusedTimeout
-		case http.StatusServiceUnavailable:
-			h.why = refusedStopped
-		}
-		return h
-	case errors.Is(err, ErrTooManyConnections):
-		return refuse(refusedFull, http.StatusServiceUnavailable, "too many connections", nil)
-	case errors.Is(err, ErrClientIDExists):
-		return refuse(refusedClientID, http.StatusConflict, "client ID exists", nil)
-	case errors.Is(err, ErrManagerStopped):
-		return refuse(refusedStopped, http.StatusServiceUnavailable, "server is not running", nil)
-	}
-	return errInternal(err)
+	accept.Header["Set-Cookie"] = slices.Concat(cookies, accept.Header["Set-Cookie"])
 }
