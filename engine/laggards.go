@@ -1,7 +1,7 @@
 package engine
 
-// laggards are a shard's connections whose socket is full, as a heap: first
-// the one whose queue takes the most memory. A connection's queue knows its
+// laggards is the heap of a shard's blocked connections: first the one whose
+// queue takes the most memory. Each queue knows its position.
 // place.
 //
 // Loop-confined: use only on the event loop that owns the connections.
@@ -11,7 +11,7 @@ type laggards struct {
 
 func (l *laggards) cost(i int) int { return l.conns[i].out.cost }
 
-// worst returns the memory that the largest queue takes.
+// worst returns the memory of the largest queue.
 func (l *laggards) worst() int {
 	if len(l.conns) == 0 {
 		return 0
@@ -74,28 +74,29 @@ func (l *laggards) swap(i, j int) {
 	l.conns[i].out.rank, l.conns[j].out.rank = int32(i), int32(j)
 }
 
-// lag puts c, whose socket has just become full, among the laggards.
+// lag adds c, which has just become blocked, to the heap.
 func (s *Shard) lag(c *Conn) {
 	s.laggards.add(c)
 	s.stats.blocked.add(1)
 	s.weighed(c.out.cost)
 }
 
-// catchUp takes c from the laggards.
+// catchUp removes c from the heap.
 func (s *Shard) catchUp(c *Conn) {
 	s.laggards.remove(c)
 	s.stats.blocked.add(^uint64(0))
 	s.weighed(-c.out.cost)
 }
 
-// reweigh takes into account that the queue of c, a laggard, has grown by so
-// many bytes of memory.
+// reweigh updates the heap after the queue of c, a blocked connection, has
+// grown by growth bytes of memory.
 func (s *Shard) reweigh(c *Conn, growth int) {
 	s.laggards.fix(c)
 	s.weighed(growth)
 }
 
-// weighed adds to what the laggards of this shard, and of all, hold.
+// weighed adds growth to the queued memory of the blocked connections of this
+// shard and of all shards.
 func (s *Shard) weighed(growth int) {
 	s.stats.queuedMemory.add(uint64(growth)) // wraps around for a negative one
 	if s.eng.cfg.QueueBudget > 0 {
@@ -104,13 +105,13 @@ func (s *Shard) weighed(growth int) {
 	}
 }
 
-// keepBudget makes the worst laggards lose while all of them hold more than
-// seven eighths of the budget. If the worst is on another loop, it is asked to
-// act, for which it has the last eighth: beyond the budget this loop takes from
-// its own.
+// keepBudget drops messages of the largest queues while all blocked connections
+// hold more than seven eighths of the budget. If the largest queue is on
+// another loop, that loop is asked to act, and has the last eighth of the
+// budget for it; beyond the budget this loop drops from its own queues.
 //
-// Two loops whose laggards hold about the same would hand the work back and
-// forth, so a loop acts itself if its worst is within an eighth of the worst of
+// Two loops whose queues are about equal would hand the work back and forth, so
+// a loop acts itself if its largest queue is within an eighth of the largest of
 // all.
 func (s *Shard) keepBudget() {
 	budget := s.eng.cfg.QueueBudget
@@ -129,8 +130,8 @@ func (s *Shard) keepBudget() {
 	}
 }
 
-// newest is a message that was just queued on a connection, while it may already
-// be lost: to the budget, or with all that its connection has queued.
+// newest is a message that was just queued, while it may already be lost: to
+// the budget, or with all queued messages of its connection.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type newest struct {
@@ -139,8 +140,8 @@ type newest struct {
 	lost  bool
 }
 
-// keeps runs settle and reports whether f, which was just queued on c, was not
-// lost in it.
+// keeps runs settle and reports whether f, which was just queued on c, is still
+// queued or sent.
 func (s *Shard) keeps(c *Conn, f *Frame, settle func()) bool {
 	s.newest = newest{conn: c, frame: f}
 	settle()
@@ -149,7 +150,7 @@ func (s *Shard) keeps(c *Conn, f *Frame, settle func()) bool {
 	return kept
 }
 
-// worstShard returns the shard with the laggard that holds the most.
+// worstShard returns the shard with the largest queue of a blocked connection.
 func (e *Engine) worstShard() *Shard {
 	worst := e.shards[0]
 	for _, s := range e.shards[1:] {
@@ -160,14 +161,14 @@ func (e *Engine) worstShard() *Shard {
 	return worst
 }
 
-// askToTrim makes the shard look at its own laggards.
+// askToTrim makes the shard look at its own blocked connections.
 func (s *Shard) askToTrim() {
 	if !s.trimming.Swap(true) {
 		s.postUrgent(trimTask{})
 	}
 }
 
-// trimTask is posted by a shard that found the budget exceeded.
+// trimTask is posted by a shard that has found the budget exceeded.
 type trimTask struct{}
 
 func (trimTask) RunInLoop(s *Shard) {
@@ -175,10 +176,10 @@ func (trimTask) RunInLoop(s *Shard) {
 	s.keepBudget()
 }
 
-// trim takes from c, the worst laggard: the message that the policy drops, or
-// all that waits if the policy is to disconnect. If nothing waits but the rest of
-// a frame half sent, the connection is cut off: no close frame can follow half
-// a frame.
+// trim drops from c, the blocked connection with the largest queue: the message
+// that the policy selects, or all queued ones if the policy is to disconnect.
+// If only the rest of a partly sent frame is left, the connection is closed at
+// once, because no close frame can follow half a frame.
 func (s *Shard) trim(c *Conn) {
 	s.noteSlow(c)
 	policy := s.eng.cfg.Policy
@@ -191,7 +192,7 @@ func (s *Shard) trim(c *Conn) {
 				return
 			}
 		}
-		s.disconnect(c, DropBudget) // or only answers wait, which are not skipped
+		s.disconnect(c, DropBudget) // also if only protected answers are queued
 		return
 	}
 	if c.end() == nil {

@@ -36,19 +36,20 @@ func (p *presence) advance(now, most uint32) (away bool) {
 	return passed > most
 }
 
-// absence notes when a loop comes back after a handler held it, or the process was
-// stopped. A turn may come before the bytes that have arrived meanwhile are read. So
-// deadlines wait for a tick then: those of handshakes and close handshakes are over
-// whatever is unread.
+// absence records that a loop comes back after a handler held it or the process
+// was stopped. A turn may come before the loop reads the bytes that have
+// arrived meanwhile, and deadlines of handshakes and close handshakes expire
+// regardless of unread bytes. So all deadlines wait for a tick then.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type absence struct {
-	turn time.Time // the beginning of the last turn
-	back time.Time // the end of the absence; zero if that is a tick ago
+	turn time.Time // begin of the last turn
+	back time.Time // end of the absence; zero from a tick after it
 }
 
-// over reports at the beginning of a turn whether no absence was, or its end is a tick
-// ago. While a loop is away again and again, that is so each second time.
+// over reports, at the beginning of a turn, that there was no absence or that
+// it ended at least a tick ago. A loop that is away again and again is over its
+// absence every second time.
 func (a *absence) over(now time.Time, tick time.Duration) bool {
 	away := !a.turn.IsZero() && now.Sub(a.turn) > 2*tick
 	a.turn = now
@@ -79,7 +80,7 @@ func newSilence(interval, limit uint32) silence {
 	}
 }
 
-// overduePong holds the state of a connection whose pong is overdue.
+// overduePong is the state of a connection whose pong is overdue.
 type overduePong struct {
 	base  progress // at the first probe, or when the peer was last seen to read
 	since uint32   // time of base, on the presence clock
@@ -87,10 +88,10 @@ type overduePong struct {
 }
 
 // progress is the position up to which a peer's application has read. On TCP it
-// is the right edge of the peer's receive window: the acknowledged bytes and the
-// size of the window together. The edge moves only as the application reads, or
-// while the peer's kernel still fills or enlarges its buffer. On a Unix socket it
-// is the number of unread bytes, negated.
+// is the right edge of the peer's receive window: the acknowledged bytes plus
+// the size of the window. The edge moves only as the application reads, or
+// while the peer's kernel still fills or enlarges its buffer. On a Unix socket
+// it is the number of unread bytes, negated.
 type progress struct {
 	edge  int64
 	known bool
@@ -99,24 +100,24 @@ type progress struct {
 const (
 	// minProgress is the least progress, in bytes, that is a sign of life.
 	minProgress = 1 << 10
-	// pingProgress is more than a ping moves the edge although the application
+	// pingProgress exceeds the move of the edge by a ping while the application
 	// hangs. A ping takes 2 bytes, and 24 more with TLS.
 	pingProgress = 32
 )
 
 // since reports whether the peer has read since base, after which it was sent
-// that many pings.
+// the given number of pings.
 func (p progress) since(base progress, pings uint32) bool {
 	return p.known && base.known && p.edge-base.edge >= minProgress+pingProgress*int64(pings)
 }
 
-// noteLife notes that bytes have come from c's peer.
+// noteLife records that bytes have come from c's peer.
 func (s *Shard) noteLife(c *Conn) {
 	s.noteTaking(c)
 	s.forgetOverdue(c)
 }
 
-// noteTaking notes that c's peer takes bytes. Its pong may still be overdue.
+// noteTaking records that c's peer takes bytes. Its pong may still be overdue.
 func (s *Shard) noteTaking(c *Conn) {
 	if c.lastLife != s.presence.ticks {
 		c.lastLife, c.controls = s.presence.ticks, 0
@@ -131,9 +132,10 @@ func (s *Shard) forgetOverdue(c *Conn) {
 	}
 }
 
-// excused reports whether the silence of c is our own doing: bytes of it are unread,
-// because the loop has yet to come to them, or because c is paused. A peer that is
-// paused while it does not read its answers is not excused; it has to take bytes.
+// excused reports whether our side causes the silence of c: bytes of it are
+// unread, because the loop has yet to reach them, or because c is paused. A
+// peer that is paused because it does not read its answers is not excused; it
+// has to take bytes.
 func (s *Shard) excused(c *Conn) bool {
 	if c.is(pausedFlags | unwatched) {
 		return !c.is(blocked)
@@ -179,7 +181,7 @@ func (s *Shard) probe(c *Conn) {
 	s.pushControl(c, s.eng.ping)
 }
 
-// look compares how far c's peer has read with the last base, and notes a sign
+// look compares the progress of c's peer with the last base, and records a sign
 // of life.
 func (s *Shard) look(c *Conn) overduePong {
 	p := s.progress(c)

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve makes sure that nobody else listens on addr, and picks a port if
-// addr asks for port 0. gnet's listeners share one address (SO_REUSEPORT), so
-// left alone a second process would silently take half of the connections, and
-// port 0 would give each loop a port of its own. release frees what holds the
-// port meanwhile.
+// reserve checks that nothing else listens on addr, and picks a port if addr
+// asks for port 0. gnet's listeners share one address (SO_REUSEPORT), so
+// without this a second process would silently take half of the connections,
+// and port 0 would give each loop its own port. release frees the socket that
+// holds the port meanwhile.
 //
-// The families are those of package net: tcp on an unspecified address, and no
-// other, listens on both. gnet opens the listeners of all loops but the first
-// with the network tcp, so the resolved address says the family by its IP.
+// The families are those of package net: only tcp on an unspecified address
+// listens on both. gnet opens the listeners of all loops except the first with
+// the network tcp, so the IP of the resolved address decides the family.
 func (e *Engine) reserve(addr string) (resolved string, release func(), err error) {
 	network, address, ok := strings.Cut(addr, "://")
 	if !ok {
@@ -34,7 +34,7 @@ func (e *Engine) reserve(addr string) (resolved string, release func(), err erro
 	}
 	host := tcp.IP.String()
 	if network == "tcp" && tcp.IP.Equal(net.IPv6unspecified) {
-		host = "" // both families, to gnet
+		host = "" // both families, for gnet
 	} else if tcp.Zone != "" {
 		host += "%" + tcp.Zone
 	}
@@ -54,8 +54,9 @@ func (e *Engine) setAddr(addr net.Addr) {
 	e.addr = addr
 }
 
-// probe binds the address alone for a moment, which fails if anybody has it. It
-// returns the address as package net binds it, with the zone by its name.
+// probe binds the address exclusively for a moment, which fails if it is in
+// use. It returns the address as package net binds it, with the name of the
+// zone.
 func probe(network string, addr *net.TCPAddr) (*net.TCPAddr, error) {
 	l, err := net.ListenTCP(network, addr)
 	if err != nil {
@@ -65,15 +66,15 @@ func probe(network string, addr *net.TCPAddr) (*net.TCPAddr, error) {
 	bound.Zone = addr.Zone // Addr may lack it
 	if number, err := strconv.Atoi(addr.Zone); err == nil {
 		if iface, err := net.InterfaceByIndex(number); err == nil {
-			bound.Zone = iface.Name // gnet knows no numbers
+			bound.Zone = iface.Name // gnet does not take numbers
 		}
 	}
 	return bound, l.Close()
 }
 
 // holdPort binds a socket that does not listen to a free port, which it writes
-// to addr. both says that it is for both families. The port stays ours until
-// release closes that socket.
+// to addr. both requests both families. The port stays ours until release
+// closes that socket.
 func holdPort(addr *net.TCPAddr, both bool) (release func(), err error) {
 	var sa unix.Sockaddr
 	family := unix.AF_INET
@@ -112,7 +113,7 @@ func holdPort(addr *net.TCPAddr, both bool) (release func(), err error) {
 	return release, nil
 }
 
-// zoneID returns the number of the interface of that name; 0 is none.
+// zoneID returns the number of the named interface; 0 is none.
 func zoneID(zone string) uint32 {
 	iface, err := net.InterfaceByName(zone)
 	if err != nil {

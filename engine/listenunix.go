@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unixListener is the Unix socket of ListenAddr. gnet never gets its path: gnet
-// reads the address as a URL, and removes the result recursively.
+// unixListener is the Unix socket of ListenAddr. gnet never gets its path,
+// because gnet reads the address as a URL and removes the result recursively.
 //
 // Safe for concurrent use.
 type unixListener struct {
@@ -34,9 +34,9 @@ func (e *Engine) listensOnUnix() bool { return strings.HasPrefix(e.cfg.ListenAdd
 // maxListenBacklog asks for the longest backlog that the system allows.
 const maxListenBacklog = 1<<16 - 1
 
-// listenUnix listens at the path of ListenAddr, in place of a socket on which
-// nobody listens any more. A name that begins with @ is abstract: it is in no
-// file system.
+// listenUnix listens at the path of ListenAddr, and replaces a socket on which
+// no process listens any more. A name that begins with @ is abstract: it is in
+// no file system.
 func (e *Engine) listenUnix() (_ *unixListener, err error) {
 	l := &unixListener{eng: e}
 	name := strings.TrimPrefix(e.cfg.ListenAddr, unixScheme)
@@ -75,8 +75,8 @@ func (e *Engine) listenUnix() (_ *unixListener, err error) {
 	return l, nil
 }
 
-// bound notes which file the socket is, and sets its mode: nobody can connect
-// before the socket listens, so there is no time at which it has more rights.
+// bound records the file of the socket, and sets its mode. No client can
+// connect before the socket listens, so it never has more rights.
 func (l *unixListener) bound() (err error) {
 	if l.path == "" {
 		return nil
@@ -93,8 +93,8 @@ func (l *unixListener) bound() (err error) {
 	return nil
 }
 
-// removePath removes the socket from the file system, unless something else
-// stands at its path.
+// removePath removes the socket from the file system, unless another file has
+// its path.
 func (l *unixListener) removePath() {
 	if l.path == "" {
 		return
@@ -104,8 +104,9 @@ func (l *unixListener) removePath() {
 	}
 }
 
-// Close removes the path first: while the socket listens, no other process takes
-// it for one that was left. Then it refuses those in the backlog.
+// Close removes the path first: while the socket listens, no other process
+// takes the file for a stale one. Then it refuses the connections in the
+// backlog.
 func (l *unixListener) Close() (err error) {
 	l.once.Do(func() {
 		l.removePath()
@@ -117,11 +118,12 @@ func (l *unixListener) Close() (err error) {
 	return err
 }
 
-// staleDialTime bounds the wait for the process that may listen on a socket.
+// staleDialTime bounds the wait for a process that may listen on a socket.
 const staleDialTime = time.Second
 
-// removeStale removes a socket from path if nobody listens on it. It returns an
-// error, and removes nothing, if somebody does or if something else is there.
+// removeStale removes a socket from path if no process listens on it. It
+// returns an error and removes nothing if one does, or if the path is not a
+// socket.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -144,7 +146,7 @@ func removeStale(path string) error {
 	}
 	// A file system may give the number of a removed file to the next one.
 	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, info) || now.ModTime() != info.ModTime() {
-		return errListening // it has come meanwhile
+		return errListening // it is a new socket
 	}
 	if err := unix.Unlink(path); err != nil {
 		return &os.PathError{Op: "unlink", Path: path, Err: err}

@@ -10,8 +10,8 @@ import (
 )
 
 // listenWatch waits for connections on listening sockets, once for each arm,
-// and for a time. It is an epoll that Go's own poller waits for, so it takes no
-// thread. add, arm, remove and wakeAt are safe for concurrent use.
+// and for a time. It is an epoll for which Go's own poller waits, so it takes
+// no thread. add, arm, remove and wakeAt are safe for concurrent use.
 type listenWatch struct {
 	epfd   int
 	file   *os.File // owns epfd
@@ -25,7 +25,7 @@ func newListenWatch() (*listenWatch, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(epfd, true); err != nil { // or os.NewFile does not use the poller
+	if err := unix.SetNonblock(epfd, true); err != nil { // otherwise os.NewFile does not use the poller
 		_ = unix.Close(epfd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -43,7 +43,7 @@ func newListenWatch() (*listenWatch, error) {
 // add watches a listening socket; wait returns index for it.
 func (w *listenWatch) add(fd, index int) error { return w.control(unix.EPOLL_CTL_ADD, fd, index) }
 
-// arm watches it once more.
+// arm watches the socket once more.
 func (w *listenWatch) arm(fd, index int) error { return w.control(unix.EPOLL_CTL_MOD, fd, index) }
 
 func (w *listenWatch) control(op, fd, index int) error {
@@ -51,15 +51,15 @@ func (w *listenWatch) control(op, fd, index int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(w.epfd, op, fd, &ev))
 }
 
-// remove forgets it.
+// remove stops watching the socket.
 func (w *listenWatch) remove(fd int) { _ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// wakeAt makes wait return at a time, in place of the one set before, and at once
-// from then on until another is set. The zero time is none.
+// wakeAt makes wait return at a time, in place of the one set before. From then
+// on wait returns at once until another time is set. The zero time is none.
 func (w *listenWatch) wakeAt(at time.Time) { _ = w.file.SetReadDeadline(at) }
 
-// wait returns the sockets on which connections wait, which may be none when
-// the time has come. It returns false after close. One goroutine may call it.
+// wait returns the sockets on which connections wait, possibly none when the
+// time has come. It returns false after close. One goroutine may call it.
 func (w *listenWatch) wait() (ready []int, ok bool) {
 	var n int
 	err := w.raw.Read(func(uintptr) bool {

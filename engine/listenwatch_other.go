@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// listenWatch is the portable fallback: it waits for a time only.
+// listenWatch is the portable fallback. It waits for a time only.
 type listenWatch struct {
 	timer  *time.Timer
 	end    chan struct{}

@@ -2,21 +2,21 @@ package engine
 
 import "time"
 
-// marks measure how long the oldest frame of one lane has waited, without a time
-// for each frame. A mark is set at the tail of the lane of a blocked connection
-// and holds the tick; the frames in front of it are as old or older. It is gone
-// when the frame at its place has left. A frame that conflates another
-// keeps that one's place, and so its age.
+// marks measure the wait of the oldest frame of one lane, without a time for
+// each frame. A mark is set at the tail of the lane of a blocked connection and
+// holds the tick; the frames in front of it are at least as old. It is gone
+// when the frame at its place has left. A frame that conflates another one
+// keeps its place, and so its age.
 //
-// There are two, so that the age does not fall to 0 while frames wait for long:
-// the second is set when the first is old, and follows it.
+// There are two marks, so that the age does not fall to 0 while frames wait
+// long: the second is set when the first is old, and replaces it.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type marks [2]mark
 
-// mark is a place in a lane and when it was the last one.
+// mark is a place in a lane and the tick at which it was the last one.
 type mark struct {
-	end   uint32 // number of the frame behind the marked one, see fifo.popped
+	end   uint32 // number of the frame behind the marked one; see fifo.popped
 	since uint32 // tick
 }
 
@@ -48,7 +48,7 @@ func (ms *marks) note(l *fifo, now, spacing uint32) {
 	}
 }
 
-// age returns how many ticks the oldest frame of l has waited at least.
+// age returns the least number of ticks that the oldest frame of l has waited.
 func (ms *marks) age(l *fifo, now uint32) uint32 {
 	ms.tidy(l)
 	if !ms[0].in(l) {
@@ -57,8 +57,8 @@ func (ms *marks) age(l *fifo, now uint32) uint32 {
 	return now - ms[0].since
 }
 
-// removed takes into account that the frame of that number has left from
-// within the lane or at its tail.
+// removed adjusts the marks after the frame of that number has left from within
+// the lane or its tail.
 func (ms *marks) removed(number int) {
 	for i := range ms {
 		if int32(ms[i].end-uint32(number)) > 0 {
@@ -67,8 +67,8 @@ func (ms *marks) removed(number int) {
 	}
 }
 
-// movedUp takes into account that the frame of that number has left, and that the
-// frames in front of it have taken the numbers behind their own.
+// movedUp adjusts the marks after the frame of that number has left, and the
+// frames in front of it have taken the next numbers.
 func (ms *marks) movedUp(number int) {
 	for i := range ms {
 		if int32(ms[i].end-uint32(number)) <= 0 {
@@ -77,25 +77,25 @@ func (ms *marks) movedUp(number int) {
 	}
 }
 
-// noteAges marks the lanes of a blocked connection. Marks of one lane are
-// spacing ticks apart or more.
+// noteAges marks the lanes of a blocked connection. Marks of one lane are at
+// least spacing ticks apart.
 func (q *queue) noteAges(now, spacing uint32) {
 	for lane := range q.marks {
 		q.marks[lane].note(&q.lanes[lane], now, spacing)
 	}
 }
 
-// noteBegun notes since when what the socket has begun to take waits for it:
-// a frame half sent, frames that are compressed in their order, sealed bytes.
-// The connection has just become blocked.
+// noteBegun records the begin of the wait of a partly sent frame, of frames
+// that are compressed in order, or of sealed bytes. The connection has just
+// become blocked.
 func (q *queue) noteBegun(now uint32, sealed bool) {
 	if q.begun == 0 && (sealed || q.current != nil || q.lanes[laneCommitted].len() > 0) {
 		q.begun = max(now, 1)
 	}
 }
 
-// age returns how many ticks the oldest data frame has waited for the socket of
-// the connection, at least.
+// age returns the least number of ticks that the oldest data frame has waited
+// for the connection's socket.
 func (q *queue) age(now uint32) (age uint32) {
 	if q.begun != 0 {
 		age = now - q.begun
@@ -106,7 +106,7 @@ func (q *queue) age(now uint32) (age uint32) {
 	return age
 }
 
-// ageOf returns how long the oldest frame of c has waited for the socket.
+// ageOf returns the age of c's oldest frame.
 func (s *Shard) ageOf(c *Conn) time.Duration {
 	if c.out == nil {
 		return 0
@@ -114,14 +114,14 @@ func (s *Shard) ageOf(c *Conn) time.Duration {
 	return time.Duration(c.out.age(s.eng.now.Load())) * s.eng.tickTime
 }
 
-// checkAges makes those blocked connections slow whose oldest frame waits
-// longer than the high-water age, and notes the age of the oldest of all.
+// checkAges marks the blocked connections as slow whose oldest frame has
+// reached the high-water age, and records the greatest age.
 func (s *Shard) checkAges() {
 	var oldest time.Duration
 	now := s.eng.now.Load()
 	for _, c := range s.laggards.conns {
 		if c.is(withheld) {
-			continue // its peer may not read yet
+			continue // nothing is written to it yet
 		}
 		c.out.noteAges(now, s.eng.markSpacing)
 		age := s.ageOf(c)
@@ -134,8 +134,8 @@ func (s *Shard) checkAges() {
 	s.stats.oldestWait.v.Store(uint64(oldest))
 }
 
-// stale reports whether a frame of c, a slow connection, has waited for a quarter
-// of the high-water age: marks are half of it apart, and a tick.
+// stale reports whether a frame of c, a slow connection, has waited for a
+// quarter of the high-water age. Marks are half of that age and a tick apart.
 func (s *Shard) stale(c *Conn) bool {
 	high := s.eng.cfg.HighWaterAge
 	return high > 0 && s.ageOf(c) >= high/4

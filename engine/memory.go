@@ -8,19 +8,20 @@ import (
 	"time"
 )
 
-// Memory is a network without sockets, for simulation: the program feeds its
-// connections itself, so that a million of them need no descriptor. All above
-// the socket is what runs otherwise: handshake, decoder, shards, inboxes,
-// queues, timers. A connection here costs 16 bytes, and no kernel memory.
+// Memory is a simulated network without sockets: the program feeds its
+// connections, so a million of them need no descriptor. Everything above the
+// sockets is the production code: handshake, decoder, shards, inboxes, queues,
+// timers. A connection costs 16 bytes here, and no kernel memory.
 //
 // The peers are clients that read at once: they answer pings and close frames
-// and hang up when the engine does. What they receive is counted. One that is
-// stalled does not read: its socket is full.
+// and close when the engine does. Received frames are counted. A stalled peer
+// does not read: its socket is full.
 //
-// Time stands still but for Advance.
+// Time passes only by Advance.
 //
-// One engine uses a Memory, once, and all methods wait until it runs. Peers are
-// numbered from 0 in the order of Connect. Safe for concurrent use.
+// A Memory serves one engine, once, and all methods wait until that engine
+// runs. Peers are numbered from 0 in the order of Connect. Safe for concurrent
+// use.
 type Memory struct {
 	// OnFrame, if set before the engine runs, is called with each frame that a
 	// peer receives, borrowed, on its event loop. It must not block.
@@ -35,7 +36,7 @@ type Memory struct {
 
 	// Atomic.
 	passed  atomic.Int64 // nanoseconds
-	pending atomic.Int64 // events that no loop has done with
+	pending atomic.Int64 // events that no loop has finished
 
 	running sync.WaitGroup // loops
 
@@ -45,7 +46,7 @@ type Memory struct {
 	claimed bool      // an engine uses it; guarded by mu
 }
 
-// MemoryStats are counts from the start.
+// MemoryStats counts from the start.
 type MemoryStats struct {
 	Upgraded, Refused              uint64 // answers to upgrade requests
 	Messages, Pings, Pongs, Closes uint64 // frames that peers have received
@@ -93,7 +94,7 @@ func (e *Engine) runMemory() error {
 	return nil
 }
 
-// stop ends the loops, which close what is open.
+// stop ends the loops, which close the open connections.
 func (m *Memory) stop() {
 	for _, l := range m.loops {
 		l.mu.Lock()
@@ -105,10 +106,10 @@ func (m *Memory) stop() {
 	m.done(m.pending.Load())
 }
 
-// now is the engine's clock.
+// now returns the time of the engine's clock.
 func (m *Memory) now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
 
-// Advance lets d pass at once. For timers to fire in their order, advance in
+// Advance moves the time by d at once. To fire timers in order, advance in
 // small steps and Wait after each.
 func (m *Memory) Advance(d time.Duration) {
 	<-m.started
@@ -119,7 +120,7 @@ func (m *Memory) Advance(d time.Duration) {
 }
 
 // Wait returns when the loops have nothing left to do, or have ended. It does
-// not wait for what workers have yet to post to them.
+// not wait for later posts of workers.
 func (m *Memory) Wait() {
 	<-m.started
 	m.mu.Lock()
@@ -129,7 +130,7 @@ func (m *Memory) Wait() {
 	}
 }
 
-// done counts n events that loops are done with.
+// done counts n events that loops have finished.
 func (m *Memory) done(n int64) {
 	if m.pending.Add(-n) == 0 {
 		m.mu.Lock()
@@ -138,12 +139,12 @@ func (m *Memory) done(n int64) {
 	}
 }
 
-// acceptBatch is how many connections a loop accepts before it looks at other
-// events.
+// acceptBatch is the number of connections that a loop accepts before it looks
+// at other events.
 const acceptBatch = 64
 
-// Connect adds n peers, spread over the loops, which send request, borrowed
-// until Wait. It returns the number of the first.
+// Connect adds n peers, spread over the loops. Each sends request, borrowed until
+// Wait. It returns the number of the first peer.
 func (m *Memory) Connect(n int, request []byte) (first int) {
 	<-m.started
 	m.mu.Lock()
@@ -159,7 +160,8 @@ func (m *Memory) Connect(n int, request []byte) (first int) {
 }
 
 // Send makes the peer send b, borrowed until Wait, in one piece: masked frames,
-// or a part of an upgrade request. It is lost on a connection that has ended.
+// or a part of an upgrade request. The bytes are lost on a connection that has
+// ended.
 func (m *Memory) Send(peer int, b []byte) { m.tell(peer, memoryArrive, b) }
 
 // HangUp makes the peer end its connection without a close frame.

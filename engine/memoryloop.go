@@ -13,11 +13,11 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// memoryLoop is one event loop of a Memory: it does with its events what
-// gnet's does with those of epoll, in the order in which they came.
+// memoryLoop is one event loop of a Memory. It handles its events like gnet's
+// loop those of epoll, in the order of their arrival.
 //
-// push and Execute are safe for concurrent use. Loop-confined otherwise: use
-// only on the event loop that owns the connection.
+// push and Execute are safe for concurrent use. Loop-confined otherwise: use only
+// on the event loop that owns the connection.
 type memoryLoop struct {
 	// Immutable.
 	memory *Memory
@@ -26,10 +26,10 @@ type memoryLoop struct {
 
 	// Loop-confined.
 	peers   []memoryPeer         // by the connection's descriptor
-	buf     []byte               // what arrives, as a read would bring it
-	in      plaintext            // of reading, what is left of it
-	reading *Conn                // whose bytes are being processed
-	unread  map[int32]*plaintext // what others have left, by descriptor: half a request
+	buf     []byte               // received bytes, as a read would bring them
+	in      plaintext            // of reading: the unprocessed rest
+	reading *Conn                // connection whose bytes are being processed
+	unread  map[int32]*plaintext // unprocessed bytes of other connections, by descriptor: half a request
 	stats   struct {
 		upgraded, refused, messages, pings, pongs, closes, bytes, writes, full counter
 	}
@@ -40,10 +40,10 @@ type memoryLoop struct {
 	closed bool          // guarded by mu
 }
 
-// memoryEvent is what happens on a loop.
+// memoryEvent is an event of a loop.
 type memoryEvent struct {
 	kind memoryEventKind
-	n    int32 // the peer's descriptor; how many, for memoryConnect
+	n    int32 // the peer's descriptor; the number of peers for memoryConnect
 	data []byte
 	task gnet.Runnable
 }
@@ -109,7 +109,7 @@ func (l *memoryLoop) run(bound *sync.WaitGroup) {
 	}
 }
 
-// endAll closes what is open.
+// endAll closes all open connections.
 func (l *memoryLoop) endAll() {
 	for i := range l.peers {
 		if c := l.peers[i].conn; c != nil {
@@ -121,8 +121,8 @@ func (l *memoryLoop) endAll() {
 // maxMemoryEvents bounds the memory that a loop keeps for events.
 const maxMemoryEvents = 1 << 10
 
-// take waits for events and returns them, nil at the end. spent is what it
-// returned before.
+// take waits for events and returns them, or nil at the end. spent is its
+// previous result.
 func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
 	clear(spent)
 	if cap(spent) > maxMemoryEvents {
@@ -141,7 +141,7 @@ func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
 	return batch
 }
 
-// handle does what an event asks for.
+// handle handles an event, also if a handler ends the goroutine.
 func (l *memoryLoop) handle(ev *memoryEvent) {
 	ended := true
 	defer l.shard.eng.notice(&ended)
@@ -149,7 +149,7 @@ func (l *memoryLoop) handle(ev *memoryEvent) {
 	ended = false
 }
 
-// act does what an event asks for; a panic in it ends that alone.
+// act handles an event. A panic ends only that event.
 func (l *memoryLoop) act(ev *memoryEvent) {
 	defer l.shard.eng.guard("memory")
 	if ev.kind == memoryTask {
@@ -197,7 +197,7 @@ func (l *memoryLoop) open(request []byte) {
 	}
 }
 
-// arrive is the arrival of b, which is borrowed.
+// arrive processes b, which is borrowed, as received bytes of c.
 func (l *memoryLoop) arrive(c *Conn, b []byte) {
 	l.buf = l.buf[:0]
 	if before := l.unread[c.fd]; before != nil {
@@ -236,7 +236,7 @@ func (l *memoryLoop) end(c *Conn, err error) {
 	}
 }
 
-// peersBelow returns how many peers with lower numbers than n are the loop's.
+// peersBelow returns the number of the loop's peers with numbers lower than n.
 func (l *memoryLoop) peersBelow(n int) int {
 	loops := len(l.memory.loops)
 	return (n + loops - 1 - l.index) / loops

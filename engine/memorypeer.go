@@ -10,21 +10,21 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// memoryPeer is the other end of a connection: 16 bytes.
+// memoryPeer is the other end of a connection. It takes 16 bytes.
 type memoryPeer struct {
 	conn    *Conn // nil once it has ended
 	stalled bool
-	armed   bool // writability is waited for
+	armed   bool // the engine waits for its writability
 	fin     bool // the engine has sent its FIN
 }
 
-// arm notes that c waits for its peer to read.
+// arm records that c waits for its peer to read.
 func (l *memoryLoop) arm(c *Conn) { l.peers[c.fd].armed = true }
 
 // disarm takes arm back.
 func (l *memoryLoop) disarm(c *Conn) { l.peers[c.fd].armed = false }
 
-// halfClose makes the peer hang up, once it reads.
+// halfClose makes the peer close when it reads.
 func (l *memoryLoop) halfClose(c *Conn) {
 	p := &l.peers[c.fd]
 	p.fin = true
@@ -33,7 +33,7 @@ func (l *memoryLoop) halfClose(c *Conn) {
 	}
 }
 
-// writev stands in for the system call: a peer takes all, or nothing.
+// writev replaces the system call: a peer takes all bytes, or none.
 func (l *memoryLoop) writev(c *Conn, iov []unix.Iovec) (n int, err error) {
 	l.stats.writes.add(1)
 	if l.peers[c.fd].stalled {
@@ -54,11 +54,11 @@ func (l *memoryLoop) write(c *Conn, b []byte) (int, error) {
 	return l.writev(c, iov[:])
 }
 
-// receive is what the peer of c does with whole frames, or with the answer to
-// its upgrade request.
+// receive simulates the peer of c, which gets whole frames or the answer to its
+// upgrade request.
 func (l *memoryLoop) receive(c *Conn, b []byte) {
 	for len(b) > 0 {
-		if b[0]&finBit == 0 { // no frame: an HTTP response
+		if b[0]&finBit == 0 { // an HTTP response
 			if bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
 				l.stats.upgraded.add(1)
 			} else {
@@ -90,7 +90,7 @@ func (l *memoryLoop) receiveFrame(c *Conn, frame []byte) {
 	}
 }
 
-// maskedControl is a control frame as a client sends it, with a key of zeros.
+// maskedControl returns a client's control frame, with a key of zeros.
 func maskedControl(op codec.Opcode, payload []byte) []byte {
 	return append([]byte{finBit | byte(op), finBit | byte(len(payload)), 0, 0, 0, 0}, payload...)
 }
@@ -98,8 +98,8 @@ func maskedControl(op codec.Opcode, payload []byte) []byte {
 // finBit is FIN in the first byte of a frame, and MASK in the second.
 const finBit = 0x80
 
-// memoryConn is a connection as gnet would show it. It costs nothing: what it
-// knows is in the connection itself and in its loop.
+// memoryConn is a connection in the role of gnet's. It costs nothing, because
+// its state is in the connection itself and in its loop.
 type memoryConn Conn
 
 func (c *memoryConn) rest() *plaintext {
@@ -118,7 +118,7 @@ func (c *memoryConn) Peek(n int) ([]byte, error) { return c.rest().Peek(n) }
 func (c *memoryConn) Discard(n int) (int, error) { return c.rest().Discard(n) }
 func (c *memoryConn) InboundBuffered() int       { return c.rest().InboundBuffered() }
 
-// Fd is the connection's number among its loop's.
+// Fd returns the connection's number on its loop.
 func (c *memoryConn) Fd() int              { return int(c.fd) }
 func (c *memoryConn) SetContext(any)       {}
 func (c *memoryConn) LocalAddr() net.Addr  { return c.shard.mem.memory.addr }

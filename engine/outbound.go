@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// maxWritev is how many frames go into one writev: IOV_MAX on Linux.
+	// maxWritev is the number of frames in one writev: IOV_MAX on Linux.
 	maxWritev = 1024
-	// maxWriteBytes bounds one writev. More than a socket buffer takes is
-	// gathered in vain.
+	// maxWriteBytes bounds one writev. Gathering more than a socket buffer
+	// takes is wasted work.
 	maxWriteBytes = 256 << 10
 )
 
-// DeliverInLoop queues f on c, and reports whether it was taken. It may be
-// dropped, which is counted, if c is closing, or if its queue is at a bound and
-// its socket is full. It writes only if the queue is at a bound.
+// DeliverInLoop queues f on c, and reports whether f was taken. It drops and
+// counts f if c is closing, or if c is blocked and its queue is at a bound. It
+// writes only if the queue is at a bound.
 func (c *Conn) DeliverInLoop(f *Frame) bool {
 	return c.shard.enqueueInLoop(c, c.shard.variant(c, f))
 }
@@ -42,8 +42,9 @@ func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 	return s.overflow(c, f)
 }
 
-// pushInLoop queues a frame whose room is reserved, or that needs none. It
-// reports whether it is still queued: the budget may have cost it.
+// pushInLoop queues a frame whose space is reserved, or that needs none. It
+// reports whether the frame is still queued, because the budget may have
+// dropped it.
 func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 	s.endReplyOf(c) // keep the order of what is already in the batch
 	if c.out == nil {
@@ -75,9 +76,9 @@ func newControlFrame(op codec.Opcode, payload []byte) *Frame {
 	return &Frame{data: codec.NewFrame(op, payload), lane: LaneControl, exempt: true}
 }
 
-// pushControl queues a ping or pong. At most one of a kind waits: a client
-// that floods pings and reads nothing is owed only the latest pong
-// (RFC 6455 section 5.5.3).
+// pushControl queues a ping or pong. At most one of each waits: a client that
+// floods pings and reads nothing gets only the latest pong (RFC 6455 section
+// 5.5.3).
 func (s *Shard) pushControl(c *Conn, f *Frame) {
 	if c.out == nil {
 		s.pushInLoop(c, f)
@@ -94,9 +95,9 @@ func (s *Shard) pushControl(c *Conn, f *Frame) {
 	}
 }
 
-// pushFirst queues bytes that go out before any frame: the handshake's answer.
+// pushFirst queues bytes that precede all frames: the answer of the handshake.
 func (s *Shard) pushFirst(c *Conn, data []byte) {
-	if c.out == nil { // the last of a TLS handshake may still wait
+	if c.out == nil { // the last bytes of a TLS handshake may still wait
 		c.out = s.free.get()
 	}
 	f := &Frame{data: data, exempt: true}
@@ -108,16 +109,16 @@ func (s *Shard) pushFirst(c *Conn, data []byte) {
 	s.markDirty(c)
 }
 
-// pushLast queues the close frame, which goes behind everything.
+// pushLast queues the close frame behind everything.
 func (s *Shard) pushLast(c *Conn, data []byte) {
 	s.pushInLoop(c, &Frame{data: data, exempt: true})
 }
 
-// flush writes what c has pending until it is sent or the socket is full.
+// flush writes c's queue until it is empty or the socket is full.
 func (s *Shard) flush(c *Conn) { s.flushSome(c, math.MaxInt) }
 
-// flushSome is flush that ends when about most bytes are written. If then
-// something is left, c waits at the end of the list for its next write.
+// flushSome is flush that ends after about most bytes. If frames are left, c
+// waits at the end of the list for its next write.
 func (s *Shard) flushSome(c *Conn, most int) {
 	s.mustBeInLoop()
 	c.unset(dirty)
@@ -129,7 +130,7 @@ func (s *Shard) flushSome(c *Conn, most int) {
 		s.purge(c)
 		s.commit(c)
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
-		if total == 0 { // all has expired
+		if total == 0 { // all frames have expired
 			s.flushed(c)
 			return
 		}
@@ -161,7 +162,7 @@ func (s *Shard) flushSome(c *Conn, most int) {
 	}
 }
 
-// sent counts what has left c's queue for its socket.
+// sent counts the frames that have left c's queue for its socket.
 func (s *Shard) sent(c *Conn, left [dataLanes]tally) {
 	for lane, t := range left {
 		if t.frames > 0 {
@@ -173,7 +174,7 @@ func (s *Shard) sent(c *Conn, left [dataLanes]tally) {
 	s.noteSpace(c)
 }
 
-// flushed gives the empty queue of c back.
+// flushed releases the empty queue of c.
 func (s *Shard) flushed(c *Conn) {
 	s.putQueue(c)
 	s.noteDrained(c)
@@ -211,8 +212,8 @@ func (s *Shard) unblock(c *Conn) {
 	c.queued[LaneNormal].And(^uint64(blockedBit))
 }
 
-// writableTask informs the loop that a connection's socket is writable: the peer
-// has taken bytes.
+// writableTask reports to the loop that a connection's socket is writable: the
+// peer has taken bytes.
 type writableTask Conn
 
 func (t *writableTask) RunInLoop(s *Shard) {
@@ -225,7 +226,7 @@ func (t *writableTask) RunInLoop(s *Shard) {
 	}
 }
 
-// putQueue gives c's queue back.
+// putQueue releases c's queue.
 func (s *Shard) putQueue(c *Conn) {
 	s.free.put(c.out)
 	c.out = nil

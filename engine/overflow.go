@@ -3,8 +3,8 @@ package engine
 import "github.com/qi-realtime/ws/codec"
 
 // conflate puts f in the place of a queued frame with the same key, if there is
-// one and f fits there. kept says whether it is still there: the budget may have
-// cost it.
+// one and f fits there. kept reports whether f is still there, because the
+// budget may have dropped it.
 func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 	if c.out == nil {
 		return false, false
@@ -21,13 +21,13 @@ func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 	return true, true
 }
 
-// overflow queues f on a connection whose queue is at a bound, if it can.
+// overflow queues f on a connection whose queue is at a bound, if possible.
 //
-// First it writes until f fits: neither a batch of fan-outs nor messages that are
-// still on their way through the inbox make a client that reads lose one. If f does
-// not fit when all is written, because of the latter, it goes out at once, so that a
-// queue holds at most one frame beyond its bounds. If the socket is full, the policy
-// decides.
+// First it writes until f fits: a client that reads loses nothing because of a
+// batch of fan-outs, or because of messages that are still on their way through
+// the inbox. If such messages leave no space for f although everything is
+// written, f is sent at once, so a queue holds at most one frame beyond its
+// bounds. If the socket is full, the policy decides.
 func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	s.endReplyOf(c)
 	for c.out != nil && !c.is(blocked|doomed) && c.takesDataInLoop() {
@@ -58,8 +58,8 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 }
 
 // makeRoom drops the oldest frames of f's lane until f fits, and reserves its
-// space. It reports false if f does not fit beside a frame half sent and the
-// answers that wait.
+// space. It returns false if f does not fit beside a partly sent frame and the
+// protected answers.
 func (s *Shard) makeRoom(c *Conn, f *Frame) bool {
 	for s.evict(c, f.lane, true, DropFull) != nil {
 		if c.reserve(f) {
@@ -69,7 +69,7 @@ func (s *Shard) makeRoom(c *Conn, f *Frame) bool {
 	return false
 }
 
-// policyOf returns what happens to f at a full queue.
+// policyOf returns the policy for f at a full queue.
 func (s *Shard) policyOf(f *Frame) Policy {
 	if f.policy == 0 {
 		return s.eng.cfg.Policy
@@ -77,8 +77,8 @@ func (s *Shard) policyOf(f *Frame) Policy {
 	return f.policy
 }
 
-// evict drops the oldest or the newest frame of a laggard's lane, answers left
-// out. It returns nil if there is none.
+// evict drops the oldest or newest frame of a blocked connection's lane, except
+// protected answers. It returns nil if there is none.
 func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
 	f := c.out.evict(lane, oldest)
 	if f == nil {
@@ -89,7 +89,7 @@ func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
 	return f
 }
 
-// lost counts a queued frame that is dropped.
+// lost counts a queued frame as dropped.
 func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
 	c.unreserve(f.lane, 1, f.Len())
 	s.drop(f, why)
@@ -98,7 +98,7 @@ func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
 	}
 }
 
-// purge drops what has expired.
+// purge drops the expired frames.
 func (s *Shard) purge(c *Conn) {
 	if c.out.expires == 0 {
 		return
@@ -115,7 +115,7 @@ func (s *Shard) purge(c *Conn) {
 	}
 }
 
-// discard drops all that c has queued, what is half sent included.
+// discard drops all frames of c, including a partly sent one.
 func (s *Shard) discard(c *Conn, why DropReason) {
 	q := c.out
 	before := q.cost
@@ -135,10 +135,10 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 	}
 }
 
-// disconnect closes a client that reads too slowly. What is queued is dropped,
-// but for the rest of a frame half sent, and the close frame follows at the end
-// of the running callback or turn: like doom, it must not touch what fan-out
-// iterates over.
+// disconnect closes a client that reads too slowly. Its queued frames are
+// dropped, except for the rest of a partly sent one, and the close frame
+// follows at the end of the running callback or turn, because disconnect must
+// not touch lists over which a fan-out iterates.
 func (s *Shard) disconnect(c *Conn, why DropReason) {
 	before := c.out.cost
 	c.out.clear(func(f *Frame) { s.lost(c, f, why) })
@@ -148,14 +148,14 @@ func (s *Shard) disconnect(c *Conn, why DropReason) {
 	s.disconnected = append(s.disconnected, c)
 }
 
-// slowEnd is the end of a client that reads too slowly.
+// slowEnd is the close of a client that reads too slowly.
 func slowEnd() *CloseInfo {
 	return &CloseInfo{Code: codec.CloseTryAgainLater, Reason: "client reads too slowly"}
 }
 
-// noteSlow tells, once, that a laggard's queue has reached the high-water mark,
-// that its oldest frame has reached the high-water age, or that it loses
-// messages.
+// noteSlow reports once that a blocked connection's queue has reached the
+// high-water mark, that its oldest frame has reached the high-water age, or
+// that it loses messages.
 func (s *Shard) noteSlow(c *Conn) {
 	if !c.is(slow) {
 		c.set(slow)
@@ -164,8 +164,8 @@ func (s *Shard) noteSlow(c *Conn) {
 	}
 }
 
-// noteDrained tells that a slow client's queue is down to the low-water mark,
-// and that nothing in it is as old as a quarter of the high-water age.
+// noteDrained reports that a slow client's queue is down to the low-water mark,
+// and that no frame in it has reached a quarter of the high-water age.
 func (s *Shard) noteDrained(c *Conn) {
 	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) && !s.stale(c) {
 		c.unset(slow)

@@ -10,12 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gnet keeps the peer's address with each connection, as a unix.Sockaddr, which
-// it uses for UDP alone, and as a net.Addr that refers to the former: 80 bytes
-// in two objects. An IPv4 address and port are 6 bytes. So the address is taken
-// over when a connection is attached, and gnet's fields, which are found by name
-// and type, are cleared; in a version of gnet without them they stay as they
-// are, and a test fails.
+// gnet keeps the peer's address of each connection twice, in 80 bytes and two
+// objects: as a unix.Sockaddr, which it uses only for UDP, and as a net.Addr
+// that refers to it. An IPv4 address and port take 6 bytes. So attach copies
+// the address and clears gnet's fields, which are found by name and type. In a
+// version of gnet without these fields they stay as they are, and a test fails.
 
 // peerIPv4 is the address of a peer over IPv4; the zero value is none.
 type peerIPv4 struct {
@@ -23,8 +22,8 @@ type peerIPv4 struct {
 	port uint16
 }
 
-// setPeer keeps the peer's address: in 6 bytes if it is IPv4, mapped into IPv6
-// or not.
+// setPeer stores the peer's address, in 6 bytes if it is IPv4, also if that is
+// mapped into IPv6.
 func (c *Conn) setPeer(addr net.Addr) {
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		if ip := tcp.IP.To4(); ip != nil {
@@ -59,8 +58,8 @@ type peerFields struct {
 	known              bool
 }
 
-// forget lets go of gc's addresses. gc must be a stream.
-// Loop-confined: use only on the event loop that owns the connection.
+// forget clears gc's addresses. gc must be a stream. Loop-confined: use only on
+// the event loop that owns the connection.
 func (f *peerFields) forget(gc netConn) {
 	v := reflect.ValueOf(gc)
 	if f.typ != v.Type() {

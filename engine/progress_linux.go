@@ -8,8 +8,8 @@ func hasUnread(fd int) bool {
 	return err == nil && n > 0
 }
 
-// readProgress returns how far the peer of fd has read. Kernels before 5.4 do not
-// show the window; the acknowledged bytes have to do then.
+// readProgress returns the progress of the peer of fd. Kernels before 5.4 do
+// not show the window; then only the acknowledged bytes count.
 func readProgress(fd int) progress {
 	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 		return progress{int64(info.Bytes_acked) + int64(info.Snd_wnd), true}
