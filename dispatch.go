@@ -171,10 +171,10 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	trace := newTraceID()
 	m.metrics.IncrementMessageErrors(msg.Event)
 	m.cfg.Logger.Error("ws: handler panicked", slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", string(appendTraceID(nil, trace))),
+		slog.String("trace_id", string(envelope.AppendTraceID(nil, trace))),
 		slog.Any("panic", recovered), loglimit.Stack())
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
-	_ = c.sendAnswer(&reply{ // the same
-		typ: TypeError, requestID: msg.RequestID, code: 500, message: "internal error", traceID: trace,
+	_ = c.sendAnswer(&envelope.Reply{ // the same
+		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: trace,
 	})
 }

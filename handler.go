@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 
+	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -161,13 +162,15 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 	if msg.Type == TypeNotify {
 		return nil
 	}
-	r := reply{typ: TypeResponse, requestID: msg.RequestID, code: 200, message: "success", traceID: newTraceID()}
+	r := envelope.Reply{
+		Type: TypeResponse, RequestID: msg.RequestID, Code: 200, Message: "success", TraceID: newTraceID(),
+	}
 	if resp != nil {
 		data, err := json.Marshal(resp)
 		if err != nil {
 			return fmt.Errorf("ws: encode response of %q: %w", msg.Event, err)
 		}
-		r.data = data
+		r.Data = data
 	}
 	_ = c.sendAnswer(&r) // fails only for a client that is closing
 	return nil

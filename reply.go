@@ -6,120 +6,58 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strconv"
 	"strings"
-	"time"
 
+	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/pool"
 )
 
 // SendResponse answers a request. data is encoded as JSON; nil sends none.
 func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
-	r := reply{typ: TypeResponse, requestID: requestID, code: code, message: message, traceID: newTraceID()}
+	r := envelope.Reply{Type: TypeResponse, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID()}
 	if data != nil {
 		raw, err := json.Marshal(data)
 		if err != nil {
 			return fmt.Errorf("ws: encode response: %w", err)
 		}
-		r.data = raw
+		r.Data = raw
 	}
 	return c.sendReply(&r)
 }
 
 // SendError answers a request with an error.
 func (c *Client) SendError(requestID string, code int, message string) error {
-	return c.sendReply(&reply{
-		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	return c.sendReply(&envelope.Reply{
+		Type: TypeError, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID(),
 	})
 }
 
-func (c *Client) sendReply(r *reply) error {
+func (c *Client) sendReply(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
-	buf.B = r.append(buf.B[:0])
+	buf.B = r.Append(buf.B[:0])
 	return c.sent(c.conn.SendReply(OpText, buf.B))
 }
 
 // sendAnswer is sendReply for the answer to a message of the client, one for each
 // message at most: no bound and no policy drops it.
-func (c *Client) sendAnswer(r *reply) error {
+func (c *Client) sendAnswer(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
-	buf.B = r.append(buf.B[:0])
+	buf.B = r.Append(buf.B[:0])
 	return c.sent(c.conn.SendAnswer(OpText, buf.B))
 }
 
 // answerInvalid answers a message that no handler gets.
 func (c *Client) answerInvalid(requestID string, code int, message string) {
-	_ = c.sendAnswer(&reply{ // fails only for a client that is closing
-		typ: TypeError, requestID: requestID, code: code, message: message, traceID: newTraceID(),
+	_ = c.sendAnswer(&envelope.Reply{ // fails only for a client that is closing
+		Type: TypeError, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID(),
 	})
-}
-
-// reply holds the parts of a response or error envelope.
-type reply struct {
-	typ       string
-	requestID string
-	code      int
-	message   string
-	data      []byte // JSON, or nil
-	traceID   uint64
-}
-
-// append encodes r as JSON. The result equals that of encoding/json for Response and
-// ErrorResponse, without reflection.
-func (r *reply) append(b []byte) []byte {
-	b = append(b, `{"type":"`...)
-	b = append(b, r.typ...)
-	if r.requestID != "" {
-		b = append(b, `","request_id":`...)
-		b = appendJSONString(b, r.requestID)
-		b = append(b, `,"code":`...)
-	} else {
-		b = append(b, `","code":`...)
-	}
-	b = strconv.AppendInt(b, int64(r.code), 10)
-	b = append(b, `,"message":`...)
-	b = appendJSONString(b, r.message)
-	if len(r.data) > 0 {
-		b = append(b, `,"data":`...)
-		b = append(b, r.data...)
-	}
-	b = append(b, `,"trace_id":"`...)
-	b = appendTraceID(b, r.traceID)
-	b = append(b, `","timestamp":`...)
-	b = strconv.AppendInt(b, time.Now().Unix(), 10)
-	return append(b, '}')
 }
 
 // newTraceID returns a number that ties a reply to the log lines about its
 // request. It is no secret.
 func newTraceID() uint64 { return rand.Uint64() }
-
-// appendTraceID appends id as 16 hexadecimal digits.
-func appendTraceID(b []byte, id uint64) []byte {
-	const digits = "0123456789abcdef"
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, digits[id>>shift&0xf])
-	}
-	return b
-}
-
-// appendJSONString appends s as a JSON string.
-func appendJSONString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
-			quoted, err := json.Marshal(s) // never fails for a string
-			if err != nil {
-				return append(b, `""`...)
-			}
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
 
 // ClientError is an error whose code, message and data a handler wants the client
 // to read. Of other errors the client reads those of the library, such as
@@ -190,12 +128,12 @@ func clientErrorOf(err error) *ClientError {
 // answerError sends a handler's error to the client, as far as it may know it.
 func (c *Client) answerError(msg *Message, err error) {
 	known := clientErrorOf(err)
-	r := reply{
-		typ: TypeError, requestID: msg.RequestID, code: known.Code, message: known.Message, traceID: newTraceID(),
+	r := envelope.Reply{
+		Type: TypeError, RequestID: msg.RequestID, Code: known.Code, Message: known.Message, TraceID: newTraceID(),
 	}
 	attrs := []any{
 		slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", string(appendTraceID(nil, r.traceID))),
+		slog.String("trace_id", string(envelope.AppendTraceID(nil, r.TraceID))),
 	}
 	logger := c.manager.cfg.Logger
 	switch {
@@ -207,7 +145,7 @@ func (c *Client) answerError(msg *Message, err error) {
 		c.manager.reportError(c, err)
 	}
 	if known.Data != nil {
-		if r.data, err = json.Marshal(known.Data); err != nil {
+		if r.Data, err = json.Marshal(known.Data); err != nil {
 			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
 		}
 	}
