@@ -6,22 +6,23 @@ import "errors"
 // and accepting cannot be paused in the kernel.
 var errNoReadiness = errors.New("the loop's epoll was not found")
 
-// readiness changes the events that one loop's epoll waits for. gnet has no call
-// for this, but its default poller registers each descriptor with
-// epoll_event{data: fd}, level-triggered, and looks up nothing but the
-// descriptor, so the kernel's own call is enough.
+// readiness changes the events for which one loop's epoll waits. gnet has no
+// call for this. Its default poller registers each descriptor with
+// epoll_event{data: fd}, level-triggered, and looks up only the descriptor, so
+// the kernel's own call is enough.
 //
 // Where the epoll is unknown (another system than Linux, gnet's build tag
 // poll_opt, no /proc) the methods return errNoReadiness and change nothing.
 //
 // Immutable. Its methods are safe for concurrent use, as long as the descriptor
 // is not closed meanwhile.
+// is not closed meanwhile.
 type readiness struct {
-	epfd      int   // -1 if it is unknown
-	listeners []int // listening sockets that were registered with epfd
+	epfd      int   // -1 if unknown
+	listeners []int // listening sockets registered with epfd
 
-	// From that tick on, accepted connections have inherited the bound of unsent
-	// bytes from the listeners.
+	// From this tick on, accepted connections have inherited the bound of
+	// unsent bytes from the listeners.
 	inherited     bool
 	inheritedFrom uint32
 }

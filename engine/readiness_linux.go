@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// readEvents are the events that gnet waits for on a connection and on a
+	// readEvents are the events for which gnet waits on a connection or a
 	// listening socket.
 	readEvents = unix.EPOLLIN | unix.EPOLLPRI
 	// alwaysEvents are the events that the kernel adds to every registration.
@@ -24,7 +24,7 @@ func (r *readiness) pause(fd int) error { return r.control(unix.EPOLL_CTL_MOD, f
 // resume takes pause back.
 func (r *readiness) resume(fd int) error { return r.control(unix.EPOLL_CTL_MOD, fd, readEvents) }
 
-// remove takes a listening socket out of the epoll.
+// remove removes a listening socket from the epoll.
 func (r *readiness) remove(fd int) error { return r.control(unix.EPOLL_CTL_DEL, fd, 0) }
 
 func (r *readiness) control(op, fd int, events uint32) error {
@@ -35,11 +35,11 @@ func (r *readiness) control(op, fd int, events uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(r.epfd, op, fd, &ev))
 }
 
-// findReadiness finds, for each of fds, the one epoll of this process that waits
-// for it as gnet does. It reads the list of registrations that
-// /proc/self/fdinfo shows of each epoll. fds are connections of the loops, one
-// for each. An error means that it found none or several for one of them, or
-// that gnet registers descriptors in another way.
+// findReadiness finds for each of fds the one epoll of this process that waits
+// for it as gnet does, in the registrations that /proc/self/fdinfo shows for
+// each epoll. fds are connections, one of each loop. It returns an error if it
+// finds none or several for one of them, or if gnet registers descriptors in
+// another way.
 func findReadiness(fds []int) ([]readiness, error) {
 	found := make([]readiness, len(fds))
 	for i := range found {
@@ -93,8 +93,8 @@ func listEpolls() (epolls []int, err error) {
 	return epolls, nil
 }
 
-// epollTargets returns the events that an epoll waits for, by descriptor. It
-// leaves out registrations whose data is not the descriptor: they are not
+// epollTargets returns the events for which an epoll waits, by descriptor. It
+// skips registrations whose data is not the descriptor, because they are not
 // gnet's.
 func epollTargets(epfd int) (map[int]uint32, error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", epfd))

@@ -2,7 +2,7 @@
 
 package engine
 
-// The portable fallback, for development: nothing is paused in the kernel.
+// The portable fallback, for development: the kernel pauses nothing.
 
 func (r *readiness) pause(int) error  { return errNoReadiness }
 func (r *readiness) resume(int) error { return errNoReadiness }

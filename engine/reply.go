@@ -6,22 +6,23 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// maxReplyBytes is where a batch of replies is written before its read is
-// processed to the end.
+// maxReplyBytes is the size at which a batch of replies is written before the
+// end of its read.
 const maxReplyBytes = 64 << 10
 
-// replyBatch collects what an inline handler sends on the connection whose
-// read is being processed. It leaves in one write at the read's end.
+// replyBatch collects the messages that an inline handler sends on the
+// connection whose read is in progress. They leave in one write at the read's
+// end.
 type replyBatch struct {
-	conn  *Conn // nil outside of a read
+	conn  *Conn // nil outside a read
 	buf   []byte
 	keep  keep // of its data frames
 	tally      // of its data frames, whose space in LaneNormal is reserved
 }
 
 // replyInLoop appends a reply to the batch if c is the connection being read,
-// nothing is queued before it and nothing that this loop has published is
-// still on its way.
+// no frame is queued before it, and nothing that this loop has published is in
+// transit.
 func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte, k keep) bool {
 	if s.reply.conn != c || c.state.Load() != stateOpen || !s.caughtUpInLoop() {
 		return false
@@ -34,7 +35,7 @@ func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte, k keep) bo
 		return false
 	}
 	if c.deflate() != nil && c.deflate().ServerTakeover {
-		return false // the queue knows what goes before it
+		return false // the queue compresses it behind the frames before it
 	}
 	deflated := s.deflateReply(c, payload)
 	if deflated != nil {
@@ -75,7 +76,8 @@ func (s *Shard) endReplyOf(c *Conn) {
 	}
 }
 
-// writeReply writes the batch; what the socket does not take is queued.
+// writeReply writes the batch, and queues the bytes that the socket does not
+// take.
 func (s *Shard) writeReply() {
 	c, buf, replies := s.reply.conn, s.reply.buf, s.reply.tally
 	s.reply.tally = tally{}
@@ -115,8 +117,8 @@ func (s *Shard) dropReplies(c *Conn, replies tally) {
 	}
 }
 
-// queueRest queues the frames of buf that end beyond the n bytes which are
-// sent, the first of them half sent, and counts them.
+// queueRest queues and counts the frames of buf that end beyond the n sent
+// bytes. The first may be partly sent.
 func (s *Shard) queueRest(c *Conn, buf []byte, n int) (queued tally) {
 	c.out = s.free.get()
 	for len(buf) > 0 {

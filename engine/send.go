@@ -9,13 +9,13 @@ import (
 )
 
 // Send queues f. It returns ErrClosed once the connection is closing, and
-// ErrQueueFull when its queue is at a bound and its socket is full. A sender that
-// is only ahead of the connection's loop waits for the loop, for
-// Config.PublishTimeout at most; on an event loop it does not wait, see
+// ErrQueueFull if the connection is blocked and its queue is at a bound. A
+// sender that is only ahead of the connection's loop waits for the loop, at
+// most for Config.PublishTimeout; on an event loop it does not wait, see
 // postInLoop.
 //
-// Off the loop, only a plain frame under DropNewest is told at once that the
-// queue is full: whether another one drops something is decided on the loop.
+// Off the loop, Send reports a full queue only for a plain frame under
+// DropNewest; for other frames the loop decides later whether to drop.
 func (c *Conn) Send(f *Frame) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -42,7 +42,7 @@ func (c *Conn) Send(f *Frame) error {
 	}
 	t := &sendTask{conn: c, frame: f, reserved: true}
 	if caller == s {
-		s.Post(t) // behind what the loop itself has posted, a join for example; bounded by the reservation
+		s.Post(t) // behind the loop's own posts, such as a join; bounded by the reservation
 		return nil
 	}
 	err := s.postWait(t)
@@ -52,8 +52,8 @@ func (c *Conn) Send(f *Frame) error {
 	return s.countRefusal(f, err)
 }
 
-// countRefusal counts f as dropped if err says that it was not posted, and returns
-// err.
+// countRefusal counts f as dropped if err means that it was not posted, and
+// returns err.
 func (s *Shard) countRefusal(f *Frame, err error) error {
 	switch {
 	case errors.Is(err, ErrClosed):
@@ -64,9 +64,9 @@ func (s *Shard) countRefusal(f *Frame, err error) error {
 	return err
 }
 
-// sendBeside posts t for a handler on the loop of s that is ahead of the loop of
-// t's connection. That loop writes its queue before it decides whether the message
-// fits, and the connection whose message is being handled waits for it.
+// sendBeside posts t for a handler on the loop of s that is ahead of the loop
+// of t's connection. The connection of the handled message waits while that
+// loop writes its queue and decides whether the message fits.
 func (s *Shard) sendBeside(t *sendTask) error {
 	if !s.mayPostBeside(1) {
 		return ErrQueueFull
@@ -75,7 +75,7 @@ func (s *Shard) sendBeside(t *sendTask) error {
 	return nil
 }
 
-// reserveInTime is reserveWaiting for as long as a publisher waits.
+// reserveInTime is reserveWaiting for at most Config.PublishTimeout.
 func (c *Conn) reserveInTime(f *Frame) bool {
 	timer := time.NewTimer(c.shard.eng.cfg.PublishTimeout)
 	defer timer.Stop()
@@ -83,9 +83,8 @@ func (c *Conn) reserveInTime(f *Frame) bool {
 }
 
 // SendPayload encodes payload, which is borrowed, and queues it like Send. A
-// reply that an inline handler sends on the connection whose message it
-// handles is collected with the others of the same read and costs no
-// allocation.
+// reply of an inline handler to the connection of its message joins the other
+// replies of the same read and costs no allocation.
 func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -96,11 +95,11 @@ func (c *Conn) SendPayload(op codec.Opcode, payload []byte, lane Lane) error {
 	return c.Send(NewFrame(op, payload, Handling{Lane: lane}))
 }
 
-// sendTask carries a frame to the loop of its connection.
+// sendTask brings a frame to the loop of its connection.
 type sendTask struct {
 	conn     *Conn
 	frame    *Frame
-	reserved bool // its room in the queue
+	reserved bool // space for frame is reserved in the queue
 }
 
 func (t *sendTask) RunInLoop(s *Shard) {
@@ -115,7 +114,7 @@ func (t *sendTask) RunInLoop(s *Shard) {
 	}
 }
 
-// AbandonTask counts the message that will not be sent any more.
+// AbandonTask counts the message as dropped.
 func (t *sendTask) AbandonTask(s *Shard) {
 	if t.reserved {
 		t.conn.unreserve(t.frame.lane, 1, t.frame.Len())
@@ -124,7 +123,7 @@ func (t *sendTask) AbandonTask(s *Shard) {
 }
 
 // SendContext is Send for a sender that waits while the queue is at a bound,
-// whatever the policy, until ctx ends. It returns the context's error, or
+// under any policy, until ctx ends. It returns the context's error, or
 // ErrClosed if the connection ends first. On an event loop it does not wait and
 // returns ErrQueueFull. Safe for concurrent use.
 func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
@@ -149,7 +148,7 @@ func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
 	return c.sendReserved(ctx, f)
 }
 
-// sendReserved posts f, whose place in the queue is reserved.
+// sendReserved posts f, whose space in the queue is reserved.
 func (c *Conn) sendReserved(ctx context.Context, f *Frame) error {
 	t := &sendTask{conn: c, frame: f, reserved: true}
 	if c.shard.eng.onLoop() {
@@ -164,7 +163,7 @@ func (c *Conn) sendReserved(ctx context.Context, f *Frame) error {
 	return nil
 }
 
-// sendError is the error of a sender whose wait has ended.
+// sendError returns the error for a sender whose wait has ended.
 func sendError(err error) error {
 	if errors.Is(err, ErrStopped) {
 		return ErrClosed

@@ -12,20 +12,20 @@ import (
 	"syscall"
 )
 
-// acceptedByUs is gnet's context of a connection that gnet has not accepted.
+// acceptedByUs is gnet's context for a connection that gnet has not accepted.
 type acceptedByUs struct {
 	place   *place
-	peer    net.Addr // in place of the socket's; nil is none
+	peer    net.Addr // in place of the socket's address; nil is none
 	foreign bool     // the socket has no options of gnet's listeners
 }
 
-// served is a listener whose connections are accepted by acceptFrom.
+// served is a listener in use by acceptFrom.
 type served struct{ net.Listener }
 
 // Serve accepts connections from l, and hands each to the loop with the fewest.
-// It waits until the loops run, and closes l before it returns: nil after Stop,
-// ErrStopped if Stop or the end of the loops came before it, or the error of l or
-// of a connection that cannot be moved to a loop.
+// It waits until the loops run, and closes l before it returns. It returns nil
+// after Stop, ErrStopped if Stop or the end of the loops came before it, or the
+// error of l or of a connection that cannot be moved to a loop.
 func (e *Engine) Serve(l net.Listener) error {
 	s := &served{l}
 	defer func() { _ = l.Close() }()
@@ -54,7 +54,7 @@ var tlsListener = reflect.TypeOf(tls.NewListener(nil, nil))
 
 var errTLSListener = errors.New("TLS of a tls.Listener: give its configuration to WithTLSConfig, and Serve the listener below it")
 
-// beginServe notes a listener that Stop is to close. It reports false if the
+// beginServe registers a listener for Stop to close. It returns false if the
 // engine stops.
 func (e *Engine) beginServe(s *served) bool {
 	e.mu.Lock()
@@ -75,8 +75,8 @@ func (e *Engine) endServe(s *served) {
 	delete(e.serving, s)
 }
 
-// closeServed closes the listeners of acceptFrom, which ends it. The gate lets
-// nobody in any more.
+// closeServed closes the listeners of acceptFrom, which ends it. The gate gives
+// no turns any more.
 func (e *Engine) closeServed() {
 	e.mu.Lock()
 	serving := e.serving
@@ -87,8 +87,8 @@ func (e *Engine) closeServed() {
 	}
 }
 
-// acceptFrom accepts from l, which is not gnet's. A connection waits here for its
-// turn. When nobody is let in any more it returns nil.
+// acceptFrom accepts from l, which is not gnet's. A connection waits here for
+// its turn. It returns nil when the gate gives no turns any more.
 func (e *Engine) acceptFrom(l net.Listener) error {
 	for {
 		nc, err := l.Accept()
@@ -113,7 +113,8 @@ func (e *Engine) acceptFrom(l net.Listener) error {
 	}
 }
 
-// isTemporary reports whether Accept may succeed later, as net/http takes it.
+// isTemporary reports whether Accept may succeed later, by the rule of
+// net/http.
 func isTemporary(err error) bool {
 	t, ok := errors.AsType[interface {
 		error
@@ -149,7 +150,7 @@ func (e *Engine) refuse(nc net.Conn) {
 	_ = nc.Close()
 }
 
-// filer is a connection that can give a duplicate of its descriptor.
+// filer is a connection with a method for a duplicate of its descriptor.
 type filer interface{ File() (*os.File, error) }
 
 // checkServed returns an error if nc has no descriptor.
@@ -184,8 +185,8 @@ func withDescriptor(nc net.Conn, fn func(fd int)) error {
 	return raw.Control(func(fd uintptr) { fn(int(fd)) })
 }
 
-// peerOf returns the peer's address as a wrapped connection has it, such as that
-// of the PROXY protocol; nil is the socket's.
+// peerOf returns the peer's address of a wrapped connection, such as one of the
+// PROXY protocol, or nil for the socket's own.
 func peerOf(nc net.Conn) net.Addr {
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:

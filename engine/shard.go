@@ -16,8 +16,7 @@ import (
 // its part of every room, its timer wheel, its counters.
 //
 // Post, Reserve, Index, Connections and Stats are safe for concurrent use.
-// Loop-confined otherwise: use only
-// on the event loop that owns the connection.
+// Loop-confined otherwise: use only on the event loop that owns the connection.
 type Shard struct {
 	// Immutable once the loop is bound.
 	eng   *Engine
@@ -31,44 +30,44 @@ type Shard struct {
 	gid     atomic.Uintptr            // the loop's goroutine
 	ready   atomic.Pointer[readiness] // replaced once, before Engine.Started
 
-	// listener is the loop's own, nil if there is none or it cannot be paused. It
-	// is set once, before Engine.Started.
+	// listener is the listener of this loop, nil if there is none or it cannot
+	// be paused. It is set once, before Engine.Started.
 	listener atomic.Pointer[loopListener]
 
 	wheel    wheel
 	due      bool   // deadlines have come that were not acted on
-	checked  uint32 // the last tick at which all but deadlines was looked at
+	checked  uint32 // tick of the last checks beside the deadlines
 	presence presence
 	absence  absence
 	overdue  map[*Conn]overduePong // nil until there is one
 
-	halfClosed int // connections that gnet does not know any more; see keepHalfClosed
+	halfClosed int // connections that have left gnet; see keepHalfClosed
 
 	unfinished        map[*Conn]unfinishedMessage // nil until there is one
 	unfinishedChecked uint32
 	budgetLine        []*Conn       // paused by the InboundBudget, oldest first
-	favored           []favoredConn // read although it is exceeded
+	favored           []favoredConn // read although the budget is exceeded
 
 	dirty   dirtyList
-	offered uint64 // what tasks have offered to each connection, at most, in bytes; see Engine.maxAhead
-	offer   int    // what the running task offers, see NoteOfferInLoop
-	rest    Task   // of a task that was suspended; nil if there is none
-	urgent  []Task // taken from the inbox, not run yet
+	offered uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
+	offer   int    // bytes that the running task offers; see NoteOfferInLoop
+	rest    Task   // the rest of a suspended task, or nil
+	urgent  []Task // taken from the inbox, not run
 	clock   turnClock
 	doomed  []*Conn
 	free    freeQueues
 
-	reading    *Conn                        // whose message is being handled
-	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil while there was none
-	held       map[*Conn]*held              // of paused connections; nil while there was none
-	resumed    []*Conn                      // to go on with, oldest first
+	reading    *Conn                        // connection whose message is being handled
+	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil before the first
+	held       map[*Conn]*held              // of paused connections; nil before the first
+	resumed    []*Conn                      // to continue with, oldest first
 	beside     map[*Conn]int                // tasks that wait beside a ring, by the connection that is paused for them
 	spaceWaits map[*Conn][]*spaceWait
 
 	laggards     laggards
 	newest       newest
-	disconnected []*Conn      // slow, whose close frame is to follow
-	worst        atomic.Int64 // what the worst laggard holds; kept for a budget only
+	disconnected []*Conn      // slow connections whose close frame is pending
+	worst        atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
 
 	peerFields peerFields
@@ -77,15 +76,15 @@ type Shard struct {
 	reply replyBatch
 	tls   tlsScratch
 
-	deflated, inflated []byte // scratch for one message that is compressed, and one that is inflated
-	wireBytes          int    // compressed bytes of the message that is handed over; 0 if it came plain
+	deflated, inflated []byte // scratch for one compressed and one inflated message
+	wireBytes          int    // compressed size of the message that is handed over; 0 if it came plain
 
 	inflateClock inflateClock
-	inflations   map[*Conn]*inflation // nil while there was none
-	inflateLine  []*Conn              // whose inflation is not done, and connections that have ended
+	inflations   map[*Conn]*inflation // nil before the first
+	inflateLine  []*Conn              // connections with unfinished inflations, and some that have ended
 
-	inTurn  bool   // a callback of the loop is running that will look at the inbox at its end
-	again   bool   // the inbox wants a turn at the end of this callback
+	inTurn  bool   // a callback is running that looks at the inbox at its end
+	again   bool   // the inbox needs a turn at the end of this callback
 	ended   bool   // a handler has ended the loop's goroutine
 	posted  bool   // the loop itself has posted to its own inbox
 	lastOwn uint64 // position of the last such task
@@ -99,24 +98,26 @@ func (s *Shard) Index() int { return s.index }
 // onLoop reports whether the caller runs on this shard's event loop.
 func (s *Shard) onLoop() bool { return gid.Current() == s.gid.Load() }
 
-// mustBeInLoop panics, under the build tag invariants, if the caller does not run
-// on this shard's loop: its state is not guarded otherwise.
+// mustBeInLoop panics, under the build tag invariants, if the caller does not
+// run on this shard's loop, because nothing else guards the shard's state.
 func (s *Shard) mustBeInLoop() {
 	if invariants.Enabled && !s.onLoop() {
 		panic("engine: loop-confined state touched off its loop")
 	}
 }
 
-// Post hands t to the shard's loop and does not wait, so it is for tasks of which
-// there are few for each connection or room: while the ring is full, t is kept beside
-// it, in its place. If an event loop posts then, the connection whose message it
-// handles is paused until t has run. A task is never lost while the engine runs.
+// Post hands t to the shard's loop and does not wait. It is for tasks that are
+// few for each connection or room: while the ring is full, t is kept beside it,
+// in its place in the order. If an event loop posts then, the connection of its
+// handled message is paused until t has run. A task is never lost while the
+// engine runs.
 func (s *Shard) Post(t Task) { s.TryReserve().Post(t) }
 
-// Reserve takes a place for one task, so that posting it can be done where nothing
-// may wait: with a lock held that makes a decision and its task one step. While the
-// ring is full it waits, and returns ErrTimeout after Config.PublishTimeout; on an
-// event loop it does not wait, see Post. It returns ErrStopped after Stop.
+// Reserve reserves space for one task, so that the task can be posted where
+// nothing may wait: with a lock held that makes a decision and its task one
+// step. While the ring is full it waits, and returns ErrTimeout after
+// Config.PublishTimeout; on an event loop it does not wait, see Post. It
+// returns ErrStopped after Stop.
 func (s *Shard) Reserve() (Slot, error) {
 	if s.in.tryAcquire() {
 		return Slot{s, true}, nil
@@ -132,10 +133,10 @@ func (s *Shard) Reserve() (Slot, error) {
 	return Slot{s, true}, nil
 }
 
-// TryReserve is Reserve without the wait: the place may be beside the ring.
+// TryReserve is Reserve without the wait: the space may be beside the ring.
 func (s *Shard) TryReserve() Slot { return Slot{s, s.in.tryAcquire()} }
 
-// Slot is room for one task: it must be posted to or released.
+// Slot is a reservation for one task: it must be posted to or released.
 type Slot struct {
 	shard  *Shard
 	inRing bool // a credit is held; otherwise the task is kept beside the ring
@@ -154,23 +155,22 @@ func (l Slot) Post(t Task) {
 	l.shard.putBeside(t)
 }
 
-// Release gives the room back.
+// Release gives the space back.
 func (l Slot) Release() {
 	if l.inRing {
 		l.shard.in.release(1)
 	}
 }
 
-// postUrgent hands t to the shard's loop, ahead of what the ring holds, and
-// never waits.
+// postUrgent hands t to the shard's loop, ahead of the ring, and never waits.
 func (s *Shard) postUrgent(t Task) {
 	s.in.putUrgent(t)
 	s.wakeUp()
 }
 
-// postWait hands t to the shard's loop. If the ring is full it waits for the
-// configured time and then returns ErrQueueFull; on an event loop it does not
-// wait, see postInLoop. It returns ErrClosed if the engine stops meanwhile.
+// postWait hands t to the shard's loop. If the ring is full, it waits for
+// Config.PublishTimeout and then returns ErrQueueFull; on an event loop it does
+// not wait, see postInLoop. It returns ErrClosed if the engine stops meanwhile.
 func (s *Shard) postWait(t Task) error {
 	if !s.in.tryAcquire() {
 		if caller := s.eng.callersShard(); caller != nil {
@@ -190,15 +190,14 @@ func (s *Shard) postWait(t Task) error {
 	return nil
 }
 
-// put appends a task for which a credit is held, and wakes the loop.
+// put appends a task, for which the caller holds a credit, and wakes the loop.
 func (s *Shard) put(t Task) {
 	s.noteOwn(s.in.ring.put(t))
 	s.announce()
 }
 
-// announce makes sure that somebody deals with a task that was just put into
-// the inbox: the loop, or, if that has ended, perhaps before it saw the task,
-// the caller.
+// announce makes sure that a task in the inbox is processed: by the loop, or by
+// the caller if the loop has ended, perhaps before it saw the task.
 func (s *Shard) announce() {
 	s.wakeUp()
 	if s.eng.halting.Load() && s.eng.isStopped() {
@@ -206,21 +205,21 @@ func (s *Shard) announce() {
 	}
 }
 
-// noteOwn remembers the position of a task that the loop posts to itself, so
-// that what it sends directly afterwards does not overtake it.
+// noteOwn records the position of a task that the loop posts to itself, so that
+// a direct send of the loop does not overtake it.
 func (s *Shard) noteOwn(pos uint64) {
 	if s.onLoop() {
 		s.posted, s.lastOwn = true, pos
 	}
 }
 
-// caughtUpInLoop reports whether all that this loop has posted to itself has
-// run.
+// caughtUpInLoop reports whether all tasks that this loop has posted to itself
+// have run.
 func (s *Shard) caughtUpInLoop() bool {
 	return !s.posted || (s.rest == nil && s.in.ring.head > s.lastOwn)
 }
 
-// wakeUp makes the loop look at its inbox, if nobody has done so yet.
+// wakeUp makes the loop look at its inbox, unless it was already woken.
 func (s *Shard) wakeUp() {
 	if s.in.awake.Load() || s.in.awake.Swap(true) {
 		return
@@ -237,16 +236,16 @@ func (s *Shard) wakeUp() {
 	}
 }
 
-// guardedTurn is turn as a task of gnet's.
+// guardedTurn is turn as a task of gnet.
 func (s *Shard) guardedTurn() {
 	defer s.eng.guard("inbox")
 	s.turn()
 }
 
-// turn works on the timers and the inbox, until its time is over. What is left
-// then waits until the loop has served its connections: a task that posts
-// itself would starve them (gnet runs its task queue until it is empty), so
-// the next turn comes in as traffic on the shard's own wake-up connection.
+// turn works on the timers and the inbox until its time is over. The rest then
+// waits until the loop has served its connections. A task that posts itself
+// would starve them, because gnet runs its task queue until it is empty; so the
+// next turn comes as traffic on the shard's own wake-up connection.
 func (s *Shard) turn() {
 	s.inTurn = true
 	defer func() {
@@ -296,9 +295,10 @@ func (s *Shard) runUrgent() {
 	}
 }
 
-// takeTasks runs tasks until the inbox is empty, the batch is full or the turn's
-// time is over, and reports whether there was any. It is the first pass of the fan-out: it
-// fills queues, and writes only for a connection whose queue would overflow.
+// takeTasks runs tasks until the inbox is empty, the batch is full or the
+// turn's time is over, and reports whether there were any. It is the first pass
+// of the fan-out: it fills queues, and writes only for a connection whose queue
+// would overflow.
 func (s *Shard) takeTasks() (ran bool) {
 	var taken, credits int
 	resumed := s.resume()
@@ -321,23 +321,23 @@ func (s *Shard) takeTasks() (ran bool) {
 	return taken > 0 || resumed
 }
 
-// mayTakeMore reports whether the connection that waits longest for its write was
-// offered so little since it began to wait that its queue has space for more.
+// mayTakeMore reports whether the connection that waits longest for its write
+// has space in its queue for more, by the bytes offered to it since.
 func (s *Shard) mayTakeMore() bool {
 	return s.dirty.empty() || s.offered-s.dirty.since() < s.eng.maxAhead
 }
 
-// runTask runs one task; a panic in it ends that task alone.
+// runTask runs one task. A panic ends only that task.
 func (s *Shard) runTask(t Task) {
 	s.mustBeInLoop()
 	defer s.eng.guard("task")
 	t.RunInLoop(s)
 }
 
-// tick fires the deadlines that have come, and frees what has expired in queues
-// that nothing leaves. When the loop comes back after it was away, it reads what
-// waits in the kernel first: the deadlines wait for a tick, but only once. caughtUp
-// reports whether an absence is long enough ago.
+// tick fires the deadlines that have come, and frees expired frames in queues
+// of blocked connections. After an absence the loop first reads the bytes that
+// wait in the kernel: the deadlines wait for a tick, but only once. caughtUp
+// reports that no absence ended within the last tick.
 func (s *Shard) tick(caughtUp bool) {
 	now := s.eng.now.Load()
 	if now != s.presence.seen {
@@ -351,7 +351,7 @@ func (s *Shard) tick(caughtUp bool) {
 	if s.checked != now {
 		s.checked = now
 		s.free.trim(now, s.eng.ticks(freeTime))
-		for _, c := range s.laggards.conns { // purge may reorder them; the next tick finds who was missed
+		for _, c := range s.laggards.conns { // purge may reorder them; the next tick covers the missed ones
 			s.purge(c)
 		}
 		s.checkAges()
@@ -361,8 +361,8 @@ func (s *Shard) tick(caughtUp bool) {
 	s.due = !s.wheel.advance(now, s.fire)
 }
 
-// enter and leave enclose a callback of gnet: what the callback queued is
-// written and who it doomed is closed before the loop goes on.
+// enter and leave enclose a callback of gnet: leave writes the frames that the
+// callback queued and runs its pending closes before the loop continues.
 func (s *Shard) enter() { s.inTurn = true }
 
 func (s *Shard) leave() {
@@ -398,7 +398,7 @@ func (s *Shard) drop(f *Frame, why DropReason) {
 	s.eng.handler.OnDrop(why)
 }
 
-// CountRefused counts a message that never reached the shard, for n of its
+// CountRefused counts a message that never reached the shard for n of its
 // connections. Safe for concurrent use.
 func (s *Shard) CountRefused(n int) {
 	for range n {

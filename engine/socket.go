@@ -12,17 +12,17 @@ import (
 	_ "github.com/qi-realtime/ws/internal/unixonly" // for its error on other systems
 )
 
-// Shards meet the network here alone: gnet's loop and connection, as far as
-// they are needed, and the system calls on a connection's descriptor. With a
-// Memory the shard's memoryLoop stands in for all of them.
+// The only place where shards meet the network: the needed parts of gnet's loop
+// and connection, and the system calls on a connection's descriptor. With a
+// Memory, the shard's memoryLoop replaces all of them.
 
-// eventLoop is what a shard needs of its event loop.
+// eventLoop is the part of gnet's event loop that a shard uses.
 type eventLoop interface {
 	Execute(context.Context, gnet.Runnable) error
 	Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error)
 }
 
-// netConn is what a connection needs of gnet's.
+// netConn is the part of gnet's connection that a Conn uses.
 type netConn interface {
 	unread
 	Fd() int
@@ -31,13 +31,13 @@ type netConn interface {
 	RemoteAddr() net.Addr
 }
 
-// writev writes what iov describes to c's socket.
+// writev writes the buffers of iov to c's socket.
 func (s *Shard) writev(c *Conn, iov []unix.Iovec) (int, error) {
 	if s.mem != nil {
 		return s.mem.writev(c, iov)
 	}
 	if len(iov) == 1 {
-		return write(int(c.fd), unsafe.Slice(iov[0].Base, iov[0].Len)) // the kernel has less to do
+		return write(int(c.fd), unsafe.Slice(iov[0].Base, iov[0].Len)) // cheaper for the kernel
 	}
 	return writev(int(c.fd), iov)
 }
@@ -50,7 +50,7 @@ func (s *Shard) write(c *Conn, b []byte) (int, error) {
 	return write(int(c.fd), b)
 }
 
-// arm asks for one writableTask for c.
+// arm requests one writableTask for c.
 func (s *Shard) arm(c *Conn) error {
 	if s.mem != nil {
 		s.mem.arm(c)
@@ -71,7 +71,7 @@ func (s *Shard) disarm(c *Conn) {
 // hasUnread reports whether bytes of the peer wait in the kernel.
 func (s *Shard) hasUnread(c *Conn) bool { return s.mem == nil && hasUnread(int(c.fd)) }
 
-// progress returns how far the peer has read.
+// progress returns the position up to which the peer has read.
 func (s *Shard) progress(c *Conn) progress {
 	if s.mem != nil {
 		return progress{}
@@ -95,11 +95,11 @@ func (s *Shard) resetOnClose(c *Conn) {
 	}
 }
 
-// drainSocket reads what is unread, within a bound: closing a socket with
-// unread bytes resets the connection and can lose what we wrote last.
+// drainSocket reads the unread bytes, within a bound, because closing a socket
+// with unread bytes resets the connection and can lose our last bytes.
 func (s *Shard) drainSocket(c *Conn) {
 	if s.mem != nil {
-		return // it has no resets
+		return // a simulated network has no resets
 	}
 	drainDescriptor(int(c.fd))
 }
@@ -113,7 +113,7 @@ func drainDescriptor(fd int) {
 	}
 }
 
-// closeSocket closes c's socket; detach then runs from within.
+// closeSocket closes c's socket. detach runs within it.
 func (s *Shard) closeSocket(c *Conn) {
 	if s.mem != nil {
 		s.mem.end(c, nil)

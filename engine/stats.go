@@ -2,20 +2,21 @@ package engine
 
 import "sync/atomic"
 
-// counter is read by anyone. Counters are declared in stats.go of the root package.
+// counter is a count that any goroutine may read. Counters are declared in
+// stats.go of the root package.
 type counter struct{ v atomic.Uint64 }
 
-// add is for a counter that one loop writes: a plain store is enough for a single
-// writer, and cheaper than an atomic addition.
+// add is for a counter with one writing loop: a plain store is enough for a
+// single writer, and cheaper than an atomic addition.
 func (c *counter) add(n uint64) { c.v.Store(c.v.Load() + n) }
 
-// addShared is for a counter that any goroutine writes.
+// addShared is for a counter with several writers.
 func (c *counter) addShared(n uint64) { c.v.Add(n) }
 
 // Load returns the count.
 func (c *counter) Load() uint64 { return c.v.Load() }
 
-// Connections returns how many sockets the shard has now. Safe for concurrent
+// Connections returns the number of the shard's sockets. Safe for concurrent
 // use.
 func (s *Shard) Connections() int { return int(s.stats.connections.Load()) }
 

@@ -6,22 +6,22 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// Two timeouts beside that of silence (life.go), on the presence clock as well, so
-// that the time in which the loop was away does not count:
+// Two timeouts besides the one of silence (life.go). They use the presence clock,
+// too, so the time in which the loop was away does not count:
 //
 //   - Config.MessageTimeout bounds the time between the first and the last byte of a
 //     message. Pings between its fragments do not extend it.
 //   - Config.WriteTimeout bounds the time in which a peer takes no byte of the data
-//     that waits for it. Such a peer may be alive: it answers no ping because it
-//     reads none.
+//     that waits for it. Such a peer may be alive: it does not answer pings because
+//     it does not read them.
 
 var (
 	errMessageTimeout = errors.New("ws: message not received in time")
 	errWriteTimeout   = errors.New("ws: write timeout")
 )
 
-// noteUnfinished notes after a read whether a message of c is unfinished. ended says
-// that the read has brought the end of an earlier one.
+// noteUnfinished records after a read whether a message of c is unfinished.
+// ended reports that the read has finished an earlier one.
 func (s *Shard) noteUnfinished(c *Conn, ended bool) {
 	switch {
 	case !c.in.Pending():
@@ -43,10 +43,10 @@ func (s *Shard) noteUnfinished(c *Conn, ended bool) {
 	}
 }
 
-// unfinishedMessage is a message that has not come whole.
+// unfinishedMessage is a message without its end.
 type unfinishedMessage struct {
 	since   uint32 // on the presence clock
-	excused uint32 // ticks that pausedByBudget has added to since, since the connection was last favored
+	excused uint32 // ticks that pausedByBudget has added to since, from the last favor on
 	bytes   int64  // counted in Engine.inbound; 0 without a budget
 }
 
@@ -58,9 +58,8 @@ func (s *Shard) forgetUnfinished(c *Conn) {
 	}
 }
 
-// checkUnfinishedMessages fails the connections whose message has taken too long. It
-// excuses the time for which a connection was paused, and bytes that wait for the
-// loop.
+// checkUnfinishedMessages fails the connections whose message takes too long.
+// It excuses the time of pauses, and bytes that wait for the loop.
 func (s *Shard) checkUnfinishedMessages() {
 	now := s.presence.ticks
 	passed := now - s.unfinishedChecked
@@ -82,8 +81,8 @@ func (s *Shard) checkUnfinishedMessages() {
 	}
 }
 
-// failLate fails c if its unfinished message m has taken too long, and reports
-// whether it has.
+// failLate fails c if its unfinished message m takes too long, and reports
+// whether it does.
 func (s *Shard) failLate(c *Conn, m unfinishedMessage) bool {
 	if s.eng.messageTicks == 0 || s.presence.ticks-m.since < s.eng.messageTicks || s.hasUnread(c) {
 		return false
@@ -93,10 +92,11 @@ func (s *Shard) failLate(c *Conn, m unfinishedMessage) bool {
 	return true
 }
 
-// stall is the time in which the peer of a blocked connection has taken nothing.
+// stall is the time in which the peer of a blocked connection has taken no
+// byte.
 type stall struct {
 	since  uint32   // on the presence clock
-	looked uint32   // when progress was last compared
+	looked uint32   // time of the last look at the progress
 	base   progress // at the first look, or when the peer was last seen to read
 }
 
@@ -105,9 +105,9 @@ func (s *Shard) beginStall(c *Conn) {
 	c.out.stall = stall{since: s.presence.ticks, looked: s.presence.ticks}
 }
 
-// checkStall ends a blocked connection whose peer has taken nothing for
-// WriteTimeout. It compares the peer's progress eight times in that, since a peer
-// that reads slowly does not make the socket writable for long.
+// checkStall ends a blocked connection whose peer has taken no byte for
+// WriteTimeout. It looks at the peer's progress eight times in that time,
+// because a peer that reads slowly does not make the socket writable for long.
 func (s *Shard) checkStall(c *Conn) {
 	now, limit, st := s.presence.ticks, s.eng.writeTicks, &c.out.stall
 	if limit == 0 || now-st.looked < max(1, limit/8) {
@@ -127,15 +127,16 @@ func (s *Shard) checkStall(c *Conn) {
 	}
 }
 
-// maxClosingBytes is what is read of a peer that we close: its close frame comes
-// behind what it has sent before it read ours, and a client that sends one message
-// that is too large reads our close frame only when all of it is sent. After that the
-// peer waits.
+// maxClosingBytes bounds the bytes that are read from a peer whose connection
+// our side closes. The peer's close frame comes behind everything that it sent
+// before it read ours, and a client that sends one message that is too large
+// reads our close frame only after the whole message. Beyond the bound the peer
+// waits.
 const maxClosingBytes = 8 << 20
 
-// readClosing takes what has come from the peer of an open connection that is
-// closing, if it is to be thrown away, and stops reading when that is much. It
-// returns false if the bytes are to be decoded.
+// readClosing discards the received bytes of an open connection that is
+// closing, if nothing needs them, and stops reading beyond maxClosingBytes. It
+// returns false if the bytes must be decoded.
 func (s *Shard) readClosing(c *Conn) (taken bool) {
 	end := c.end()
 	if end == nil || end.Remote || !c.is(opened) {

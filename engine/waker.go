@@ -10,28 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waker is a socket pair whose one end is a connection of the shard's loop. A
-// byte written to the other end comes in like any traffic: after the loop has
-// served the connections that are ready. That is how a loop yields to them
-// with work left, and how it learns that it is to end.
+// waker is a socket pair with one end in the shard's loop, as a connection. A
+// byte written to the other end comes as traffic: after the loop has served the
+// ready connections. In this way a loop with work left yields to them, and
+// learns that it must end.
 type waker struct {
 	fd      int       // the end we write to
 	loopFD  int       // the end that the loop reads; set when the loop has it
 	loopEnd gnet.Conn // that end's connection; loop-confined
 }
 
-// yield asks for another turn of the loop. Safe for concurrent use.
+// yield requests another turn of the loop. Safe for concurrent use.
 func (w *waker) yield() {
-	// A full socket means that the loop has been asked often enough.
+	// A full socket means that enough requests are waiting.
 	_, _ = unix.Write(w.fd, []byte{0})
 }
 
-// yield asks for another turn of s after its connections were served.
+// yield requests another turn of s after its connections are served.
 func (s *Shard) yield() {
 	switch {
 	case s.wake != nil:
 		s.wake.yield()
-	case s.mem != nil: // whose loop serves all in one order
+	case s.mem != nil: // its loop handles all events in one order
 		_ = s.loop.Execute(context.Background(), s)
 	default:
 		go func() { // ends at once; only while the engine boots

@@ -1,16 +1,16 @@
 package engine
 
-// walk is a visit to all connections of a wheel, which may take several turns. A
-// connection that moves to another slot meanwhile is visited once, one that ends is
-// not, and one that comes may be.
+// walk is a visit to all connections of a wheel, which may take several turns.
+// A connection that moves to another slot meanwhile is visited once, one that
+// ends is not, and a new one may be.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type walk struct {
 	running bool
-	seen    connFlags // walked or 0: what connections that were visited have of that flag
+	seen    connFlags // walked or 0: the value of that flag in visited connections
 	slot    int
 	next    *Conn   // in slot
-	moved   []*Conn // to slots behind the walk, before they were visited
+	moved   []*Conn // unvisited connections that have moved to slots behind the walk
 }
 
 // begin starts a walk of w.
@@ -23,21 +23,21 @@ func (k *walk) visited(c *Conn) bool { return c.flags&walked == k.seen }
 
 func (k *walk) setVisited(c *Conn) { c.flags = c.flags&^walked | k.seen }
 
-// scheduled takes into account that c has come to the head of slot.
+// scheduled records that c has come to the head of slot.
 func (k *walk) scheduled(c *Conn, slot int) {
 	if k.running && slot <= k.slot && !k.visited(c) {
 		k.moved = append(k.moved, c)
 	}
 }
 
-// canceled takes into account that c is about to leave its slot.
+// canceled records that c is about to leave its slot.
 func (k *walk) canceled(c *Conn) {
 	if k.next == c {
 		k.next = c.next
 	}
 }
 
-// step returns the next connection that was not visited, nil at the end.
+// step returns the next unvisited connection, or nil at the end.
 func (k *walk) step(w *wheel) *Conn {
 	for {
 		c := k.next
@@ -64,12 +64,12 @@ func (k *walk) step(w *wheel) *Conn {
 	}
 }
 
-// walkWork is the work of a step and of fn, see clockStep.
+// walkWork is the work of a step with fn; see clockStep.
 const walkWork = 256
 
-// WalkInLoop calls fn for every connection of s that takes data. fn may queue on it.
-// It returns false when the turn's time is over: then the caller suspends its task,
-// and calls it again to go on.
+// WalkInLoop calls fn for every connection of s that takes data. fn may queue
+// frames on it. It returns false when the turn's time is over: then the caller
+// suspends its task, and calls it again to continue.
 func (s *Shard) WalkInLoop(fn func(*Conn)) (done bool) {
 	return s.walkAll(func(c *Conn) {
 		if c.takesDataInLoop() {
@@ -78,7 +78,8 @@ func (s *Shard) WalkInLoop(fn func(*Conn)) (done bool) {
 	})
 }
 
-// walkAll is WalkInLoop for all connections. fn may schedule its own.
+// walkAll is WalkInLoop for all connections. fn may schedule the connection
+// that it gets.
 func (s *Shard) walkAll(fn func(*Conn)) (done bool) {
 	k := &s.wheel.walk
 	if !k.running {
@@ -93,7 +94,7 @@ func (s *Shard) walkAll(fn func(*Conn)) (done bool) {
 	return true
 }
 
-// closeAllTask begins the close handshake of all of a shard's connections.
+// closeAllTask begins the close handshakes of all connections of a shard.
 type closeAllTask struct{}
 
 func (t closeAllTask) RunInLoop(s *Shard) {

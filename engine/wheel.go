@@ -1,24 +1,24 @@
 package engine
 
-// wheelSlots is a power of two. With the default tick of 250 ms one turn of
-// the wheel takes 128 s, longer than any default timeout, so that each
-// connection is looked at once for each of its deadlines.
+// wheelSlots is a power of two. With the default tick of 250 ms, one revolution
+// of the wheel takes 128 s, longer than any default timeout, so each connection
+// is looked at once for each of its deadlines.
 const wheelSlots = 512
 
-// wheel is a shard's timer wheel: one deadline for each connection, kept in
-// lists that run through the connections themselves, so that a timer costs no
-// memory of its own. As every connection of a shard has a deadline at all
-// times, the wheel is also the shard's list of connections.
+// wheel is a shard's timer wheel with one deadline for each connection, in
+// lists that run through the connections themselves, so a timer costs no
+// memory. Every connection of a shard always has a deadline, so the wheel is
+// also the shard's list of connections.
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type wheel struct {
 	slots [wheelSlots]*Conn
-	now   uint32 // the last tick that was processed
+	now   uint32 // the last processed tick
 	size  int
 	walk  walk
 }
 
-// schedule sets c's deadline, in ticks, in place of the one it had. A deadline
+// schedule sets c's deadline, in ticks, in place of the old one. A deadline
 // that is not after now fires at the next tick.
 func (w *wheel) schedule(c *Conn, deadline uint32) {
 	if c.is(scheduled) {
@@ -39,7 +39,7 @@ func (w *wheel) schedule(c *Conn, deadline uint32) {
 	w.walk.scheduled(c, int(deadline%wheelSlots))
 }
 
-// cancel takes c out of the wheel.
+// cancel removes c from the wheel.
 func (w *wheel) cancel(c *Conn) {
 	if !c.is(scheduled) {
 		return
@@ -58,10 +58,10 @@ func (w *wheel) cancel(c *Conn) {
 	w.size--
 }
 
-// advance moves the wheel to tick now and calls fire for each connection whose
-// deadline has come, after taking it out. It returns false as soon as fire does; then it
-// is called again to go on. fire may schedule that connection again, beyond now, and must
-// not cancel another one.
+// advance moves the wheel to tick now, and removes each connection whose
+// deadline has come and calls fire for it. It returns false as soon as fire
+// does; then it is called again to continue. fire may schedule that connection
+// again, beyond now, and must not cancel another one.
 func (w *wheel) advance(now uint32, fire func(*Conn) (more bool)) (done bool) {
 	if behind := now - w.now; behind > wheelSlots {
 		w.now = now - wheelSlots

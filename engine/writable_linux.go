@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writablePoller tells blocked connections that their sockets are writable
+// writablePoller notifies blocked connections when their sockets are writable
 // again. gnet does not: it arms EPOLLOUT only for its own buffer, which is
-// unbounded and copies. This is a second epoll with one goroutine for the
-// process; each wait is one-shot, and an event for a descriptor that has since
-// been reused does not match the generation it was armed with.
+// unbounded and copies. The poller is a second epoll with one goroutine for the
+// engine. Each wait is one-shot, and an event for a descriptor that was reused
+// since does not match the generation of its wait.
 //
 // Safe for concurrent use.
 type writablePoller struct {
@@ -44,7 +44,7 @@ func newWritablePoller() (*writablePoller, error) {
 	return p, nil
 }
 
-// arm asks for one writableTask for c.
+// arm requests one writableTask for c.
 func (p *writablePoller) arm(c *Conn) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLONESHOT, Fd: c.fd, Pad: int32(c.generation)}
 	p.mu.Lock()
@@ -67,7 +67,7 @@ func (p *writablePoller) disarm(c *Conn) {
 	}
 }
 
-// take returns the connection that an event is for, nil if it is stale.
+// take returns the connection of an event, or nil if the event is stale.
 func (p *writablePoller) take(fd int32, generation uint32) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// pollBlocked is how often blocked connections try again where there is no
-// epoll.
+// pollBlocked is the interval between two tries of blocked connections where
+// there is no epoll.
 const pollBlocked = 5 * time.Millisecond
 
 // writablePoller is the portable fallback, for development: it makes every

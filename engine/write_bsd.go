@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writev writes what iov describes in one system call.
+// writev writes the buffers of iov in one system call.
 func writev(fd int, iov []unix.Iovec) (int, error) {
 	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
 	if errno != 0 {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writev writes what iov describes in one system call.
+// writev writes the buffers of iov in one system call.
 func writev(fd int, iov []unix.Iovec) (int, error) {
 	bufs := make([][]byte, len(iov))
 	for i, v := range iov {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writev writes what iov describes in one system call.
+// writev writes the buffers of iov in one system call.
 //
 // The socket does not block, so the call needs no help of the scheduler: a raw
 // system call saves offering the processor to another thread and getting it
