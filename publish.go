@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -24,23 +23,18 @@ import (
 // What happens to the message for a member whose queue is full is said by the
 // OverflowPolicy; the others are not held up. Publish reports on it.
 func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
-	r, err := m.findRoom(roomID)
-	if err != nil {
-		return err
-	}
-	d := r.Data()
-	f := engine.NewFrame(OpText, msg, engine.Handling{Policy: d.policy, Scope: &d.drops})
-	return m.publish(context.Background(), r, f, exclude, nil)
+	_, err := m.publishToRoom(context.Background(), roomID, &publication{
+		payload: msg, messageOptions: messageOptions{op: OpText, exclude: exclude},
+	})
+	return err
 }
 
 // BroadcastPrepared is BroadcastToRoom for a prepared message.
 func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client) error {
-	r, err := m.findRoom(roomID)
-	if err != nil {
-		return err
-	}
-	d := r.Data()
-	return m.publish(context.Background(), r, p.frame.In(d.policy, &d.drops), exclude, nil)
+	_, err := m.publishToRoom(context.Background(), roomID, &publication{
+		prepared: p.frame, messageOptions: messageOptions{exclude: exclude},
+	})
+	return err
 }
 
 // Publish is BroadcastToRoom with options, and with a report of how many
@@ -53,21 +47,9 @@ func (m *Manager) Publish(roomID string, msg []byte, opts ...MessageOption) (Del
 // full, the wait also ends with ctx, whose error it then returns. Nobody gets
 // the message then.
 func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
-	r, err := m.findRoom(roomID)
-	if err != nil {
-		return Delivery{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return Delivery{}, err
-	}
-	o := newMessageOptions(OpText, opts)
-	d := r.Data()
-	o.Policy, o.Scope = d.policy, &d.drops
-	report := &deliveryReport{done: make(chan struct{})}
-	if err := m.publish(ctx, r, engine.NewFrame(o.op, msg, o.Handling), o.exclude, report); err != nil {
-		return Delivery{}, err
-	}
-	return Delivery{report}, nil
+	return m.publishToRoom(ctx, roomID, &publication{
+		payload: msg, messageOptions: newMessageOptions(OpText, opts), reported: true,
+	})
 }
 
 // findRoom returns the room to publish to. The error after Shutdown is both
@@ -85,36 +67,15 @@ func (m *Manager) findRoom(id string) (*roomEntry, error) {
 	return nil, ErrRoomNotFound
 }
 
-// publish posts one task to each loop that has members of the room. report may
-// be nil.
-func (m *Manager) publish(ctx context.Context, r *roomEntry, f *engine.Frame, exclude *Client, report *deliveryReport) error {
-	var buf [16]*engine.Shard
-	targets := buf[:0]
-	for i, s := range m.engine.Shards() {
-		if r.LoopLen(i) > 0 {
-			targets = append(targets, s)
-		}
-	}
-	b := &broadcast{manager: m, room: r, frame: m.engine.Stamp(f), exclude: exclude, report: report}
-	return b.post(ctx, targets)
-}
-
 // BroadcastAll queues msg, which is borrowed, as one text message for every
 // client that is connected when it is called; one that connects while it is on
 // its way may get it, too. If an event loop's ring stays full for
 // BroadcastConfig.Timeout, nobody gets the message: that is logged and counted
 // as one dropped message for each client.
 func (m *Manager) BroadcastAll(msg []byte) {
-	var buf [16]*engine.Shard
-	targets := buf[:0]
-	for _, s := range m.engine.Shards() {
-		if s.Connections() > 0 {
-			targets = append(targets, s)
-		}
-	}
-	b := &broadcast{manager: m, frame: engine.NewFrame(OpText, msg, engine.Handling{})}
-	if err := b.post(context.Background(), targets); err != nil {
-		for _, s := range targets {
+	p := &publication{payload: msg, messageOptions: messageOptions{op: OpText}}
+	if _, err := m.publish(context.Background(), p); err != nil {
+		for _, s := range m.engine.Shards() {
 			s.CountRefused(s.Connections())
 		}
 		m.cfg.Logger.Warn("ws: BroadcastAll: nothing was sent", "error", err)
@@ -129,47 +90,96 @@ func (m *Manager) BroadcastAll(msg []byte) {
 // device is no error. A device whose queue is full is treated by the
 // OverflowPolicy. For a handler on an event loop see BroadcastToRoom.
 func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
-	if err := m.stopped(); err != nil {
-		return err
-	}
-	devices := m.clients.devices(user{id: userID})
-	if len(devices) == 0 {
-		return nil
-	}
-	return m.publishToDevices(devices, engine.NewFrame(OpText, msg, engine.Handling{}), nil)
+	_, err := m.publishToUser(user{id: userID}, &publication{payload: msg, messageOptions: messageOptions{op: OpText}})
+	return err
 }
 
 // PublishToUser is BroadcastToUser with options, and with a report of how many
 // devices the message was queued for. Exclude leaves out one of them. name is the name given to
 // WithUser, or the decimal text of the ID given to WithUserID.
 func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) (Delivery, error) {
+	return m.publishToUser(userNamed(name), &publication{
+		payload: msg, messageOptions: newMessageOptions(OpText, opts), reported: true,
+	})
+}
+
+// publication is one message for many clients: its payload and handling, and its
+// recipients, which are the members of a room, the devices of a user, or all clients.
+type publication struct {
+	messageOptions
+	payload  []byte        // borrowed
+	prepared *engine.Frame // in place of op and payload, or nil
+	reported bool          // the caller wants a Delivery
+
+	room    *roomEntry // nil for devices or all clients
+	devices []*Client  // of one user, on all loops; owned
+	toUser  bool
+}
+
+func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publication) (Delivery, error) {
+	r, err := m.findRoom(roomID)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return Delivery{}, err
+	}
+	d := r.Data()
+	p.room, p.Policy, p.Scope = r, d.policy, &d.drops
+	return m.publish(ctx, p)
+}
+
+func (m *Manager) publishToUser(u user, p *publication) (Delivery, error) {
 	if err := m.stopped(); err != nil {
 		return Delivery{}, err
 	}
-	o := newMessageOptions(OpText, opts)
-	devices := m.clients.devices(userNamed(name))
-	devices = slices.DeleteFunc(devices, func(c *Client) bool { return c == o.exclude })
-	report := &deliveryReport{done: make(chan struct{})}
-	if err := m.publishToDevices(devices, engine.NewFrame(o.op, msg, o.Handling), report); err != nil {
-		return Delivery{}, err
+	p.toUser, p.devices = true, m.clients.devices(u)
+	if p.exclude != nil {
+		p.devices = slices.DeleteFunc(p.devices, func(c *Client) bool { return c == p.exclude })
 	}
-	return Delivery{report}, nil
+	return m.publish(context.Background(), p)
 }
 
-// publishToDevices posts one task to each loop that has some of the devices, which
-// are owned by the task then.
-func (m *Manager) publishToDevices(devices []*Client, f *engine.Frame, report *deliveryReport) error {
+// publish encodes the message once, and posts one task to each loop that has recipients.
+func (m *Manager) publish(ctx context.Context, p *publication) (Delivery, error) {
 	var buf [16]*engine.Shard
-	targets := buf[:0]
-	for _, c := range devices {
-		if s := c.conn.Shard(); !slices.Contains(targets, s) {
-			targets = append(targets, s)
+	targets := p.targets(m.engine.Shards(), buf[:0])
+	b := &broadcast{manager: m, room: p.room, devices: p.devices, exclude: p.exclude, frame: m.engine.Stamp(p.frame())}
+	if p.reported {
+		b.report = &deliveryReport{done: make(chan struct{})}
+	}
+	if err := b.post(ctx, targets); err != nil {
+		return Delivery{}, err
+	}
+	return Delivery{b.report}, nil
+}
+
+// targets appends the shards that have recipients to dst, in the order of the loops,
+// because publishers hold and wait for several rings in that order.
+func (p *publication) targets(shards, dst []*engine.Shard) []*engine.Shard {
+	for i, s := range shards {
+		var recipients bool
+		switch {
+		case p.room != nil:
+			recipients = p.room.LoopLen(i) > 0
+		case p.toUser:
+			recipients = slices.ContainsFunc(p.devices, func(c *Client) bool { return c.conn.Shard() == s })
+		default:
+			recipients = s.Connections() > 0
+		}
+		if recipients {
+			dst = append(dst, s)
 		}
 	}
-	// Publishers of several rings hold and wait in the order of the loops.
-	slices.SortFunc(targets, func(a, b *engine.Shard) int { return cmp.Compare(a.Index(), b.Index()) })
-	b := &broadcast{manager: m, devices: devices, frame: m.engine.Stamp(f), report: report}
-	return b.post(context.Background(), targets)
+	return dst
+}
+
+// frame returns the encoded message.
+func (p *publication) frame() *engine.Frame {
+	if p.prepared != nil {
+		return p.prepared.In(p.Policy, p.Scope)
+	}
+	return engine.NewFrame(p.op, p.payload, p.Handling)
 }
 
 // Delivery is the report on one published message. The event loops fan out
