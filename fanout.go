@@ -31,7 +31,12 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 		b.start = time.Now()
 	}
 	b.loops.Store(int32(len(targets)))
-	return b.manager.engine.Publish(ctx, b, targets)
+	reserved, err := b.manager.engine.ReserveAll(ctx, targets)
+	if err != nil {
+		return err
+	}
+	reserved.Post(b)
+	return nil
 }
 
 // RunInLoop fans out to the members on one loop, in several turns if they are many.

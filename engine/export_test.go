@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -193,3 +194,12 @@ func (w *wheel) WalkStep(begin bool) *Conn {
 
 // Come makes a new connection known to the walk.
 func (w *wheel) Come(c *Conn) { w.walk.setVisited(c) }
+
+// Publish posts t to each of targets, or to none.
+func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
+	r, err := e.ReserveAll(ctx, targets)
+	if err == nil {
+		r.Post(t)
+	}
+	return err
+}

@@ -5,48 +5,57 @@ import (
 	"time"
 )
 
-// Publish posts t to each of targets, or to none: it acquires a credit in each
-// ring before the first post. While a ring is full, it waits behind earlier
-// publishers. It returns ErrTimeout after Config.PublishTimeout, the context's
-// error if that ends first, and ErrStopped after Stop.
+// Reservations are credits in the rings of some shards, for one task each. They are
+// used once. Not safe for concurrent use.
+type Reservations struct {
+	targets []*Shard
+	poster  *Shard // the caller's, if the tasks go beside the rings; else nil
+}
+
+// ReserveAll acquires a credit in the ring of each target, or none. While a ring is
+// full, it waits behind earlier publishers. It returns ErrTimeout after
+// Config.PublishTimeout, the context's error if that ends first, and ErrStopped
+// after Stop. targets is borrowed until Post.
 //
 // On an event loop it does not wait. While a ring is full, tasks of an inline
 // handler are kept in order beside the ring, and the connection of the handled
-// message is paused until they have run. Publish returns ErrQueueFull beyond
+// message is paused until they have run. ReserveAll returns ErrQueueFull beyond
 // maxBesideTasks for one message.
-func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
+func (e *Engine) ReserveAll(ctx context.Context, targets []*Shard) (Reservations, error) {
 	if e.halting.Load() {
-		return ErrStopped
+		return Reservations{}, ErrStopped
 	}
 	full := tryAcquireAll(targets, -1)
 	if full >= 0 {
 		if s := e.callersShard(); s != nil {
-			return s.publishInLoop(t, targets)
+			if !s.mayPostBeside(len(targets)) {
+				return Reservations{}, ErrQueueFull
+			}
+			return Reservations{targets, s}, nil
 		}
 	}
 	if err := e.acquireAll(ctx, targets, full); err != nil {
-		return err
+		return Reservations{}, err
 	}
-	for _, s := range targets {
-		s.put(t)
+	return Reservations{targets, nil}, nil
+}
+
+// Post posts t to each target and does not wait. A caller that numbers its messages
+// holds one lock while it takes the number and calls Post: then each loop runs the
+// tasks in the order of the numbers.
+func (r Reservations) Post(t Task) {
+	for _, s := range r.targets {
+		if r.poster != nil {
+			_ = r.poster.postInLoop(s, t) // succeeds, because there was space for all
+		} else {
+			s.put(t)
+		}
 	}
-	return nil
 }
 
 // maxRounds is the number of times that a publisher gives back its credits
 // because another ring is full.
 const maxRounds = 3
-
-// publishInLoop is Publish on the loop of s while a ring is full.
-func (s *Shard) publishInLoop(t Task, targets []*Shard) error {
-	if !s.mayPostBeside(len(targets)) {
-		return ErrQueueFull
-	}
-	for _, target := range targets {
-		_ = s.postInLoop(target, t) // succeeds, because there was space for all
-	}
-	return nil
-}
 
 // acquireAll takes a credit in the ring of each target. full is the index of a
 // full ring, or -1 if the caller already holds all credits.

@@ -265,3 +265,35 @@ func TestFanOutBatch(t *testing.T) {
 		})
 	}
 }
+
+// TestTasksPostedUnderALockKeepTheirOrder holds that publishers may number their
+// messages: each loop runs them in the order of the numbers.
+func TestTasksPostedUnderALockKeepTheirOrder(t *testing.T) {
+	const publishers, rounds = 8, 500
+	s := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops, cfg.RingSize, cfg.PublishTimeout = 3, 4, patience
+	})
+	seen := make([]atomic.Int64, 3)
+	var number int64
+	var mu sync.Mutex // guards number
+	var publishing sync.WaitGroup
+	for range publishers {
+		publishing.Go(func() {
+			for range rounds {
+				r, err := s.ReserveAll(t.Context(), s.Shards())
+				if !assert.NoError(t, err) {
+					return
+				}
+				mu.Lock()
+				number++
+				n := number
+				r.Post(taskFunc(func(sh *engine.Shard) {
+					assert.Equal(t, n, seen[sh.Index()].Add(1))
+				}))
+				mu.Unlock()
+			}
+		})
+	}
+	publishing.Wait()
+	s.eventually(func() bool { return seen[0].Load()+seen[1].Load()+seen[2].Load() == 3*publishers*rounds }, "tasks are missing")
+}
