@@ -38,7 +38,7 @@ type Client struct {
 
 	mu          sync.Mutex
 	room        *membership // guarded by mu; the first of them, nil in no room
-	extra       *extra      // guarded by mu; nil while nothing is in it
+	lazy        *lazyState  // guarded by mu; nil while nothing is in it
 	gone        bool        // guarded by mu; the connection has ended
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
 	shut        bool        // guarded by mu; CloseWithCode was called: the mailbox is not handled
@@ -110,7 +110,7 @@ func (c *Client) Context() context.Context {
 	if c.gone {
 		return endedContext
 	}
-	x := c.needExtraLocked()
+	x := c.needLazyLocked()
 	if x.ctx == nil {
 		x.ctx, x.cancel = context.WithCancel(c.manager.ctx)
 	}
@@ -137,7 +137,7 @@ func (c *Client) RemoteAddr() string {
 func (c *Client) SetMetadata(key string, value any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	x := c.needExtraLocked()
+	x := c.needLazyLocked()
 	if x.meta == nil {
 		x.meta = make(map[string]any)
 	}
@@ -148,10 +148,10 @@ func (c *Client) SetMetadata(key string, value any) {
 func (c *Client) GetMetadata(key string) (any, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil {
+	if c.lazy == nil {
 		return nil, false
 	}
-	value, ok := c.extra.meta[key]
+	value, ok := c.lazy.meta[key]
 	return value, ok
 }
 

@@ -70,14 +70,14 @@ const MaxPooledLetters = maxPooledLetters
 func MailboxCap(c *Client) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return cap(c.extra.mailbox.letters)
+	return cap(c.lazy.mailbox.letters)
 }
 
-// HasExtra reports whether c has anything beyond what every client has.
-func HasExtra(c *Client) bool {
+// HasLazyState reports whether c has anything beyond what every client has.
+func HasLazyState(c *Client) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.extra != nil
+	return c.lazy != nil
 }
 
 // WorkersClosed reports whether the worker pool of m refuses tasks.

@@ -59,7 +59,7 @@ func (m *Manager) admit(
 	}
 	if o.meta != nil || o.rooms != nil || o.user.name != "" {
 		c.mu.Lock()
-		x := c.needExtraLocked()
+		x := c.needLazyLocked()
 		x.meta, x.first, x.user = o.meta, o.rooms, strings.Clone(o.user.name)
 		c.mu.Unlock()
 	}

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// extra holds the parts of a client that most idle clients do not need: an idle client with
+// lazyState holds the parts of a client that most idle clients do not need: an idle client with
 // no more than one room does without. The client's mutex guards it.
-type extra struct {
+type lazyState struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
 	user    string         // of WithUser, unless Client.UserID says it; immutable once connected
@@ -18,21 +18,29 @@ type extra struct {
 	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
 }
 
-var extraPool = sync.Pool{New: func() any { return new(extra) }}
+var lazyStates = sync.Pool{New: func() any { return new(lazyState) }}
 
-// needExtraLocked returns the client's extra, which it gets if it has none.
-func (c *Client) needExtraLocked() *extra {
-	if c.extra == nil {
-		c.extra = extraPool.Get().(*extra)
+// needLazyLocked returns the client's lazy state, and creates it if there is none.
+func (c *Client) needLazyLocked() *lazyState {
+	if c.lazy == nil {
+		c.lazy = lazyStates.Get().(*lazyState)
 	}
-	return c.extra
+	return c.lazy
 }
 
-// dropExtraLocked gives the client's extra back if nothing is in it.
-func (c *Client) dropExtraLocked() {
-	if x := c.extra; x != nil && x.mailbox == nil && x.meta == nil && x.user == "" && x.rooms.len() == 0 && x.first == nil && x.left == nil && x.ctx == nil {
-		c.extra = nil
-		x.rooms = memberships{} // its array is as large as it was once
-		extraPool.Put(x)
+// dropLazyLocked gives the client's lazy state back to the pool if it is empty.
+func (c *Client) dropLazyLocked() {
+	x := c.lazy
+	if x == nil || !x.empty() {
+		return
 	}
+	c.lazy = nil
+	x.rooms = memberships{} // its array is as large as it was once
+	lazyStates.Put(x)
+}
+
+// empty reports whether the client needs no lazy state.
+func (x *lazyState) empty() bool {
+	return x.mailbox == nil && x.meta == nil && x.user == "" && x.rooms.len() == 0 &&
+		x.first == nil && x.left == nil && x.ctx == nil
 }

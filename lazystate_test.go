@@ -16,7 +16,7 @@ func TestManyRooms(t *testing.T) {
 	s := start(t)
 	_, c := s.dialClient(native)
 	require.NoError(t, c.JoinRoom("only"))
-	assert.False(t, ws.HasExtra(c), "one room needs none")
+	assert.False(t, ws.HasLazyState(c), "one room needs none")
 	c.LeaveRoom("only")
 	want := []string{}
 	for step := range 2000 {
@@ -51,8 +51,8 @@ func TestManyRooms(t *testing.T) {
 	_, other := s.dialClient(native)
 	require.NoError(t, other.JoinRoom("a"))
 	require.NoError(t, other.JoinRoom("b"))
-	assert.True(t, ws.HasExtra(other))
+	assert.True(t, ws.HasLazyState(other))
 	other.LeaveRoom("a")
 	assert.Equal(t, []string{"b"}, other.GetRooms())
-	assert.False(t, ws.HasExtra(other), "given back")
+	assert.False(t, ws.HasLazyState(other), "given back")
 }

@@ -85,7 +85,7 @@ func (c *Client) mail(op codec.Opcode, payload []byte, workers *pool.Workers) {
 func (c *Client) post(l letter) (full bool) {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
-	x := c.needExtraLocked()
+	x := c.needLazyLocked()
 	if x.mailbox == nil {
 		x.mailbox = mailboxPool.Get().(*mailbox)
 		x.mailbox.workers = c.manager.workers
@@ -129,17 +129,17 @@ func (c *Client) hasUnread() bool {
 
 // mailboxLocked returns the client's mailbox, nil if it has none.
 func (c *Client) mailboxLocked() *mailbox {
-	if c.extra == nil {
+	if c.lazy == nil {
 		return nil
 	}
-	return c.extra.mailbox
+	return c.lazy.mailbox
 }
 
 // hasMail reports whether messages wait for a worker or are being handled.
 func (c *Client) hasMail() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.extra != nil && c.extra.mailbox != nil
+	return c.lazy != nil && c.lazy.mailbox != nil
 }
 
 // resumeWhenRead resumes the connection, which is about to be paused, when the last
@@ -147,10 +147,10 @@ func (c *Client) hasMail() bool {
 func (c *Client) resumeWhenRead() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil || c.extra.mailbox == nil || !c.extra.mailbox.reading {
+	if c.lazy == nil || c.lazy.mailbox == nil || !c.lazy.mailbox.reading {
 		return false
 	}
-	c.extra.mailbox.closing = true
+	c.lazy.mailbox.closing = true
 	return true
 }
 
@@ -166,7 +166,7 @@ func (c *Client) closesWhenRead() bool {
 // reading ends.
 func (c *Client) nextLetter() (l letter, ok bool) {
 	c.mu.Lock()
-	box := c.extra.mailbox
+	box := c.lazy.mailbox
 	if box.head == len(box.letters) {
 		c.endReadingUnlock(box)
 		return letter{}, false
@@ -221,7 +221,7 @@ func (c *Client) endReadingUnlock(box *mailbox) {
 func (c *Client) moves() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	box := c.extra.mailbox
+	box := c.lazy.mailbox
 	box.handler = 0
 	if box.head == len(box.letters) {
 		return false
@@ -236,9 +236,9 @@ func (c *Client) moves() bool {
 
 // dropMailboxLocked gives the empty mailbox back.
 func (c *Client) dropMailboxLocked() {
-	box := c.extra.mailbox
-	c.extra.mailbox = nil
-	c.dropExtraLocked()
+	box := c.lazy.mailbox
+	c.lazy.mailbox = nil
+	c.dropLazyLocked()
 	if cap(box.letters) <= maxPooledLetters {
 		*box = mailbox{letters: box.letters[:0]}
 		mailboxPool.Put(box)
@@ -252,7 +252,7 @@ type fenceTask Client
 func (t *fenceTask) RunInLoop(*engine.Shard) {
 	c := (*Client)(t)
 	c.mu.Lock()
-	box := c.extra.mailbox
+	box := c.lazy.mailbox
 	again := box.refence && !box.reading
 	box.fenced, box.refence = again, false
 	if !again && !box.reading {
@@ -330,7 +330,7 @@ func (r *mailReader) OnSpace() {
 func (c *Client) lineUp() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	box := c.extra.mailbox
+	box := c.lazy.mailbox
 	box.handler = 0
 	return c.lineUpLocked(box)
 }
@@ -346,7 +346,7 @@ func (c *Client) lineUpLocked(box *mailbox) (ok bool) {
 func (c *Client) handling() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.extra != nil && c.extra.mailbox != nil && c.extra.mailbox.handler == gid.Current()
+	return c.lazy != nil && c.lazy.mailbox != nil && c.lazy.mailbox.handler == gid.Current()
 }
 
 // open acts on one letter.

@@ -96,10 +96,10 @@ func (l *memberships) reindex() {
 // roomsLocked are the client's memberships, in the order in which it joined.
 func (c *Client) roomsLocked() iter.Seq[*membership] {
 	return func(yield func(*membership) bool) {
-		if c.room == nil || !yield(c.room) || c.extra == nil {
+		if c.room == nil || !yield(c.room) || c.lazy == nil {
 			return
 		}
-		for _, mem := range c.extra.rooms.list {
+		for _, mem := range c.lazy.rooms.list {
 			if mem != nil && !yield(mem) {
 				return
 			}
@@ -113,7 +113,7 @@ func (c *Client) addRoomLocked(mem *membership) {
 		c.room = mem
 		return
 	}
-	x := c.needExtraLocked()
+	x := c.needLazyLocked()
 	x.rooms.add(mem)
 }
 
@@ -127,7 +127,7 @@ func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 	if c.room.Room().ID() == id {
 		mem = c.room
 	}
-	if x := c.extra; x != nil {
+	if x := c.lazy; x != nil {
 		rooms += x.rooms.len()
 		if mem == nil {
 			if i := x.rooms.find(id); i >= 0 {
@@ -141,7 +141,7 @@ func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 // forgetRoomLocked takes the membership of r off the client's list and returns
 // it; nil if the client is not in r.
 func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
-	x, mem := c.extra, c.room
+	x, mem := c.lazy, c.room
 	switch {
 	case mem == nil:
 		return nil
@@ -159,6 +159,6 @@ func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
 		}
 		mem = x.rooms.take(i)
 	}
-	c.dropExtraLocked()
+	c.dropLazyLocked()
 	return mem
 }

@@ -34,12 +34,12 @@ func (c *Client) welcomeInLoop() {
 func (c *Client) takeFirstRooms() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil {
+	if c.lazy == nil {
 		return nil
 	}
-	ids := c.extra.first
-	c.extra.first = nil
-	c.dropExtraLocked()
+	ids := c.lazy.first
+	c.lazy.first = nil
+	c.dropLazyLocked()
 	return ids
 }
 

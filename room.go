@@ -304,7 +304,7 @@ func (c *Client) leaveAllInLoop() {
 	rooms := slices.Collect(c.roomsLocked())
 	c.room = nil
 	if len(rooms) > 0 {
-		x := c.needExtraLocked()
+		x := c.needLazyLocked()
 		x.rooms = memberships{}
 		for _, mem := range rooms {
 			x.left = append(x.left, mem.Room().ID())
@@ -325,10 +325,10 @@ func (c *Client) endInLoop() (rooms []string) {
 	c.mu.Lock()
 	c.gone = true
 	var cancel context.CancelFunc
-	if x := c.extra; x != nil {
+	if x := c.lazy; x != nil {
 		rooms, cancel = x.left, x.cancel
 		x.left, x.ctx, x.cancel = nil, nil, nil
-		c.dropExtraLocked()
+		c.dropLazyLocked()
 	}
 	c.mu.Unlock()
 	if cancel != nil {

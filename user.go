@@ -47,10 +47,10 @@ func (c *Client) user() user {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil {
+	if c.lazy == nil {
 		return user{}
 	}
-	return user{name: c.extra.user}
+	return user{name: c.lazy.user}
 }
 
 // UserClients returns the connected clients of a user, the user's devices: none if the user is
