@@ -30,7 +30,7 @@ func (m *Manager) workersFor(c *Client, op codec.Opcode, payload []byte) *pool.W
 	switch {
 	case mode != router.ModeInline:
 		return m.workersOf(mode)
-	case overrides && c.hasMail():
+	case overrides && c.hasInbound():
 		return m.workers
 	}
 	return nil

@@ -81,7 +81,7 @@ func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 		c.handle(op, payload)
 		return
 	}
-	c.mail(op, payload, workers)
+	c.enqueue(op, payload, workers)
 }
 
 // Handling reports whether the caller is the client's handler on a worker.
@@ -103,8 +103,8 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	m := c.manager
 	c.leaveAllInLoop()
 	rooms := c.endInLoop()
-	if c.dropsMail(&end) {
-		c.dropMail()
+	if c.dropsInbound(&end) {
+		c.dropInbound()
 	}
 	var closed *CloseError // nil if nobody wants it
 	if m.EventBus.wants(EventClientDisconnected) {
@@ -113,7 +113,7 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	unread := closed != nil && c.hasUnread() // if not, it stays so: only the event loop, which runs this, posts
 	m.clients.closed(c, closed, unread)
 	if unread {
-		c.post(letter{})
+		c.put(inboundMessage{})
 	}
 	m.metrics.DecrementConnections()
 	m.changed(connectionCount, "")

@@ -60,17 +60,17 @@ func NewLimiter(r RateLimit) *Limiter {
 func (l *Limiter) Admit(now time.Duration, n int) bool { return l.limiter.admit(l.limits, now, n) }
 func (l *Limiter) Exhausted() bool                     { return l.limiter.exhausted(l.limits) }
 
-// Mail puts payload into the mailbox of c as a text message.
-func Mail(c *Client, payload []byte) { c.mail(OpText, payload, c.manager.workers) }
+// Enqueue puts payload into the mailbox of c as a text message.
+func Enqueue(c *Client, payload []byte) { c.enqueue(OpText, payload, c.manager.workers) }
 
-// MaxPooledLetters bounds the memory of a mailbox that is used again.
-const MaxPooledLetters = maxPooledLetters
+// MaxPooledMessages bounds the memory of a mailbox that is used again.
+const MaxPooledMessages = maxPooledMessages
 
 // MailboxCap returns how many messages fit into the memory of c's mailbox.
 func MailboxCap(c *Client) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return cap(c.lazy.mailbox.letters)
+	return cap(c.lazy.mailbox.messages)
 }
 
 // HasLazyState reports whether c has anything beyond what every client has.

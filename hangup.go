@@ -10,25 +10,25 @@ import (
 // handshake, whoever began that: nobody waits for the answers to its messages.
 func hungUp(end *engine.CloseInfo) bool { return end.Err != nil || end.Code == codec.CloseAbnormal }
 
-// dropsMail reports whether the messages that wait when a connection ends are dropped.
-func (c *Client) dropsMail(end *engine.CloseInfo) bool {
+// dropsInbound reports whether the messages that wait when a connection ends are dropped.
+func (c *Client) dropsInbound(end *engine.CloseInfo) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.shut || hungUp(end)
 }
 
-// dropMail drops the messages that wait for a worker, and the client's place in line for
+// dropInbound drops the messages that wait for a worker, and the client's place in line for
 // one, at once: their memory must not wait until a worker is free.
-func (c *Client) dropMail() {
+func (c *Client) dropInbound() {
 	c.mu.Lock()
 	box := c.mailboxLocked()
 	if box == nil {
 		c.mu.Unlock()
 		return
 	}
-	letters := box.letters[box.head:]
-	c.manager.weighMail(-box.bytes)
-	box.letters, box.head, box.bytes = nil, 0, 0
+	messages := box.messages[box.head:]
+	c.manager.weighInbound(-box.bytes)
+	box.messages, box.head, box.bytes = nil, 0, 0
 	if box.workers.Withdraw(box.ticket) {
 		box.reading, box.closing = false, false
 		if !box.fenced {
@@ -36,13 +36,13 @@ func (c *Client) dropMail() {
 		}
 	}
 	c.mu.Unlock()
-	for _, l := range letters {
-		c.dropLetter(l)
+	for _, in := range messages {
+		c.dropMessage(in)
 	}
 }
 
-// dropLetter counts a message that no handler gets.
-func (c *Client) dropLetter(l letter) {
-	pool.PutBuffer(l.buf)
+// dropMessage counts a message that no handler gets.
+func (c *Client) dropMessage(in inboundMessage) {
+	pool.PutBuffer(in.buf)
 	c.manager.unhandled.Add(1)
 }

@@ -14,21 +14,21 @@ import (
 // handlers, until what the last of them has sent is past the event loop's
 // inbox: an inline handler would overtake it. The client's mutex guards it.
 type mailbox struct {
-	letters []letter
-	head    int
-	bytes   int64
-	workers *pool.Workers // where the client reads its messages now
-	ticket  pool.Ticket   // of the client's last place in line there; 0 if it had none
-	handler uintptr       // the goroutine that handles a message now; see gid.Current
-	reading bool          // a worker is at it, or the client is in line for one
-	paused  bool          // the connection is paused until half of it is read
-	closing bool          // the connection is paused until all of it is read
-	fenced  bool          // a fenceTask is in the inbox
-	refence bool          // more was read since it was posted
+	messages []inboundMessage
+	head     int
+	bytes    int64
+	workers  *pool.Workers // where the client reads its messages now
+	ticket   pool.Ticket   // of the client's last place in line there; 0 if it had none
+	handler  uintptr       // the goroutine that handles a message now; see gid.Current
+	reading  bool          // a worker is at it, or the client is in line for one
+	paused   bool          // the connection is paused until half of it is read
+	closing  bool          // the connection is paused until all of it is read
+	fenced   bool          // a fenceTask is in the inbox
+	refence  bool          // more was read since it was posted
 }
 
-// letter is one message, or, with buf nil, the end of the connection.
-type letter struct {
+// inboundMessage is one message, or the end of the connection if buf is nil.
+type inboundMessage struct {
 	op      codec.Opcode
 	buf     *pool.Buffer
 	workers *pool.Workers // where it is handled; nil is where the message before it was
@@ -47,22 +47,22 @@ func (b *mailbox) halfFree(cfg *Config) bool {
 	return 2*n <= cfg.MailboxSize && (n <= 1 || 2*b.bytes <= cfg.MailboxBytes)
 }
 
-func (b *mailbox) len() int { return len(b.letters) - b.head }
+func (b *mailbox) len() int { return len(b.messages) - b.head }
 
-// add puts l behind the others. When the slice is full and half of it or more has
+// add appends in. When the slice is full and half of it or more has
 // been read, what waits moves to its front: a client that always has something
 // waiting would make it grow for as long as it is connected.
-func (b *mailbox) add(l letter) {
-	if len(b.letters) == cap(b.letters) && b.head > 0 && b.head >= len(b.letters)/2 {
-		n := copy(b.letters, b.letters[b.head:])
-		clear(b.letters[n:])
-		b.letters, b.head = b.letters[:n], 0
+func (b *mailbox) add(in inboundMessage) {
+	if len(b.messages) == cap(b.messages) && b.head > 0 && b.head >= len(b.messages)/2 {
+		n := copy(b.messages, b.messages[b.head:])
+		clear(b.messages[n:])
+		b.messages, b.head = b.messages[:n], 0
 	}
-	b.letters = append(b.letters, l)
+	b.messages = append(b.messages, in)
 }
 
-// maxPooledLetters bounds the mailboxes that are kept for the next client.
-const maxPooledLetters = 1024
+// maxPooledMessages bounds the mailboxes that are kept for the next client.
+const maxPooledMessages = 1024
 
 var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 
@@ -70,19 +70,19 @@ var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 // their turn.
 const maxRun = 16
 
-// mail hands a copy of payload to workers. A client whose mailbox is full then
+// enqueue hands a copy of payload to workers. A client whose mailbox is full then
 // waits: its connection is paused. A message that was received is always taken.
-func (c *Client) mail(op codec.Opcode, payload []byte, workers *pool.Workers) {
+func (c *Client) enqueue(op codec.Opcode, payload []byte, workers *pool.Workers) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
-	if full := c.post(letter{op: op, buf: buf, workers: workers}); full {
+	if full := c.put(inboundMessage{op: op, buf: buf, workers: workers}); full {
 		c.conn.PauseInLoop()
 	}
 }
 
-// post puts l into the mailbox, and the client in line for a worker if it is
+// put adds in to the mailbox, and the client in line for a worker if it is
 // not there yet. It reports whether this has filled the mailbox.
-func (c *Client) post(l letter) (full bool) {
+func (c *Client) put(in inboundMessage) (full bool) {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
 	x := c.needLazyLocked()
@@ -91,28 +91,28 @@ func (c *Client) post(l letter) (full bool) {
 		x.mailbox.workers = c.manager.workers
 	}
 	box := x.mailbox
-	box.add(l)
-	if l.buf != nil {
-		box.bytes += int64(len(l.buf.B))
-		c.manager.weighMail(int64(len(l.buf.B)))
+	box.add(in)
+	if in.buf != nil {
+		box.bytes += int64(len(in.buf.B))
+		c.manager.weighInbound(int64(len(in.buf.B)))
 		full = !box.paused && (box.full(cfg) || (box.len() > 1 && c.manager.engine.InboundExceeded()))
 		box.paused = box.paused || full
 	}
 	submit := !box.reading
 	box.reading = true
-	if submit && l.workers != nil {
-		box.workers = l.workers
+	if submit && in.workers != nil {
+		box.workers = in.workers
 	}
 	queued := !submit || c.lineUpLocked(box)
 	c.mu.Unlock()
 	if !queued {
-		c.discardMail()
+		c.discardInbound()
 	}
 	return full
 }
 
-// weighMail counts n bytes more, or less, in mailboxes, if there is a budget.
-func (m *Manager) weighMail(n int64) {
+// weighInbound counts n bytes more, or less, in mailboxes, if there is a budget.
+func (m *Manager) weighInbound(n int64) {
 	if m.cfg.InboundBudget > 0 {
 		m.engine.AddInbound(n)
 	}
@@ -135,8 +135,8 @@ func (c *Client) mailboxLocked() *mailbox {
 	return c.lazy.mailbox
 }
 
-// hasMail reports whether messages wait for a worker or are being handled.
-func (c *Client) hasMail() bool {
+// hasInbound reports whether messages wait for a worker or are being handled.
+func (c *Client) hasInbound() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lazy != nil && c.lazy.mailbox != nil
@@ -162,25 +162,25 @@ func (c *Client) closesWhenRead() bool {
 	return box != nil && box.closing
 }
 
-// nextLetter takes the oldest letter. It reports false when there is none, and the
+// nextMessage takes the oldest message. It reports false when there is none, and the
 // reading ends.
-func (c *Client) nextLetter() (l letter, ok bool) {
+func (c *Client) nextMessage() (in inboundMessage, ok bool) {
 	c.mu.Lock()
 	box := c.lazy.mailbox
-	if box.head == len(box.letters) {
+	if box.head == len(box.messages) {
 		c.endReadingUnlock(box)
-		return letter{}, false
+		return inboundMessage{}, false
 	}
-	l = box.letters[box.head]
+	in = box.messages[box.head]
 	box.handler = gid.Current()
-	box.letters[box.head] = letter{}
+	box.messages[box.head] = inboundMessage{}
 	box.head++
-	if l.buf != nil {
-		box.bytes -= int64(len(l.buf.B))
-		c.manager.weighMail(-int64(len(l.buf.B)))
+	if in.buf != nil {
+		box.bytes -= int64(len(in.buf.B))
+		c.manager.weighInbound(-int64(len(in.buf.B)))
 	}
-	if box.head == len(box.letters) {
-		box.letters, box.head = box.letters[:0], 0
+	if box.head == len(box.messages) {
+		box.messages, box.head = box.messages[:0], 0
 	}
 	resume := box.paused && box.halfFree(&c.manager.cfg)
 	if resume {
@@ -190,7 +190,7 @@ func (c *Client) nextLetter() (l letter, ok bool) {
 	if resume {
 		c.conn.Resume()
 	}
-	return l, true
+	return in, true
 }
 
 // endReadingUnlock ends the reading of the empty mailbox, and unlocks c.mu.
@@ -223,10 +223,10 @@ func (c *Client) moves() bool {
 	defer c.mu.Unlock()
 	box := c.lazy.mailbox
 	box.handler = 0
-	if box.head == len(box.letters) {
+	if box.head == len(box.messages) {
 		return false
 	}
-	workers := box.letters[box.head].workers
+	workers := box.messages[box.head].workers
 	if workers == nil || workers == box.workers {
 		return false
 	}
@@ -239,8 +239,8 @@ func (c *Client) dropMailboxLocked() {
 	box := c.lazy.mailbox
 	c.lazy.mailbox = nil
 	c.dropLazyLocked()
-	if cap(box.letters) <= maxPooledLetters {
-		*box = mailbox{letters: box.letters[:0]}
+	if cap(box.messages) <= maxPooledMessages {
+		*box = mailbox{messages: box.messages[:0]}
 		mailboxPool.Put(box)
 	}
 }
@@ -264,29 +264,29 @@ func (t *fenceTask) RunInLoop(*engine.Shard) {
 	}
 }
 
-// discardMail drops the waiting messages after the workers have ended.
-func (c *Client) discardMail() {
+// discardInbound drops the waiting messages after the workers have ended.
+func (c *Client) discardInbound() {
 	for {
-		l, ok := c.nextLetter()
+		in, ok := c.nextMessage()
 		if !ok {
 			return
 		}
-		if l.buf == nil {
-			c.open(l) // the end of the connection is told all the same
+		if in.buf == nil {
+			c.deliver(in) // the end of the connection is reported all the same
 			continue
 		}
-		c.dropLetter(l)
+		c.dropMessage(in)
 		c.manager.metrics.IncrementDroppedMessages()
 	}
 }
 
-// mailReader is the Client as a task of the workers.
-type mailReader Client
+// inboundReader is the Client as a task of the workers.
+type inboundReader Client
 
 // Run handles messages of the client, and lets others have their turn after
 // maxRun of them. While the workers are closing, it goes on to the last. A client
 // that does not read its answers waits with its messages.
-func (r *mailReader) Run() {
+func (r *inboundReader) Run() {
 	c := (*Client)(r)
 	done := false
 	defer func() { // in case that a handler ended its goroutine
@@ -305,12 +305,12 @@ func (r *mailReader) Run() {
 			c.conn.AwaitSpace(r)
 			return
 		}
-		l, ok := c.nextLetter()
+		in, ok := c.nextMessage()
 		if !ok {
 			done = true
 			return
 		}
-		c.open(l)
+		c.deliver(in)
 		if n%maxRun == 0 && c.lineUp() {
 			done = true
 			return
@@ -319,9 +319,9 @@ func (r *mailReader) Run() {
 }
 
 // OnSpace puts the client in line again.
-func (r *mailReader) OnSpace() {
+func (r *inboundReader) OnSpace() {
 	if c := (*Client)(r); !c.lineUp() {
-		c.discardMail()
+		c.discardInbound()
 	}
 }
 
@@ -337,7 +337,7 @@ func (c *Client) lineUp() bool {
 
 // lineUpLocked is lineUp.
 func (c *Client) lineUpLocked(box *mailbox) (ok bool) {
-	box.ticket, ok = box.workers.SubmitTicket((*mailReader)(c))
+	box.ticket, ok = box.workers.SubmitTicket((*inboundReader)(c))
 	return ok
 }
 
@@ -349,9 +349,9 @@ func (c *Client) handling() bool {
 	return c.lazy != nil && c.lazy.mailbox != nil && c.lazy.mailbox.handler == gid.Current()
 }
 
-// open acts on one letter.
-func (c *Client) open(l letter) {
-	if l.buf == nil {
+// deliver handles one message, or the end of the connection.
+func (c *Client) deliver(in inboundMessage) {
+	if in.buf == nil {
 		c.manager.clients.finished(c)
 		return
 	}
@@ -359,9 +359,9 @@ func (c *Client) open(l letter) {
 	shut := c.shut
 	c.mu.Unlock()
 	if shut {
-		c.dropLetter(l)
+		c.dropMessage(in)
 		return
 	}
-	defer pool.PutBuffer(l.buf)
-	c.handle(l.op, l.buf.B)
+	defer pool.PutBuffer(in.buf)
+	c.handle(in.op, in.buf.B)
 }

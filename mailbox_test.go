@@ -136,13 +136,13 @@ func TestMailboxMemory(t *testing.T) {
 	}))
 	c := ws.NewTestClient(m)
 	for id := range messages {
-		ws.Mail(c, []byte(request("step", strconv.Itoa(id), "")))
+		ws.Enqueue(c, []byte(request("step", strconv.Itoa(id), "")))
 		if id >= waiting {
 			<-step
 		}
 	}
 	// It may have been another client's before.
-	assert.LessOrEqual(t, ws.MailboxCap(c), max(4*waiting, ws.MaxPooledLetters))
+	assert.LessOrEqual(t, ws.MailboxCap(c), max(4*waiting, ws.MaxPooledMessages))
 	for range waiting {
 		<-step
 	}
