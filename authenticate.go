@@ -46,9 +46,9 @@ func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
 func (a *authenticator) startWithin(parent context.Context, d time.Duration, fn, late func()) bool {
 	ctx, cancel := context.WithTimeout(parent, d)
 	call := &authCall{owner: a, fn: fn}
-	told, forget := context.AfterFunc(ctx, late), context.AfterFunc(ctx, call.late)
+	cancelLate, forget := context.AfterFunc(ctx, late), context.AfterFunc(ctx, call.late)
 	call.forget = func() bool {
-		told()
+		cancelLate()
 		forgotten := forget()
 		cancel()
 		return forgotten

@@ -133,7 +133,7 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 			returned = true
 			return
 		case now := <-ticker.C:
-			m.reapRooms(now)
+			m.endEmptyRooms(now)
 		}
 	}
 }

@@ -155,8 +155,8 @@ const (
 	dissolveWork = 128 // for each, in bytes written
 )
 
-// reapRooms ends the rooms that have been empty for long.
-func (m *Manager) reapRooms(now time.Time) {
+// endEmptyRooms ends the rooms that have been empty for long.
+func (m *Manager) endEmptyRooms(now time.Time) {
 	for _, r := range m.rooms.ReapEmpty(now, m.cfg.Room.EmptyRoomTTL) {
 		m.roomChanged(r.ID())
 	}

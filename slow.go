@@ -6,7 +6,7 @@ import (
 
 // slowWatch reports slow clients to the application, on the worker pool.
 // For each client at most one call runs or waits, however often it goes back
-// and forth: an episode that is over before it could be told is left out. Safe
+// and forth: an episode that is over before it can be reported is left out. Safe
 // for concurrent use.
 type slowWatch struct {
 	manager *Manager
@@ -18,11 +18,11 @@ type slowWatch struct {
 // slowEdge is a task of the workers: one client has become slow, or is not any
 // more. Its fields are guarded by the watch's mu.
 type slowEdge struct {
-	watch  *slowWatch
-	client *Client
-	slow   bool // the state now
-	told   bool // the state that the application knows, or will when the running call has begun
-	bytes  int  // queued when it became slow
+	watch    *slowWatch
+	client   *Client
+	slow     bool // the state now
+	reported bool // the state that the application knows, or will when the running call has begun
+	bytes    int  // queued when it became slow
 }
 
 // note takes the new state of c.
@@ -34,7 +34,7 @@ func (w *slowWatch) note(c *Client, slow bool, bytes int) {
 	defer w.mu.Unlock()
 	e := w.pending[c]
 	if e == nil {
-		e = &slowEdge{watch: w, client: c, told: !slow}
+		e = &slowEdge{watch: w, client: c, reported: !slow}
 		w.pending[c] = e
 		if !w.manager.workers.Submit(e) {
 			delete(w.pending, c) // the manager stops
@@ -47,12 +47,12 @@ func (w *slowWatch) note(c *Client, slow bool, bytes int) {
 func (e *slowEdge) Run() {
 	w := e.watch
 	w.mu.Lock()
-	slow, bytes, news := e.slow, e.bytes, e.slow != e.told
-	e.told = e.slow
+	slow, bytes, news := e.slow, e.bytes, e.slow != e.reported
+	e.reported = e.slow
 	w.mu.Unlock()
 	defer e.next()
 	if news {
-		e.tell(slow, bytes)
+		e.report(slow, bytes)
 	}
 }
 
@@ -61,13 +61,13 @@ func (e *slowEdge) next() {
 	w := e.watch
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if e.slow == e.told || !w.manager.workers.Submit(e) {
+	if e.slow == e.reported || !w.manager.workers.Submit(e) {
 		delete(w.pending, e.client)
 	}
 }
 
-// tell calls the application; its panic is logged.
-func (e *slowEdge) tell(slow bool, bytes int) {
+// report calls the application; its panic is logged.
+func (e *slowEdge) report(slow bool, bytes int) {
 	m := e.watch.manager
 	defer func() {
 		if r := recover(); r != nil {
