@@ -142,13 +142,7 @@ func (c *Client) route(msgType string, e *envelope.Envelope) {
 func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 	m := c.manager
 	returned := false
-	defer func() {
-		if r := recover(); r != nil {
-			c.handlerPanicked(msg, r)
-		} else if !returned {
-			c.handlerPanicked(msg, errGoexit)
-		}
-	}()
+	defer protect(&returned, func(r any) { c.handlerPanicked(msg, r) })
 	m.metrics.IncrementMessageCount(msg.Event)
 	var start time.Time
 	if m.measures {

@@ -245,12 +245,10 @@ func (b *EventBus) deliverUnlocked() {
 
 // call runs one subscriber; its panic is its own.
 func (b *EventBus) call(fn func(Event), e Event) {
-	defer func() {
-		if r := recover(); r != nil {
-			b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
-				slog.String("panic", fmt.Sprint(r)), loglimit.Stack())
-		}
-	}()
+	defer protect(nil, func(r any) {
+		b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
+			slog.String("panic", fmt.Sprint(r)), loglimit.Stack())
+	})
 	fn(e)
 }
 

@@ -137,6 +137,15 @@ func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn fu
 	return m.lateError(err)
 }
 
+// recovered calls fn; a panic is logged and refuses with 500.
+func (m *Manager) recovered(fn func() error) (err error) {
+	defer protect(nil, func(r any) {
+		m.reportPanic(r)
+		err = errInternal(fmt.Errorf("ws: panic: %v", r))
+	})
+	return fn()
+}
+
 // answer adds to accept what the answer to r says of o, of the subprotocol and
 // of the extensions, which c keeps.
 func (m *Manager) answer(accept *codec.Accept, c *Client, r *http.Request, o *clientOptions) error {

@@ -71,12 +71,10 @@ func (c *Client) startOnConnect() {
 // logged and is its error.
 func (c *Client) callOnConnect() (err error) {
 	m := c.manager
-	defer func() {
-		if r := recover(); r != nil {
-			m.reportPanic(r)
-			err = fmt.Errorf("ws: OnConnect panicked: %v", r)
-		}
-	}()
+	defer protect(nil, func(r any) {
+		m.reportPanic(r)
+		err = fmt.Errorf("ws: OnConnect panicked: %v", r)
+	})
 	if c.conn.Closed() {
 		return nil
 	}

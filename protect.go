@@ -2,25 +2,26 @@ package ws
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
-// recovered calls fn; a panic is logged and refuses with 500.
-func (m *Manager) recovered(fn func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			m.reportPanic(r)
-			err = errInternal(fmt.Errorf("ws: panic: %v", r))
-		}
-	}()
-	return fn()
+// protect must be deferred by a function that calls code of the application. It recovers a
+// panic of that code and passes its value to failed. The end of the goroutine
+// (runtime.Goexit) goes on after protect; it is passed to failed as errGoexit if returned is
+// not nil and still false.
+func protect(returned *bool, failed func(recovered any)) {
+	r := recover()
+	if r == nil && returned != nil && !*returned {
+		r = errGoexit
+	}
+	if r != nil {
+		failed(r)
+	}
 }
 
-// reportPanic logs a panic that nothing nearer has recovered.
-// The stack that it logs is the caller's.
+// reportPanic logs a panic of the application's code, with the caller's stack.
 func (m *Manager) reportPanic(recovered any) {
 	m.cfg.Logger.Error("ws: panic recovered", slog.Any("panic", recovered), loglimit.Stack())
 }

@@ -69,17 +69,11 @@ func (m *Manager) rawRouteFor(op codec.Opcode) *rawRoute {
 func (c *Client) handleRaw(raw *rawRoute, op codec.Opcode, payload []byte) {
 	m := c.manager
 	returned := false
-	defer func() {
-		r := recover()
-		if r == nil && !returned {
-			r = errGoexit
-		}
-		if r != nil {
-			m.metrics.IncrementMessageErrors("")
-			m.reportPanic(r)
-			m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
-		}
-	}()
+	defer protect(&returned, func(r any) {
+		m.metrics.IncrementMessageErrors("")
+		m.reportPanic(r)
+		m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
+	})
 	m.metrics.IncrementMessageCount("")
 	var start time.Time
 	if m.measures {

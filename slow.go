@@ -69,11 +69,7 @@ func (e *slowEdge) next() {
 // report calls the application; its panic is logged.
 func (e *slowEdge) report(slow bool, bytes int) {
 	m := e.watch.manager
-	defer func() {
-		if r := recover(); r != nil {
-			m.reportPanic(r)
-		}
-	}()
+	defer protect(nil, m.reportPanic)
 	switch {
 	case slow && m.cfg.OnSlow != nil:
 		m.cfg.OnSlow(e.client, bytes)
