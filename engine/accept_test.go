@@ -28,7 +28,7 @@ func listeners(t *testing.T) map[string]string {
 	}
 }
 
-// TestAStormIsTakenInAtAPace asserts that everybody is let in, and not faster
+// TestAStormIsAcceptedAtAPace asserts that all clients connect, and not faster
 // than configured.
 func TestAStormIsTakenInAtAPace(t *testing.T) {
 	const n, perSecond, burst = 60, 200, 10
@@ -55,8 +55,8 @@ func TestAStormIsTakenInAtAPace(t *testing.T) {
 	}
 }
 
-// TestEnrolledConnectionsTakeTheirTurnsToo asserts that neither kind starves the
-// other.
+// TestEnrolledConnectionsTakeTheirTurnsToo asserts that neither kind starves
+// the other.
 func TestEnrolledConnectionsTakeTheirTurnsToo(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) { cfg.AdmitPerSecond, cfg.AdmitBurst = 25, 1 })
 	const n = 20
@@ -92,8 +92,8 @@ func TestAwaitAdmissionWithoutDescriptors(t *testing.T) {
 	require.ErrorIs(t, s.AwaitAdmission(t.Context()), engine.ErrNoDescriptors)
 }
 
-// TestStopRefusesTheBacklog asserts that those who wait to be let in hear of the
-// end, and that nobody connects after them.
+// TestStopRefusesTheBacklog asserts that clients in the backlog are refused,
+// and that no client connects after them.
 func TestStopRefusesTheBacklog(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
@@ -124,8 +124,8 @@ func TestStopRefusesTheBacklog(t *testing.T) {
 	}
 }
 
-// TestStopEndsWhileSomebodyConnects has a peer that connects 33 times a second and
-// hangs up never.
+// TestStopEndsWhileClientsConnect has a client that connects 33 times a second
+// and never closes.
 func TestStopEndsWhileSomebodyConnects(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestStopEndsWhileSomebodyConnects(t *testing.T) {
 	}
 }
 
-// connectAgain connects until end is closed, and hangs up then.
+// connectAgain connects until end is closed, and closes its connections then.
 func connectAgain(addr net.Addr, connected *atomic.Int64, end <-chan struct{}) {
 	pace := time.NewTicker(30 * time.Millisecond)
 	defer pace.Stop()
@@ -166,8 +166,8 @@ func connectAgain(addr net.Addr, connected *atomic.Int64, end <-chan struct{}) {
 	}
 }
 
-// TestDescriptorsOfOthersMakeListenersRest uses up the descriptors with files,
-// in this process, up to a limit.
+// TestDescriptorsOfOthersMakeListenersRest uses up the descriptors with files
+// of this process, up to a limit.
 func TestDescriptorsOfOthersMakeListenersRest(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
@@ -215,8 +215,8 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// A log handler is user code: it may ask for the statistics, which need the gate's
-// lock.
+// A log handler is user code: it may request the statistics, which need the
+// gate's lock.
 func TestTheGateLogsWithoutItsLock(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {

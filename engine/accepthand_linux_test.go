@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestALateEnrollIsTriedAgainWithoutDescriptors holds that nobody is closed whose
-// loop takes its time while the descriptors run out.
+// TestALateEnrollIsTriedAgainWithoutDescriptors asserts that a connection of a
+// slow loop stays open while the descriptors run out.
 func TestALateEnrollIsTriedAgainWithoutDescriptors(t *testing.T) {
 	s := start(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,8 +11,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// A pong that takes the place of a shorter or longer one changes the memory that
-// the queue of a blocked connection takes: the count returns to 0.
+// A pong that replaces a shorter or longer one changes the memory of a blocked
+// connection's queue: the count returns to 0.
 func TestReplacedPongsAreCounted(t *testing.T) {
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1

@@ -2,7 +2,7 @@ package engine
 
 import "github.com/panjf2000/gnet/v2"
 
-// TakeWritable asks the writability poller for the connection of an event.
+// TakeWritable returns the connection of an event of the writability poller.
 func (e *Engine) TakeWritable(fd int32, generation uint32) *Conn {
 	return e.writable.take(fd, generation)
 }
@@ -17,14 +17,14 @@ func FilesLeft(content string) int { return parseFileNr(content) }
 // unsent bytes.
 func (s *Shard) InheritsUnsent() bool { return s.inheritsInLoop() }
 
-// WatchedEvents returns the events that the loop's epoll waits for on c.
+// WatchedEvents returns the events of c for which the loop's epoll waits.
 func (c *Conn) WatchedEvents() (events uint32, err error) {
 	targets, err := epollTargets(c.shard.ready.Load().epfd)
 	return targets[int(c.fd)], err
 }
 
-// EnrollLate is an accepted socket that the loop has not taken in time, and for
-// which gnet then returns err.
+// EnrollLate enrolls an accepted socket that the loop has not taken in time,
+// and for which gnet then returns err.
 func (s *Shard) EnrollLate(fd int, err error) error {
 	s.eng.beginEnroll()
 	result := make(chan gnet.RegisteredResult, 1)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the tests in package engine_test see of the internals.
+// The internals that the tests in package engine_test use.
 
 type (
 	Wheel = wheel
@@ -17,7 +17,7 @@ type (
 
 func NewRing[T any](size int) *Ring[T] { return &Ring[T]{newRing[T](size)} }
 
-// Ring opens ring.
+// Ring gives access to ring.
 type Ring[T any] struct{ r *ring[T] }
 
 func (r *Ring[T]) Acquire() bool  { return r.r.acquire() }
@@ -27,7 +27,7 @@ func (r *Ring[T]) Pop() (T, bool) { return r.r.pop() }
 func (r *Ring[T]) Len() int       { return r.r.len() }
 func (r *Ring[T]) Cap() int       { return len(r.r.slots) }
 
-// MaxHelloBytes bounds a ClientHello, for which FindHello looks.
+// MaxHelloBytes bounds a ClientHello in FindHello.
 const MaxHelloBytes = maxHelloBytes
 
 func FindHello(b []byte) (whole bool, err error) {
@@ -38,25 +38,26 @@ func FindHello(b []byte) (whole bool, err error) {
 // FindHelloEnd returns the length of the ClientHello.
 func FindHelloEnd(b []byte) (int, error) { return findHello(b) }
 
-// HandshakesUnderWay is how many TLS handshakes may be under way for each that may
-// compute.
+// HandshakesUnderWay is the number of TLS handshakes in progress for each one
+// that may compute.
 const HandshakesUnderWay = handshakesUnderWay
 
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
 
-// GnetRemoteAddr returns the peer's address as gnet has it, and whether gnet's
-// fields were found.
+// GnetRemoteAddr returns the peer's address in gnet's connection, and whether
+// gnet's fields were found.
 func (c *Conn) GnetRemoteAddr() (addr net.Addr, known bool) {
 	return c.gc.RemoteAddr(), c.shard.peerFields.known
 }
 
-// NewSendTask is a send that is already on its way to the loop.
+// NewSendTask returns a send in transit to the loop.
 func NewSendTask(c *Conn, f *Frame) Task {
 	return &sendTask{conn: c, frame: f, reserved: c.reserve(f)}
 }
 
-// Waiting returns how many producers wait for room in the shard's ring.
+// Waiting returns the number of producers that wait for space in the shard's
+// ring.
 func (s *Shard) Waiting() int { return int(s.in.waiters.Load()) }
 
 // PostUrgent posts a task that keeps no order with others.
@@ -71,21 +72,21 @@ func (c *Conn) Generation() uint32 { return c.generation }
 // PresenceInLoop returns the time that counts as silence, in ticks.
 func (s *Shard) PresenceInLoop() uint32 { return s.presence.ticks }
 
-// OverdueInLoop returns how many connections have a pong that is overdue.
+// OverdueInLoop returns the number of connections with an overdue pong.
 func (s *Shard) OverdueInLoop() int { return len(s.overdue) }
 
-// Presence opens presence, without a shard.
+// Presence gives access to presence, without a shard.
 type Presence struct{ p presence }
 
 func (p *Presence) Advance(now, most uint32) (away bool) { return p.p.advance(now, most) }
 func (p *Presence) Ticks() uint32                        { return p.p.ticks }
 
-// Progressed compares two looks at how far a peer has read.
+// Progressed compares two positions up to which a peer has read.
 func Progressed(before, after int64, knownBefore, knownAfter bool, pings uint32) bool {
 	return progress{after, knownAfter}.since(progress{before, knownBefore}, pings)
 }
 
-// Schedule and the other methods open wheel.
+// Schedule and the other methods give access to wheel.
 func (w *wheel) Schedule(c *Conn, deadline uint32) { w.schedule(c, deadline) }
 func (w *wheel) Cancel(c *Conn)                    { w.cancel(c) }
 func (w *wheel) Advance(now uint32, fire func(*Conn)) {
@@ -141,24 +142,24 @@ func (f *Frame) ExpiringAt(at time.Duration) *Frame {
 	return f
 }
 
-// Data returns the encoded frame, and Cost the memory it takes.
+// Data returns the encoded frame, and Cost its memory.
 func (f *Frame) Data() []byte { return f.data }
 func (f *Frame) Cost() int    { return f.cost() }
 
-// What Handling has set.
+// The fields that Handling sets.
 func (f *Frame) Lane() Lane             { return f.lane }
 func (f *Frame) Key() string            { return f.key }
 func (f *Frame) Scope() *Drops          { return f.scope }
 func (f *Frame) Expires() time.Duration { return f.expires }
 
-// KeptQueues is how many free queues a shard keeps for ever.
+// KeptQueues is the number of free queues that a shard keeps for ever.
 const KeptQueues = keptQueues
 
-// FreeQueuesInLoop returns how many the shard has.
+// FreeQueuesInLoop returns the number of free queues of the shard.
 func (s *Shard) FreeQueuesInLoop() int { return len(s.free.queues) }
 
-// Readiness reports whether the epoll of the shard's loop was found, and how
-// many listening sockets it waits for.
+// Readiness reports whether the epoll of the shard's loop was found, and
+// returns the number of its listening sockets.
 func (s *Shard) Readiness() (known bool, listeners int) {
 	r := s.ready.Load()
 	return r.known(), len(r.listeners)
@@ -167,15 +168,15 @@ func (s *Shard) Readiness() (known bool, listeners int) {
 // NewPace returns a token bucket.
 func NewPace(perSecond float64, burst int) *Pace { return &Pace{newPace(perSecond, burst)} }
 
-// Pace opens pace.
+// Pace gives access to pace.
 type Pace struct{ p pace }
 
 func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }
 
-// BudgetHeld returns what counts against Config.QueueBudget now.
+// BudgetHeld returns the memory that counts against Config.QueueBudget.
 func (e *Engine) BudgetHeld() int64 { return e.backlog.Load() }
 
-// DirtyList opens dirtyList.
+// DirtyList gives access to dirtyList.
 type DirtyList struct{ d dirtyList }
 
 func (l *DirtyList) Push(c *Conn, since uint64) { l.d.push(c, since) }
@@ -184,7 +185,7 @@ func (l *DirtyList) Since() uint64              { return l.d.since() }
 func (l *DirtyList) Len() int                   { return l.d.len() }
 func (l *DirtyList) Cap() int                   { return len(l.d.ring) }
 
-// WalkStep returns the next connection of a walk, nil at its end.
+// WalkStep returns the next connection of a walk, or nil at its end.
 func (w *wheel) WalkStep(begin bool) *Conn {
 	if begin {
 		w.walk.begin(w)
@@ -192,7 +193,7 @@ func (w *wheel) WalkStep(begin bool) *Conn {
 	return w.walk.step(w)
 }
 
-// Come makes a new connection known to the walk.
+// Come adds a new connection to the walk.
 func (w *wheel) Come(c *Conn) { w.walk.setVisited(c) }
 
 // Publish posts t to each of targets, or to none.

@@ -1,7 +1,7 @@
 package engine_test
 
-// Each test here guards against one fact of gnet that hurts if it is forgotten;
-// the facts are listed in docs/design/gnet.md under the same numbers.
+// Each test here guards against one fact of gnet that does harm if it is
+// forgotten. docs/design/gnet.md lists the facts under the same numbers.
 
 import (
 	"bufio"
@@ -32,7 +32,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// nextFD returns the descriptor that the process would get next.
+// nextFD returns the next descriptor of the process.
 func nextFD(t *testing.T) int {
 	f, err := os.Open(os.DevNull)
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.MaxDescriptors = nextFD(t) + 100
 	})
-	const n = 60 // of two descriptors each, as the clients are in this process
+	const n = 60 // each takes two descriptors, because the clients are in this process
 	waiting := make(map[*client]chan int)
 	for range n {
 		c := s.dialTCP()
@@ -55,7 +55,7 @@ func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 	}
 	s.eventually(func() bool { return s.AcceptStats().Descriptors.Resting }, "no listener rests")
 	require.Less(t, s.opened.Load(), int64(n))
-	for len(waiting) > 0 { // each one that leaves lets another in
+	for len(waiting) > 0 { // each close lets one more connect
 		left := len(waiting)
 		for c, answer := range waiting {
 			select {
@@ -75,8 +75,8 @@ func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 	s.eventually(func() bool { return !s.AcceptStats().Descriptors.Resting }, "listeners still rest")
 }
 
-// TestFact01WithoutReadinessConnectionsBeyondAreRefused holds the last resort,
-// where the loops' epolls are not known.
+// TestFact01WithoutReadinessConnectionsBeyondAreRefused covers the last resort,
+// where the loops' epolls are unknown.
 func TestFact01WithoutReadinessConnectionsBeyondAreRefused(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.NoReadiness = true
@@ -106,8 +106,8 @@ func TestFact01WithoutReadinessConnectionsBeyondAreRefused(t *testing.T) {
 	}
 }
 
-// TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted starts itself as a
-// process of its own, with few descriptors and the reserve switched off.
+// TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted starts a process of
+// its own with this test, with few descriptors and without the reserve.
 func TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted(t *testing.T) {
 	const child = "WS_TEST_EXHAUST_DESCRIPTORS"
 	if os.Getenv(child) == "" {
@@ -291,7 +291,7 @@ func TestFact05AMemberWhoseWriteFailsDoesNotDisturbTheFanOut(t *testing.T) {
 }
 
 // TestFact06And07SharedFramesArriveWholeAtStalledReaders covers partial writes
-// of frames that several connections share, and our own wait for writability.
+// of frames that several connections share, and the writability poller.
 func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) { cfg.QueueBytes = 1 << 30 })
 	const n, frames, size = 8, 24, 512 << 10
@@ -372,13 +372,13 @@ func TestFact08TheReasonOfAFailureArrivesThoughTheClientKeepsSending(t *testing.
 	c := s.dial()
 	junk := strings.Repeat(frame(gws.OpText, strings.Repeat("x", 60<<10)), 64)
 	unmasked := "\x81\x01x"
-	go func() { _, _ = io.WriteString(c, unmasked+junk) }() // 4 MiB that nobody wants
+	go func() { _, _ = io.WriteString(c, unmasked+junk) }() // 4 MiB that nothing reads
 	c.expectClose(codec.CloseProtocolError)
 	assert.Equal(t, codec.CloseProtocolError, s.endOf(0).Code)
 	s.dial().echo()
 }
 
-// endOf waits for the end of the n-th connection, whose client hangs up.
+// endOf waits for the end of the n-th connection, whose client closes.
 func (s *server) endOf(n int) engine.CloseInfo {
 	s.t.Helper()
 	select {

@@ -21,7 +21,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// patience is how long a test waits for a condition before it fails.
+// patience is the time that a test waits for a condition before it fails.
 const patience = time.Minute
 
 // server is an engine that listens on a free port and echoes, with hooks.
@@ -32,7 +32,7 @@ type server struct {
 	stop sync.Once
 
 	newConn   func()
-	deflate   *codec.Deflate // that new connections have agreed on
+	deflate   *codec.Deflate // of new connections
 	admit     func(r *http.Request) ([]byte, bool)
 	offLoop   bool
 	onOpen    func(p *peer)
@@ -70,7 +70,7 @@ func testConfig() engine.Config {
 		MessageBytes:     1 << 20,
 		HeadLimits:       codec.HeadLimits{Bytes: 16 << 10, Lines: 128},
 		HandshakeTimeout: 5 * time.Second,
-		PingInterval:     1000 * time.Hour, // so that no ping comes between what a test expects
+		PingInterval:     1000 * time.Hour, // no ping comes between the expected frames
 		ReadTimeout:      2000 * time.Hour,
 		CloseTimeout:     3 * time.Second,
 		PublishTimeout:   2 * time.Second,
@@ -103,7 +103,7 @@ func (s *server) shutdown() {
 	s.stop.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
-		_ = s.Stop(ctx, codec.CloseGoingAway, "bye") // clients that do not answer are cut off
+		_ = s.Stop(ctx, codec.CloseGoingAway, "bye") // clients that do not answer are closed at the end
 		select {
 		case err := <-s.ran:
 			require.NoError(s.t, err)
@@ -216,7 +216,7 @@ type taskFunc func(*engine.Shard)
 
 func (f taskFunc) RunInLoop(s *engine.Shard) { f(s) }
 
-// client is a WebSocket client that can also send what no client should.
+// client is a WebSocket client that can also break the protocol.
 type client struct {
 	net.Conn
 	t testing.TB
@@ -253,7 +253,7 @@ func (s *server) dial() *client {
 	return c
 }
 
-// raw sends bytes as they are.
+// raw sends bytes unchanged.
 func (c *client) raw(b string) {
 	c.t.Helper()
 	_, err := io.WriteString(c, b)
@@ -306,7 +306,7 @@ func readFrame(r io.Reader) (f gws.Frame, err error) {
 	return f, err
 }
 
-// message reads frames until one is no ping.
+// message reads frames until one is not a ping.
 func (c *client) message() gws.Frame {
 	c.t.Helper()
 	for {

@@ -12,10 +12,9 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// Peers that begin a message and send nothing more are ended by the message timeout,
-// also while the budget pauses them: the time in which they wait for their turn is
-// not theirs to sit out one after the other. Those that hang up meanwhile are
-// forgotten.
+// The message timeout ends peers that begin a message and send nothing more,
+// also while the budget pauses them: their waits do not add up one after the
+// other. Peers that close meanwhile are forgotten.
 func TestBudgetDoesNotShelterStalledMessages(t *testing.T) {
 	const peers, timeout, tick = 200, time.Minute, 250 * time.Millisecond
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {

@@ -12,8 +12,8 @@ import (
 )
 
 // A message that the budget drops in the step that queues it does not count as
-// queued: alone, with all that its connection has queued, and in the place of the
-// message that it conflates.
+// queued: alone, with all queued messages of its connection, and in the place
+// of the message that it conflates.
 func TestBudgetDropsAreNotQueued(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -16,9 +16,9 @@ import (
 )
 
 // A handler holds the loop of a busy server for longer than a timeout of other
-// connections, whose peers were in time: the loop reads what waits in the kernel
-// before it acts on the deadlines, and decides on requests under a context that has
-// not ended.
+// connections, whose peers were in time. The loop reads the bytes that wait in
+// the kernel before it acts on the deadlines, and decides on requests under a
+// context that has not ended.
 func TestDeadlinesWaitForWhatIsUnread(t *testing.T) {
 	for name, offLoop := range map[string]bool{"decided on the loop": false, "decided on a worker": true} {
 		t.Run(name, func(t *testing.T) { testLateLoop(t, offLoop) })
@@ -59,8 +59,8 @@ func testLateLoop(t *testing.T, offLoop bool) {
 	assert.NoError(t, err, "the connection was reset")
 }
 
-// An answer for a client of a loop that is held, whose ring is full, holds its sender up
-// for no longer than a publish.
+// An answer for a client of a held loop with a full ring does not hold its
+// sender longer than a publish.
 func TestSendAnswerToAHeldLoop(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops, cfg.RingSize, cfg.PublishTimeout = 1, 4, 10*time.Millisecond
@@ -86,8 +86,8 @@ func TestSendAnswerToAHeldLoop(t *testing.T) {
 	c.expect("answer")
 }
 
-// keepBusy makes each turn of the first loop take all its time, until the end of the
-// test.
+// keepBusy makes each turn of the first loop use all its time, until the end of
+// the test.
 func (s *server) keepBusy() {
 	var over atomic.Bool
 	var spin taskFunc

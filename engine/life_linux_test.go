@@ -13,7 +13,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// On a Unix socket the bytes that wait to be read show whether the peer reads.
+// On a Unix socket, the number of unread bytes shows whether the peer reads.
 func TestSlowDownloadOverAUnixSocket(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.ListenAddr = "unix://" + t.TempDir() + "/ws.sock"

@@ -63,8 +63,8 @@ func TestProgressIsMoreThanAPing(t *testing.T) {
 	}
 }
 
-// A machine that is suspended again and again closes nobody who answers when
-// it runs, and yet closes a peer that never does.
+// A machine that is suspended again and again closes no client that answers
+// while it runs, but closes a peer that never does.
 func TestMemoryPausesOfTheServerAreNoSilence(t *testing.T) {
 	const conns = 200
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {
@@ -131,8 +131,7 @@ func (s *server) dialAnswering(n int) (clients []*answering) {
 	return clients
 }
 
-// answer lets c answer pings on a goroutine, which the end of its connection
-// ends.
+// answer makes c answer pings on a goroutine, which ends with its connection.
 func answer(c *client) *answering {
 	a := &answering{client: c}
 	go func() {
@@ -153,8 +152,8 @@ func answer(c *client) *answering {
 	return a
 }
 
-// expectPings waits until each client has had n more pings, and returns how many
-// clients were closed meanwhile.
+// expectPings waits until each client has received n more pings, and returns
+// the number of clients that were closed meanwhile.
 func expectPings(t *testing.T, clients []*answering, n int64) (closed int) {
 	t.Helper()
 	want := make([]int64, len(clients))
@@ -175,8 +174,8 @@ func quickHeartbeat(cfg *engine.Config, _ *server) {
 	cfg.PingInterval, cfg.ReadTimeout = 200*time.Millisecond, time.Second
 }
 
-// TestPauseOfTheProcess starts itself as a process of its own, which is
-// stopped for three times the read timeout.
+// TestPauseOfTheProcess starts a process of its own with this test, and stops
+// it for three times the read timeout.
 func TestPauseOfTheProcess(t *testing.T) {
 	const child = "WS_TEST_PAUSED_SERVER"
 	if os.Getenv(child) != "" {
@@ -236,8 +235,8 @@ func dialPaused(t *testing.T, addr string, n int) (clients []*answering) {
 	return clients
 }
 
-// An inline handler that holds its loop for twice the read timeout costs no
-// client of that loop its connection.
+// An inline handler that holds its loop for twice the read timeout ends no
+// client of that loop.
 func TestPauseByAnInlineHandler(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, s *server) {
 		quickHeartbeat(cfg, s)
@@ -251,7 +250,7 @@ func TestPauseByAnInlineHandler(t *testing.T) {
 }
 
 // A virtual machine that is suspended for 70 s, under the default heartbeat,
-// finds all its clients where they were.
+// keeps all its clients.
 func TestPauseOfTheMachine(t *testing.T) {
 	s := startSlow(t)
 	clients := s.dialAnswering(200)

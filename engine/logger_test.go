@@ -19,8 +19,8 @@ func (panickingLog) Handle(context.Context, slog.Record) error { panic("the log 
 func (l panickingLog) WithAttrs([]slog.Attr) slog.Handler      { return l }
 func (l panickingLog) WithGroup(string) slog.Handler           { return l }
 
-// A log handler that panics does not end the goroutines that accept, nor those of
-// gnet.
+// A log handler that panics ends neither the goroutines that accept nor those
+// of gnet.
 func TestLogHandlerPanicsWhileAccepting(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {

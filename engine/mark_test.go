@@ -13,7 +13,7 @@ import (
 )
 
 // In a lane from which frames leave as fast as they come, the age stays between
-// the space of the marks, less a tick, and the time that the frames wait.
+// the distance of the marks, less a tick, and the time that the frames wait.
 func TestAgeOfASteadyQueue(t *testing.T) {
 	const spacing, wait = 20, 100
 	var q engine.Queue
@@ -30,8 +30,8 @@ func TestAgeOfASteadyQueue(t *testing.T) {
 	}
 }
 
-// A frame that conflates another has its age; a frame half sent keeps the age
-// that it has when the socket is full.
+// A frame that conflates another one has its age; a partly sent frame keeps its
+// age from the time when the socket became full.
 func TestAgeOfAPlace(t *testing.T) {
 	var q engine.Queue
 	price := func(text string) *engine.Frame { return raw(text, engine.Handling{Key: "a"}) }
@@ -55,8 +55,8 @@ func TestAgeOfAPlace(t *testing.T) {
 	assert.Zero(t, q.Age(110))
 }
 
-// TestAgeAgainstAModel does random operations: the age is never more than that of
-// the oldest frame, and is there while frames wait.
+// TestAgeAgainstAModel does random operations: the age is never more than the
+// age of the oldest frame, and not 0 while frames wait.
 func TestAgeAgainstAModel(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 7))

@@ -19,12 +19,13 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// memoryServer is a server on a Memory, and what its peers have received.
+// memoryServer is a server on a simulated network, with the frames that its
+// peers have received.
 type memoryServer struct {
 	*server
 	*engine.Memory
 
-	slowWrites atomic.Int64 // nanoseconds that each frame takes
+	slowWrites atomic.Int64 // duration of each frame, in nanoseconds
 
 	mu       sync.Mutex
 	received map[int][]gws.Frame // by peer; guarded by mu
@@ -65,7 +66,8 @@ func (m *memoryServer) connect(n int) {
 	require.EqualValues(m.t, n, m.opened.Load()-before)
 }
 
-// take returns what a peer has received since the last call, as text.
+// take returns the frames that a peer has received since the last call, as
+// text.
 func (m *memoryServer) take(peer int) (texts []string) {
 	m.Wait()
 	m.mu.Lock()
@@ -119,7 +121,7 @@ func TestMemoryTakesPieces(t *testing.T) {
 	}
 }
 
-// What comes while the request is decided on a worker waits for the decision.
+// Bytes that come while a worker decides on the request wait for the decision.
 func TestMemoryAdmitsOffLoop(t *testing.T) {
 	decide := make(chan struct{})
 	m := startMemory(t, func(_ *engine.Config, s *server) {
@@ -203,7 +205,7 @@ func TestMemoryCloses(t *testing.T) {
 }
 
 // Pings come once in each interval, a peer that answers lives for ever, and one
-// that does not read ends with the read timeout.
+// that does not read ends at the read timeout.
 func TestMemoryHeartbeat(t *testing.T) {
 	const conns, tick = 200, 250 * time.Millisecond
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {
@@ -244,8 +246,8 @@ func (m *memoryServer) closedPeer(t *testing.T) (closed *peer) {
 	return closed
 }
 
-// A stalled peer's queue fills up to its bound, and what it holds arrives in
-// order once the peer reads again.
+// A stalled peer's queue fills up to its bound, and its frames arrive in order
+// once the peer reads again.
 func TestMemoryStallsAndResumes(t *testing.T) {
 	m := startMemory(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.QueueFrames = 1, 20 })
 	m.connect(2)
@@ -271,7 +273,8 @@ func TestMemoryStallsAndResumes(t *testing.T) {
 	assert.EqualValues(t, 1, m.drained.Load())
 }
 
-// Stop closes all with its code, and the peers that do not answer as they are.
+// Stop closes all connections with its code, and at once those whose peers do
+// not answer.
 func TestMemoryStops(t *testing.T) {
 	m := startMemory(t, nil)
 	m.connect(100)
@@ -312,8 +315,8 @@ func TestMemoryTakesNoSockets(t *testing.T) {
 	require.ErrorContains(t, m.Enroll(t.Context(), &p.conn, ours, nil, nil), "no sockets")
 }
 
-// However large a fan-out is, the queues that it takes are used again by the
-// next, and given up when there is none.
+// The queues of a fan-out of any size serve the next one, and are released when
+// there is none.
 func TestFreeQueuesServeTheNextFanOut(t *testing.T) {
 	const conns = 2*engine.KeptQueues + 1
 	m := startMemory(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })

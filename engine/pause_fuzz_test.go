@@ -16,10 +16,10 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// FuzzPause sends one stream of frames twice, cut into the same reads: once to an
-// owner that never pauses, once to one that pauses at random messages, while the
-// peer stalls now and then. Both owners must get the same messages, both peers the
-// same answers, and both connections must end alike.
+// FuzzPause sends one stream of frames twice, cut into the same reads: to an
+// owner that never pauses, and to one that pauses at random messages while the
+// peer stalls now and then. Both owners must get the same messages, both peers
+// the same answers, and both connections must end alike.
 func FuzzPause(f *testing.F) {
 	p := startPausing(f)
 	addPauseSeeds(f)
@@ -34,8 +34,9 @@ func FuzzPause(f *testing.F) {
 		got := p.run(t, reads, rand.New(rand.NewPCG(seed, 2)), rand.New(rand.NewPCG(seed, 3)))
 		require.False(t, got.broken, "a message was handed over while the connection was paused")
 		if compressed && want.end.Err != nil {
-			// An unfinished compressed text is checked once in each read, and a pause joins
-			// reads: which of several errors comes first depends on it.
+			// An unfinished compressed text is checked once in each read, and a
+			// pause joins reads, so it decides which of several errors comes
+			// first.
 			require.Error(t, got.end.Err)
 			want.end, got.end, want.answers, got.answers = engine.CloseInfo{}, engine.CloseInfo{}, nil, nil
 		}
@@ -43,22 +44,23 @@ func FuzzPause(f *testing.F) {
 	})
 }
 
-// pausing is a server on a Memory whose owners pause as a pauseRun says.
+// pausing is a server on a simulated network whose owners pause according to a
+// pauseRun.
 type pausing struct {
 	*engine.Memory
 	srv     *server
-	current *pauseRun // of the connection that is open
+	current *pauseRun // of the open connection
 }
 
-// pauseRun is one connection and how it went.
+// pauseRun is one connection with its outcome.
 type pauseRun struct {
-	r      *rand.Rand // says when the owner pauses; nil is never. Loop-confined
+	r      *rand.Rand // decides when the owner pauses; nil is never. Loop-confined
 	paused atomic.Bool
 
 	pauseOutcome
 }
 
-// pauseOutcome is what owner and peer have seen.
+// pauseOutcome is the outcome as owner and peer have seen it.
 type pauseOutcome struct {
 	messages []string
 	answers  []string // data frames and the close frame
@@ -82,7 +84,7 @@ func startPausing(f *testing.F) *pausing {
 	return p
 }
 
-// onMessage answers, and pauses perhaps.
+// onMessage answers, and pauses at random.
 func (p *pausing) onMessage(o *peer, op codec.Opcode, payload []byte) {
 	run := p.current
 	run.broken = run.broken || run.paused.Load()
@@ -105,8 +107,8 @@ func (run *pauseRun) resume(o *peer) {
 	}
 }
 
-// run sends reads on a new connection. owner says when its owner pauses, and peer
-// when it resumes and the peer stalls; nil is never.
+// run sends reads on a new connection. owner decides when its owner pauses, and
+// peer when it resumes and the peer stalls; nil is never.
 func (p *pausing) run(t *testing.T, reads [][]byte, owner, peer *rand.Rand) pauseOutcome {
 	run := &pauseRun{r: owner}
 	p.current = run
@@ -139,7 +141,7 @@ func (p *pausing) run(t *testing.T, reads [][]byte, owner, peer *rand.Rand) paus
 	return run.pauseOutcome
 }
 
-// disturb does something between two reads.
+// disturb resumes or stalls at random between two reads.
 func (p *pausing) disturb(n int, o *peer, r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		p.Wait()
@@ -154,7 +156,7 @@ func (p *pausing) disturb(n int, o *peer, r *rand.Rand) {
 	}
 }
 
-// pauseStream turns fuzzer input into frames, most of them good.
+// pauseStream turns fuzzer input into frames, most of them valid.
 func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	ops := []gws.OpCode{gws.OpText, gws.OpBinary, gws.OpText, gws.OpBinary, gws.OpPing, gws.OpPong, gws.OpText, gws.OpClose}
@@ -201,7 +203,8 @@ func pausePayload(r *rand.Rand, op gws.OpCode, payload []byte) []byte {
 	return payload
 }
 
-// deflated is payload as permessage-deflate sends it (RFC 7692 section 7.2.1).
+// deflated returns payload in the form of permessage-deflate (RFC 7692 section
+// 7.2.1).
 func deflated(payload []byte) []byte {
 	var b bytes.Buffer
 	w, err := flate.NewWriter(&b, flate.BestSpeed)

@@ -14,9 +14,9 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// A client that writes as fast as it can to a paused connection costs one read of
-// memory and no CPU time: its loop reads nothing, because its epoll waits for
-// nothing but errors, and the client's writes wait.
+// A client that writes as fast as it can to a paused connection costs one read
+// of memory and no CPU time: the loop reads nothing, because its epoll waits
+// only for errors, and the client's writes wait.
 func TestPausedConnectionCostsNothing(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops = 1
@@ -51,8 +51,8 @@ func TestPausedConnectionCostsNothing(t *testing.T) {
 	s.eventually(func() bool { return shard.Stats().BytesIn > again.BytesIn }, "nothing is read after the pause")
 }
 
-// floodFor writes for so long, and returns how many bytes were taken. It fails if
-// they are more than any socket buffer.
+// floodFor writes for the given time, and returns the number of bytes that were
+// taken. It fails if they are more than any socket buffer.
 func floodFor(t *testing.T, c *client, d time.Duration) (written int) {
 	t.Helper()
 	require.NoError(t, c.SetWriteDeadline(time.Now().Add(d)))
@@ -69,7 +69,7 @@ func floodFor(t *testing.T, c *client, d time.Duration) (written int) {
 	return written
 }
 
-// processTime is the CPU time of this process.
+// processTime returns the CPU time of this process.
 func processTime(t *testing.T) time.Duration {
 	var ru unix.Rusage
 	require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &ru))

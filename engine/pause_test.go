@@ -17,8 +17,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// Where the loop's epoll is unknown, the bytes of a paused connection are held up
-// to a bound. Beyond it the connection ends.
+// Where the loop's epoll is unknown, the bytes of a paused connection are held
+// up to a bound. Beyond it the connection ends.
 func TestPauseWithoutReadinessIsBounded(t *testing.T) {
 	const held = 10_000
 	s := start(t, func(cfg *engine.Config, s *server) {
@@ -29,7 +29,7 @@ func TestPauseWithoutReadinessIsBounded(t *testing.T) {
 	c.send("this one pauses")
 	shard := s.Shards()[0]
 	s.eventually(func() bool { return shard.Stats().Paused == 1 }, "not paused")
-	c.raw(strings.Repeat("x", held)) // nobody looks at them
+	c.raw(strings.Repeat("x", held)) // nothing handles them
 	s.eventually(func() bool { return shard.Stats().HeldBytes == held }, "the bytes are not held")
 	assert.False(t, s.peer(0).conn.Closed())
 	c.raw("x")
@@ -81,8 +81,7 @@ func TestPauseKeepsBurstsInOrder(t *testing.T) {
 	}
 }
 
-// A client that ends its stream while it is paused has all its messages handled
-// first.
+// If a paused client ends its stream, all its messages are handled first.
 func TestPausedConnectionEndsBehindItsMessages(t *testing.T) {
 	const messages = 2000
 	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
@@ -126,7 +125,7 @@ func TestPausedConnectionEndsBehindItsMessages(t *testing.T) {
 	}
 }
 
-// pauses counts how often connections were paused.
+// pauses returns the number of pauses.
 func pauses(s *server) (n uint64) {
 	for _, shard := range s.Shards() {
 		n += shard.Stats().PausedTotal
@@ -134,8 +133,9 @@ func pauses(s *server) (n uint64) {
 	return n
 }
 
-// Peers of a Memory that are paused at random messages, and resumed by another
-// goroutine, keep everything in order. Their messages come in pieces.
+// Peers of a simulated network that are paused at random messages, and resumed
+// by another goroutine, keep everything in order. Their messages come in
+// pieces.
 func TestMemoryPausedPeersKeepTheOrder(t *testing.T) {
 	const conns, messages = 40, 100
 	resume := make(chan *peer, conns)
@@ -179,7 +179,7 @@ func TestMemoryPausedPeersKeepTheOrder(t *testing.T) {
 	}
 }
 
-// paused counts the connections that are paused.
+// paused returns the number of paused connections.
 func paused(s *server) (n int) {
 	for _, shard := range s.Shards() {
 		n += shard.Stats().Paused
@@ -187,8 +187,8 @@ func paused(s *server) (n int) {
 	return n
 }
 
-// The limit of pings and pongs counts those of a tick, also of a connection that
-// is resumed in each.
+// The limit of pings and pongs holds for each tick, also for a connection that
+// is resumed in each tick.
 func TestPausedConnectionMayPing(t *testing.T) {
 	const tick, ticks, pings = 250 * time.Millisecond, 20, 100
 	m := startMemory(t, func(cfg *engine.Config, s *server) {
@@ -241,8 +241,8 @@ func BenchmarkEchoPaused(b *testing.B) {
 	}
 }
 
-// BenchmarkPause pauses and resumes all connections of one loop in each turn. The
-// metric pauses/s counts how often the loop can do both in a second.
+// BenchmarkPause pauses and resumes all connections of one loop in each turn.
+// The metric pauses/s is the number of both in a second.
 func BenchmarkPause(b *testing.B) {
 	for _, conns := range []int{1, 100} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {

@@ -10,7 +10,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// If this fails after an upgrade of gnet: see how its connections hold the
+// If this fails after an upgrade of gnet, see how its connections hold the
 // peer's address now.
 func TestGnetKeepsNoPeerAddress(t *testing.T) {
 	s := start(t, nil)

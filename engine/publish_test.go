@@ -16,8 +16,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// hold holds up the loop of sh until the returned function is called. The task
-// that does so keeps its room in the ring.
+// hold blocks the loop of sh until the returned function is called. Its task
+// keeps its space in the ring.
 func hold(sh *engine.Shard) (release func()) {
 	held, free := make(chan struct{}), make(chan struct{})
 	sh.Post(taskFunc(func(*engine.Shard) {
@@ -28,8 +28,8 @@ func hold(sh *engine.Shard) (release func()) {
 	return sync.OnceFunc(func() { close(free) })
 }
 
-// Publishers that find a full ring get their turns in the order in which they
-// came, whether they need one ring or several.
+// Publishers that find a full ring get their turns in the order of their
+// arrival, for one ring and for several.
 func TestPublishersShareAFullRingFairly(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.RingSize = 4
@@ -108,7 +108,7 @@ func TestPublishersThatWaitHoldNothingElsewhere(t *testing.T) {
 	s.eventually(func() bool { return ran[0].Load() == publishers && ran[1].Load() == publishers }, "all arrive")
 }
 
-// A publish that ends in vain has reached no loop, and gives back its room.
+// A publish that fails has reached no loop, and gives back its credits.
 func TestPublishInVainReachesNobody(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.RingSize = 4
@@ -143,14 +143,14 @@ func TestPublishInVainReachesNobody(t *testing.T) {
 	}
 }
 
-// ending is a task that counts how it ended.
+// ending is a task that counts its kind of end.
 type ending struct{ ran, abandoned *atomic.Int64 }
 
 func (e ending) RunInLoop(*engine.Shard)   { e.ran.Add(1) }
 func (e ending) AbandonTask(*engine.Shard) { e.abandoned.Add(1) }
 
 // Each task that is posted while the engine stops either runs or is abandoned,
-// once.
+// exactly once.
 func TestTasksAtTheEndRunOrAreAbandoned(t *testing.T) {
 	for range 20 {
 		s := start(t, nil)
@@ -181,15 +181,15 @@ func TestTasksAtTheEndRunOrAreAbandoned(t *testing.T) {
 		s.shutdown()
 		close(stop)
 		posting.Wait()
-		s.Shards()[1].Post(ending{&ran, &abandoned}) // for sure too late
+		s.Shards()[1].Post(ending{&ran, &abandoned}) // certainly too late
 		posted.Add(1)
 		assert.Equal(t, posted.Load(), ran.Load()+abandoned.Load())
 		assert.Positive(t, abandoned.Load())
 	}
 }
 
-// What may not wait any longer is dropped, though the socket stays full; what is
-// half sent stays.
+// Frames whose time to live has ended are dropped, even while the socket stays
+// full; a partly sent frame stays.
 func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	var later atomic.Int64
 	since := time.Now()
@@ -233,7 +233,7 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 }
 
 // A loop takes FanOutBatch tasks from its inbox before it writes, and fewer if
-// two batches would be more than half of a connection's queue.
+// two batches would exceed half of a connection's queue.
 func TestFanOutBatch(t *testing.T) {
 	const sends = 11 // with the task that holds the loop, 12 tasks
 	tests := []struct{ batch, queue, writes int }{
@@ -248,7 +248,7 @@ func TestFanOutBatch(t *testing.T) {
 		t.Run(fmt.Sprintf("batch=%d/queue=%d", tt.batch, tt.queue), func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {
 				cfg.Loops, cfg.FanOutBatch, cfg.QueueFrames = 1, tt.batch, tt.queue
-				cfg.Policy = engine.DropOldest // by which what is on its way to the loop does not count as queued
+				cfg.Policy = engine.DropOldest // so messages in transit to the loop do not count as queued
 			})
 			s.dial()
 			conn := &s.peer(0).conn

@@ -16,7 +16,7 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// written is what writev would send.
+// written returns the bytes that writev would send.
 func written(iov []unix.Iovec) []byte {
 	var b []byte
 	for _, v := range iov {
@@ -25,10 +25,10 @@ func written(iov []unix.Iovec) []byte {
 	return b
 }
 
-// raw is a frame of these bytes.
+// raw returns a frame of these bytes.
 func raw(text string, h engine.Handling) *engine.Frame { return engine.RawFrame([]byte(text), h) }
 
-// waiting is all that q would send.
+// waiting returns all bytes that q would send.
 func waiting(q *engine.Queue) string {
 	iov, _ := q.Gather(make([]unix.Iovec, 0, 1<<12), 1<<30)
 	return string(written(iov))
@@ -243,13 +243,13 @@ func queueAgainstAModel(t *testing.T, rng *rand.Rand) {
 	}
 }
 
-// TestConnSize holds the budget that Conn's comment states.
+// TestConnSize holds the budget in the comment of Conn.
 func TestConnSize(t *testing.T) {
 	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(128))
 }
 
-// BenchmarkQueue is one turn of a connection: frames are queued, gathered for
-// writev, and taken off as sent.
+// BenchmarkQueue measures one turn of a connection: frames are queued, gathered
+// for writev, and removed as sent.
 func BenchmarkQueue(b *testing.B) {
 	for _, frames := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("frames=%d", frames), func(b *testing.B) {

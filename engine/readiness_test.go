@@ -10,8 +10,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// TestReadinessIsFound fails if gnet registers its descriptors in another way:
-// then nothing can be paused.
+// TestReadinessIsFound fails if gnet registers its descriptors in another way,
+// because then nothing can be paused.
 func TestReadinessIsFound(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no epoll")
@@ -34,7 +34,8 @@ func TestReadinessIsFound(t *testing.T) {
 	}
 }
 
-// TestReadinessUnknown holds that an engine starts without, and says so.
+// TestReadinessUnknown asserts that an engine starts without readiness, and
+// logs that.
 func TestReadinessUnknown(t *testing.T) {
 	var log safeBuffer
 	s := start(t, func(cfg *engine.Config, _ *server) {

@@ -17,18 +17,19 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// The timers of slowServer: pings every 30 s, death after 90 s of silence.
+// The timers of slowServer: pings every 30 s, and the read timeout at 90 s of
+// silence.
 const (
 	slowPing  = 30 * time.Second
 	slowDeath = 90 * time.Second
 )
 
-// slowServer is a server of one loop whose time moves only when it is told to.
+// slowServer is a server of one loop whose time moves only by pass and step.
 type slowServer struct {
 	*server
 	since   time.Time
-	later   atomic.Int64 // nanoseconds that the clock is ahead of since
-	witness *client      // on the same loop; gets its pings with all others
+	later   atomic.Int64 // nanoseconds by which the clock is ahead of since
+	witness *client      // on the same loop; gets its pings together with the other clients
 }
 
 func startSlow(t *testing.T) *slowServer {
@@ -46,9 +47,9 @@ func startSlow(t *testing.T) *slowServer {
 	return s
 }
 
-// pass moves the clock one ping interval, and returns when the loop has queued
-// the pings that are due then: each connection has one at the latest. The
-// witness shows that it is alive.
+// pass moves the clock by one ping interval, and returns when the loop has
+// queued the pings that are due by then: each connection has had at least one.
+// The witness shows that it is alive.
 func (s *slowServer) pass() {
 	s.t.Helper()
 	for range 3 {
@@ -72,8 +73,8 @@ func (s *slowServer) presence() (ticks uint32) {
 	return ticks
 }
 
-// A client that stops in the middle of the frame that it sends is pinged, and
-// lives as long as the read timeout allows; then the frame arrives whole.
+// A client that stops in the middle of its frame is pinged, and lives as long
+// as the read timeout allows; then the frame arrives whole.
 func TestSlowSenderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 	payload := make([]byte, 100_000)
 	for i := range payload {
@@ -98,7 +99,7 @@ func TestSlowSenderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 			f := c.message()
 			require.Equal(t, gws.OpText, f.Header.OpCode)
 			require.True(t, bytes.Equal(payload, f.Payload), "the message came in another shape")
-			for range 2 { // the rest counted as life: it may be silent as long again
+			for range 2 { // the rest counted as life: it may be silent for as long again
 				s.pass()
 				require.Equal(t, gws.OpPing, c.read().Header.OpCode)
 			}
@@ -125,7 +126,7 @@ func TestSlowSenderOfHalfAFrameIsClosedAtTheReadTimeout(t *testing.T) {
 	c.echo()
 	message := frame(gws.OpText, "a message without an end")
 	s.pass()
-	s.sendPart(c, message[:10]) // 30 s: from here on it counts
+	s.sendPart(c, message[:10]) // 30 s: the silence begins here
 	s.pass()
 	s.pass() // 60 s of silence
 	assert.Empty(t, s.peer(1).ends, "closed before the timeout")
@@ -136,7 +137,8 @@ func TestSlowSenderOfHalfAFrameIsClosedAtTheReadTimeout(t *testing.T) {
 	assert.Zero(t, s.invalid.Load(), "a slow client is no offender")
 }
 
-// expectSilentEnd waits until the n-th connection has ended of its silence.
+// expectSilentEnd waits until the n-th connection has ended because of its
+// silence.
 func (s *slowServer) expectSilentEnd(n int) {
 	s.t.Helper()
 	end := s.endOf(n)
@@ -144,8 +146,8 @@ func (s *slowServer) expectSilentEnd(n int) {
 	assert.ErrorContains(s.t, end.Err, "heartbeat")
 }
 
-// slowReader is a client of a slowServer that was sent two large frames and a
-// small message, and has stopped within the first.
+// slowReader is a client of a slowServer with two large frames and a small
+// message on their way to it. It has stopped within the first.
 type slowReader struct {
 	*client
 	peer   *peer
@@ -185,14 +187,14 @@ func (r *slowReader) goOn(n int) {
 	r.read = append(r.read, part...)
 }
 
-// A client that stops in the middle of a frame which the server writes, and
-// reads on a minute later, gets every byte in order. The pings that came due
-// meanwhile wait for the frame's end, and are one: the latest.
+// A client that stops in the middle of a frame from the server, and reads on a
+// minute later, gets every byte in order. The pings that came due meanwhile
+// wait for the frame's end, and are one: the latest.
 func TestSlowReaderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 	s := startSlow(t)
 	r := s.dialSlowReader()
 	s.pass()
-	r.goOn(200_003) // a little, which the pings must not get into
+	r.goOn(200_003) // a little; the pings must not get into it
 	s.pass()
 	assert.Empty(t, r.peer.ends, "closed before the timeout")
 	r.goOn(len(r.frames[0]) - len(r.read))
@@ -206,9 +208,9 @@ func TestSlowReaderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 	s.eventually(func() bool { return r.peer.conn.QueuedBytes() == 0 }, "bytes stay queued")
 }
 
-// A client that stops in the middle of a frame which the server writes, and
-// never reads on, cannot answer the pings behind it: it ends at the read
-// timeout, and what was queued for it is counted.
+// A client that stops in the middle of a frame from the server, and never reads
+// on, cannot answer the pings behind it: it ends at the read timeout, and its
+// queued frames are counted.
 func TestSlowReaderOfHalfAFrameIsClosedAtTheReadTimeout(t *testing.T) {
 	s := startSlow(t)
 	r := s.dialSlowReader()

@@ -23,7 +23,8 @@ func (s *server) option(n, level, option int) int {
 
 func (s *server) unsentBytes(n int) int { return s.option(n, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT) }
 
-// enroll connects through a listener of net's and hands the connection over.
+// enroll connects through a listener of package net and hands the connection
+// over.
 func (s *server) enroll(network, address string) net.Conn {
 	s.t.Helper()
 	l, err := net.Listen(network, address)
@@ -57,8 +58,8 @@ func (s *server) serve() {
 	require.Equal(s.t, 101, c.response())
 }
 
-// TestUnsentBytesAreBounded holds that each connection has the bound: at first
-// by a call of its own, later by inheritance from the listener.
+// TestUnsentBytesAreBounded asserts that each connection has the bound: at
+// first by a call of its own, later by inheritance from the listener.
 func TestUnsentBytesAreBounded(t *testing.T) {
 	const bound = 12345
 	for name, unknown := range map[string]bool{"listeners known": false, "listeners unknown": true} {
@@ -86,13 +87,13 @@ func TestUnsentBytesAreBounded(t *testing.T) {
 			assert.Equal(t, bound, s.unsentBytes(2))
 			s.serve()
 			assert.Equal(t, bound, s.unsentBytes(3))
-			s.enroll("unix", t.TempDir()+"/socket") // has no such option
+			s.enroll("unix", t.TempDir()+"/socket") // it has no such option
 			s.peer(4)
 		})
 	}
 }
 
-// TestUnsentBytesOfTheSystem holds that 0 changes nothing.
+// TestUnsentBytesOfTheSystem asserts that 0 changes nothing.
 func TestUnsentBytesOfTheSystem(t *testing.T) {
 	s := start(t, nil)
 	s.dial()

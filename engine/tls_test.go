@@ -26,7 +26,8 @@ import (
 	"github.com/qi-realtime/ws/internal/testcert"
 )
 
-// tlsServer is a server that speaks TLS, and what its clients need to trust it.
+// tlsServer is a server that speaks TLS, with the certificate pool of its
+// clients.
 type tlsServer struct {
 	*server
 	roots *x509.CertPool
@@ -39,7 +40,7 @@ func startTLS(t testing.TB, configure func(*engine.Config, *server)) *tlsServer 
 	return &tlsServer{roots: roots, server: start(t, func(cfg *engine.Config, s *server) {
 		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 		cfg.TLSHandshakes = 16
-		// The first ping comes at a random time within the interval: of 200
+		// The first ping comes at a random time within the interval: for 200
 		// connections, one within 10 s of an hour is likely.
 		cfg.PingInterval, cfg.ReadTimeout = 1000*time.Hour, 2000*time.Hour
 		if configure != nil {
@@ -48,7 +49,7 @@ func startTLS(t testing.TB, configure func(*engine.Config, *server)) *tlsServer 
 	})}
 }
 
-// clientTLS is the configuration of a client of s that speaks one version.
+// clientTLS returns the configuration of a client of s that speaks one version.
 func (s *tlsServer) clientTLS(version uint16) *tls.Config {
 	return &tls.Config{ServerName: "localhost", RootCAs: s.roots, MinVersion: version, MaxVersion: version}
 }
@@ -93,7 +94,7 @@ func TestTLSEcho(t *testing.T) {
 		}
 		c.raw(frame(gws.OpClose, "\x03\xe8bye"))
 		c.expectClose(1000)
-		c.expectEOF() // close_notify: io.ErrUnexpectedEOF without
+		c.expectEOF() // close_notify: io.ErrUnexpectedEOF without it
 		s.eventually(func() bool { return s.closed.Load() == 1 }, "not closed")
 	})
 }
@@ -133,8 +134,8 @@ func TestTLSRecordsCut(t *testing.T) {
 	})
 }
 
-// Frames may follow the upgrade request in its record, and may be sent before
-// it is decided.
+// Frames may follow the upgrade request in its record, and may come before the
+// decision on it.
 func TestTLSPipelined(t *testing.T) {
 	onBothVersions(t, func(t *testing.T, version uint16) {
 		for _, offLoop := range []bool{false, true} {
@@ -182,8 +183,8 @@ func TestTLSLargeMessages(t *testing.T) {
 	})
 }
 
-// Replies keep their order, whether they are batched or queued behind a
-// full socket.
+// Replies keep their order, whether they are batched or queued behind a full
+// socket.
 func TestTLSReplyOrder(t *testing.T) {
 	onBothVersions(t, func(t *testing.T, version uint16) {
 		s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.QueueFrames, cfg.QueueBytes = 1<<15, 64<<20 })
@@ -206,7 +207,7 @@ func TestTLSReplyOrder(t *testing.T) {
 	})
 }
 
-// Many frames that are flushed together make few records and writes.
+// Many frames that are flushed together take few records and writes.
 func TestTLSBatches(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
@@ -228,8 +229,8 @@ func TestTLSBatches(t *testing.T) {
 	onLoop(shard, func(*engine.Shard) { assert.EqualValues(t, 1, shard.Stats().Writes-before) })
 }
 
-// A peer that sends half a ClientHello takes no worker: with as many of them as
-// the bound and more, others connect. They are cut off in time.
+// A peer that sends half a ClientHello takes no worker: other clients connect
+// beside more of them than the bound. They are closed in time.
 func TestTLSHalfHello(t *testing.T) {
 	hello := clientHello(t)
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
@@ -251,7 +252,7 @@ func TestTLSHalfHello(t *testing.T) {
 	s.eventually(func() bool { return s.Shards()[0].Connections()+s.Shards()[1].Connections() == 3 }, "sockets stay")
 }
 
-// A peer that goes silent after its ClientHello gives its worker back.
+// A peer that goes silent after its ClientHello releases its worker.
 func TestTLSSilentAfterHello(t *testing.T) {
 	hello := clientHello(t)
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
@@ -271,7 +272,7 @@ func TestTLSSilentAfterHello(t *testing.T) {
 }
 
 // While others wait for its worker, a peer that is silent in its handshake is
-// cut off long before the handshake timeout.
+// closed long before the handshake timeout.
 func TestTLSSilentPeersGiveWay(t *testing.T) {
 	var offset atomic.Int64
 	hello := clientHello(t)
@@ -320,7 +321,8 @@ func clientHello(t testing.TB) string {
 	return string(buf[:n])
 }
 
-// What is no TLS gets an answer that it can read, and holds up nobody.
+// A peer that does not speak TLS gets an answer that it can read, and holds up
+// no other.
 func TestTLSGarbage(t *testing.T) {
 	const unexpectedMessage = "\x15\x03\x01\x00\x02\x02\x0a"
 	tests := []struct{ name, send, want string }{
@@ -350,7 +352,7 @@ func TestTLSGarbage(t *testing.T) {
 	bystander.echo()
 }
 
-// A record that was tampered with ends its connection, with an alert.
+// A record that was tampered with ends its connection with an alert.
 func TestTLSBrokenRecord(t *testing.T) {
 	onBothVersions(t, func(t *testing.T, version uint16) {
 		s := startTLS(t, nil)
@@ -418,16 +420,16 @@ func TestTLSStop(t *testing.T) {
 	wg.Wait()
 }
 
-// stall makes the socket buffers of c, the n-th client, which does not read,
-// small.
+// stall makes the socket buffers of c small. c is the n-th client and does not
+// read.
 func (s *tlsServer) stall(c *client, n int) {
 	s.t.Helper()
 	require.NoError(s.t, c.Conn.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(4<<10))
 	require.NoError(s.t, unix.SetsockoptInt(s.peer(n).conn.FD(), unix.SOL_SOCKET, unix.SO_SNDBUF, 8<<10))
 }
 
-// A broadcast to many with some that do not read: their bounds hold and what
-// they lose is counted, and the others lose nothing.
+// A broadcast reaches many clients while some do not read: their bounds hold and
+// their losses are counted, and the others lose nothing.
 func TestTLSBroadcast(t *testing.T) {
 	const members, stalled, messages, length = 200, 20, 100, 4 << 10
 	s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.QueueFrames, cfg.QueueBytes = 32, 1<<20 })
@@ -471,7 +473,7 @@ func TestTLSBroadcast(t *testing.T) {
 	s.mu.Unlock()
 	assert.EqualValues(t, members*messages, total.MessagesOut+total.Drops.Full+uint64(queued), "each is sent, queued or dropped")
 	assert.LessOrEqual(t, total.QueuedMemory, int64(stalled*(34*(length+300)+34<<10)), "ciphertext included")
-	// Who reads again gets whole messages, in order.
+	// A client that reads again gets whole messages, in order.
 	c := clients[0]
 	last := -1
 	for range 16 {
@@ -485,7 +487,7 @@ func TestTLSBroadcast(t *testing.T) {
 	}
 }
 
-// A budget counts what is sealed, and holds.
+// A budget counts sealed bytes, and holds.
 func TestTLSBudget(t *testing.T) {
 	const budget = 300 << 10
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
@@ -509,7 +511,7 @@ func TestTLSBudget(t *testing.T) {
 	s.dialTLS(tls.VersionTLS12).echo()
 }
 
-// The application's configuration may come anew for each client.
+// The application may return another configuration for each client.
 func TestTLSCallbacks(t *testing.T) {
 	cert, roots := testcert.New("localhost")
 	var calls atomic.Int32

@@ -19,8 +19,8 @@ import (
 )
 
 // trickle begins n TLS handshakes that never end: after its ClientHello each
-// client sends one byte in each interval, of a record that is long. It returns
-// when the server has answered those it can answer.
+// client sends one byte of a long record in each interval. It returns when the
+// server has answered as many as it can.
 func (s *tlsServer) trickle(n int, interval time.Duration, again bool) (cutOff *atomic.Int64) {
 	s.t.Helper()
 	hello := clientHello(s.t)
@@ -70,8 +70,8 @@ func (s *tlsServer) trickle(n int, interval time.Duration, again bool) (cutOff *
 	return cutOff
 }
 
-// newcomers connects n clients one after the other, and returns the median of the
-// times that they took to upgrade.
+// newcomers connects n clients one after the other, and returns the median of
+// their times to upgrade.
 func (s *tlsServer) newcomers(n int) time.Duration {
 	s.t.Helper()
 	times := make([]time.Duration, 0, n)
@@ -86,7 +86,8 @@ func (s *tlsServer) newcomers(n int) time.Duration {
 }
 
 // Clients that send their handshakes byte by byte do not hold up the others: a
-// handshake that waits for its peer does not take the place of one that computes.
+// handshake that waits for its peer does not take the place of one that
+// computes.
 func TestTLSTricklersHoldUpNobody(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes, cfg.HandshakeTimeout = 20, 1000*time.Second
@@ -96,8 +97,8 @@ func TestTLSTricklersHoldUpNobody(t *testing.T) {
 	assert.Zero(t, cutOff.Load(), "there is place for all of them")
 }
 
-// However often a client sends a byte, its handshake gives way to others when its
-// peer has been waited for for long.
+// A handshake gives way to others when it has waited long for its peer, even if
+// the client sends a byte now and then.
 func TestTLSTricklersGiveWay(t *testing.T) {
 	var offset atomic.Int64
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
@@ -129,8 +130,7 @@ func TestTLSTricklersGiveWay(t *testing.T) {
 	require.Fail(t, "the newcomer waits")
 }
 
-// A client that is slow gets in although it is waited for for longer, as long as
-// nobody else needs its place.
+// A slow client may take longer as long as no other client needs its place.
 func TestTLSSlowClientGetsIn(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes, cfg.HandshakeTimeout = 1, 4*time.Second
@@ -141,7 +141,7 @@ func TestTLSSlowClientGetsIn(t *testing.T) {
 	c.echo()
 }
 
-// slowConn answers late.
+// slowConn delays its answers.
 type slowConn struct{ net.Conn }
 
 func (c slowConn) Write(p []byte) (int, error) {
@@ -149,8 +149,8 @@ func (c slowConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// What a client can make its unfinished handshake hold is bounded: before it is
-// answered the hello and little more, afterwards some KiB.
+// An unfinished handshake holds a bounded number of bytes: before its answer
+// the hello and little more, afterwards some KiB.
 func TestTLSHandshakeMemory(t *testing.T) {
 	hello := clientHello(t)
 	for _, auth := range []tls.ClientAuthType{tls.NoClientCert, tls.RequestClientCert} {

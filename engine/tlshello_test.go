@@ -24,10 +24,10 @@ func records(message []byte, size int) []byte {
 	return b
 }
 
-// FuzzHello holds that what decides on the first bytes of a connection decides
-// the same however they are cut, stays with it, asks for no more than the limit,
-// and finds the ClientHello where crypto/tls does. The input is b and zeros, in
-// records of size bytes unless that is 0, and cut behind at bytes.
+// FuzzHello asserts that the decision on the first bytes of a connection is the
+// same for every cut, does not change later, needs no more bytes than the
+// limit, and finds the ClientHello where crypto/tls does. The input is b and
+// zeros, in records of size bytes unless that is 0, and cut behind at bytes.
 func FuzzHello(f *testing.F) {
 	hello := clientHello(f)
 	message := hello[5:]
@@ -95,7 +95,7 @@ var (
 	errPrefixEnds = errors.New("the prefix ends")
 )
 
-// prefix is a connection on which some bytes have come, and no more do.
+// prefix is a connection that has received some bytes and receives no more.
 type prefix struct {
 	net.Conn
 	b []byte

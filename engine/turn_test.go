@@ -12,8 +12,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// The tasks of the inbox go on while a message handler keeps the list of the
-// connections that wait for their write from ever being empty.
+// The tasks of the inbox continue while a message handler keeps the list of
+// dirty connections from ever being empty.
 func TestTasksGoOnWhileConnectionsWaitForTheirWrite(t *testing.T) {
 	const members, tasks = 64, 400
 	var m *memoryServer
@@ -44,8 +44,8 @@ func TestTasksGoOnWhileConnectionsWaitForTheirWrite(t *testing.T) {
 	m.eventually(func() bool { return ran.Load() == tasks }, "%d tasks have run", ran.Load())
 }
 
-// The list of the connections that wait for their write is in order, and takes
-// memory for those which wait at once.
+// The list of dirty connections keeps its order, and takes memory only for the
+// connections that are in it at once.
 func TestDirtyList(t *testing.T) {
 	var list engine.DirtyList
 	conns := make([]engine.Conn, 1000)
@@ -82,7 +82,7 @@ func spin(d time.Duration) {
 	}
 }
 
-// However many urgent tasks wait, connections are served between them.
+// Any number of waiting urgent tasks lets connections be served between them.
 func TestUrgentTasksTakeTurns(t *testing.T) {
 	const tasks = 20_000
 	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
@@ -99,7 +99,7 @@ func TestUrgentTasksTakeTurns(t *testing.T) {
 	s.eventually(func() bool { return ran.Load() == tasks }, "%d tasks have run", ran.Load())
 }
 
-// However many connections end at once, others are served meanwhile.
+// Any number of simultaneous closes lets other connections be served meanwhile.
 func TestClosingManyTakesTurns(t *testing.T) {
 	const conns = 1000
 	s := start(t, func(cfg *engine.Config, s *server) {
@@ -123,8 +123,8 @@ func TestClosingManyTakesTurns(t *testing.T) {
 	c.echo()
 }
 
-// A message that finds a long queue full, and the socket not, is queued as soon as
-// it fits: the loop does not write the whole queue first.
+// A message that finds a long queue full, and the socket not, is queued as soon
+// as it fits: the loop does not write the whole queue first.
 func TestOverflowWritesNoMoreThanItNeeds(t *testing.T) {
 	const frames = 1000
 	m := startMemory(t, func(cfg *engine.Config, _ *server) {

@@ -9,8 +9,8 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// A walk through a wheel visits each connection once that is there all the time,
-// however they move, end and come between its steps.
+// A walk through a wheel visits each connection once that stays for the whole
+// walk, while connections move, end and come between its steps.
 func TestWalkVisitsEachConnectionOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var w engine.Wheel
