@@ -30,7 +30,7 @@ func listeners(t *testing.T) map[string]string {
 
 // TestAStormIsAcceptedAtAPace asserts that all clients connect, and not faster
 // than configured.
-func TestAStormIsTakenInAtAPace(t *testing.T) {
+func TestAStormIsAcceptedAtAPace(t *testing.T) {
 	const n, perSecond, burst = 60, 200, 10
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestAStormIsTakenInAtAPace(t *testing.T) {
 			require.EqualValues(t, 1, st.Times)
 			require.Positive(t, st.Time)
 			require.False(t, s.AcceptStats().Descriptors.Resting)
-			s.eventually(func() bool { return !s.AcceptStats().Pace.Resting }, "somebody waits")
+			s.eventually(func() bool { return !s.AcceptStats().Pace.Resting }, "connections still wait")
 		})
 	}
 }
@@ -65,7 +65,7 @@ func TestEnrolledConnectionsTakeTheirTurnsToo(t *testing.T) {
 	for range n {
 		all.Go(func() { assert.NoError(t, s.AwaitAdmission(t.Context())) })
 	}
-	s.eventually(func() bool { return s.AcceptStats().Upgrades > n/2 }, "nobody waits")
+	s.eventually(func() bool { return s.AcceptStats().Upgrades > n/2 }, "no connection waits")
 	s.dial().echo()
 	assert.NotZero(t, s.AcceptStats().Upgrades, "the client has waited behind all of them")
 	all.Wait()
@@ -80,7 +80,7 @@ func TestAwaitAdmissionEnds(t *testing.T) {
 	require.ErrorIs(t, s.AwaitAdmission(ctx), context.DeadlineExceeded)
 	ended := make(chan error, 1)
 	go func() { ended <- s.AwaitAdmission(t.Context()) }()
-	s.eventually(func() bool { return s.AcceptStats().Upgrades == 1 }, "nobody waits")
+	s.eventually(func() bool { return s.AcceptStats().Upgrades == 1 }, "no connection waits")
 	s.shutdown()
 	require.ErrorIs(t, <-ended, engine.ErrStopped)
 	require.ErrorIs(t, s.AwaitAdmission(t.Context()), engine.ErrStopped)
@@ -108,7 +108,7 @@ func TestStopRefusesTheBacklog(t *testing.T) {
 				c.raw(upgradeRequest)
 				waiting = append(waiting, c)
 			}
-			s.eventually(func() bool { return s.AcceptStats().Pace.Resting }, "nobody waits")
+			s.eventually(func() bool { return s.AcceptStats().Pace.Resting }, "no connection waits")
 			go s.shutdown()
 			for _, c := range waiting {
 				require.Equal(t, 503, c.response())
@@ -126,7 +126,7 @@ func TestStopRefusesTheBacklog(t *testing.T) {
 
 // TestStopEndsWhileClientsConnect has a client that connects 33 times a second
 // and never closes.
-func TestStopEndsWhileSomebodyConnects(t *testing.T) {
+func TestStopEndsWhileClientsConnect(t *testing.T) {
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {

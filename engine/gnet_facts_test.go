@@ -67,7 +67,7 @@ func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 			default:
 			}
 		}
-		s.eventually(func() bool { return len(waiting) < left || s.opened.Load() > int64(n-left) }, "nobody is let in")
+		s.eventually(func() bool { return len(waiting) < left || s.opened.Load() > int64(n-left) }, "no connection is accepted")
 	}
 	st := s.AcceptStats().Descriptors
 	require.EqualValues(t, 1, st.Times)
@@ -526,7 +526,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	})
 }
 
-func TestFact12EnrollHandsOverWhatWasReadBefore(t *testing.T) {
+func TestFact12EnrollHandsOverTheEarlyBytes(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) { cfg.ListenAddr = "" })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

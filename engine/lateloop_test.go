@@ -19,7 +19,7 @@ import (
 // connections, whose peers were in time. The loop reads the bytes that wait in
 // the kernel before it acts on the deadlines, and decides on requests under a
 // context that has not ended.
-func TestDeadlinesWaitForWhatIsUnread(t *testing.T) {
+func TestDeadlinesWaitForUnreadBytes(t *testing.T) {
 	for name, offLoop := range map[string]bool{"decided on the loop": false, "decided on a worker": true} {
 		t.Run(name, func(t *testing.T) { testLateLoop(t, offLoop) })
 	}

@@ -102,14 +102,14 @@ func TestPublishersThatWaitHoldNothingElsewhere(t *testing.T) {
 		must(t, s.Publish(context.Background(), taskFunc(func(*engine.Shard) { alone.Add(1) }), []*engine.Shard{well}))
 	}
 	s.eventually(func() bool { return alone.Load() == 100 }, "the other loop stands")
-	assert.EqualValues(t, 3, ran[0].Load(), "who waits has published nothing")
+	assert.EqualValues(t, 3, ran[0].Load(), "a waiting publisher has published nothing")
 	release()
 	waiting.Wait()
 	s.eventually(func() bool { return ran[0].Load() == publishers && ran[1].Load() == publishers }, "all arrive")
 }
 
 // A publish that fails has reached no loop, and gives back its credits.
-func TestPublishInVainReachesNobody(t *testing.T) {
+func TestFailedPublishReachesNoLoop(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.RingSize = 4
 		cfg.PublishTimeout = 10 * time.Millisecond
@@ -135,7 +135,7 @@ func TestPublishInVainReachesNobody(t *testing.T) {
 	assert.EqualValues(t, 3, ran.Load(), "those on the loop that is well")
 	assert.Zero(t, stuck.Waiting())
 	release()
-	s.eventually(func() bool { return ran.Load() == 6 }, "what was accepted")
+	s.eventually(func() bool { return ran.Load() == 6 }, "not every accepted task has run")
 	for range 100 { // all credits are back
 		s.eventually(func() bool {
 			return s.Publish(context.Background(), task, slices.Clone(targets)) == nil
@@ -225,7 +225,7 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	assert.Equal(t, queued-2-len("a minute"), conn.QueuedBytes())
 	send("late", time.Second)
 	later.Add(int64(time.Second))
-	require.Equal(t, large, string(c.read().Payload), "what was half sent is sent")
+	require.Equal(t, large, string(c.read().Payload), "a partly sent frame is sent")
 	c.expect("an hour")
 	c.expect("for ever")
 	c.echo()

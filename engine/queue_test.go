@@ -88,14 +88,14 @@ func TestQueueConflatesInPlace(t *testing.T) {
 			assert.Equal(t, "a2-longer ", string(q.Replace(price("a3 ", "a", room1)).Data()))
 			assert.Equal(t, "a3 plain b1 A2 ", waiting(&q))
 			q.Advance(1) // a3 is half sent
-			assert.Nil(t, q.Replace(price("a4 ", "a", room1)), "what is half sent stays")
+			assert.Nil(t, q.Replace(price("a4 ", "a", room1)), "a partly sent frame stays")
 			assert.Equal(t, "b1 ", string(q.Replace(price("b2 ", "b", room1)).Data()))
 			assert.Equal(t, "3 plain b2 A2 ", waiting(&q))
 		})
 	}
 }
 
-func TestQueuePurgesWhatHasExpired(t *testing.T) {
+func TestQueuePurgesExpiredFrames(t *testing.T) {
 	var q engine.Queue
 	push := func(text string, at time.Duration, h engine.Handling) { q.Push(raw(text, h).ExpiringAt(at)) }
 	push("half-sent ", 1, engine.Handling{})

@@ -327,7 +327,7 @@ func TestTLSGarbage(t *testing.T) {
 	const unexpectedMessage = "\x15\x03\x01\x00\x02\x02\x0a"
 	tests := []struct{ name, send, want string }{
 		{"HTTP", upgradeRequest, "HTTP/1.1 400 Bad Request\r\n"},
-		{"one letter of HTTP", "G", "HTTP/1.1 400 Bad Request\r\n"},
+		{"one byte of HTTP", "G", "HTTP/1.1 400 Bad Request\r\n"},
 		{"bytes", "\x00\x01\x02", unexpectedMessage},
 		{"SSL 2", "\x80\x2e\x01\x00\x02", unexpectedMessage},
 		{"another version", "\x16\x02\x01", unexpectedMessage},

@@ -88,7 +88,7 @@ func (s *tlsServer) newcomers(n int) time.Duration {
 // Clients that send their handshakes byte by byte do not hold up the others: a
 // handshake that waits for its peer does not take the place of one that
 // computes.
-func TestTLSTricklersHoldUpNobody(t *testing.T) {
+func TestTLSTricklersDoNotHoldUpOthers(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes, cfg.HandshakeTimeout = 20, 1000*time.Second
 	})
@@ -120,7 +120,7 @@ func TestTLSTricklersGiveWay(t *testing.T) {
 		select {
 		case c := <-done:
 			c.upgrade().echo()
-			s.eventually(func() bool { return cutOff.Load() > 0 }, "nobody has given way")
+			s.eventually(func() bool { return cutOff.Load() > 0 }, "no handshake has given way")
 			return
 		case <-step.C:
 			offset.Add(int64(10 * time.Second))
