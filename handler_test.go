@@ -139,7 +139,7 @@ func TestHandlerErrorIsLogged(t *testing.T) {
 			assert.Contains(t, log.String(), "hunter2")
 			assert.Contains(t, log.String(), e.TraceID, "the log line of the reply's trace ID")
 			if name == "panic" {
-				assert.Contains(t, log.String(), "handle_test.go", "the stack")
+				assert.Contains(t, log.String(), "handler_test.go", "the stack")
 			}
 		})
 	}
