@@ -46,8 +46,8 @@ func (m *Manager) defaultMode() router.Mode {
 
 // routeMode returns the mode of the message's route.
 func (m *Manager) routeMode(payload []byte) router.Mode {
-	var e envelope.Envelope
-	if envelope.ParseEnvelope(payload, &e) == nil {
+	var e envelope.Request
+	if envelope.Parse(payload, &e) == nil {
 		if route, ok := m.Router.routes.LookupBytes(e.Event); ok && route.Mode != router.ModeDefault {
 			return route.Mode
 		}
@@ -62,14 +62,14 @@ func (c *Client) handle(op codec.Opcode, payload []byte) {
 		c.handleRaw(raw, op, payload)
 		return
 	}
-	var e envelope.Envelope
-	err := envelope.ParseEnvelope(payload, &e)
+	var e envelope.Request
+	err := envelope.Parse(payload, &e)
 	if op != OpText {
 		c.rejectInvalid(&e, errBinary)
 		return
 	}
 	if err != nil {
-		why := strings.TrimPrefix(err.Error(), envelope.ErrEnvelope.Error())
+		why := strings.TrimPrefix(err.Error(), envelope.ErrInvalid.Error())
 		c.rejectInvalid(&e, fmt.Errorf("%w%s", ErrInvalidMessage, why))
 		return
 	}
@@ -99,14 +99,14 @@ func requestType(t []byte) (msgType string, ok bool) {
 
 // rejectType answers a valid envelope of an unknown type, such as an application's own
 // ping. It neither counts among the invalid messages that close a client nor ends their row.
-func (c *Client) rejectType(e *envelope.Envelope) {
+func (c *Client) rejectType(e *envelope.Request) {
 	c.manager.metrics.IncrementInvalidMessages()
 	c.answerInvalid(string(e.RequestID), 400, fmt.Sprintf("invalid message type %q", shortened(string(e.Type))))
 }
 
 // rejectInvalid answers a message that is no envelope, and closes a client that sends
 // nothing else.
-func (c *Client) rejectInvalid(e *envelope.Envelope, err error) {
+func (c *Client) rejectInvalid(e *envelope.Request, err error) {
 	c.manager.metrics.IncrementInvalidMessages()
 	c.invalid++
 	if c.invalid > maxInvalid {
@@ -118,7 +118,7 @@ func (c *Client) rejectInvalid(e *envelope.Envelope, err error) {
 }
 
 // route finds the handler of a valid message and runs it.
-func (c *Client) route(msgType string, e *envelope.Envelope) {
+func (c *Client) route(msgType string, e *envelope.Request) {
 	m := c.manager
 	route, ok := m.Router.routes.LookupBytes(e.Event)
 	msg := messagePool.Get().(*Message)

@@ -202,7 +202,7 @@ func (c *Client) refuse(payload []byte) {
 	if c.manager.raw.Load() != nil {
 		return
 	}
-	var e envelope.Envelope
-	_ = envelope.ParseEnvelope(payload, &e) // of an invalid one, too, the request_id is read
+	var e envelope.Request
+	_ = envelope.Parse(payload, &e) // of an invalid one, too, the request_id is read
 	c.answerInvalid(string(e.RequestID), 429, "too many requests")
 }

@@ -6,13 +6,13 @@ import (
 )
 
 var (
-	// ErrEnvelope reports a message that is not a valid envelope. ParseEnvelope wraps it
+	// ErrInvalid reports a message that is not a valid envelope. Parse wraps it
 	// with what is wrong and where.
-	ErrEnvelope = errors.New("envelope: invalid envelope")
+	ErrInvalid = errors.New("envelope: invalid")
 
-	// ErrRequestID reports an envelope beyond MaxRequestID. It wraps ErrEnvelope.
-	ErrRequestID = fmt.Errorf("%w: request_id longer than %d bytes", ErrEnvelope, MaxRequestID)
+	// ErrRequestID reports an envelope beyond MaxRequestID. It wraps ErrInvalid.
+	ErrRequestID = fmt.Errorf("%w: request_id longer than %d bytes", ErrInvalid, MaxRequestID)
 
-	// ErrDepth reports an envelope beyond MaxDepth. It wraps ErrEnvelope.
-	ErrDepth = fmt.Errorf("%w: values nest deeper than %d", ErrEnvelope, MaxDepth)
+	// ErrDepth reports an envelope beyond MaxDepth. It wraps ErrInvalid.
+	ErrDepth = fmt.Errorf("%w: values nest deeper than %d", ErrInvalid, MaxDepth)
 )

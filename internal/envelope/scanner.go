@@ -99,7 +99,7 @@ func (s *scanner) enter(depth int) bool {
 }
 
 // object checks an object from behind its brace and, if e is not nil, reads its fields.
-func (s *scanner) object(e *Envelope, depth int) bool {
+func (s *scanner) object(e *Request, depth int) bool {
 	s.space()
 	if s.next('}') {
 		return true
@@ -120,7 +120,7 @@ func (s *scanner) object(e *Envelope, depth int) bool {
 }
 
 // member checks one key with its value.
-func (s *scanner) member(e *Envelope, depth int) bool {
+func (s *scanner) member(e *Request, depth int) bool {
 	if s.peek() != '"' {
 		return s.fail("want a key")
 	}

@@ -52,27 +52,27 @@ func worstEnvelopes() map[string][]byte {
 }
 
 // No message makes the parser allocate for each of its parts.
-func TestParseEnvelopeAllocations(t *testing.T) {
+func TestParseAllocations(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for name, in := range worstEnvelopes() {
 		n := testing.AllocsPerRun(1, func() {
-			var e envelope.Envelope
-			_ = envelope.ParseEnvelope(in, &e)
+			var e envelope.Request
+			_ = envelope.Parse(in, &e)
 		})
 		assert.LessOrEqual(t, n, 16.0, name)
 	}
 }
 
-// What is decoded by ParseEnvelope is what encoding/json decodes.
-func TestParseEnvelopeWorst(t *testing.T) {
+// What is decoded by Parse is what encoding/json decodes.
+func TestParseWorst(t *testing.T) {
 	for name, in := range worstEnvelopes() {
 		t.Run(name, func(t *testing.T) { checkEnvelope(t, in) })
 	}
 }
 
-func TestParseEnvelopeLimits(t *testing.T) {
+func TestParseLimits(t *testing.T) {
 	id := func(unit string, n int) []byte {
 		return []byte(`{"request_id":"` + strings.Repeat(unit, n) + `"}`)
 	}
@@ -93,11 +93,11 @@ func TestParseEnvelopeLimits(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e envelope.Envelope
-			err := envelope.ParseEnvelope(tt.in, &e)
+			var e envelope.Request
+			err := envelope.Parse(tt.in, &e)
 			assert.ErrorIs(t, err, tt.want)
 			if tt.want != nil {
-				assert.ErrorIs(t, err, envelope.ErrEnvelope)
+				assert.ErrorIs(t, err, envelope.ErrInvalid)
 				assert.Empty(t, e.RequestID)
 				assert.Less(t, len(err.Error()), 100)
 			}
@@ -106,14 +106,14 @@ func TestParseEnvelopeLimits(t *testing.T) {
 	}
 }
 
-func BenchmarkParseEnvelopeWorst(b *testing.B) {
+func BenchmarkParseWorst(b *testing.B) {
 	for name, in := range worstEnvelopes() {
 		b.Run(strings.ReplaceAll("input="+name, " ", "-"), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(in)))
-			var e envelope.Envelope
+			var e envelope.Request
 			for b.Loop() {
-				_ = envelope.ParseEnvelope(in, &e)
+				_ = envelope.Parse(in, &e)
 			}
 		})
 	}

@@ -15,17 +15,17 @@ import (
 	"github.com/qi-realtime/ws/internal/race"
 )
 
-// fields is an Envelope that prints and compares well.
+// fields is a Request that prints and compares well.
 type fields struct {
 	Type, Event, RequestID, Data string
 	Timestamp                    int64
 }
 
-func fieldsOf(e *envelope.Envelope) fields {
+func fieldsOf(e *envelope.Request) fields {
 	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp}
 }
 
-// structEnvelope is what ParseEnvelope replaces.
+// structEnvelope is what Parse replaces.
 type structEnvelope struct {
 	Type      string          `json:"type"`
 	Event     string          `json:"event"`
@@ -34,7 +34,7 @@ type structEnvelope struct {
 	Timestamp int64           `json:"timestamp"`
 }
 
-// reference reads b by the rules of ParseEnvelope, slowly: encoding/json for every value.
+// reference reads b by the rules of Parse, slowly: encoding/json for every value.
 // exact is false if one of the documented differences keeps b from being compared with
 // json.Unmarshal into a struct.
 func reference(b []byte) (f fields, exact, ok bool) {
@@ -106,19 +106,19 @@ func depthOf(b []byte) int {
 	return deepest
 }
 
-// checkEnvelope holds ParseEnvelope to the reference and to json.Unmarshal.
+// checkEnvelope holds Parse to the reference and to json.Unmarshal.
 func checkEnvelope(t *testing.T, b []byte) {
 	t.Helper()
 	before := bytes.Clone(b)
-	var e envelope.Envelope
-	err := envelope.ParseEnvelope(b, &e)
+	var e envelope.Request
+	err := envelope.Parse(b, &e)
 	require.Equal(t, before, b, "input changed")
 	if err != nil {
-		require.ErrorIs(t, err, envelope.ErrEnvelope)
+		require.ErrorIs(t, err, envelope.ErrInvalid)
 	}
 
 	want, exact, ok := reference(b)
-	require.Equal(t, ok, err == nil, "input %q: reference accepts %v, ParseEnvelope says %v", b, ok, err)
+	require.Equal(t, ok, err == nil, "input %q: reference accepts %v, Parse says %v", b, ok, err)
 	if ok {
 		require.Equal(t, want, fieldsOf(&e), "input %q", b)
 	}
@@ -127,7 +127,7 @@ func checkEnvelope(t *testing.T, b []byte) {
 	}
 	var s structEnvelope
 	stdErr := json.Unmarshal(b, &s)
-	require.Equal(t, stdErr == nil, err == nil, "input %q: encoding/json says %v, ParseEnvelope %v", b, stdErr, err)
+	require.Equal(t, stdErr == nil, err == nil, "input %q: encoding/json says %v, Parse %v", b, stdErr, err)
 	if err == nil {
 		if string(s.Data) == "null" {
 			s.Data = nil
@@ -142,7 +142,7 @@ func nested(open, end string, n int) string {
 	return strings.Repeat(open, n) + strings.Repeat(end, n)
 }
 
-func TestParseEnvelope(t *testing.T) {
+func TestParse(t *testing.T) {
 	tests := []struct {
 		name, in string
 		want     fields
@@ -164,8 +164,8 @@ func TestParseEnvelope(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e envelope.Envelope
-			require.NoError(t, envelope.ParseEnvelope([]byte(tt.in), &e))
+			var e envelope.Request
+			require.NoError(t, envelope.Parse([]byte(tt.in), &e))
 			assert.Equal(t, tt.want, fieldsOf(&e))
 			checkEnvelope(t, []byte(tt.in))
 		})
@@ -187,26 +187,26 @@ var invalidEnvelopes = []string{
 	`{"data":` + nested("[", "]", 128) + `}`, `{"a":` + nested(`{"a":`, `}`, 128) + `}`,
 }
 
-func TestParseEnvelopeRejects(t *testing.T) {
+func TestParseRejects(t *testing.T) {
 	for _, in := range invalidEnvelopes {
 		t.Run(fmt.Sprintf("%.40q", in), func(t *testing.T) {
-			var e envelope.Envelope
-			require.ErrorIs(t, envelope.ParseEnvelope([]byte(in), &e), envelope.ErrEnvelope)
+			var e envelope.Request
+			require.ErrorIs(t, envelope.Parse([]byte(in), &e), envelope.ErrInvalid)
 			checkEnvelope(t, []byte(in))
 		})
 	}
 }
 
-func TestParseEnvelopeSaysWhatIsWrong(t *testing.T) {
-	var e envelope.Envelope
-	err := envelope.ParseEnvelope([]byte(`{"event":"a","timestamp":1.5}`), &e)
-	require.EqualError(t, err, "envelope: invalid envelope: timestamp must be a 64-bit integer at byte 28")
+func TestParseSaysWhatIsWrong(t *testing.T) {
+	var e envelope.Request
+	err := envelope.Parse([]byte(`{"event":"a","timestamp":1.5}`), &e)
+	require.EqualError(t, err, "envelope: invalid: timestamp must be a 64-bit integer at byte 28")
 	assert.Equal(t, "a", string(e.Event), "fields before the error stay")
 }
 
 // The request_id of an invalid envelope is found wherever it stands, and of a valid one
 // nothing changes.
-func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
+func TestParseFindsTheRequestID(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"before the error", `{"request_id":"a","event":7}`, "a"},
 		{"behind the error", `{"event":7,"request_id":"a"}`, "a"},
@@ -232,8 +232,8 @@ func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var e envelope.Envelope
-			require.ErrorIs(t, envelope.ParseEnvelope([]byte(tt.in), &e), envelope.ErrEnvelope)
+			var e envelope.Request
+			require.ErrorIs(t, envelope.Parse([]byte(tt.in), &e), envelope.ErrInvalid)
 			assert.Equal(t, tt.want, string(e.RequestID))
 		})
 	}
@@ -241,10 +241,10 @@ func TestParseEnvelopeFindsTheRequestID(t *testing.T) {
 
 // Every prefix of a message is refused, and so is the message with any one byte changed
 // exactly when the reference refuses it.
-func TestParseEnvelopeTruncatedAndCorrupted(t *testing.T) {
+func TestParseTruncatedAndCorrupted(t *testing.T) {
 	for n := range request {
-		var e envelope.Envelope
-		require.ErrorIs(t, envelope.ParseEnvelope(request[:n], &e), envelope.ErrEnvelope, "prefix of %d", n)
+		var e envelope.Request
+		require.ErrorIs(t, envelope.Parse(request[:n], &e), envelope.ErrInvalid, "prefix of %d", n)
 	}
 	for i := range request {
 		for _, c := range []byte("\x00\x1f \"\\{}[]:,0-eE.nx\x80\xff") {
@@ -256,37 +256,37 @@ func TestParseEnvelopeTruncatedAndCorrupted(t *testing.T) {
 }
 
 // Appending to a field must not write into the input behind it.
-func TestParseEnvelopeFieldsAreClipped(t *testing.T) {
+func TestParseFieldsAreClipped(t *testing.T) {
 	b := bytes.Clone(request)
-	var e envelope.Envelope
-	require.NoError(t, envelope.ParseEnvelope(b, &e))
+	var e envelope.Request
+	require.NoError(t, envelope.Parse(b, &e))
 	for _, field := range [][]byte{e.Type, e.Event, e.RequestID, e.Data} {
 		_ = append(field, "XXXX"...)
 	}
 	assert.Equal(t, request, b)
 }
 
-func TestParseEnvelopeResets(t *testing.T) {
-	var e envelope.Envelope
-	require.NoError(t, envelope.ParseEnvelope(request, &e))
-	require.NoError(t, envelope.ParseEnvelope([]byte(`{}`), &e))
+func TestParseResets(t *testing.T) {
+	var e envelope.Request
+	require.NoError(t, envelope.Parse(request, &e))
+	require.NoError(t, envelope.Parse([]byte(`{}`), &e))
 	assert.Equal(t, fields{}, fieldsOf(&e))
 }
 
-func TestParseEnvelopeDoesNotAllocate(t *testing.T) {
+func TestParseDoesNotAllocate(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
-	var e envelope.Envelope
+	var e envelope.Request
 	n := testing.AllocsPerRun(100, func() {
-		if envelope.ParseEnvelope(request, &e) != nil {
+		if envelope.Parse(request, &e) != nil {
 			t.Fatal("refused")
 		}
 	})
 	assert.Zero(t, n)
 }
 
-func FuzzEnvelope(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add(request)
 	f.Add([]byte(`{"\u0065vent":"\ud83d\ude00\ud83d","data":[{"a":-0.1e-5},null,true],"timestamp":-0}`))
 	f.Add([]byte("{\"event\":\"\xff\xc3\xa9\",\"data\":null,\"data\":false,\"Type\":1,\"timestamp\":null}"))
@@ -296,15 +296,15 @@ func FuzzEnvelope(f *testing.F) {
 	f.Fuzz(checkEnvelope)
 }
 
-func BenchmarkParseEnvelope(b *testing.B) {
+func BenchmarkParse(b *testing.B) {
 	large := bytes.Replace(request, []byte("hello, world"), bytes.Repeat([]byte("hello, world"), 340), 1)
 	for _, in := range [][]byte{request, large} {
 		b.Run(fmt.Sprintf("impl=scanner/bytes=%d", len(in)), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(in)))
-			var e envelope.Envelope
+			var e envelope.Request
 			for b.Loop() {
-				if err := envelope.ParseEnvelope(in, &e); err != nil {
+				if err := envelope.Parse(in, &e); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -322,9 +322,9 @@ func BenchmarkParseEnvelope(b *testing.B) {
 	}
 	b.Run("invalid", func(b *testing.B) {
 		b.ReportAllocs()
-		var e envelope.Envelope
+		var e envelope.Request
 		for b.Loop() {
-			if err := envelope.ParseEnvelope(request[:len(request)-1], &e); !errors.Is(err, envelope.ErrEnvelope) {
+			if err := envelope.Parse(request[:len(request)-1], &e); !errors.Is(err, envelope.ErrInvalid) {
 				b.Fatal(err)
 			}
 		}

@@ -10,12 +10,12 @@ import (
 // of its request: as JSON the ID may take six times as much.
 const MaxRequestID = 256
 
-// Envelope is the outer object of a message:
+// Request is the envelope of a request or a notification:
 //
 //	{"type":"request","event":"chat.send","request_id":"req_1","data":{...},"timestamp":1707552000}
 //
 // A field that is missing or null is empty. Not safe for concurrent use.
-type Envelope struct {
+type Request struct {
 	// Type, Event and RequestID are the decoded strings. They alias the input and are
 	// borrowed as it is, except that a string with an escape or with invalid UTF-8 is a copy.
 	Type, Event, RequestID []byte
@@ -27,7 +27,7 @@ type Envelope struct {
 	Timestamp int64
 }
 
-// ParseEnvelope reads b, which is borrowed, into e, in one pass and without allocating as
+// Parse reads b, which is borrowed, into e, in one pass and without allocating as
 // long as no string needs decoding. It takes what encoding/json takes for a struct with these
 // fields, Data being a json.RawMessage, and reads the same values, but for this:
 //
@@ -41,11 +41,11 @@ type Envelope struct {
 // The time is in proportion to the length, whatever b contains: at most a few nanoseconds for
 // each byte.
 //
-// On failure it returns ErrEnvelope, wrapped with what is wrong, and e holds the fields read
+// On failure it returns ErrInvalid, wrapped with what is wrong, and e holds the fields read
 // before, and the RequestID wherever in b it stands, if it can be read; that of a number is
 // its text. It allocates then. Safe for concurrent use.
-func ParseEnvelope(b []byte, e *Envelope) error {
-	*e = Envelope{}
+func Parse(b []byte, e *Request) error {
+	*e = Request{}
 	s := scanner{b: b}
 	s.space()
 	if !s.next('{') {
@@ -64,14 +64,14 @@ func ParseEnvelope(b []byte, e *Envelope) error {
 	case s.limit != nil:
 		return fmt.Errorf("%w, at byte %d", s.limit, s.i)
 	case s.wrong != "":
-		return fmt.Errorf("%w: %s at byte %d", ErrEnvelope, s.wrong, s.i)
+		return fmt.Errorf("%w: %s at byte %d", ErrInvalid, s.wrong, s.i)
 	}
 	return nil
 }
 
 // decode decodes the strings of e. It is done at the end, once for each field, because a
 // message may contain the same key thousands of times.
-func (s *scanner) decode(e *Envelope) {
+func (s *scanner) decode(e *Request) {
 	e.Type = s.decoded(e.Type, fieldType)
 	e.Event = s.decoded(e.Event, fieldEvent)
 	if len(e.RequestID) <= 6*MaxRequestID { // an escape is at most six times as long as a byte
@@ -92,7 +92,7 @@ func (s *scanner) decoded(raw []byte, field fieldSet) []byte {
 }
 
 // field reads the value of key into e, or skips it if the key is not one of e's.
-func (s *scanner) field(e *Envelope, key []byte) bool {
+func (s *scanner) field(e *Request, key []byte) bool {
 	switch string(key) {
 	case "type":
 		return s.stringField(&e.Type, fieldType, "type must be a string")
