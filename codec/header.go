@@ -28,11 +28,15 @@ type assembly struct {
 	limit      int64 // its most payload bytes; zero and negative mean no limit
 }
 
-// bytesLeft returns how many payload bytes the next frame of the message may have. A compressed
-// message can be a little longer than what it inflates to, which is limited when it is inflated.
-func (a *assembly) bytesLeft(compressed bool) int64 {
+// maxLength returns the largest payload length that the frame of h may announce, in bytes.
+// Subtracting from the limit cannot overflow; adding to the length could. A compressed message
+// can be a little longer than the message it inflates to, which is limited when it is inflated.
+func (a *assembly) maxLength(h *header) int64 {
+	if a.limit <= 0 || h.op.IsControl() {
+		return math.MaxInt64
+	}
 	limit := a.limit
-	if compressed {
+	if h.compressed || a.compressed {
 		limit = min(limit, math.MaxInt64/2)
 		limit += limit>>10 + 64
 	}
@@ -47,9 +51,7 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 		return h, 0, nil
 	}
 	h.op, h.fin = Opcode(b[0]&bitsOp), b[0]&bitFIN != 0
-	if b[0]&bitRSV1 != 0 && a.deflate && (h.op == OpText || h.op == OpBinary) {
-		h.compressed = true
-	}
+	h.compressed = a.deflate && b[0]&bitRSV1 != 0 && (h.op == OpText || h.op == OpBinary)
 	if err := checkFirst(b[0], h, a.fragmented); err != nil {
 		return h, 0, err
 	}
@@ -67,8 +69,7 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 	if n < 0 || err != nil {
 		return h, 0, err
 	}
-	// Subtracting from the limit cannot overflow; adding to the length could.
-	if a.limit > 0 && !h.op.IsControl() && length > a.bytesLeft(h.compressed || a.compressed) {
+	if length > a.maxLength(&h) {
 		return h, 0, ErrMessageTooLarge
 	}
 	h.length = length

@@ -134,14 +134,19 @@ func checkRequestLine(line []byte, whole bool) error {
 	if !whole {
 		return nil
 	}
-	if len(version) != len("HTTP/1.1") || !bytes.HasPrefix(version, []byte("HTTP/")) ||
-		!isDigit(version[5]) || version[6] != '.' || !isDigit(version[7]) {
+	if !isVersion(version) {
 		return badRequest("malformed HTTP version")
 	}
 	if string(version) != "HTTP/1.1" && string(version) != "HTTP/1.0" {
 		return errVersion
 	}
 	return nil
+}
+
+// isVersion reports whether v has the form of an HTTP version (RFC 9112 section 2.3).
+func isVersion(v []byte) bool {
+	return len(v) == len("HTTP/1.1") && bytes.HasPrefix(v, []byte("HTTP/")) &&
+		isDigit(v[5]) && v[6] == '.' && isDigit(v[7])
 }
 
 // errVersion refuses another version of HTTP than 1.1.
