@@ -54,23 +54,61 @@ func TestDecoderRejects(t *testing.T) {
 		{"5.5 close of 65536 bytes", announce(codec.OpClose, true, 65536), nil, codec.ErrControlTooLong, 2},
 		{"5.4 continuation first", []byte{0x80}, nil, codec.ErrUnexpectedContinuation, 1},
 		{"5.4 continuation with FIN clear first", []byte{0x00}, nil, codec.ErrUnexpectedContinuation, 1},
-		{"5.4 continuation after a message", join(frame(tx, true, "hello"), []byte{0x80}), []event{hello}, codec.ErrUnexpectedContinuation, 0},
-		{"5.4 continuation after fragments", join(frame(tx, false, "hel"), frame(cont, true, "lo"), []byte{0x80}), []event{hello}, codec.ErrUnexpectedContinuation, 0},
-		{"5.4 continuation after a ping alone", join(frame(ping, true, "p"), []byte{0x80}), []event{{ping, "p"}}, codec.ErrUnexpectedContinuation, 0},
+		{
+			"5.4 continuation after a message", join(frame(tx, true, "hello"), []byte{0x80}),
+			[]event{hello},
+			codec.ErrUnexpectedContinuation, 0,
+		},
+		{
+			"5.4 continuation after fragments", join(frame(tx, false, "hel"), frame(cont, true, "lo"), []byte{0x80}),
+			[]event{hello},
+			codec.ErrUnexpectedContinuation, 0,
+		},
+		{
+			"5.4 continuation after a ping alone", join(frame(ping, true, "p"), []byte{0x80}),
+			[]event{{ping, "p"}},
+			codec.ErrUnexpectedContinuation, 0,
+		},
 		{"5.4 text within fragments", join(frame(tx, false, "a"), []byte{0x81}), nil, codec.ErrExpectedContinuation, 0},
-		{"5.4 binary within fragments after a ping", join(frame(bin, false, "a"), frame(ping, true, ""), []byte{0x02}), []event{{ping, ""}}, codec.ErrExpectedContinuation, 0},
+		{
+			"5.4 binary within fragments after a ping",
+			join(frame(bin, false, "a"), frame(ping, true, ""), []byte{0x02}),
+			[]event{{ping, ""}},
+			codec.ErrExpectedContinuation, 0,
+		},
 		{"5.2 16-bit length of 125", []byte{0x82, 0x80 | 126, 0, 125}, nil, codec.ErrLengthNotMinimal, 4},
 		{"5.2 16-bit length of 0", []byte{0x82, 0x80 | 126, 0, 0, 1, 2, 3, 4}, nil, codec.ErrLengthNotMinimal, 4},
-		{"5.2 64-bit length of 65535", []byte{0x82, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}, nil, codec.ErrLengthNotMinimal, 10},
+		{
+			"5.2 64-bit length of 65535",
+			[]byte{0x82, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF},
+			nil,
+			codec.ErrLengthNotMinimal, 10,
+		},
 		{"5.2 64-bit length of 5", []byte{0x82, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 5}, nil, codec.ErrLengthNotMinimal, 10},
-		{"5.2 64-bit length with top bit", []byte{0x82, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0}, nil, codec.ErrLengthOverflow, 3},
+		{
+			"5.2 64-bit length with top bit",
+			[]byte{0x82, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0},
+			nil,
+			codec.ErrLengthOverflow, 3,
+		},
 		{"8.1 text FF", frame(tx, true, "a\xFF"), nil, codec.ErrInvalidUTF8, 0},
 		{"8.1 text FF of a frame that goes on", frame(tx, true, "a\xFFbcdef"), nil, codec.ErrInvalidUTF8, 8},
 		{"8.1 surrogate of a frame that goes on", frame(tx, true, "\xED\xA0\x80z"), nil, codec.ErrInvalidUTF8, 8},
-		{"8.1 overlong across fragments", join(frame(tx, false, "\xE0"), frame(cont, false, "\x80")), nil, codec.ErrInvalidUTF8, 0},
+		{
+			"8.1 overlong across fragments", join(frame(tx, false, "\xE0"), frame(cont, false, "\x80")), nil,
+			codec.ErrInvalidUTF8, 0,
+		},
 		{"8.1 rune cut at the end of the message", frame(tx, true, "\xE2\x82"), nil, codec.ErrInvalidUTF8, 0},
-		{"8.1 rune cut at the end of the last fragment", join(frame(tx, false, "\xE2"), frame(cont, true, "\x82")), nil, codec.ErrInvalidUTF8, 0},
-		{"8.1 rune cut before an empty last fragment", join(frame(tx, false, "\xE2\x82"), frame(ping, true, ""), frame(cont, true, "")), []event{{ping, ""}}, codec.ErrInvalidUTF8, 0},
+		{
+			"8.1 rune cut at the end of the last fragment", join(frame(tx, false, "\xE2"), frame(cont, true, "\x82")),
+			nil, codec.ErrInvalidUTF8, 0,
+		},
+		{
+			"8.1 rune cut before an empty last fragment",
+			join(frame(tx, false, "\xE2\x82"), frame(ping, true, ""), frame(cont, true, "")),
+			[]event{{ping, ""}},
+			codec.ErrInvalidUTF8, 0,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -101,7 +139,11 @@ func TestDecoderAccepts(t *testing.T) {
 		stream []byte
 		want   []event
 	}{
-		{"5.7 example: masked Hello", []byte{0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58}, []event{{tx, "Hello"}}},
+		{
+			"5.7 example: masked Hello",
+			[]byte{0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58},
+			[]event{{tx, "Hello"}},
+		},
 		{"5.6 empty text", frame(tx, true, ""), []event{{tx, ""}}},
 		{"5.6 empty binary", frame(bin, true, ""), []event{{bin, ""}}},
 		{"5.6 binary is not checked for UTF-8", frame(bin, true, "\xFF\xFE"), []event{{bin, "\xFF\xFE"}}},
@@ -110,20 +152,44 @@ func TestDecoderAccepts(t *testing.T) {
 		{"5.2 length 65535", frame(bin, true, strings.Repeat("x", 65535)), []event{{bin, strings.Repeat("x", 65535)}}},
 		{"5.2 length 65536", frame(bin, true, strings.Repeat("x", 65536)), []event{{bin, strings.Repeat("x", 65536)}}},
 		{"5.4 two fragments", join(frame(tx, false, "Hel"), frame(cont, true, "lo")), []event{{tx, "Hello"}}},
-		{"5.4 fragments all empty", join(frame(bin, false, ""), frame(cont, false, ""), frame(cont, true, "")), []event{{bin, ""}}},
-		{"5.4 message after fragments", join(frame(bin, false, "a"), frame(cont, true, "b"), frame(tx, true, "c")), []event{{bin, "ab"}, {tx, "c"}}},
+		{
+			"5.4 fragments all empty", join(frame(bin, false, ""), frame(cont, false, ""), frame(cont, true, "")),
+			[]event{{bin, ""}},
+		},
+		{
+			"5.4 message after fragments", join(frame(bin, false, "a"), frame(cont, true, "b"), frame(tx, true, "c")),
+			[]event{{bin, "ab"}, {tx, "c"}},
+		},
 		{
 			"5.4 ping between fragments", join(frame(tx, false, "Hel"), frame(ping, true, "p"), frame(cont, true, "lo")),
 			[]event{{ping, "p"}, {tx, "Hello"}},
 		},
 		{
 			"5.4 control frames of 125 bytes between fragments",
-			join(frame(tx, false, "a"), frame(ping, true, long), frame(pong, true, ""), frame(cont, false, "b"), frame(codec.OpClose, true, "\x03\xE8bye"), frame(cont, true, "c")),
+			join(
+				frame(tx, false, "a"), frame(ping, true, long), frame(pong, true, ""), frame(cont, false, "b"),
+				frame(codec.OpClose, true, "\x03\xE8bye"), frame(cont, true, "c"),
+			),
 			[]event{{ping, long}, {pong, ""}, {codec.OpClose, "\x03\xE8bye"}, {tx, "abc"}},
 		},
-		{"5.5 empty control frames", join(frame(codec.OpClose, true, ""), frame(ping, true, ""), frame(pong, true, "")), []event{{codec.OpClose, ""}, {ping, ""}, {pong, ""}}},
-		{"8.1 rune across fragments", join(frame(tx, false, "\xF0\x9F"), frame(ping, true, "\xFF"), frame(cont, false, "\x98"), frame(cont, true, "\x80!")), []event{{ping, "\xFF"}, {tx, "😀!"}}},
-		{"8.1 binary fragments are not checked for UTF-8", join(frame(bin, false, "\xFF"), frame(cont, true, "\xC0")), []event{{bin, "\xFF\xC0"}}},
+		{
+			"5.5 empty control frames",
+			join(frame(codec.OpClose, true, ""), frame(ping, true, ""), frame(pong, true, "")),
+			[]event{{codec.OpClose, ""}, {ping, ""}, {pong, ""}},
+		},
+		{
+			"8.1 rune across fragments",
+			join(
+				frame(tx, false, "\xF0\x9F"), frame(ping, true, "\xFF"), frame(cont, false, "\x98"),
+				frame(cont, true, "\x80!"),
+			),
+			[]event{{ping, "\xFF"}, {tx, "😀!"}},
+		},
+		{
+			"8.1 binary fragments are not checked for UTF-8",
+			join(frame(bin, false, "\xFF"), frame(cont, true, "\xC0")),
+			[]event{{bin, "\xFF\xC0"}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -197,19 +263,31 @@ func TestDecoderLimit(t *testing.T) {
 		{"limit+1", frame(tx, true, of(limit+1)), limit, codec.ErrMessageTooLarge},
 		{"fragments of limit-1", join(frame(tx, false, of(500)), frame(cont, true, of(499))), limit, nil},
 		{"fragments of limit", join(frame(tx, false, of(500)), frame(cont, true, of(500))), limit, nil},
-		{"fragments of limit+1", join(frame(tx, false, of(500)), frame(cont, true, of(501))), limit, codec.ErrMessageTooLarge},
+		{
+			"fragments of limit+1", join(frame(tx, false, of(500)), frame(cont, true, of(501))), limit,
+			codec.ErrMessageTooLarge,
+		},
 		{"empty fragment at limit", join(frame(tx, false, of(limit)), frame(cont, true, "")), limit, nil},
 		{"two messages of limit", join(frame(tx, true, of(limit)), frame(tx, true, of(limit))), limit, nil},
 		{"control frame above limit", frame(codec.OpPing, true, of(100)), 10, nil},
-		{"control frame in a message at limit", join(frame(tx, false, of(10)), frame(codec.OpPing, true, of(100)), frame(cont, true, "")), 10, nil},
+		{
+			"control frame in a message at limit",
+			join(frame(tx, false, of(10)), frame(codec.OpPing, true, of(100)), frame(cont, true, "")), 10, nil,
+		},
 		{"limit 1, 2 bytes", frame(tx, true, "xx"), 1, codec.ErrMessageTooLarge},
 		{"no limit 0", frame(tx, true, of(100_000)), 0, nil},
 		{"no limit -1", frame(tx, true, of(100_000)), -1, nil},
 		{"header alone", announce(tx, true, limit+1), limit, codec.ErrMessageTooLarge},
 		{"header alone, most that fits 63 bits", announce(tx, true, math.MaxInt64), limit, codec.ErrMessageTooLarge},
-		{"most after a fragment", join(frame(tx, false, "x"), announce(cont, true, math.MaxInt64)), math.MaxInt64, codec.ErrMessageTooLarge},
+		{
+			"most after a fragment", join(frame(tx, false, "x"), announce(cont, true, math.MaxInt64)), math.MaxInt64,
+			codec.ErrMessageTooLarge,
+		},
 		{"most alone at that limit", announce(tx, true, math.MaxInt64), math.MaxInt64, nil},
-		{"most after a fragment, no limit", join(frame(tx, false, "x"), announce(cont, true, math.MaxInt64), []byte("\x01")), 0, nil},
+		{
+			"most after a fragment, no limit",
+			join(frame(tx, false, "x"), announce(cont, true, math.MaxInt64), []byte("\x01")), 0, nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

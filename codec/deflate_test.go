@@ -26,7 +26,12 @@ func TestNegotiateDeflate(t *testing.T) {
 		{"none", def, nil, "", Deflate{}},
 		{"another extension", def, []string{"x-webkit-deflate-frame"}, "", Deflate{}},
 		{"plain", def, []string{"permessage-deflate"}, both, Deflate{ServerBits: 15, ClientBits: 15}},
-		{"chromium", def, []string{"permessage-deflate; client_max_window_bits"}, both, Deflate{ServerBits: 15, ClientBits: 15}},
+		{
+			"chromium", def,
+			[]string{"permessage-deflate; client_max_window_bits"},
+			both,
+			Deflate{ServerBits: 15, ClientBits: 15},
+		},
 		{
 			"takeover", takeover,
 			[]string{"permessage-deflate"},
@@ -101,7 +106,12 @@ func TestNegotiateDeflate(t *testing.T) {
 			Deflate{ServerBits: 9, ClientBits: 15},
 		},
 		{"unknown parameter", def, []string{"permessage-deflate; foo"}, "", Deflate{}},
-		{"repeated parameter", def, []string{"permessage-deflate; client_max_window_bits; client_max_window_bits=10"}, "", Deflate{}},
+		{
+			"repeated parameter", def,
+			[]string{"permessage-deflate; client_max_window_bits; client_max_window_bits=10"},
+			"",
+			Deflate{},
+		},
 		{"flag with a value", def, []string{"permessage-deflate; server_no_context_takeover=1"}, "", Deflate{}},
 		{"client flag with a value", def, []string{"permessage-deflate; client_no_context_takeover=true"}, "", Deflate{}},
 		{"window without a value", def, []string{"permessage-deflate; server_max_window_bits"}, "", Deflate{}},
@@ -119,7 +129,9 @@ func TestNegotiateDeflate(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"permessage-deflate;", "; a", "permessage-deflate; =1", "permessage-deflate; a=", `permessage-deflate; a="`,
-		`permessage-deflate; a=""`, `permessage-deflate; a="b c"`, `permessage-deflate; a="b\"`, `permessage-deflate; a="\"b"`, `permessage-deflate; a="b\`, "permessage-deflate b", "permessage-deflate; a b", "a/b", "a; b=\x00",
+		`permessage-deflate; a=""`, `permessage-deflate; a="b c"`, `permessage-deflate; a="b\"`,
+		`permessage-deflate; a="\"b"`, `permessage-deflate; a="b\`, "permessage-deflate b",
+		"permessage-deflate; a b", "a/b", "a; b=\x00",
 	} {
 		_, _, err := NegotiateDeflate([]string{"permessage-deflate", bad}, def)
 		var refused *RequestError
@@ -221,7 +233,9 @@ func TestInflateStart(t *testing.T) {
 			require.ErrorIs(t, err, ErrMessageTooLarge)
 		}
 	}
-	for _, in := range []string{"\xff\xff\xff\xff", strings.Repeat("\x03\x00", 100), "\x6a\x03\x22\x00", "\x00\x05\x00\x00\x00"} {
+	for _, in := range []string{
+		"\xff\xff\xff\xff", strings.Repeat("\x03\x00", 100), "\x6a\x03\x22\x00", "\x00\x05\x00\x00\x00",
+	} {
 		_, err := InflateStart(nil, []byte(in), nil, 100)
 		require.ErrorIs(t, err, ErrInvalidDeflate, "%q", in)
 	}
@@ -291,8 +305,10 @@ func TestDecoderDeflate(t *testing.T) {
 		return append(b, payload...)
 	}
 	half := len(text) / 2
-	stream := slicesConcat(frame(0xC1, text), frame(0x41, text[:half]), frame(0x89, []byte("ping")), frame(0x80, text[half:]),
-		frame(0x81, []byte("plain")))
+	stream := slicesConcat(
+		frame(0xC1, text), frame(0x41, text[:half]), frame(0x89, []byte("ping")), frame(0x80, text[half:]),
+		frame(0x81, []byte("plain")),
+	)
 	for _, chop := range []int{1, 2, 7, len(stream)} {
 		var d Decoder
 		var got []string
@@ -316,7 +332,8 @@ func TestDecoderDeflate(t *testing.T) {
 			}
 			d.Done()
 		}
-		assert.Equal(t, []string{fmt.Sprint(OpText, 500), fmt.Sprint(OpPing, 4), fmt.Sprint(OpText, 500), fmt.Sprint(OpText, 5)}, got, "chops of %d", chop)
+		want := []string{fmt.Sprint(OpText, 500), fmt.Sprint(OpPing, 4), fmt.Sprint(OpText, 500), fmt.Sprint(OpText, 5)}
+		assert.Equal(t, want, got, "chops of %d", chop)
 	}
 	for name, bad := range map[string][]byte{
 		"not negotiated": nil,
@@ -339,7 +356,9 @@ func slicesConcat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // FuzzInflate: whatever comes, the limit holds; and what is deflated is inflated.
 func FuzzInflate(f *testing.F) {
-	for _, s := range []string{"\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf3\x48\xcd\xc9\xc9\x07\x00\x00", "\x00", "", "\xff\xff"} {
+	for _, s := range []string{
+		"\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf3\x48\xcd\xc9\xc9\x07\x00\x00", "\x00", "", "\xff\xff",
+	} {
 		f.Add([]byte(s), []byte("Hello"), uint8(15))
 	}
 	z := NewDeflater(1)

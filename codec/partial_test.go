@@ -51,7 +51,10 @@ func TestDecoderReleasesPartialState(t *testing.T) {
 		assert.False(t, d.HasPartial())
 	})
 	t.Run("not Done within a message", func(t *testing.T) {
-		stream := join(frame(codec.OpBinary, false, "abc"), frame(codec.OpPing, true, "pp"), frame(codec.OpContinuation, true, "de"))
+		stream := join(
+			frame(codec.OpBinary, false, "abc"), frame(codec.OpPing, true, "pp"),
+			frame(codec.OpContinuation, true, "de"),
+		)
 		for at := 1; at < len(stream); at++ {
 			var d codec.Decoder
 			_, err := decode(&d, stream[:at], 0, whole)

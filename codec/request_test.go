@@ -66,7 +66,10 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 		{"RFC 9112 3.2.4 asterisk-form", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"},
 		{"RFC 9112 5 empty value", "GET / HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nX-Blank:  \r\n\r\n"},
 		{"RFC 9110 5.5 tab and obs-text in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: a\tb\xE9\r\n\r\n"},
-		{"RFC 9110 5.6.2 all token characters", "M!#$%&'*+-.^_`|~09aZ / HTTP/1.1\r\nHost: a\r\nx!#$%&'*+-.^_`|~09: 1\r\n\r\n"},
+		{
+			"RFC 9110 5.6.2 all token characters",
+			"M!#$%&'*+-.^_`|~09aZ / HTTP/1.1\r\nHost: a\r\nx!#$%&'*+-.^_`|~09: 1\r\n\r\n",
+		},
 		{"RFC 9112 6.2 empty body", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"},
 		{"host with port", "GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n"},
 		{"RFC 9112 2.3 HTTP/1.0", "GET /healthz HTTP/1.0\r\nHost: a\r\n\r\n"},
@@ -343,8 +346,10 @@ func checkAccepted(t *testing.T, r *http.Request) {
 }
 
 func BenchmarkParseRequest(b *testing.B) {
-	browser := strings.Replace(sampleRequest, "\r\n\r\n", "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)\r\n"+
-		"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\nPragma: no-cache\r\nCookie: session=0123456789abcdef\r\n\r\n", 1)
+	browser := strings.Replace(sampleRequest, "\r\n\r\n", "\r\n"+
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)\r\n"+
+		"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\n"+
+		"Cache-Control: no-cache\r\nPragma: no-cache\r\nCookie: session=0123456789abcdef\r\n\r\n", 1)
 	for name, request := range map[string]string{"sample": sampleRequest, "browser": browser} {
 		b.Run(fmt.Sprintf("request=%s", name), func(b *testing.B) {
 			head := []byte(request)

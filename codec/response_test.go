@@ -42,7 +42,11 @@ func TestAppendAccept(t *testing.T) {
 		want  string
 	}{
 		{"4.2.2 nothing more", nil, ""},
-		{"two values, sorted names", http.Header{"Z": {"1"}, "Set-Cookie": {"a=1", "b=2"}}, "Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nZ: 1\r\n"},
+		{
+			"two values, sorted names",
+			http.Header{"Z": {"1"}, "Set-Cookie": {"a=1", "b=2"}},
+			"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nZ: 1\r\n",
+		},
 		{"response splitting in a value", http.Header{"X": {"a\r\nEvil: 1\x00\r\n\r\n"}}, "X: a  Evil: 1     \r\n"},
 		{"response splitting in a name", http.Header{"X: 1\r\nEvil": {"1"}, "": {"1"}, "A B": {"1"}}, ""},
 		{
@@ -125,9 +129,24 @@ func TestAppendRefusal(t *testing.T) {
 		{"no reason", 503, "", nil, 503, "Service Unavailable\n", nil},
 		{"4.4 version", 426, "13", nil, 426, "13\n", http.Header{"Sec-Websocket-Version": {"13"}, "Upgrade": {"websocket"}}},
 		{"RFC 9110 15.5.6", 405, "GET", nil, 405, "GET\n", http.Header{"Allow": {"GET"}}},
-		{"extra", 401, "who?", http.Header{"Www-Authenticate": {"Basic"}, "Retry-After": {"3"}}, 401, "who?\n", http.Header{"Www-Authenticate": {"Basic"}, "Retry-After": {"3"}}},
-		{"redirect", 307, "there", http.Header{"Location": {"/a\r\nEvil: 1"}}, 307, "there\n", http.Header{"Location": {"/a  Evil: 1"}}},
-		{"extra cannot change the length", 400, "bad", http.Header{"Content-Length": {"900"}, "Transfer-Encoding": {"chunked"}, "Connection": {"keep-alive"}}, 400, "bad\n", http.Header{"Content-Length": {"4"}}},
+		{
+			"extra", 401, "who?",
+			http.Header{"Www-Authenticate": {"Basic"}, "Retry-After": {"3"}},
+			401, "who?\n",
+			http.Header{"Www-Authenticate": {"Basic"}, "Retry-After": {"3"}},
+		},
+		{
+			"redirect", 307, "there",
+			http.Header{"Location": {"/a\r\nEvil: 1"}},
+			307, "there\n",
+			http.Header{"Location": {"/a  Evil: 1"}},
+		},
+		{
+			"extra cannot change the length", 400, "bad",
+			http.Header{"Content-Length": {"900"}, "Transfer-Encoding": {"chunked"}, "Connection": {"keep-alive"}},
+			400, "bad\n",
+			http.Header{"Content-Length": {"4"}},
+		},
 		{"reason of several lines", 400, "a\r\nb\x00c", nil, 400, "a  b c\n", nil},
 		{"reason not ASCII", 400, "é\nä", nil, 400, "é ä\n", nil},
 		{"status without a text", 599, "x", nil, 599, "x\n", nil},

@@ -102,7 +102,8 @@ func TestCheckUpgradeOfNetHTTP(t *testing.T) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
 	require.NoError(t, err)
 	for name, value := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 	} {
 		req.Header.Set(name, value)
 	}
@@ -164,7 +165,9 @@ func TestHeaderHasToken(t *testing.T) {
 			assert.Equal(t, tt.want, codec.HeaderHasToken(h, "connection", "Upgrade"))
 		})
 	}
-	assert.False(t, codec.HeaderHasToken(http.Header{"Upgrade": {"websoc\u212Aet"}}, "Upgrade", "websocket"), "Kelvin sign")
+	assert.False(
+		t, codec.HeaderHasToken(http.Header{"Upgrade": {"websoc\u212Aet"}}, "Upgrade", "websocket"), "Kelvin sign",
+	)
 }
 
 func TestEqualFold(t *testing.T) {

@@ -151,7 +151,10 @@ func encodeRaw(c rune) []byte {
 // TestUTF8EveryShortSequence writes every sequence of two bytes, and three and four of those
 // bytes at the borders of table 3-7.
 func TestUTF8EveryShortSequence(t *testing.T) {
-	borders := []byte{0x00, 'a', 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF}
+	borders := []byte{
+		0x00, 'a', 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE,
+		0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
+	}
 	for _, a := range borders {
 		for _, b := range borders {
 			for _, c := range borders {
@@ -226,7 +229,9 @@ func FuzzUTF8(f *testing.F) {
 }
 
 func BenchmarkUTF8(b *testing.B) {
-	texts := map[string]string{"ascii": "the quick brown fox ", "latin": "où était l'été? ", "cjk": "日本語の文章です。", "emoji": "😀😃😄 ok "}
+	texts := map[string]string{
+		"ascii": "the quick brown fox ", "latin": "où était l'été? ", "cjk": "日本語の文章です。", "emoji": "😀😃😄 ok ",
+	}
 	for _, kind := range []string{"ascii", "latin", "cjk", "emoji"} {
 		for _, size := range []int{16, 512, 65536} {
 			b.Run(fmt.Sprintf("text=%s/size=%d", kind, size), func(b *testing.B) {

@@ -99,7 +99,8 @@ func echoes(id string, chop int, messages ...frame) testCase {
 // sections lists all sections but the handshake, which has a table of another kind.
 func sections() []section {
 	return []section{
-		framing(), masking(), reserved(), fragmentation(), orders(), control(), messages(), closes(), validUTF8(), invalidUTF8(), limits(),
+		framing(), masking(), reserved(), fragmentation(), orders(), control(), messages(), closes(), validUTF8(),
+		invalidUTF8(), limits(),
 	}
 }
 

@@ -31,16 +31,27 @@ func control() section {
 			})
 		}
 		cases = append(cases,
-			testCase{id: "5.5.3/pong, then ping/" + chopped(chop), send: wire(pong("unsolicited"), ping("our own")), chop: chop, want: []frame{pong("our own")}},
-			testCase{id: "5.5.2/ping that is no UTF-8/" + chopped(chop), send: wire(ping("\x00\xFF\xFE\xFD\xFC\xFB\x00\xFF")), chop: chop, want: []frame{pong("\x00\xFF\xFE\xFD\xFC\xFB\x00\xFF")}},
-			testCase{id: "5.5.2/pings and messages in order/" + chopped(chop), send: wire(ping("1"), text("2"), ping("3"), binaryOf("4"), ping("")), chop: chop, want: []frame{pong("1"), text("2"), pong("3"), binaryOf("4"), pong("")}})
+			testCase{
+				id: "5.5.3/pong, then ping/" + chopped(chop), send: wire(pong("unsolicited"), ping("our own")),
+				chop: chop, want: []frame{pong("our own")},
+			},
+			testCase{
+				id: "5.5.2/ping that is no UTF-8/" + chopped(chop), send: wire(ping("\x00\xFF\xFE\xFD\xFC\xFB\x00\xFF")),
+				chop: chop, want: []frame{pong("\x00\xFF\xFE\xFD\xFC\xFB\x00\xFF")},
+			},
+			testCase{
+				id:   "5.5.2/pings and messages in order/" + chopped(chop),
+				send: wire(ping("1"), text("2"), ping("3"), binaryOf("4"), ping("")), chop: chop,
+				want: []frame{pong("1"), text("2"), pong("3"), binaryOf("4"), pong("")},
+			})
 	}
 	for _, op := range []byte{opPing, opPong, opClose} {
 		for _, n := range []int{126, 127, 128, 65535, 65536} {
 			payload := "\x03\xE8" + pattern(n-2)
 			cases = append(cases, testCase{
 				id:   fmt.Sprintf("5.5/opcode %#x of %d bytes", op, n),
-				send: wire(text("before"), frame{op: op, payload: payload}, text("after")), want: []frame{text("before")}, code: 1002,
+				send: wire(text("before"), frame{op: op, payload: payload}, text("after")),
+				want: []frame{text("before")}, code: 1002,
 			}, testCase{
 				id:   fmt.Sprintf("5.5/opcode %#x of %d bytes/header alone", op, n),
 				send: wire(frame{op: op, announces: uint64(n)})[:2], code: 1002,

@@ -236,7 +236,12 @@ var deflateSection = sync.OnceValue(func() section {
 		z := deflate(octets(n))
 		frames := fragments(opBinary, z, 1000)
 		frames[0].rsv = 4
-		add(testCase{id: "7692 6.1/binary of " + size(n) + " in fragments", send: wire(frames...), want: []frame{binaryOf(octets(n))}})
+		add(
+			testCase{
+				id: "7692 6.1/binary of " + size(n) + " in fragments", send: wire(frames...),
+				want: []frame{binaryOf(octets(n))},
+			},
+		)
 	}
 	return section{name: "RFC 7692 messages", cases: append(append(cases, deflateForms()...), deflateViolations()...)}
 })
@@ -260,25 +265,49 @@ func deflateForms() []testCase {
 		{id: "7692 7.2.3.4/BFINAL", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00\x00")), want: hello},
 		{id: "7692 7.2.3.4/BFINAL without an empty block", send: wire(z("\xf3\x48\xcd\xc9\xc9\x07\x00")), want: hello},
 		{id: "7692 7.2.3.4/BFINAL stored", send: wire(z(stored("Hello", 1))), want: hello},
-		{id: "7692 7.2.3.4/BFINAL, then another, chops of 1 bytes", send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), chop: 1, want: hello},
+		{
+			id:   "7692 7.2.3.4/BFINAL, then another, chops of 1 bytes",
+			send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), chop: 1, want: hello,
+		},
 		{id: "7692 7.2.3.4/BFINAL, then another", send: wire(z(stored("Hel", 1) + stored("lo", 1) + "\x00")), want: hello},
 		{id: "7692 7.2.3.5/two blocks", send: wire(z("\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")), want: hello},
-		{id: "7692 7.2.3.5/stored blocks", send: wire(z(stored("Hel", 0) + stored("", 0) + stored("lo", 0) + "\x00")), want: hello},
+		{
+			id:   "7692 7.2.3.5/stored blocks",
+			send: wire(z(stored("Hel", 0) + stored("", 0) + stored("lo", 0) + "\x00")), want: hello,
+		},
 		{id: "7692 7.2.3.6/empty message", send: wire(z("\x00")), want: []frame{text("")}},
 		{id: "7692 7.2.3.6/empty message with a fixed block", send: wire(z("\x02\x00")), want: []frame{text("")}},
 		{id: "7692 7.2.3.6/payload of no bytes", send: wire(z("")), want: []frame{text("")}},
 		{id: "7692 7.2.3.6/empty, fragmented", send: wire(cut("\x00", 0)...), want: []frame{text("")}},
 		{id: "7692 6/not compressed", send: wire(text("Hello")), want: hello},
 		{id: "7692 6/not compressed, fragmented", send: wire(first(opText, "Hel"), last("lo")), want: hello},
-		{id: "7692 6/compressed and not, in turn", send: wire(z(sample), text("a"), z(sample), binaryOf("b")), want: []frame{hello[0], text("a"), hello[0], binaryOf("b")}},
-		{id: "7692 6/pings between the fragments", send: wire(cut(sample, 2)[0], ping("p"), next(sample[2:4]), pong(""), ping("q"), last(sample[4:])), want: []frame{pong("p"), pong("q"), hello[0]}},
-		{id: "7692 6/empty fragments", send: wire(cut(sample, 0)[0], next(""), next(sample), next(""), last("")), want: hello},
-		{id: "7692 6/closes within a compressed message", send: wire(cut(sample, 3)[0], closing(1000, "x")), want: []frame{closing(1000, "x")}, ended: true},
+		{
+			id: "7692 6/compressed and not, in turn", send: wire(z(sample), text("a"), z(sample), binaryOf("b")),
+			want: []frame{hello[0], text("a"), hello[0], binaryOf("b")},
+		},
+		{
+			id:   "7692 6/pings between the fragments",
+			send: wire(cut(sample, 2)[0], ping("p"), next(sample[2:4]), pong(""), ping("q"), last(sample[4:])),
+			want: []frame{pong("p"), pong("q"), hello[0]},
+		},
+		{
+			id: "7692 6/empty fragments", send: wire(cut(sample, 0)[0], next(""), next(sample), next(""), last("")),
+			want: hello,
+		},
+		{
+			id: "7692 6/closes within a compressed message", send: wire(cut(sample, 3)[0], closing(1000, "x")),
+			want: []frame{closing(1000, "x")}, ended: true,
+		},
 		{id: "7692 6/UTF-8", send: wire(deflated(opText, kosme+"😀")), want: []frame{text(kosme + "😀")}},
-		{id: "7692 6/binary that is no text", send: wire(deflated(opBinary, "\xFF\xFE")), want: []frame{binaryOf("\xFF\xFE")}},
+		{
+			id: "7692 6/binary that is no text", send: wire(deflated(opBinary, "\xFF\xFE")),
+			want: []frame{binaryOf("\xFF\xFE")},
+		},
 	}
 	for at := range len(sample) + 1 {
-		cases = append(cases, testCase{id: fmt.Sprintf("7692 7.2.3.1/cut at %d", at), send: wire(cut(sample, at)...), chop: 1, want: hello})
+		cases = append(cases, testCase{
+			id: fmt.Sprintf("7692 7.2.3.1/cut at %d", at), send: wire(cut(sample, at)...), chop: 1, want: hello,
+		})
 	}
 	return cases
 }
@@ -294,7 +323,10 @@ func deflateViolations() []testCase {
 	}
 	begun := frame{op: opText, rsv: 4, more: true, payload: good.payload[:5]}
 	bad("7692 6.1/RSV1 on a continuation", 1002, nil, begun, frame{rsv: 4, payload: good.payload[5:]})
-	bad("7692 6.1/RSV1 on a continuation of what is not compressed", 1002, nil, first(opText, "a"), frame{rsv: 4, payload: "b"})
+	bad(
+		"7692 6.1/RSV1 on a continuation of what is not compressed", 1002, nil, first(opText, "a"),
+		frame{rsv: 4, payload: "b"},
+	)
 	bad("7692 6.1/RSV1 on a continuation with more to come", 1002, before, good, begun, frame{rsv: 4, more: true})
 	for _, op := range []byte{opPing, opPong, opClose} {
 		bad(fmt.Sprintf("7692 6.1/RSV1 on opcode %#x", op), 1002, before, good, frame{op: op, rsv: 4, payload: "\x03\xE8"})
@@ -315,9 +347,12 @@ func deflateViolations() []testCase {
 	bad("6455 5.4/continuation behind a compressed message", 1002, before, good, last(""))
 	bad("6455 5.4/new message within a compressed one", 1002, nil, begun, good)
 	for name, payload := range map[string]string{
-		"garbage": "\xff\xff\xff\xff", "block of type 3": "\x06", "stored length that does not fit": "\x00\x05\x00\x00\x00Hello",
-		"a match before the start": "\x02\x63\x00", "cut short": good.payload[:len(good.payload)/2], "stored, cut short": "\x00\xff\x00\x00\xffHel",
-		"dynamic, cut short": deflate(compressible(5000))[:100], "too many lengths": "\xfc\xff\xff\xff\xff", "bytes behind the last block": "\xf3\x48\xcd\xc9\xc9\x07\x00\xff\xfe",
+		"garbage": "\xff\xff\xff\xff", "block of type 3": "\x06",
+		"stored length that does not fit": "\x00\x05\x00\x00\x00Hello",
+		"a match before the start":        "\x02\x63\x00", "cut short": good.payload[:len(good.payload)/2],
+		"stored, cut short":  "\x00\xff\x00\x00\xffHel",
+		"dynamic, cut short": deflate(compressible(5000))[:100], "too many lengths": "\xfc\xff\xff\xff\xff",
+		"bytes behind the last block": "\xf3\x48\xcd\xc9\xc9\x07\x00\xff\xfe",
 	} {
 		bad("7692 7.2.2/"+name, 1007, before, good, frame{op: opBinary, rsv: 4, payload: payload})
 	}
@@ -329,7 +364,10 @@ func deflateViolations() []testCase {
 	}
 	cases = append(cases, deflateFailFast(before, good)...)
 	bomb := deflate(strings.Repeat("\x00", maxMessage+1))
-	return append(cases, testCase{id: "6455 10.4/one byte more than the limit, inflated", send: wire(good, frame{op: opBinary, rsv: 4, payload: bomb}), want: before, code: 1009})
+	return append(cases, testCase{
+		id:   "6455 10.4/one byte more than the limit, inflated",
+		send: wire(good, frame{op: opBinary, rsv: 4, payload: bomb}), want: before, code: 1009,
+	})
 }
 
 // deflateFailFast are texts that cannot be right any more, and whose end never comes.
@@ -341,14 +379,19 @@ func deflateFailFast(before []frame, good frame) []testCase {
 		cases = append(cases,
 			testCase{id: id + "/within a message", code: code, want: before, send: wire(good, fragment)},
 			testCase{id: id + "/within a frame", code: code, want: before, send: wire(good, unfinished)},
-			testCase{id: id + "/within a second fragment", code: code, want: before, send: wire(good, frame{op: opText, rsv: 4, more: true}, frame{payload: payload, announces: 1 << 16})})
+			testCase{
+				id: id + "/within a second fragment", code: code, want: before,
+				send: wire(good, frame{op: opText, rsv: 4, more: true}, frame{payload: payload, announces: 1 << 16}),
+			})
 	}
 	for _, s := range invalidTexts() {
 		bad("6455 8.1/compressed, fail fast/"+s.name, 1007, deflate(s.text))
 		// Byte by byte it may take as much again until the server looks.
 		cases = append(cases, testCase{
 			id: "6455 8.1/compressed, fail fast, chops of 1 bytes/" + s.name, code: 1007, chop: 1,
-			send: wire(frame{op: opText, rsv: 4, more: true, payload: deflate(s.text + strings.Repeat("0123456789", 10+len(s.text)))}),
+			send: wire(
+				frame{op: opText, rsv: 4, more: true, payload: deflate(s.text + strings.Repeat("0123456789", 10+len(s.text)))},
+			),
 		})
 	}
 	bad("7692 7.2.2/fail fast/garbage", 1007, "\xff\xff\xff\xff")
@@ -416,8 +459,14 @@ func offers() []string {
 	for _, params := range [][]string{
 		{"", "; server_no_context_takeover"},
 		{"", "; client_no_context_takeover"},
-		{"", "; server_max_window_bits=8", "; server_max_window_bits=9", "; server_max_window_bits=12", "; server_max_window_bits=15"},
-		{"", "; client_max_window_bits", "; client_max_window_bits=8", "; client_max_window_bits=9", "; client_max_window_bits=15"},
+		{
+			"", "; server_max_window_bits=8", "; server_max_window_bits=9", "; server_max_window_bits=12",
+			"; server_max_window_bits=15",
+		},
+		{
+			"", "; client_max_window_bits", "; client_max_window_bits=8", "; client_max_window_bits=9",
+			"; client_max_window_bits=15",
+		},
 	} {
 		var longer []string
 		for _, offer := range list {
@@ -532,15 +581,25 @@ func TestDeflateThreshold(t *testing.T) {
 // TestDeflateOffers sends offers that are declined, and falls back to the next.
 func TestDeflateOffers(t *testing.T) {
 	s := start(t, compressing(1, false, 0))
-	const good, accepted = "permessage-deflate", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+	const good = "permessage-deflate"
+	const accepted = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 	declined := []string{
-		"permessage-deflate; unknown", "permessage-deflate; unknown=1", "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
-		"permessage-deflate; client_max_window_bits; client_max_window_bits=10", "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
-		"permessage-deflate; server_max_window_bits", "permessage-deflate; server_no_context_takeover=1", "permessage-deflate; client_no_context_takeover=true",
+		"permessage-deflate; unknown", "permessage-deflate; unknown=1",
+		"permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+		"permessage-deflate; client_max_window_bits; client_max_window_bits=10",
+		"permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+		"permessage-deflate; server_max_window_bits", "permessage-deflate; server_no_context_takeover=1",
+		"permessage-deflate; client_no_context_takeover=true",
 		"permessage-deflate; server_no_context_takeover=\"1\"", "x-webkit-deflate-frame", "permessage-bzip2", "deflate",
 	}
-	for _, v := range []string{"0", "1", "7", "16", "17", "08", "09", "015", "100", "-9", "x", "9x", "1e1", "0xf", "\"7\"", "\"16\"", "\"09\""} {
-		declined = append(declined, "permessage-deflate; server_max_window_bits="+v, "permessage-deflate; client_max_window_bits="+v)
+	for _, v := range []string{
+		"0", "1", "7", "16", "17", "08", "09", "015", "100", "-9", "x", "9x", "1e1", "0xf", "\"7\"", "\"16\"",
+		"\"09\"",
+	} {
+		declined = append(
+			declined, "permessage-deflate; server_max_window_bits="+v,
+			"permessage-deflate; client_max_window_bits="+v,
+		)
 	}
 	check := func(id, want string, values ...string) {
 		for _, w := range bothWays {
@@ -568,20 +627,33 @@ func TestDeflateOffers(t *testing.T) {
 		check("7692 5.1/declined, then a good one/"+offer, accepted, offer+", "+good)
 		check("7692 5.1/declined, then a good one in another line/"+offer, accepted, offer, good)
 	}
-	check("7692 5.1/the first that fits", accepted+"; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=10, permessage-deflate")
+	check(
+		"7692 5.1/the first that fits", accepted+"; server_max_window_bits=10",
+		"permessage-deflate; server_max_window_bits=10, permessage-deflate",
+	)
 	check("7692 5.1/among others", accepted, "x-a; b=c; d=\"e\", permessage-deflate , x-f")
-	check("6455 9.1/quoted value", accepted+"; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=\"10\"")
+	check(
+		"6455 9.1/quoted value", accepted+"; server_max_window_bits=10",
+		"permessage-deflate; server_max_window_bits=\"10\"",
+	)
 	check("6455 9.1/quoted 9", accepted+"; server_max_window_bits=9", "permessage-deflate; server_max_window_bits=\"9\"")
 	check("6455 9.1/no spaces", accepted+"; server_max_window_bits=9", "permessage-deflate;server_max_window_bits=9")
-	check("6455 9.1/many spaces", accepted+"; server_max_window_bits=9", "  permessage-deflate \t ;  server_max_window_bits=9 \t")
+	check(
+		"6455 9.1/many spaces", accepted+"; server_max_window_bits=9",
+		"  permessage-deflate \t ;  server_max_window_bits=9 \t",
+	)
 	check("9110 5.6.1/empty elements", accepted, ", ,permessage-deflate,,")
 	check("7692 7.1/without value for client_max_window_bits", accepted, "permessage-deflate; client_max_window_bits")
 	check("6455 9.1/none", "", "")
 	for _, v := range []string{
-		"permessage-deflate;", "permessage-deflate; ;", "; permessage-deflate", "permessage-deflate; server_max_window_bits=", "permessage-deflate; =10",
-		"permessage-deflate server_max_window_bits", "permessage-deflate; server_max_window_bits=\"10", "permessage-deflate; server_max_window_bits=10\"",
-		"permessage-deflate; server_max_window_bits=\"\"", "permessage-deflate; server_max_window_bits=\"1 0\"", "permessage-deflate; a=b=c", "permessage/deflate",
-		"permessage-deflate; server_max_window_bits=(10)", "\"permessage-deflate\"", "permessage-deflate; a b", "permessage-deflate, @", "=", "permessage-deflate; b\xe9",
+		"permessage-deflate;", "permessage-deflate; ;", "; permessage-deflate",
+		"permessage-deflate; server_max_window_bits=", "permessage-deflate; =10",
+		"permessage-deflate server_max_window_bits", "permessage-deflate; server_max_window_bits=\"10",
+		"permessage-deflate; server_max_window_bits=10\"",
+		"permessage-deflate; server_max_window_bits=\"\"", "permessage-deflate; server_max_window_bits=\"1 0\"",
+		"permessage-deflate; a=b=c", "permessage/deflate",
+		"permessage-deflate; server_max_window_bits=(10)", "\"permessage-deflate\"", "permessage-deflate; a b",
+		"permessage-deflate, @", "=", "permessage-deflate; b\xe9",
 	} {
 		for _, w := range bothWays {
 			t.Run(string(w)+"/6455 9.1/malformed/"+v, func(t *testing.T) {

@@ -17,14 +17,45 @@ func fragmentation() section {
 		{id: "5.4/empty last", send: wire(first(opText, "a"), last("")), want: []frame{text("a")}},
 		{id: "5.4/all empty", send: wire(first(opText, ""), next(""), last("")), want: []frame{text("")}},
 		{id: "5.4/all empty/binary", send: wire(first(opBinary, ""), next(""), last("")), want: []frame{binaryOf("")}},
-		{id: "5.4/empty but the middle", send: wire(first(opText, ""), next("middle"), last("")), want: []frame{text("middle")}},
-		{id: "5.4/two messages", send: wire(first(opText, "a"), last("b"), first(opBinary, "\xFF"), last("\xFE")), want: []frame{text("ab"), binaryOf("\xFF\xFE")}},
-		{id: "5.4/then a whole one", send: wire(first(opText, "a"), last("b"), text("c")), want: []frame{text("ab"), text("c")}},
-		{id: "5.4/unsolicited pong between", send: wire(first(opText, "a"), pong("x"), next("b"), pong(""), last("c")), want: []frame{text("abc")}},
-		{id: "5.4/ping between, the message first then", send: wire(first(opText, "a"), ping("1"), last("b"), ping("2")), want: []frame{pong("1"), text("ab"), pong("2")}},
-		{id: "5.4/ping and pong between", send: wire(first(opBinary, "a"), ping("1"), pong("1"), next("b"), ping(""), last("c")), want: []frame{pong("1"), pong(""), binaryOf("abc")}},
-		{id: "5.4/pings of 125 bytes between", send: wire(first(opText, "a"), ping(octets(125)), next("b"), ping(octets(125)), last("c")), want: []frame{pong(octets(125)), pong(octets(125)), text("abc")}},
-		{id: "5.4/fragments of every length form", send: wire(first(opBinary, octets(125)), next(octets(126)), next(octets(65535)), next(octets(65536)), last(octets(1))), want: []frame{binaryOf(octets(125) + octets(126) + octets(65535) + octets(65536) + octets(1))}},
+		{
+			id: "5.4/empty but the middle", send: wire(first(opText, ""), next("middle"), last("")),
+			want: []frame{text("middle")},
+		},
+		{
+			id: "5.4/two messages", send: wire(first(opText, "a"), last("b"), first(opBinary, "\xFF"), last("\xFE")),
+			want: []frame{text("ab"), binaryOf("\xFF\xFE")},
+		},
+		{
+			id: "5.4/then a whole one", send: wire(first(opText, "a"), last("b"), text("c")),
+			want: []frame{text("ab"), text("c")},
+		},
+		{
+			id:   "5.4/unsolicited pong between",
+			send: wire(first(opText, "a"), pong("x"), next("b"), pong(""), last("c")), want: []frame{text("abc")},
+		},
+		{
+			id:   "5.4/ping between, the message first then",
+			send: wire(first(opText, "a"), ping("1"), last("b"), ping("2")),
+			want: []frame{pong("1"), text("ab"), pong("2")},
+		},
+		{
+			id:   "5.4/ping and pong between",
+			send: wire(first(opBinary, "a"), ping("1"), pong("1"), next("b"), ping(""), last("c")),
+			want: []frame{pong("1"), pong(""), binaryOf("abc")},
+		},
+		{
+			id:   "5.4/pings of 125 bytes between",
+			send: wire(first(opText, "a"), ping(octets(125)), next("b"), ping(octets(125)), last("c")),
+			want: []frame{pong(octets(125)), pong(octets(125)), text("abc")},
+		},
+		{
+			id: "5.4/fragments of every length form",
+			send: wire(
+				first(opBinary, octets(125)), next(octets(126)), next(octets(65535)), next(octets(65536)),
+				last(octets(1)),
+			),
+			want: []frame{binaryOf(octets(125) + octets(126) + octets(65535) + octets(65536) + octets(1))},
+		},
 	}
 	for _, n := range []int{2, 3, 10, 100, 1000} {
 		for _, chop := range []int{0, 1, 7} {
@@ -49,12 +80,25 @@ func fragmentation() section {
 		want = append(want, text(pattern(4*n)))
 		cases = append(cases,
 			testCase{id: fmt.Sprintf("5.4/a ping before each of %d fragments", n), send: wire(sent...), want: want},
-			testCase{id: fmt.Sprintf("5.4/a ping before each of %d fragments/chops of 5 bytes", n), send: wire(sent...), chop: 5, want: want})
+			testCase{
+				id: fmt.Sprintf("5.4/a ping before each of %d fragments/chops of 5 bytes", n), send: wire(sent...),
+				chop: 5, want: want,
+			})
 	}
 	for _, chop := range []int{1, 7, 0} {
 		cases = append(cases,
-			testCase{id: "5.4/pings between/" + chopped(chop), send: wire(first(opText, "fragment1"), ping("p1"), ping("p2"), last("fragment2")), chop: chop, want: []frame{pong("p1"), pong("p2"), text("fragment1fragment2")}},
-			testCase{id: "5.4/many empty fragments/" + chopped(chop), send: wire(slices.Concat([]frame{first(opText, "a")}, slices.Repeat([]frame{next("")}, 100), []frame{last("b")})...), chop: chop, want: []frame{text("ab")}})
+			testCase{
+				id:   "5.4/pings between/" + chopped(chop),
+				send: wire(first(opText, "fragment1"), ping("p1"), ping("p2"), last("fragment2")), chop: chop,
+				want: []frame{pong("p1"), pong("p2"), text("fragment1fragment2")},
+			},
+			testCase{
+				id: "5.4/many empty fragments/" + chopped(chop),
+				send: wire(
+					slices.Concat([]frame{first(opText, "a")}, slices.Repeat([]frame{next("")}, 100), []frame{last("b")})...,
+				),
+				chop: chop, want: []frame{text("ab")},
+			})
 	}
 	return section{name: "5.4 fragmentation", cases: append(cases, badFragments()...)}
 }
@@ -64,7 +108,9 @@ func badFragments() []testCase {
 	var cases []testCase
 	bad := func(id string, want []frame, sent ...frame) {
 		for _, chop := range []int{0, 1} {
-			cases = append(cases, testCase{id: "5.4/" + id + "/" + chopped(chop), send: wire(sent...), chop: chop, want: want, code: 1002})
+			cases = append(cases, testCase{
+				id: "5.4/" + id + "/" + chopped(chop), send: wire(sent...), chop: chop, want: want, code: 1002,
+			})
 		}
 	}
 	hello := []frame{text("hello")}
@@ -73,13 +119,22 @@ func badFragments() []testCase {
 	bad("continuation first, more to come", nil, next("no message"), last("end"))
 	bad("continuation behind a whole message", hello, text("hello"), last("no message"), text("after"))
 	bad("continuation behind a fragmented message", hello, first(opText, "hel"), last("lo"), last("no message"))
-	bad("continuation behind a fragmented message, more to come", hello, first(opText, "hel"), last("lo"), next("no message"), last("x"))
+	bad(
+		"continuation behind a fragmented message, more to come", hello, first(opText, "hel"), last("lo"),
+		next("no message"), last("x"),
+	)
 	bad("continuation behind a ping", []frame{pong("p")}, ping("p"), last("no message"))
 	bad("a pair of continuations again and again", nil, next("a"), last("b"), next("c"), last("d"))
 	for _, inner := range []frame{text("new"), binaryOf("new"), first(opText, "new"), first(opBinary, "new")} {
 		for _, outer := range []byte{opText, opBinary} {
-			bad(fmt.Sprintf("opcode %d (FIN %v) within opcode %d", inner.op, !inner.more, outer), nil, first(outer, "begun"), inner, last("end"))
-			bad(fmt.Sprintf("opcode %d (FIN %v) within opcode %d behind a continuation and a ping", inner.op, !inner.more, outer), []frame{pong("p")}, first(outer, "begun"), next("more"), ping("p"), inner)
+			bad(
+				fmt.Sprintf("opcode %d (FIN %v) within opcode %d", inner.op, !inner.more, outer), nil,
+				first(outer, "begun"), inner, last("end"),
+			)
+			bad(
+				fmt.Sprintf("opcode %d (FIN %v) within opcode %d behind a continuation and a ping", inner.op, !inner.more, outer),
+				[]frame{pong("p")}, first(outer, "begun"), next("more"), ping("p"), inner,
+			)
 		}
 	}
 	for _, op := range []byte{opPing, opPong, opClose} {

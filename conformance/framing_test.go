@@ -77,10 +77,16 @@ func badLengths() []testCase {
 	cases = append(cases,
 		testCase{id: "5.2/not minimal/two bytes alone", send: []byte{0x82, 0xFE, 0, 125}, code: 1002},
 		testCase{id: "5.2/not minimal/eight bytes alone", send: []byte{0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}, code: 1002},
-		testCase{id: "5.2/not minimal/chops of 1 bytes", send: wire(frame{op: opText, payload: "a", lengthIn: 2}), chop: 1, code: 1002},
+		testCase{
+			id: "5.2/not minimal/chops of 1 bytes", send: wire(frame{op: opText, payload: "a", lengthIn: 2}), chop: 1,
+			code: 1002,
+		},
 		testCase{id: "5.2/top bit/its byte alone", send: []byte{0x82, 0xFF, 0x80}, code: 1002},
 		testCase{id: "5.2/top bit/in a continuation", send: wire(first(opText, "a"), frame{announces: 1 << 63}), code: 1002},
-		testCase{id: "5.2/not minimal/in a continuation", send: wire(first(opText, "a"), frame{payload: "b", lengthIn: 8}), code: 1002},
+		testCase{
+			id: "5.2/not minimal/in a continuation", send: wire(first(opText, "a"), frame{payload: "b", lengthIn: 8}),
+			code: 1002,
+		},
 	)
 	return cases
 }
@@ -88,7 +94,10 @@ func badLengths() []testCase {
 func masking() section {
 	var cases []testCase
 	for _, n := range []int{0, 1, 5, 125, 126, 65536} {
-		for _, f := range []frame{text(pattern(n)), binaryOf(octets(n)), last(pattern(n)), ping(pattern(n)), pong(pattern(n)), closing(1000, pattern(n))} {
+		for _, f := range []frame{
+			text(pattern(n)), binaryOf(octets(n)), last(pattern(n)), ping(pattern(n)), pong(pattern(n)),
+			closing(1000, pattern(n)),
+		} {
 			if f.op&8 != 0 && n > 123 {
 				continue // too long besides
 			}
@@ -104,8 +113,13 @@ func masking() section {
 		}
 	}
 	cases = append(cases, testCase{id: "5.1/unmasked/two bytes alone", send: []byte{0x81, 5}, code: 1002},
-		testCase{id: "5.1/unmasked/chops of 1 bytes", send: wire(frame{op: opText, payload: "hello", bare: true}), chop: 1, code: 1002})
-	for _, key := range [][4]byte{{}, {0xFF, 0xFF, 0xFF, 0xFF}, {1}, {0, 0, 0, 1}, {0x81, 0x05, 'H', 'e'}, {0x20, 0x20, 0x20, 0x20}} {
+		testCase{
+			id: "5.1/unmasked/chops of 1 bytes", send: wire(frame{op: opText, payload: "hello", bare: true}), chop: 1,
+			code: 1002,
+		})
+	for _, key := range [][4]byte{
+		{}, {0xFF, 0xFF, 0xFF, 0xFF}, {1}, {0, 0, 0, 1}, {0x81, 0x05, 'H', 'e'}, {0x20, 0x20, 0x20, 0x20},
+	} {
 		for _, n := range []int{5, 63, 1000, 66000} {
 			f, b := text(pattern(n)), binaryOf(octets(n))
 			f.key, b.key = &key, &key
@@ -149,7 +163,10 @@ func reserved() section {
 		}
 		f := frame{op: opText, rsv: rsv, payload: "hello"}
 		cases = append(cases,
-			testCase{id: fmt.Sprintf("5.2/RSV %03b/chops of 1 bytes", rsv), send: wire(text("before"), f), chop: 1, want: []frame{text("before")}, code: 1002},
+			testCase{
+				id: fmt.Sprintf("5.2/RSV %03b/chops of 1 bytes", rsv), send: wire(text("before"), f), chop: 1,
+				want: []frame{text("before")}, code: 1002,
+			},
 			testCase{id: fmt.Sprintf("5.2/RSV %03b/its byte alone", rsv), send: wire(f)[:1], code: 1002})
 	}
 	for _, op := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
@@ -160,9 +177,18 @@ func reserved() section {
 			testCase{id: id + "empty", send: wire(f), code: 1002},
 			testCase{id: id + "its byte alone", send: wire(f)[:1], code: 1002},
 			testCase{id: id + "with a payload", send: wire(frame{op: op, payload: "reserved"}), code: 1002},
-			testCase{id: id + "behind a message", send: wire(text("before"), f, ping("after")), want: []frame{text("before")}, code: 1002},
-			testCase{id: id + "behind a message/chops of 1 bytes", send: wire(text("before"), long, ping("after")), chop: 1, want: []frame{text("before")}, code: 1002},
-			testCase{id: id + "within a message", send: wire(append(open, f, last("end"))...), want: []frame{text("before"), pong("ping")}, code: 1002},
+			testCase{
+				id: id + "behind a message", send: wire(text("before"), f, ping("after")), want: []frame{text("before")},
+				code: 1002,
+			},
+			testCase{
+				id: id + "behind a message/chops of 1 bytes", send: wire(text("before"), long, ping("after")), chop: 1,
+				want: []frame{text("before")}, code: 1002,
+			},
+			testCase{
+				id: id + "within a message", send: wire(append(open, f, last("end"))...),
+				want: []frame{text("before"), pong("ping")}, code: 1002,
+			},
 			testCase{id: id + "fragmented", send: wire(frame{op: op, more: true, payload: "a"}, last("b")), code: 1002})
 	}
 	return section{name: "5.2 reserved bits and opcodes", cases: cases}

@@ -163,7 +163,10 @@ func FuzzConnection(f *testing.F) {
 		checkAnswers(t, c)
 		<-written
 		_ = c.Close()
-		eventually(t, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "the connection has ended")
+		eventually(
+			t, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 },
+			"the connection has ended",
+		)
 		require.Empty(t, s.log.all())
 		if seed%8 == 1 { // and others are served
 			c := s.connectFuzzed(t, native, offer)

@@ -47,8 +47,17 @@ func handshakes() []handshakeCase {
 	both(101, "4.1/valid", upgradeRequest(""))
 	both(101, "4.1/query", change("/ws ", "/ws?a=b&c=%20 "))
 	both(101, "4.1/absolute-form", change("/ws ", "http://example.com/ws "))
-	both(101, "4.1/names in lower case", strings.NewReplacer("Connection:", "connection:", "Upgrade: w", "upgrade: w", "Sec-WebSocket-", "sec-websocket-", "Host:", "host:").Replace(upgradeRequest("")))
-	both(101, "4.1/names in upper case", strings.NewReplacer("Connection:", "CONNECTION:", "Sec-WebSocket-", "SEC-WEBSOCKET-").Replace(upgradeRequest("")))
+	both(
+		101, "4.1/names in lower case",
+		strings.NewReplacer(
+			"Connection:", "connection:", "Upgrade: w", "upgrade: w", "Sec-WebSocket-", "sec-websocket-", "Host:",
+			"host:",
+		).Replace(upgradeRequest("")),
+	)
+	both(
+		101, "4.1/names in upper case",
+		strings.NewReplacer("Connection:", "CONNECTION:", "Sec-WebSocket-", "SEC-WEBSOCKET-").Replace(upgradeRequest("")),
+	)
 	both(101, "4.1/Host with a port", change("example.com", "example.com:8080"))
 	both(101, "4.1/Host is an IPv6 address", change("example.com", "[::1]:8080"))
 	both(101, "4.1/no space behind the colons", strings.ReplaceAll(upgradeRequest(""), ": ", ":"))
@@ -57,7 +66,9 @@ func handshakes() []handshakeCase {
 	both(101, "4.1/unknown headers", upgradeRequest("X-Anything: x\r\nCookie: a=b; c=d\r\n"))
 	both(101, "4.1/an extension nobody knows", upgradeRequest("Sec-WebSocket-Extensions: x-unknown; a=b\r\n"))
 	both(101, "4.1/a subprotocol nobody knows", upgradeRequest("Sec-WebSocket-Protocol: chat, superchat\r\n"))
-	for _, v := range []string{"upgrade", "UPGRADE", "keep-alive, Upgrade", "Upgrade,keep-alive", "keep-alive ,\tuPgRaDe", ",, Upgrade ,"} {
+	for _, v := range []string{
+		"upgrade", "UPGRADE", "keep-alive, Upgrade", "Upgrade,keep-alive", "keep-alive ,\tuPgRaDe", ",, Upgrade ,",
+	} {
 		both(101, "4.2.1/Connection: "+v, change(connection, "Connection: "+v+"\r\n"))
 	}
 	both(101, "4.2.1/Connection in two lines", change(connection, "Connection: keep-alive\r\n"+connection))
@@ -86,9 +97,12 @@ func handshakes() []handshakeCase {
 	both(426, "4.4/no version", change(version, ""))
 	both(400, "11.3.5/two versions", change(version, version+version))
 	for name, k := range map[string]string{
-		"empty": "", "of 15 bytes": "dGhlIHNhbXBsZSBub25j", "of 17 bytes": "dGhlIHNhbXBsZSBub25jZWE=", "of 18 bytes": "dGhlIHNhbXBsZSBub25jZWFh",
-		"without padding": strings.TrimRight(sampleKey, "="), "no base64": "dGhlIHNhbXBs!SBub25jZQ==", "of URL base64": "-_hlIHNhbXBsZSBub25jZQ==",
-		"too much padding": sampleKey + "=", "with a space within": "dGhlIHNhbXBs ZSBub25jZQ==", "a list": sampleKey + ", " + sampleKey,
+		"empty": "", "of 15 bytes": "dGhlIHNhbXBsZSBub25j", "of 17 bytes": "dGhlIHNhbXBsZSBub25jZWE=",
+		"of 18 bytes":     "dGhlIHNhbXBsZSBub25jZWFh",
+		"without padding": strings.TrimRight(sampleKey, "="), "no base64": "dGhlIHNhbXBs!SBub25jZQ==",
+		"of URL base64":    "-_hlIHNhbXBsZSBub25jZQ==",
+		"too much padding": sampleKey + "=", "with a space within": "dGhlIHNhbXBs ZSBub25jZQ==",
+		"a list": sampleKey + ", " + sampleKey,
 	} {
 		both(400, "4.2.1/key "+name, change(sampleKey, k))
 	}
@@ -130,7 +144,9 @@ func handshakes() []handshakeCase {
 	strict(400, "RFC 9112 2.2/bare CR in a value", upgradeRequest("X-CR: a\rb\r\n"))
 	strict(400, "RFC 9112 2.2/bare LF", upgradeRequest("X-LF: a\nX-Smuggled: b\r\n"))
 	strict(400, "RFC 9112 2.2/LF alone everywhere", strings.ReplaceAll(upgradeRequest(""), "\r\n", "\n"))
-	for _, target := range []string{"ws", "http://", "ftp://example.com/ws", "http://user@example.com/ws", "*", "example.com:80"} {
+	for _, target := range []string{
+		"ws", "http://", "ftp://example.com/ws", "http://user@example.com/ws", "*", "example.com:80",
+	} {
 		strict(400, "RFC 9112 3.2/target "+target, change("/ws ", target+" "))
 	}
 	headers := func(n int) string { // beside the five of the sample

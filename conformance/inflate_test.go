@@ -190,7 +190,10 @@ func (z *window) symbol(h *huffman) (int, error) {
 }
 
 func (z *window) compressed(lit, dist *huffman) error {
-	lengths := [...]int{3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258}
+	lengths := [...]int{
+		3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195,
+		227, 258,
+	}
 	for {
 		sym, err := z.symbol(lit)
 		switch {

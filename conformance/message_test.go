@@ -61,9 +61,12 @@ func messages() section {
 		}
 	}
 	add("5.4/65536 bytes in fragments of 1300", opText, 65536, 1300, 1, 0)
-	cases = append(cases, testCase{id: "5.6/UTF-8 of 3 MiB in fragments that cut runes", large: func() (sent, want []frame) {
-		return fragments(opText, runes(), 4093), []frame{text(runes())}
-	}})
+	cases = append(cases, testCase{
+		id: "5.6/UTF-8 of 3 MiB in fragments that cut runes",
+		large: func() (sent, want []frame) {
+			return fragments(opText, runes(), 4093), []frame{text(runes())}
+		},
+	})
 	return section{name: "5.6 large and many messages", cases: cases}
 }
 
@@ -91,17 +94,30 @@ func limits() section {
 		echoes("10.4/text at the limit/chops of 1 bytes", 1, text(exact)),
 		echoes("10.4/many at the limit", 0, text(exact), binaryOf(exact), text(exact)),
 		{id: "10.4/fragments that reach the limit", send: wire(fragments(opText, exact, 10)...), want: []frame{text(exact)}},
-		{id: "10.4/fragments that reach the limit, and an empty one", send: wire(first(opText, exact), last("")), want: []frame{text(exact)}},
-		{id: "10.4/control frames do not count", send: wire(first(opText, exact[:990]), ping(pattern(125)), last(exact[990:])), want: []frame{pong(pattern(125)), text(exact)}},
+		{
+			id: "10.4/fragments that reach the limit, and an empty one", send: wire(first(opText, exact), last("")),
+			want: []frame{text(exact)},
+		},
+		{
+			id:   "10.4/control frames do not count",
+			send: wire(first(opText, exact[:990]), ping(pattern(125)), last(exact[990:])),
+			want: []frame{pong(pattern(125)), text(exact)},
+		},
 		tooLong("text of one byte more", []frame{text("before")}, wire(text("before"), text(exact+"x"), text("after"))),
 		tooLong("binary of one byte more", []frame{text("before")}, wire(text("before"), binaryOf(exact+"x"))),
 		tooLong("its header alone", nil, header(frame{op: opText, announces: limit + 1})),
 		tooLong("64 KiB announced", nil, header(frame{op: opBinary, announces: 64 << 10})),
 		tooLong("2^63-1 announced", nil, header(frame{op: opBinary, announces: math.MaxInt64})),
-		tooLong("2^63-1 announced by a continuation", nil, append(wire(first(opBinary, "a")), header(frame{announces: math.MaxInt64})...)),
+		tooLong(
+			"2^63-1 announced by a continuation", nil,
+			append(wire(first(opBinary, "a")), header(frame{announces: math.MaxInt64})...),
+		),
 		tooLong("fragment too many, its header alone", nil, append(wire(first(opText, exact)), wire(last("x"))[:2]...)),
 		tooLong("fragments that exceed it", nil, wire(fragments(opText, exact+"x", 7)...)),
-		tooLong("endless fragments", nil, wire(slices.Concat([]frame{first(opBinary, "")}, slices.Repeat([]frame{next("x")}, limit+1))...)),
+		tooLong(
+			"endless fragments", nil,
+			wire(slices.Concat([]frame{first(opBinary, "")}, slices.Repeat([]frame{next("x")}, limit+1))...),
+		),
 		tooLong("second fragment alone exceeds it", []frame{pong("p")}, wire(first(opText, "a"), ping("p"), next(exact))),
 	}
 	return section{name: "10.4 limits", cases: cases, opts: []ws.Option{ws.WithMessageSizeLimit(limit)}}

@@ -15,7 +15,10 @@ func TestPooled(t *testing.T) {
 	large := section{name: "5.6", cases: []testCase{
 		echoes("5.6/4 times binary of 1 MiB", 0, slices.Repeat([]frame{binaryOf(octets(1 << 20))}, 4)...),
 		echoes("5.6/1000 times text of 64 bytes", 0, slices.Repeat([]frame{text(pattern(64))}, 1000)...),
-		{id: "5.6/text of 1 MiB in fragments", send: wire(fragments(opText, pattern(1<<20), 4<<10)...), want: []frame{text(pattern(1 << 20))}},
+		{
+			id: "5.6/text of 1 MiB in fragments", send: wire(fragments(opText, pattern(1<<20), 4<<10)...),
+			want: []frame{text(pattern(1 << 20))},
+		},
 	}}
 	for _, sec := range []section{framing(), fragmentation(), control(), closes(), limits(), large} {
 		sec.pooled = true

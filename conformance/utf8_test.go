@@ -41,7 +41,10 @@ func validTexts() []sample {
 		{"each lead byte of 2", leads(0xC2, 0xDF, 2)},
 		{"each lead byte of 3", leads(0xE1, 0xEC, 3) + leads(0xEE, 0xEF, 3)},
 		{"each lead byte of 4", leads(0xF1, 0xF3, 4)},
-		{"narrow lead bytes", "\xE0\xA0\x80\xE0\xBF\xBF\xED\x80\x80\xED\x9F\xBF\xF0\x90\x80\x80\xF0\xBF\xBF\xBF\xF4\x80\x80\x80\xF4\x8F\xBF\xBF"},
+		{
+			"narrow lead bytes",
+			"\xE0\xA0\x80\xE0\xBF\xBF\xED\x80\x80\xED\x9F\xBF\xF0\x90\x80\x80\xF0\xBF\xBF\xBF\xF4\x80\x80\x80\xF4\x8F\xBF\xBF",
+		},
 		{"mixed lengths", "aé€😀aé€😀"},
 		{"combining", "e\u0301\u200D👩\u200D👩\u200D👧"},
 		{"longer than a word", strings.Repeat("plain ASCII before one ", 9) + "é"},
@@ -219,15 +222,28 @@ func invalidUTF8() section {
 		}
 		unfinished := frame{op: opText, payload: s.text[:n], announces: uint64(len(s.text)) + 70000}
 		cases = append(cases,
-			testCase{id: "8.1/invalid/whole/" + s.name, send: wire(text("before"), text(s.text), text("after")), want: []frame{text("before")}, code: 1007},
-			testCase{id: "8.1/invalid/a fragment for each byte/" + s.name, send: wire(append(frames, text("after"))...), code: 1007},
+			testCase{
+				id: "8.1/invalid/whole/" + s.name, send: wire(text("before"), text(s.text), text("after")),
+				want: []frame{text("before")}, code: 1007,
+			},
+			testCase{
+				id: "8.1/invalid/a fragment for each byte/" + s.name, send: wire(append(frames, text("after"))...),
+				code: 1007,
+			},
 			// The rest of the frame never comes.
 			testCase{id: "8.1/fail fast/within a frame/" + s.name, send: wire(unfinished), code: 1007},
-			testCase{id: "8.1/fail fast/within a frame, at once within a message/" + s.name, send: wire(first(opText, "begun "), frame{payload: s.text[:n], more: true, announces: 1 << 20}), code: 1007})
+			testCase{
+				id:   "8.1/fail fast/within a frame, at once within a message/" + s.name,
+				send: wire(first(opText, "begun "), frame{payload: s.text[:n], more: true, announces: 1 << 20}),
+				code: 1007,
+			})
 		if n > 100 {
 			continue
 		}
-		cases = append(cases, testCase{id: "8.1/fail fast/within a frame, chops of 1 bytes/" + s.name, send: wire(unfinished), chop: 1, code: 1007})
+		cases = append(cases, testCase{
+			id: "8.1/fail fast/within a frame, chops of 1 bytes/" + s.name, send: wire(unfinished), chop: 1,
+			code: 1007,
+		})
 		// Each byte is a fragment, and a ping behind it proves that the server has taken it.
 		var sent, want []frame
 		for i := range n {
@@ -239,15 +255,26 @@ func invalidUTF8() section {
 				want = append(want, pong(fmt.Sprint(i)))
 			}
 		}
-		cases = append(cases, testCase{id: "8.1/fail fast/with the byte, not before/" + s.name, send: wire(sent...), want: want, code: 1007})
+		cases = append(cases, testCase{
+			id: "8.1/fail fast/with the byte, not before/" + s.name, send: wire(sent...), want: want, code: 1007,
+		})
 	}
 	for _, s := range truncatedTexts() {
 		cases = append(cases,
 			testCase{id: "8.1/truncated/whole/" + s.name, send: wire(text(s.text), text("after")), code: 1007},
 			testCase{id: "8.1/truncated/chops of 1 bytes/" + s.name, send: wire(text(s.text)), chop: 1, code: 1007},
-			testCase{id: "8.1/truncated/then an empty last fragment/" + s.name, send: wire(first(opText, s.text), ping("so far"), last("")), want: []frame{pong("so far")}, code: 1007},
-			testCase{id: "8.1/truncated/then ASCII/" + s.name, send: wire(first(opText, s.text), ping("so far"), next("a")), want: []frame{pong("so far")}, code: 1007},
-			testCase{id: "8.1/truncated/behind a binary message/" + s.name, send: wire(binaryOf(s.text), text(s.text)), want: []frame{binaryOf(s.text)}, code: 1007})
+			testCase{
+				id:   "8.1/truncated/then an empty last fragment/" + s.name,
+				send: wire(first(opText, s.text), ping("so far"), last("")), want: []frame{pong("so far")}, code: 1007,
+			},
+			testCase{
+				id: "8.1/truncated/then ASCII/" + s.name, send: wire(first(opText, s.text), ping("so far"), next("a")),
+				want: []frame{pong("so far")}, code: 1007,
+			},
+			testCase{
+				id: "8.1/truncated/behind a binary message/" + s.name, send: wire(binaryOf(s.text), text(s.text)),
+				want: []frame{binaryOf(s.text)}, code: 1007,
+			})
 	}
 	return section{name: "8.1 invalid UTF-8", cases: cases}
 }

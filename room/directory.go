@@ -282,7 +282,9 @@ func (s *shard[M, D]) emptyRooms(dst []*Room[M, D], start, end int, now time.Tim
 
 // reap deletes and returns the candidates that are still in s and still empty: since they
 // were collected, a member may have joined, or Delete and Create put another room in place.
-func (d *Directory[M, D]) reap(s *shard[M, D], candidates []*Room[M, D], now time.Time, ttl time.Duration) []*Room[M, D] {
+func (d *Directory[M, D]) reap(
+	s *shard[M, D], candidates []*Room[M, D], now time.Time, ttl time.Duration,
+) []*Room[M, D] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var reaped []*Room[M, D]

@@ -32,9 +32,21 @@ func TestNewDirectoryPanics(t *testing.T) {
 		{"shards by default", room.Config[int, roomData]{Loops: 3}, ""},
 		{"most loops", room.Config[int, roomData]{Shards: 1, Loops: 65536}, ""},
 		{"no loops", room.Config[int, roomData]{Shards: 1}, "room: Config.Loops is 0, want 1 to 65536"},
-		{"too many loops", room.Config[int, roomData]{Shards: 1, Loops: 65537}, "room: Config.Loops is 65537, want 1 to 65536"},
-		{"shards not a power of two", room.Config[int, roomData]{Shards: 6, Loops: 1}, "room: Config.Shards is 6, want a power of two"},
-		{"negative shards", room.Config[int, roomData]{Shards: -4, Loops: 1}, "room: Config.Shards is -4, want a power of two"},
+		{
+			"too many loops",
+			room.Config[int, roomData]{Shards: 1, Loops: 65537},
+			"room: Config.Loops is 65537, want 1 to 65536",
+		},
+		{
+			"shards not a power of two",
+			room.Config[int, roomData]{Shards: 6, Loops: 1},
+			"room: Config.Shards is 6, want a power of two",
+		},
+		{
+			"negative shards",
+			room.Config[int, roomData]{Shards: -4, Loops: 1},
+			"room: Config.Shards is -4, want a power of two",
+		},
 		{"negative size", room.Config[int, roomData]{Loops: 1, MaxSize: -1}, "room: Config.MaxSize is -1, want 0 or more"},
 	}
 	for _, tt := range tests {
@@ -168,8 +180,16 @@ func TestReapLooksAgain(t *testing.T) {
 		rooms  int
 	}{
 		{"nothing", func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData]) {}, true, 0},
-		{"joined", func(t *testing.T, _ *room.Directory[int, roomData], r *room.Room[int, roomData]) { join(t, r, 1, 0) }, false, 1},
-		{"deleted", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) { d.Delete(r.ID()) }, false, 0},
+		{
+			"joined",
+			func(t *testing.T, _ *room.Directory[int, roomData], r *room.Room[int, roomData]) { join(t, r, 1, 0) },
+			false, 1,
+		},
+		{
+			"deleted",
+			func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) { d.Delete(r.ID()) },
+			false, 0,
+		},
 		{"replaced", func(_ *testing.T, d *room.Directory[int, roomData], r *room.Room[int, roomData]) {
 			d.Delete(r.ID())
 			_, _ = d.Create(r.ID(), nil)

@@ -333,10 +333,15 @@ func TestConcurrent(t *testing.T) {
 	}
 	looping.Wait()
 	for _, r := range all {
-		assert.Zero(t, r.Len())
-		for loop := range loops {
-			assert.Zero(t, r.LoopLen(loop))
-			assert.Empty(t, r.TableInLoop(loop))
-		}
+		checkEmpty(t, r, loops)
+	}
+}
+
+// checkEmpty asserts that r has no member, in its roster and on each loop.
+func checkEmpty(t *testing.T, r *intRoom, loops int) {
+	assert.Zero(t, r.Len())
+	for loop := range loops {
+		assert.Zero(t, r.LoopLen(loop))
+		assert.Empty(t, r.TableInLoop(loop))
 	}
 }

@@ -19,7 +19,10 @@ func TestReplyAppend(t *testing.T) {
 	}{
 		{
 			"all fields",
-			envelope.Reply{Type: "response", RequestID: "r1", Code: 200, Message: "success", Data: []byte(`{"a":[1]}`), TraceID: 0xab},
+			envelope.Reply{
+				Type: "response", RequestID: "r1", Code: 200, Message: "success", Data: []byte(`{"a":[1]}`),
+				TraceID: 0xab,
+			},
 			map[string]any{
 				"type": "response", "request_id": "r1", "code": 200.0, "message": "success",
 				"data": map[string]any{"a": []any{1.0}}, "trace_id": "00000000000000ab",

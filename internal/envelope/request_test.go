@@ -46,10 +46,6 @@ func reference(b []byte) (f fields, exact, ok bool) {
 		return f, string(bytes.Trim(b, " \t\r\n")) != "null", false
 	}
 	ok = true
-	text := func(dst *string, raw json.RawMessage) {
-		*dst = ""
-		ok = json.Unmarshal(raw, dst) == nil && ok
-	}
 	known := []string{"type", "event", "request_id", "data", "timestamp"}
 	seen := map[string]bool{}
 	dec := json.NewDecoder(bytes.NewReader(b))
@@ -63,27 +59,29 @@ func reference(b []byte) (f fields, exact, ok bool) {
 			exact = exact && (key == k || !strings.EqualFold(key, k)) && !seen[key]
 		}
 		seen[key] = true
-		switch key {
-		case "type":
-			text(&f.Type, raw)
-		case "event":
-			text(&f.Event, raw)
-		case "request_id":
-			text(&f.RequestID, raw)
-		case "timestamp":
-			f.Timestamp = 0
-			ok = json.Unmarshal(raw, &f.Timestamp) == nil && ok
-		case "data":
-			f.Data = string(raw)
-			if f.Data == "null" {
-				f.Data = ""
-			}
-		}
+		ok = f.set(key, raw) && ok
 	}
 	if len(f.RequestID) > envelope.MaxRequestID {
 		return f, false, false
 	}
 	return f, exact, ok
+}
+
+// set decodes raw into the field of key and reports whether it has the field's type.
+func (f *fields) set(key string, raw json.RawMessage) bool {
+	texts := map[string]*string{"type": &f.Type, "event": &f.Event, "request_id": &f.RequestID}
+	if text := texts[key]; text != nil {
+		*text = ""
+		return json.Unmarshal(raw, text) == nil
+	}
+	switch key {
+	case "timestamp":
+		f.Timestamp = 0
+		return json.Unmarshal(raw, &f.Timestamp) == nil
+	case "data":
+		f.Data = strings.TrimPrefix(string(raw), "null")
+	}
+	return true
 }
 
 // depthOf returns how deep b nests, as far as it is JSON.
@@ -136,7 +134,8 @@ func checkEnvelope(t *testing.T, b []byte) {
 	}
 }
 
-var request = []byte(`{"type":"request","event":"chat.send","request_id":"req_1","data":{"room":"lobby","text":"hello, world"},"timestamp":1707552000}`)
+var request = []byte(`{"type":"request","event":"chat.send","request_id":"req_1",` +
+	`"data":{"room":"lobby","text":"hello, world"},"timestamp":1707552000}`)
 
 func nested(open, end string, n int) string {
 	return strings.Repeat(open, n) + strings.Repeat(end, n)
@@ -147,11 +146,23 @@ func TestParse(t *testing.T) {
 		name, in string
 		want     fields
 	}{
-		{"all fields", string(request), fields{"request", "chat.send", "req_1", `{"room":"lobby","text":"hello, world"}`, 1707552000}},
+		{
+			"all fields", string(request),
+			fields{"request", "chat.send", "req_1", `{"room":"lobby","text":"hello, world"}`, 1707552000},
+		},
 		{"empty object", `{}`, fields{}},
-		{"space everywhere", " \t\r\n{ \n\"event\" : \"a\" , \"data\" :\t[ 1 , 2 ]\r} \n", fields{Event: "a", Data: "[ 1 , 2 ]"}},
-		{"escapes", `{"event":"a\"\\\/\b\f\n\r\t\u0041\u00e9\ud83d\ude00","data":"\u0041"}`, fields{Event: "a\"\\/\b\f\n\r\tAé😀", Data: `"\u0041"`}},
-		{"lone surrogates", `{"type":"\ud83dx","event":"\ude00","request_id":"\ud83d\ud83d\ude00"}`, fields{Type: "\uFFFDx", Event: "\uFFFD", RequestID: "\uFFFD😀"}},
+		{
+			"space everywhere", " \t\r\n{ \n\"event\" : \"a\" , \"data\" :\t[ 1 , 2 ]\r} \n",
+			fields{Event: "a", Data: "[ 1 , 2 ]"},
+		},
+		{
+			"escapes", `{"event":"a\"\\\/\b\f\n\r\t\u0041\u00e9\ud83d\ude00","data":"\u0041"}`,
+			fields{Event: "a\"\\/\b\f\n\r\tAé😀", Data: `"\u0041"`},
+		},
+		{
+			"lone surrogates", `{"type":"\ud83dx","event":"\ude00","request_id":"\ud83d\ud83d\ude00"}`,
+			fields{Type: "\uFFFDx", Event: "\uFFFD", RequestID: "\uFFFD😀"},
+		},
 		{"invalid UTF-8", "{\"event\":\"a\xffb\",\"data\":\"\xff\"}", fields{Event: "a\uFFFDb", Data: "\"\xff\""}},
 		{"escaped key", `{"\u0065vent":"a"}`, fields{Event: "a"}},
 		{"last of two", `{"event":"a","event":"b","data":1,"data":null}`, fields{Event: "b"}},
@@ -160,7 +171,10 @@ func TestParse(t *testing.T) {
 		{"unknown keys", `{"a":{"event":"x"},"b":[true,false,null,-1.5e+3],"event":"y","c":"\n"}`, fields{Event: "y"}},
 		{"smallest timestamp", `{"timestamp":-9223372036854775808}`, fields{Timestamp: -1 << 63}},
 		{"deepest", `{"data":` + nested("[", "]", 127) + `}`, fields{Data: nested("[", "]", 127)}},
-		{"string lengths", `{"type":"1234567","event":"12345678","request_id":"123456789"}`, fields{Type: "1234567", Event: "12345678", RequestID: "123456789"}},
+		{
+			"string lengths", `{"type":"1234567","event":"12345678","request_id":"123456789"}`,
+			fields{Type: "1234567", Event: "12345678", RequestID: "123456789"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -177,11 +191,13 @@ var invalidEnvelopes = []string{
 	`{,}`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{"a":1 "b":2}`, `{a:1}`, `{'a':1}`, `{1:1}`, `{"a"=1}`, `{"a",1}`,
 	`{"a":[}`, `{"a":[1,]}`, `{"a":[1 2]}`, `{"a":[1}`, `{"a":{]}`, `{"a":{"b"}}`, `{"a":{"b":1,}}`,
 	`{"a":tru}`, `{"a":truee}`, `{"a":nul`, `{"a":falsy}`, `{"a":NaN}`, `{"a":undefined}`, `{"type":nil}`,
-	`{"a":01}`, `{"a":-}`, `{"a":+1}`, `{"a":.5}`, `{"a":1.}`, `{"a":1e}`, `{"a":1e+}`, `{"a":1.e1}`, `{"a":0x1}`, `{"a":-01}`,
+	`{"a":01}`, `{"a":-}`, `{"a":+1}`, `{"a":.5}`, `{"a":1.}`, `{"a":1e}`, `{"a":1e+}`, `{"a":1.e1}`,
+	`{"a":0x1}`, `{"a":-01}`,
 	`{"a":"`, `{"a":"b`, `{"a":"\`, `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\u12g4"}`, `{"a":"\u`, `{"a":"\U0041"}`,
 	"{\"a\":\"\n\"}", "{\"a\":\"1234567\x00\"}", "{\"a\":\"\x1f234567890\"}", "{\"a\x01\":1}",
 	`{"type":1}`, `{"event":true}`, `{"request_id":{}}`, `{"event":[]}`, `{"event":1,"event":"a"}`,
-	`{"timestamp":"1"}`, `{"timestamp":1.5}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`, `{"timestamp":true}`, `{"timestamp":{}}`,
+	`{"timestamp":"1"}`, `{"timestamp":1.5}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`, `{"timestamp":true}`,
+	`{"timestamp":{}}`,
 	`{"timestamp":9223372036854775808}`, `{"timestamp":-9223372036854775809}`, `{"timestamp":}`,
 	`{"data":}`, `{"data":{"a":}}`, `{"data":1 2}`, `{"data":nulll}`, `{} /* comment */`,
 	`{"data":` + nested("[", "]", 128) + `}`, `{"a":` + nested(`{"a":`, `}`, 128) + `}`,

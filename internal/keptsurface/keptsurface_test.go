@@ -184,7 +184,9 @@ func (a *application) expect(t *testing.T, kinds ...ws.EventType) {
 
 func TestRequests(t *testing.T) {
 	a := newApplication(t)
-	c := wstest.Start(t, a.Manager, ws.WithUserID(7), ws.WithMetadata("plan", "free"), ws.WithClientID("device-1")).Dial(nil)
+	c := wstest.Start(
+		t, a.Manager, ws.WithUserID(7), ws.WithMetadata("plan", "free"), ws.WithClientID("device-1"),
+	).Dial(nil)
 	reply := c.Request("user.login", loginRequest{Name: "Ann"})
 	assert.Equal(t, 200, reply.Code)
 	assert.JSONEq(t, `{"greeting":"hello Ann, user 7"}`, string(reply.Data))

@@ -80,7 +80,8 @@ type code struct{ bytes.Buffer }
 
 func (c *code) line(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
 
-// fields writes one line for each field. The verbs of format take the field's name, its name in lower camel case, and its type.
+// fields writes one line for each field. The verbs of format take the name of the field, its name in lower
+// camel case, and its type.
 func (c *code) fields(fields []field, format string) {
 	for _, f := range fields {
 		c.line(format, f.name, lower(f.name), f.kind, f.help)
