@@ -8,7 +8,7 @@ type fifo struct {
 	frames []*Frame
 	head   int
 	keyed  int             // frames with a key
-	popped int             // frames that have left at the head; index numbers the others from it on
+	popped int             // frames that have left at the head; the others have the next numbers
 	index  map[slotKey]int // the newest frame of each key, by number; nil while the lane is short
 }
 

@@ -68,7 +68,7 @@ func (k *inflateClock) beginMessage() {
 	}
 }
 
-// endMessage notes that a message of n compressed bytes is inflated.
+// endMessage records that a message of n compressed bytes is inflated.
 func (k *inflateClock) endMessage(n int) {
 	if k.bytes += n; k.bytes >= lookBytes {
 		k.bytes = 0

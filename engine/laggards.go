@@ -2,7 +2,6 @@ package engine
 
 // laggards is the heap of a shard's blocked connections: first the one whose
 // queue takes the most memory. Each queue knows its position.
-// place.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type laggards struct {

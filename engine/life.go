@@ -43,7 +43,7 @@ func (p *presence) advance(now, most uint32) (away bool) {
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type absence struct {
-	turn time.Time // begin of the last turn
+	turn time.Time // start of the last turn
 	back time.Time // end of the absence; zero from a tick after it
 }
 
@@ -68,8 +68,8 @@ type silence struct {
 	limit    uint32 // silence after which a connection is dead
 	overdue  uint32 // silence after which the pong to the last ping is overdue
 	// part is an eighth of limit. It is the most that a jump of Engine.now adds to
-	// a silence, and the longest time between probes. A connection is closed at
-	// the earliest so long after its first probe.
+	// a silence, and the longest time between probes. A connection is closed
+	// this long after its first probe at the earliest.
 	part uint32
 }
 

@@ -85,7 +85,7 @@ func (q *queue) noteAges(now, spacing uint32) {
 	}
 }
 
-// noteBegun records the begin of the wait of a partly sent frame, of frames
+// noteBegun records the start of the wait of a partly sent frame, of frames
 // that are compressed in order, or of sealed bytes. The connection has just
 // become blocked.
 func (q *queue) noteBegun(now uint32, sealed bool) {

@@ -17,7 +17,7 @@ import (
 // and close when the engine does. Received frames are counted. A stalled peer
 // does not read: its socket is full.
 //
-// Time passes only by Advance.
+// Time passes only in Advance.
 //
 // A Memory serves one engine, once, and all methods wait until that engine
 // runs. Peers are numbered from 0 in the order of Connect. Safe for concurrent

@@ -13,8 +13,8 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// memoryLoop is one event loop of a Memory. It handles its events like gnet's
-// loop those of epoll, in the order of their arrival.
+// memoryLoop is one event loop of a Memory. It handles its events in the
+// order of their arrival, as gnet's loop handles those of epoll.
 //
 // push and Execute are safe for concurrent use. Loop-confined otherwise: use only
 // on the event loop that owns the connection.

@@ -46,7 +46,7 @@ func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
 // reports whether the frame is still queued, because the budget may have
 // dropped it.
 func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
-	s.endReplyOf(c) // keep the order of what is already in the batch
+	s.endReplyOf(c) // keep the order: the batch comes first
 	if c.out == nil {
 		c.out = s.free.get()
 	}

@@ -16,7 +16,6 @@ var errNoReadiness = errors.New("the loop's epoll was not found")
 //
 // Immutable. Its methods are safe for concurrent use, as long as the descriptor
 // is not closed meanwhile.
-// is not closed meanwhile.
 type readiness struct {
 	epfd      int   // -1 if unknown
 	listeners []int // listening sockets registered with epfd

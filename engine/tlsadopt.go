@@ -72,8 +72,8 @@ func CheckEnroll(nc net.Conn) error {
 	return nil
 }
 
-// adopt makes c the owner of tc, which must not be used by others any more, and
-// returns the connection below tc. CheckEnroll has passed.
+// adopt makes c the only user of tc, and returns the connection below tc.
+// CheckEnroll has passed.
 func (c *Conn) adopt(tc *tls.Conn) net.Conn {
 	_ = tc.SetDeadline(time.Time{})
 	below := tc.NetConn()

@@ -49,8 +49,8 @@ type handshakePlace struct {
 	started   bool
 	yields    bool          // closed for others
 	waits     bool          // for the peer
-	owedFrom  time.Duration // begin of the first wait
-	since     time.Duration // begin of the last wait
+	owedFrom  time.Duration // start of the first wait
+	since     time.Duration // start of the last wait
 	owed      time.Duration // sum of the waits before the last one
 	element   *list.Element // in handshakes.owing, or nil
 }
@@ -123,7 +123,7 @@ func (p *handshakes) rest(h *tlsHandshake) {
 	}
 }
 
-// waitBegins notes that h waits for its peer.
+// waitBegins records that h waits for its peer.
 func (p *handshakes) waitBegins(h *tlsHandshake) {
 	now := p.eng.elapsed()
 	p.mu.Lock()
@@ -136,7 +136,7 @@ func (p *handshakes) waitBegins(h *tlsHandshake) {
 	}
 }
 
-// waitEnds notes that h does not wait for its peer any more.
+// waitEnds records that h does not wait for its peer any more.
 func (p *handshakes) waitEnds(h *tlsHandshake) {
 	now := p.eng.elapsed()
 	p.mu.Lock()

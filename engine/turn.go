@@ -36,7 +36,7 @@ const (
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type turnClock struct {
-	began   time.Time // begin of the turn
+	began   time.Time // start of the turn
 	end     time.Time // of the turn
 	work    int       // since the last look at the clock; stays beyond clockStep once the end has come
 	over    bool      // the end has come

@@ -73,7 +73,7 @@ func (w *wheel) advance(now uint32, fire func(*Conn) (more bool)) (done bool) {
 			if int32(c.deadline-now) <= 0 {
 				w.cancel(c)
 				if !fire(c) {
-					w.now-- // the rest of the slot is to come
+					w.now-- // the rest of the slot follows
 					return false
 				}
 			}
