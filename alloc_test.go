@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // mallocs returns how many objects the process allocates while fn runs.
@@ -30,11 +31,11 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 }
 
 func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
-	test := func(t *testing.T, w way) {
-		s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithRateLimit(limit))
-		s.HandleRaw(echo)
-		c := s.dial(w)
-		request := []byte(frame(2, string(make([]byte, 512))))
+	test := func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithRateLimit(limit))
+		s.HandleRaw(harness.Echo)
+		c := s.Dial(w)
+		request := []byte(harness.Frame(2, string(make([]byte, 512))))
 		reply := make([]byte, 4+512)
 		run := func(n int) {
 			for range n {
@@ -50,19 +51,19 @@ func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
 		const n = 10_000
 		assert.Less(t, float64(mallocs(func() { run(n) }))/n, 0.05, "allocations for each message")
 	}
-	onBothWays(t, test)
-	t.Run(string(served), func(t *testing.T) { test(t, served) })
+	harness.OnBothWays(t, test)
+	t.Run(string(harness.Served), func(t *testing.T) { test(t, harness.Served) })
 }
 
 // Middleware allocates nothing: a message through three of them costs as many objects as
 // without.
 func TestMiddlewareDoesNotAllocate(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		reply := []byte("reply")
 		require.NoError(t, s.Register("a", func(c *ws.Client, _ *ws.Message) error { return c.SendBytes(reply) }))
-		c := s.dial(w)
-		message := []byte(frame(1, request("a", "req_1", `{"n":1}`)))
+		c := s.Dial(w)
+		message := []byte(harness.Frame(1, harness.Request("a", "req_1", `{"n":1}`)))
 		answer := make([]byte, 2+len(reply))
 		run := func(n int) {
 			for range n {
@@ -88,12 +89,12 @@ func TestMiddlewareDoesNotAllocate(t *testing.T) {
 
 // A fan-out allocates for the message, not for its members.
 func TestFanOutDoesNotAllocate(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const members, publishes, length = 1000, 20, 512
-		s := start(t)
-		var conns []*client
+		s := harness.Start(t)
+		var conns []*harness.Client
 		for range members {
-			c, sc := s.dialClient(w)
+			c, sc := s.DialClient(w)
 			require.NoError(t, sc.JoinRoom("r"))
 			conns = append(conns, c)
 		}
@@ -118,9 +119,9 @@ func TestFanOutDoesNotAllocate(t *testing.T) {
 
 // An event that nobody subscribed to costs nothing: none is made for a send.
 func TestUnwantedEventsDoNotAllocate(t *testing.T) {
-	s := start(t, ws.WithMessageQueueSize(1))
-	_, sc := s.dialClient(native)
-	s.stall(sc)
+	s := harness.Start(t, ws.WithMessageQueueSize(1))
+	_, sc := s.DialClient(harness.Native)
+	s.Stall(sc)
 	payload := []byte("x")
 	p := ws.Prepare(ws.OpText, payload)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = sc.SendPrepared(p) }), "a send that is refused")

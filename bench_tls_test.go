@@ -13,27 +13,28 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // transports are what the benchmarks compare: plain connections, and TLS on
 // both ways, and plain connections of Serve.
 var transports = []struct {
 	name string
-	way  way
+	way  harness.Way
 	tls  bool
-}{{"plain", native, false}, {"plain-serve", served, false}, {"tls", native, true}, {"tls-net-http", overNet, true}}
+}{{"plain", harness.Native, false}, {"plain-serve", harness.Served, false}, {"tls", harness.Native, true}, {"tls-net-http", harness.NetHTTP, true}}
 
 // startTransport runs an inline echo and returns a function that connects.
-func startTransport(b *testing.B, w way, secure bool) (dial func() net.Conn) {
+func startTransport(b *testing.B, w harness.Way, secure bool) (dial func() net.Conn) {
 	b.Helper()
 	if !secure {
-		s := start(b, ws.WithHandlerMode(ws.Inline))
-		s.HandleRaw(echo)
-		return func() net.Conn { return s.dial(w).Conn }
+		s := harness.Start(b, ws.WithHandlerMode(ws.Inline))
+		s.HandleRaw(harness.Echo)
+		return func() net.Conn { return s.Dial(w).Conn }
 	}
-	s := startTLS(b, nil, ws.WithHandlerMode(ws.Inline))
-	s.HandleRaw(echo)
-	return func() net.Conn { return s.dialTLS(w, s.clientTLS(tls.VersionTLS13)).Conn }
+	s := harness.StartTLS(b, nil, ws.WithHandlerMode(ws.Inline))
+	s.HandleRaw(harness.Echo)
+	return func() net.Conn { return s.DialTLS(w, s.ClientConfig(tls.VersionTLS13)).Conn }
 }
 
 // BenchmarkTLSIdle opens 1,000 connections, of which each has echoed 16 KiB, and
@@ -47,7 +48,7 @@ func BenchmarkTLSIdle(b *testing.B) {
 			sockets := make([]net.Conn, 0, conns)
 			open := func() {
 				c := dial()
-				message := frame(2, string(make([]byte, 16<<10)))
+				message := harness.Frame(2, string(make([]byte, 16<<10)))
 				_, err := io.WriteString(c, message)
 				require.NoError(b, err)
 				_, err = io.ReadFull(c, make([]byte, 16<<10+4))
@@ -107,7 +108,7 @@ func BenchmarkTLSEcho(b *testing.B) {
 			b.Run(fmt.Sprintf("transport=%s/size=%d", t.name, size), func(b *testing.B) {
 				c := startTransport(b, t.way, t.tls)()
 				const inFlight = 16
-				one := frame(2, string(make([]byte, size)))
+				one := harness.Frame(2, string(make([]byte, size)))
 				var batch []byte
 				for range inFlight {
 					batch = append(batch, one...)

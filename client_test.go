@@ -16,14 +16,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func TestClientIdentity(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(byQuery))
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))
 		ids := make(map[string]bool)
 		for range 50 {
-			c, sc := s.dialClient(w)
+			c, sc := s.DialClient(w)
 			assert.GreaterOrEqual(t, len(sc.ID), 22, "128 bits in base64")
 			assert.False(t, ids[sc.ID])
 			ids[sc.ID] = true
@@ -35,7 +36,7 @@ func TestClientIdentity(t *testing.T) {
 		}
 		assert.Equal(t, 50, s.GetClientCount())
 
-		_, sc := s.dialClient(w, "id=ann", "user=-7", "role=admin")
+		_, sc := s.DialClient(w, "id=ann", "user=-7", "role=admin")
 		assert.Equal(t, "ann", sc.ID)
 		assert.Equal(t, int64(-7), sc.UserID)
 		role, ok := sc.GetMetadata("role")
@@ -53,8 +54,8 @@ func TestClientIdentity(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	s := start(t)
-	_, sc := s.dialClient(native)
+	s := harness.Start(t)
+	_, sc := s.DialClient(harness.Native)
 	_, ok := sc.GetMetadata("a")
 	assert.False(t, ok)
 	sc.SetMetadata("a", 1)
@@ -69,20 +70,20 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestSends(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithQueueBytes(4<<20)) // so that 1 MiB may follow what just left
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithQueueBytes(4<<20)) // so that 1 MiB may follow what just left
+		c, sc := s.DialClient(w)
 		payload := []byte("borrowed")
 		require.NoError(t, sc.SendBytes(payload))
 		copy(payload, "reused!!")
 		require.NoError(t, sc.SendJSON(map[string]int{"a": 1}))
 		require.NoError(t, sc.SendBytes(nil))
-		c.expect("borrowed", `{"a":1}`, "")
+		c.Expect("borrowed", `{"a":1}`, "")
 		require.NoError(t, sc.SendBytesHigh([]byte("high")))
-		c.expect("high")
+		c.Expect("high")
 
 		require.NoError(t, sc.SendBinary([]byte{0, 1, 255}))
-		f := c.read()
+		f := c.Next()
 		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
 		assert.Equal(t, []byte{0, 1, 255}, f.Payload)
 
@@ -90,14 +91,14 @@ func TestSends(t *testing.T) {
 		require.NoError(t, sc.SendPrepared(p))
 		require.NoError(t, sc.SendPrepared(p))
 		for range 2 {
-			f := c.read()
+			f := c.Next()
 			assert.Equal(t, gws.OpBinary, f.Header.OpCode)
 			assert.Equal(t, "twice", string(f.Payload))
 		}
 		for _, n := range []int{125, 126, 65535, 65536, 1 << 20} {
 			text := strings.Repeat("x", n)
 			require.NoError(t, sc.SendBytes([]byte(text)))
-			c.expect(text)
+			c.Expect(text)
 		}
 	})
 }
@@ -110,9 +111,9 @@ func TestPreparePanicsForControlFrames(t *testing.T) {
 
 // One goroutine's messages arrive in its order, whichever method sent them.
 func TestSendOrder(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMessageQueueSize(10_000))
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMessageQueueSize(10_000))
+		c, sc := s.DialClient(w)
 		require.NoError(t, sc.JoinRoom("r"))
 		const senders, each = 4, 300
 		var wg sync.WaitGroup
@@ -134,7 +135,7 @@ func TestSendOrder(t *testing.T) {
 		var next [senders]int
 		for range senders * each {
 			var g, i int
-			_, err := fmt.Sscan(string(c.read().Payload), &g, &i)
+			_, err := fmt.Sscan(string(c.Next().Payload), &g, &i)
 			require.NoError(t, err)
 			require.Equal(t, next[g], i, "sender %d", g)
 			next[g]++
@@ -156,15 +157,15 @@ func TestSendOnFullQueue(t *testing.T) {
 		{"SendResponse", func(c *ws.Client) error { return c.SendResponse("", 200, "x", nil) }},
 		{"SendError", func(c *ws.Client) error { return c.SendError("", 400, "x") }},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMessageQueueSize(4), withDeepQueue)
-		c, sc := s.dialClient(w)
-		s.stall(sc)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMessageQueueSize(4), harness.WithDeepQueue)
+		c, sc := s.DialClient(w)
+		s.Stall(sc)
 		for i := range 3 {
 			require.NoError(t, sc.SendBytes(fmt.Appendf(nil, "queued %d", i)))
 		}
 		queued := sc.QueuedBytes()
-		assert.Greater(t, queued, len(bigMessage))
+		assert.Greater(t, queued, len(harness.BigMessage))
 		for i, tt := range sends {
 			require.ErrorIs(t, tt.send(sc), ws.ErrChannelFull, tt.name)
 			assert.EqualValues(t, i+1, s.Stats().Total.Drops.Full, "a refusal is counted once")
@@ -172,39 +173,39 @@ func TestSendOnFullQueue(t *testing.T) {
 		assert.Equal(t, queued, sc.QueuedBytes(), "refused messages are not counted")
 		assert.False(t, sc.IsClosed())
 
-		c.expect(bigMessage, "queued 0", "queued 1", "queued 2")
-		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "%d bytes queued", sc.QueuedBytes())
+		c.Expect(harness.BigMessage, "queued 0", "queued 1", "queued 2")
+		harness.Eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "%d bytes queued", sc.QueuedBytes())
 		require.NoError(t, sc.SendBytes([]byte("again")))
-		c.expect("again")
+		c.Expect("again")
 	})
 }
 
 func TestQueueBytes(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithQueueBytes(1000))
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithQueueBytes(1000))
+		c, sc := s.DialClient(w)
 		assert.Zero(t, sc.QueuedBytes())
-		s.stall(sc) // an empty queue takes one message of any size
+		s.Stall(sc) // an empty queue takes one message of any size
 		require.ErrorIs(t, sc.SendBytes([]byte("one more")), ws.ErrChannelFull)
-		c.expect(bigMessage)
-		eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "the queue did not drain")
+		c.Expect(harness.BigMessage)
+		harness.Eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "the queue did not drain")
 		require.NoError(t, sc.SendBytes([]byte("now")))
-		c.expect("now")
+		c.Expect("now")
 	})
 }
 
 func TestSendBytesHighOvertakes(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, withDeepQueue)
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, harness.WithDeepQueue)
+		c, sc := s.DialClient(w)
 		require.NoError(t, sc.JoinRoom("r"))
-		s.stall(sc)
+		s.Stall(sc)
 		require.NoError(t, sc.SendBytes([]byte("normal 1")))
 		require.NoError(t, s.BroadcastToRoom("r", []byte("normal 2"), nil))
 		require.NoError(t, sc.SendBytesHigh([]byte("high 1")))
 		require.NoError(t, sc.SendBytes([]byte("normal 3")))
 		require.NoError(t, sc.SendBytesHigh([]byte("high 2")))
-		c.expect(bigMessage, "high 1", "high 2", "normal 1", "normal 2", "normal 3")
+		c.Expect(harness.BigMessage, "high 1", "high 2", "normal 1", "normal 2", "normal 3")
 	})
 }
 
@@ -227,40 +228,40 @@ func TestClose(t *testing.T) {
 		{"too large", func(c *ws.Client) { c.CloseWithCode(1<<16+1000, "") }, 1000, ""},
 		{"the first counts", func(c *ws.Client) { c.CloseWithCode(4000, "a"); c.CloseWithCode(4001, "b"); c.Close() }, 4000, "a"},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				c, sc := s.dialClient(w)
+				c, sc := s.DialClient(w)
 				assert.False(t, sc.IsClosed())
 				require.NoError(t, sc.SendBytes([]byte("before")))
 				tt.close(sc)
 				assert.True(t, sc.IsClosed(), "at once")
-				c.expect("before")
-				assert.Equal(t, tt.reason, c.expectClose(tt.code))
-				c.finish(tt.code)
-				eventually(t, func() bool { _, ok := s.GetClient(sc.ID); return !ok }, "still registered")
+				c.Expect("before")
+				assert.Equal(t, tt.reason, c.ExpectClose(tt.code))
+				c.Finish(tt.code)
+				harness.Eventually(t, func() bool { _, ok := s.GetClient(sc.ID); return !ok }, "still registered")
 				assert.True(t, sc.IsClosed())
 			})
 		}
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "%d clients left", s.GetClientCount())
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "%d clients left", s.GetClientCount())
 	})
 }
 
 // Code 0 or 1005 without a reason sends a close frame without a code.
 func TestCloseWithoutCode(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		for _, code := range []int{0, 1005} {
-			ended := s.events(ws.EventClientDisconnected)
-			c, sc := s.dialClient(w)
+			ended := s.Events(ws.EventClientDisconnected)
+			c, sc := s.DialClient(w)
 			sc.CloseWithCode(code, "")
-			f := c.read()
+			f := c.Next()
 			assert.Equal(t, gws.OpClose, f.Header.OpCode)
 			assert.Empty(t, f.Payload)
-			c.raw(frame(gws.OpClose, ""))
-			c.expectEOF()
-			end, ok := receive(t, ended, "no event").Data.(*ws.CloseError)
+			c.WriteRaw(harness.Frame(gws.OpClose, ""))
+			c.ExpectEOF()
+			end, ok := harness.Receive(t, ended, "no event").Data.(*ws.CloseError)
 			require.True(t, ok)
 			assert.Equal(t, 1005, end.Code)
 			assert.False(t, end.Remote)
@@ -278,10 +279,10 @@ func TestErrorsQuoteReasons(t *testing.T) {
 }
 
 func TestCloseReasonIsCut(t *testing.T) {
-	s := start(t)
-	c, sc := s.dialClient(native)
+	s := harness.Start(t)
+	c, sc := s.DialClient(harness.Native)
 	sc.CloseWithCode(4000, strings.Repeat("ä", 100))
-	reason := c.expectClose(4000)
+	reason := c.ExpectClose(4000)
 	assert.LessOrEqual(t, len(reason), 123)
 	assert.GreaterOrEqual(t, len(reason), 120)
 	assert.True(t, utf8.ValidString(reason), "%q", reason)
@@ -289,22 +290,22 @@ func TestCloseReasonIsCut(t *testing.T) {
 
 // A client that does not answer our close frame is cut off.
 func TestCloseTimeout(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, func(c *ws.Config) { c.CloseTimeout = 50 * time.Millisecond })
-		ends := s.events(ws.EventClientDisconnected)
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, func(c *ws.Config) { c.CloseTimeout = 50 * time.Millisecond })
+		ends := s.Events(ws.EventClientDisconnected)
+		c, sc := s.DialClient(w)
 		sc.CloseWithCode(4000, "bye")
-		end := receive(t, ends, "no end")
+		end := harness.Receive(t, ends, "no end")
 		assert.Equal(t, sc.ID, end.ClientID)
 		assert.Equal(t, 4000, end.Data.(*ws.CloseError).Code)
 		assert.False(t, end.Data.(*ws.CloseError).Remote)
-		assert.Equal(t, "bye", c.expectClose(4000))
+		assert.Equal(t, "bye", c.ExpectClose(4000))
 	})
 }
 
 func TestErrorsOfAClosedClient(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		sends := map[string]func(*ws.Client) error{
 			"SendBytes":     func(c *ws.Client) error { return c.SendBytes([]byte("x")) },
 			"SendBytesHigh": func(c *ws.Client) error { return c.SendBytesHigh([]byte("x")) },
@@ -330,12 +331,12 @@ func TestErrorsOfAClosedClient(t *testing.T) {
 			assert.NotEmpty(t, sc.RemoteAddr())
 			assert.True(t, sc.IsClosed())
 		}
-		c, sc := s.dialClient(w)
+		c, sc := s.DialClient(w)
 		sc.Close()
 		check(sc) // closing
-		c.expectClose(1000)
-		c.finish(1000)
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
+		c.ExpectClose(1000)
+		c.Finish(1000)
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
 		check(sc) // closed
 		assert.Empty(t, sc.GetRooms())
 		_, ok := s.GetRoom("late")
@@ -346,10 +347,10 @@ func TestErrorsOfAClosedClient(t *testing.T) {
 
 // All methods may be called at once, while the connection closes too.
 func TestClientFromManyGoroutines(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithAuthenticate(byQuery))
-		registerGreetings(t, s.Manager)
-		c, sc := s.dialClient(w, "user=3")
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithAuthenticate(harness.ByQuery))
+		harness.RegisterGreetings(t, s.Manager)
+		c, sc := s.DialClient(w, "user=3")
 		var stopped atomic.Bool
 		var wg sync.WaitGroup
 		for g := range 4 {
@@ -373,13 +374,13 @@ func TestClientFromManyGoroutines(t *testing.T) {
 			})
 		}
 		for range 20 {
-			c.send(request("only", "1", ""))
-			c.read()
+			c.Send(harness.Request("only", "1", ""))
+			c.Next()
 		}
 		sc.Close()
-		c.expectClose(1000)
-		c.finish(1000)
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
+		c.ExpectClose(1000)
+		c.Finish(1000)
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "still connected")
 		stopped.Store(true)
 		wg.Wait()
 		assert.Empty(t, sc.GetRooms())
@@ -390,17 +391,17 @@ func TestClientFromManyGoroutines(t *testing.T) {
 }
 
 func TestHeartbeat(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
-		ends := s.events(ws.EventClientDisconnected)
-		alive, aliveClient := s.dialClient(w)
-		_, deadClient := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
+		ends := s.Events(ws.EventClientDisconnected)
+		alive, aliveClient := s.DialClient(w)
+		_, deadClient := s.DialClient(w)
 		for begin := time.Now(); time.Since(begin) < 1500*time.Millisecond; {
-			f := alive.readFrame()
+			f := alive.ReadFrame()
 			require.Equal(t, gws.OpPing, f.Header.OpCode)
-			alive.raw(frame(gws.OpPong, string(f.Payload)))
+			alive.WriteRaw(harness.Frame(gws.OpPong, string(f.Payload)))
 		}
-		end := receive(t, ends, "the silent client was not found")
+		end := harness.Receive(t, ends, "the silent client was not found")
 		assert.Equal(t, deadClient.ID, end.ClientID)
 		assert.Equal(t, 1006, end.Data.(*ws.CloseError).Code)
 		assert.False(t, aliveClient.IsClosed())
@@ -409,49 +410,49 @@ func TestHeartbeat(t *testing.T) {
 
 // Any inbound byte counts as life, not pongs alone.
 func TestHeartbeatCountsMessages(t *testing.T) {
-	s := start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
+	s := harness.Start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
 	s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
-	c, sc := s.dialClient(native)
+	c, sc := s.DialClient(harness.Native)
 	for begin := time.Now(); time.Since(begin) < 1500*time.Millisecond; {
-		c.send("x")
-		c.expect("x") // pings are read, and not answered
+		c.Send("x")
+		c.Expect("x") // pings are read, and not answered
 	}
 	assert.False(t, sc.IsClosed())
 }
 
 func TestMessageSizeLimit(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithMessageSizeLimit(1000))
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithMessageSizeLimit(1000))
 		s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
-		failures := s.events(ws.EventError)
+		failures := s.Events(ws.EventError)
 		text := strings.Repeat("x", 1000)
-		c := s.dial(w)
-		c.send(text)
-		c.expect(text)
-		c.raw(fragment(1, false, text[:500]) + fragment(0, true, text[500:]))
-		c.expect(text)
-		c.send(text + "x")
-		c.expectClose(1009)
-		err, _ := receive(t, failures, "no EventError").Data.(error)
+		c := s.Dial(w)
+		c.Send(text)
+		c.Expect(text)
+		c.WriteRaw(harness.Fragment(1, false, text[:500]) + harness.Fragment(0, true, text[500:]))
+		c.Expect(text)
+		c.Send(text + "x")
+		c.ExpectClose(1009)
+		err, _ := harness.Receive(t, failures, "no EventError").Data.(error)
 		require.ErrorIs(t, err, ws.ErrMessageTooLarge)
 
-		c = s.dial(w)
-		c.raw(fragment(1, false, text) + fragment(0, false, "x"))
-		c.expectClose(1009)
+		c = s.Dial(w)
+		c.WriteRaw(harness.Fragment(1, false, text) + harness.Fragment(0, false, "x"))
+		c.ExpectClose(1009)
 
-		c = s.dial(w) // the length alone is enough
-		c.raw("\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff")
-		c.expectClose(1009)
+		c = s.Dial(w) // the length alone is enough
+		c.WriteRaw("\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff")
+		c.ExpectClose(1009)
 	})
 }
 
 // The default limit is 512 KiB.
 func TestDefaultMessageSizeLimit(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendJSON(len(payload)) })
-	c := s.dial(native)
-	c.send(strings.Repeat("x", 512<<10))
-	c.expect("524288")
-	c.send(strings.Repeat("x", 512<<10+1))
-	c.expectClose(1009)
+	c := s.Dial(harness.Native)
+	c.Send(strings.Repeat("x", 512<<10))
+	c.Expect("524288")
+	c.Send(strings.Repeat("x", 512<<10+1))
+	c.ExpectClose(1009)
 }

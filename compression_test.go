@@ -14,11 +14,12 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // deflateClient is a client that has offered permessage-deflate.
 type deflateClient struct {
-	*client
+	*harness.Client
 	answer         string
 	takeover       bool
 	sent, received []byte // the history of each direction
@@ -26,22 +27,22 @@ type deflateClient struct {
 }
 
 // dialDeflate connects with an offer.
-func (s *server) dialDeflate(w way, offer string) *deflateClient {
-	s.t.Helper()
-	c := s.dialTCP(w)
-	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: "+offer+"\r\n"))
-	resp, body := c.response()
-	require.Equal(s.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
+func dialDeflate(s *harness.Server, w harness.Way, offer string) *deflateClient {
+	s.T.Helper()
+	c := s.DialTCP(w)
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Sec-WebSocket-Extensions: "+offer+"\r\n"))
+	resp, body := c.ReadResponse()
+	require.Equal(s.T, http.StatusSwitchingProtocols, resp.StatusCode, body)
 	answer := resp.Header.Get("Sec-WebSocket-Extensions")
 	return &deflateClient{
-		client: c, answer: answer, z: codec.NewDeflater(6),
+		Client: c, answer: answer, z: codec.NewDeflater(6),
 		takeover: answer != "" && !strings.Contains(answer, "server_no_context_takeover"),
 	}
 }
 
 // sendDeflated sends one compressed message.
 func (c *deflateClient) sendDeflated(op gws.OpCode, payload string) {
-	c.t.Helper()
+	c.T.Helper()
 	c.rawDeflated(op, string(c.z.Append(nil, []byte(payload), c.sent, 15)))
 	if c.takeover {
 		c.sent = codec.AppendHistory(c.sent, []byte(payload), 15)
@@ -50,37 +51,27 @@ func (c *deflateClient) sendDeflated(op gws.OpCode, payload string) {
 
 // rawDeflated sends a frame with RSV1 and this payload.
 func (c *deflateClient) rawDeflated(op gws.OpCode, payload string) {
-	c.t.Helper()
+	c.T.Helper()
 	f := gws.MaskFrameInPlaceWith(gws.NewFrame(op, true, []byte(payload)), [4]byte{1, 2, 3, 4})
 	f.Header.Rsv = gws.Rsv(true, false, false)
 	var b bytes.Buffer
-	require.NoError(c.t, gws.WriteFrame(&b, f))
-	c.raw(b.String())
+	require.NoError(c.T, gws.WriteFrame(&b, f))
+	c.WriteRaw(b.String())
 }
 
 // message reads one data message, and tells whether it came compressed.
 func (c *deflateClient) message() (op gws.OpCode, payload string, compressed bool) {
-	c.t.Helper()
-	f := c.read()
+	c.T.Helper()
+	f := c.Next()
 	if !f.Header.Rsv1() {
 		return f.Header.OpCode, string(f.Payload), false
 	}
 	got, err := codec.Inflate(nil, f.Payload, c.received, 0)
-	require.NoError(c.t, err)
+	require.NoError(c.T, err)
 	if c.takeover {
 		c.received = codec.AppendHistory(c.received, got, 15)
 	}
 	return f.Header.OpCode, string(got), true
-}
-
-func rawEcho(m *ws.Manager) {
-	m.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
-		if op == ws.OpBinary {
-			_ = c.SendBinary(payload)
-		} else {
-			_ = c.SendBytes(payload)
-		}
-	})
 }
 
 // Messages of all sizes come back, compressed from the threshold on, on both
@@ -92,10 +83,10 @@ func TestCompressedEcho(t *testing.T) {
 	}
 	for _, takeover := range []bool{false, true} {
 		for _, mode := range []ws.HandlerMode{ws.Inline, ws.Pooled} {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, ws.WithHandlerMode(mode), ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
-				rawEcho(s.Manager)
-				c := s.dialDeflate(w, "permessage-deflate; client_max_window_bits")
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, ws.WithHandlerMode(mode), ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
+				s.HandleRaw(harness.Echo)
+				c := dialDeflate(s, w, "permessage-deflate; client_max_window_bits")
 				require.NotEmpty(t, c.answer)
 				require.Equal(t, takeover, c.takeover)
 				for round := range 3 {
@@ -107,8 +98,8 @@ func TestCompressedEcho(t *testing.T) {
 						require.True(t, want == got, "%d bytes, round %d", n, round)
 						require.Equal(t, n >= 512, compressed, "%d bytes", n)
 					}
-					c.send("plain") // may be mixed in at any time
-					c.expect("plain")
+					c.Send("plain") // may be mixed in at any time
+					c.Expect("plain")
 				}
 				random := make([]byte, 2000)
 				for i := range random {
@@ -126,8 +117,8 @@ func TestCompressedEcho(t *testing.T) {
 
 // With context takeover a message that was sent before costs next to nothing.
 func TestContextTakeoverShortens(t *testing.T) {
-	s := start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: true}))
-	c, sc := s.dialDeflate(native, "permessage-deflate"), (*ws.Client)(nil)
+	s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: true}))
+	c, sc := dialDeflate(s, harness.Native, "permessage-deflate"), (*ws.Client)(nil)
 	s.RangeClients(func(c *ws.Client) bool { sc = c; return false })
 	random := make([]byte, 1000)
 	for i := range random {
@@ -135,7 +126,7 @@ func TestContextTakeoverShortens(t *testing.T) {
 	}
 	for i, most := range []int{1010, 60} {
 		require.NoError(t, sc.SendBytes(random))
-		f := c.read()
+		f := c.Next()
 		require.True(t, f.Header.Rsv1())
 		require.LessOrEqual(t, len(f.Payload), most, "message %d", i)
 		got, err := codec.Inflate(nil, f.Payload, c.received, 0)
@@ -149,7 +140,7 @@ func TestContextTakeoverShortens(t *testing.T) {
 // extension.
 func TestCompressedBroadcast(t *testing.T) {
 	for _, takeover := range []bool{false, true} {
-		s := start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover, Threshold: 100}))
+		s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover, Threshold: 100}))
 		var members []*deflateClient
 		for i := range 40 {
 			offer := "permessage-deflate"
@@ -159,7 +150,7 @@ func TestCompressedBroadcast(t *testing.T) {
 			if i%4 == 0 {
 				offer = "x-other"
 			}
-			members = append(members, s.dialDeflate(native, offer))
+			members = append(members, dialDeflate(s, harness.Native, offer))
 		}
 		s.RangeClients(func(c *ws.Client) bool { require.NoError(t, c.JoinRoom("news")); return true })
 		p := ws.Prepare(ws.OpBinary, []byte(strings.Repeat("prepared ", 3000)))
@@ -185,9 +176,9 @@ func TestCompressedBroadcast(t *testing.T) {
 // it gets afterwards can be inflated all the same.
 func TestContextTakeoverSurvivesDrops(t *testing.T) {
 	for _, policy := range []ws.OverflowPolicy{ws.DropNewest, ws.DropOldest} {
-		s := start(t, ws.WithOverflowPolicy(policy), ws.WithMessageQueueSize(20), ws.WithQueueBytes(1<<30),
+		s := harness.Start(t, ws.WithOverflowPolicy(policy), ws.WithMessageQueueSize(20), ws.WithQueueBytes(1<<30),
 			ws.WithCompression(ws.CompressionConfig{ContextTakeover: true}))
-		c := s.dialDeflate(native, "permessage-deflate")
+		c := dialDeflate(s, harness.Native, "permessage-deflate")
 		var sc *ws.Client
 		s.RangeClients(func(c *ws.Client) bool { sc = c; return false })
 		r, n := rand.New(rand.NewPCG(3, 3)), 0
@@ -197,14 +188,14 @@ func TestContextTakeoverSurvivesDrops(t *testing.T) {
 				text[i] = 'a' + byte(r.Uint32()%26)
 			}
 			for range 3 {
-				_ = sc.Send(fmt.Appendf(nil, "%08d%s", n, text), ws.TTL(patience*100))
+				_ = sc.Send(fmt.Appendf(nil, "%08d%s", n, text), ws.TTL(harness.Patience*100))
 				_ = sc.SendBytesHigh([]byte(fmt.Sprintf("%08d high", n)))
 				n++
 			}
 		}
 		end := make(chan error, 1)
 		go func() { // the queue is written down while the test reads
-			waitFor(func() bool { return sc.QueuedBytes() == 0 })
+			harness.Holds(func() bool { return sc.QueuedBytes() == 0 })
 			end <- sc.SendBytes([]byte(fmt.Sprintf("%08d%s", n, strings.Repeat("x", 2000))))
 		}()
 		last, got := -1, 0
@@ -241,27 +232,27 @@ func TestBadCompression(t *testing.T) {
 		{"control frame", "", gws.OpPing, codec.CloseProtocolError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := start(t, ws.WithCompression(ws.CompressionConfig{}))
+			s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{}))
 			s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { t.Error("it reached the handler") })
-			c := s.dialDeflate(native, "permessage-deflate")
+			c := dialDeflate(s, harness.Native, "permessage-deflate")
 			c.rawDeflated(tt.op, tt.payload)
-			c.expectClose(int(tt.code))
+			c.ExpectClose(int(tt.code))
 		})
 	}
-	s := start(t, ws.WithCompression(ws.CompressionConfig{}))
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate; =\r\n"))
-	resp, _ := c.response()
+	s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{}))
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate; =\r\n"))
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }
 
 // Off, the extension is declined and RSV1 refused.
 func TestCompressionOff(t *testing.T) {
-	s := start(t)
-	c := s.dialDeflate(native, "permessage-deflate")
+	s := harness.Start(t)
+	c := dialDeflate(s, harness.Native, "permessage-deflate")
 	require.Empty(t, c.answer)
 	c.sendDeflated(gws.OpText, "hello")
-	c.expectClose(int(codec.CloseProtocolError))
+	c.ExpectClose(int(codec.CloseProtocolError))
 }
 
 // BenchmarkEchoCompression sends batches of 64 messages of 512 B, similar to what
@@ -271,10 +262,10 @@ func BenchmarkEchoCompression(b *testing.B) {
 	message := strings.Repeat(`{"type":"notify","event":"price","data":{"id":1234,"bid":1.0842}} `, 9)[:512]
 	for _, compressed := range []bool{false, true} {
 		b.Run(fmt.Sprintf("compressed=%v", compressed), func(b *testing.B) {
-			s := start(b, ws.WithHandlerMode(ws.Inline), ws.WithEnableCompression(compressed))
-			rawEcho(s.Manager)
-			c := s.dialDeflate(native, "permessage-deflate")
-			one := frame(gws.OpText, message)
+			s := harness.Start(b, ws.WithHandlerMode(ws.Inline), ws.WithEnableCompression(compressed))
+			s.HandleRaw(harness.Echo)
+			c := dialDeflate(s, harness.Native, "permessage-deflate")
+			one := harness.Frame(gws.OpText, message)
 			if compressed {
 				f := gws.MaskFrameInPlace(gws.NewTextFrame(codec.NewDeflater(1).Append(nil, []byte(message), nil, 15)))
 				f.Header.Rsv = gws.Rsv(true, false, false)
@@ -284,9 +275,9 @@ func BenchmarkEchoCompression(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(message)))
 			for i := 0; i < b.N; i += batch {
-				c.raw(strings.Repeat(one, batch))
+				c.WriteRaw(strings.Repeat(one, batch))
 				for range batch {
-					if f := c.readFrame(); f.Header.Rsv1() != compressed {
+					if f := c.ReadFrame(); f.Header.Rsv1() != compressed {
 						b.Fatal("not the echo")
 					}
 				}

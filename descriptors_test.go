@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 	"github.com/qi-realtime/ws/internal/testcert"
 )
 
@@ -80,7 +81,7 @@ func startScarce(t *testing.T, limit int, addr string, secure bool) *scarceServe
 		select {
 		case err := <-ended:
 			assert.NoError(t, err, "%s", s.log)
-		case <-time.After(patience):
+		case <-time.After(harness.Patience):
 			_ = cmd.Process.Kill()
 			t.Errorf("the server does not end\n%s", s.log)
 		}
@@ -149,7 +150,7 @@ func TestScarceServer(t *testing.T) {
 	case <-asked:
 	}
 	require.NoError(t, server.Close())
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	require.NoError(t, m.Shutdown(ctx))
 	require.NoError(t, <-ran)
@@ -160,7 +161,7 @@ func (s *scarceServer) dial(addr string, secure bool) (net.Conn, error) {
 	if strings.HasPrefix(addr, "/") {
 		network = "unix"
 	}
-	d := gws.Dialer{Timeout: patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	d := gws.Dialer{Timeout: harness.Patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil && secure {
 			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
@@ -172,7 +173,7 @@ func (s *scarceServer) dial(addr string, secure bool) (net.Conn, error) {
 		return nil, err
 	}
 	s.t.Cleanup(func() { _ = nc.Close() })
-	return nc, nc.SetDeadline(time.Now().Add(2 * patience))
+	return nc, nc.SetDeadline(time.Now().Add(2 * harness.Patience))
 }
 
 // clients connects n clients, half of them through net/http.
@@ -281,7 +282,7 @@ func TestMoreClientsThanDescriptors(t *testing.T) {
 			})
 		}
 		for got := range n {
-			nc := receive(t, in, "after %d of %d\n%s", got, n, s.log)
+			nc := harness.Receive(t, in, "after %d of %d\n%s", got, n, s.log)
 			s.echo([]net.Conn{nc})
 			if got == 200 {
 				s.echo(healthy)

@@ -12,33 +12,34 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // dialInTime connects as a client whose ID another one has, and checks that it did not
 // have to wait for a timeout of a minute.
-func (s *server) dialInTime(w way, query string) (*client, *ws.Client) {
-	s.t.Helper()
+func dialInTime(s *harness.Server, w harness.Way, query string) (*harness.Client, *ws.Client) {
+	s.T.Helper()
 	began := time.Now()
-	c := s.dial(w, query)
-	assert.Less(s.t, time.Since(began), patience/2)
+	c := s.Dial(w, query)
+	assert.Less(s.T, time.Since(began), harness.Patience/2)
 	sc, ok := s.GetClient("a")
-	require.True(s.t, ok)
+	require.True(s.T, ok)
 	return c, sc
 }
 
 // ReplaceOld closes the older connection, also if it hangs or its queue is full, and
 // on a server that takes no more.
 func TestReplaceOld(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, withDeepQueue, ws.WithAuthenticate(byQuery), ws.WithDuplicateID(ws.ReplaceOld), ws.WithMaxConnections(1))
-		registerGreetings(t, s.Manager)
-		p := followEvents(s.Manager)
-		ends := s.events(ws.EventClientDisconnected)
-		first, firstClient := s.dialClient(w, "id=a")
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, harness.WithDeepQueue, ws.WithAuthenticate(harness.ByQuery), ws.WithDuplicateID(ws.ReplaceOld), ws.WithMaxConnections(1))
+		harness.RegisterGreetings(t, s.Manager)
+		p := harness.FollowEvents(s.Manager)
+		ends := s.Events(ws.EventClientDisconnected)
+		first, firstClient := s.DialClient(w, "id=a")
 		require.NoError(t, firstClient.JoinRoom("r"))
 		replaced := func(sc *ws.Client) {
 			t.Helper()
-			e := receive(t, ends, "no disconnect")
+			e := harness.Receive(t, ends, "no disconnect")
 			require.Same(t, sc, e.Client)
 			assert.Equal(t, ws.CloseReplaced, e.Data.(*ws.CloseError).Code)
 			assert.True(t, sc.IsClosed())
@@ -46,44 +47,44 @@ func TestReplaceOld(t *testing.T) {
 		answered := make(chan struct{})
 		go func() {
 			defer close(answered)
-			f, err := readFrame(first.r)
+			f, err := harness.ReadFrame(first.R)
 			assert.NoError(t, err)
 			code, _ := gws.ParseCloseFrameData(f.Payload)
 			assert.EqualValues(t, ws.CloseReplaced, code)
-			_, _ = io.WriteString(first, frame(gws.OpClose, string(f.Payload)))
-			_, err = io.Copy(io.Discard, first.r)
+			_, _ = io.WriteString(first, harness.Frame(gws.OpClose, string(f.Payload)))
+			_, err = io.Copy(io.Discard, first.R)
 			assert.NoError(t, err)
 		}()
-		_, hangs := s.dialInTime(w, "id=a")
+		_, hangs := dialInTime(s, w, "id=a")
 		require.NotSame(t, firstClient, hangs)
 		replaced(firstClient)
-		receive(t, answered, "the first client is not closed")
+		harness.Receive(t, answered, "the first client is not closed")
 
-		third, full := s.dialInTime(w, "id=a")
+		third, full := dialInTime(s, w, "id=a")
 		replaced(hangs)
-		third.send(request("only", "1", ""))
-		third.expectReply("1", 200, "")
-		s.stall(full)
-		last, _ := s.dialInTime(w, "id=a")
+		third.Send(harness.Request("only", "1", ""))
+		third.ExpectReply("1", 200, "")
+		s.Stall(full)
+		last, _ := dialInTime(s, w, "id=a")
 		replaced(full)
-		last.send(request("only", "1", ""))
-		last.expectReply("1", 200, "")
-		eventually(t, func() bool { c, m := p.count(); return c == 1 && m == 0 }, "%v", p)
-		assert.Empty(t, p.firstWrong())
+		last.Send(harness.Request("only", "1", ""))
+		last.ExpectReply("1", 200, "")
+		harness.Eventually(t, func() bool { c, m := p.Count(); return c == 1 && m == 0 }, "%v", p)
+		assert.Empty(t, p.FirstWrong())
 	})
 }
 
 // RefuseNew refuses a client whose ID is in use, but not because of a connection that
 // is closing.
 func TestRefuseNew(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithAuthenticate(byQuery))
-		_, old := s.dialClient(w, "id=a")
-		_, err := s.tryDial(w, "id=a")
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithAuthenticate(harness.ByQuery))
+		_, old := s.DialClient(w, "id=a")
+		_, err := s.TryDial(w, "id=a")
 		require.ErrorContains(t, err, "409")
 		require.False(t, old.IsClosed())
 		old.Close() // it never answers
-		_, next := s.dialInTime(w, "id=a")
+		_, next := dialInTime(s, w, "id=a")
 		require.NotSame(t, old, next)
 	})
 }
@@ -91,9 +92,9 @@ func TestRefuseNew(t *testing.T) {
 // A client that has closed, and comes back while a handler of it is at work, does not
 // wait for that.
 func TestReconnectWhileTheHandlerRuns(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(byQuery))
-		p := followEvents(s.Manager)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))
+		p := harness.FollowEvents(s.Manager)
 		entered, release := make(chan struct{}, 1), make(chan struct{})
 		require.NoError(t, s.Register("slow", func(*ws.Client, *ws.Message) error {
 			entered <- struct{}{}
@@ -102,54 +103,54 @@ func TestReconnectWhileTheHandlerRuns(t *testing.T) {
 		}))
 		resume := sync.OnceFunc(func() { close(release) })
 		t.Cleanup(resume)
-		c, _ := s.dialClient(w, "id=a")
-		c.send(request("slow", "1", ""))
-		receive(t, entered, "no handler")
-		c.sendClose(1000, "")
-		c2, next := s.dialReconnecting(w)
+		c, _ := s.DialClient(w, "id=a")
+		c.Send(harness.Request("slow", "1", ""))
+		harness.Receive(t, entered, "no handler")
+		c.SendClose(1000, "")
+		c2, next := dialReconnecting(s, w)
 		require.NoError(t, next.JoinRoom("r"))
 		resume()
-		eventually(t, func() bool { c, m := p.count(); return c == 1 && m == 1 }, "%v", p)
-		assert.Empty(t, p.firstWrong())
-		c2.abort()
-		eventually(t, func() bool { c, m := p.count(); return c == 0 && m == 0 }, "%v", p)
-		assert.Empty(t, p.firstWrong())
+		harness.Eventually(t, func() bool { c, m := p.Count(); return c == 1 && m == 1 }, "%v", p)
+		assert.Empty(t, p.FirstWrong())
+		c2.Abort()
+		harness.Eventually(t, func() bool { c, m := p.Count(); return c == 0 && m == 0 }, "%v", p)
+		assert.Empty(t, p.FirstWrong())
 	})
 }
 
 // dialReconnecting connects as client a, again while the server has not read the close of
 // the connection before.
-func (s *server) dialReconnecting(w way) (c *client, sc *ws.Client) {
-	s.t.Helper()
-	eventually(s.t, func() bool {
+func dialReconnecting(s *harness.Server, w harness.Way) (c *harness.Client, sc *ws.Client) {
+	s.T.Helper()
+	harness.Eventually(s.T, func() bool {
 		var err error
-		c, err = s.tryDial(w, "id=a")
+		c, err = s.TryDial(w, "id=a")
 		return err == nil
 	}, "the ID stays taken")
 	sc, ok := s.GetClient("a")
-	require.True(s.t, ok)
+	require.True(s.T, ok)
 	return c, sc
 }
 
 // Many come with one ID at the same time: one is left, and the events are in order.
 func TestReplaceOldStorm(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithAuthenticate(byQuery), ws.WithDuplicateID(ws.ReplaceOld), ws.WithLoops(4))
-		p := followEvents(s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithAuthenticate(harness.ByQuery), ws.WithDuplicateID(ws.ReplaceOld), ws.WithLoops(4))
+		p := harness.FollowEvents(s.Manager)
 		var all sync.WaitGroup
 		var failed atomic.Int64
 		for range 8 {
 			all.Go(func() {
 				for range 10 {
-					c, err := s.tryDial(w, "id=a")
+					c, err := s.TryDial(w, "id=a")
 					if err != nil {
 						failed.Add(1)
 						return
 					}
 					go func() { // answers the close, ends with the connection
-						f, err := readFrame(c.r)
+						f, err := harness.ReadFrame(c.R)
 						if err == nil {
-							_, _ = io.WriteString(c, frame(gws.OpClose, string(f.Payload)))
+							_, _ = io.WriteString(c, harness.Frame(gws.OpClose, string(f.Payload)))
 						}
 					}()
 				}
@@ -157,34 +158,34 @@ func TestReplaceOldStorm(t *testing.T) {
 		}
 		all.Wait()
 		require.Zero(t, failed.Load())
-		eventually(t, func() bool { c, _ := p.count(); return c == 1 && s.GetClientCount() == 1 }, "%v", p)
-		assert.Empty(t, p.firstWrong())
+		harness.Eventually(t, func() bool { c, _ := p.Count(); return c == 1 && s.GetClientCount() == 1 }, "%v", p)
+		assert.Empty(t, p.FirstWrong())
 	})
 }
 
 // Abort resets the connection at once, though its queue is full, and whatever its
 // state.
 func TestAbort(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		for name, before := range map[string]func(*server, *ws.Client){
-			"open":    func(*server, *ws.Client) {},
-			"full":    func(s *server, c *ws.Client) { s.stall(c) },
-			"closing": func(_ *server, c *ws.Client) { c.CloseWithCode(4000, "") },
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		for name, before := range map[string]func(*harness.Server, *ws.Client){
+			"open":    func(*harness.Server, *ws.Client) {},
+			"full":    func(s *harness.Server, c *ws.Client) { s.Stall(c) },
+			"closing": func(_ *harness.Server, c *ws.Client) { c.CloseWithCode(4000, "") },
 		} {
 			t.Run(name, func(t *testing.T) {
-				s := start(t, withDeepQueue)
-				ends := s.events(ws.EventClientDisconnected)
-				c, sc := s.dialClient(w)
+				s := harness.Start(t, harness.WithDeepQueue)
+				ends := s.Events(ws.EventClientDisconnected)
+				c, sc := s.DialClient(w)
 				before(s, sc)
 				sc.Abort()
 				assert.True(t, sc.IsClosed())
 				require.ErrorIs(t, sc.SendBytes(nil), ws.ErrConnectionClosed)
-				end := receive(t, ends, "it does not end").Data.(*ws.CloseError)
+				end := harness.Receive(t, ends, "it does not end").Data.(*ws.CloseError)
 				if name != "closing" { // whose close frame may be written
 					assert.Equal(t, 1006, end.Code)
 					require.Error(t, end.Err)
 				}
-				_, err := io.Copy(io.Discard, c.r)
+				_, err := io.Copy(io.Discard, c.R)
 				require.Error(t, err, "no reset")
 				sc.Abort() // no effect
 			})

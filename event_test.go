@@ -10,28 +10,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Each event comes with its client, its data and its time.
 func TestEvents(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
-		events := s.events(ws.EventClientConnected, ws.EventClientDisconnected, ws.EventMessageReceived,
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		events := s.Events(ws.EventClientConnected, ws.EventClientDisconnected, ws.EventMessageReceived,
 			ws.EventMessageSent, ws.EventRoomJoined, ws.EventRoomLeft, ws.EventError)
-		c, sc := s.dialClient(w)
+		c, sc := s.DialClient(w)
 		next := func(want ws.EventType) ws.Event {
 			t.Helper()
-			e := receive(t, events, "no %s", want)
+			e := harness.Receive(t, events, "no %s", want)
 			require.Equal(t, want, e.Type)
 			assert.Equal(t, sc.ID, e.ClientID)
-			assert.WithinDuration(t, time.Now(), e.Time, patience)
+			assert.WithinDuration(t, time.Now(), e.Time, harness.Patience)
 			return e
 		}
 		next(ws.EventClientConnected)
 
-		c.send(request("greet", "7", `{"name":"Ann"}`))
-		c.expectReply("7", 200, "")
+		c.Send(harness.Request("greet", "7", `{"name":"Ann"}`))
+		c.ExpectReply("7", 200, "")
 		m, ok := next(ws.EventMessageReceived).Data.(*ws.Message)
 		require.True(t, ok)
 		assert.Equal(t, "greet", m.Event)
@@ -52,15 +53,15 @@ func TestEvents(t *testing.T) {
 		require.NoError(t, sc.JoinRoom("c"))
 		assert.Equal(t, "c", next(ws.EventRoomJoined).Data)
 
-		c.send(request("greet", "8", `{"name":"secret"}`))
-		c.expectReply("8", 500, "")
+		c.Send(harness.Request("greet", "8", `{"name":"secret"}`))
+		c.ExpectReply("8", 500, "")
 		next(ws.EventMessageReceived)
 		err, ok := next(ws.EventError).Data.(error)
 		require.True(t, ok)
 		assert.ErrorContains(t, err, "hunter2", "the server's side learns the text")
 		next(ws.EventMessageSent)
 
-		c.sendClose(1000, "bye")
+		c.SendClose(1000, "bye")
 		assert.Equal(t, "c", next(ws.EventRoomLeft).Data)
 		end, ok := next(ws.EventClientDisconnected).Data.(*ws.CloseError)
 		require.True(t, ok)
@@ -74,60 +75,60 @@ func TestEvents(t *testing.T) {
 func TestCloseErrors(t *testing.T) {
 	tests := []struct {
 		name string
-		end  func(c *client, sc *ws.Client)
+		end  func(c *harness.Client, sc *ws.Client)
 		want ws.CloseError
 		err  bool // Err is set
 	}{
 		{
-			"client closes", func(c *client, _ *ws.Client) { c.sendClose(4321, "bored") },
+			"client closes", func(c *harness.Client, _ *ws.Client) { c.SendClose(4321, "bored") },
 			ws.CloseError{Code: 4321, Reason: "bored", Remote: true},
 			false,
 		},
 		{
-			"client closes without a code", func(c *client, _ *ws.Client) { c.raw(frame(8, "")) },
+			"client closes without a code", func(c *harness.Client, _ *ws.Client) { c.WriteRaw(harness.Frame(8, "")) },
 			ws.CloseError{Code: 1005, Remote: true},
 			false,
 		},
-		{"server closes", func(c *client, sc *ws.Client) {
+		{"server closes", func(c *harness.Client, sc *ws.Client) {
 			sc.CloseWithCode(4000, "enough")
-			c.expectClose(4000)
-			c.sendClose(1000, "fine")
+			c.ExpectClose(4000)
+			c.SendClose(1000, "fine")
 		}, ws.CloseError{Code: 4000, Reason: "enough"}, false},
-		{"server closes with Close", func(c *client, sc *ws.Client) {
+		{"server closes with Close", func(c *harness.Client, sc *ws.Client) {
 			sc.Close()
-			c.expectClose(1000)
-			c.sendClose(1000, "")
+			c.ExpectClose(1000)
+			c.SendClose(1000, "")
 		}, ws.CloseError{Code: 1000}, false},
-		{"reset", func(c *client, _ *ws.Client) { c.abort() }, ws.CloseError{Code: 1006}, true},
+		{"reset", func(c *harness.Client, _ *ws.Client) { c.Abort() }, ws.CloseError{Code: 1006}, true},
 		{
-			"end of the stream without a close frame", func(c *client, _ *ws.Client) { _ = c.Close() },
+			"end of the stream without a close frame", func(c *harness.Client, _ *ws.Client) { _ = c.Close() },
 			ws.CloseError{Code: 1006},
 			true,
 		},
-		{"protocol error", func(c *client, _ *ws.Client) {
-			c.raw("\xc1\x80\x00\x00\x00\x00") // a reserved bit
-			c.expectClose(1002)
+		{"protocol error", func(c *harness.Client, _ *ws.Client) {
+			c.WriteRaw("\xc1\x80\x00\x00\x00\x00") // a reserved bit
+			c.ExpectClose(1002)
 			_ = c.Close()
 		}, ws.CloseError{Code: 1002}, true},
-		{"unmasked frame", func(c *client, _ *ws.Client) {
-			c.raw("\x81\x01x")
-			c.expectClose(1002)
+		{"unmasked frame", func(c *harness.Client, _ *ws.Client) {
+			c.WriteRaw("\x81\x01x")
+			c.ExpectClose(1002)
 			_ = c.Close()
 		}, ws.CloseError{Code: 1002}, true},
-		{"invalid UTF-8", func(c *client, _ *ws.Client) {
-			c.send("\xff")
-			c.expectClose(1007)
+		{"invalid UTF-8", func(c *harness.Client, _ *ws.Client) {
+			c.Send("\xff")
+			c.ExpectClose(1007)
 			_ = c.Close()
 		}, ws.CloseError{Code: 1007}, true},
 	}
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		ends := s.events(ws.EventClientDisconnected)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		ends := s.Events(ws.EventClientDisconnected)
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				c, sc := s.dialClient(w)
+				c, sc := s.DialClient(w)
 				tt.end(c, sc)
-				e := receive(t, ends, "no EventClientDisconnected")
+				e := harness.Receive(t, ends, "no EventClientDisconnected")
 				assert.Equal(t, sc.ID, e.ClientID)
 				got, ok := e.Data.(*ws.CloseError)
 				require.True(t, ok, "Data is a %T", e.Data)
@@ -148,12 +149,12 @@ func TestCloseErrors(t *testing.T) {
 
 // A subscriber's panic is its own.
 func TestSubscriberPanics(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { panic("subscriber") })
-	after := s.events(ws.EventClientConnected)
+	after := s.Events(ws.EventClientConnected)
 	for range 3 {
-		_, sc := s.dialClient(native)
-		assert.Equal(t, sc.ID, receive(t, after, "the next subscriber was not called").ClientID)
+		_, sc := s.DialClient(harness.Native)
+		assert.Equal(t, sc.ID, harness.Receive(t, after, "the next subscriber was not called").ClientID)
 	}
 	assert.Zero(t, s.EventBus.GetDroppedEventCount())
 }
@@ -161,8 +162,8 @@ func TestSubscriberPanics(t *testing.T) {
 // While a subscriber hangs, connects and disconnects are kept, the other events
 // are dropped and counted, and the connections are served.
 func TestDroppedEvents(t *testing.T) {
-	s := start(t, ws.WithHandlerMode(ws.Inline))
-	registerGreetings(t, s.Manager)
+	s := harness.Start(t, ws.WithHandlerMode(ws.Inline))
+	harness.RegisterGreetings(t, s.Manager)
 	entered, release := make(chan struct{}, 1), make(chan struct{})
 	t.Cleanup(func() {
 		select {
@@ -181,8 +182,8 @@ func TestDroppedEvents(t *testing.T) {
 	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Add(1) })
 	s.Subscribe(ws.EventRoomJoined, func(ws.Event) { joined.Add(1) })
 	s.Subscribe(ws.EventRoomLeft, func(ws.Event) { joined.Add(1) })
-	c, sc := s.dialClient(native)
-	receive(t, entered, "no event")
+	c, sc := s.DialClient(harness.Native)
+	harness.Receive(t, entered, "no event")
 	var rooms int64
 	for s.EventBus.GetDroppedEventCount() == 0 && rooms < 1_000_000 {
 		require.NoError(t, sc.JoinRoom("r"))
@@ -192,15 +193,15 @@ func TestDroppedEvents(t *testing.T) {
 	require.Positive(t, s.EventBus.GetDroppedEventCount(), "the bus has no bound")
 	const more = 50
 	for i := range more { // the bus is full
-		other := s.dial([]way{native, overNet}[i%2])
-		other.abort()
+		other := s.Dial([]harness.Way{harness.Native, harness.NetHTTP}[i%2])
+		other.Abort()
 	}
-	eventually(t, func() bool { return s.GetClientCount() == 1 }, "the loops are held up")
-	c.send(request("only", "1", ""))
-	c.expectReply("1", 200, "")
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "the loops are held up")
+	c.Send(harness.Request("only", "1", ""))
+	c.ExpectReply("1", 200, "")
 	dropped := s.EventBus.GetDroppedEventCount()
 	close(release)
-	eventually(t, func() bool { return connected.Load() == more+1 && disconnected.Load() == more },
+	harness.Eventually(t, func() bool { return connected.Load() == more+1 && disconnected.Load() == more },
 		"%d connects and %d disconnects", connected.Load(), disconnected.Load())
 	assert.Equal(t, rooms, joined.Load()+dropped, "every event is delivered or counted")
 	assert.Equal(t, dropped, s.Stats().DroppedEvents)
@@ -210,8 +211,8 @@ func TestDroppedEvents(t *testing.T) {
 
 // A disconnect comes after all of the client's messages were handled.
 func TestDisconnectComesLast(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		var handled atomic.Int64
 		require.NoError(t, s.Register("work", func(*ws.Client, *ws.Message) error {
 			handled.Add(1)
@@ -220,13 +221,13 @@ func TestDisconnectComesLast(t *testing.T) {
 		atEnd := make(chan int64, 1)
 		s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { atEnd <- handled.Load() })
 		for i := range int64(20) {
-			c := s.dial(w)
+			c := s.Dial(w)
 			var b string
 			for range 50 {
-				b += frame(1, request("work", "", ""))
+				b += harness.Frame(1, harness.Request("work", "", ""))
 			}
-			c.raw(b + frame(8, "\x03\xe8"))
-			assert.Equal(t, 50*(i+1), receive(t, atEnd, "no disconnect"))
+			c.WriteRaw(b + harness.Frame(8, "\x03\xe8"))
+			assert.Equal(t, 50*(i+1), harness.Receive(t, atEnd, "no disconnect"))
 		}
 	})
 }
@@ -234,7 +235,7 @@ func TestDisconnectComesLast(t *testing.T) {
 // Events of one client come in the order in which they happened, and the bus
 // hands out what waits before Shutdown returns.
 func TestEventsBeforeShutdownReturns(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	var connected, disconnected atomic.Int64
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { connected.Add(1) })
 	s.Subscribe(ws.EventClientDisconnected, func(e ws.Event) {
@@ -243,19 +244,19 @@ func TestEventsBeforeShutdownReturns(t *testing.T) {
 		disconnected.Add(1)
 	})
 	done := make(chan struct{})
-	var conns []*client
+	var conns []*harness.Client
 	for i := range 20 {
-		conns = append(conns, s.dial([]way{native, overNet}[i%2]))
+		conns = append(conns, s.Dial([]harness.Way{harness.Native, harness.NetHTTP}[i%2]))
 	}
 	go func() {
 		defer close(done)
-		s.shutdown()
+		s.Stop()
 	}()
 	for _, c := range conns {
-		c.expectClose(1001)
-		c.finish(1001)
+		c.ExpectClose(1001)
+		c.Finish(1001)
 	}
-	receive(t, done, "Shutdown did not return")
+	harness.Receive(t, done, "Shutdown did not return")
 	assert.EqualValues(t, 20, connected.Load())
 	assert.EqualValues(t, 20, disconnected.Load())
 }

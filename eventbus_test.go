@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // While a subscriber hangs, the messages that wait for it are bounded in bytes,
 // and the others are dropped and counted.
 func TestEventBusIsBoundedInBytes(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		entered, release := make(chan struct{}, 1), make(chan struct{})
 		var kept, others atomic.Int64
 		s.Subscribe(ws.EventMessageReceived, func(e ws.Event) {
@@ -34,33 +35,33 @@ func TestEventBusIsBoundedInBytes(t *testing.T) {
 		require.NoError(t, s.Register("store", func(c *ws.Client, msg *ws.Message) error {
 			return c.SendResponse(msg.RequestID, 200, "success", nil)
 		}))
-		c := s.dial(w)
-		c.send(request("store", "1", "1"))
-		c.expectReply("1", 200, "")
-		receive(t, entered, "no event")
+		c := s.Dial(w)
+		c.Send(harness.Request("store", "1", "1"))
+		c.ExpectReply("1", 200, "")
+		harness.Receive(t, entered, "no event")
 		const length, messages = 400 << 10, 40 // 16 MB
 		data := `"` + strings.Repeat("x", length-2) + `"`
 		for range messages {
-			c.send(request("store", "2", data))
-			c.expectReply("2", 200, "")
+			c.Send(harness.Request("store", "2", data))
+			c.ExpectReply("2", 200, "")
 		}
-		s.dial(w) // a connect is kept, however much waits
+		s.Dial(w) // a connect is kept, however much waits
 		dropped := s.EventBus.GetDroppedEventCount()
 		assert.Positive(t, dropped, "all of %d bytes wait", length*messages)
 		resume()
-		eventually(t, func() bool { return others.Load() == 2 && kept.Load() == 1+(messages-dropped)*length },
+		harness.Eventually(t, func() bool { return others.Load() == 2 && kept.Load() == 1+(messages-dropped)*length },
 			"%d bytes and %d connects", kept.Load(), others.Load())
 		assert.LessOrEqual(t, kept.Load(), int64(ws.MaxQueuedEventBytes))
 		assert.Greater(t, kept.Load(), int64(ws.MaxQueuedEventBytes-2*length), "the space is used")
-		c.send(request("store", "3", data))
-		c.expectReply("3", 200, "")
-		eventually(t, func() bool { return kept.Load() == 1+(messages-dropped+1)*length }, "the space is not given back")
+		c.Send(harness.Request("store", "3", data))
+		c.ExpectReply("3", 200, "")
+		harness.Eventually(t, func() bool { return kept.Load() == 1+(messages-dropped+1)*length }, "the space is not given back")
 	})
 }
 
 // A bus that has delivered its events does not keep them.
 func TestEventBusKeepsNothing(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	var last atomic.Pointer[weak.Pointer[ws.Message]]
 	var count atomic.Int64
 	s.Subscribe(ws.EventMessageReceived, func(e ws.Event) {
@@ -68,11 +69,11 @@ func TestEventBusKeepsNothing(t *testing.T) {
 		last.Store(&p)
 		count.Add(1)
 	})
-	registerGreetings(t, s.Manager)
-	c := s.dial(native)
-	c.send(request("only", "1", ""))
-	c.expectReply("1", 200, "")
-	eventually(t, func() bool {
+	harness.RegisterGreetings(t, s.Manager)
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("only", "1", ""))
+	c.ExpectReply("1", 200, "")
+	harness.Eventually(t, func() bool {
 		if count.Load() == 0 {
 			return false
 		}
@@ -84,25 +85,25 @@ func TestEventBusKeepsNothing(t *testing.T) {
 // A message that is larger than all the space waits alone.
 func TestEventBusTakesOneLargeMessage(t *testing.T) {
 	const length = ws.MaxQueuedEventBytes + 1
-	s := start(t, ws.WithMessageSizeLimit(2*length), ws.WithHandlerMode(ws.Inline))
-	events := s.events(ws.EventMessageReceived)
-	registerGreetings(t, s.Manager)
-	c := s.dial(native)
-	c.send(request("only", "1", `"`+strings.Repeat("x", length)+`"`))
-	c.expectReply("1", 200, "")
-	e := receive(t, events, "no event")
+	s := harness.Start(t, ws.WithMessageSizeLimit(2*length), ws.WithHandlerMode(ws.Inline))
+	events := s.Events(ws.EventMessageReceived)
+	harness.RegisterGreetings(t, s.Manager)
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("only", "1", `"`+strings.Repeat("x", length)+`"`))
+	c.ExpectReply("1", 200, "")
+	e := harness.Receive(t, events, "no event")
 	assert.Len(t, e.Data.(*ws.Message).Data, length+2)
 }
 
 // A subscriber that ends its goroutine ends no more than its own call.
 func TestSubscriberEndsItsGoroutine(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { runtime.Goexit() })
-	disconnected := s.events(ws.EventClientDisconnected)
+	disconnected := s.Events(ws.EventClientDisconnected)
 	for range 3 {
-		c, sc := s.dialClient(native)
-		c.abort()
-		assert.Equal(t, sc.ID, receive(t, disconnected, "the bus has ended").ClientID)
+		c, sc := s.DialClient(harness.Native)
+		c.Abort()
+		assert.Equal(t, sc.ID, harness.Receive(t, disconnected, "the bus has ended").ClientID)
 	}
 }
 

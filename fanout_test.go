@@ -17,6 +17,7 @@ import (
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // slowNetwork is a manager with one event loop on a Memory, on which each frame
@@ -44,7 +45,7 @@ func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork
 	}
 	opts = append(opts, ws.WithLoops(1), func(c *ws.Config) {
 		c.Memory = n.Memory
-		c.Authenticate = byQuery
+		c.Authenticate = harness.ByQuery
 		c.MaxConnections = clients
 	})
 	m, err := ws.NewManager(opts...)
@@ -59,9 +60,9 @@ func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork
 		assert.NoError(t, <-run)
 	})
 	for i := range clients {
-		n.Connect(1, []byte(upgradeRequest(fmt.Sprintf("/ws?id=%d&user=7", i), "")))
+		n.Connect(1, []byte(harness.UpgradeRequest(fmt.Sprintf("/ws?id=%d&user=7", i), "")))
 	}
-	require.True(t, waitFor(func() bool { return m.GetClientCount() == clients }))
+	require.True(t, harness.Holds(func() bool { return m.GetClientCount() == clients }))
 	n.Wait()
 	return n
 }
@@ -80,7 +81,7 @@ func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := startSlowNetwork(t, members, ws.WithQueueBytes(256<<10), ws.WithHandlerMode(ws.Inline))
 			n.RangeClients(func(c *ws.Client) bool { return assert.NoError(t, c.JoinRoom("room")) })
-			again := []byte(frame(2, "again"))
+			again := []byte(harness.Frame(2, "again"))
 			var writes, most, all int // loop-confined until done
 			var done atomic.Bool
 			n.onFrame = func(_ int, op codec.Opcode, _ []byte) {
@@ -129,7 +130,7 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 			received[peer] = append(received[peer], binary.BigEndian.Uint32(payload))
 		}
 	}
-	again := []byte(frame(2, "again"))
+	again := []byte(harness.Frame(2, "again"))
 	n.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { // between two turns each time
 		mu.Lock()
 		defer mu.Unlock()
@@ -178,7 +179,7 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 func TestTurnsFollowTheRoundOfReads(t *testing.T) {
 	const members, each, round = 500, 10 * time.Microsecond, 5 * time.Millisecond
 	n := startSlowNetwork(t, members, ws.WithHandlerMode(ws.Inline))
-	again := []byte(frame(2, "again"))
+	again := []byte(harness.Frame(2, "again"))
 	var writes, most int // loop-confined until done
 	var done atomic.Bool
 	n.onFrame = func(int, codec.Opcode, []byte) { writes++ }
@@ -195,7 +196,7 @@ func TestTurnsFollowTheRoundOfReads(t *testing.T) {
 	n.Send(0, again)
 	for i := range 20 {
 		n.BroadcastAll([]byte("x"))
-		require.True(t, waitFor(func() bool { return n.Manager.Stats().Total.MessagesOut == uint64((i+1)*members) }))
+		require.True(t, harness.Holds(func() bool { return n.Manager.Stats().Total.MessagesOut == uint64((i+1)*members) }))
 	}
 	done.Store(true)
 	n.Wait()

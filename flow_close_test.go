@@ -18,21 +18,22 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // pausedClient returns a client with more requests than its mailbox takes, whose
 // first is being handled until release is called.
-func (s *flowServer) pausedClient() (c *client, sc *ws.Client, release func()) {
-	s.t.Helper()
-	entered, release := registerBlock(s.t.(*testing.T), s.Manager)
-	c = s.connect()
+func pausedClient(s *harness.Endpoint) (c *harness.Client, sc *ws.Client, release func()) {
+	s.T.Helper()
+	entered, release := harness.RegisterBlock(s.T.(*testing.T), s.Manager)
+	c = s.Connect()
 	var burst []string
 	for id := range 500 {
-		burst = append(burst, blockMessage(id))
+		burst = append(burst, harness.BlockMessage(id))
 	}
-	c.send(burst...)
-	receive(s.t, entered, "not called")
-	eventually(s.t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+	c.Send(burst...)
+	harness.Receive(s.T, entered, "not called")
+	harness.Eventually(s.T, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
 	s.RangeClients(func(found *ws.Client) bool { sc = found; return true })
 	return c, sc, release
 }
@@ -40,46 +41,46 @@ func (s *flowServer) pausedClient() (c *client, sc *ws.Client, release func()) {
 // The server closes a paused client: its close frame is read at once, although the
 // handler still runs.
 func TestFlowCloseByServer(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
-		c, sc, release := s.pausedClient()
+		c, sc, release := pausedClient(s)
 		sc.CloseWithCode(4001, "enough")
-		assert.Equal(t, "enough", c.expectClose(4001))
-		c.finish(4001)
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		assert.Equal(t, "enough", c.ExpectClose(4001))
+		c.Finish(4001)
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)
 		assert.Zero(t, s.Stats().Total.HeldBytes)
 		release()
-		eventually(t, func() bool { return s.Stats().Unhandled > 0 }, "the waiting messages are not counted")
+		harness.Eventually(t, func() bool { return s.Stats().Unhandled > 0 }, "the waiting messages are not counted")
 	})
 }
 
 // A paused client closes behind its requests: all of them are answered first.
 func TestFlowCloseByClient(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
-		c, _, release := s.pausedClient()
-		c.sendClose(1000, "bye")
+		c, _, release := pausedClient(s)
+		c.SendClose(1000, "bye")
 		if tc, ok := c.Conn.(*tls.Conn); ok {
 			require.NoError(t, tc.CloseWrite()) // close_notify comes in the same read
 		}
 		release()
 		for id := range 500 {
-			c.expectReply(strconv.Itoa(id), 200, "")
+			c.ExpectReply(strconv.Itoa(id), 200, "")
 		}
-		assert.Equal(t, "bye", c.expectClose(1000))
-		c.expectEOF()
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		assert.Equal(t, "bye", c.ExpectClose(1000))
+		c.ExpectEOF()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 	})
 }
 
 // The reset of a paused client ends it at once.
 func TestFlowReset(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := &flowServer{server: start(t), way: w}
-		c, _, release := s.pausedClient()
-		c.abort()
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := &harness.Endpoint{Server: harness.Start(t), Way: w}
+		c, _, release := pausedClient(s)
+		c.Abort()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.HeldBytes)
 		release()
 	})
@@ -87,49 +88,49 @@ func TestFlowReset(t *testing.T) {
 
 // Shutdown does not wait for what paused clients have not had read.
 func TestFlowShutdown(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
-		c, _, release := s.pausedClient()
+		c, _, release := pausedClient(s)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.shutdown()
+			s.Stop()
 		}()
-		c.expectClose(1001)
-		c.finish(1001)
+		c.ExpectClose(1001)
+		c.Finish(1001)
 		release()
-		receive(t, done, "Shutdown did not end")
+		harness.Receive(t, done, "Shutdown did not end")
 	})
 }
 
 // A client may send far ahead of the handshake's answer: it waits.
 func TestFlowEarlyMessages(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		admit := make(chan struct{})
 		s := start(ws.WithAuthenticate(func(*http.Request) ([]ws.ClientOption, error) {
 			<-admit
 			return nil, nil
 		}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) { assert.NoError(t, c.SendBytes(p[:8])) })
-		c := s.dialTCP(s.way)
-		if s.wrap != nil {
-			c = s.wrap(c)
+		c := s.DialTCP(s.Way)
+		if s.Wrap != nil {
+			c = s.Wrap(c)
 		}
 		const messages = 400
 		var b strings.Builder
-		b.WriteString(upgradeRequest("/ws", ""))
+		b.WriteString(harness.UpgradeRequest("/ws", ""))
 		for i := range messages {
-			b.WriteString(frame(gws.OpText, fmt.Sprintf("%08d", i)+strings.Repeat("x", 10_000)))
+			b.WriteString(harness.Frame(gws.OpText, fmt.Sprintf("%08d", i)+strings.Repeat("x", 10_000)))
 		}
-		wait := c.writeInBackground(b.String())
-		if s.way == native {
-			eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+		wait := c.WriteInBackground(b.String())
+		if s.Way == harness.Native {
+			harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
 		}
 		close(admit)
-		resp, body := c.response()
+		resp, body := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode, body)
 		for i := range messages {
-			c.expect(fmt.Sprintf("%08d", i))
+			c.Expect(fmt.Sprintf("%08d", i))
 		}
 		wait()
 	})
@@ -137,34 +138,34 @@ func TestFlowEarlyMessages(t *testing.T) {
 
 // Pings still go to a paused client, which is not called silent: it is not read.
 func TestFlowPausedIsAlive(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithHeartbeatInterval(50*time.Millisecond), ws.WithHeartbeatTimeout(150*time.Millisecond))
-		c, sc, release := s.pausedClient()
+		c, sc, release := pausedClient(s)
 		for range 20 { // pings, for a second
-			require.Equal(t, gws.OpPing, c.readFrame().Header.OpCode)
+			require.Equal(t, gws.OpPing, c.ReadFrame().Header.OpCode)
 		}
 		assert.False(t, sc.IsClosed())
 		stop := make(chan struct{})
 		defer close(stop)
 		release()
 		for id := range 500 {
-			c.expectReply(strconv.Itoa(id), 200, "")
+			c.ExpectReply(strconv.Itoa(id), 200, "")
 		}
 	})
 }
 
 // A paused client that takes none of its answers is called silent in the end.
 func TestFlowPausedAndStalled(t *testing.T) {
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
 		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
 			answer := strings.Repeat("a", 64<<10)
 			return &answer, nil
 		}))
-		c := s.connect()
+		c := s.Connect()
 		go func() { _, _ = c.Write([]byte(burstOf("get", 20_000))) }() // fails when the server gives up
-		eventually(t, func() bool { return s.Stats().Total.PausedTotal > 0 }, "not paused")
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		harness.Eventually(t, func() bool { return s.Stats().Total.PausedTotal > 0 }, "not paused")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)
 	})
 }
@@ -173,10 +174,10 @@ func TestFlowPausedAndStalled(t *testing.T) {
 // it up, and two that do not answer cost the close timeout alone.
 func TestFlowShutdownAmidReconnects(t *testing.T) {
 	const reconnecting = 200
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMaxConnections(1000), func(c *ws.Config) { c.CloseTimeout = time.Second })
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMaxConnections(1000), func(c *ws.Config) { c.CloseTimeout = time.Second })
 		for range 2 {
-			s.dial(w) // silent
+			s.Dial(w) // silent
 		}
 		stop := make(chan struct{})
 		var clients sync.WaitGroup
@@ -187,14 +188,14 @@ func TestFlowShutdownAmidReconnects(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						s.connectUntilClosed(w)
+						connectUntilClosed(s, w)
 					}
 				}
 			})
 		}
-		eventually(t, func() bool { return s.GetClientCount() > reconnecting/2 }, "not connected")
+		harness.Eventually(t, func() bool { return s.GetClientCount() > reconnecting/2 }, "not connected")
 		began := time.Now()
-		shutdown(t, s.Manager)
+		harness.Shutdown(t, s.Manager)
 		assert.Less(t, time.Since(began), 20*time.Second)
 		close(stop)
 		clients.Wait()
@@ -203,16 +204,16 @@ func TestFlowShutdownAmidReconnects(t *testing.T) {
 
 // connectUntilClosed is a client that connects, answers the server's close frame,
 // and returns when the connection has ended or failed.
-func (s *server) connectUntilClosed(w way) {
-	nc, err := net.DialTimeout("tcp", s.addr(w), time.Second)
+func connectUntilClosed(s *harness.Server, w harness.Way) {
+	nc, err := net.DialTimeout("tcp", s.AddrOf(w), time.Second)
 	if err != nil {
 		<-time.After(20 * time.Millisecond) // as a client that backs off
 		return
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(harness.Patience))
 	r := bufio.NewReader(nc)
-	if _, err := nc.Write([]byte(upgradeRequest("/ws", ""))); err != nil {
+	if _, err := nc.Write([]byte(harness.UpgradeRequest("/ws", ""))); err != nil {
 		return
 	}
 	resp, err := http.ReadResponse(r, nil)
@@ -224,7 +225,7 @@ func (s *server) connectUntilClosed(w way) {
 		return
 	}
 	if _, err := gws.ReadHeader(r); err == nil {
-		_, _ = nc.Write([]byte(frame(gws.OpClose, "\x03\xe9")))
+		_, _ = nc.Write([]byte(harness.Frame(gws.OpClose, "\x03\xe9")))
 		_, _ = io.Copy(io.Discard, r)
 	}
 }

@@ -2,7 +2,6 @@ package ws_test
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,83 +18,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/internal/race"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// flowServer is a server on one way, with or without TLS.
-type flowServer struct {
-	*server
-	way  way
-	wrap func(*client) *client // TLS, or nil
-}
-
-// connect dials and upgrades.
-func (s *flowServer) connect() *client {
-	s.t.Helper()
-	if s.wrap == nil {
-		return s.dial(s.way)
-	}
-	c := s.wrap(s.dialTCP(s.way))
-	c.raw(upgradeRequest("/ws", ""))
-	resp, body := c.response()
-	require.Equal(s.t, 101, resp.StatusCode, body)
-	return c
-}
-
-// onEachTransport runs test on both ways, plain and with TLS.
-func onEachTransport(t *testing.T, test func(t *testing.T, start func(opts ...ws.Option) *flowServer)) {
-	t.Helper()
-	onBothWays(t, func(t *testing.T, w way) {
-		t.Run("plain", func(t *testing.T) {
-			test(t, func(opts ...ws.Option) *flowServer { return &flowServer{start(t, opts...), w, nil} })
-		})
-		t.Run("TLS", func(t *testing.T) {
-			test(t, func(opts ...ws.Option) *flowServer {
-				s := startTLS(t, nil, opts...)
-				wrap := func(c *client) *client { return c.over(s.clientTLS(tls.VersionTLS13)) }
-				return &flowServer{s.server, w, wrap}
-			})
-		})
-	})
-}
-
-// onEachTransportAndMode runs test with pooled and with inline handlers, too.
-func onEachTransportAndMode(t *testing.T, test func(t *testing.T, mode ws.HandlerMode, start func(opts ...ws.Option) *flowServer)) {
-	t.Helper()
-	for name, mode := range map[string]ws.HandlerMode{"pooled": ws.Pooled, "inline": ws.Inline} {
-		t.Run(name, func(t *testing.T) {
-			onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
-				test(t, mode, func(opts ...ws.Option) *flowServer {
-					return start(append([]ws.Option{ws.WithHandlerMode(mode)}, opts...)...)
-				})
-			})
-		})
-	}
-}
-
-// fewerUnderRace returns n, or a tenth of it under the race detector.
-func fewerUnderRace(n int) int {
-	if race.Enabled {
-		return n / 10
-	}
-	return n
-}
-
-// writeInBackground writes b and returns a function that waits for the end.
-func (c *client) writeInBackground(b string) (wait func()) {
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Write([]byte(b))
-		done <- err
-	}()
-	return func() {
-		c.t.Helper()
-		require.NoError(c.t, receive(c.t, done, "the write did not end"))
-	}
-}
-
 // mostHeld samples the bytes held of paused connections until stop is called.
-func (s *server) mostHeld() (stop func() int64) {
+func mostHeld(s *harness.Server) (stop func() int64) {
 	end, most := make(chan struct{}), make(chan int64)
 	go func() {
 		var held int64
@@ -126,7 +53,7 @@ type ordered struct {
 func burstOf(event string, n int) string {
 	var b strings.Builder
 	for i := range n {
-		b.WriteString(frame(gws.OpText, fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
+		b.WriteString(harness.Frame(gws.OpText, fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
 	}
 	return b.String()
 }
@@ -134,18 +61,18 @@ func burstOf(event string, n int) string {
 // A client that pipelines many requests, as one does that sends its offline queue
 // after a reconnect, is answered in order and never closed, with the defaults.
 func TestFlowBurst(t *testing.T) {
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
-		n := fewerUnderRace(30_000)
-		if s.way == native && s.wrap == nil {
-			n = fewerUnderRace(100_000)
+		n := harness.FewerUnderRace(30_000)
+		if s.Way == harness.Native && s.Wrap == nil {
+			n = harness.FewerUnderRace(100_000)
 		}
 		require.NoError(t, ws.Handle(s.Manager, "noop", func(_ *ws.Client, req *ordered) (*ordered, error) { return req, nil }))
-		c := s.connect()
-		most := s.mostHeld()
-		wait := c.writeInBackground(burstOf("noop", n))
+		c := s.Connect()
+		most := mostHeld(s.Server)
+		wait := c.WriteInBackground(burstOf("noop", n))
 		for i := range n {
-			require.Equal(t, fmt.Sprintf(`{"n":%d}`, i), c.expectReply(strconv.Itoa(i), 200, ""))
+			require.Equal(t, fmt.Sprintf(`{"n":%d}`, i), c.ExpectReply(strconv.Itoa(i), 200, ""))
 		}
 		wait()
 		assert.LessOrEqual(t, most(), int64(maxRead))
@@ -156,16 +83,16 @@ func TestFlowBurst(t *testing.T) {
 // The same with a handler that takes its time.
 func TestFlowSlowHandler(t *testing.T) {
 	n := 1000
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
 		require.NoError(t, ws.Handle(s.Manager, "slow", func(_ *ws.Client, req *ordered) (*ordered, error) {
 			<-time.After(time.Millisecond) // the handler's work
 			return req, nil
 		}))
-		c := s.connect()
-		wait := c.writeInBackground(burstOf("slow", n))
+		c := s.Connect()
+		wait := c.WriteInBackground(burstOf("slow", n))
 		for i := range n {
-			c.expectReply(strconv.Itoa(i), 200, "")
+			c.ExpectReply(strconv.Itoa(i), 200, "")
 		}
 		wait()
 		assert.Positive(t, s.Stats().Total.PausedTotal)
@@ -176,13 +103,13 @@ func TestFlowSlowHandler(t *testing.T) {
 // client's own socket.
 func TestFlowUpload(t *testing.T) {
 	const chunk = 16 << 10
-	onEachTransportAndMode(t, func(t *testing.T, mode ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, mode ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
 		total := 16 << 20
-		if s.way == native && s.wrap == nil && mode == ws.Pooled {
+		if s.Way == harness.Native && s.Wrap == nil && mode == ws.Pooled {
 			total = 100 << 20
 		}
-		chunks := fewerUnderRace(total / chunk)
+		chunks := harness.FewerUnderRace(total / chunk)
 		next := uint32(0)
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) {
 			if n := binary.BigEndian.Uint32(p); n != next || len(p) != chunk {
@@ -194,28 +121,28 @@ func TestFlowUpload(t *testing.T) {
 				assert.NoError(t, c.SendBytes([]byte("all")))
 			}
 		})
-		c := s.connect()
-		most := s.mostHeld()
+		c := s.Connect()
+		most := mostHeld(s.Server)
 		payload := make([]byte, chunk)
 		for i := range chunks {
 			binary.BigEndian.PutUint32(payload, uint32(i))
-			c.raw(frame(gws.OpBinary, string(payload)))
+			c.WriteRaw(harness.Frame(gws.OpBinary, string(payload)))
 		}
-		c.expect("all")
+		c.Expect("all")
 		assert.LessOrEqual(t, most(), int64(maxRead))
 	})
 }
 
 // One message that is allowed is taken, whatever MailboxBytes.
 func TestFlowLargeMessage(t *testing.T) {
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithMessageSizeLimit(32<<20), ws.WithQueueBytes(64<<20))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) { assert.NoError(t, c.SendBytes(fmt.Append(nil, len(p)))) })
 		for range 5 {
-			c := s.connect()
-			big := frame(gws.OpText, strings.Repeat("x", 2<<20))
-			wait := c.writeInBackground(big + frame(gws.OpText, "done") + big + frame(gws.OpText, "again"))
-			c.expect(strconv.Itoa(2<<20), "4", strconv.Itoa(2<<20), "5")
+			c := s.Connect()
+			big := harness.Frame(gws.OpText, strings.Repeat("x", 2<<20))
+			wait := c.WriteInBackground(big + harness.Frame(gws.OpText, "done") + big + harness.Frame(gws.OpText, "again"))
+			c.Expect(strconv.Itoa(2<<20), "4", strconv.Itoa(2<<20), "5")
 			wait()
 		}
 	})
@@ -227,7 +154,7 @@ func TestFlowAnswers(t *testing.T) {
 	const requests = 60
 	for name, policy := range map[string]ws.OverflowPolicy{"DropNewest": ws.DropNewest, "DropOldest": ws.DropOldest} {
 		t.Run(name, func(t *testing.T) {
-			onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+			harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 				s := start(ws.WithOverflowPolicy(policy))
 				require.NoError(t, ws.Handle(s.Manager, "get", func(c *ws.Client, req *ordered) (*string, error) {
 					answer := strings.Repeat("a", 32<<10<<(req.N%3))
@@ -237,16 +164,16 @@ func TestFlowAnswers(t *testing.T) {
 					return &answer, nil
 				}))
 				require.NoError(t, ws.Handle0(s.Manager, "join", func(c *ws.Client, _ *ordered) error { return c.JoinRoom("r") }))
-				c := s.connect()
-				c.send(request("join", "join", ""))
-				c.expectReply("join", 200, "")
-				wait := c.writeInBackground(burstOf("get", requests))
-				eventually(t, func() bool { return s.Stats().Total.BlockedTotal > 0 }, "the socket did not fill")
+				c := s.Connect()
+				c.Send(harness.Request("join", "join", ""))
+				c.ExpectReply("join", 200, "")
+				wait := c.WriteInBackground(burstOf("get", requests))
+				harness.Eventually(t, func() bool { return s.Stats().Total.BlockedTotal > 0 }, "the socket did not fill")
 				for range 500 { // more than the queue takes beside the answers
 					require.NoError(t, s.BroadcastToRoom("r", []byte(`{"type":"notify"}`), nil))
 				}
 				for i := 0; i < requests; {
-					e := c.readEnvelope()
+					e := c.ReadEnvelope()
 					if e.Type == "notify" {
 						continue
 					}
@@ -262,7 +189,7 @@ func TestFlowAnswers(t *testing.T) {
 // A client that never reads its answers waits with its requests, and costs a
 // bounded amount.
 func TestFlowUnreadAnswers(t *testing.T) {
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
 		var handled atomic.Int64
 		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
@@ -270,11 +197,11 @@ func TestFlowUnreadAnswers(t *testing.T) {
 			answer := strings.Repeat("a", 64<<10)
 			return &answer, nil
 		}))
-		c := s.connect()
-		_ = c.writeInBackground(burstOf("get", 20_000)) // does not end: the client waits
-		eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.BlockedTotal > 0 }, "not paused")
+		c := s.Connect()
+		_ = c.WriteInBackground(burstOf("get", 20_000)) // does not end: the client waits
+		harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.BlockedTotal > 0 }, "not paused")
 		last, since := int64(-1), 0
-		eventually(t, func() bool { // polls every millisecond
+		harness.Eventually(t, func() bool { // polls every millisecond
 			if n := handled.Load(); n != last {
 				last, since = n, 0
 			}
@@ -286,7 +213,7 @@ func TestFlowUnreadAnswers(t *testing.T) {
 		assert.Less(t, queued, 1<<20+3*64<<10, "QueueBytes and the answers of one message")
 		assert.Less(t, handled.Load(), int64(1000))
 		assert.NoError(t, c.Close())
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.HeldBytes)
 	})
 }
@@ -295,7 +222,7 @@ func TestFlowUnreadAnswers(t *testing.T) {
 // is the queue itself, not how far the handler is ahead of the event loop.
 func TestFlowHistory(t *testing.T) {
 	const messages = 1000
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
 		require.NoError(t, ws.Handle0(s.Manager, "history", func(c *ws.Client, _ *ordered) error {
 			for i := range messages {
@@ -305,13 +232,13 @@ func TestFlowHistory(t *testing.T) {
 			}
 			return nil
 		}))
-		c := s.connect()
+		c := s.Connect()
 		for range 10 {
-			c.send(request("history", "1", ""))
+			c.Send(harness.Request("history", "1", ""))
 			for i := range messages {
-				c.expect(strconv.Itoa(i))
+				c.Expect(strconv.Itoa(i))
 			}
-			c.expectReply("1", 200, "")
+			c.ExpectReply("1", 200, "")
 		}
 		assert.Zero(t, s.Stats().Total.Drops.Full)
 	})
@@ -319,10 +246,10 @@ func TestFlowHistory(t *testing.T) {
 
 // SendContext waits for a client that does not read yet.
 func TestFlowSendContext(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMessageQueueSize(4), withDeepQueue)
-		c, sc := s.dialClient(w)
-		s.stall(sc)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMessageQueueSize(4), harness.WithDeepQueue)
+		c, sc := s.DialClient(w)
+		s.Stall(sc)
 		const messages = 50
 		sent := make(chan error, 1)
 		go func() {
@@ -336,33 +263,33 @@ func TestFlowSendContext(t *testing.T) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		eventually(t, func() bool { return errors.Is(sc.SendBytes(nil), ws.ErrChannelFull) }, "the queue does not fill")
+		harness.Eventually(t, func() bool { return errors.Is(sc.SendBytes(nil), ws.ErrChannelFull) }, "the queue does not fill")
 		require.ErrorIs(t, sc.SendContext(ctx, []byte("late")), context.DeadlineExceeded)
 		require.Empty(t, sent)
-		c.expect(bigMessage)
+		c.Expect(harness.BigMessage)
 		for i := 0; i < messages; {
-			if p := c.read().Payload; len(p) > 0 {
+			if p := c.Next().Payload; len(p) > 0 {
 				require.Equal(t, strconv.Itoa(i), string(p))
 				i++
 			}
 		}
-		require.NoError(t, receive(t, sent, "SendContext"))
+		require.NoError(t, harness.Receive(t, sent, "SendContext"))
 
-		s.stall(sc)
+		s.Stall(sc)
 		for sc.SendBytes([]byte("fill")) == nil {
 		}
 		go func() { sent <- sc.SendContext(context.Background(), []byte("nobody")) }()
 		require.NoError(t, c.Close())
-		require.ErrorIs(t, receive(t, sent, "SendContext"), ws.ErrConnectionClosed)
+		require.ErrorIs(t, harness.Receive(t, sent, "SendContext"), ws.ErrConnectionClosed)
 	})
 }
 
 // On an event loop SendContext does not wait.
 func TestFlowSendContextInline(t *testing.T) {
-	s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithMessageQueueSize(4), withDeepQueue, ws.WithLoops(1))
+	s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithMessageQueueSize(4), harness.WithDeepQueue, ws.WithLoops(1))
 	result := make(chan error, 1)
-	_, stalled := s.dialClient(native)
-	s.stall(stalled)
+	_, stalled := s.DialClient(harness.Native)
+	s.Stall(stalled)
 	s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) {
 		var err error
 		for err == nil {
@@ -370,64 +297,64 @@ func TestFlowSendContextInline(t *testing.T) {
 		}
 		result <- err
 	})
-	s.dial(native).send("go")
-	require.ErrorIs(t, receive(t, result, "the handler"), ws.ErrChannelFull)
+	s.Dial(harness.Native).Send("go")
+	require.ErrorIs(t, harness.Receive(t, result, "the handler"), ws.ErrChannelFull)
 }
 
 // A client's context ends with its connection, and with Shutdown.
 func TestFlowContext(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		c, sc := s.DialClient(w)
 		ctx := sc.Context()
 		require.NoError(t, ctx.Err())
 		require.Equal(t, ctx, sc.Context())
 		require.NoError(t, c.Close())
-		receive(t, ctx.Done(), "the connection has ended")
+		harness.Receive(t, ctx.Done(), "the connection has ended")
 		require.Error(t, sc.Context().Err())
 
-		_, other := s.dialClient(w)
+		_, other := s.DialClient(w)
 		ctx = other.Context()
-		go s.shutdown()
-		receive(t, ctx.Done(), "Shutdown")
+		go s.Stop()
+		harness.Receive(t, ctx.Done(), "Shutdown")
 	})
 }
 
 // Clients of other routes wait while handlers that block take all workers, and
 // none is closed. A route with a pool of its own does not wait.
 func TestFlowPools(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithWorkers(4))
-		entered, release := registerBlock(t, s.Manager)
+		entered, release := harness.RegisterBlock(t, s.Manager)
 		noop := func(*ws.Client, *ordered) error { return nil }
 		own := ws.NewPool(1)
 		require.NoError(t, ws.Handle0(s.Manager, "shared", noop))
 		require.NoError(t, ws.Handle0(s.Manager, "own", noop, ws.RunOn(own)))
 		require.NoError(t, ws.Handle0(s.Manager, "own too", noop, ws.RunOn(own)))
-		var blocking []*client
+		var blocking []*harness.Client
 		for range 6 {
-			c := s.connect()
-			c.send(strings.Split(strings.TrimSuffix(strings.Repeat(blockMessage(1)+"\n", 100), "\n"), "\n")...)
+			c := s.Connect()
+			c.Send(strings.Split(strings.TrimSuffix(strings.Repeat(harness.BlockMessage(1)+"\n", 100), "\n"), "\n")...)
 			blocking = append(blocking, c)
 		}
 		for range 4 {
-			receive(t, entered, "not called")
+			harness.Receive(t, entered, "not called")
 		}
-		healthy, apart := s.connect(), s.connect()
+		healthy, apart := s.Connect(), s.Connect()
 		const each = 200
-		wait := healthy.writeInBackground(burstOf("shared", each))
+		wait := healthy.WriteInBackground(burstOf("shared", each))
 		for i := range each {
-			apart.send(request([]string{"own", "own too"}[i%2], "1", ""))
-			apart.expectReply("1", 200, "")
+			apart.Send(harness.Request([]string{"own", "own too"}[i%2], "1", ""))
+			apart.ExpectReply("1", 200, "")
 		}
 		release()
 		for i := range each {
-			healthy.expectReply(strconv.Itoa(i), 200, "")
+			healthy.ExpectReply(strconv.Itoa(i), 200, "")
 		}
 		wait()
 		for _, c := range blocking {
 			for range 100 {
-				c.expectReply("1", 200, "")
+				c.ExpectReply("1", 200, "")
 			}
 		}
 	})
@@ -435,8 +362,8 @@ func TestFlowPools(t *testing.T) {
 
 // One client's messages are handled in order, on whichever pool.
 func TestFlowPoolsKeepOrder(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		var next atomic.Int64
 		step := func(_ *ws.Client, req *ordered) error {
 			if !next.CompareAndSwap(int64(req.N), int64(req.N)+1) {
@@ -449,16 +376,16 @@ func TestFlowPoolsKeepOrder(t *testing.T) {
 		for i, event := range events {
 			require.NoError(t, ws.Handle0(s.Manager, event, step, opts[i]))
 		}
-		c := s.dial(w)
-		n := fewerUnderRace(20_000)
+		c := s.Dial(w)
+		n := harness.FewerUnderRace(20_000)
 		var burst strings.Builder
 		for i := range n {
 			event := events[(i*7+i/3)%len(events)]
-			burst.WriteString(frame(gws.OpText, request(event, strconv.Itoa(i), fmt.Sprintf(`{"n":%d}`, i))))
+			burst.WriteString(harness.Frame(gws.OpText, harness.Request(event, strconv.Itoa(i), fmt.Sprintf(`{"n":%d}`, i))))
 		}
-		wait := c.writeInBackground(burst.String())
+		wait := c.WriteInBackground(burst.String())
 		for i := range n {
-			c.expectReply(strconv.Itoa(i), 200, "")
+			c.ExpectReply(strconv.Itoa(i), 200, "")
 		}
 		wait()
 	})
@@ -468,20 +395,20 @@ func TestFlowPoolsKeepOrder(t *testing.T) {
 func TestFlowLogAfter(t *testing.T) {
 	for name, mode := range map[string]ws.RouteOption{"pooled": ws.RunPooled(), "inline": ws.RunInline()} {
 		t.Run(name, func(t *testing.T) {
-			var log syncBuffer
-			s := start(t, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			var log harness.Buffer
+			s := harness.Start(t, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			release := make(chan struct{})
 			require.NoError(t, ws.Handle0(s.Manager, "late", func(*ws.Client, *ordered) error {
 				theHandlerThatIsLate(release)
 				return nil
 			}, mode, ws.LogAfter(10*time.Millisecond)))
-			c := s.dial(native)
-			c.send(request("late", "1", ""))
-			eventually(t, func() bool { return strings.Contains(log.String(), "theHandlerThatIsLate") }, "no stack in %s", log.String())
+			c := s.Dial(harness.Native)
+			c.Send(harness.Request("late", "1", ""))
+			harness.Eventually(t, func() bool { return strings.Contains(log.String(), "theHandlerThatIsLate") }, "no stack in %s", log.String())
 			assert.Contains(t, log.String(), "event=late")
 			assert.EqualValues(t, 1, s.Stats().LateHandlers)
 			close(release)
-			c.expectReply("1", 200, "")
+			c.ExpectReply("1", 200, "")
 		})
 	}
 }
@@ -493,11 +420,11 @@ func theHandlerThatIsLate(release <-chan struct{}) { <-release }
 // each publisher's order, and the publishers' connections wait.
 func TestFlowInlinePublishers(t *testing.T) {
 	const publishers, members = 10, 6
-	onEachTransport(t, func(t *testing.T, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
 			c.Broadcast.QueueSize, c.MessageQueueSize = 8, 1<<20
-		}, withDeepQueue)
-		each := fewerUnderRace(2000)
+		}, harness.WithDeepQueue)
+		each := harness.FewerUnderRace(2000)
 		release := make(chan struct{})
 		held := make(chan struct{}, 1)
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) {
@@ -512,26 +439,26 @@ func TestFlowInlinePublishers(t *testing.T) {
 				assert.NoError(t, s.BroadcastToRoom("r", p, nil))
 			}
 		})
-		var joined []*client
+		var joined []*harness.Client
 		for range members {
-			c := s.connect()
-			c.send("join")
-			c.expect("joined")
+			c := s.Connect()
+			c.Send("join")
+			c.Expect("joined")
 			joined = append(joined, c)
 		}
-		var sources []*client
+		var sources []*harness.Client
 		for range publishers {
-			sources = append(sources, s.connect())
+			sources = append(sources, s.Connect())
 		}
-		s.connect().send("hold") // one loop is busy for a while
-		receive(t, held, "not held")
+		s.Connect().Send("hold") // one loop is busy for a while
+		harness.Receive(t, held, "not held")
 		var writers sync.WaitGroup
 		for p, c := range sources {
 			var burst strings.Builder
 			for i := range each {
-				burst.WriteString(frame(gws.OpText, fmt.Sprintf("%d %d", p, i)))
+				burst.WriteString(harness.Frame(gws.OpText, fmt.Sprintf("%d %d", p, i)))
 			}
-			wait := c.writeInBackground(burst.String())
+			wait := c.WriteInBackground(burst.String())
 			writers.Go(wait)
 		}
 		close(release)
@@ -539,7 +466,7 @@ func TestFlowInlinePublishers(t *testing.T) {
 			var next [publishers]int
 			for range publishers * each {
 				var p, i int
-				_, err := fmt.Sscan(string(c.read().Payload), &p, &i)
+				_, err := fmt.Sscan(string(c.Next().Payload), &p, &i)
 				require.NoError(t, err)
 				require.Equal(t, next[p], i, "publisher %d", p)
 				next[p]++
@@ -547,6 +474,6 @@ func TestFlowInlinePublishers(t *testing.T) {
 		}
 		writers.Wait()
 		assert.Zero(t, s.Stats().Total.Drops.Full)
-		eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "not resumed")
+		harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "not resumed")
 	})
 }

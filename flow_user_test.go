@@ -9,28 +9,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A message to a user takes one place in the ring of each event loop, however many
 // devices the user has, also from an inline handler.
 func TestFlowUserOfManyDevices(t *testing.T) {
 	const devices, messages = 300, 20
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithAuthenticate(byQuery),
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithAuthenticate(harness.ByQuery),
 			func(c *ws.Config) { c.Broadcast.QueueSize = 8 })
 		s.HandleRaw(func(_ *ws.Client, _ ws.Opcode, p []byte) {
 			for i := range messages {
 				assert.NoError(t, s.BroadcastToUser(7, []byte(strconv.Itoa(i))))
 			}
 		})
-		var all []*client
+		var all []*harness.Client
 		for range devices {
-			all = append(all, s.dial(w, "user=7"))
+			all = append(all, s.Dial(w, "user=7"))
 		}
-		s.dial(w).send("go")
+		s.Dial(w).Send("go")
 		for _, c := range all {
 			for i := range messages {
-				c.expect(strconv.Itoa(i))
+				c.Expect(strconv.Itoa(i))
 			}
 		}
 		assert.Zero(t, s.Stats().Total.Drops)
@@ -40,14 +41,14 @@ func TestFlowUserOfManyDevices(t *testing.T) {
 // Behind a held loop a publish to a user takes one timeout, and nobody gets it.
 func TestFlowUserBehindAHeldLoop(t *testing.T) {
 	const devices, timeout = 50, 100 * time.Millisecond
-	s := start(t, oneBlockingLoop, ws.WithAuthenticate(byQuery), func(c *ws.Config) {
+	s := harness.Start(t, harness.OneBlockingLoop, ws.WithAuthenticate(harness.ByQuery), func(c *ws.Config) {
 		c.Broadcast.QueueSize, c.Broadcast.Timeout = 4, timeout
 	})
-	var all []*client
+	var all []*harness.Client
 	for range devices {
-		all = append(all, s.dial(native, "user=7"))
+		all = append(all, s.Dial(harness.Native, "user=7"))
 	}
-	release := s.blockLoop(s.dial(native))
+	release := s.BlockLoop(s.Dial(harness.Native))
 	for i := range 4 {
 		require.NoError(t, s.BroadcastToUser(7, []byte(strconv.Itoa(i))))
 	}
@@ -58,14 +59,14 @@ func TestFlowUserBehindAHeldLoop(t *testing.T) {
 	assert.Less(t, time.Since(began), 10*timeout)
 	release()
 	for _, c := range all {
-		c.expect("0", "1", "2", "3")
+		c.Expect("0", "1", "2", "3")
 	}
 	report, err := s.PublishToUser("7", []byte("last"), ws.HighPriority())
 	require.NoError(t, err)
 	require.NoError(t, report.Wait(t.Context()))
 	assert.Equal(t, devices, report.Queued())
 	for _, c := range all {
-		c.expect("last")
+		c.Expect("last")
 	}
 	report, err = s.PublishToUser("8", []byte("no device"))
 	require.NoError(t, err)
@@ -75,19 +76,19 @@ func TestFlowUserBehindAHeldLoop(t *testing.T) {
 
 // An answer fits behind whatever its own handler has sent, and no bound skips it.
 func TestFlowAnswerBehindAFullQueue(t *testing.T) {
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithMessageQueueSize(4))
 		require.NoError(t, ws.Handle0(s.Manager, "fill", func(c *ws.Client, _ *ordered) error {
 			for c.SendBytes(make([]byte, 64<<10)) == nil {
 			}
 			return nil
 		}))
-		c := s.connect()
+		c := s.Connect()
 		const requests = 3
-		wait := c.writeInBackground(burstOf("fill", requests))
-		eventually(t, func() bool { return s.Stats().Total.Drops.Full > 0 }, "the queue does not fill")
+		wait := c.WriteInBackground(burstOf("fill", requests))
+		harness.Eventually(t, func() bool { return s.Stats().Total.Drops.Full > 0 }, "the queue does not fill")
 		for i := 0; i < requests; {
-			f := c.read()
+			f := c.Next()
 			if f.Payload[0] == '{' {
 				require.Contains(t, string(f.Payload), `"request_id":"`+strconv.Itoa(i)+`"`)
 				i++

@@ -19,6 +19,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // logBuffer collects a log. Safe for concurrent use.
@@ -47,24 +48,24 @@ func (exitingMetrics) DecrementConnections() { runtime.Goexit() }
 // runtime.Goexit on an event loop, which nothing can stop, ends the engine in order: Run
 // says why, all connections end, and Shutdown does not wait.
 func TestGoexitOnLoop(t *testing.T) {
-	exit := map[string]func(*server, *client){
-		"handler": func(_ *server, c *client) { c.send(request("exit", "1", "")) },
-		"raw": func(s *server, c *client) {
+	exit := map[string]func(*harness.Server, *harness.Client){
+		"handler": func(_ *harness.Server, c *harness.Client) { c.Send(harness.Request("exit", "1", "")) },
+		"raw": func(s *harness.Server, c *harness.Client) {
 			s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { runtime.Goexit() })
-			c.send("x")
+			c.Send("x")
 		},
-		"metrics": func(_ *server, c *client) { c.abort() },
+		"metrics": func(_ *harness.Server, c *harness.Client) { c.Abort() },
 	}
 	for name, exit := range exit {
 		for _, loops := range []int{1, 3} {
 			t.Run(name+", "+strconv.Itoa(loops)+" loops", func(t *testing.T) {
-				onBothWays(t, func(t *testing.T, w way) {
+				harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 					log := &logBuffer{}
 					opts := []ws.Option{
 						ws.WithLoops(loops), ws.WithHandlerMode(ws.Inline),
 						func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) },
 					}
-					if w == native {
+					if w == harness.Native {
 						opts = append(opts, ws.WithListenAddr("tcp://127.0.0.1:0"))
 					} else {
 						opts = append(opts, ws.WithListenAddr(""))
@@ -72,23 +73,23 @@ func TestGoexitOnLoop(t *testing.T) {
 					if name == "metrics" {
 						opts = append(opts, ws.WithMetrics(exitingMetrics{}))
 					}
-					s := start(t, opts...)
-					s.stop.Do(func() {}) // Run fails
-					defer s.web.Close()
+					s := harness.Start(t, opts...)
+					s.Abandon() // Run fails
+					defer s.Web.Close()
 					exitLoop := func(*ws.Client, *struct{}) error { runtime.Goexit(); return nil }
 					require.NoError(t, ws.Handle0(s.Manager, "exit", exitLoop))
-					var others []*client
+					var others []*harness.Client
 					for range 5 {
-						others = append(others, s.dial(w))
+						others = append(others, s.Dial(w))
 					}
-					exit(s, s.dial(w))
-					err := receive(t, s.ran, "Run did not return")
+					exit(s, s.Dial(w))
+					err := harness.Receive(t, s.Ran, "Run did not return")
 					require.ErrorContains(t, err, "runtime.Goexit")
 					for _, c := range others {
-						_, err := io.Copy(io.Discard, c.r)
+						_, err := io.Copy(io.Discard, c.R)
 						assert.False(t, isTimeout(err), "a connection is open")
 					}
-					shutdown(t, s.Manager)
+					harness.Shutdown(t, s.Manager)
 					assert.Contains(t, log.String(), "runtime.Goexit")
 					assert.Contains(t, log.String(), "goexit_test.go", "the stack is missing")
 				})
@@ -112,30 +113,30 @@ func TestGoexitOnMemory(t *testing.T) {
 	m.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { runtime.Goexit() })
 	run := make(chan error, 1)
 	go func() { run <- m.Run() }()
-	mem.Connect(10, []byte(upgradeRequest("/ws", "")))
+	mem.Connect(10, []byte(harness.UpgradeRequest("/ws", "")))
 	mem.Wait()
 	require.Equal(t, 10, m.GetClientCount())
-	mem.Send(4, []byte(frame(1, "x")))
-	require.ErrorContains(t, receive(t, run, "Run did not return"), "runtime.Goexit")
-	shutdown(t, m)
+	mem.Send(4, []byte(harness.Frame(1, "x")))
+	require.ErrorContains(t, harness.Receive(t, run, "Run did not return"), "runtime.Goexit")
+	harness.Shutdown(t, m)
 	assert.Zero(t, m.GetClientCount())
 }
 
 // Goexit in a loop while Shutdown waits for the clients.
 func TestGoexitDuringShutdown(t *testing.T) {
-	s := start(t, ws.WithHandlerMode(ws.Inline), ws.WithLoops(1), ws.WithMetrics(exitingMetrics{}))
-	s.stop.Do(func() {})
-	defer s.web.Close()
-	clients := []*client{s.dial(native), s.dial(native)}
+	s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithLoops(1), ws.WithMetrics(exitingMetrics{}))
+	s.Abandon()
+	defer s.Web.Close()
+	clients := []*harness.Client{s.Dial(harness.Native), s.Dial(harness.Native)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		shutdown(t, s.Manager)
+		harness.Shutdown(t, s.Manager)
 	}()
-	clients[0].expectClose(1001)
-	clients[0].abort()
-	receive(t, done, "Shutdown did not end")
-	require.Error(t, receive(t, s.ran, "Run did not return"))
+	clients[0].ExpectClose(1001)
+	clients[0].Abort()
+	harness.Receive(t, done, "Shutdown did not end")
+	require.Error(t, harness.Receive(t, s.Ran, "Run did not return"))
 }
 
 // A pooled handler that ends its goroutine ends one message: the client reads an error,
@@ -145,22 +146,22 @@ func TestGoexitPooled(t *testing.T) {
 	routes := map[string][]ws.RouteOption{"shared pool": nil, "own pool": {ws.RunOn(ws.NewPool(1))}}
 	for name, opts := range routes {
 		t.Run(name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 				log := &logBuffer{}
-				s := start(t, ws.WithWorkers(1), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+				s := harness.Start(t, ws.WithWorkers(1), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 				require.NoError(t, ws.Handle0(s.Manager, "exit", func(_ *ws.Client, req *ordered) error {
 					if req.N%2 == 0 {
 						runtime.Goexit()
 					}
 					return nil
 				}, opts...))
-				c := s.dial(w)
-				c.raw(burstOf("exit", messages))
+				c := s.Dial(w)
+				c.WriteRaw(burstOf("exit", messages))
 				for i := range messages {
 					if i%2 == 0 {
-						c.expectReply(strconv.Itoa(i), 500, "internal error")
+						c.ExpectReply(strconv.Itoa(i), 500, "internal error")
 					} else {
-						c.expectReply(strconv.Itoa(i), 200, "")
+						c.ExpectReply(strconv.Itoa(i), 200, "")
 					}
 				}
 				assert.Contains(t, log.String(), "runtime.Goexit")
@@ -173,27 +174,27 @@ func TestGoexitPooled(t *testing.T) {
 // A subscriber that ends its goroutine loses that event alone: the others get it, and the
 // bus goes on.
 func TestGoexitSubscriber(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	var before, exits atomic.Int64
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { before.Add(1) })
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { exits.Add(1); runtime.Goexit() })
-	after := s.events(ws.EventClientConnected, ws.EventClientDisconnected)
+	after := s.Events(ws.EventClientConnected, ws.EventClientDisconnected)
 	for range 20 {
-		require.NoError(t, s.dial(native).Close())
+		require.NoError(t, s.Dial(harness.Native).Close())
 	}
 	for range 2 * 20 {
-		receive(t, after, "an event is lost")
+		harness.Receive(t, after, "an event is lost")
 	}
 	assert.EqualValues(t, 20, before.Load())
 	assert.EqualValues(t, 20, exits.Load())
-	s.shutdown()
+	s.Stop()
 	assert.Empty(t, after)
 }
 
 // Authenticate that ends its goroutine refuses, and takes no worker away.
 func TestGoexitAuthenticate(t *testing.T) {
 	withTimeout := func(c *ws.Config) { c.HandshakeTimeout = time.Second }
-	s := start(t, ws.WithWorkers(1), withTimeout, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+	s := harness.Start(t, ws.WithWorkers(1), withTimeout, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 		switch {
 		case r.URL.Query().Has("exit"):
 			runtime.Goexit()
@@ -202,43 +203,43 @@ func TestGoexitAuthenticate(t *testing.T) {
 		}
 		return nil, nil
 	}))
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for range 5 {
-			_, err := s.tryDial(w, "exit=1")
+			_, err := s.TryDial(w, "exit=1")
 			require.Error(t, err)
 			require.False(t, isTimeout(err))
-			require.NoError(t, s.dial(w).Close())
+			require.NoError(t, s.Dial(w).Close())
 		}
-		_, err := s.tryDial(w, "wait=1")
+		_, err := s.TryDial(w, "wait=1")
 		require.Error(t, err, "the time of all calls is over")
-		eventually(t, func() bool { return s.Stats().Stuck == 0 }, "calls that have ended count as stuck")
+		harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 }, "calls that have ended count as stuck")
 	})
-	eventually(t, func() bool { return s.GetClientCount() == 0 }, "clients are left")
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "clients are left")
 }
 
 // OnSlow that ends its goroutine does not keep OnDrain from being called.
 func TestGoexitOnSlow(t *testing.T) {
 	drained := make(chan struct{}, 1)
-	s := start(t, ws.WithWorkers(1), withDeepQueue, func(c *ws.Config) {
+	s := harness.Start(t, ws.WithWorkers(1), harness.WithDeepQueue, func(c *ws.Config) {
 		c.OnSlow = func(*ws.Client, int) { runtime.Goexit() }
 		c.OnDrain = func(*ws.Client) { drained <- struct{}{} }
 	})
-	c, sc := s.dialClient(native)
-	s.stall(sc)
+	c, sc := s.DialClient(harness.Native)
+	s.Stall(sc)
 	for range 2000 {
 		require.NoError(t, sc.SendBytes([]byte(strings.Repeat("x", 1<<19))))
 		if s.Stats().Total.Slow > 0 {
 			break
 		}
 	}
-	eventually(t, func() bool { return s.Stats().Total.Slow > 0 }, "not slow")
+	harness.Eventually(t, func() bool { return s.Stats().Total.Slow > 0 }, "not slow")
 	go func() { _, _ = io.Copy(io.Discard, c.Conn) }()
-	receive(t, drained, "no OnDrain")
+	harness.Receive(t, drained, "no OnDrain")
 }
 
 // GetCertificate that ends its goroutine fails that handshake alone.
 func TestGoexitGetCertificate(t *testing.T) {
-	s := startTLS(t, func(cfg *tls.Config) {
+	s := harness.StartTLS(t, func(cfg *tls.Config) {
 		certificates := cfg.Certificates
 		cfg.Certificates = nil
 		cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -249,12 +250,12 @@ func TestGoexitGetCertificate(t *testing.T) {
 		}
 	}, func(c *ws.Config) { c.TLSHandshakes = 1 })
 	for range 5 {
-		exit := s.clientTLS(tls.VersionTLS13)
+		exit := s.ClientConfig(tls.VersionTLS13)
 		exit.ServerName = "exit.example"
-		err := tls.Client(s.dialTCP(native).Conn, exit).HandshakeContext(context.Background())
+		err := tls.Client(s.DialTCP(harness.Native).Conn, exit).HandshakeContext(context.Background())
 		require.Error(t, err)
 		require.False(t, isTimeout(err))
-		require.NoError(t, s.dialTLS(native, s.clientTLS(tls.VersionTLS13)).Close())
+		require.NoError(t, s.DialTLS(harness.Native, s.ClientConfig(tls.VersionTLS13)).Close())
 	}
 }
 
@@ -276,15 +277,15 @@ func (m exitingRoomMetrics) SetRoomCount(n int) {
 func TestGoexitInTheRoomJanitor(t *testing.T) {
 	var log logBuffer
 	ends := make(chan struct{}, 1000)
-	s := start(t, ws.WithMetrics(exitingRoomMetrics{ends: ends}), func(c *ws.Config) {
+	s := harness.Start(t, ws.WithMetrics(exitingRoomMetrics{ends: ends}), func(c *ws.Config) {
 		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, time.Millisecond
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	for range 2 {
 		_, err := s.CreateRoom("r", nil)
 		require.NoError(t, err)
-		eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
-		receive(t, ends, "the count of rooms is not reported")
+		harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
+		harness.Receive(t, ends, "the count of rooms is not reported")
 	}
-	eventually(t, func() bool { return strings.Contains(log.String(), "runtime.Goexit") }, "nothing is logged")
+	harness.Eventually(t, func() bool { return strings.Contains(log.String(), "runtime.Goexit") }, "nothing is logged")
 }

@@ -1,74 +1,17 @@
 package ws_test
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
-
-type greeting struct {
-	Name string `json:"name"`
-}
-
-type welcome struct {
-	Text string `json:"text"`
-}
-
-// registerGreetings registers a handler for each outcome.
-func registerGreetings(t *testing.T, m *ws.Manager) {
-	t.Helper()
-	greet := func(_ *ws.Client, req *greeting) (*welcome, error) {
-		switch req.Name {
-		case "forbidden":
-			return nil, ws.NewClientError(403, "not you")
-		case "wrapped":
-			return nil, fmt.Errorf("looking up the name: %w", ws.NewClientError(409, "taken"))
-		case "secret":
-			return nil, errors.New("password of the database is hunter2")
-		case "panic":
-			panic("hunter2")
-		case "nothing":
-			return nil, nil
-		}
-		return &welcome{"hello, " + req.Name}, nil
-	}
-	require.NoError(t, ws.Handle(m, "greet", greet))
-	require.NoError(t, ws.Handle0(m, "greet0", func(c *ws.Client, req *greeting) error {
-		_, err := greet(c, req)
-		return err
-	}))
-	require.NoError(t, ws.HandleOnly(m, "only", func(*ws.Client) (*welcome, error) {
-		return &welcome{"no questions"}, nil
-	}))
-	require.NoError(t, ws.HandleOnly(m, "only.error", func(*ws.Client) (*welcome, error) {
-		return nil, ws.NewClientError(418, "teapot")
-	}))
-	require.NoError(t, ws.HandleOnly(m, "only.unencodable", func(*ws.Client) (*chan int, error) {
-		return new(chan int), nil
-	}))
-	require.NoError(t, ws.Handle(m, "number", func(_ *ws.Client, n *int) (*int, error) {
-		square := *n * *n
-		return &square, nil
-	}))
-	require.NoError(t, ws.Handle(m, "list", func(_ *ws.Client, names *[]string) (*int, error) {
-		n := len(*names)
-		return &n, nil
-	}))
-	require.NoError(t, m.Register("plain", func(c *ws.Client, msg *ws.Message) error {
-		return c.SendResponse(msg.RequestID, 202, "later", map[string]any{"type": msg.Type, "at": msg.Timestamp})
-	}))
-	require.NoError(t, m.Register("silent", func(*ws.Client, *ws.Message) error { return nil }))
-}
 
 func TestHandle(t *testing.T) {
 	tests := []struct {
@@ -102,16 +45,16 @@ func TestHandle(t *testing.T) {
 		{"event names are exact", "Greet", `{}`, 404, "", ""},
 		{"missing event", "", `{}`, 404, "", ""},
 	}
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
-		c := s.dial(w)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		c := s.Dial(w)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				c := &client{Conn: c.Conn, r: c.r, t: t}
+				c := &harness.Client{Conn: c.Conn, R: c.R, T: t}
 				id := "req_" + strconv.Itoa(i)
-				c.send(request(tt.event, id, tt.data))
-				data := c.expectReply(id, tt.code, tt.message)
+				c.Send(harness.Request(tt.event, id, tt.data))
+				data := c.ExpectReply(id, tt.code, tt.message)
 				if tt.want == "" {
 					assert.Empty(t, data)
 				} else {
@@ -126,63 +69,45 @@ func TestHandle(t *testing.T) {
 func TestHandlerErrorIsLogged(t *testing.T) {
 	for _, name := range []string{"secret", "panic"} {
 		t.Run(name, func(t *testing.T) {
-			log := new(syncBuffer)
-			s := start(t, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
-			registerGreetings(t, s.Manager)
-			c := s.dial(native)
-			c.send(request("greet", "1", `{"name":"`+name+`"}`))
-			e := c.readEnvelope()
+			log := new(harness.Buffer)
+			s := harness.Start(t, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+			harness.RegisterGreetings(t, s.Manager)
+			c := s.Dial(harness.Native)
+			c.Send(harness.Request("greet", "1", `{"name":"`+name+`"}`))
+			e := c.ReadEnvelope()
 			assert.Equal(t, 500, e.Code)
 			assert.NotContains(t, e.Message, "hunter2")
-			c.abort()
-			s.shutdown()
+			c.Abort()
+			s.Stop()
 			assert.Contains(t, log.String(), "hunter2")
 			assert.Contains(t, log.String(), e.TraceID, "the log line of the reply's trace ID")
 			if name == "panic" {
-				assert.Contains(t, log.String(), "handler_test.go", "the stack")
+				assert.Contains(t, log.String(), "handlers.go", "the stack")
 			}
 		})
 	}
 }
 
-// syncBuffer is a bytes.Buffer. Safe for concurrent use.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer // guarded by mu
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 func TestRegisterPlainHandler(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
-		c := s.dial(w)
-		c.send(request("plain", "r", ""))
-		e := c.readEnvelope()
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		c := s.Dial(w)
+		c.Send(harness.Request("plain", "r", ""))
+		e := c.ReadEnvelope()
 		assert.Equal(t, "response", e.Type)
 		assert.Equal(t, "r", e.RequestID)
 		assert.Equal(t, 202, e.Code)
 		assert.Equal(t, "later", e.Message)
 		assert.JSONEq(t, `{"type":"request","at":1707552000}`, string(e.Data))
 
-		c.send(request("silent", "1", ""), request("only", "2", ""))
-		c.expectReply("2", 200, "success") // and none for the first
+		c.Send(harness.Request("silent", "1", ""), harness.Request("only", "2", ""))
+		c.ExpectReply("2", 200, "success") // and none for the first
 	})
 }
 
 func TestRegisterErrors(t *testing.T) {
-	m := newManager(t)
+	m := harness.NewManager(t)
 	h := func(*ws.Client, *ws.Message) error { return nil }
 	require.NoError(t, m.Register("a", h))
 	require.ErrorIs(t, m.Register("a", h), ws.ErrHandlerExists)
@@ -202,27 +127,27 @@ func TestRegisterErrors(t *testing.T) {
 
 // A handler that was registered while the manager runs serves the next message.
 func TestRegisterWhileRunning(t *testing.T) {
-	s := start(t)
-	c := s.dial(native)
-	c.send(request("late", "1", ""))
-	c.expectReply("1", 404, "")
-	require.NoError(t, ws.HandleOnly(s.Manager, "late", func(*ws.Client) (*welcome, error) { return nil, nil }))
-	c.send(request("late", "2", ""))
-	c.expectReply("2", 200, "")
+	s := harness.Start(t)
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("late", "1", ""))
+	c.ExpectReply("1", 404, "")
+	require.NoError(t, ws.HandleOnly(s.Manager, "late", func(*ws.Client) (*harness.Welcome, error) { return nil, nil }))
+	c.Send(harness.Request("late", "2", ""))
+	c.ExpectReply("2", 200, "")
 }
 
 // A handler's panic is published, and the connection and the process live.
 func TestHandlerPanicIsPublished(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
 		failures := make(chan ws.Event, 10)
 		s.Subscribe(ws.EventError, func(e ws.Event) { failures <- e })
-		c, sc := s.dialClient(w)
-		c.send(request("greet", "1", `{"name":"panic"}`), request("only", "2", ""))
-		c.expectReply("1", 500, "internal error")
-		c.expectReply("2", 200, "success")
-		e := receive(t, failures, "no EventError")
+		c, sc := s.DialClient(w)
+		c.Send(harness.Request("greet", "1", `{"name":"panic"}`), harness.Request("only", "2", ""))
+		c.ExpectReply("1", 500, "internal error")
+		c.ExpectReply("2", 200, "success")
+		e := harness.Receive(t, failures, "no EventError")
 		assert.Equal(t, ws.EventError, e.Type)
 		assert.Equal(t, sc.ID, e.ClientID)
 		err, ok := e.Data.(error)
@@ -250,73 +175,73 @@ func TestInvalidMessages(t *testing.T) {
 		{"type error", `{"type":"error","event":"only"}`, "", `invalid message type "error"`},
 		{"unknown type", `{"type":"REQUEST","event":"only","request_id":"r"}`, "r", `invalid message type "REQUEST"`},
 	}
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
 		for _, tt := range invalid {
 			t.Run(tt.name, func(t *testing.T) {
-				c := s.dial(w)
-				c.send(tt.message, request("only", "after", ""))
-				c.expectReply(tt.id, 400, tt.text)
-				c.expectReply("after", 200, "success")
+				c := s.Dial(w)
+				c.Send(tt.message, harness.Request("only", "after", ""))
+				c.ExpectReply(tt.id, 400, tt.text)
+				c.ExpectReply("after", 200, "success")
 			})
 		}
 	})
 }
 
 func TestInvalidMessagesInARow(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
 		t.Run("ten are answered, the eleventh closes", func(t *testing.T) {
-			c := s.dial(w)
+			c := s.Dial(w)
 			for range 10 {
-				c.send("?")
-				c.expectReply("", 400, "")
+				c.Send("?")
+				c.ExpectReply("", 400, "")
 			}
-			c.send("?")
-			c.expectClose(1008)
-			c.finish(1008)
+			c.Send("?")
+			c.ExpectClose(1008)
+			c.Finish(1008)
 		})
 		t.Run("in one write", func(t *testing.T) {
-			c := s.dial(w)
-			c.raw(strings.Repeat(frame(1, "?"), 30))
+			c := s.Dial(w)
+			c.WriteRaw(strings.Repeat(harness.Frame(1, "?"), 30))
 			for range 10 {
-				c.expectReply("", 400, "")
+				c.ExpectReply("", 400, "")
 			}
-			c.expectClose(1008)
+			c.ExpectClose(1008)
 		})
 		t.Run("a valid one resets", func(t *testing.T) {
-			c := s.dial(w)
+			c := s.Dial(w)
 			for range 3 {
 				for range 10 {
-					c.send("?")
-					c.expectReply("", 400, "")
+					c.Send("?")
+					c.ExpectReply("", 400, "")
 				}
-				c.send(request("only", "ok", ""))
-				c.expectReply("ok", 200, "")
+				c.Send(harness.Request("only", "ok", ""))
+				c.ExpectReply("ok", 200, "")
 			}
 		})
 		t.Run("an unknown type does not count", func(t *testing.T) {
-			c := s.dial(w)
+			c := s.Dial(w)
 			for range 25 {
-				c.send(`{"type":"ping"}`)
-				c.expectReply("", 400, `invalid message type "ping"`)
+				c.Send(`{"type":"ping"}`)
+				c.ExpectReply("", 400, `invalid message type "ping"`)
 			}
 			for range 10 {
-				c.send("?", `{"type":"ping"}`)
-				c.expectReply("", 400, "")
-				c.expectReply("", 400, "")
+				c.Send("?", `{"type":"ping"}`)
+				c.ExpectReply("", 400, "")
+				c.ExpectReply("", 400, "")
 			}
-			c.send("?")
-			c.expectClose(1008)
-			c.finish(1008)
+			c.Send("?")
+			c.ExpectClose(1008)
+			c.Finish(1008)
 		})
 		t.Run("an unknown event is valid", func(t *testing.T) {
-			c := s.dial(w)
+			c := s.Dial(w)
 			for range 25 {
-				c.send(request("nobody", "", ""))
-				c.expectReply("", 404, "")
+				c.Send(harness.Request("nobody", "", ""))
+				c.ExpectReply("", 404, "")
 			}
 		})
 	})
@@ -324,22 +249,22 @@ func TestInvalidMessagesInARow(t *testing.T) {
 
 // A message without a type is a request.
 func TestRequestWithoutType(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
-		c := s.dial(w)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		c := s.Dial(w)
 		for _, typ := range []string{"", `"type":null,`, `"type":"",`} {
-			c.send(`{` + typ + `"event":"plain","request_id":"r"}`)
-			assert.JSONEq(t, `{"type":"request","at":0}`, c.expectReplyOf("response", "r", 202))
+			c.Send(`{` + typ + `"event":"plain","request_id":"r"}`)
+			assert.JSONEq(t, `{"type":"request","at":0}`, expectReplyOf(c, "response", "r", 202))
 		}
 	})
 }
 
 // A notification is handled and not answered; its error is.
 func TestNotifications(t *testing.T) {
-	s := start(t)
-	registerGreetings(t, s.Manager)
-	c := s.dial(native)
-	c.send(`{"type":"notify","event":"only"}`, request("only", "2", ""))
-	c.expectReply("2", 200, "success")
+	s := harness.Start(t)
+	harness.RegisterGreetings(t, s.Manager)
+	c := s.Dial(harness.Native)
+	c.Send(`{"type":"notify","event":"only"}`, harness.Request("only", "2", ""))
+	c.ExpectReply("2", 200, "success")
 }

@@ -1,12 +1,10 @@
 package ws_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,17 +13,18 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // TestHandshake sends whole requests on both ways. Where net/http forgives more
 // than the native path, or refuses with another status, its status is named.
 func TestHandshake(t *testing.T) {
-	valid := upgradeRequest("/ws", "")
+	valid := harness.UpgradeRequest("/ws", "")
 	replace := func(old, with string) string {
 		require.Contains(t, valid, old)
 		return strings.Replace(valid, old, with, 1)
 	}
-	with := func(lines string) string { return upgradeRequest("/ws", lines) }
+	with := func(lines string) string { return harness.UpgradeRequest("/ws", lines) }
 	of := func(n int) string { return strings.Repeat("x", n) }
 	const both = 0
 	const host, key = "Host: example.com\r\n", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -142,18 +141,18 @@ func TestHandshake(t *testing.T) {
 		{"4.1 subprotocol twice in two lines", with("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: a\r\n"), 101, both},
 		{"RFC 6454 7.3 two origins", with("Origin: http://example.com\r\nOrigin: http://evil.example\r\n"), 400, both},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				want := tt.want
-				if w == overNet && tt.wantNet != both {
+				if w == harness.NetHTTP && tt.wantNet != both {
 					want = tt.wantNet
 				}
-				c := s.dialTCP(w)
-				c.t = t
-				c.raw(tt.request)
-				resp, err := http.ReadResponse(c.r, nil)
+				c := s.DialTCP(w)
+				c.T = t
+				c.WriteRaw(tt.request)
+				resp, err := http.ReadResponse(c.R, nil)
 				require.NoError(t, err)
 				defer resp.Body.Close()
 				assert.Equal(t, want, resp.StatusCode)
@@ -168,24 +167,24 @@ func TestHandshake(t *testing.T) {
 					assert.Equal(t, "13", resp.Header.Get("Sec-WebSocket-Version"))
 					assert.Equal(t, "websocket", resp.Header.Get("Upgrade"))
 				}
-				c.abort()
+				c.Abort()
 			})
 		}
-		eventually(t, func() bool { return s.GetClientCount() == 0 }, "a client stayed")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "a client stayed")
 	})
 }
 
 // The host of an absolute-form target replaces that of the field (RFC 9112
 // section 3.2.2), also for the check of the origin.
 func TestAbsoluteFormReplacesHost(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Host": {r.Host}})}, nil
 		}))
 		for origin, want := range map[string]int{"http://example.org:81": 101, "http://example.com": 403} {
-			c := s.dialTCP(w)
-			c.raw(upgradeRequest("http://example.org:81/ws", "Origin: "+origin+"\r\n"))
-			resp, _ := c.response()
+			c := s.DialTCP(w)
+			c.WriteRaw(harness.UpgradeRequest("http://example.org:81/ws", "Origin: "+origin+"\r\n"))
+			resp, _ := c.ReadResponse()
 			assert.Equal(t, want, resp.StatusCode)
 			if want == 101 {
 				assert.Equal(t, "example.org:81", resp.Header.Get("X-Host"))
@@ -196,10 +195,10 @@ func TestAbsoluteFormReplacesHost(t *testing.T) {
 
 // A target like ws://host asks for the root.
 func TestAbsoluteFormWithoutPath(t *testing.T) {
-	s := start(t, ws.WithPath("/"))
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("ws://example.com", ""))
-	resp, _ := c.response()
+	s := harness.Start(t, ws.WithPath("/"))
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("ws://example.com", ""))
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, 101, resp.StatusCode)
 }
 
@@ -222,20 +221,20 @@ func TestSubprotocol(t *testing.T) {
 		{"repeated offers", []string{"v2", "v1"}, "Sec-WebSocket-Protocol: v1, v1\r\nSec-WebSocket-Protocol: v1\r\n", "v1"},
 		{"an empty offer", []string{"v1"}, "Sec-WebSocket-Protocol:\r\n", ""},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, limited := range []bool{false, true} {
 			for _, tt := range tests {
 				name := tt.name
-				opts := []ws.Option{ws.WithSubprotocols(tt.supported...), ws.WithAuthenticate(byQuery)}
+				opts := []ws.Option{ws.WithSubprotocols(tt.supported...), ws.WithAuthenticate(harness.ByQuery)}
 				if limited {
 					name += ", with a rate limit"
 					opts = append(opts, ws.WithRateLimit(ws.RateLimit{Messages: 1000}))
 				}
 				t.Run(name, func(t *testing.T) {
-					s := start(t, opts...)
-					c := s.dialTCP(w)
-					c.raw(upgradeRequest("/ws?id=ann", tt.offers))
-					resp, _ := c.response()
+					s := harness.Start(t, opts...)
+					c := s.DialTCP(w)
+					c.WriteRaw(harness.UpgradeRequest("/ws?id=ann", tt.offers))
+					resp, _ := c.ReadResponse()
 					require.Equal(t, 101, resp.StatusCode)
 					var want []string
 					if tt.want != "" {
@@ -254,11 +253,11 @@ func TestSubprotocol(t *testing.T) {
 // The list is the manager's own.
 func TestSubprotocolsAreCopied(t *testing.T) {
 	list := []string{"v1"}
-	s := start(t, ws.WithSubprotocols(list...), ws.WithAuthenticate(byQuery))
+	s := harness.Start(t, ws.WithSubprotocols(list...), ws.WithAuthenticate(harness.ByQuery))
 	list[0] = "\r\n"
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/ws?id=ann", "Sec-WebSocket-Protocol: v1\r\n"))
-	resp, _ := c.response()
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/ws?id=ann", "Sec-WebSocket-Protocol: v1\r\n"))
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, "v1", resp.Header.Get("Sec-WebSocket-Protocol"))
 }
 
@@ -276,11 +275,11 @@ func responseHeaders(headers ...http.Header) ws.Option {
 func TestWithResponseHeader(t *testing.T) {
 	first := http.Header{"Set-Cookie": {"a=1; Path=/", "b=2"}, "X-Node": {"7"}, "X-Empty": {""}}
 	second := http.Header{"Set-Cookie": {"c=3"}}
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, responseHeaders(first, nil, second), ws.WithSubprotocols("chat"))
-		c := s.dialTCP(w)
-		c.raw(upgradeRequest("/ws", "Sec-WebSocket-Protocol: chat\r\n"))
-		resp, _ := c.response()
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, responseHeaders(first, nil, second), ws.WithSubprotocols("chat"))
+		c := s.DialTCP(w)
+		c.WriteRaw(harness.UpgradeRequest("/ws", "Sec-WebSocket-Protocol: chat\r\n"))
+		resp, _ := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode)
 		assert.Equal(t, http.Header{
 			"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Accept": {"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="},
@@ -290,28 +289,28 @@ func TestWithResponseHeader(t *testing.T) {
 	})
 	assert.Equal(t, []string{"a=1; Path=/", "b=2"}, first["Set-Cookie"], "the caller's own")
 	t.Run("cookies of a middleware alone", func(t *testing.T) {
-		s := start(t)
-		s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := harness.Start(t)
+		s.Web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
 			assert.NoError(t, s.HandleUpgrade(w, r))
 		})
-		c := s.dialTCP(overNet)
-		c.raw(upgradeRequest("/", ""))
-		resp, _ := c.response()
+		c := s.DialTCP(harness.NetHTTP)
+		c.WriteRaw(harness.UpgradeRequest("/", ""))
+		resp, _ := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode)
 		assert.Equal(t, []string{"session=1"}, resp.Header["Set-Cookie"])
 	})
 	t.Run("from HandleUpgrade, before those of Authenticate", func(t *testing.T) {
-		s := start(t, responseHeaders(second))
-		s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := harness.Start(t, responseHeaders(second))
+		s.Web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Not-Sent", "1")
 			w.Header().Add("Set-Cookie", "session=1; HttpOnly")
 			w.Header().Add("Set-Cookie", "x=1\r\nEvil: 1")
 			assert.NoError(t, s.HandleUpgrade(w, r, ws.WithResponseHeader(first)))
 		})
-		c := s.dialTCP(overNet)
-		c.raw(upgradeRequest("/", ""))
-		resp, _ := c.response()
+		c := s.DialTCP(harness.NetHTTP)
+		c.WriteRaw(harness.UpgradeRequest("/", ""))
+		resp, _ := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode)
 		assert.Equal(t, []string{"session=1; HttpOnly", "x=1  Evil: 1", "a=1; Path=/", "b=2", "c=3"}, resp.Header["Set-Cookie"])
 		assert.NotContains(t, resp.Header, "Evil")
@@ -336,70 +335,52 @@ func TestWithResponseHeaderRefuses(t *testing.T) {
 		{"response splitting in a value", http.Header{"X": {"1\r\nEvil: 1"}}},
 		{"NUL in a value", http.Header{"X": {"\x00"}}},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				var log lockedBuffer
-				s := start(t, responseHeaders(tt.header), ws.WithMaxConnections(1), func(c *ws.Config) {
+				var log harness.Buffer
+				s := harness.Start(t, responseHeaders(tt.header), ws.WithMaxConnections(1), func(c *ws.Config) {
 					c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				})
 				for range 2 { // a refusal takes no place
-					c := s.dialTCP(w)
-					c.raw(upgradeRequest("/ws", ""))
-					resp, body := c.response()
+					c := s.DialTCP(w)
+					c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+					resp, body := c.ReadResponse()
 					assert.Equal(t, 500, resp.StatusCode)
 					assert.Equal(t, "internal error\n", body)
 					assert.Empty(t, resp.Header.Get("Evil"))
 				}
 				assert.Zero(t, s.GetClientCount())
-				if w == native {
+				if w == harness.Native {
 					assert.Contains(t, log.String(), "WithResponseHeader")
 					return
 				}
-				err := receive(t, s.upgrades, "HandleUpgrade did not return")
+				err := harness.Receive(t, s.Upgrades, "HandleUpgrade did not return")
 				require.ErrorContains(t, errors.Unwrap(err), "WithResponseHeader")
 			})
 		}
 	})
 }
 
-// lockedBuffer is a log that a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A client that sends its request byte by byte, without end, is refused in
 // time; one that ends it in time is not.
 func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	s := start(t, func(c *ws.Config) { c.HandshakeTimeout = timeout })
+	s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = timeout })
 	tests := []struct{ name, endless string }{
 		{"request line", "GET /" + strings.Repeat("a", 8000)},
 		{"header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 8000)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := s.dialTCP(native)
+			c := s.DialTCP(harness.Native)
 			answered := make(chan struct{})
 			var resp *http.Response
 			var err error
 			from := time.Now()
 			go func() { // ends with the answer, which the connection's deadline bounds
 				defer close(answered)
-				resp, err = http.ReadResponse(c.r, nil)
+				resp, err = http.ReadResponse(c.R, nil)
 			}()
 			pace := time.NewTicker(time.Millisecond)
 			defer pace.Stop()
@@ -423,13 +404,13 @@ func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
 		})
 	}
 	t.Run("one that ends it in time", func(t *testing.T) {
-		patient := start(t)
-		c := patient.dialTCP(native)
-		request := upgradeRequest("/ws", "")
+		patient := harness.Start(t)
+		c := patient.DialTCP(harness.Native)
+		request := harness.UpgradeRequest("/ws", "")
 		for i := range len(request) {
-			c.raw(request[i : i+1])
+			c.WriteRaw(request[i : i+1])
 		}
-		resp, _ := c.response()
+		resp, _ := c.ReadResponse()
 		assert.Equal(t, 101, resp.StatusCode)
 	})
 }
@@ -438,28 +419,28 @@ func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
 // also if there are many and Authenticate takes its time.
 func TestPipelinedFrames(t *testing.T) {
 	const messages = 500
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		for name, auth := range map[string]ws.Option{
 			"at once":      func(*ws.Config) {},
-			"Authenticate": ws.WithAuthenticate(byQuery),
+			"Authenticate": ws.WithAuthenticate(harness.ByQuery),
 		} {
 			t.Run(name, func(t *testing.T) {
-				s := start(t, mode, auth, func(c *ws.Config) {
+				s := harness.Start(t, mode, auth, func(c *ws.Config) {
 					c.MessageQueueSize, c.MailboxSize = 2*messages, 2*messages
 				})
 				s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { assert.NoError(t, c.SendBytes(payload)) })
 				var b strings.Builder
-				b.WriteString(upgradeRequest("/ws", ""))
+				b.WriteString(harness.UpgradeRequest("/ws", ""))
 				var want []string
 				for i := range messages {
 					want = append(want, strings.Repeat(string(rune('a'+i%26)), 1+i%100))
-					b.WriteString(frame(1, want[i]))
+					b.WriteString(harness.Frame(1, want[i]))
 				}
-				c := s.dialTCP(w)
-				c.raw(b.String())
-				resp, _ := c.response()
+				c := s.DialTCP(w)
+				c.WriteRaw(b.String())
+				resp, _ := c.ReadResponse()
 				require.Equal(t, 101, resp.StatusCode)
-				c.expect(want...)
+				c.Expect(want...)
 			})
 		}
 	})

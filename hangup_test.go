@@ -11,14 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // hangUp resets the connection. A client that has sent a FIN may still read.
-func hangUp(c *client) {
+func hangUp(c *harness.Client) {
 	if tc, ok := c.Conn.(*tls.Conn); ok {
 		c.Conn = tc.NetConn()
 	}
-	c.abort()
+	c.Abort()
 }
 
 // The messages of clients that have hung up are dropped and counted. Only the
@@ -28,9 +29,9 @@ func TestHangUpDropsMessages(t *testing.T) {
 	routes := map[string][]ws.RouteOption{"shared pool": nil, "own pool": {ws.RunOn(ws.NewPool(workers))}}
 	for route, opts := range routes {
 		t.Run(route, func(t *testing.T) {
-			onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 				s := start(ws.WithWorkers(workers))
-				events := s.events(ws.EventClientDisconnected)
+				events := s.Events(ws.EventClientDisconnected)
 				entered, release := make(chan struct{}, dead*each+1), make(chan struct{})
 				free := sync.OnceFunc(func() { close(release) })
 				t.Cleanup(free)
@@ -44,33 +45,33 @@ func TestHangUpDropsMessages(t *testing.T) {
 					return c.SendResponse(msg.RequestID, 200, "success", nil)
 				}, opts...))
 				for range dead {
-					c := s.connect()
+					c := s.Connect()
 					for id := range each {
-						c.send(request("slow", strconv.Itoa(id), ""))
+						c.Send(harness.Request("slow", strconv.Itoa(id), ""))
 					}
-					c.sync()
+					c.Sync()
 					hangUp(c)
 				}
 				for range workers {
-					receive(t, entered, "not called")
+					harness.Receive(t, entered, "not called")
 				}
-				eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 				for range dead - workers {
-					receive(t, events, "a client of which nothing is handled waits for a worker")
+					harness.Receive(t, events, "a client of which nothing is handled waits for a worker")
 				}
 				assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
-				healthy := s.connect()
-				healthy.send(request("slow", "healthy", ""))
-				healthy.sync()
+				healthy := s.Connect()
+				healthy.Send(harness.Request("slow", "healthy", ""))
+				healthy.Sync()
 				assert.Empty(t, entered)
 				free()
-				healthy.expectReply("healthy", 200, "")
+				healthy.ExpectReply("healthy", 200, "")
 				assert.Len(t, entered, 1, "messages of clients that have hung up were handled")
 				assert.Zero(t, late.Load(), "the context of a client that has hung up had not ended")
 				for range workers {
-					receive(t, events, "no disconnect of a client whose handler ran")
+					harness.Receive(t, events, "no disconnect of a client whose handler ran")
 				}
-				eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "tasks are left")
+				harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "tasks are left")
 				assert.Empty(t, events)
 				assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
 			})
@@ -80,8 +81,8 @@ func TestHangUpDropsMessages(t *testing.T) {
 
 // Clients that have hung up are not kept in line for a worker, however long that takes.
 func TestHangUpLeavesTheLine(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithWorkers(1))
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithWorkers(1))
 		entered, release := make(chan struct{}, 1), make(chan struct{})
 		t.Cleanup(sync.OnceFunc(func() { close(release) }))
 		require.NoError(t, s.Register("slow", func(*ws.Client, *ws.Message) error {
@@ -89,19 +90,19 @@ func TestHangUpLeavesTheLine(t *testing.T) {
 			<-release
 			return nil
 		}))
-		s.dial(w).send(request("slow", "1", ""))
-		receive(t, entered, "the handler does not run")
-		var clients []*client
+		s.Dial(w).Send(harness.Request("slow", "1", ""))
+		harness.Receive(t, entered, "the handler does not run")
+		var clients []*harness.Client
 		for range 20 {
-			c := s.dial(w)
-			c.send(request("slow", "1", ""))
+			c := s.Dial(w)
+			c.Send(harness.Request("slow", "1", ""))
 			clients = append(clients, c)
 		}
-		eventually(t, func() bool { return s.Stats().WaitingTasks == len(clients) }, "not all wait")
+		harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == len(clients) }, "not all wait")
 		for _, c := range clients {
 			hangUp(c)
 		}
-		eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "the dead wait for a worker")
-		eventually(t, func() bool { return s.Stats().Unhandled == uint64(len(clients)) }, "not all are counted")
+		harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "the dead wait for a worker")
+		harness.Eventually(t, func() bool { return s.Stats().Unhandled == uint64(len(clients)) }, "not all are counted")
 	})
 }

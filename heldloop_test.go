@@ -16,39 +16,40 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // heldLoop adds the handler "hold", which holds its event loop until release is
 // called.
-func (s *server) heldLoop() (held <-chan struct{}, release func()) {
+func heldLoop(s *harness.Server) (held <-chan struct{}, release func()) {
 	entered, gate := make(chan struct{}, 1), make(chan struct{})
-	require.NoError(s.t, s.Register("hold", func(*ws.Client, *ws.Message) error {
+	require.NoError(s.T, s.Register("hold", func(*ws.Client, *ws.Message) error {
 		entered <- struct{}{}
 		<-gate
 		return nil
 	}, ws.RunInline()))
 	release = sync.OnceFunc(func() { close(gate) })
-	s.t.Cleanup(release)
+	s.T.Cleanup(release)
 	return entered, release
 }
 
 // hold makes a new client hold the loop that has it.
-func (s *server) hold(held <-chan struct{}) {
-	s.dial(native).send(request("hold", "1", "{}"))
-	receive(s.t, held, "the handler does not run")
+func hold(s *harness.Server, held <-chan struct{}) {
+	s.Dial(harness.Native).Send(harness.Request("hold", "1", "{}"))
+	harness.Receive(s.T, held, "the handler does not run")
 }
 
 // Connections of net/http that come at once are spread evenly, though none of
 // them is open when the next one chooses its loop.
 func TestEnrollSpreadsABurst(t *testing.T) {
 	const loops, each = 16, 20
-	s := start(t, ws.WithLoops(loops))
+	s := harness.Start(t, ws.WithLoops(loops))
 	var gate, dialing sync.WaitGroup
 	gate.Add(1)
 	for range loops * each {
 		dialing.Go(func() {
 			gate.Wait()
-			s.dial(overNet)
+			s.Dial(harness.NetHTTP)
 		})
 	}
 	gate.Done()
@@ -62,24 +63,24 @@ func TestEnrollSpreadsABurst(t *testing.T) {
 // the handshake's timeout.
 func TestEnrollOnAHeldLoop(t *testing.T) {
 	const loops, clients = 4, 40
-	s := start(t, ws.WithLoops(loops), func(c *ws.Config) { c.HandshakeTimeout = 2 * time.Second })
-	held, release := s.heldLoop()
-	s.hold(held)
+	s := harness.Start(t, ws.WithLoops(loops), func(c *ws.Config) { c.HandshakeTimeout = 2 * time.Second })
+	held, release := heldLoop(s)
+	hold(s, held)
 	var dialing sync.WaitGroup
 	var answered, refused atomic.Int64
 	for range clients {
 		done := make(chan struct{})
 		dialing.Go(func() {
 			defer close(done)
-			c := s.dialTCP(overNet)
-			c.raw(upgradeRequest("/ws", ""))
-			resp, _ := c.response()
+			c := s.DialTCP(harness.NetHTTP)
+			c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+			resp, _ := c.ReadResponse()
 			switch resp.StatusCode {
 			case http.StatusSwitchingProtocols:
 				answered.Add(1)
 			case http.StatusServiceUnavailable:
 				refused.Add(1)
-				c.expectEOF()
+				c.ExpectEOF()
 			}
 		})
 		select { // one after the other, so that each choice of a loop sees the earlier ones
@@ -91,15 +92,15 @@ func TestEnrollOnAHeldLoop(t *testing.T) {
 	assert.EqualValues(t, clients, answered.Load()+refused.Load())
 	assert.GreaterOrEqual(t, answered.Load(), int64(clients*(loops-1)/loops-2))
 	for range refused.Load() {
-		eventually(t, func() bool {
-			err := receive(t, s.upgrades, "HandleUpgrade does not return")
+		harness.Eventually(t, func() bool {
+			err := harness.Receive(t, s.Upgrades, "HandleUpgrade does not return")
 			return errors.Is(err, context.DeadlineExceeded)
 		}, "no call of HandleUpgrade says why")
 	}
 	assert.EqualValues(t, answered.Load()+1, s.GetClientCount())
 	release()
-	s.dial(overNet)
-	eventually(t, func() bool { return s.Stats().Total.Connections == int(answered.Load())+2 },
+	s.Dial(harness.NetHTTP)
+	harness.Eventually(t, func() bool { return s.Stats().Total.Connections == int(answered.Load())+2 },
 		"the connections of the refused stay")
 	assert.EqualValues(t, answered.Load()+2, s.GetClientCount(), "a refused client came back")
 }
@@ -107,29 +108,29 @@ func TestEnrollOnAHeldLoop(t *testing.T) {
 // On a Unix listener, too, a held loop does not keep newcomers from the others.
 func TestAcceptorWithAHeldLoop(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
-	s := start(t, func(c *ws.Config) { c.ListenAddr, c.Loops = "unix://"+path, 2 })
-	held, release := s.heldLoop()
+	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Loops = "unix://"+path, 2 })
+	held, release := heldLoop(s)
 	defer release()
 	dial := func() net.Conn {
 		nc, err := net.Dial("unix", path)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = nc.Close() })
-		_, err = nc.Write([]byte(upgradeRequest("/ws", "")))
+		_, err = nc.Write([]byte(harness.UpgradeRequest("/ws", "")))
 		require.NoError(t, err)
 		return nc
 	}
 	first := dial()
-	eventually(t, func() bool { return s.GetClientCount() == 1 }, "no client")
-	_, err := first.Write([]byte(frame(gws.OpText, request("hold", "1", "{}"))))
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "no client")
+	_, err := first.Write([]byte(harness.Frame(gws.OpText, harness.Request("hold", "1", "{}"))))
 	require.NoError(t, err)
-	receive(t, held, "the handler does not run")
+	harness.Receive(t, held, "the handler does not run")
 	const clients = 20
 	for range clients {
 		dial()
 	}
-	eventually(t, func() bool { return s.GetClientCount() >= clients/2 }, "newcomers wait for the loop that is held")
+	harness.Eventually(t, func() bool { return s.GetClientCount() >= clients/2 }, "newcomers wait for the loop that is held")
 	release()
-	eventually(t, func() bool { return s.GetClientCount() == clients+1 }, "not all came in")
+	harness.Eventually(t, func() bool { return s.GetClientCount() == clients+1 }, "not all came in")
 }
 
 // Shutdown returns when its context ends, though a handler holds a loop. The other
@@ -137,21 +138,21 @@ func TestAcceptorWithAHeldLoop(t *testing.T) {
 func TestShutdownWithAHeldLoop(t *testing.T) {
 	for name, fill := range map[string]bool{"its ring is free": false, "its ring is full": true} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 10*time.Millisecond })
-			held, release := s.heldLoop()
+			s := harness.Start(t, func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 10*time.Millisecond })
+			held, release := heldLoop(s)
 			const clients = 8
-			var others []*client
+			var others []*harness.Client
 			for range clients {
-				others = append(others, s.dial(overNet))
+				others = append(others, s.Dial(harness.NetHTTP))
 			}
-			s.hold(held)
+			hold(s, held)
 			for fill && s.Stats().Total.InboxLen < 8 {
 				s.BroadcastAll([]byte("fill"))
 			}
 			var told atomic.Int64
 			for _, c := range others {
 				go func() {
-					for f, err := readFrame(c.r); err == nil; f, err = readFrame(c.r) {
+					for f, err := harness.ReadFrame(c.R); err == nil; f, err = harness.ReadFrame(c.R) {
 						if f.Header.OpCode == gws.OpClose {
 							told.Add(1)
 							return
@@ -163,11 +164,11 @@ func TestShutdownWithAHeldLoop(t *testing.T) {
 			defer cancel()
 			returned := make(chan error, 1)
 			go func() { returned <- s.Shutdown(ctx) }()
-			assert.ErrorIs(t, receive(t, returned, "Shutdown hangs"), context.DeadlineExceeded)
+			assert.ErrorIs(t, harness.Receive(t, returned, "Shutdown hangs"), context.DeadlineExceeded)
 			assert.GreaterOrEqual(t, told.Load(), int64(clients/2-1), "clients of the loop that is not held")
-			assert.Empty(t, s.ran, "Run returns though a loop is held")
+			assert.Empty(t, s.Ran, "Run returns though a loop is held")
 			release()
-			s.shutdown()
+			s.Stop()
 		})
 	}
 }
@@ -176,7 +177,7 @@ func TestShutdownWithAHeldLoop(t *testing.T) {
 // time between its admission and the loop's look at it.
 func TestHungUpDuringAuthenticateIsNoClient(t *testing.T) {
 	entered, gate := make(chan struct{}), make(chan struct{})
-	s := start(t, ws.WithLoops(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+	s := harness.Start(t, ws.WithLoops(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 		if r.URL.RawQuery == "wait" {
 			entered <- struct{}{}
 			<-gate
@@ -186,42 +187,42 @@ func TestHungUpDuringAuthenticateIsNoClient(t *testing.T) {
 		}
 		return nil, nil
 	}))
-	held, release := s.heldLoop()
-	holder := s.dial(native)
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/ws?wait", ""))
-	receive(t, entered, "Authenticate does not run")
-	c.abort()
-	eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "the connection stays")
-	holder.send(request("hold", "1", "{}"))
-	receive(t, held, "the handler does not run")
+	held, release := heldLoop(s)
+	holder := s.Dial(harness.Native)
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/ws?wait", ""))
+	harness.Receive(t, entered, "Authenticate does not run")
+	c.Abort()
+	harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "the connection stays")
+	holder.Send(harness.Request("hold", "1", "{}"))
+	harness.Receive(t, held, "the handler does not run")
 	close(gate)
-	eventually(t, func() bool { return s.Stats().Stuck == 0 }, "Authenticate does not return")
+	harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 }, "Authenticate does not return")
 	_, ok := s.GetClient("ann")
 	assert.False(t, ok, "found though it has never connected")
 	s.RangeClients(func(c *ws.Client) bool { return assert.NotEqual(t, "ann", c.ID, "found though it has never connected") })
 	release()
-	eventually(t, func() bool { return s.upgradeStatus("/ws?again") == http.StatusSwitchingProtocols }, "its ID is not given back")
+	harness.Eventually(t, func() bool { return upgradeStatus(s, "/ws?again") == http.StatusSwitchingProtocols }, "its ID is not given back")
 }
 
 // upgradeStatus is the answer of net/http to an upgrade request.
-func (s *server) upgradeStatus(path string) int {
-	c := s.dialTCP(overNet)
-	c.raw(upgradeRequest(path, ""))
-	resp, _ := c.response()
+func upgradeStatus(s *harness.Server, path string) int {
+	c := s.DialTCP(harness.NetHTTP)
+	c.WriteRaw(harness.UpgradeRequest(path, ""))
+	resp, _ := c.ReadResponse()
 	return resp.StatusCode
 }
 
 // While a loop is held and its ring is full, nothing waits for ever: a join gives up,
 // and what cannot be refused does not wait.
 func TestCallsOnAHeldLoop(t *testing.T) {
-	s := start(t, ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond })
-	held, release := s.heldLoop()
-	conn, c := s.dialClient(native)
+	s := harness.Start(t, ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond })
+	held, release := heldLoop(s)
+	conn, c := s.DialClient(harness.Native)
 	for _, room := range []string{"to leave", "to delete", "to stay"} {
 		require.NoError(t, c.JoinRoom(room))
 	}
-	s.hold(held)
+	hold(s, held)
 	for s.Stats().Total.InboxLen < 8 {
 		s.BroadcastAll([]byte("fill"))
 	}
@@ -235,10 +236,10 @@ func TestCallsOnAHeldLoop(t *testing.T) {
 		assert.Equal(t, 1, s.GetRoomCount())
 		c.CloseWithCode(4321, "")
 	}()
-	receive(t, done, "a call hangs")
+	harness.Receive(t, done, "a call hangs")
 	release()
 	for {
-		f, err := readFrame(conn.r)
+		f, err := harness.ReadFrame(conn.R)
 		require.NoError(t, err)
 		if f.Header.OpCode == gws.OpClose {
 			require.EqualValues(t, 4321, gws.StatusCode(uint16(f.Payload[0])<<8|uint16(f.Payload[1])))

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // wrapped is a ResponseWriter of a middleware that hides its Hijacker.
@@ -36,16 +37,16 @@ func TestHandleUpgradeBehindMiddleware(t *testing.T) {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrapped{w}, r) })
 		}, "ws_test.wrapped is no http.Hijacker"},
 		{
-			"TimeoutHandler", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, patience, "late") },
+			"TimeoutHandler", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, harness.Patience, "late") },
 			"*http.timeoutWriter is no http.Hijacker",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := start(t)
-			s.web.Config.Handler = tt.middleware(s.web.Config.Handler)
-			status := s.status(overNet, "")
-			err := receive(t, s.upgrades, "HandleUpgrade did not return")
+			s := harness.Start(t)
+			s.Web.Config.Handler = tt.middleware(s.Web.Config.Handler)
+			status := s.Status(harness.NetHTTP, "")
+			err := harness.Receive(t, s.Upgrades, "HandleUpgrade did not return")
 			if tt.want == "" {
 				require.NoError(t, err)
 				assert.Equal(t, 101, status)
@@ -73,19 +74,19 @@ func (w piped) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // A pipe is refused, also one that nobody reads.
 func TestHandleUpgradeOfAPipe(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	for _, reads := range []bool{true, false} {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _ = far.Close() })
-		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(upgradeRequest("/ws", ""))))
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(harness.UpgradeRequest("/ws", ""))))
 		require.NoError(t, err)
 		refused := make(chan error, 1)
 		go func() { refused <- s.HandleUpgrade(piped{httptest.NewRecorder(), near}, r) }() // ends within a second
 		if reads {
-			resp, _ := (&client{Conn: far, t: t, r: bufio.NewReader(far)}).response()
+			resp, _ := (&harness.Client{Conn: far, T: t, R: bufio.NewReader(far)}).ReadResponse()
 			assert.Equal(t, 501, resp.StatusCode)
 		}
-		err = receive(t, refused, "HandleUpgrade did not return")
+		err = harness.Receive(t, refused, "HandleUpgrade did not return")
 		require.ErrorContains(t, err, "ws_test.piped: connection is a *net.pipe")
 		assert.Zero(t, s.GetClientCount())
 	}

@@ -9,35 +9,36 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Clients that send large messages and do not finish them hold no more than the
 // budget and a read for each. The others are served, a large message of a client that
 // goes on sending is finished.
 func TestInboundBudget(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		const budget, clients, size = 2 << 20, 24, 400 << 10
 		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(2*time.Second))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload[:1]) })
-		message := frame(gws.OpBinary, string(make([]byte, size)))
+		message := harness.Frame(gws.OpBinary, string(make([]byte, size)))
 		unfinished := message[:len(message)-1]
-		var hoarders []*client
+		var hoarders []*harness.Client
 		for range clients {
-			c := s.connect()
+			c := s.Connect()
 			hoarders = append(hoarders, c)
-			c.writeInBackground(unfinished)
+			c.WriteInBackground(unfinished)
 		}
-		eventually(t, func() bool { return s.Stats().InboundMemory > budget }, "the budget is not reached")
-		eventually(t, func() bool { return s.Stats().Total.BudgetPaused > 0 }, "nobody waits for the budget")
-		honest := s.connect()
+		harness.Eventually(t, func() bool { return s.Stats().InboundMemory > budget }, "the budget is not reached")
+		harness.Eventually(t, func() bool { return s.Stats().Total.BudgetPaused > 0 }, "nobody waits for the budget")
+		honest := s.Connect()
 		var most int64
 		for range 200 {
-			honest.send("small")
-			honest.expect("s")
+			honest.Send("small")
+			honest.Expect("s")
 			most = max(most, s.Stats().InboundMemory)
 		}
-		finish := honest.writeInBackground(message)
-		honest.expect("\x00")
+		finish := honest.WriteInBackground(message)
+		honest.Expect("\x00")
 		finish()
 		most = max(most, s.Stats().InboundMemory)
 		t.Logf("%d KiB wait", most>>10)
@@ -45,7 +46,7 @@ func TestInboundBudget(t *testing.T) {
 		for _, c := range hoarders {
 			_ = c.Close()
 		}
-		eventually(t, func() bool {
+		harness.Eventually(t, func() bool {
 			stats := s.Stats()
 			return stats.InboundMemory == 0 && stats.Total.BudgetPaused == 0
 		}, "%d bytes are counted for ever", s.Stats().InboundMemory)
@@ -55,32 +56,32 @@ func TestInboundBudget(t *testing.T) {
 // Messages that wait for workers count as well: their clients wait while the budget
 // is exceeded, and all is answered.
 func TestInboundBudgetOfMailboxes(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const budget, clients, messages, size = 256 << 10, 10, 100, 4 << 10
-		s := start(t, ws.WithInboundBudget(budget), func(c *ws.Config) { c.Workers = 2 })
+		s := harness.Start(t, ws.WithInboundBudget(budget), func(c *ws.Config) { c.Workers = 2 })
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 			time.Sleep(100 * time.Microsecond) //nolint:forbidigo // a slow handler
 			_ = c.SendBytes(payload[:1])
 		})
 		burst := ""
 		for range messages {
-			burst += frame(gws.OpBinary, string(make([]byte, size)))
+			burst += harness.Frame(gws.OpBinary, string(make([]byte, size)))
 		}
-		var all []*client
+		var all []*harness.Client
 		for range clients {
-			c := s.dial(w)
-			c.writeInBackground(burst)
+			c := s.Dial(w)
+			c.WriteInBackground(burst)
 			all = append(all, c)
 		}
 		var most int64
 		for _, c := range all {
 			for range messages {
-				c.expect("\x00")
+				c.Expect("\x00")
 				most = max(most, s.Stats().InboundMemory)
 			}
 		}
 		assert.Less(t, most, int64(budget+clients*2*(64<<10)))
-		eventually(t, func() bool { return s.Stats().InboundMemory == 0 }, "bytes are counted for ever")
+		harness.Eventually(t, func() bool { return s.Stats().InboundMemory == 0 }, "bytes are counted for ever")
 		require.Equal(t, clients, s.GetClientCount())
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A message of more than 64 KiB may be MaxRatio times as long as its compressed form.
@@ -40,13 +41,13 @@ func TestInflateRatio(t *testing.T) {
 		{"off", -1, strings.Repeat("a", 512<<10), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, ws.WithCompression(ws.CompressionConfig{MaxRatio: tt.maxRatio}))
-				rawEcho(s.Manager)
-				c := s.dialDeflate(w, "permessage-deflate")
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{MaxRatio: tt.maxRatio}))
+				s.HandleRaw(harness.Echo)
+				c := dialDeflate(s, w, "permessage-deflate")
 				c.sendDeflated(gws.OpText, tt.message)
 				if tt.closes {
-					reason := c.expectClose(int(codec.CloseMessageTooBig))
+					reason := c.ExpectClose(int(codec.CloseMessageTooBig))
 					ratio := cmp.Or(tt.maxRatio, 100)
 					assert.Equal(t, fmt.Sprintf("message too large: it inflates to more than %d times its size", ratio), reason)
 					return
@@ -60,9 +61,9 @@ func TestInflateRatio(t *testing.T) {
 
 // The ratio of the first part of a message does not matter.
 func TestInflateRatioOfPart(t *testing.T) {
-	s := start(t, ws.WithCompression(ws.CompressionConfig{}))
-	rawEcho(s.Manager)
-	c := s.dialDeflate(native, "permessage-deflate")
+	s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{}))
+	s.HandleRaw(harness.Echo)
+	c := dialDeflate(s, harness.Native, "permessage-deflate")
 	words := make([]byte, 20_000)
 	for i := range words {
 		words[i] = 'a' + byte(rand.Uint32()%26)
@@ -72,11 +73,11 @@ func TestInflateRatioOfPart(t *testing.T) {
 	part := func(op gws.OpCode, fin, compressed bool, payload []byte) {
 		f := gws.MaskFrameInPlaceWith(gws.NewFrame(op, fin, payload), [4]byte{1, 2, 3, 4})
 		f.Header.Rsv = gws.Rsv(compressed, false, false)
-		c.raw(string(gws.MustCompileFrame(f)))
+		c.WriteRaw(string(gws.MustCompileFrame(f)))
 	}
 	part(gws.OpText, false, true, z[:len(z)/10])
 	part(gws.OpPing, true, false, []byte("read"))
-	require.Equal(t, gws.OpPong, c.readFrame().Header.OpCode)
+	require.Equal(t, gws.OpPong, c.ReadFrame().Header.OpCode)
 	part(gws.OpContinuation, true, false, z[len(z)/10:])
 	_, got, _ := c.message()
 	require.True(t, got == message)
@@ -85,14 +86,14 @@ func TestInflateRatioOfPart(t *testing.T) {
 // A client that makes the loop inflate much in one read is paused, so that others are served between. Its messages
 // are handled in order, and none is lost.
 func TestInflateShare(t *testing.T) {
-	messages := fewerUnderRace(100)
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *flowServer) {
+	messages := harness.FewerUnderRace(100)
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{MaxRatio: -1}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 			_ = c.SendBytes([]byte(strconv.Itoa(len(payload))))
 		})
-		c := s.connectDeflate()
-		healthy := s.connect()
+		c := connectDeflate(s)
+		healthy := s.Connect()
 		var burst strings.Builder
 		for i := range messages {
 			z := c.z.Append(nil, bytes.Repeat([]byte("a"), 400_000+i), nil, 15)
@@ -100,17 +101,17 @@ func TestInflateShare(t *testing.T) {
 			f.Header.Rsv = gws.Rsv(true, false, false)
 			burst.Write(gws.MustCompileFrame(f))
 		}
-		wait := c.writeInBackground(burst.String())
+		wait := c.WriteInBackground(burst.String())
 		for i := range messages {
 			if i%10 == 0 {
-				healthy.send("hello")
-				healthy.expect("5")
+				healthy.Send("hello")
+				healthy.Expect("5")
 			}
-			c.expect(strconv.Itoa(400_000 + i))
+			c.Expect(strconv.Itoa(400_000 + i))
 		}
 		wait()
 		assert.Positive(t, s.Stats().Total.PausedTotal)
-		eventually(t, func() bool {
+		harness.Eventually(t, func() bool {
 			stats := s.Stats().Total
 			return stats.Paused == 0 && stats.HeldBytes == 0
 		}, "still paused")
@@ -147,7 +148,7 @@ func deflatedFrame(payload []byte) string {
 // of other connections wait for it. They are handled in order; plain messages do not wait.
 func TestInflateInSteps(t *testing.T) {
 	text, deflated := dearMessage(t)
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 			if len(payload) == len(text) && string(payload) != text {
@@ -155,23 +156,23 @@ func TestInflateInSteps(t *testing.T) {
 			}
 			_ = c.SendBytes([]byte(strconv.Itoa(len(payload))))
 		})
-		first, second, healthy := s.connectDeflate(), s.connectDeflate(), s.connect()
-		first.raw(deflatedFrame(deflated))
-		first.expect(strconv.Itoa(len(text)))
+		first, second, healthy := connectDeflate(s), connectDeflate(s), s.Connect()
+		first.WriteRaw(deflatedFrame(deflated))
+		first.Expect(strconv.Itoa(len(text)))
 		assert.Positive(t, s.Stats().Total.PausedTotal, "one message alone")
 
-		burst := deflatedFrame(deflated) + frame(gws.OpText, "plain") + deflatedFrame(deflated)
-		waitFirst, waitSecond := first.writeInBackground(burst), second.writeInBackground(burst)
+		burst := deflatedFrame(deflated) + harness.Frame(gws.OpText, "plain") + deflatedFrame(deflated)
+		waitFirst, waitSecond := first.WriteInBackground(burst), second.WriteInBackground(burst)
 		for range 10 {
-			healthy.send("hello")
-			healthy.expect("5")
+			healthy.Send("hello")
+			healthy.Expect("5")
 		}
 		for _, c := range []*deflateClient{first, second} {
-			c.expect(strconv.Itoa(len(text)), "5", strconv.Itoa(len(text)))
+			c.Expect(strconv.Itoa(len(text)), "5", strconv.Itoa(len(text)))
 		}
 		waitFirst()
 		waitSecond()
-		eventually(t, func() bool {
+		harness.Eventually(t, func() bool {
 			stats := s.Stats().Total
 			return stats.Paused == 0 && stats.HeldBytes == 0
 		}, "still paused")
@@ -182,7 +183,7 @@ func TestInflateInSteps(t *testing.T) {
 // nothing behind, and the others go on.
 func TestInflateInStepsOfClosedConnections(t *testing.T) {
 	text, deflated := dearMessage(t)
-	onEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{}))
 		clients := make(chan *ws.Client, 1)
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
@@ -192,18 +193,18 @@ func TestInflateInStepsOfClosedConnections(t *testing.T) {
 			}
 			_ = c.SendBytes([]byte(strconv.Itoa(len(payload))))
 		})
-		gone, closed, stays := s.connectDeflate(), s.connectDeflate(), s.connectDeflate()
-		closed.send("close me")
-		client := receive(t, clients, "no message")
+		gone, closed, stays := connectDeflate(s), connectDeflate(s), connectDeflate(s)
+		closed.Send("close me")
+		client := harness.Receive(t, clients, "no message")
 		for _, c := range []*deflateClient{stays, gone, closed} {
-			c.raw(deflatedFrame(deflated) + frame(gws.OpText, "plain"))
+			c.WriteRaw(deflatedFrame(deflated) + harness.Frame(gws.OpText, "plain"))
 		}
 		_ = gone.Close()
 		client.CloseWithCode(4000, "enough")
-		closed.expectClose(4000)
-		closed.finish(4000)
-		stays.expect(strconv.Itoa(len(text)), "5")
-		eventually(t, func() bool {
+		closed.ExpectClose(4000)
+		closed.Finish(4000)
+		stays.Expect(strconv.Itoa(len(text)), "5")
+		harness.Eventually(t, func() bool {
 			stats := s.Stats().Total
 			return stats.Connections == 1 && stats.Paused == 0 && stats.HeldBytes == 0
 		}, "something is left")
@@ -211,33 +212,33 @@ func TestInflateInStepsOfClosedConnections(t *testing.T) {
 }
 
 // connectDeflate is connect with compression in both directions.
-func (s *flowServer) connectDeflate() *deflateClient {
-	c := s.dialTCP(s.way)
-	if s.wrap != nil {
-		c = s.wrap(c)
+func connectDeflate(s *harness.Endpoint) *deflateClient {
+	c := s.DialTCP(s.Way)
+	if s.Wrap != nil {
+		c = s.Wrap(c)
 	}
-	c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate\r\n"))
-	resp, body := c.response()
-	require.Equal(s.t, http.StatusSwitchingProtocols, resp.StatusCode, body)
-	return &deflateClient{client: c, z: codec.NewDeflater(6)}
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate\r\n"))
+	resp, body := c.ReadResponse()
+	require.Equal(s.T, http.StatusSwitchingProtocols, resp.StatusCode, body)
+	return &deflateClient{Client: c, z: codec.NewDeflater(6)}
 }
 
 // A rate limit counts the compressed bytes of a message and those that it inflates to.
 func TestRateLimitCountsCompressedBytes(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		message := strings.Repeat("a", 1000)
 		wire := len(codec.NewDeflater(6).Append(nil, []byte(message), nil, 15))
 		burst := int64(3*(1000+wire) + 5)
-		s := start(t, mode, ws.WithCompression(ws.CompressionConfig{}), ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: burst}))
-		s.HandleRaw(echo)
-		c := s.dialDeflate(w, "permessage-deflate")
+		s := harness.Start(t, mode, ws.WithCompression(ws.CompressionConfig{}), ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: burst}))
+		s.HandleRaw(harness.Echo)
+		c := dialDeflate(s, w, "permessage-deflate")
 		for range 3 {
 			c.sendDeflated(gws.OpText, message)
 			_, got, _ := c.message()
 			require.Equal(t, message, got)
 		}
-		c.send("123456", "12345") // plain ones count once
-		c.expect("12345")
+		c.Send("123456", "12345") // plain ones count once
+		c.Expect("12345")
 		assert.EqualValues(t, 1, s.Stats().RateLimited)
 	})
 }

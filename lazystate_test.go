@@ -9,12 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // TestManyRooms joins and leaves rooms at random, beside a plain list.
 func TestManyRooms(t *testing.T) {
-	s := start(t)
-	_, c := s.dialClient(native)
+	s := harness.Start(t)
+	_, c := s.DialClient(harness.Native)
 	require.NoError(t, c.JoinRoom("only"))
 	assert.False(t, ws.HasLazyState(c), "one room needs none")
 	c.LeaveRoom("only")
@@ -48,7 +49,7 @@ func TestManyRooms(t *testing.T) {
 	value, _ := c.GetMetadata("k")
 	assert.Equal(t, "v", value, "metadata stays")
 
-	_, other := s.dialClient(native)
+	_, other := s.DialClient(harness.Native)
 	require.NoError(t, other.JoinRoom("a"))
 	require.NoError(t, other.JoinRoom("b"))
 	assert.True(t, ws.HasLazyState(other))

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // pacedReader reads at a rate, in bytes a second.
@@ -46,13 +47,13 @@ type download struct {
 func (d *download) next() string {
 	d.t.Helper()
 	for {
-		f, err := readFrame(&d.reader)
+		f, err := harness.ReadFrame(&d.reader)
 		require.NoError(d.t, err, "closed after %v and %d bytes", time.Since(d.reader.since), d.reader.taken)
 		if f.Header.OpCode != gws.OpPing {
 			return string(f.Payload)
 		}
 		d.pings++
-		_, err = io.WriteString(d.conn, frame(gws.OpPong, ""))
+		_, err = io.WriteString(d.conn, harness.Frame(gws.OpPong, ""))
 		require.NoError(d.t, err)
 	}
 }
@@ -117,29 +118,29 @@ func TestSlowDownloadsEnd(t *testing.T) {
 	for _, sd := range slowDownloads {
 		t.Run(sd.name, func(t *testing.T) {
 			t.Parallel()
-			onBothWays(t, func(t *testing.T, w way) {
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 				t.Parallel()
 				t.Run("plain", func(t *testing.T) {
 					t.Parallel()
-					s := start(t, opts...)
-					sd.from(t, s, s.dial(w))
+					s := harness.Start(t, opts...)
+					sd.from(t, s, s.Dial(w))
 				})
 				t.Run("TLS", func(t *testing.T) {
 					t.Parallel()
-					s := startTLS(t, nil, opts...)
-					sd.from(t, s.server, s.dialTLS(w, s.clientTLS(tls.VersionTLS13)))
+					s := harness.StartTLS(t, nil, opts...)
+					sd.from(t, s.Server, s.DialTLS(w, s.ClientConfig(tls.VersionTLS13)))
 				})
 			})
 		})
 	}
 }
 
-func (sd slowDownload) from(t *testing.T, s *server, c *client) {
+func (sd slowDownload) from(t *testing.T, s *harness.Server, c *harness.Client) {
 	var sc *ws.Client
 	s.RangeClients(func(found *ws.Client) bool { sc = found; return false })
 	require.NotNil(t, sc)
 	d := &download{t: t, conn: c.Conn, reader: pacedReader{Reader: c.Conn, rate: downloadRate}}
-	require.Zero(t, c.r.Buffered())
+	require.Zero(t, c.R.Buffered())
 	sd.run(t, sc, d)
 	assert.GreaterOrEqual(t, time.Since(d.reader.since), 2*downloadTimeout, "not slow enough to show anything")
 	assert.EqualValues(t, 1, s.Stats().Total.Opened)
@@ -148,15 +149,15 @@ func (sd slowDownload) from(t *testing.T, s *server, c *client) {
 
 // A client that hangs behind a download is closed, though its kernel is there.
 func TestHungDownloadEnds(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		t.Parallel()
-		s := startTLS(t, nil, ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
-		c := s.dialTLS(w, s.clientTLS(tls.VersionTLS13))
+		s := harness.StartTLS(t, nil, ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
+		c := s.DialTLS(w, s.ClientConfig(tls.VersionTLS13))
 		var sc *ws.Client
 		s.RangeClients(func(found *ws.Client) bool { sc = found; return false })
 		require.NotNil(t, sc)
 		require.NoError(t, sc.SendBytes([]byte(strings.Repeat("x", 8<<20))))
-		eventually(t, func() bool { return s.Stats().Total.Closed == 1 }, "a client that reads nothing is not closed")
+		harness.Eventually(t, func() bool { return s.Stats().Total.Closed == 1 }, "a client that reads nothing is not closed")
 		_, err := io.Copy(io.Discard, c)
 		require.Error(t, err, "no close_notify fits behind the message")
 	})

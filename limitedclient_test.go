@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // never is a rate at which no bucket gains anything while a test runs.
@@ -18,7 +19,7 @@ const never = 1e-9
 // requests encodes "note" requests with the ids from first to last.
 func requests(first, last int) (messages []string) {
 	for id := first; id <= last; id++ {
-		messages = append(messages, request("note", strconv.Itoa(id), ""))
+		messages = append(messages, harness.Request("note", strconv.Itoa(id), ""))
 	}
 	return messages
 }
@@ -36,21 +37,21 @@ func registerNote(t *testing.T, m *ws.Manager) (noted <-chan string) {
 
 // expectAnswers reads the answers to the requests 1 to n: up to admitted they
 // are served, the others refused. Each of the two kinds comes in order.
-func (c *client) expectAnswers(admitted, n int) {
-	c.t.Helper()
+func expectAnswers(c *harness.Client, admitted, n int) {
+	c.T.Helper()
 	served, refused := 0, admitted
 	for range n {
-		e := c.readEnvelope()
+		e := c.ReadEnvelope()
 		want := &served
 		if e.Code != 200 {
-			require.Equal(c.t, 429, e.Code)
-			require.Equal(c.t, "too many requests", e.Message)
+			require.Equal(c.T, 429, e.Code)
+			require.Equal(c.T, "too many requests", e.Message)
 			want = &refused
 		}
 		*want++
-		require.Equal(c.t, strconv.Itoa(*want), e.RequestID)
+		require.Equal(c.T, strconv.Itoa(*want), e.RequestID)
 	}
-	require.Equal(c.t, admitted, served)
+	require.Equal(c.T, admitted, served)
 }
 
 // What is over the limit is refused, in either measure; what is within it is
@@ -66,18 +67,18 @@ func TestRateLimit(t *testing.T) {
 	}
 	for name, limit := range tests {
 		t.Run(name, func(t *testing.T) {
-			onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-				s := start(t, mode, ws.WithRateLimit(limit), ws.WithLoops(1))
-				noted, failures := registerNote(t, s.Manager), s.events(ws.EventError)
-				c, other := s.dial(w), s.dial(w)
-				c.send(requests(1, 9)...)
-				c.expectAnswers(4, 9)
+			harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+				s := harness.Start(t, mode, ws.WithRateLimit(limit), ws.WithLoops(1))
+				noted, failures := registerNote(t, s.Manager), s.Events(ws.EventError)
+				c, other := s.Dial(w), s.Dial(w)
+				c.Send(requests(1, 9)...)
+				expectAnswers(c, 4, 9)
 				assert.EqualValues(t, 5, s.Stats().RateLimited)
 				assert.EqualValues(t, 9, s.Stats().Total.MessagesIn)
 				assert.Len(t, noted, 4)
-				other.send(requests(1, 4)...)
-				other.expectAnswers(4, 4)
-				c.sync()
+				other.Send(requests(1, 4)...)
+				expectAnswers(other, 4, 4)
+				c.Sync()
 				assert.EqualValues(t, 5, s.Stats().RateLimited)
 				assert.Empty(t, failures, "published before the client is closed")
 			})
@@ -87,68 +88,68 @@ func TestRateLimit(t *testing.T) {
 
 // Within the limit nothing is refused.
 func TestRateLimitWithin(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithRateLimit(ws.RateLimit{Messages: 1e9, Bytes: 1e12}), ws.WithMailboxSize(200))
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithRateLimit(ws.RateLimit{Messages: 1e9, Bytes: 1e12}), ws.WithMailboxSize(200))
 		registerNote(t, s.Manager)
-		c := s.dial(w)
-		c.send(requests(1, 200)...)
-		c.expectAnswers(200, 200)
+		c := s.Dial(w)
+		c.Send(requests(1, 200)...)
+		expectAnswers(c, 200, 200)
 		assert.Zero(t, s.Stats().RateLimited)
 	})
 }
 
 // Messages without an ID are answered without one, and do not count as invalid.
 func TestRateLimitWithoutID(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		metrics := newRecorder()
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		metrics := harness.NewRecorder()
 		limit := ws.RateLimit{Messages: never, MessageBurst: 1, Tolerance: 100}
-		s := start(t, mode, ws.WithRateLimit(limit), ws.WithMetrics(metrics))
+		s := harness.Start(t, mode, ws.WithRateLimit(limit), ws.WithMetrics(metrics))
 		registerNote(t, s.Manager)
-		c := s.dial(w)
-		c.send(requests(1, 1)...)
-		c.expectReply("1", 200, "")
+		c := s.Dial(w)
+		c.Send(requests(1, 1)...)
+		c.ExpectReply("1", 200, "")
 		for range 5 {
-			c.send("", "no JSON", `{"request_id":"cut off`, `{"type":"request","event":"note"}`, `{"request_id":7}`)
-			c.raw(frame(gws.OpBinary, "\x00"))
+			c.Send("", "no JSON", `{"request_id":"cut off`, `{"type":"request","event":"note"}`, `{"request_id":7}`)
+			c.WriteRaw(harness.Frame(gws.OpBinary, "\x00"))
 			for _, id := range []string{"", "", "", "", "7", ""} {
-				c.expectReply(id, 429, "too many requests")
+				c.ExpectReply(id, 429, "too many requests")
 			}
 		}
-		c.send(`{"request_id":"no \u0074ype"}`)
-		c.expectReply("no type", 429, "too many requests")
-		assert.Zero(t, metrics.get("invalid"))
+		c.Send(`{"request_id":"no \u0074ype"}`)
+		c.ExpectReply("no type", 429, "too many requests")
+		assert.Zero(t, metrics.Get("invalid"))
 	})
 }
 
 // A client that goes on sending is closed, and nothing else of it is handled.
 // The others do not notice.
 func TestRateLimitFlood(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		limit := ws.RateLimit{Messages: never, MessageBurst: 2, Tolerance: 3}
-		s := start(t, mode, ws.WithRateLimit(limit), ws.WithLoops(1))
-		noted, failures := registerNote(t, s.Manager), s.events(ws.EventError)
-		ends := s.events(ws.EventClientDisconnected)
-		other := s.dial(w)
-		c, sc := s.dialClient(w)
-		c.send(requests(1, 2)...)
-		c.expectAnswers(2, 2)
-		c.send(requests(3, 500)...)
+		s := harness.Start(t, mode, ws.WithRateLimit(limit), ws.WithLoops(1))
+		noted, failures := registerNote(t, s.Manager), s.Events(ws.EventError)
+		ends := s.Events(ws.EventClientDisconnected)
+		other := s.Dial(w)
+		c, sc := s.DialClient(w)
+		c.Send(requests(1, 2)...)
+		expectAnswers(c, 2, 2)
+		c.Send(requests(3, 500)...)
 		for id := 3; id <= 5; id++ {
-			c.expectReply(strconv.Itoa(id), 429, "too many requests")
+			c.ExpectReply(strconv.Itoa(id), 429, "too many requests")
 		}
-		f := c.read()
+		f := c.Next()
 		require.Equal(t, gws.OpClose, f.Header.OpCode, "payload %q", f.Payload)
 		code, reason := gws.ParseCloseFrameData(f.Payload)
 		assert.EqualValues(t, 1008, code)
 		assert.Equal(t, "rate limit exceeded", reason)
-		c.finish(1008)
-		receive(t, ends, "no disconnect") // comes after the last handler
+		c.Finish(1008)
+		harness.Receive(t, ends, "no disconnect") // comes after the last handler
 		assert.Len(t, noted, 2)
 		assert.EqualValues(t, 4, s.Stats().RateLimited)
 
-		other.send(requests(1, 2)...)
-		other.expectAnswers(2, 2)
-		e := receive(t, failures, "no EventError")
+		other.Send(requests(1, 2)...)
+		expectAnswers(other, 2, 2)
+		e := harness.Receive(t, failures, "no EventError")
 		assert.Equal(t, sc.ID, e.ClientID)
 		assert.ErrorContains(t, e.Data.(error), "rate limit")
 		assert.Empty(t, failures)
@@ -157,20 +158,20 @@ func TestRateLimitFlood(t *testing.T) {
 
 // A client that pauses is served again.
 func TestRateLimitPause(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		limit := ws.RateLimit{Messages: 20, MessageBurst: 1, Tolerance: 1 << 30}
-		s := start(t, mode, ws.WithRateLimit(limit))
+		s := harness.Start(t, mode, ws.WithRateLimit(limit))
 		registerNote(t, s.Manager)
-		c := s.dial(w)
-		c.send(requests(1, 100)...)
+		c := s.Dial(w)
+		c.Send(requests(1, 100)...)
 		for range 100 {
-			c.readEnvelope()
+			c.ReadEnvelope()
 		}
 		assert.Positive(t, s.Stats().RateLimited)
 		for range 2 {
-			eventually(t, func() bool {
-				c.send(requests(1, 1)...)
-				return c.readEnvelope().Code == 200
+			harness.Eventually(t, func() bool {
+				c.Send(requests(1, 1)...)
+				return c.ReadEnvelope().Code == 200
 			}, "not served again")
 		}
 	})
@@ -179,65 +180,65 @@ func TestRateLimitPause(t *testing.T) {
 // A client that has sent nothing may send a message larger than the burst, but
 // then nothing for long.
 func TestRateLimitTakesOneOfAnySize(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: 1}))
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: 1}))
 		registerNote(t, s.Manager)
-		c := s.dial(w)
-		c.send(request("note", "big", `"`+strings.Repeat("x", 300_000)+`"`))
-		c.expectReply("big", 200, "")
-		c.send(requests(1, 1)...)
-		c.expectReply("1", 429, "too many requests")
+		c := s.Dial(w)
+		c.Send(harness.Request("note", "big", `"`+strings.Repeat("x", 300_000)+`"`))
+		c.ExpectReply("big", 200, "")
+		c.Send(requests(1, 1)...)
+		c.ExpectReply("1", 429, "too many requests")
 	})
 }
 
 // Raw messages over the limit are dropped without an answer.
 func TestRateLimitRaw(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: 10, Tolerance: 3}))
-		s.HandleRaw(echo)
-		c := s.dial(w)
-		c.send("12345678", "abc", "90", "d", "", "e")
-		c.expect("12345678", "90", "")
-		c.sync()
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: 10, Tolerance: 3}))
+		s.HandleRaw(harness.Echo)
+		c := s.Dial(w)
+		c.Send("12345678", "abc", "90", "d", "", "e")
+		c.Expect("12345678", "90", "")
+		c.Sync()
 		assert.EqualValues(t, 3, s.Stats().RateLimited)
-		c.send("f")
-		f := c.read()
+		c.Send("f")
+		f := c.Next()
 		require.Equal(t, gws.OpClose, f.Header.OpCode, "payload %q", f.Payload)
-		c.finish(1008)
+		c.Finish(1008)
 		assert.EqualValues(t, 4, s.Stats().RateLimited)
 	})
 }
 
 // Control frames, and the fragments of a message, do not count as messages.
 func TestRateLimitCountsDataMessages(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithRateLimit(ws.RateLimit{Messages: never, MessageBurst: 1}))
-		s.HandleRaw(echo)
-		c := s.dial(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithRateLimit(ws.RateLimit{Messages: never, MessageBurst: 1}))
+		s.HandleRaw(harness.Echo)
+		c := s.Dial(w)
 		for range 20 {
-			c.sync()
+			c.Sync()
 		}
-		c.raw(fragment(gws.OpText, false, "a") + fragment(gws.OpContinuation, false, "b") + fragment(gws.OpContinuation, true, "c"))
-		c.expect("abc")
+		c.WriteRaw(harness.Fragment(gws.OpText, false, "a") + harness.Fragment(gws.OpContinuation, false, "b") + harness.Fragment(gws.OpContinuation, true, "c"))
+		c.Expect("abc")
 		assert.Zero(t, s.Stats().RateLimited)
 	})
 }
 
 // The limit comes before a route's own mode is looked at.
 func TestRateLimitWithModeOverrides(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithRateLimit(ws.RateLimit{Messages: never, MessageBurst: 4}))
-		registerGreetings(t, s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithRateLimit(ws.RateLimit{Messages: never, MessageBurst: 4}))
+		harness.RegisterGreetings(t, s.Manager)
 		answer := func(*ws.Client) (*int, error) { return nil, nil }
 		require.NoError(t, ws.HandleOnly(s.Manager, "inline", answer, ws.RunInline()))
 		require.NoError(t, ws.HandleOnly(s.Manager, "pooled", answer, ws.RunPooled()))
-		c := s.dial(w)
+		c := s.Dial(w)
 		for i, event := range []string{"inline", "pooled", "inline", "pooled", "inline", "pooled"} {
-			c.send(request(event, "1", ""))
+			c.Send(harness.Request(event, "1", ""))
 			if i < 4 {
-				c.expectReply("1", 200, "")
+				c.ExpectReply("1", 200, "")
 			} else {
-				c.expectReply("1", 429, "")
+				c.ExpectReply("1", 429, "")
 			}
 		}
 	})

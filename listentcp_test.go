@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // needIPv6 skips a test on a machine without IPv6.
@@ -54,7 +55,7 @@ func TestListenFamilies(t *testing.T) {
 		for _, port := range []int{0, freePort(t)} {
 			t.Run(fmt.Sprintf(tt.addr, port), func(t *testing.T) {
 				addr := fmt.Sprintf(tt.addr, port)
-				s := start(t, ws.WithListenAddr(addr), ws.WithLoops(3))
+				s := harness.Start(t, ws.WithListenAddr(addr), ws.WithLoops(3))
 				bound := s.Addr().(*net.TCPAddr)
 				if port != 0 {
 					require.Equal(t, port, bound.Port)
@@ -65,7 +66,7 @@ func TestListenFamilies(t *testing.T) {
 						_ = nc.Close()
 					}
 				}
-				c := s.dial(native) // to the address that Addr returns
+				c := s.Dial(harness.Native) // to the address that Addr returns
 				s.RangeClients(func(sc *ws.Client) bool {
 					assert.Equal(t, c.LocalAddr().(*net.TCPAddr).AddrPort().Port(), uint16(portOf(t, sc.RemoteAddr())))
 					return true
@@ -89,8 +90,8 @@ func portOf(t *testing.T, addr string) int {
 func TestListenOnBothFamiliesApart(t *testing.T) {
 	needIPv6(t)
 	port := freePort(t)
-	start(t, ws.WithListenAddr(fmt.Sprintf("tcp4://:%d", port)))
-	start(t, ws.WithListenAddr(fmt.Sprintf("tcp6://:%d", port)))
+	harness.Start(t, ws.WithListenAddr(fmt.Sprintf("tcp4://:%d", port)))
+	harness.Start(t, ws.WithListenAddr(fmt.Sprintf("tcp6://:%d", port)))
 	for _, addr := range []string{"tcp4://127.0.0.1:%d", "tcp6://[::1]:%d", "tcp://:%d"} {
 		require.ErrorContains(t, runOn(t, fmt.Sprintf(addr, port)), "address already in use")
 	}
@@ -102,10 +103,10 @@ func TestListenOnALinkLocalAddress(t *testing.T) {
 	for _, zone := range []string{iface.Name, strconv.Itoa(iface.Index)} {
 		for _, port := range []int{0, freePort(t)} {
 			t.Run(fmt.Sprintf("%s:%d", zone, port), func(t *testing.T) {
-				s := start(t, ws.WithListenAddr(fmt.Sprintf("tcp://[%s%%%s]:%d", ip, zone, port)))
+				s := harness.Start(t, ws.WithListenAddr(fmt.Sprintf("tcp://[%s%%%s]:%d", ip, zone, port)))
 				assert.Equal(t, iface.Name, s.Addr().(*net.TCPAddr).Zone)
-				c := s.dialTCP(native)
-				c.upgrade()
+				c := s.DialTCP(harness.Native)
+				c.Upgrade()
 				_ = c.Close()
 			})
 		}

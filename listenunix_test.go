@@ -12,13 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // expectServed has a client connect to a Unix socket, and leave.
-func (s *server) expectServed(path string) {
-	s.t.Helper()
-	c := s.dialOn("unix", path)
-	c.upgrade()
+func expectServed(s *harness.Server, path string) {
+	s.T.Helper()
+	c := s.DialOn("unix", path)
+	c.Upgrade()
 	_ = c.Close()
 }
 
@@ -26,7 +27,7 @@ func (s *server) expectServed(path string) {
 // must not be able to do.
 func runOn(t *testing.T, addr string) error {
 	t.Helper()
-	m := newManager(t, ws.WithListenAddr(addr))
+	m := harness.NewManager(t, ws.WithListenAddr(addr))
 	return m.Run()
 }
 
@@ -45,10 +46,10 @@ func TestUnixPathsAreTakenAsTheyAre(t *testing.T) {
 			}
 			before := tree(t, root)
 			full := root + "/" + path
-			s := start(t, ws.WithListenAddr("unix://"+full), ws.WithUnixSocketMode(0o600))
+			s := harness.Start(t, ws.WithListenAddr("unix://"+full), ws.WithUnixSocketMode(0o600))
 			require.Equal(t, full, s.Addr().String())
-			s.expectServed(full)
-			s.shutdown()
+			expectServed(s, full)
+			s.Stop()
 			require.Equal(t, before, tree(t, root))
 		})
 	}
@@ -63,23 +64,23 @@ func TestAbstractSocket(t *testing.T) {
 	name := "@" + filepath.Base(t.TempDir()) + filepath.Base(filepath.Dir(t.TempDir()))
 	require.NoError(t, os.Mkdir(name, 0o700))
 	require.NoError(t, os.WriteFile(name+"/precious", nil, 0o600))
-	s := start(t, ws.WithListenAddr("unix://"+name), ws.WithUnixSocketMode(0o600))
-	s.expectServed(name)
+	s := harness.Start(t, ws.WithListenAddr("unix://"+name), ws.WithUnixSocketMode(0o600))
+	expectServed(s, name)
 	require.ErrorIs(t, runOn(t, "unix://"+name), syscall.EADDRINUSE)
-	s.shutdown()
+	s.Stop()
 	require.FileExists(t, name+"/precious")
-	start(t, ws.WithListenAddr("unix://"+name)) // it is free again
+	harness.Start(t, ws.WithListenAddr("unix://"+name)) // it is free again
 }
 
 func TestUnixPathInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
-	first := start(t, ws.WithListenAddr("unix://"+path))
+	first := harness.Start(t, ws.WithListenAddr("unix://"+path))
 	err := runOn(t, "unix://"+path)
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 	require.EqualError(t, err,
 		"ws: listen unix://"+path+": another process is listening: address already in use")
-	first.expectServed(path)
-	first.shutdown()
+	expectServed(first, path)
+	first.Stop()
 	require.NoFileExists(t, path)
 }
 
@@ -87,9 +88,9 @@ func TestUnixPathInUse(t *testing.T) {
 func TestStaleUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
 	leaveSocket(t, path)
-	s := start(t, ws.WithListenAddr("unix://"+path))
-	s.expectServed(path)
-	s.shutdown()
+	s := harness.Start(t, ws.WithListenAddr("unix://"+path))
+	expectServed(s, path)
+	s.Stop()
 	require.NoFileExists(t, path)
 }
 
@@ -135,12 +136,12 @@ func TestUnixPathOfSomethingElse(t *testing.T) {
 // At the end a manager removes its own socket, not one that has taken its path.
 func TestUnixPathOfASuccessor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
-	old := start(t, ws.WithListenAddr("unix://"+path))
+	old := harness.Start(t, ws.WithListenAddr("unix://"+path))
 	require.NoError(t, os.Remove(path))
-	successor := start(t, ws.WithListenAddr("unix://"+path))
-	old.shutdown()
-	successor.expectServed(path)
-	successor.shutdown()
+	successor := harness.Start(t, ws.WithListenAddr("unix://"+path))
+	old.Stop()
+	expectServed(successor, path)
+	successor.Stop()
 	require.NoFileExists(t, path)
 }
 
@@ -148,10 +149,10 @@ func TestUnixPathOfASuccessor(t *testing.T) {
 func TestRelativeUnixPath(t *testing.T) {
 	root := t.TempDir()
 	t.Chdir(root)
-	s := start(t, ws.WithListenAddr("unix://ws.sock"))
+	s := harness.Start(t, ws.WithListenAddr("unix://ws.sock"))
 	t.Chdir(t.TempDir())
-	s.expectServed(filepath.Join(root, "ws.sock"))
-	s.shutdown()
+	expectServed(s, filepath.Join(root, "ws.sock"))
+	s.Stop()
 	require.NoFileExists(t, filepath.Join(root, "ws.sock"))
 }
 
@@ -159,21 +160,21 @@ func TestUnixSocketMode(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777} {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ws.sock")
-			s := start(t, ws.WithListenAddr("unix://"+path), ws.WithUnixSocketMode(mode))
+			s := harness.Start(t, ws.WithListenAddr("unix://"+path), ws.WithUnixSocketMode(mode))
 			info, err := os.Lstat(path)
 			require.NoError(t, err)
 			require.Equal(t, mode, info.Mode().Perm())
-			s.expectServed(path)
-			s.shutdown()
+			expectServed(s, path)
+			s.Stop()
 		})
 	}
 }
 
 func TestRemoteAddrOfAUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
-	s := start(t, ws.WithListenAddr("unix://"+path))
-	c := s.dialOn("unix", path)
-	c.upgrade()
+	s := harness.Start(t, ws.WithListenAddr("unix://"+path))
+	c := s.DialOn("unix", path)
+	c.Upgrade()
 	s.RangeClients(func(c *ws.Client) bool {
 		require.Empty(t, c.RemoteAddr())
 		return true

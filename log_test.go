@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // logCounter is a slog.Handler that counts records and what they tell of others.
@@ -68,9 +68,9 @@ func TestLogFloods(t *testing.T) {
 	}
 	for event, message := range messages {
 		t.Run(event, func(t *testing.T) {
-			onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+			harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 				log := newLogCounter()
-				s := start(t, mode, func(c *ws.Config) { c.Logger = slog.New(log) })
+				s := harness.Start(t, mode, func(c *ws.Config) { c.Logger = slog.New(log) })
 				require.NoError(t, s.Register("fails", func(*ws.Client, *ws.Message) error { return errors.New("oops") }))
 				require.NoError(t, s.Register("panics", func(*ws.Client, *ws.Message) error { panic("oops") }))
 				require.NoError(t, s.Register("subscriber", func(c *ws.Client, m *ws.Message) error {
@@ -85,16 +85,16 @@ func TestLogFloods(t *testing.T) {
 				if event == "subscriber" {
 					s.Subscribe(ws.EventMessageReceived, func(ws.Event) { panic("oops") })
 				}
-				c := s.dial(w)
-				burst := strings.Repeat(frame(1, request(event, "1", "")), 100)
+				c := s.Dial(w)
+				burst := strings.Repeat(harness.Frame(1, harness.Request(event, "1", "")), 100)
 				for range n / 100 {
-					c.raw(burst)
+					c.WriteRaw(burst)
 					for range 100 {
-						c.read()
+						c.Next()
 					}
 				}
-				c.abort()
-				s.shutdown() // it tells the rest
+				c.Abort()
+				s.Stop() // it tells the rest
 				log.mu.Lock()
 				defer log.mu.Unlock()
 				windows := int(log.last.Sub(log.first)/time.Second) + 1
@@ -123,7 +123,7 @@ func (l *panickingLog) Handle(_ context.Context, r slog.Record) error {
 // await waits until a message was logged n times.
 func (l *panickingLog) await(t *testing.T, n int64, message string) {
 	t.Helper()
-	eventually(t, func() bool {
+	harness.Eventually(t, func() bool {
 		calls, ok := l.calls.Load(message)
 		return ok && calls.(*atomic.Int64).Load() >= n
 	}, "%q was not logged", message)
@@ -132,9 +132,9 @@ func (l *panickingLog) await(t *testing.T, n int64, message string) {
 // A log handler that panics hurts nobody, wherever the library logs: on a loop,
 // on a worker, on the event bus, in a timer.
 func TestLogHandlerPanics(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		log := new(panickingLog)
-		s := start(t, mode, func(c *ws.Config) { c.Logger = slog.New(log) })
+		s := harness.Start(t, mode, func(c *ws.Config) { c.Logger = slog.New(log) })
 		require.NoError(t, s.Register("fails", func(*ws.Client, *ws.Message) error { return errors.New("oops") }))
 		require.NoError(t, s.Register("panics", func(*ws.Client, *ws.Message) error { panic("oops") }))
 		late := make(chan struct{})
@@ -143,49 +143,42 @@ func TestLogHandlerPanics(t *testing.T) {
 			return c.SendResponse(m.RequestID, 200, "", nil)
 		}, ws.LogAfter(time.Millisecond)))
 		s.Subscribe(ws.EventMessageReceived, func(ws.Event) { panic("oops") })
-		c := s.dial(w)
+		c := s.Dial(w)
 		for range 3 {
-			c.send(request("fails", "1", ""))
-			c.expectReply("1", 500, "internal error")
-			c.send(request("panics", "2", ""))
-			c.expectReply("2", 500, "internal error")
+			c.Send(harness.Request("fails", "1", ""))
+			c.ExpectReply("1", 500, "internal error")
+			c.Send(harness.Request("panics", "2", ""))
+			c.ExpectReply("2", 500, "internal error")
 		}
 		log.await(t, 3, "ws: handler failed")
 		log.await(t, 3, "ws: handler panicked")
 		log.await(t, 6, "ws: panic in a subscriber")
-		c.send(request("late", "3", ""))
+		c.Send(harness.Request("late", "3", ""))
 		log.await(t, 1, "ws: handler is late, with its stack")
 		close(late)
-		c.expectReply("3", 200, "")
+		c.ExpectReply("3", 200, "")
 		s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { panic("oops") })
-		c.send("x")
+		c.Send("x")
 		log.await(t, 1, "ws: panic recovered")
 		s.HandleRaw(nil)
-		c.send(request("fails", "4", ""))
-		c.expectReply("4", 500, "internal error")
+		c.Send(harness.Request("fails", "4", ""))
+		c.ExpectReply("4", 500, "internal error")
 	})
 }
 
 // The stack in a log line has the function that panicked.
 func TestLogStacks(t *testing.T) {
-	var log syncBuffer
-	s := start(t, func(c *ws.Config) {
+	var log harness.Buffer
+	s := harness.Start(t, func(c *ws.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.Authenticate = authenticatePanicking
 	})
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/ws", ""))
-	resp, _ := c.response()
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	resp, _ := c.ReadResponse()
 	require.Equal(t, 500, resp.StatusCode)
 	assert.Contains(t, log.String(), "authenticatePanicking")
 }
 
 //go:noinline
 func authenticatePanicking(*http.Request) ([]ws.ClientOption, error) { panic("oops") }
-
-// containsLine reports whether one line of text contains all parts.
-func containsLine(text string, parts ...string) bool {
-	return slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool {
-		return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
-	})
-}

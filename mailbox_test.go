@@ -3,42 +3,18 @@ package ws_test
 import (
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
-	gws "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
-
-// registerBlock registers "block", which says that it was called and answers
-// when release has been called.
-func registerBlock(t *testing.T, m *ws.Manager) (entered <-chan string, release func()) {
-	t.Helper()
-	begun, released := make(chan string, 10_000), make(chan struct{})
-	release = sync.OnceFunc(func() { close(released) })
-	t.Cleanup(release)
-	require.NoError(t, m.Register("block", func(c *ws.Client, m *ws.Message) error {
-		begun <- m.RequestID
-		<-released
-		return c.SendResponse(m.RequestID, 200, "success", nil)
-	}))
-	return begun, release
-}
-
-// sync returns when the server has taken everything that was sent.
-func (c *client) sync() {
-	c.t.Helper()
-	c.raw(frame(gws.OpPing, "sync"))
-	f := c.readFrame()
-	require.Equal(c.t, gws.OpPong, f.Header.OpCode, "payload %q", f.Payload)
-}
 
 // boundedMailboxes hold 8 messages that blockMessage makes of one-digit ids.
 func boundedMailboxes() map[string]ws.Option {
-	length := int64(len(blockMessage(1)))
+	length := int64(len(harness.BlockMessage(1)))
 	return map[string]ws.Option{
 		"by count":         ws.WithMailboxSize(8),
 		"by bytes":         ws.WithMailboxBytes(8 * length),
@@ -46,26 +22,24 @@ func boundedMailboxes() map[string]ws.Option {
 	}
 }
 
-func blockMessage(id int) string { return request("block", strconv.Itoa(id), "") }
-
 // As many messages as a mailbox holds may wait, and are handled.
 func TestMailboxAtItsBound(t *testing.T) {
 	for name, bound := range boundedMailboxes() {
 		t.Run(name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, bound)
-				entered, release := registerBlock(t, s.Manager)
-				c, sc := s.dialClient(w)
-				c.send(blockMessage(0))
-				receive(t, entered, "not called")
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, bound)
+				entered, release := harness.RegisterBlock(t, s.Manager)
+				c, sc := s.DialClient(w)
+				c.Send(harness.BlockMessage(0))
+				harness.Receive(t, entered, "not called")
 				for id := 1; id <= 8; id++ {
-					c.send(blockMessage(id))
+					c.Send(harness.BlockMessage(id))
 				}
-				c.sync()
+				c.Sync()
 				assert.False(t, sc.IsClosed())
 				release()
 				for id := range 9 {
-					c.expectReply(strconv.Itoa(id), 200, "")
+					c.ExpectReply(strconv.Itoa(id), 200, "")
 				}
 			})
 		})
@@ -78,27 +52,27 @@ func TestMailboxBeyondItsBound(t *testing.T) {
 	const messages = 2000 // some do not fit into one read
 	for name, bound := range boundedMailboxes() {
 		t.Run(name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, bound, ws.WithLoops(1))
-				registerGreetings(t, s.Manager)
-				entered, release := registerBlock(t, s.Manager)
-				bystander := s.dial(w)
-				c, sc := s.dialClient(w)
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, bound, ws.WithLoops(1))
+				harness.RegisterGreetings(t, s.Manager)
+				entered, release := harness.RegisterBlock(t, s.Manager)
+				bystander := s.Dial(w)
+				c, sc := s.DialClient(w)
 				var burst []string
 				for id := range messages {
-					burst = append(burst, blockMessage(id))
+					burst = append(burst, harness.BlockMessage(id))
 				}
-				c.send(burst...)
-				receive(t, entered, "not called")
-				eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
-				bystander.send(request("only", "1", ""))
-				bystander.expectReply("1", 200, "")
+				c.Send(burst...)
+				harness.Receive(t, entered, "not called")
+				harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
+				bystander.Send(harness.Request("only", "1", ""))
+				bystander.ExpectReply("1", 200, "")
 				assert.False(t, sc.IsClosed())
 				release()
 				for id := range messages {
-					c.expectReply(strconv.Itoa(id), 200, "")
+					c.ExpectReply(strconv.Itoa(id), 200, "")
 				}
-				eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "not resumed")
+				harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 0 }, "not resumed")
 			})
 		})
 	}
@@ -106,19 +80,19 @@ func TestMailboxBeyondItsBound(t *testing.T) {
 
 // A mailbox that is empty takes one message of any size.
 func TestMailboxTakesOneOfAnySize(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMailboxBytes(1))
-		entered, release := registerBlock(t, s.Manager)
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMailboxBytes(1))
+		entered, release := harness.RegisterBlock(t, s.Manager)
+		c, sc := s.DialClient(w)
 		big := `"` + strings.Repeat("x", 300_000) + `"`
-		c.send(request("block", "first", big))
-		receive(t, entered, "not called")
-		c.send(request("block", "second", big)) // the first is out of the mailbox
-		c.sync()
+		c.Send(harness.Request("block", "first", big))
+		harness.Receive(t, entered, "not called")
+		c.Send(harness.Request("block", "second", big)) // the first is out of the mailbox
+		c.Sync()
 		assert.False(t, sc.IsClosed())
 		release()
-		c.expectReply("first", 200, "")
-		c.expectReply("second", 200, "")
+		c.ExpectReply("first", 200, "")
+		c.ExpectReply("second", 200, "")
 	})
 }
 
@@ -126,7 +100,7 @@ func TestMailboxTakesOneOfAnySize(t *testing.T) {
 // also if it is never empty.
 func TestMailboxMemory(t *testing.T) {
 	const waiting, messages = 20, 10_000
-	m := newManager(t)
+	m := harness.NewManager(t)
 	var handled []string
 	step := make(chan struct{})
 	require.NoError(t, m.Register("step", func(_ *ws.Client, msg *ws.Message) error {
@@ -136,7 +110,7 @@ func TestMailboxMemory(t *testing.T) {
 	}))
 	c := ws.NewTestClient(m)
 	for id := range messages {
-		ws.Enqueue(c, []byte(request("step", strconv.Itoa(id), "")))
+		ws.Enqueue(c, []byte(harness.Request("step", strconv.Itoa(id), "")))
 		if id >= waiting {
 			<-step
 		}
@@ -146,7 +120,7 @@ func TestMailboxMemory(t *testing.T) {
 	for range waiting {
 		<-step
 	}
-	shutdown(t, m) // waits for the handler
+	harness.Shutdown(t, m) // waits for the handler
 	require.Len(t, handled, messages)
 	for id, got := range handled {
 		require.Equal(t, strconv.Itoa(id), got)

@@ -13,15 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Every client gets what is queued for it, then 1001.
 func TestShutdown(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		var conns []*client
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		var conns []*harness.Client
 		for range 20 {
-			c, sc := s.dialClient(w)
+			c, sc := s.DialClient(w)
 			require.NoError(t, sc.JoinRoom("r"))
 			conns = append(conns, c)
 		}
@@ -31,23 +32,23 @@ func TestShutdown(t *testing.T) {
 		results := make(chan error, 3)
 		for range 3 { // all wait for the same end
 			go func() {
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 				defer cancel()
 				results <- s.Shutdown(ctx)
 			}()
 		}
 		for _, c := range conns {
 			for i := range 50 {
-				c.expect(fmt.Sprint(i))
+				c.Expect(fmt.Sprint(i))
 			}
-			c.expectClose(1001)
-			c.finish(1001)
+			c.ExpectClose(1001)
+			c.Finish(1001)
 		}
 		for range 3 {
-			require.NoError(t, receive(t, results, "Shutdown did not return"))
+			require.NoError(t, harness.Receive(t, results, "Shutdown did not return"))
 		}
-		require.NoError(t, receive(t, s.ran, "Run did not return"))
-		s.ran <- nil // for the cleanup
+		require.NoError(t, harness.Receive(t, s.Ran, "Run did not return"))
+		s.Ran <- nil // for the cleanup
 		assert.Zero(t, s.GetClientCount())
 		require.NoError(t, s.Shutdown(context.Background()), "again")
 		require.NoError(t, s.Run(), "a manager that was shut down")
@@ -65,37 +66,37 @@ func TestShutdown(t *testing.T) {
 
 // A client that is behind gets all of its queue before the close frame.
 func TestShutdownFlushesQueues(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, withDeepQueue)
-		c, sc := s.dialClient(w)
-		s.stall(sc)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, harness.WithDeepQueue)
+		c, sc := s.DialClient(w)
+		s.Stall(sc)
 		require.NoError(t, sc.SendBytes([]byte("last")))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.shutdown()
+			s.Stop()
 		}()
-		eventually(t, sc.IsClosed, "not closing")
-		c.expect(bigMessage, "last")
-		c.expectClose(1001)
-		c.finish(1001)
-		receive(t, done, "Shutdown did not return")
+		harness.Eventually(t, sc.IsClosed, "not closing")
+		c.Expect(harness.BigMessage, "last")
+		c.ExpectClose(1001)
+		c.Finish(1001)
+		harness.Receive(t, done, "Shutdown did not return")
 	})
 }
 
 // A client that says nothing holds up Shutdown no longer than its context.
 func TestShutdownOfASilentClient(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		ends := s.events(ws.EventClientDisconnected)
-		c := s.dial(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		ends := s.Events(ws.EventClientDisconnected)
+		c := s.Dial(w)
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
-		require.NoError(t, receive(t, s.ran, "Run did not return"))
-		s.ran <- nil
-		c.expectClose(1001)
-		assert.Equal(t, 1001, receive(t, ends, "no disconnect").Data.(*ws.CloseError).Code)
+		require.NoError(t, harness.Receive(t, s.Ran, "Run did not return"))
+		s.Ran <- nil
+		c.ExpectClose(1001)
+		assert.Equal(t, 1001, harness.Receive(t, ends, "no disconnect").Data.(*ws.CloseError).Code)
 		require.NoError(t, s.Shutdown(context.Background()))
 		assert.Zero(t, s.GetClientCount())
 	})
@@ -104,7 +105,7 @@ func TestShutdownOfASilentClient(t *testing.T) {
 // Shutdown waits for handlers, and a connect's disconnect is never lost, even
 // if Shutdown gave up waiting.
 func TestShutdownWaitsForHandlers(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	var connected, disconnected atomic.Int64
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { connected.Add(1) })
 	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Add(1) })
@@ -117,9 +118,9 @@ func TestShutdownWaitsForHandlers(t *testing.T) {
 		after.Store(c.SendBytes([]byte("late")))
 		return nil
 	}))
-	c := s.dial(native)
-	c.send(request("block", "1", ""))
-	receive(t, entered, "not called")
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("block", "1", ""))
+	harness.Receive(t, entered, "not called")
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
@@ -132,7 +133,7 @@ func TestShutdownWaitsForHandlers(t *testing.T) {
 }
 
 func TestShutdownBeforeRun(t *testing.T) {
-	m, err := ws.NewManager(testOptions()...)
+	m, err := ws.NewManager(harness.Options()...)
 	require.NoError(t, err)
 	m.Subscribe(ws.EventError, func(ws.Event) {})
 	require.NoError(t, m.Shutdown(context.Background()))
@@ -143,7 +144,7 @@ func TestShutdownBeforeRun(t *testing.T) {
 // Shutdown may come at any moment of the start.
 func TestShutdownDuringStart(t *testing.T) {
 	for i := range 30 {
-		m, err := ws.NewManager(append(testOptions(), func(c *ws.Config) {
+		m, err := ws.NewManager(append(harness.Options(), func(c *ws.Config) {
 			if i%2 == 0 {
 				c.ListenAddr = ""
 			}
@@ -154,15 +155,15 @@ func TestShutdownDuringStart(t *testing.T) {
 		for range i / 2 * 1000 {
 			_ = m.GetClientCount()
 		}
-		shutdown(t, m)
-		require.NoError(t, receive(t, ran, "Run did not return"))
+		harness.Shutdown(t, m)
+		require.NoError(t, harness.Receive(t, ran, "Run did not return"))
 	}
 }
 
 func TestRunTwice(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	require.Error(t, s.Run())
-	_, err := s.tryDial(native)
+	_, err := s.TryDial(harness.Native)
 	require.NoError(t, err, "the first goes on")
 }
 
@@ -171,10 +172,10 @@ func TestPortInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	other := start(t)
+	other := harness.Start(t)
 	for name, addr := range map[string]string{"net": l.Addr().String(), "another manager": other.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
-			m := newManager(t, ws.WithListenAddr("tcp://"+addr))
+			m := harness.NewManager(t, ws.WithListenAddr("tcp://"+addr))
 			err := m.Run()
 			require.Error(t, err)
 			assert.ErrorContains(t, err, addr)
@@ -185,22 +186,22 @@ func TestPortInUse(t *testing.T) {
 
 // A manager with many loops listens on one port.
 func TestAddr(t *testing.T) {
-	s := start(t, ws.WithLoops(4))
+	s := harness.Start(t, ws.WithLoops(4))
 	addr, ok := s.Addr().(*net.TCPAddr)
 	require.True(t, ok)
 	assert.NotZero(t, addr.Port)
 	assert.True(t, addr.IP.IsLoopback())
 	for range 20 {
-		s.dial(native)
+		s.Dial(harness.Native)
 	}
 	assert.Equal(t, 20, s.GetClientCount())
 }
 
 func TestRangeClients(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	want := map[string]bool{}
 	for i := range 10 {
-		_, sc := s.dialClient([]way{native, overNet}[i%2])
+		_, sc := s.DialClient([]harness.Way{harness.Native, harness.NetHTTP}[i%2])
 		want[sc.ID] = true
 	}
 	got := map[string]bool{}
@@ -218,21 +219,21 @@ func TestRangeClients(t *testing.T) {
 
 // Both ways give the same Client, at the same time.
 func TestBothWaysAtOnce(t *testing.T) {
-	s := start(t)
-	a, aClient := s.dialClient(native)
-	b, bClient := s.dialClient(overNet)
+	s := harness.Start(t)
+	a, aClient := s.DialClient(harness.Native)
+	b, bClient := s.DialClient(harness.NetHTTP)
 	require.NoError(t, aClient.JoinRoom("r"))
 	require.NoError(t, bClient.JoinRoom("r"))
 	require.NoError(t, s.BroadcastToRoom("r", []byte("both"), nil))
-	a.expect("both")
-	b.expect("both")
+	a.Expect("both")
+	b.Expect("both")
 }
 
 // What waits in a mailbox when Shutdown comes is handled to the last message,
 // and the disconnect comes behind it.
 func TestShutdownHandlesWhatWasReceived(t *testing.T) {
 	const messages = 60 // several turns of a worker
-	s := start(t)
+	s := harness.Start(t)
 	var handled, disconnected atomic.Int64
 	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Store(handled.Load()) })
 	entered, release := make(chan struct{}, messages), make(chan struct{})
@@ -242,21 +243,21 @@ func TestShutdownHandlesWhatWasReceived(t *testing.T) {
 		handled.Add(1)
 		return nil
 	}))
-	c := s.dial(native)
+	c := s.Dial(harness.Native)
 	for range messages {
-		c.send(request("wait", "1", ""))
+		c.Send(harness.Request("wait", "1", ""))
 	}
-	receive(t, entered, "not called")
-	eventually(t, func() bool { return s.Stats().Total.MessagesIn == messages }, "not received")
+	harness.Receive(t, entered, "not called")
+	harness.Eventually(t, func() bool { return s.Stats().Total.MessagesIn == messages }, "not received")
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
-	c.expectClose(1001)
-	c.finish(1001)
-	require.NoError(t, receive(t, s.ran, "Run did not return"))
-	s.ran <- nil
-	eventually(t, func() bool { return ws.WorkersClosed(s.Manager) }, "the workers still take messages")
+	c.ExpectClose(1001)
+	c.Finish(1001)
+	require.NoError(t, harness.Receive(t, s.Ran, "Run did not return"))
+	s.Ran <- nil
+	harness.Eventually(t, func() bool { return ws.WorkersClosed(s.Manager) }, "the workers still take messages")
 	close(release)
-	require.NoError(t, receive(t, stopped, "Shutdown did not return"))
+	require.NoError(t, harness.Receive(t, stopped, "Shutdown did not return"))
 	assert.EqualValues(t, messages, handled.Load())
 	assert.EqualValues(t, messages, disconnected.Load(), "messages handled before the disconnect")
 }

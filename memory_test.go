@@ -13,6 +13,7 @@ import (
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A manager on a Memory does what it does on sockets: clients connect, join,
@@ -28,16 +29,16 @@ func TestManagerOnMemory(t *testing.T) {
 	}
 	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) { c.Memory = mem })
 	require.NoError(t, err)
-	m.HandleRaw(echo)
+	m.HandleRaw(harness.Echo)
 	run := make(chan error, 1)
 	go func() { run <- m.Run() }()
 
-	mem.Connect(clients, []byte(upgradeRequest("/ws", "")))
+	mem.Connect(clients, []byte(harness.UpgradeRequest("/ws", "")))
 	mem.Wait()
 	require.Equal(t, clients, m.GetClientCount())
 	assert.Nil(t, m.Addr())
 	for i := range clients {
-		mem.Send(i, []byte(frame(1, fmt.Sprintf("%04d", i))))
+		mem.Send(i, []byte(harness.Frame(1, fmt.Sprintf("%04d", i))))
 	}
 	mem.Wait()
 	assert.EqualValues(t, 4*clients, received.Swap(0))
@@ -73,9 +74,9 @@ func TestManagerOnMemory(t *testing.T) {
 
 // HandleUpgrade brings sockets, which a Memory has no loop for.
 func TestMemoryRefusesHandleUpgrade(t *testing.T) {
-	s := start(t, func(c *ws.Config) { c.ListenAddr, c.Memory = "", engine.NewMemory() })
-	c := s.dialTCP(overNet)
-	c.raw(upgradeRequest("/ws", ""))
-	require.ErrorContains(t, receive(t, s.upgrades, "HandleUpgrade did not return"), "no sockets")
+	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Memory = "", engine.NewMemory() })
+	c := s.DialTCP(harness.NetHTTP)
+	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	require.ErrorContains(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), "no sockets")
 	assert.Zero(t, s.GetClientCount())
 }

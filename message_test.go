@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func TestNewMessage(t *testing.T) {
@@ -42,9 +43,9 @@ func TestNewMessage(t *testing.T) {
 			m.RequestID = "req_1"
 			b, err := json.Marshal(m)
 			require.NoError(t, err)
-			var e envelope
+			var e harness.Envelope
 			require.NoError(t, json.Unmarshal(b, &e))
-			assert.Equal(t, envelope{
+			assert.Equal(t, harness.Envelope{
 				Type: tt.typ, Event: "chat.send", RequestID: "req_1", Data: json.RawMessage(`{"n":7}`), Timestamp: m.Timestamp,
 			}, e)
 			if tt.pooled {
@@ -71,9 +72,9 @@ func TestNewMessage(t *testing.T) {
 
 // Messages that were sent do not change when they are released.
 func TestReleaseAfterSend(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		c, sc := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		c, sc := s.DialClient(w)
 		for i := range 100 {
 			m, err := ws.NewNotifyMessage("tick", i)
 			require.NoError(t, err)
@@ -81,7 +82,7 @@ func TestReleaseAfterSend(t *testing.T) {
 			m.Release()
 		}
 		for i := range 100 {
-			e := c.readEnvelope()
+			e := c.ReadEnvelope()
 			assert.Equal(t, "notify", e.Type)
 			assert.Equal(t, "tick", e.Event)
 			want, _ := json.Marshal(i)
@@ -93,8 +94,8 @@ func TestReleaseAfterSend(t *testing.T) {
 // The fields that a handler reads are those of the frame, and its message may
 // be cut at any place into frames.
 func TestReceivedMessage(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		got := make(chan ws.Message, 1)
 		require.NoError(t, s.Register("chat.send", func(_ *ws.Client, m *ws.Message) error {
 			kept := *m
@@ -102,22 +103,22 @@ func TestReceivedMessage(t *testing.T) {
 			got <- kept
 			return nil
 		}))
-		c := s.dial(w)
-		text := request("chat.send", "req_ä", `{"text": [1, "ü"]}`)
+		c := s.Dial(w)
+		text := harness.Request("chat.send", "req_ä", `{"text": [1, "ü"]}`)
 		want := ws.Message{
 			Type: "request", Event: "chat.send", RequestID: "req_ä", Data: json.RawMessage(`{"text": [1, "ü"]}`), Timestamp: 1707552000,
 		}
-		c.send(text)
-		assert.Equal(t, want, receive(t, got, "no message"))
+		c.Send(text)
+		assert.Equal(t, want, harness.Receive(t, got, "no message"))
 		for i := 1; i < len(text); i += 7 {
-			c.raw(fragment(1, false, text[:i]) + frame(9, "ping") + fragment(0, true, text[i:]))
-			assert.Equal(t, want, receive(t, got, "no message cut at %d", i))
+			c.WriteRaw(harness.Fragment(1, false, text[:i]) + harness.Frame(9, "ping") + harness.Fragment(0, true, text[i:]))
+			assert.Equal(t, want, harness.Receive(t, got, "no message cut at %d", i))
 		}
-		bytes := frame(1, text)
+		bytes := harness.Frame(1, text)
 		for i := 1; i < len(bytes); i += 11 {
-			c.raw(bytes[:i])
-			c.raw(bytes[i:])
-			assert.Equal(t, want, receive(t, got, "no message cut at %d", i))
+			c.WriteRaw(bytes[:i])
+			c.WriteRaw(bytes[i:])
+			assert.Equal(t, want, harness.Receive(t, got, "no message cut at %d", i))
 		}
 	})
 }
@@ -138,32 +139,32 @@ func TestResponsesInJSON(t *testing.T) {
 
 // What the library encodes by hand is what encoding/json would, for any text.
 func TestReplyEncoding(t *testing.T) {
-	s := start(t)
-	c, sc := s.dialClient(native)
+	s := harness.Start(t)
+	c, sc := s.DialClient(harness.Native)
 	for _, text := range []string{"", "plain", `"quoted" \ back`, "line\nbreak\x00\x1f", "ü 😀 \u2028", "<b>&</b>", "broken \xff UTF-8"} {
 		require.NoError(t, sc.SendError(text, 418, text))
 		clean, _ := json.Marshal(text)
 		var want string
 		require.NoError(t, json.Unmarshal(clean, &want))
-		e := c.readEnvelope()
+		e := c.ReadEnvelope()
 		assert.Equal(t, want, e.RequestID)
 		assert.Equal(t, want, e.Message)
 		assert.Equal(t, 418, e.Code)
 		assert.Len(t, e.TraceID, 16)
 	}
 	require.NoError(t, sc.SendResponse("r", 201, "made", map[string]string{"a": "b"}))
-	assert.JSONEq(t, `{"a":"b"}`, c.expectReplyOf("response", "r", 201))
+	assert.JSONEq(t, `{"a":"b"}`, expectReplyOf(c, "response", "r", 201))
 	require.NoError(t, sc.SendResponse("", 200, "", nil))
-	assert.Empty(t, c.expectReplyOf("response", "", 200))
+	assert.Empty(t, expectReplyOf(c, "response", "", 200))
 	require.Error(t, sc.SendResponse("r", 200, "", make(chan int)))
 	require.Error(t, sc.SendJSON(make(chan int)))
 }
 
 // expectReplyOf reads a reply, checks it, and returns its data.
-func (c *client) expectReplyOf(typ, id string, code int) string {
-	c.t.Helper()
-	e := c.readEnvelope()
-	require.Equal(c.t, envelope{
+func expectReplyOf(c *harness.Client, typ, id string, code int) string {
+	c.T.Helper()
+	e := c.ReadEnvelope()
+	require.Equal(c.T, harness.Envelope{
 		Type: typ, RequestID: id, Code: code, Message: e.Message, Data: e.Data, TraceID: e.TraceID, Timestamp: e.Timestamp,
 	}, e)
 	return string(e.Data)

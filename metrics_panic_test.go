@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // panickingMetrics is an application's bug in every method.
@@ -28,26 +29,26 @@ func (panickingMetrics) IncrementInvalidMessages()          { panic("metrics") }
 // A panic in Metrics costs a line in the log: messages are handled, and who
 // breaks the protocol or hangs up leaves nothing behind.
 func TestMetricsThatPanicHarmNobody(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithMetrics(panickingMetrics{}))
-		registerGreetings(t, s.Manager)
-		witness, sw := s.dialClient(w)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithMetrics(panickingMetrics{}))
+		harness.RegisterGreetings(t, s.Manager)
+		witness, sw := s.DialClient(w)
 		assert.NoError(t, sw.JoinRoom("r"))
 		for range 4 {
-			c, sc := s.dialClient(w)
+			c, sc := s.DialClient(w)
 			assert.NoError(t, sc.JoinRoom("r"))
 			assert.NoError(t, s.BroadcastToRoom("r", []byte("hello"), nil))
-			c.expect("hello")
-			witness.expect("hello")
-			c.raw("\x81\x01x") // not masked
-			c.expectClose(1002)
+			c.Expect("hello")
+			witness.Expect("hello")
+			c.WriteRaw("\x81\x01x") // not masked
+			c.ExpectClose(1002)
 			_ = c.Close()
-			c, _ = s.dialClient(w)
-			c.abort()
+			c, _ = s.DialClient(w)
+			c.Abort()
 		}
-		witness.send(request("only", "1", ""))
-		witness.expectReply("1", 200, "")
-		eventually(t, func() bool { return s.GetClientCount() == 1 && len(s.GetRoomMembers("r")) == 1 },
+		witness.Send(harness.Request("only", "1", ""))
+		witness.ExpectReply("1", 200, "")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 1 && len(s.GetRoomMembers("r")) == 1 },
 			"%d clients, %d members", s.GetClientCount(), len(s.GetRoomMembers("r")))
 	})
 }

@@ -3,92 +3,42 @@ package ws_test
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// recorder is a Metrics that counts. Safe for concurrent use.
-type recorder struct {
-	mu     sync.Mutex
-	counts map[string]int // calls, or the last value of a Set method
-}
-
-func newRecorder() *recorder { return &recorder{counts: make(map[string]int)} }
-
-func (r *recorder) add(key string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counts[key]++
-}
-
-func (r *recorder) set(key string, n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counts[key] = n
-}
-
-func (r *recorder) get(key string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.counts[key]
-}
-
-func (r *recorder) took(key string, ns int64) {
-	if ns < 0 || ns > int64(time.Minute) {
-		key += " of a time that is not in nanoseconds"
-	}
-	r.add(key)
-}
-
-func (r *recorder) IncrementConnections()               { r.add("connections") }
-func (r *recorder) DecrementConnections()               { r.add("disconnections") }
-func (r *recorder) SetConnectionCount(n int)            { r.set("connected", n) }
-func (r *recorder) IncrementMessageCount(event string)  { r.add("messages " + event) }
-func (r *recorder) IncrementMessageErrors(event string) { r.add("errors " + event) }
-func (r *recorder) SetRoomCount(n int)                  { r.set("rooms", n) }
-func (r *recorder) SetRoomMemberCount(id string, n int) { r.set("members "+id, n) }
-func (r *recorder) RecordBroadcastLatency(ns int64)     { r.took("broadcasts", ns) }
-func (r *recorder) IncrementDroppedMessages()           { r.add("dropped") }
-func (r *recorder) IncrementReadErrors()                { r.add("read errors") }
-func (r *recorder) IncrementWriteErrors()               { r.add("write errors") }
-func (r *recorder) IncrementInvalidMessages()           { r.add("invalid") }
-func (r *recorder) RecordMessageLatency(event string, ns int64) {
-	r.took("latency "+event, ns)
-}
-
 func TestMetrics(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		r := newRecorder()
-		s := start(t, mode, ws.WithMetrics(r), ws.WithMessageQueueSize(3), withDeepQueue)
-		registerGreetings(t, s.Manager)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		r := harness.NewRecorder()
+		s := harness.Start(t, mode, ws.WithMetrics(r), ws.WithMessageQueueSize(3), harness.WithDeepQueue)
+		harness.RegisterGreetings(t, s.Manager)
 		check := func(key string, want int) {
 			t.Helper()
-			eventually(t, func() bool { return r.get(key) == want }, "%s: %d, want %d", key, r.get(key), want)
+			harness.Eventually(t, func() bool { return r.Get(key) == want }, "%s: %d, want %d", key, r.Get(key), want)
 		}
-		c, sc := s.dialClient(w)
-		other, otherClient := s.dialClient(w)
+		c, sc := s.DialClient(w)
+		other, otherClient := s.DialClient(w)
 		check("connections", 2)
 		check("connected", 2)
 
 		for _, message := range []string{
-			request("greet", "1", `{"name":"Ann"}`), request("greet", "2", `{"name":"forbidden"}`),
-			request("greet", "3", `{"name":"panic"}`), request("only", "4", ""), request("nobody", "5", ""), "no JSON",
+			harness.Request("greet", "1", `{"name":"Ann"}`), harness.Request("greet", "2", `{"name":"forbidden"}`),
+			harness.Request("greet", "3", `{"name":"panic"}`), harness.Request("only", "4", ""), harness.Request("nobody", "5", ""), "no JSON",
 		} {
-			c.send(message)
-			c.read()
+			c.Send(message)
+			c.Next()
 		}
 		check("messages greet", 3)
 		check("messages only", 1)
 		check("errors greet", 2)
 		check("errors only", 0)
-		eventually(t, func() bool { return r.get("latency greet") >= 2 }, "no latency")
+		harness.Eventually(t, func() bool { return r.Get("latency greet") >= 2 }, "no latency")
 		check("latency only", 1)
 		check("invalid", 1)
 
@@ -97,12 +47,12 @@ func TestMetrics(t *testing.T) {
 		check("rooms", 1)
 		check("members r", 2)
 		require.NoError(t, s.BroadcastToRoom("r", []byte("x"), nil))
-		c.expect("x")
-		other.expect("x")
+		c.Expect("x")
+		other.Expect("x")
 		check("broadcasts", 1)
 		s.BroadcastAll([]byte("y"))
 		check("broadcasts", 2)
-		other.expect("y")
+		other.Expect("y")
 		otherClient.LeaveRoom("r")
 		check("members r", 1)
 		s.DeleteRoom("r")
@@ -111,8 +61,8 @@ func TestMetrics(t *testing.T) {
 
 		require.NoError(t, sc.JoinRoom("r"))
 		check("members r", 1)
-		c.expect("y")
-		s.stall(sc)
+		c.Expect("y")
+		s.Stall(sc)
 		require.NoError(t, sc.SendBytes(nil))
 		require.NoError(t, sc.SendBytes(nil))
 		require.ErrorIs(t, sc.SendBytes(nil), ws.ErrChannelFull)
@@ -120,21 +70,19 @@ func TestMetrics(t *testing.T) {
 		require.NoError(t, s.BroadcastToRoom("r", []byte("z"), nil))
 		check("dropped", 2)
 
-		other.raw("\xff\xff") // no frame
+		other.WriteRaw("\xff\xff") // no frame
 		check("invalid", 2)
-		other.expectClose(1002)
+		other.ExpectClose(1002)
 		_ = other.Close()
 		check("disconnections", 1)
 		check("connected", 1)
-		c.abort()
+		c.Abort()
 		check("disconnections", 2)
 		check("connected", 0)
 		check("members r", 0)
-		eventually(t, func() bool { return r.get("read errors")+r.get("write errors") >= 1 }, "a reset is an error")
+		harness.Eventually(t, func() bool { return r.Get("read errors")+r.Get("write errors") >= 1 }, "a reset is an error")
 
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for key := range r.counts {
+		for _, key := range r.Keys() {
 			assert.NotContains(t, key, "not in nanoseconds")
 			assert.False(t, strings.HasPrefix(key, "messages nobody"), "an event without a handler")
 		}
@@ -144,27 +92,25 @@ func TestMetrics(t *testing.T) {
 // Clients choose the names of unknown events: as labels of a metric they would
 // grow without bound.
 func TestUnknownEventsAreNoLabels(t *testing.T) {
-	r := newRecorder()
-	s := start(t, ws.WithMetrics(r))
-	c := s.dial(native)
-	c.send(request("made up by the client", "1", ""))
-	c.expectReply("1", 404, "")
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key := range r.counts {
+	r := harness.NewRecorder()
+	s := harness.Start(t, ws.WithMetrics(r))
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("made up by the client", "1", ""))
+	c.ExpectReply("1", 404, "")
+	for _, key := range r.Keys() {
 		assert.NotContains(t, key, "made up")
 	}
 }
 
 // HandleRaw's messages have no event.
 func TestMetricsOfRawMessages(t *testing.T) {
-	r := newRecorder()
-	s := start(t, ws.WithMetrics(r))
+	r := harness.NewRecorder()
+	s := harness.Start(t, ws.WithMetrics(r))
 	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
-	c := s.dial(native)
-	c.send("x")
-	c.expect("x")
-	eventually(t, func() bool { return r.get("messages ") == 1 && r.get("latency ") == 1 }, "not counted")
+	c := s.Dial(harness.Native)
+	c.Send("x")
+	c.Expect("x")
+	harness.Eventually(t, func() bool { return r.Get("messages ") == 1 && r.Get("latency ") == 1 }, "not counted")
 }
 
 // NoopMetrics is a Metrics, to be embedded by those that want some methods.
@@ -186,23 +132,23 @@ func TestNoopMetrics(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	s := start(t, ws.WithLoops(3))
-	registerGreetings(t, s.Manager)
-	var conns []*client
+	s := harness.Start(t, ws.WithLoops(3))
+	harness.RegisterGreetings(t, s.Manager)
+	var conns []*harness.Client
 	for i := range 9 {
-		c, sc := s.dialClient([]way{native, overNet}[i%2])
+		c, sc := s.DialClient([]harness.Way{harness.Native, harness.NetHTTP}[i%2])
 		require.NoError(t, sc.JoinRoom("r"))
 		conns = append(conns, c)
 	}
 	require.NoError(t, s.BroadcastToRoom("r", []byte("hello"), nil))
 	for _, c := range conns {
-		c.expect("hello")
-		c.send(request("only", "1", ""))
-		c.expectReply("1", 200, "")
+		c.Expect("hello")
+		c.Send(harness.Request("only", "1", ""))
+		c.ExpectReply("1", 200, "")
 	}
-	conns[0].sendClose(1000, "")
-	conns[0].expectEOF()
-	eventually(t, func() bool {
+	conns[0].SendClose(1000, "")
+	conns[0].ExpectEOF()
+	harness.Eventually(t, func() bool {
 		st := s.Stats()
 		// Messages are counted behind their write, when the client may have read them.
 		return st.Total.Closed == 1 && st.Clients == 8 && st.Total.Connections == 8 && st.Total.MessagesOut >= 18
@@ -243,16 +189,16 @@ func (m *changingMetrics) SetRoomCount(int) {
 // A value that changes all the time does not keep a worker from handlers.
 func TestGaugeThatChangesAllTheTimeTakesTurns(t *testing.T) {
 	var metrics changingMetrics
-	s := start(t, ws.WithMetrics(&metrics), ws.WithWorkers(1))
+	s := harness.Start(t, ws.WithMetrics(&metrics), ws.WithWorkers(1))
 	require.NoError(t, ws.Handle0(s.Manager, "e", func(*ws.Client, *struct{}) error { return nil }))
-	c := s.dial(native)
+	c := s.Dial(harness.Native)
 	metrics.manager.Store(s.Manager)
 	t.Cleanup(func() { metrics.manager.Store(nil) })
 	_, err := s.CreateRoom("r", nil)
 	require.NoError(t, err)
-	eventually(t, func() bool { return metrics.calls.Load() > 200 }, "no worker goes on with the reports")
+	harness.Eventually(t, func() bool { return metrics.calls.Load() > 200 }, "no worker goes on with the reports")
 	for n := range 20 {
-		c.send(request("e", fmt.Sprint(n), "{}"))
-		c.expectReply(fmt.Sprint(n), 200, "")
+		c.Send(harness.Request("e", fmt.Sprint(n), "{}"))
+		c.ExpectReply(fmt.Sprint(n), 200, "")
 	}
 }

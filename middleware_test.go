@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // trace is a list of what happened. Safe for concurrent use.
@@ -49,8 +50,8 @@ func (tr *trace) around(name string) ws.MiddlewareFunc {
 }
 
 func TestMiddleware(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		tr := new(trace)
 		require.NoError(t, s.Use(tr.around("a"), tr.around("b")))
 		require.NoError(t, ws.Handle(s.Manager, "echo", func(_ *ws.Client, req *string) (*string, error) {
@@ -84,7 +85,7 @@ func TestMiddleware(t *testing.T) {
 			}
 			return next()
 		}))
-		c := s.dial(w)
+		c := s.Dial(w)
 		const all = "a( b( c( handler )c )b )a"
 		const stopped = "a( b( c( )c )b )a"
 		tests := []struct {
@@ -101,28 +102,28 @@ func TestMiddleware(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(tt.id, func(t *testing.T) {
-				c := &client{Conn: c.Conn, r: c.r, t: t}
-				c.send(request("echo", tt.id, `"hi"`))
-				assert.Equal(t, tt.data, c.expectReply(tt.replyID, tt.code, ""))
-				eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
+				c := &harness.Client{Conn: c.Conn, R: c.R, T: t}
+				c.Send(harness.Request("echo", tt.id, `"hi"`))
+				assert.Equal(t, tt.data, c.ExpectReply(tt.replyID, tt.code, ""))
+				harness.Eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
 				assert.Equal(t, tt.want, tr.take())
 			})
 		}
-		c.send(request("echo", "stop", `"hi"`), request("echo", "twice", `"hi"`))
-		c.expectReply("twice", 200, "") // and no reply to "stop"
-		c.expectReply("twice", 200, "")
-		c.send(request("nobody", "n", ""))
-		c.expectReply("n", 404, "")
+		c.Send(harness.Request("echo", "stop", `"hi"`), harness.Request("echo", "twice", `"hi"`))
+		c.ExpectReply("twice", 200, "") // and no reply to "stop"
+		c.ExpectReply("twice", 200, "")
+		c.Send(harness.Request("nobody", "n", ""))
+		c.ExpectReply("n", 404, "")
 		tr.take()
-		c.send(request("nobody", "n", ""))
-		c.expectReply("n", 404, "")
+		c.Send(harness.Request("nobody", "n", ""))
+		c.ExpectReply("n", 404, "")
 		assert.Empty(t, tr.take(), "a message without a handler meets no middleware")
 
 		s.Router.Freeze()
 		require.ErrorIs(t, s.Use(tr.around("d")), ws.ErrRouterFrozen)
-		c.send(request("echo", "frozen", `"hi"`))
-		c.expectReply("frozen", 200, "")
-		eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
+		c.Send(harness.Request("echo", "frozen", `"hi"`))
+		c.ExpectReply("frozen", 200, "")
+		harness.Eventually(t, func() bool { return strings.HasSuffix(tr.peek(), ")a") }, "not done")
 		assert.Equal(t, all, tr.take())
 		require.Error(t, s.Use(nil))
 	})
@@ -131,8 +132,8 @@ func TestMiddleware(t *testing.T) {
 // A middleware that goes on on another goroutine gets an error, and the handler does not
 // run.
 func TestNextOnAnotherGoroutine(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		require.NoError(t, s.Use(func(_ *ws.Client, m *ws.Message, next ws.NextFunc) error {
 			if m.RequestID != "elsewhere" {
 				return next()
@@ -146,10 +147,10 @@ func TestNextOnAnotherGoroutine(t *testing.T) {
 			tr.add(m.RequestID)
 			return c.SendResponse(m.RequestID, 200, "", nil)
 		}))
-		c := s.dial(w)
-		c.send(request("a", "elsewhere", ""), request("a", "here", ""))
-		c.expectReply("elsewhere", 500, "internal error")
-		c.expectReply("here", 200, "")
+		c := s.Dial(w)
+		c.Send(harness.Request("a", "elsewhere", ""), harness.Request("a", "here", ""))
+		c.ExpectReply("elsewhere", 500, "internal error")
+		c.ExpectReply("here", 200, "")
 		assert.Equal(t, "here", tr.take())
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Where a handler runs does not change the order of one connection's messages.
@@ -29,8 +30,8 @@ func TestOrderOfOneConnection(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, ws.WithHandlerMode(tt.mode), func(c *ws.Config) { c.MailboxSize, c.MessageQueueSize = 10_000, 10_000 })
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, ws.WithHandlerMode(tt.mode), func(c *ws.Config) { c.MailboxSize, c.MessageQueueSize = 10_000, 10_000 })
 				var running sync.Map // a client's messages never run at the same time
 				handler := func(c *ws.Client, req *int) (*int, error) {
 					if _, busy := running.LoadOrStore(c.ID, true); busy {
@@ -44,14 +45,14 @@ func TestOrderOfOneConnection(t *testing.T) {
 				const n, conns = 300, 4
 				var wg sync.WaitGroup
 				for range conns {
-					c := s.dial(w)
+					c := s.Dial(w)
 					var b strings.Builder
 					for i := range n {
 						event := "slow"
 						if i%5 > 2 {
 							event = "inline"
 						}
-						b.WriteString(frame(1, request(event, strconv.Itoa(i), strconv.Itoa(i))))
+						b.WriteString(harness.Frame(1, harness.Request(event, strconv.Itoa(i), strconv.Itoa(i))))
 					}
 					wg.Go(func() {
 						stream := b.String()
@@ -65,7 +66,7 @@ func TestOrderOfOneConnection(t *testing.T) {
 					})
 					defer func() {
 						for i := range n {
-							assert.Equal(t, strconv.Itoa(i), c.expectReply(strconv.Itoa(i), 200, ""))
+							assert.Equal(t, strconv.Itoa(i), c.ExpectReply(strconv.Itoa(i), 200, ""))
 						}
 					}()
 				}
@@ -78,9 +79,9 @@ func TestOrderOfOneConnection(t *testing.T) {
 // A pooled handler that blocks holds up its own connection, and no other one,
 // on the same loop or not.
 func TestBlockingHandler(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithLoops(1))
-		registerGreetings(t, s.Manager)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithLoops(1))
+		harness.RegisterGreetings(t, s.Manager)
 		entered, release := make(chan string, 100), make(chan struct{})
 		free := sync.OnceFunc(func() { close(release) })
 		t.Cleanup(free)
@@ -89,33 +90,33 @@ func TestBlockingHandler(t *testing.T) {
 			<-release
 			return c.SendResponse(m.RequestID, 200, "success", nil)
 		}))
-		var blocked []*client
+		var blocked []*harness.Client
 		for range 20 { // all block at the same time
-			c := s.dial(w)
-			c.send(request("block", "b", ""), request("only", "after", ""))
-			receive(t, entered, "handlers of different connections do not run in parallel")
+			c := s.Dial(w)
+			c.Send(harness.Request("block", "b", ""), harness.Request("only", "after", ""))
+			harness.Receive(t, entered, "handlers of different connections do not run in parallel")
 			blocked = append(blocked, c)
 		}
-		other, otherClient := s.dialClient(w)
+		other, otherClient := s.DialClient(w)
 		for range 10 {
-			other.send(request("only", "1", ""))
-			other.expectReply("1", 200, "")
+			other.Send(harness.Request("only", "1", ""))
+			other.ExpectReply("1", 200, "")
 		}
 		require.NoError(t, otherClient.JoinRoom("r"))
 		s.BroadcastAll([]byte("all"))
-		other.expect("all")
+		other.Expect("all")
 		free()
 		for _, c := range blocked {
-			c.expect("all")
-			c.expectReply("b", 200, "")
-			c.expectReply("after", 200, "")
+			c.Expect("all")
+			c.ExpectReply("b", 200, "")
+			c.ExpectReply("after", 200, "")
 		}
 	})
 }
 
 // A route that runs inline answers while the workers are all busy.
 func TestRunInlineNeedsNoWorker(t *testing.T) {
-	s := start(t, func(c *ws.Config) { c.Workers = 1 })
+	s := harness.Start(t, func(c *ws.Config) { c.Workers = 1 })
 	entered, release := make(chan struct{}), make(chan struct{})
 	t.Cleanup(sync.OnceFunc(func() { close(release) }))
 	require.NoError(t, s.Register("block", func(*ws.Client, *ws.Message) error {
@@ -126,21 +127,21 @@ func TestRunInlineNeedsNoWorker(t *testing.T) {
 	nothing := func(*ws.Client) (*int, error) { return nil, nil }
 	require.NoError(t, ws.HandleOnly(s.Manager, "inline", nothing, ws.RunInline()))
 	require.NoError(t, ws.HandleOnly(s.Manager, "pooled", nothing))
-	blocker, c := s.dial(native), s.dial(overNet)
-	blocker.send(request("block", "1", ""))
-	receive(t, entered, "not called")
+	blocker, c := s.Dial(harness.Native), s.Dial(harness.NetHTTP)
+	blocker.Send(harness.Request("block", "1", ""))
+	harness.Receive(t, entered, "not called")
 	for range 10 {
-		c.send(request("inline", "2", ""))
-		c.expectReply("2", 200, "")
+		c.Send(harness.Request("inline", "2", ""))
+		c.ExpectReply("2", 200, "")
 	}
-	c.send(request("pooled", "3", ""))
-	eventually(t, func() bool { return s.Stats().WaitingTasks == 1 }, "%d tasks wait", s.Stats().WaitingTasks)
+	c.Send(harness.Request("pooled", "3", ""))
+	harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == 1 }, "%d tasks wait", s.Stats().WaitingTasks)
 }
 
 // Pooled handlers may call everything of their client and manager.
 func TestHandlersCallBack(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		require.NoError(t, ws.HandleOnly(s.Manager, "all", func(c *ws.Client) (*[]string, error) {
 			if err := c.JoinRoom("r"); err != nil {
 				return nil, err
@@ -158,18 +159,18 @@ func TestHandlersCallBack(t *testing.T) {
 			_ = s.Stats()
 			return &rooms, nil
 		}))
-		c := s.dial(w)
+		c := s.Dial(w)
 		for range 50 {
-			c.send(request("all", "1", ""))
-			c.expect("room", "all", "direct")
-			assert.JSONEq(t, `["r"]`, c.expectReply("1", 200, ""))
+			c.Send(harness.Request("all", "1", ""))
+			c.Expect("room", "all", "direct")
+			assert.JSONEq(t, `["r"]`, c.ExpectReply("1", 200, ""))
 		}
 	})
 }
 
 // A full mailbox is none: as many messages as it holds may wait.
 func TestMailboxHolds(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	entered, release := make(chan struct{}, 100), make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(free)
@@ -180,24 +181,24 @@ func TestMailboxHolds(t *testing.T) {
 		}
 		return c.SendResponse(m.RequestID, 200, "success", nil)
 	}))
-	c := s.dial(native)
-	c.send(request("block", "first", ""))
-	receive(t, entered, "not called")
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("block", "first", ""))
+	harness.Receive(t, entered, "not called")
 	for i := range 64 {
-		c.send(request("block", fmt.Sprint(i), ""))
+		c.Send(harness.Request("block", fmt.Sprint(i), ""))
 	}
-	eventually(t, func() bool { return s.Stats().Total.MessagesIn == 65 }, "not received")
+	harness.Eventually(t, func() bool { return s.Stats().Total.MessagesIn == 65 }, "not received")
 	free()
-	c.expectReply("first", 200, "")
+	c.ExpectReply("first", 200, "")
 	for i := range 64 {
-		c.expectReply(fmt.Sprint(i), 200, "")
+		c.ExpectReply(fmt.Sprint(i), 200, "")
 	}
 }
 
 // After CloseWithCode no message is handled any more, as its comment says.
 func TestNoMessageIsHandledAfterClose(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		var late atomic.Int64
 		require.NoError(t, s.Register("close", func(c *ws.Client, _ *ws.Message) error {
 			c.Close()
@@ -207,13 +208,13 @@ func TestNoMessageIsHandledAfterClose(t *testing.T) {
 			late.Add(1)
 			return nil
 		}))
-		ends := s.events(ws.EventClientDisconnected)
+		ends := s.Events(ws.EventClientDisconnected)
 		for range 10 {
-			c := s.dial(w)
-			c.send(request("close", "1", ""), request("late", "2", ""), request("late", "3", ""))
-			c.expectClose(1000)
-			c.finish(1000)
-			receive(t, ends, "no disconnect") // comes after the last handler
+			c := s.Dial(w)
+			c.Send(harness.Request("close", "1", ""), harness.Request("late", "2", ""), harness.Request("late", "3", ""))
+			c.ExpectClose(1000)
+			c.Finish(1000)
+			harness.Receive(t, ends, "no disconnect") // comes after the last handler
 		}
 		assert.Zero(t, late.Load(), "messages handled after Close")
 	})

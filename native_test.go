@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func TestWithPath(t *testing.T) {
-	s := start(t, ws.WithPath("/chat", "/rooms/"), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+	s := harness.Start(t, ws.WithPath("/chat", "/rooms/"), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 		return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Path": {r.URL.Path}})}, nil
 	}))
 	tests := []struct {
@@ -38,9 +39,9 @@ func TestWithPath(t *testing.T) {
 		{"ws://example.com", 404, ""},
 	}
 	for _, tt := range tests {
-		c := s.dialTCP(native)
-		c.raw(upgradeRequest(tt.target, ""))
-		resp, _ := c.response()
+		c := s.DialTCP(harness.Native)
+		c.WriteRaw(harness.UpgradeRequest(tt.target, ""))
+		resp, _ := c.ReadResponse()
 		assert.Equal(t, tt.want, resp.StatusCode, tt.target)
 		assert.Equal(t, tt.path, resp.Header.Get("X-Path"), tt.target)
 	}
@@ -49,11 +50,11 @@ func TestWithPath(t *testing.T) {
 // The list is the manager's own.
 func TestPathsAreCopied(t *testing.T) {
 	paths := []string{"/a"}
-	s := start(t, ws.WithPath(paths...))
+	s := harness.Start(t, ws.WithPath(paths...))
 	paths[0] = "/b"
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/a", ""))
-	resp, _ := c.response()
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/a", ""))
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, 101, resp.StatusCode)
 }
 
@@ -84,46 +85,46 @@ var healthChecks = []struct {
 }
 
 func TestHealthChecks(t *testing.T) {
-	check := func(t *testing.T, dial func() *client) {
+	check := func(t *testing.T, dial func() *harness.Client) {
 		for _, tt := range healthChecks {
 			t.Run(tt.name, func(t *testing.T) {
 				c := dial()
-				c.raw(tt.request)
+				c.WriteRaw(tt.request)
 				method, _, _ := strings.Cut(tt.request, " ")
-				resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
+				resp, err := http.ReadResponse(c.R, &http.Request{Method: method})
 				require.NoError(t, err)
 				defer resp.Body.Close()
 				assert.Equal(t, tt.want, resp.StatusCode)
-				c.expectEOF()
+				c.ExpectEOF()
 			})
 		}
 	}
 	for name, opts := range map[string][]ws.Option{
-		"": nil, "with Authenticate on all paths": {ws.WithPath("/ws", "/x/"), ws.WithAuthenticate(byQuery)},
+		"": nil, "with Authenticate on all paths": {ws.WithPath("/ws", "/x/"), ws.WithAuthenticate(harness.ByQuery)},
 	} {
 		t.Run("plain "+name, func(t *testing.T) {
-			s := start(t, opts...)
-			check(t, func() *client { return s.dialTCP(native) })
+			s := harness.Start(t, opts...)
+			check(t, func() *harness.Client { return s.DialTCP(harness.Native) })
 		})
 		t.Run("TLS "+name, func(t *testing.T) {
-			s := startTLS(t, nil, opts...)
-			check(t, func() *client { return s.dialTCP(native).over(s.clientTLS(tls.VersionTLS13)) })
+			s := harness.StartTLS(t, nil, opts...)
+			check(t, func() *harness.Client { return s.DialTCP(harness.Native).Over(s.ClientConfig(tls.VersionTLS13)) })
 		})
 	}
 }
 
 // health sends a check to the native path and returns the status and the body.
-func (s *server) health(path string) (status int, body string) {
-	s.t.Helper()
-	c := s.dialTCP(native)
+func serverHealth(s *harness.Server, path string) (status int, body string) {
+	s.T.Helper()
+	c := s.DialTCP(harness.Native)
 	defer c.Close()
-	return c.health(path)
+	return clientHealth(c, path)
 }
 
-func (c *client) health(path string) (status int, body string) {
-	c.t.Helper()
-	c.raw("GET " + path + " HTTP/1.0\r\n\r\n")
-	resp, body := c.response()
+func clientHealth(c *harness.Client, path string) (status int, body string) {
+	c.T.Helper()
+	c.WriteRaw("GET " + path + " HTTP/1.0\r\n\r\n")
+	resp, body := c.ReadResponse()
 	return resp.StatusCode, body
 }
 
@@ -139,49 +140,49 @@ func TestWithHealthPaths(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := start(t, ws.WithHealthPaths(tt.live, tt.ready))
+			s := harness.Start(t, ws.WithHealthPaths(tt.live, tt.ready))
 			for path, want := range tt.want {
-				status, _ := s.health(path)
+				status, _ := serverHealth(s, path)
 				assert.Equal(t, want, status, path)
 			}
-			c := s.dialTCP(native)
-			c.raw("OPTIONS / HTTP/1.0\r\n\r\n")
-			resp, _ := c.response()
+			c := s.DialTCP(harness.Native)
+			c.WriteRaw("OPTIONS / HTTP/1.0\r\n\r\n")
+			resp, _ := c.ReadResponse()
 			assert.Equal(t, tt.ready != "", resp.StatusCode == 200, "OPTIONS /")
 		})
 	}
 	t.Run("before a prefix", func(t *testing.T) {
-		s := start(t, ws.WithPath("/"))
-		status, _ := s.health("/healthz")
+		s := harness.Start(t, ws.WithPath("/"))
+		status, _ := serverHealth(s, "/healthz")
 		assert.Equal(t, 200, status)
 	})
 }
 
 // A server that is full is alive and not ready.
 func TestNotReadyWhileFull(t *testing.T) {
-	s := start(t, ws.WithMaxConnections(1))
-	c := s.dial(native)
-	status, body := s.health("/readyz")
+	s := harness.Start(t, ws.WithMaxConnections(1))
+	c := s.Dial(harness.Native)
+	status, body := serverHealth(s, "/readyz")
 	assert.Equal(t, 503, status)
 	assert.Equal(t, "too many connections\n", body)
-	status, _ = s.health("/healthz")
+	status, _ = serverHealth(s, "/healthz")
 	assert.Equal(t, 200, status)
-	c.abort()
-	eventually(t, func() bool { status, _ := s.health("/readyz"); return status == 200 }, "it stays full")
+	c.Abort()
+	harness.Eventually(t, func() bool { status, _ := serverHealth(s, "/readyz"); return status == 200 }, "it stays full")
 }
 
 // A connection that was accepted before Shutdown reads 503 from the ready path, whether
 // that answers or Shutdown has refused the connection already.
 func TestNotReadyWhileStopping(t *testing.T) {
-	s := start(t)
-	ready := s.dialTCP(native)
-	eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "not accepted")
-	holder := s.dial(native) // does not answer the close, so that Shutdown waits
+	s := harness.Start(t)
+	ready := s.DialTCP(harness.Native)
+	harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "not accepted")
+	holder := s.Dial(harness.Native) // does not answer the close, so that Shutdown waits
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(t.Context()) }() // ends with the test at the latest
-	require.Equal(t, gws.OpClose, holder.readFrame().Header.OpCode)
-	status, _ := ready.health("/readyz")
+	require.Equal(t, gws.OpClose, holder.ReadFrame().Header.OpCode)
+	status, _ := clientHealth(ready, "/readyz")
 	assert.Equal(t, 503, status)
-	holder.finish(1001)
-	require.NoError(t, receive(t, done, "Shutdown did not return"))
+	holder.Finish(1001)
+	require.NoError(t, harness.Receive(t, done, "Shutdown did not return"))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // withRooms puts every client into the room of its query (?room=r).
@@ -29,8 +30,8 @@ func withRooms(r *http.Request) ([]ws.ClientOption, error) {
 // Whoever has read its 101 gets what is published after that, in rooms of WithRooms and
 // in those that OnConnect joins.
 func TestNothingIsMissedAfterThe101(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode, ws.WithAuthenticate(withRooms), ws.WithOnConnect(func(c *ws.Client) error {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode, ws.WithAuthenticate(withRooms), ws.WithOnConnect(func(c *ws.Client) error {
 			runtime.Gosched()
 			return c.JoinRoom("by OnConnect")
 		}))
@@ -40,8 +41,8 @@ func TestNothingIsMissedAfterThe101(t *testing.T) {
 			all.Go(func() {
 				for i := range 60 {
 					room := fmt.Sprint("room", g, ".", i)
-					c, err := s.tryDial(w, "room="+room)
-					if err != nil || s.BroadcastToRoom(room, []byte("now"), nil) != nil || string(c.read().Payload) != "now" ||
+					c, err := s.TryDial(w, "room="+room)
+					if err != nil || s.BroadcastToRoom(room, []byte("now"), nil) != nil || string(c.Next().Payload) != "now" ||
 						len(s.GetRoomMembers("by OnConnect")) == 0 {
 						failed.Add(1)
 					}
@@ -56,12 +57,12 @@ func TestNothingIsMissedAfterThe101(t *testing.T) {
 // What OnConnect sends follows the 101 in order; messages, and broadcasts of others,
 // come after it has returned, however long it takes.
 func TestOnConnectComesFirst(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		const sends = 100
 		release := make(chan struct{})
 		var returned atomic.Bool
 		entered := make(chan *ws.Client, 1)
-		s := start(t, mode, ws.WithHighWaterAge(time.Millisecond), ws.WithWriteTimeout(50*time.Millisecond),
+		s := harness.Start(t, mode, ws.WithHighWaterAge(time.Millisecond), ws.WithWriteTimeout(50*time.Millisecond),
 			ws.WithOnSlow(func(*ws.Client, int) { t.Error("the client is called slow") }),
 			ws.WithOnConnect(func(c *ws.Client) error {
 				for i := range sends {
@@ -76,19 +77,19 @@ func TestOnConnectComesFirst(t *testing.T) {
 			assert.True(t, returned.Load(), "a message is handled before OnConnect has returned")
 			return c.SendBytes([]byte("answer"))
 		}))
-		c := s.dialTCP(w)
-		c.raw(upgradeRequest("/ws", "") + frame(gws.OpText, request("ask", "1", "")))
-		sc := receive(t, entered, "OnConnect is not called")
+		c := s.DialTCP(w)
+		c.WriteRaw(harness.UpgradeRequest("/ws", "") + harness.Frame(gws.OpText, harness.Request("ask", "1", "")))
+		sc := harness.Receive(t, entered, "OnConnect is not called")
 		require.False(t, sc.IsClosed())
 		s.BroadcastAll([]byte("a broadcast"))
 		time.AfterFunc(300*time.Millisecond, func() { close(release) })
-		resp, body := c.response()
+		resp, body := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode, body)
 		assert.True(t, returned.Load(), "the 101 came before OnConnect had returned")
 		for i := range sends {
-			c.expect(fmt.Sprint("welcome ", i))
+			c.Expect(fmt.Sprint("welcome ", i))
 		}
-		c.expect("a broadcast", "last of the welcome", "answer")
+		c.Expect("a broadcast", "last of the welcome", "answer")
 	})
 }
 
@@ -111,19 +112,19 @@ func TestOnConnectFails(t *testing.T) {
 		}, 1008, "handshake timeout", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 300 * time.Millisecond },
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 300 * time.Millisecond },
 					ws.WithOnConnect(func(c *ws.Client) error {
 						_ = c.SendBytes([]byte("before"))
 						return tc.fn(c)
 					}))
-				events := s.events(ws.EventClientConnected, ws.EventError, ws.EventClientDisconnected)
-				c := s.dial(w)
-				c.expect("before")
-				assert.Equal(t, tc.reason, c.expectClose(tc.code))
-				c.finish(tc.code)
+				events := s.Events(ws.EventClientConnected, ws.EventError, ws.EventClientDisconnected)
+				c := s.Dial(w)
+				c.Expect("before")
+				assert.Equal(t, tc.reason, c.ExpectClose(tc.code))
+				c.Finish(tc.code)
 				next := func(want ws.EventType) ws.Event {
-					e := receive(t, events, "no %s", want)
+					e := harness.Receive(t, events, "no %s", want)
 					require.Equal(t, want, e.Type)
 					return e
 				}
@@ -139,53 +140,53 @@ func TestOnConnectFails(t *testing.T) {
 
 // A room of WithRooms that takes nobody closes the client.
 func TestWithRoomsFails(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(withRooms), ws.WithMaxRoomsPerClient(1), ws.WithOnConnect(func(*ws.Client) error {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(withRooms), ws.WithMaxRoomsPerClient(1), ws.WithOnConnect(func(*ws.Client) error {
 			t.Error("OnConnect is called for a client that is closed")
 			return nil
 		}))
-		c := s.dial(w, "room=a", "room=b")
-		assert.Equal(t, strings.TrimPrefix(ws.ErrTooManyRooms.Error(), "ws: "), c.expectClose(1008))
-		c.finish(1008)
-		eventually(t, func() bool { return s.GetRoomCount() == 0 && s.GetClientCount() == 0 }, "it stays")
+		c := s.Dial(w, "room=a", "room=b")
+		assert.Equal(t, strings.TrimPrefix(ws.ErrTooManyRooms.Error(), "ws: "), c.ExpectClose(1008))
+		c.Finish(1008)
+		harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 && s.GetClientCount() == 0 }, "it stays")
 	})
 }
 
 // A client that hangs up while OnConnect runs ends, and Shutdown ends those that wait.
 func TestOnConnectOfAClientThatGoes(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		entered := make(chan struct{}, 16)
-		s := start(t, ws.WithWorkers(1), ws.WithOnConnect(func(c *ws.Client) error {
+		s := harness.Start(t, ws.WithWorkers(1), ws.WithOnConnect(func(c *ws.Client) error {
 			entered <- struct{}{}
 			<-c.Context().Done()
 			return c.JoinRoom("r") // has no effect if the client has gone
 		}))
-		ends := s.events(ws.EventClientDisconnected)
-		c := s.dialTCP(w)
-		c.raw(upgradeRequest("/ws", ""))
-		receive(t, entered, "OnConnect is not called")
-		c.abort()
-		receive(t, ends, "the client stays")
+		ends := s.Events(ws.EventClientDisconnected)
+		c := s.DialTCP(w)
+		c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+		harness.Receive(t, entered, "OnConnect is not called")
+		c.Abort()
+		harness.Receive(t, ends, "the client stays")
 		assert.Zero(t, s.GetRoomCount())
 		for range 4 { // one is called, the others wait for a worker
-			s.dialTCP(w).raw(upgradeRequest("/ws", ""))
+			s.DialTCP(w).WriteRaw(harness.UpgradeRequest("/ws", ""))
 		}
-		receive(t, entered, "OnConnect is not called")
-		eventually(t, func() bool { return s.GetClientCount() == 4 }, "%d clients", s.GetClientCount())
+		harness.Receive(t, entered, "OnConnect is not called")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 4 }, "%d clients", s.GetClientCount())
 	})
 }
 
 // The same over TLS, where the answer is sealed behind the handshake's last bytes.
 func TestOnConnectOverTLS(t *testing.T) {
-	onBothTLS(t, func(t *testing.T, w way, version uint16) {
-		s := startTLS(t, nil, ws.WithOnConnect(func(c *ws.Client) error {
+	harness.OnBothTLS(t, func(t *testing.T, w harness.Way, version uint16) {
+		s := harness.StartTLS(t, nil, ws.WithOnConnect(func(c *ws.Client) error {
 			<-time.After(20 * time.Millisecond)
 			return c.SendBytes([]byte("welcome"))
 		}))
-		registerGreetings(t, s.Manager)
-		c := s.dialTLS(w, s.clientTLS(version))
-		c.expect("welcome")
-		c.send(request("only", "1", ""))
-		c.expectReply("1", 200, "")
+		harness.RegisterGreetings(t, s.Manager)
+		c := s.DialTLS(w, s.ClientConfig(version))
+		c.Expect("welcome")
+		c.Send(harness.Request("only", "1", ""))
+		c.ExpectReply("1", 200, "")
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func TestDefaultConfig(t *testing.T) {
@@ -240,31 +241,31 @@ func TestGoodOptions(t *testing.T) {
 
 // An entry with a wildcard is accepted, logged once, and matches nothing.
 func TestWildcardOrigins(t *testing.T) {
-	log := new(syncBuffer)
+	log := new(harness.Buffer)
 	list := []string{"https://*.example.com", "*", "https://exact.example", "http://localhost:*"}
-	s := start(t, ws.WithCheckOriginWhitelist(list), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	s := harness.Start(t, ws.WithCheckOriginWhitelist(list), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	for origin, want := range map[string]int{
 		"https://exact.example": 101, "https://a.example.com": 403, "https://*.example.com": 403, "*": 403,
 		"https://other.example": 403, "http://localhost:80": 403, "http://localhost:*": 403,
 	} {
-		for _, w := range []way{native, overNet} {
-			assert.Equal(t, want, s.statusFor(w, origin), "%s from %s", w, origin)
+		for _, w := range []harness.Way{harness.Native, harness.NetHTTP} {
+			assert.Equal(t, want, statusFor(s, w, origin), "%s from %s", w, origin)
 		}
 	}
 	assert.Equal(t, 1, strings.Count(log.String(), "level=WARN"))
-	assert.True(t, containsLine(log.String(), "https://*.example.com * http://localhost:*"), log.String())
-	log = new(syncBuffer)
-	newManager(t, ws.WithCheckOriginWhitelist([]string{"https://exact.example"}),
+	assert.True(t, harness.ContainsLine(log.String(), "https://*.example.com * http://localhost:*"), log.String())
+	log = new(harness.Buffer)
+	harness.NewManager(t, ws.WithCheckOriginWhitelist([]string{"https://exact.example"}),
 		func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	assert.Empty(t, log.String())
 }
 
 // statusFor returns the status of the answer to an upgrade request from a page of origin.
-func (s *server) statusFor(w way, origin string) int {
-	s.t.Helper()
-	c := s.dialTCP(w)
-	c.raw(upgradeRequest("/ws", "Origin: "+origin+"\r\n"))
-	resp, _ := c.response()
+func statusFor(s *harness.Server, w harness.Way, origin string) int {
+	s.T.Helper()
+	c := s.DialTCP(w)
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Origin: "+origin+"\r\n"))
+	resp, _ := c.ReadResponse()
 	return resp.StatusCode
 }
 
@@ -291,10 +292,10 @@ func TestLastOriginOptionHolds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := start(t, tt.opts...)
-			for _, w := range []way{native, overNet} {
-				assert.Equal(t, tt.page, s.statusFor(w, page), "%s", w)
-				assert.Equal(t, tt.other, s.statusFor(w, other), "%s", w)
+			s := harness.Start(t, tt.opts...)
+			for _, w := range []harness.Way{harness.Native, harness.NetHTTP} {
+				assert.Equal(t, tt.page, statusFor(s, w, page), "%s", w)
+				assert.Equal(t, tt.other, statusFor(s, w, other), "%s", w)
 			}
 		})
 	}
@@ -323,25 +324,25 @@ func TestOptionsSetTheirField(t *testing.T) {
 // NewManager copies the configuration.
 func TestConfigIsCopied(t *testing.T) {
 	origins := []string{"https://example.com"}
-	s := start(t, ws.WithCheckOriginWhitelist(origins))
+	s := harness.Start(t, ws.WithCheckOriginWhitelist(origins))
 	origins[0] = "https://evil.example"
-	c := s.dialTCP(native)
-	c.raw(upgradeRequest("/ws", "Origin: https://evil.example\r\n"))
-	resp, _ := c.response()
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Origin: https://evil.example\r\n"))
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, 403, resp.StatusCode)
 }
 
 // One connection works with the smallest configuration there is.
 func TestSmallestConfig(t *testing.T) {
-	s := start(t, func(c *ws.Config) {
+	s := harness.Start(t, func(c *ws.Config) {
 		c.MaxConnections, c.MessageQueueSize, c.QueueBytes = 1, 1, 1
 		c.Loops, c.RoomShards, c.Workers, c.MailboxSize, c.MailboxBytes = 1, 1, 1, 1, 1
 		c.Broadcast.QueueSize, c.Broadcast.BatchSize = 1, 1
 	})
-	registerGreetings(t, s.Manager)
-	c := s.dial(native)
+	harness.RegisterGreetings(t, s.Manager)
+	c := s.Dial(harness.Native)
 	for range 10 {
-		c.send(request("only", "1", ""))
-		c.expectReply("1", 200, "")
+		c.Send(harness.Request("only", "1", ""))
+		c.ExpectReply("1", 200, "")
 	}
 }

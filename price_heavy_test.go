@@ -11,18 +11,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A client with the default options of both sides stops reading for 40 s while
 // 400 quotes a second are published.
 func TestScenarioHeavyPricesAfterFortySeconds(t *testing.T) {
 	var log slowLog
-	s := start(t, ws.WithOverflowPolicy(ws.DropOldest), func(c *ws.Config) {
+	s := harness.Start(t, ws.WithOverflowPolicy(ws.DropOldest), func(c *ws.Config) {
 		c.HighWaterAge = ws.DefaultConfig().HighWaterAge
 	}, log.options())
-	e := &exchange{server: s, ttl: 2 * time.Second, symbols: 20}
-	c, window := s.dialNarrow(native, nil, 0)
-	sc := s.onlyClient()
+	e := &exchange{Server: s, ttl: 2 * time.Second, symbols: 20}
+	c, window := dialNarrow(s, harness.Native, nil, 0)
+	sc := onlyClient(s)
 	end := time.Now().Add(40 * time.Second)
 	e.run(time.Second/400, func() bool { return time.Now().After(end) })
 	total := s.Stats().Total
@@ -30,7 +31,7 @@ func TestScenarioHeavyPricesAfterFortySeconds(t *testing.T) {
 	require.NoError(t, sc.Send(quote(lastQuote), ws.Binary()))
 	all, old, oldest := 0, 0, time.Duration(0)
 	for {
-		n := binary.BigEndian.Uint64(c.read().Payload)
+		n := binary.BigEndian.Uint64(c.Next().Payload)
 		if n == lastQuote {
 			break
 		}
@@ -44,5 +45,5 @@ func TestScenarioHeavyPricesAfterFortySeconds(t *testing.T) {
 		len(e.published), all, old, old*quoteFrame, oldest.Round(time.Millisecond), total.Slow, total.OldestWait, total.Drops)
 	assert.LessOrEqual(t, old*quoteFrame, window+ws.DefaultConfig().UnsentBytes+segment)
 	assert.Equal(t, 1, total.Slow)
-	assert.Equal(t, "slow "+sc.ID, receive(t, log.calls, "no OnSlow"))
+	assert.Equal(t, "slow "+sc.ID, harness.Receive(t, log.calls, "no OnSlow"))
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 const (
@@ -40,7 +41,7 @@ func quote(number uint64) []byte {
 
 // exchange publishes numbered quotes to the room "prices".
 type exchange struct {
-	*server
+	*harness.Server
 	ttl       time.Duration
 	symbols   int
 	published []time.Time // when each quote had been published
@@ -48,21 +49,21 @@ type exchange struct {
 
 // publish publishes the next quote under a key.
 func (e *exchange) publish(key string) {
-	e.t.Helper()
+	e.T.Helper()
 	_, err := e.Publish("prices", quote(uint64(len(e.published))),
 		ws.Binary(), ws.ConflateKey(key), ws.TTL(e.ttl))
-	require.NoError(e.t, err)
+	require.NoError(e.T, err)
 	e.published = append(e.published, time.Now())
 }
 
 // run publishes a quote of each symbol in turn at the rate of the ticker, until
 // enough says so.
 func (e *exchange) run(every time.Duration, enough func() bool) {
-	e.t.Helper()
+	e.T.Helper()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(patience); !enough(); <-ticker.C {
-		require.True(e.t, time.Now().Before(deadline), "the client's silence never showed: %+v", e.Stats().Total)
+	for deadline := time.Now().Add(harness.Patience); !enough(); <-ticker.C {
+		require.True(e.T, time.Now().Before(deadline), "the client's silence never showed: %+v", e.Stats().Total)
 		e.publish(fmt.Sprint("symbol ", len(e.published)%e.symbols))
 	}
 }
@@ -78,11 +79,11 @@ func (e *exchange) expired(at time.Time) (n uint64) {
 
 // readQuotes reads to the last quote. It returns how many came, and how many of
 // them have a number below stale.
-func (c *client) readQuotes(stale uint64) (all, old int) {
-	c.t.Helper()
+func readQuotes(c *harness.Client, stale uint64) (all, old int) {
+	c.T.Helper()
 	for {
-		f := c.read()
-		require.Equal(c.t, gws.OpBinary, f.Header.OpCode)
+		f := c.Next()
+		require.Equal(c.T, gws.OpBinary, f.Header.OpCode)
 		switch n := binary.BigEndian.Uint64(f.Payload); {
 		case n == lastQuote:
 			return all, old
@@ -95,48 +96,48 @@ func (c *client) readQuotes(stale uint64) (all, old int) {
 
 // dialNarrow connects with a receive buffer of a fixed size, if it is not 0,
 // and returns how many bytes the kernel makes of it.
-func (s *server) dialNarrow(w way, config *tls.Config, size int) (c *client, bytes int) {
-	s.t.Helper()
-	d := net.Dialer{Timeout: patience, Control: func(_, _ string, rc syscall.RawConn) error {
+func dialNarrow(s *harness.Server, w harness.Way, config *tls.Config, size int) (c *harness.Client, bytes int) {
+	s.T.Helper()
+	d := net.Dialer{Timeout: harness.Patience, Control: func(_, _ string, rc syscall.RawConn) error {
 		return rc.Control(func(fd uintptr) {
 			if size > 0 {
-				require.NoError(s.t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size))
+				require.NoError(s.T, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size))
 			}
 			n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
-			require.NoError(s.t, err)
+			require.NoError(s.T, err)
 			bytes = n
 		})
 	}}
-	nc, err := d.Dial("tcp", s.addr(w))
-	require.NoError(s.t, err)
-	require.NoError(s.t, nc.SetDeadline(time.Now().Add(2*patience)))
-	s.t.Cleanup(func() { _ = nc.Close() })
-	c = &client{Conn: nc, t: s.t, r: bufio.NewReaderSize(nc, 4<<10)}
+	nc, err := d.Dial("tcp", s.AddrOf(w))
+	require.NoError(s.T, err)
+	require.NoError(s.T, nc.SetDeadline(time.Now().Add(2*harness.Patience)))
+	s.T.Cleanup(func() { _ = nc.Close() })
+	c = &harness.Client{Conn: nc, T: s.T, R: bufio.NewReaderSize(nc, 4<<10)}
 	if config != nil {
-		c = c.over(config)
+		c = c.Over(config)
 	}
-	c.raw(upgradeRequest("/ws", ""))
-	resp, body := c.response()
-	require.Equal(s.t, 101, resp.StatusCode, body)
+	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	resp, body := c.ReadResponse()
+	require.Equal(s.T, 101, resp.StatusCode, body)
 	return c, bytes
 }
 
 // onlyClient returns the one client of s, put into the room "prices".
-func (s *server) onlyClient() (sc *ws.Client) {
-	s.t.Helper()
+func onlyClient(s *harness.Server) (sc *ws.Client) {
+	s.T.Helper()
 	s.RangeClients(func(c *ws.Client) bool { sc = c; return false })
-	require.NotNil(s.t, sc)
-	require.NoError(s.t, sc.JoinRoom("prices"))
+	require.NotNil(s.T, sc)
+	require.NoError(s.T, sc.JoinRoom("prices"))
 	return sc
 }
 
 // onAllTransports runs test on both ways, plain and with TLS.
-func onAllTransports(t *testing.T, opts []ws.Option, test func(t *testing.T, s *server, w way, config *tls.Config)) {
-	onBothWays(t, func(t *testing.T, w way) {
-		t.Run("plain", func(t *testing.T) { test(t, start(t, opts...), w, nil) })
+func onAllTransports(t *testing.T, opts []ws.Option, test func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config)) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		t.Run("plain", func(t *testing.T) { test(t, harness.Start(t, opts...), w, nil) })
 		t.Run("TLS", func(t *testing.T) {
-			s := startTLS(t, nil, opts...)
-			test(t, s.server, w, s.clientTLS(tls.VersionTLS13))
+			s := harness.StartTLS(t, nil, opts...)
+			test(t, s.Server, w, s.ClientConfig(tls.VersionTLS13))
 		})
 	})
 }
@@ -151,11 +152,11 @@ func TestSlowClientGetsTheNewestPrices(t *testing.T) {
 		ws.WithOverflowPolicy(ws.DropOldest), ws.WithUnsentBytes(unsent),
 		ws.WithHighWaterAge(500 * time.Millisecond), log.options(),
 	}
-	onAllTransports(t, opts, func(t *testing.T, s *server, w way, config *tls.Config) {
+	onAllTransports(t, opts, func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config) {
 		log.options()(new(ws.Config)) // forget the calls of the test before
-		e := &exchange{server: s, ttl: 200 * time.Millisecond, symbols: 4}
-		c, window := s.dialNarrow(w, config, 16<<10)
-		sc := s.onlyClient()
+		e := &exchange{Server: s, ttl: 200 * time.Millisecond, symbols: 4}
+		c, window := dialNarrow(s, w, config, 16<<10)
+		sc := onlyClient(s)
 		const silence = 4000 // quotes, 1 MB: less than a send buffer without a bound takes
 		e.run(100*time.Microsecond, func() bool { return len(e.published) == silence })
 		for i := range 20 { // nothing replaces these
@@ -165,11 +166,11 @@ func TestSlowClientGetsTheNewestPrices(t *testing.T) {
 			total := s.Stats().Total
 			return e.expired(time.Now()) > silence+20 && total.Drops.Expired > 0 && total.Slow == 1
 		})
-		assert.Equal(t, "slow "+sc.ID, receive(t, log.calls, "no OnSlow"))
+		assert.Equal(t, "slow "+sc.ID, harness.Receive(t, log.calls, "no OnSlow"))
 		resumed := time.Now()
 		stale := e.expired(resumed)
 		require.NoError(t, sc.Send(quote(lastQuote), ws.Binary()))
-		all, old := c.readQuotes(stale)
+		all, old := readQuotes(c, stale)
 		bound := window + unsent + segment
 		if config != nil {
 			bound += sealedBytes
@@ -178,8 +179,8 @@ func TestSlowClientGetsTheNewestPrices(t *testing.T) {
 		drops := s.Stats().Total.Drops
 		assert.Greater(t, drops.Conflated, uint64(silence/2))
 		assert.Equal(t, uint64(len(e.published)), uint64(all)+drops.Conflated+drops.Expired+drops.Full)
-		assert.Equal(t, "drain "+sc.ID, receive(t, log.calls, "no OnDrain"))
-		s.caughtUp()
+		assert.Equal(t, "drain "+sc.ID, harness.Receive(t, log.calls, "no OnDrain"))
+		caughtUp(s)
 	})
 }
 
@@ -188,41 +189,41 @@ func TestSlowClientGetsTheNewestPrices(t *testing.T) {
 func TestConflatedClientIsSlowByAge(t *testing.T) {
 	const high = 300 * time.Millisecond
 	var log slowLog
-	opts := []ws.Option{withDeepQueue, ws.WithHighWaterAge(high), log.options()}
-	onBothWays(t, func(t *testing.T, w way) {
+	opts := []ws.Option{harness.WithDeepQueue, ws.WithHighWaterAge(high), log.options()}
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		log.options()(new(ws.Config))
-		s := start(t, opts...)
-		e := &exchange{server: s, symbols: 4}
-		c, _ := s.dialNarrow(w, nil, 16<<10)
-		sc := s.onlyClient()
+		s := harness.Start(t, opts...)
+		e := &exchange{Server: s, symbols: 4}
+		c, _ := dialNarrow(s, w, nil, 16<<10)
+		sc := onlyClient(s)
 		// Until the queue conflates, no message is half sent for certain.
 		e.run(100*time.Microsecond, func() bool { return s.Stats().Total.Drops.Conflated > 100 })
 		e.run(time.Millisecond, func() bool { return s.Stats().Total.Slow == 1 })
-		assert.Equal(t, "slow "+sc.ID, receive(t, log.calls, "no OnSlow"))
-		eventually(t, func() bool { return s.Stats().Total.OldestWait >= high }, "the age is missing")
+		assert.Equal(t, "slow "+sc.ID, harness.Receive(t, log.calls, "no OnSlow"))
+		harness.Eventually(t, func() bool { return s.Stats().Total.OldestWait >= high }, "the age is missing")
 		total := s.Stats().Total
-		assert.Less(t, total.OldestWait, patience)
+		assert.Less(t, total.OldestWait, harness.Patience)
 		assert.Equal(t, ws.DropCounts{Conflated: total.Drops.Conflated}, total.Drops, "it has lost nothing")
 		require.NoError(t, sc.Send(quote(lastQuote), ws.Binary()))
-		c.readQuotes(0)
-		assert.Equal(t, "drain "+sc.ID, receive(t, log.calls, "no OnDrain"))
-		eventually(t, func() bool { return s.Stats().Total.OldestWait == 0 }, "the age stays")
+		readQuotes(c, 0)
+		assert.Equal(t, "drain "+sc.ID, harness.Receive(t, log.calls, "no OnDrain"))
+		harness.Eventually(t, func() bool { return s.Stats().Total.OldestWait == 0 }, "the age stays")
 	})
 }
 
 // A message half sent has an age, too.
 func TestHalfSentMessageHasAnAge(t *testing.T) {
-	onAllTransports(t, []ws.Option{withDeepQueue, ws.WithHighWaterAge(300 * time.Millisecond), func(c *ws.Config) {
+	onAllTransports(t, []ws.Option{harness.WithDeepQueue, ws.WithHighWaterAge(300 * time.Millisecond), func(c *ws.Config) {
 		c.HighWaterMark, c.LowWaterMark = 1, 0.5
-	}}, func(t *testing.T, s *server, w way, config *tls.Config) {
-		c, _ := s.dialNarrow(w, config, 0)
-		s.stall(s.onlyClient())
+	}}, func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config) {
+		c, _ := dialNarrow(s, w, config, 0)
+		s.Stall(onlyClient(s))
 		// The age is published at the end of the tick in which the client becomes slow.
-		eventually(t, func() bool {
+		harness.Eventually(t, func() bool {
 			st := s.Stats().Total
 			return st.Slow == 1 && st.OldestWait >= 300*time.Millisecond
 		}, "nobody is slow")
-		c.expect(bigMessage)
-		s.caughtUp()
+		c.Expect(harness.BigMessage)
+		caughtUp(s)
 	})
 }

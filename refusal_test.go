@@ -13,10 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // withDebugLog makes a manager log to log, debug records included.
-func withDebugLog(log *lockedBuffer) ws.Option {
+func withDebugLog(log *harness.Buffer) ws.Option {
 	return func(c *ws.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -39,7 +40,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 		case q.Has("header"):
 			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"Connection": {"x"}})}, nil
 		default:
-			return byQuery(r)
+			return harness.ByQuery(r)
 		}
 	})
 	const ok = "Origin: http://example.com\r\n"
@@ -50,33 +51,33 @@ func TestRefusalsAreCounted(t *testing.T) {
 		logged        string
 	}{
 		{"malformed", "hello\r\n\r\n", 400, ws.RefusalCounts{Malformed: 1}, `reason="malformed`},
-		{"version", strings.Replace(upgradeRequest("/ws", ok), "13", "8", 1), 426, ws.RefusalCounts{Malformed: 1}, "status=426"},
-		{"key", strings.Replace(upgradeRequest("/ws", ok), "ZQ==", "", 1), 400, ws.RefusalCounts{Malformed: 1}, "Sec-WebSocket-Key"},
-		{"path", upgradeRequest("/other", ok), 404, ws.RefusalCounts{Path: 1}, "status=404"},
-		{"origin", upgradeRequest("/ws", "Origin: http://evil.example\r\n"), 403, ws.RefusalCounts{Origin: 1}, `origin=http://evil.example`},
-		{"Authenticate", upgradeRequest("/ws?deny", ok), 401, ws.RefusalCounts{Auth: 1}, `error="wrong password"`},
-		{"Authenticate with a status", upgradeRequest("/ws?pay", ok), 402, ws.RefusalCounts{Auth: 1}, `reason="pay first"`},
-		{"a panic", upgradeRequest("/ws?panic", ok), 500, ws.RefusalCounts{Failed: 1}, "authenticate"},
-		{"a malformed response header", upgradeRequest("/ws?header", ok), 500, ws.RefusalCounts{Failed: 1}, "level=ERROR"},
-		{"client ID", upgradeRequest("/ws?id=ann", ok), 409, ws.RefusalCounts{ClientID: 1}, "status=409"},
+		{"version", strings.Replace(harness.UpgradeRequest("/ws", ok), "13", "8", 1), 426, ws.RefusalCounts{Malformed: 1}, "status=426"},
+		{"key", strings.Replace(harness.UpgradeRequest("/ws", ok), "ZQ==", "", 1), 400, ws.RefusalCounts{Malformed: 1}, "Sec-WebSocket-Key"},
+		{"path", harness.UpgradeRequest("/other", ok), 404, ws.RefusalCounts{Path: 1}, "status=404"},
+		{"origin", harness.UpgradeRequest("/ws", "Origin: http://evil.example\r\n"), 403, ws.RefusalCounts{Origin: 1}, `origin=http://evil.example`},
+		{"Authenticate", harness.UpgradeRequest("/ws?deny", ok), 401, ws.RefusalCounts{Auth: 1}, `error="wrong password"`},
+		{"Authenticate with a status", harness.UpgradeRequest("/ws?pay", ok), 402, ws.RefusalCounts{Auth: 1}, `reason="pay first"`},
+		{"a panic", harness.UpgradeRequest("/ws?panic", ok), 500, ws.RefusalCounts{Failed: 1}, "authenticate"},
+		{"a malformed response header", harness.UpgradeRequest("/ws?header", ok), 500, ws.RefusalCounts{Failed: 1}, "level=ERROR"},
+		{"client ID", harness.UpgradeRequest("/ws?id=ann", ok), 409, ws.RefusalCounts{ClientID: 1}, "status=409"},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, tt := range tests {
-			if w == overNet && (tt.name == "malformed" || tt.name == "path") {
+			if w == harness.NetHTTP && (tt.name == "malformed" || tt.name == "path") {
 				continue // net/http and the router refuse them
 			}
 			t.Run(tt.name, func(t *testing.T) {
-				var log lockedBuffer
-				s := start(t, auth, withDebugLog(&log))
-				s.dial(w, "id=ann")
-				c := s.dialTCP(w)
-				c.raw(tt.request)
-				resp, _ := c.response()
+				var log harness.Buffer
+				s := harness.Start(t, auth, withDebugLog(&log))
+				s.Dial(w, "id=ann")
+				c := s.DialTCP(w)
+				c.WriteRaw(tt.request)
+				resp, _ := c.ReadResponse()
 				require.Equal(t, tt.status, resp.StatusCode)
-				eventually(t, func() bool { return s.Stats().Refused == tt.want }, "%+v", s.Stats().Refused)
+				harness.Eventually(t, func() bool { return s.Stats().Refused == tt.want }, "%+v", s.Stats().Refused)
 				refused := s.Stats().Refused
 				assert.EqualValues(t, 1, refused.Total())
-				if w == native {
+				if w == harness.Native {
 					assert.Contains(t, log.String(), `msg="ws: handshake refused"`)
 					assert.Contains(t, log.String(), tt.logged)
 					assert.Contains(t, log.String(), "remote="+c.LocalAddr().String())
@@ -86,43 +87,43 @@ func TestRefusalsAreCounted(t *testing.T) {
 			})
 		}
 		t.Run("full", func(t *testing.T) {
-			s := start(t, ws.WithMaxConnections(1))
-			s.dial(w)
-			require.Equal(t, 503, s.status(w, ""))
+			s := harness.Start(t, ws.WithMaxConnections(1))
+			s.Dial(w)
+			require.Equal(t, 503, s.Status(w, ""))
 			assert.Equal(t, ws.RefusalCounts{Full: 1}, s.Stats().Refused)
 		})
 		t.Run("timeout of Authenticate", func(t *testing.T) {
-			s := start(t, auth, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond })
-			c := s.dialTCP(w)
-			c.raw(upgradeRequest("/ws?wait", ok))
-			_, _ = c.response()
-			eventually(t, func() bool { return s.Stats().Stuck == 0 && s.Stats().Refused.Timeout == 1 }, "%+v", s.Stats().Refused)
+			s := harness.Start(t, auth, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond })
+			c := s.DialTCP(w)
+			c.WriteRaw(harness.UpgradeRequest("/ws?wait", ok))
+			_, _ = c.ReadResponse()
+			harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 && s.Stats().Refused.Timeout == 1 }, "%+v", s.Stats().Refused)
 			refused := s.Stats().Refused
 			assert.EqualValues(t, 1, refused.Total(), "%+v", refused)
 		})
 	})
 	t.Run("timeout of a silent connection", func(t *testing.T) {
-		s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
-		resp, _ := s.dialTCP(native).response()
+		s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+		resp, _ := s.DialTCP(harness.Native).ReadResponse()
 		assert.Equal(t, 408, resp.StatusCode)
 		assert.Equal(t, ws.RefusalCounts{Timeout: 1}, s.Stats().Refused)
 	})
 	t.Run("stopped", func(t *testing.T) {
-		s := start(t)
-		shutdown(t, s.Manager)
-		require.Equal(t, 503, s.status(overNet, ""))
-		require.ErrorIs(t, receive(t, s.upgrades, "HandleUpgrade did not return"), ws.ErrManagerStopped)
+		s := harness.Start(t)
+		harness.Shutdown(t, s.Manager)
+		require.Equal(t, 503, s.Status(harness.NetHTTP, ""))
+		require.ErrorIs(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), ws.ErrManagerStopped)
 		assert.Equal(t, ws.RefusalCounts{Stopped: 1}, s.Stats().Refused)
 	})
 }
 
 // Text of a client's cannot forge a line of the log.
 func TestRefusalIsLoggedInOneLine(t *testing.T) {
-	var log lockedBuffer
-	s := startTLS(t, nil, withDebugLog(&log))
-	c := s.dialTCP(native).over(s.clientTLS(tls.VersionTLS13))
-	c.raw(upgradeRequest("/ws", "Origin: http://evil.example status=101 msg=\"fine\"\u2028\r\n"))
-	resp, _ := c.response()
+	var log harness.Buffer
+	s := harness.StartTLS(t, nil, withDebugLog(&log))
+	c := s.DialTCP(harness.Native).Over(s.ClientConfig(tls.VersionTLS13))
+	c.WriteRaw(harness.UpgradeRequest("/ws", "Origin: http://evil.example status=101 msg=\"fine\"\u2028\r\n"))
+	resp, _ := c.ReadResponse()
 	require.Equal(t, 403, resp.StatusCode)
 	var lines []string
 	for line := range strings.Lines(log.String()) {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Errors of the library that a handler returns are answered with their codes and texts,
@@ -38,22 +39,22 @@ func TestLibraryErrorsAreAnswered(t *testing.T) {
 		{errors.Join(ws.ErrManagerStopped, ws.ErrRoomNotFound), 503, "stopped", true},
 		{errors.New("hunter2"), 500, "internal error", true},
 	}
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		log := new(syncBuffer)
-		s := start(t, mode, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		log := new(harness.Buffer)
+		s := harness.Start(t, mode, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 		require.NoError(t, ws.Handle0(s.Manager, "fail", func(_ *ws.Client, i *int) error {
 			return fmt.Errorf("hunter2: %w", tests[*i].err)
 		}))
-		errs := s.events(ws.EventError)
-		c := s.dial(w)
+		errs := s.Events(ws.EventError)
+		c := s.Dial(w)
 		for i, tt := range tests {
-			c.send(request("fail", "r", strconv.Itoa(i)))
-			e := c.readEnvelope()
+			c.Send(harness.Request("fail", "r", strconv.Itoa(i)))
+			e := c.ReadEnvelope()
 			assert.Equal(t, tt.code, e.Code, "%v", tt.err)
 			assert.Equal(t, tt.text, e.Message, "%v", tt.err)
 			if tt.logged {
-				assert.ErrorIs(t, receive(t, errs, "no EventError of %v", tt.err).Data.(error), tt.err)
-				eventually(t, func() bool { return containsLine(log.String(), e.TraceID, "hunter2", "ERROR") }, "%v", tt.err)
+				assert.ErrorIs(t, harness.Receive(t, errs, "no EventError of %v", tt.err).Data.(error), tt.err)
+				harness.Eventually(t, func() bool { return harness.ContainsLine(log.String(), e.TraceID, "hunter2", "ERROR") }, "%v", tt.err)
 			} else {
 				assert.NotContains(t, log.String(), e.TraceID)
 			}
@@ -64,24 +65,24 @@ func TestLibraryErrorsAreAnswered(t *testing.T) {
 
 // A handler that does not look at the errors of rooms answers with them.
 func TestRoomErrorsOfHandlers(t *testing.T) {
-	s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 1 })
+	s := harness.Start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 1 })
 	require.NoError(t, ws.Handle0(s.Manager, "join", func(c *ws.Client, room *string) error { return c.JoinRoom(*room) }))
 	require.NoError(t, ws.Handle0(s.Manager, "say", func(_ *ws.Client, room *string) error {
 		return s.BroadcastToRoom(*room, []byte("hi"), nil)
 	}))
-	a, b := s.dial(native), s.dial(overNet)
-	a.send(request("join", "1", `"r"`), request("join", "2", `"r"`), request("say", "3", `"nowhere"`))
-	a.expectReply("1", 200, "success")
-	a.expectReply("2", 409, "already in room")
-	a.expectReply("3", 404, "room not found")
-	b.send(request("join", "4", `"r"`))
-	b.expectReply("4", 409, "room full")
+	a, b := s.Dial(harness.Native), s.Dial(harness.NetHTTP)
+	a.Send(harness.Request("join", "1", `"r"`), harness.Request("join", "2", `"r"`), harness.Request("say", "3", `"nowhere"`))
+	a.ExpectReply("1", 200, "success")
+	a.ExpectReply("2", 409, "already in room")
+	a.ExpectReply("3", 404, "room not found")
+	b.Send(harness.Request("join", "4", `"r"`))
+	b.ExpectReply("4", 409, "room full")
 }
 
 func TestClientErrorData(t *testing.T) {
 	invalid := ws.NewClientError(422, "invalid form")
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
 		require.NoError(t, ws.Handle0(s.Manager, "form", func(_ *ws.Client, kind *string) error {
 			switch *kind {
 			case "fields":
@@ -91,11 +92,11 @@ func TestClientErrorData(t *testing.T) {
 			}
 			return invalid
 		}))
-		c := s.dial(w)
-		c.send(request("form", "1", `"fields"`), request("form", "2", `"unencodable"`), request("form", "3", `""`))
-		assert.JSONEq(t, `{"email":"is missing"}`, c.expectReply("1", 422, "invalid form"))
-		assert.Empty(t, c.expectReply("2", 422, "invalid form"))
-		assert.Empty(t, c.expectReply("3", 422, "invalid form"), "WithData returns a copy")
+		c := s.Dial(w)
+		c.Send(harness.Request("form", "1", `"fields"`), harness.Request("form", "2", `"unencodable"`), harness.Request("form", "3", `""`))
+		assert.JSONEq(t, `{"email":"is missing"}`, c.ExpectReply("1", 422, "invalid form"))
+		assert.Empty(t, c.ExpectReply("2", 422, "invalid form"))
+		assert.Empty(t, c.ExpectReply("3", 422, "invalid form"), "WithData returns a copy")
 	})
 }
 
@@ -142,20 +143,20 @@ func TestDecodeErrorsNameTheField(t *testing.T) {
 		{`{"secret":1}`, "invalid data"},
 		{`{"at":"yesterday"}`, "invalid data"},
 	}
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		log := new(syncBuffer)
-		s := start(t, mode, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		log := new(harness.Buffer)
+		s := harness.Start(t, mode, func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 		require.NoError(t, ws.Handle0(s.Manager, "typed", func(*ws.Client, *form) error { return nil }))
 		require.NoError(t, s.Register("plain", func(_ *ws.Client, msg *ws.Message) error { return msg.Unmarshal(new(form)) }))
-		c := s.dial(w)
+		c := s.Dial(w)
 		for _, event := range []string{"typed", "plain"} {
 			for _, tt := range tests {
-				c.send(request(event, "r", tt.data))
-				e := c.readEnvelope()
+				c.Send(harness.Request(event, "r", tt.data))
+				e := c.ReadEnvelope()
 				assert.Equal(t, 400, e.Code)
 				assert.Equal(t, tt.text, e.Message, tt.data)
 				if tt.text == "invalid data" {
-					eventually(t, func() bool { return containsLine(log.String(), e.TraceID, "INFO") }, tt.data)
+					harness.Eventually(t, func() bool { return harness.ContainsLine(log.String(), e.TraceID, "INFO") }, tt.data)
 				} else {
 					assert.NotContains(t, log.String(), e.TraceID)
 				}

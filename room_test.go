@@ -14,33 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// oneBlockingLoop is the options of a manager with one event loop, which a
-// client can hold up with the message "block".
-func oneBlockingLoop(c *ws.Config) {
-	c.Loops, c.HandlerMode = 1, ws.Inline
-}
-
-// blockLoop holds up the only event loop until release is called.
-func (s *server) blockLoop(c *client) (release func()) {
-	s.t.Helper()
-	entered, done := make(chan struct{}), make(chan struct{})
-	s.HandleRaw(func(*ws.Client, ws.Opcode, []byte) {
-		close(entered)
-		<-done
-	})
-	c.send("block")
-	receive(s.t, entered, "the handler did not run")
-	s.HandleRaw(nil)
-	release = sync.OnceFunc(func() { close(done) })
-	s.t.Cleanup(release)
-	return release
-}
-
 func TestRooms(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
 		assert.Zero(t, s.GetRoomCount())
 		meta := map[string]any{"topic": "tests"}
 		r, err := s.CreateRoom("lobby", meta)
@@ -55,8 +34,8 @@ func TestRooms(t *testing.T) {
 		assert.Nil(t, s.GetRoomMembers("attic"))
 		assert.Empty(t, s.GetRoomMembers("lobby"))
 
-		_, a := s.dialClient(w)
-		_, b := s.dialClient(w)
+		_, a := s.DialClient(w)
+		_, b := s.DialClient(w)
 		require.NoError(t, a.JoinRoom("lobby"))
 		require.ErrorIs(t, a.JoinRoom("lobby"), ws.ErrAlreadyInRoom)
 		require.NoError(t, b.JoinRoom("lobby"))
@@ -79,10 +58,10 @@ func TestRooms(t *testing.T) {
 }
 
 func TestRoomFull(t *testing.T) {
-	s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 2 })
-	_, a := s.dialClient(native)
-	_, b := s.dialClient(overNet)
-	_, c := s.dialClient(native)
+	s := harness.Start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 2 })
+	_, a := s.DialClient(harness.Native)
+	_, b := s.DialClient(harness.NetHTTP)
+	_, c := s.DialClient(harness.Native)
 	require.NoError(t, a.JoinRoom("r"))
 	require.NoError(t, b.JoinRoom("r"))
 	require.ErrorIs(t, c.JoinRoom("r"), ws.ErrRoomFull)
@@ -97,10 +76,10 @@ func TestRoomFull(t *testing.T) {
 // Of many that join at once, as many get in as there is room.
 func TestRoomFullUnderConcurrency(t *testing.T) {
 	const limit, guests = 7, 30
-	s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize = limit })
+	s := harness.Start(t, func(c *ws.Config) { c.Room.MaxRoomSize = limit })
 	clients := make([]*ws.Client, guests)
 	for i := range clients {
-		_, clients[i] = s.dialClient([]way{native, overNet}[i%2])
+		_, clients[i] = s.DialClient([]harness.Way{harness.Native, harness.NetHTTP}[i%2])
 	}
 	var joined, full atomic.Int64
 	var wg sync.WaitGroup
@@ -121,13 +100,13 @@ func TestRoomFullUnderConcurrency(t *testing.T) {
 }
 
 func TestBroadcasts(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(byQuery), ws.WithLoops(3))
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery), ws.WithLoops(3))
 		const n = 8
-		var conns []*client
+		var conns []*harness.Client
 		var clients []*ws.Client
 		for i := range n { // devices of users 0 (nobody), 1, 2, 3
-			c, sc := s.dialClient(w, fmt.Sprint("user=", i%4))
+			c, sc := s.DialClient(w, fmt.Sprint("user=", i%4))
 			conns, clients = append(conns, c), append(clients, sc)
 		}
 		for _, c := range clients[:5] {
@@ -159,11 +138,11 @@ func TestBroadcasts(t *testing.T) {
 				s.BroadcastAll([]byte("fence"))
 				for i, c := range conns {
 					if slices.Contains(tt.want, i) {
-						f := c.read()
+						f := c.Next()
 						require.Equal(t, "a message", string(f.Payload), "client %d", i)
 						require.Equal(t, tt.name == "BroadcastPrepared", f.Header.OpCode == gws.OpBinary)
 					}
-					c.expect("fence")
+					c.Expect("fence")
 				}
 			})
 		}
@@ -174,14 +153,14 @@ func TestBroadcasts(t *testing.T) {
 		require.NoError(t, s.BroadcastToRoom("empty", payload, nil))
 
 		// A device that went away is no device any more.
-		conns[3].abort()
-		eventually(t, func() bool { return s.GetClientCount() == n-1 }, "still connected")
+		conns[3].Abort()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == n-1 }, "still connected")
 		s.BroadcastToUser(3, []byte("to the rest"))
-		conns[7].expect("to the rest")
-		conns[7].abort()
-		eventually(t, func() bool { return s.GetClientCount() == n-2 }, "still connected")
+		conns[7].Expect("to the rest")
+		conns[7].Abort()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == n-2 }, "still connected")
 		s.BroadcastToUser(3, []byte("to nobody"))
-		_, again := s.dialClient(w, "user=3")
+		_, again := s.DialClient(w, "user=3")
 		assert.Equal(t, int64(3), again.UserID)
 	})
 }
@@ -189,14 +168,14 @@ func TestBroadcasts(t *testing.T) {
 // What is published between JoinRoom and LeaveRoom or DeleteRoom is delivered,
 // and nothing else, also while the event loop is behind.
 func TestPublishOrder(t *testing.T) {
-	steps := map[string]func(s *server, c *ws.Client){
-		"join":    func(s *server, c *ws.Client) { assert.NoError(s.t, c.JoinRoom("r")) },
-		"leave":   func(_ *server, c *ws.Client) { c.LeaveRoom("r") },
-		"delete":  func(s *server, _ *ws.Client) { s.DeleteRoom("r") },
-		"create":  func(s *server, _ *ws.Client) { _, err := s.CreateRoom("r", nil); assert.NoError(s.t, err) },
-		"publish": func(s *server, _ *ws.Client) { assert.NoError(s.t, s.BroadcastToRoom("r", []byte("yes"), nil)) },
-		"useless": func(s *server, _ *ws.Client) { assert.NoError(s.t, s.BroadcastToRoom("r", []byte("no"), nil)) },
-		"send":    func(s *server, c *ws.Client) { assert.NoError(s.t, c.SendBytes([]byte("yes"))) },
+	steps := map[string]func(s *harness.Server, c *ws.Client){
+		"join":    func(s *harness.Server, c *ws.Client) { assert.NoError(s.T, c.JoinRoom("r")) },
+		"leave":   func(_ *harness.Server, c *ws.Client) { c.LeaveRoom("r") },
+		"delete":  func(s *harness.Server, _ *ws.Client) { s.DeleteRoom("r") },
+		"create":  func(s *harness.Server, _ *ws.Client) { _, err := s.CreateRoom("r", nil); assert.NoError(s.T, err) },
+		"publish": func(s *harness.Server, _ *ws.Client) { assert.NoError(s.T, s.BroadcastToRoom("r", []byte("yes"), nil)) },
+		"useless": func(s *harness.Server, _ *ws.Client) { assert.NoError(s.T, s.BroadcastToRoom("r", []byte("no"), nil)) },
+		"send":    func(s *harness.Server, c *ws.Client) { assert.NoError(s.T, c.SendBytes([]byte("yes"))) },
 	}
 	tests := []struct {
 		name  string
@@ -210,17 +189,17 @@ func TestPublishOrder(t *testing.T) {
 		{"delete and join", []string{"join", "publish", "delete", "join", "publish", "delete"}},
 		{"direct and room", []string{"join", "send", "publish", "send", "publish", "leave", "send"}},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, tt := range tests {
 			run := func(t *testing.T, behind bool) {
-				s := start(t, oneBlockingLoop)
+				s := harness.Start(t, harness.OneBlockingLoop)
 				_, err := s.CreateRoom("r", nil)
 				require.NoError(t, err)
-				blocker := s.dial(w)
-				c, sc := s.dialClient(w)
+				blocker := s.Dial(w)
+				c, sc := s.DialClient(w)
 				release := func() {}
 				if behind {
-					release = s.blockLoop(blocker)
+					release = s.BlockLoop(blocker)
 				}
 				want := []string{}
 				for _, step := range tt.steps {
@@ -233,7 +212,7 @@ func TestPublishOrder(t *testing.T) {
 				release()
 				got := []string{}
 				for {
-					text := string(c.read().Payload)
+					text := string(c.Next().Payload)
 					if text == "end" {
 						break
 					}
@@ -249,12 +228,12 @@ func TestPublishOrder(t *testing.T) {
 }
 
 func TestDeleteRoom(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		var conns []*client
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		var conns []*harness.Client
 		var clients []*ws.Client
 		for range 10 {
-			c, sc := s.dialClient(w)
+			c, sc := s.DialClient(w)
 			require.NoError(t, sc.JoinRoom("r"))
 			conns, clients = append(conns, c), append(clients, sc)
 		}
@@ -270,7 +249,7 @@ func TestDeleteRoom(t *testing.T) {
 			assert.False(t, c.IsClosed())
 			require.NoError(t, c.JoinRoom("r"))
 			require.NoError(t, c.SendBytes([]byte("still here")))
-			conns[i].expect("still here")
+			conns[i].Expect("still here")
 		}
 		assert.Len(t, s.GetRoomMembers("r"), 10)
 	})
@@ -278,86 +257,86 @@ func TestDeleteRoom(t *testing.T) {
 
 // A client that is gone is in no room.
 func TestDisconnectLeavesRooms(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		c, sc := s.dialClient(w)
-		stays, staysClient := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		c, sc := s.DialClient(w)
+		stays, staysClient := s.DialClient(w)
 		for i := range 20 {
 			require.NoError(t, sc.JoinRoom(fmt.Sprint(i)))
 		}
 		require.NoError(t, staysClient.JoinRoom("0"))
-		c.abort()
-		eventually(t, func() bool { return len(s.GetRoomMembers("0")) == 1 }, "still a member")
-		eventually(t, func() bool { return s.GetClientCount() == 1 }, "still connected")
+		c.Abort()
+		harness.Eventually(t, func() bool { return len(s.GetRoomMembers("0")) == 1 }, "still a member")
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "still connected")
 		for i := range 20 {
 			assert.NotContains(t, s.GetRoomMembers(fmt.Sprint(i)), sc)
 		}
 		assert.Empty(t, sc.GetRooms())
 		assert.Equal(t, 1, s.GetRoomCount(), "the rooms of that client alone have ended")
 		require.NoError(t, s.BroadcastToRoom("0", []byte("hi"), nil))
-		stays.expect("hi")
+		stays.Expect("hi")
 	})
 }
 
 func TestEmptyRoomTTL(t *testing.T) {
-	s := start(t, func(c *ws.Config) {
+	s := harness.Start(t, func(c *ws.Config) {
 		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, 50*time.Millisecond
 	})
 	began := time.Now()
 	_, err := s.CreateRoom("never used", nil)
 	require.NoError(t, err)
-	c, sc := s.dialClient(native)
+	c, sc := s.DialClient(harness.Native)
 	for _, room := range []string{"used", "left"} {
 		_, err := s.CreateRoom(room, nil)
 		require.NoError(t, err)
 		require.NoError(t, sc.JoinRoom(room))
 	}
-	eventually(t, func() bool { _, ok := s.GetRoom("never used"); return !ok }, "the room stays")
+	harness.Eventually(t, func() bool { _, ok := s.GetRoom("never used"); return !ok }, "the room stays")
 	assert.GreaterOrEqual(t, time.Since(began), 50*time.Millisecond)
 	left := time.Now()
 	sc.LeaveRoom("left")
-	eventually(t, func() bool { _, ok := s.GetRoom("left"); return !ok }, "the room stays")
+	harness.Eventually(t, func() bool { _, ok := s.GetRoom("left"); return !ok }, "the room stays")
 	assert.GreaterOrEqual(t, time.Since(left), 50*time.Millisecond)
 	assert.Equal(t, 1, s.GetRoomCount(), "a room with a member stays")
-	c.abort()
-	eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
+	c.Abort()
+	harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
 }
 
 // A member that does not read loses messages, is not closed, and holds nobody up.
 func TestSlowMember(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const queue, n = 16, 200
-		s := start(t, ws.WithMessageQueueSize(queue), withDeepQueue)
-		slow, slowClient := s.dialClient(w)
-		fast, fastClient := s.dialClient(w)
+		s := harness.Start(t, ws.WithMessageQueueSize(queue), harness.WithDeepQueue)
+		slow, slowClient := s.DialClient(w)
+		fast, fastClient := s.DialClient(w)
 		require.NoError(t, slowClient.JoinRoom("r"))
 		require.NoError(t, fastClient.JoinRoom("r"))
-		s.stall(slowClient)
+		s.Stall(slowClient)
 		for i := range n {
 			text := fmt.Sprint("message ", i)
 			require.NoError(t, s.BroadcastToRoom("r", []byte(text), nil))
-			fast.expect(text)
+			fast.Expect(text)
 		}
-		eventually(t, func() bool { return s.Stats().Total.Drops.Full == n-(queue-1) }, "dropped %d", s.Stats().Total.Drops.Full)
+		harness.Eventually(t, func() bool { return s.Stats().Total.Drops.Full == n-(queue-1) }, "dropped %d", s.Stats().Total.Drops.Full)
 		assert.False(t, slowClient.IsClosed())
-		slow.expect(bigMessage)
+		slow.Expect(harness.BigMessage)
 		for i := range queue - 1 {
-			slow.expect(fmt.Sprint("message ", i))
+			slow.Expect(fmt.Sprint("message ", i))
 		}
-		eventually(t, func() bool { return slowClient.QueuedBytes() == 0 }, "not drained")
+		harness.Eventually(t, func() bool { return slowClient.QueuedBytes() == 0 }, "not drained")
 		require.NoError(t, s.BroadcastToRoom("r", []byte("again"), nil))
-		slow.expect("again")
+		slow.Expect("again")
 	})
 }
 
 func TestBroadcastTimeout(t *testing.T) {
-	s := start(t, oneBlockingLoop, func(c *ws.Config) {
+	s := harness.Start(t, harness.OneBlockingLoop, func(c *ws.Config) {
 		c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond
 	})
-	metrics := s.dial(native)
-	c, sc := s.dialClient(native)
+	metrics := s.Dial(harness.Native)
+	c, sc := s.DialClient(harness.Native)
 	require.NoError(t, sc.JoinRoom("r"))
-	release := s.blockLoop(metrics)
+	release := s.BlockLoop(metrics)
 	var sent int
 	var err error
 	var waited time.Duration
@@ -383,16 +362,16 @@ func TestBroadcastTimeout(t *testing.T) {
 	}()
 	release()
 	for i := range sent {
-		c.expect(fmt.Sprint(i))
+		c.Expect(fmt.Sprint(i))
 	}
-	receive(t, done, "LeaveRoom did not return")
+	harness.Receive(t, done, "LeaveRoom did not return")
 	require.NoError(t, sc.SendBytes([]byte("after")))
-	c.expect("after")
+	c.Expect("after")
 }
 
 // On an event loop a publisher never waits, and what it may not lose is kept.
 func TestPublishFromTheLoop(t *testing.T) {
-	s := start(t, oneBlockingLoop, func(c *ws.Config) {
+	s := harness.Start(t, harness.OneBlockingLoop, func(c *ws.Config) {
 		c.Broadcast.QueueSize, c.MessageQueueSize = 8, 1000
 	})
 	type result struct {
@@ -421,14 +400,14 @@ func TestPublishFromTheLoop(t *testing.T) {
 		results <- r
 		return nil
 	}))
-	c := s.dial(native)
-	c.send(request("flood", "1", ""))
-	r := receive(t, results, "the handler did not return")
+	c := s.Dial(harness.Native)
+	c.Send(harness.Request("flood", "1", ""))
+	r := harness.Receive(t, results, "the handler did not return")
 	require.ErrorIs(t, r.err, ws.ErrChannelFull)
 	assert.Less(t, r.took, 2*time.Second)
 	assert.Positive(t, r.sent)
 	for i := range r.sent {
-		c.expect(fmt.Sprint("direct ", i), fmt.Sprint("room ", i))
+		c.Expect(fmt.Sprint("direct ", i), fmt.Sprint("room ", i))
 	}
-	c.expectClose(4000)
+	c.ExpectClose(4000)
 }

@@ -9,32 +9,33 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // roomRecorder is a recorder that also hears of the end of rooms.
-type roomRecorder struct{ *recorder }
+type roomRecorder struct{ *harness.Recorder }
 
-func (r roomRecorder) RoomEnded(id string) { r.set("members "+id, -1) }
+func (r roomRecorder) RoomEnded(id string) { r.Set("members "+id, -1) }
 
 // Whatever ends a room, the optional second interface of Metrics hears of it last, and
 // the bus publishes it.
 func TestRoomEnds(t *testing.T) {
-	r := roomRecorder{newRecorder()}
-	s := start(t, ws.WithMetrics(r), func(c *ws.Config) {
+	r := roomRecorder{harness.NewRecorder()}
+	s := harness.Start(t, ws.WithMetrics(r), func(c *ws.Config) {
 		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, 50*time.Millisecond
 	})
-	events := s.events(ws.EventRoomEnded, ws.EventRoomLeft)
+	events := s.Events(ws.EventRoomEnded, ws.EventRoomLeft)
 	ended := func(id string, types ...ws.EventType) {
 		t.Helper()
-		eventually(t, func() bool { return r.get("members "+id) == -1 }, "%s has %d members", id, r.get("members "+id))
+		harness.Eventually(t, func() bool { return r.Get("members "+id) == -1 }, "%s has %d members", id, r.Get("members "+id))
 		for _, want := range types {
-			e := receive(t, events, "no %s", want)
+			e := harness.Receive(t, events, "no %s", want)
 			assert.Equal(t, want, e.Type)
 			assert.Equal(t, id, e.Data)
 			assert.Equal(t, want == ws.EventRoomEnded, e.Client == nil)
 		}
 	}
-	c, sc := s.dialClient(native)
+	c, sc := s.DialClient(harness.Native)
 	require.NoError(t, sc.JoinRoom("left"))
 	sc.LeaveRoom("left")
 	ended("left", ws.EventRoomLeft, ws.EventRoomEnded)
@@ -45,15 +46,15 @@ func TestRoomEnds(t *testing.T) {
 	require.NoError(t, err)
 	ended("empty", ws.EventRoomEnded)
 	require.NoError(t, sc.JoinRoom("empty"))
-	assert.Equal(t, 1, r.get("members empty"), "a room of the same ID")
-	c.abort()
+	assert.Equal(t, 1, r.Get("members empty"), "a room of the same ID")
+	c.Abort()
 	ended("empty", ws.EventRoomLeft, ws.EventRoomEnded)
 }
 
 // A panic in RoomEnded ends there.
 func TestRoomEndedThatPanics(t *testing.T) {
-	s := start(t, ws.WithMetrics(panickingRoomMetrics{}))
-	_, sc := s.dialClient(native)
+	s := harness.Start(t, ws.WithMetrics(panickingRoomMetrics{}))
+	_, sc := s.DialClient(harness.Native)
 	require.NoError(t, sc.JoinRoom("r"))
 	sc.LeaveRoom("r")
 	require.NoError(t, sc.JoinRoom("r"))
@@ -65,21 +66,21 @@ func (panickingRoomMetrics) RoomEnded(string) { panic("metrics") }
 
 // A join that is refused creates no room, not even for a moment.
 func TestRefusedJoinCreatesNoRoom(t *testing.T) {
-	s := start(t, ws.WithMaxRoomsPerClient(1))
-	ended := s.events(ws.EventRoomEnded)
-	_, sc := s.dialClient(native)
+	s := harness.Start(t, ws.WithMaxRoomsPerClient(1))
+	ended := s.Events(ws.EventRoomEnded)
+	_, sc := s.DialClient(harness.Native)
 	require.NoError(t, sc.JoinRoom("r"))
 	for i := range 100 {
 		require.ErrorIs(t, sc.JoinRoom(fmt.Sprint("another ", i)), ws.ErrTooManyRooms)
 	}
 	sc.LeaveRoom("r")
-	assert.Equal(t, "r", receive(t, ended, "no event").Data)
+	assert.Equal(t, "r", harness.Receive(t, ended, "no event").Data)
 }
 
 // No room is created after Shutdown.
 func TestCreateRoomAfterShutdown(t *testing.T) {
-	s := start(t)
-	s.shutdown()
+	s := harness.Start(t)
+	s.Stop()
 	_, err := s.CreateRoom("r", nil)
 	require.ErrorIs(t, err, ws.ErrManagerStopped)
 	assert.Zero(t, s.GetRoomCount())

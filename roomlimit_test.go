@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func TestRoomLimits(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMaxRoomsPerClient(2), ws.WithMaxRoomName(8))
-		_, c := s.dialClient(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMaxRoomsPerClient(2), ws.WithMaxRoomName(8))
+		_, c := s.DialClient(w)
 		require.NoError(t, c.JoinRoom("one"))
 		require.NoError(t, c.JoinRoom("12345678"))
 		require.ErrorIs(t, c.JoinRoom("three"), ws.ErrTooManyRooms)
@@ -35,8 +36,8 @@ func TestRoomLimits(t *testing.T) {
 }
 
 func TestRoomLimitsByDefault(t *testing.T) {
-	s := start(t)
-	_, c := s.dialClient(native)
+	s := harness.Start(t)
+	_, c := s.DialClient(harness.Native)
 	require.NoError(t, c.JoinRoom(strings.Repeat("n", 256)))
 	require.ErrorIs(t, c.JoinRoom(strings.Repeat("n", 257)), ws.ErrInvalidRoom)
 	for i := range 1023 {
@@ -48,12 +49,12 @@ func TestRoomLimitsByDefault(t *testing.T) {
 // A room that a join has made ends with its last member, whichever way that goes;
 // one of CreateRoom stays.
 func TestJoinedRoomsEndWithTheirLastMember(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 2 })
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, func(c *ws.Config) { c.Room.MaxRoomSize = 2 })
 		_, err := s.CreateRoom("kept", nil)
 		require.NoError(t, err)
-		a, ann := s.dialClient(w)
-		_, bob := s.dialClient(w)
+		a, ann := s.DialClient(w)
+		_, bob := s.DialClient(w)
 		for _, room := range []string{"kept", "made", "also made"} {
 			require.NoError(t, ann.JoinRoom(room))
 			require.NoError(t, bob.JoinRoom(room))
@@ -65,8 +66,8 @@ func TestJoinedRoomsEndWithTheirLastMember(t *testing.T) {
 		assert.False(t, ok)
 		assert.Equal(t, 2, s.GetRoomCount())
 		bob.LeaveRoom("also made")
-		a.abort()
-		eventually(t, func() bool { return s.GetRoomCount() == 1 }, "the room of a client that has gone stays")
+		a.Abort()
+		harness.Eventually(t, func() bool { return s.GetRoomCount() == 1 }, "the room of a client that has gone stays")
 		bob.LeaveRoom("kept")
 		_, ok = s.GetRoom("kept")
 		assert.True(t, ok)
@@ -76,10 +77,10 @@ func TestJoinedRoomsEndWithTheirLastMember(t *testing.T) {
 // Clients that join and leave one room at once: each join succeeds, and in the end
 // there is no room.
 func TestJoinedRoomsEndWhileOthersJoin(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	var working sync.WaitGroup
 	for range 6 {
-		_, c := s.dialClient(native)
+		_, c := s.DialClient(harness.Native)
 		working.Go(func() {
 			for range 2000 {
 				if !assert.NoError(t, c.JoinRoom("r")) || !assert.NoError(t, s.BroadcastToRoom("r", []byte("m"), c)) {
@@ -95,10 +96,10 @@ func TestJoinedRoomsEndWhileOthersJoin(t *testing.T) {
 
 // All that publishes, or makes a room, says so once Shutdown has begun.
 func TestErrManagerStopped(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	_, err := s.CreateRoom("r", nil)
 	require.NoError(t, err)
-	s.shutdown()
+	s.Stop()
 	b := []byte("m")
 	for name, call := range map[string]func() error{
 		"BroadcastToRoom":         func() error { return s.BroadcastToRoom("r", b, nil) },
@@ -117,31 +118,31 @@ func TestErrManagerStopped(t *testing.T) {
 // CloseTimeout: its place in a room of limited size is free, and nothing that is
 // published is queued for it.
 func TestClosingClientsLeaveTheirRooms(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		for name, closing := range map[string]func(*client, *ws.Client){
-			"by the application": func(_ *client, sc *ws.Client) { sc.CloseWithCode(4000, "") },
-			"for a violation":    func(c *client, _ *ws.Client) { c.raw("\xff\xff\xff\xff\xff\xff") },
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		for name, closing := range map[string]func(*harness.Client, *ws.Client){
+			"by the application": func(_ *harness.Client, sc *ws.Client) { sc.CloseWithCode(4000, "") },
+			"for a violation":    func(c *harness.Client, _ *ws.Client) { c.WriteRaw("\xff\xff\xff\xff\xff\xff") },
 		} {
 			t.Run(name, func(t *testing.T) {
-				s := start(t, func(c *ws.Config) { c.Room.MaxRoomSize, c.CloseTimeout = 1, time.Hour })
-				left := s.events(ws.EventRoomLeft, ws.EventClientDisconnected)
-				c, sc := s.dialClient(w) // never answers the close frame
+				s := harness.Start(t, func(c *ws.Config) { c.Room.MaxRoomSize, c.CloseTimeout = 1, time.Hour })
+				left := s.Events(ws.EventRoomLeft, ws.EventClientDisconnected)
+				c, sc := s.DialClient(w) // never answers the close frame
 				require.NoError(t, sc.JoinRoom("r"))
 				d, err := s.Publish("r", []byte("before"))
 				require.NoError(t, err)
-				c.expect("before")
+				c.Expect("before")
 				closing(c, sc)
-				eventually(t, func() bool { return len(s.GetRoomMembers("r")) == 0 }, "it stays in its room")
+				harness.Eventually(t, func() bool { return len(s.GetRoomMembers("r")) == 0 }, "it stays in its room")
 				assert.Empty(t, sc.GetRooms())
 				require.ErrorIs(t, sc.JoinRoom("r"), ws.ErrConnectionClosed)
 				assert.EqualValues(t, 1, d.Queued())
-				_, other := s.dialClient(w)
+				_, other := s.DialClient(w)
 				require.NoError(t, other.JoinRoom("r"), "its place is not free")
-				e := receive(t, left, "no event")
+				e := harness.Receive(t, left, "no event")
 				assert.Equal(t, ws.EventRoomLeft, e.Type)
 				assert.Equal(t, 2, s.GetClientCount(), "its connection is open still")
-				c.abort()
-				e = receive(t, left, "no event")
+				c.Abort()
+				e = harness.Receive(t, left, "no event")
 				require.Equal(t, ws.EventClientDisconnected, e.Type)
 				assert.Equal(t, []string{"r"}, e.Data.(*ws.CloseError).Rooms)
 			})
@@ -169,8 +170,8 @@ func (m *askingMetrics) ask() {
 // room leaves it.
 func TestMetricsMayAskTheClientForItsRooms(t *testing.T) {
 	m := new(askingMetrics)
-	s := start(t, ws.WithMetrics(m))
-	_, c := s.dialClient(native)
+	s := harness.Start(t, ws.WithMetrics(m))
+	_, c := s.DialClient(harness.Native)
 	m.client.Store(c)
 	done := make(chan struct{})
 	go func() {
@@ -178,6 +179,6 @@ func TestMetricsMayAskTheClientForItsRooms(t *testing.T) {
 		assert.NoError(t, c.JoinRoom("r"))
 		c.LeaveRoom("r")
 	}()
-	receive(t, done, "a call hangs")
+	harness.Receive(t, done, "a call hangs")
 	assert.Zero(t, s.GetRoomCount())
 }

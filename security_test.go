@@ -17,6 +17,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // The rows of the table of memory in docs/security.md: those whose bounds
@@ -78,12 +79,12 @@ func TestSecurityTable(t *testing.T) {
 	m.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { <-release })
 	run := make(chan error, 1)
 	go func() { run <- m.Run() }() // until Shutdown
-	mem.Connect(1, []byte(upgradeRequest("/ws", "")))
+	mem.Connect(1, []byte(harness.UpgradeRequest("/ws", "")))
 	mem.HangUp(0) // the first client makes the server allocate what is not its own
-	eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 && mem.Stats().Upgraded == 1 }, "the first client stays")
+	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 && mem.Stats().Upgraded == 1 }, "the first client stays")
 	before := liveHeap()
 
-	first := mem.Connect(clients, []byte(upgradeRequest("/ws", "")))
+	first := mem.Connect(clients, []byte(harness.UpgradeRequest("/ws", "")))
 	mem.Wait()
 	require.Equal(t, clients, m.GetClientCount())
 	fillInbound(mem, first, clients)
@@ -110,8 +111,8 @@ func TestSecurityTable(t *testing.T) {
 	for i := range clients {
 		mem.HangUp(first + i)
 	}
-	eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 }, "the clients have not gone")
-	eventually(t, func() bool { return liveHeap()-before < bound }, "the clients have gone and their memory has not")
+	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 }, "the clients have not gone")
+	harness.Eventually(t, func() bool { return liveHeap()-before < bound }, "the clients have gone and their memory has not")
 	require.NoError(t, m.Shutdown(t.Context()))
 	require.NoError(t, <-run)
 }
@@ -120,8 +121,8 @@ func TestSecurityTable(t *testing.T) {
 // mailbox up to its mark, and begin a message that it does not finish.
 func fillInbound(mem *engine.Memory, first, clients int) {
 	cfg := ws.DefaultConfig()
-	large := frame(gws.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
-	half := frame(gws.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))
+	large := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
+	half := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))
 	unfinished := large[:len(large)-1]
 	for i := range clients {
 		mem.Send(first+i, []byte(large))

@@ -18,24 +18,10 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 func withoutListenAddr(c *ws.Config) { c.ListenAddr = "" }
-
-func listen(t testing.TB, network, addr string) net.Listener {
-	t.Helper()
-	l, err := net.Listen(network, addr)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return l
-}
-
-// serve calls Serve, and returns what that returns.
-func (s *server) serve(l net.Listener) <-chan error {
-	result := make(chan error, 1)
-	go func() { result <- s.Serve(l) }()
-	return result
-}
 
 // wrappedListener is a listener whose connections are wrapped, and whose Accept fails
 // first.
@@ -81,7 +67,7 @@ func (c fileConn) File() (*os.File, error) { return c.file() }
 
 // inherited is a listener as systemd hands it over.
 func inherited(t *testing.T) net.Listener {
-	file, err := listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener).File()
+	file, err := harness.Listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener).File()
 	require.NoError(t, err)
 	defer file.Close()
 	l, err := net.FileListener(file)
@@ -94,35 +80,35 @@ func TestServe(t *testing.T) {
 		listener func(t *testing.T) net.Listener
 		remote   string // of the client; empty is the client's own address
 	}{
-		"tcp":      {listener: func(t *testing.T) net.Listener { return listen(t, "tcp", "127.0.0.1:0") }},
-		"tcp6":     {listener: func(t *testing.T) net.Listener { return listen(t, "tcp6", "[::1]:0") }},
+		"tcp":      {listener: func(t *testing.T) net.Listener { return harness.Listen(t, "tcp", "127.0.0.1:0") }},
+		"tcp6":     {listener: func(t *testing.T) net.Listener { return harness.Listen(t, "tcp6", "[::1]:0") }},
 		"systemd":  {listener: inherited},
-		"wildcard": {listener: func(t *testing.T) net.Listener { return listen(t, "tcp", ":0") }},
+		"wildcard": {listener: func(t *testing.T) net.Listener { return harness.Listen(t, "tcp", ":0") }},
 		"wrapped": {
 			listener: func(t *testing.T) net.Listener {
-				return &wrappedListener{Listener: listen(t, "tcp", "127.0.0.1:0"), wrap: func(nc net.Conn) net.Conn {
+				return &wrappedListener{Listener: harness.Listen(t, "tcp", "127.0.0.1:0"), wrap: func(nc net.Conn) net.Conn {
 					return proxied{nc.(*net.TCPConn), net.TCPAddr{IP: net.IPv6loopback, Port: 4711}}
 				}}
 			},
 			remote: "[::1]:4711",
 		},
 		"file": {listener: func(t *testing.T) net.Listener {
-			return &wrappedListener{Listener: listen(t, "tcp", "127.0.0.1:0"), wrap: func(nc net.Conn) net.Conn {
+			return &wrappedListener{Listener: harness.Listen(t, "tcp", "127.0.0.1:0"), wrap: func(nc net.Conn) net.Conn {
 				return fileConn{nc, nc.(*net.TCPConn).File}
 			}}
 		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, withoutListenAddr, ws.WithAllowAllOrigins())
-			registerGreetings(t, s.Manager)
+			s := harness.Start(t, withoutListenAddr, ws.WithAllowAllOrigins())
+			harness.RegisterGreetings(t, s.Manager)
 			l := tt.listener(t)
-			result := s.serve(l)
+			result := s.ServeOn(l)
 			for range 3 {
-				c := s.dialOn("tcp", l.Addr().String())
-				c.upgrade()
-				c.send(request("only", "1", ""))
-				c.expectReply("1", 200, "")
+				c := s.DialOn("tcp", l.Addr().String())
+				c.Upgrade()
+				c.Send(harness.Request("only", "1", ""))
+				c.ExpectReply("1", 200, "")
 				want := tt.remote
 				if want == "" {
 					want = c.LocalAddr().String()
@@ -131,11 +117,11 @@ func TestServe(t *testing.T) {
 					assert.Equal(t, want, sc.RemoteAddr())
 					return true
 				})
-				c.abort()
-				eventually(t, func() bool { return s.GetClientCount() == 0 }, "the client stays")
+				c.Abort()
+				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the client stays")
 			}
-			s.shutdown()
-			require.NoError(t, receive(t, result, "Serve goes on"))
+			s.Stop()
+			require.NoError(t, harness.Receive(t, result, "Serve goes on"))
 			_, err := l.Accept()
 			require.ErrorIs(t, err, net.ErrClosed)
 		})
@@ -144,23 +130,23 @@ func TestServe(t *testing.T) {
 
 func TestServeOnAUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
-	s := start(t, withoutListenAddr)
-	result := s.serve(listen(t, "unix", path))
-	s.expectServed(path)
-	s.shutdown()
-	require.NoError(t, receive(t, result, "Serve goes on"))
+	s := harness.Start(t, withoutListenAddr)
+	result := s.ServeOn(harness.Listen(t, "unix", path))
+	expectServed(s, path)
+	s.Stop()
+	require.NoError(t, harness.Receive(t, result, "Serve goes on"))
 	require.NoFileExists(t, path, "a listener of package net removes its path")
 }
 
 func TestServeTLS(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
-			s := startTLS(t, nil, ws.WithListenAddr(""))
-			registerGreetings(t, s.Manager)
-			c := s.dialTCP(served).over(s.clientTLS(version))
-			c.upgrade()
-			c.send(request("only", "1", ""))
-			c.expectReply("1", 200, "")
+			s := harness.StartTLS(t, nil, ws.WithListenAddr(""))
+			harness.RegisterGreetings(t, s.Manager)
+			c := s.DialTCP(harness.Served).Over(s.ClientConfig(version))
+			c.Upgrade()
+			c.Send(harness.Request("only", "1", ""))
+			c.ExpectReply("1", 200, "")
 			_ = c.Close()
 		})
 	}
@@ -171,31 +157,31 @@ func TestServeBesideOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ws.sock")
 	for name, addr := range map[string]string{"tcp": "tcp://127.0.0.1:0", "unix": "unix://" + path, "none": ""} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ws.WithListenAddr(addr))
-			registerGreetings(t, s.Manager)
+			s := harness.Start(t, ws.WithListenAddr(addr))
+			harness.RegisterGreetings(t, s.Manager)
 			var results []<-chan error
-			var clients []*client
+			var clients []*harness.Client
 			for range 3 {
-				l := listen(t, "tcp", "127.0.0.1:0")
-				results = append(results, s.serve(l))
-				clients = append(clients, s.dialOn("tcp", l.Addr().String()))
+				l := harness.Listen(t, "tcp", "127.0.0.1:0")
+				results = append(results, s.ServeOn(l))
+				clients = append(clients, s.DialOn("tcp", l.Addr().String()))
 			}
-			clients = append(clients, s.dialOn("tcp", s.addr(overNet)))
+			clients = append(clients, s.DialOn("tcp", s.AddrOf(harness.NetHTTP)))
 			if addr != "" {
-				clients = append(clients, s.dialOn(s.Addr().Network(), s.Addr().String()))
+				clients = append(clients, s.DialOn(s.Addr().Network(), s.Addr().String()))
 			}
 			for _, c := range clients {
-				c.upgrade()
+				c.Upgrade()
 			}
 			require.EqualValues(t, len(clients), s.GetClientCount())
 			for _, c := range clients {
-				c.send(request("only", "1", ""))
-				c.expectReply("1", 200, "")
+				c.Send(harness.Request("only", "1", ""))
+				c.ExpectReply("1", 200, "")
 				_ = c.Close()
 			}
-			s.shutdown()
+			s.Stop()
 			for _, result := range results {
-				require.NoError(t, receive(t, result, "Serve goes on"))
+				require.NoError(t, harness.Receive(t, result, "Serve goes on"))
 			}
 		})
 	}
@@ -203,32 +189,32 @@ func TestServeBesideOthers(t *testing.T) {
 
 // Who connects before Run waits for it.
 func TestServeBeforeRun(t *testing.T) {
-	m := newManager(t, withoutListenAddr)
-	s := &server{Manager: m, t: t}
-	l := listen(t, "tcp", "127.0.0.1:0")
-	result := s.serve(l)
-	c := s.dialOn("tcp", l.Addr().String())
-	c.raw(upgradeRequest("/ws", ""))
+	m := harness.NewManager(t, withoutListenAddr)
+	s := &harness.Server{Manager: m, T: t}
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	result := s.ServeOn(l)
+	c := s.DialOn("tcp", l.Addr().String())
+	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
 	ran := make(chan error, 1)
 	go func() { ran <- m.Run() }()
-	resp, _ := c.response()
+	resp, _ := c.ReadResponse()
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
 	_ = c.Close()
-	shutdown(t, m)
-	require.NoError(t, receive(t, result, "Serve goes on"))
-	require.NoError(t, receive(t, ran, "Run goes on"))
+	harness.Shutdown(t, m)
+	require.NoError(t, harness.Receive(t, result, "Serve goes on"))
+	require.NoError(t, harness.Receive(t, ran, "Run goes on"))
 }
 
 func TestServeEndsWithoutRun(t *testing.T) {
-	m := newManager(t, withoutListenAddr)
-	s := &server{Manager: m, t: t}
-	l := listen(t, "tcp", "127.0.0.1:0")
-	result := s.serve(l)
-	shutdown(t, m)
-	require.ErrorIs(t, receive(t, result, "Serve waits for Run"), ws.ErrManagerStopped)
+	m := harness.NewManager(t, withoutListenAddr)
+	s := &harness.Server{Manager: m, T: t}
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	result := s.ServeOn(l)
+	harness.Shutdown(t, m)
+	require.ErrorIs(t, harness.Receive(t, result, "Serve waits for Run"), ws.ErrManagerStopped)
 	_, err := l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
-	l = listen(t, "tcp", "127.0.0.1:0")
+	l = harness.Listen(t, "tcp", "127.0.0.1:0")
 	require.ErrorIs(t, m.Serve(l), ws.ErrManagerStopped, "after Shutdown")
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
@@ -236,12 +222,12 @@ func TestServeEndsWithoutRun(t *testing.T) {
 
 // A start that fails ends Serve, too.
 func TestServeEndsWithAFailedRun(t *testing.T) {
-	taken := listen(t, "tcp", "127.0.0.1:0")
-	m := newManager(t, ws.WithListenAddr("tcp://"+taken.Addr().String()))
-	s := &server{Manager: m, t: t}
-	result := s.serve(listen(t, "tcp", "127.0.0.1:0"))
+	taken := harness.Listen(t, "tcp", "127.0.0.1:0")
+	m := harness.NewManager(t, ws.WithListenAddr("tcp://"+taken.Addr().String()))
+	s := &harness.Server{Manager: m, T: t}
+	result := s.ServeOn(harness.Listen(t, "tcp", "127.0.0.1:0"))
 	require.ErrorIs(t, m.Run(), unix.EADDRINUSE)
-	require.ErrorIs(t, receive(t, result, "Serve waits for Run"), ws.ErrManagerStopped)
+	require.ErrorIs(t, harness.Receive(t, result, "Serve waits for Run"), ws.ErrManagerStopped)
 }
 
 func TestServeRefusesListeners(t *testing.T) {
@@ -259,13 +245,13 @@ func TestServeRefusesListeners(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, withoutListenAddr)
-			l := listen(t, "tcp", "127.0.0.1:0")
-			result := s.serve(tt.listener(l))
+			s := harness.Start(t, withoutListenAddr)
+			l := harness.Listen(t, "tcp", "127.0.0.1:0")
+			result := s.ServeOn(tt.listener(l))
 			if tt.connect {
-				s.dialOn("tcp", l.Addr().String())
+				s.DialOn("tcp", l.Addr().String())
 			}
-			err := receive(t, result, "Serve goes on")
+			err := harness.Receive(t, result, "Serve goes on")
 			require.ErrorContains(t, err, "ws: serve "+l.Addr().String()+": ")
 			require.ErrorContains(t, err, tt.want)
 			_, err = l.Accept()
@@ -273,41 +259,41 @@ func TestServeRefusesListeners(t *testing.T) {
 		})
 	}
 	t.Run("memory", func(t *testing.T) {
-		m := newManager(t, withoutListenAddr, func(c *ws.Config) { c.Memory = engine.NewMemory() })
-		require.Error(t, m.Serve(listen(t, "tcp", "127.0.0.1:0")))
+		m := harness.NewManager(t, withoutListenAddr, func(c *ws.Config) { c.Memory = engine.NewMemory() })
+		require.Error(t, m.Serve(harness.Listen(t, "tcp", "127.0.0.1:0")))
 	})
 }
 
 // The application may close its listener: the connections stay.
 func TestServeOfAClosedListener(t *testing.T) {
-	s := start(t, withoutListenAddr)
-	registerGreetings(t, s.Manager)
-	l := listen(t, "tcp", "127.0.0.1:0")
-	result := s.serve(l)
-	c := s.dialOn("tcp", l.Addr().String())
-	c.upgrade()
+	s := harness.Start(t, withoutListenAddr)
+	harness.RegisterGreetings(t, s.Manager)
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	result := s.ServeOn(l)
+	c := s.DialOn("tcp", l.Addr().String())
+	c.Upgrade()
 	require.NoError(t, l.Close())
-	require.ErrorIs(t, receive(t, result, "Serve goes on"), net.ErrClosed)
-	c.send(request("only", "1", ""))
-	c.expectReply("1", 200, "")
+	require.ErrorIs(t, harness.Receive(t, result, "Serve goes on"), net.ErrClosed)
+	c.Send(harness.Request("only", "1", ""))
+	c.ExpectReply("1", 200, "")
 	_ = c.Close()
 }
 
 // Errors of Accept that pass do not end Serve.
 func TestServeAfterAcceptErrors(t *testing.T) {
 	logged := new(logRecorder)
-	s := start(t, withoutListenAddr, func(c *ws.Config) { c.Logger = slog.New(logged) })
-	l := listen(t, "tcp", "127.0.0.1:0")
-	result := s.serve(&wrappedListener{Listener: l, failures: []error{
+	s := harness.Start(t, withoutListenAddr, func(c *ws.Config) { c.Logger = slog.New(logged) })
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	result := s.ServeOn(&wrappedListener{Listener: l, failures: []error{
 		&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", unix.EMFILE)},
 		&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", unix.ENFILE)},
 		&net.DNSError{IsTemporary: true},
 	}})
-	c := s.dialOn("tcp", l.Addr().String())
-	c.upgrade()
+	c := s.DialOn("tcp", l.Addr().String())
+	c.Upgrade()
 	_ = c.Close()
-	s.shutdown()
-	require.NoError(t, receive(t, result, "Serve goes on"))
+	s.Stop()
+	require.NoError(t, harness.Receive(t, result, "Serve goes on"))
 	assert.EqualValues(t, 1, s.Stats().Accept.Descriptors.Times)
 	assert.EqualValues(t, 2, logged.warnings.Load(), "one for each kind")
 }
@@ -325,20 +311,20 @@ func (l *logRecorder) WithGroup(string) slog.Handler { return l }
 
 // Shutdown ends a Serve that waits for a turn, and tells its client.
 func TestShutdownWhileServeWaits(t *testing.T) {
-	s := start(t, withoutListenAddr, ws.WithAdmission(ws.Admission{PerSecond: 1e-6, Burst: 1}))
-	l := listen(t, "tcp", "127.0.0.1:0")
-	result := s.serve(l)
-	first := s.dialOn("tcp", l.Addr().String())
-	first.upgrade()
+	s := harness.Start(t, withoutListenAddr, ws.WithAdmission(ws.Admission{PerSecond: 1e-6, Burst: 1}))
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	result := s.ServeOn(l)
+	first := s.DialOn("tcp", l.Addr().String())
+	first.Upgrade()
 	_ = first.Close()
-	late := s.dialOn("tcp", l.Addr().String())
-	late.raw(upgradeRequest("/ws", ""))
-	eventually(t, func() bool { return s.Stats().Accept.Pace.Resting }, "nobody waits")
-	s.shutdown()
-	require.NoError(t, receive(t, result, "Serve goes on"))
-	resp, _ := late.response()
+	late := s.DialOn("tcp", l.Addr().String())
+	late.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	harness.Eventually(t, func() bool { return s.Stats().Accept.Pace.Resting }, "nobody waits")
+	s.Stop()
+	require.NoError(t, harness.Receive(t, result, "Serve goes on"))
+	resp, _ := late.ReadResponse()
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
-	late.expectEOF()
+	late.ExpectEOF()
 }
 
 // stubborn is a listener that Close does not end.
@@ -351,12 +337,12 @@ func (stubborn) Close() error { return nil }
 func (stubborn) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestShutdownDoesNotWaitForAListener(t *testing.T) {
-	s := start(t, withoutListenAddr)
+	s := harness.Start(t, withoutListenAddr)
 	l := stubborn{make(chan struct{})}
-	result := s.serve(l)
-	s.shutdown()
+	result := s.ServeOn(l)
+	s.Stop()
 	close(l.ended)
-	err := receive(t, result, "Serve goes on")
+	err := harness.Receive(t, result, "Serve goes on")
 	if err != nil { // Shutdown came before it
 		require.ErrorIs(t, err, ws.ErrManagerStopped)
 	}
@@ -365,20 +351,20 @@ func TestShutdownDoesNotWaitForAListener(t *testing.T) {
 // A listener that another process shares is of use to that afterwards, and so is
 // its backlog.
 func TestServeLeavesASharedSocketAlone(t *testing.T) {
-	shared := listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener)
+	shared := harness.Listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener)
 	file, err := shared.File()
 	require.NoError(t, err)
 	l, err := net.FileListener(file)
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
-	s := start(t, withoutListenAddr)
-	result := s.serve(l)
-	c := s.dialOn("tcp", l.Addr().String())
-	c.upgrade()
+	s := harness.Start(t, withoutListenAddr)
+	result := s.ServeOn(l)
+	c := s.DialOn("tcp", l.Addr().String())
+	c.Upgrade()
 	_ = c.Close()
-	s.shutdown()
-	require.NoError(t, receive(t, result, "Serve goes on"))
-	next := s.dialOn("tcp", shared.Addr().String())
+	s.Stop()
+	require.NoError(t, harness.Receive(t, result, "Serve goes on"))
+	next := s.DialOn("tcp", shared.Addr().String())
 	nc, err := shared.Accept()
 	require.NoError(t, err)
 	_, err = nc.Write([]byte("next"))
@@ -391,12 +377,12 @@ func TestServeLeavesASharedSocketAlone(t *testing.T) {
 }
 
 func TestServeTooManyConnections(t *testing.T) {
-	s := start(t, withoutListenAddr, ws.WithMaxConnections(1))
-	c := s.dialTCP(served)
-	c.upgrade()
-	more := s.dialTCP(served)
-	more.raw(upgradeRequest("/ws", ""))
-	resp, _ := more.response()
+	s := harness.Start(t, withoutListenAddr, ws.WithMaxConnections(1))
+	c := s.DialTCP(harness.Served)
+	c.Upgrade()
+	more := s.DialTCP(harness.Served)
+	more.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	resp, _ := more.ReadResponse()
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 	_ = c.Close()
 }

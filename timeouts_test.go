@@ -12,22 +12,23 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A message that does not arrive whole in time ends its connection, however steadily
 // it comes, and whatever comes between its fragments.
 func TestMessageTimeout(t *testing.T) {
-	whole := frame(gws.OpText, "a message that is never whole")
+	whole := harness.Frame(gws.OpText, "a message that is never whole")
 	for name, trickle := range map[string][]string{
 		"header":    {whole[:1]},
 		"payload":   {whole[:8], whole[8:9], whole[9:10], whole[10:11]},
-		"fragments": {fragment(gws.OpText, false, "a"), frame(gws.OpPing, ""), fragment(gws.OpContinuation, false, "b"), frame(gws.OpPing, "")},
+		"fragments": {harness.Fragment(gws.OpText, false, "a"), harness.Frame(gws.OpPing, ""), harness.Fragment(gws.OpContinuation, false, "b"), harness.Frame(gws.OpPing, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 				s := start(ws.WithMessageTimeout(500 * time.Millisecond))
-				registerGreetings(t, s.Manager)
-				c := s.connect()
+				harness.RegisterGreetings(t, s.Manager)
+				c := s.Connect()
 				began := time.Now()
 				go func() {
 					for _, b := range trickle {
@@ -36,7 +37,7 @@ func TestMessageTimeout(t *testing.T) {
 					}
 				}()
 				for {
-					f, err := readFrame(c.r)
+					f, err := harness.ReadFrame(c.R)
 					require.NoError(t, err)
 					if f.Header.OpCode == gws.OpClose {
 						code, reason := gws.ParseCloseFrameData(f.Payload)
@@ -54,24 +55,24 @@ func TestMessageTimeout(t *testing.T) {
 // A message that comes whole in time does not end its connection, be it one after
 // the other without a pause, and neither does one whose client waits because of us.
 func TestMessageTimeoutSparesOthers(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		const timeout, messages = 1500 * time.Millisecond, 8
 		s := start(ws.WithMessageTimeout(timeout), func(c *ws.Config) { c.MailboxSize = 1 })
 		s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
 			time.Sleep(timeout / 5) //nolint:forbidigo // a slow handler
 			_ = c.SendBytes(payload[:1])
 		})
-		c := s.connect()
+		c := s.Connect()
 		large := string(make([]byte, 100<<10))
 		go func() {
 			for range messages {
-				b := frame(gws.OpBinary, large)
+				b := harness.Frame(gws.OpBinary, large)
 				_, _ = c.Write([]byte(b[:len(b)/2]))
 				_, _ = c.Write([]byte(b[len(b)/2:]))
 			}
 		}()
 		for range messages {
-			f, err := readFrame(c.r)
+			f, err := harness.ReadFrame(c.R)
 			require.NoError(t, err)
 			require.Equal(t, gws.OpText, f.Header.OpCode)
 		}
@@ -81,10 +82,10 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 // A client that takes nothing of what waits for it is ended, though its connection
 // stands; one that reads slowly lives.
 func TestWriteTimeout(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithWriteTimeout(2*time.Second), ws.WithSocketBuffers(0, 64<<10))
-		closed := s.events(ws.EventClientDisconnected)
-		stuck, slow := s.connect(), s.connect()
+		closed := s.Events(ws.EventClientDisconnected)
+		stuck, slow := s.Connect(), s.Connect()
 		var read atomic.Int64
 		go func() {
 			b := make([]byte, 4<<10)
@@ -104,11 +105,11 @@ func TestWriteTimeout(t *testing.T) {
 			}
 			return true
 		})
-		e := receive(t, closed, "the client that reads nothing stays").Data.(*ws.CloseError)
+		e := harness.Receive(t, closed, "the client that reads nothing stays").Data.(*ws.CloseError)
 		assert.ErrorContains(t, e.Err, "write timeout")
 		assert.Equal(t, 1, s.GetClientCount())
 		before := read.Load()
-		eventually(t, func() bool { return read.Load() > before+64<<10 }, "the client that reads slowly gets no more")
+		harness.Eventually(t, func() bool { return read.Load() > before+64<<10 }, "the client that reads slowly gets no more")
 		assert.Equal(t, 1, s.GetClientCount())
 		_ = stuck.Close()
 	})
@@ -117,9 +118,9 @@ func TestWriteTimeout(t *testing.T) {
 // A client that goes on sending behind a violation is not read: it can send what the
 // buffers of the kernels take, reads the close frame, and its connection ends.
 func TestViolatorsAreNotRead(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		for name, violate := range map[string]string{
-			"protocol": frame(gws.OpText, "\xff"),
+			"protocol": harness.Frame(gws.OpText, "\xff"),
 			"limit":    "", // the application closes it
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -128,12 +129,12 @@ func TestViolatorsAreNotRead(t *testing.T) {
 					c.CloseWithCode(ws.ClosePolicyViolation, "")
 					return nil
 				}))
-				c := s.connect()
+				c := s.Connect()
 				if violate == "" {
-					violate = frame(gws.OpText, request("close", "1", "{}"))
+					violate = harness.Frame(gws.OpText, harness.Request("close", "1", "{}"))
 				}
-				c.raw(violate)
-				flood := []byte(frame(gws.OpBinary, string(make([]byte, 512<<10))))
+				c.WriteRaw(violate)
+				flood := []byte(harness.Frame(gws.OpBinary, string(make([]byte, 512<<10))))
 				done := make(chan error, 1)
 				go func() {
 					for {
@@ -143,9 +144,9 @@ func TestViolatorsAreNotRead(t *testing.T) {
 						}
 					}
 				}()
-				require.Error(t, receive(t, done, "the connection does not end"))
+				require.Error(t, harness.Receive(t, done, "the connection does not end"))
 				assert.Less(t, s.Stats().Total.BytesIn, uint64(10<<20))
-				eventually(t, func() bool { return s.GetClientCount() == 0 }, "the client stays")
+				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the client stays")
 			})
 		}
 	})
@@ -154,15 +155,15 @@ func TestViolatorsAreNotRead(t *testing.T) {
 // A client that answers our close frame behind what it had under way has closed in
 // order.
 func TestCloseBehindDataUnderWay(t *testing.T) {
-	onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithMessageSizeLimit(1 << 20))
-		closed := s.events(ws.EventClientDisconnected)
-		c := s.connect()
+		closed := s.Events(ws.EventClientDisconnected)
+		c := s.Connect()
 		s.RangeClients(func(c *ws.Client) bool { c.CloseWithCode(4000, ""); return true })
-		c.raw(frame(gws.OpBinary, string(make([]byte, 1<<20))))
-		c.expectClose(4000)
-		c.sendClose(4000, "")
-		e := receive(t, closed, "the client stays").Data.(*ws.CloseError)
+		c.WriteRaw(harness.Frame(gws.OpBinary, string(make([]byte, 1<<20))))
+		c.ExpectClose(4000)
+		c.SendClose(4000, "")
+		e := harness.Receive(t, closed, "the client stays").Data.(*ws.CloseError)
 		assert.Equal(t, 4000, e.Code)
 		assert.False(t, errors.Is(e.Err, net.ErrClosed))
 		assert.NoError(t, e.Err)

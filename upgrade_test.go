@@ -15,27 +15,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 	"github.com/qi-realtime/ws/internal/leak"
 )
 
-// status sends an upgrade request with more header lines and returns the
-// answer's status.
-func (s *server) status(w way, header string) int {
-	s.t.Helper()
-	c := s.dialTCP(w)
-	defer c.Close()
-	c.raw(upgradeRequest("/ws", header))
-	resp, _ := c.response()
-	return resp.StatusCode
-}
-
 // countUpgradeErrors returns how many of the next n calls of HandleUpgrade
 // return want; the others return nil.
-func (s *server) countUpgradeErrors(n int, want error) (count int) {
-	s.t.Helper()
+func countUpgradeErrors(s *harness.Server, n int, want error) (count int) {
+	s.T.Helper()
 	for range n {
-		if err := receive(s.t, s.upgrades, "HandleUpgrade did not return"); err != nil {
-			require.ErrorIs(s.t, err, want)
+		if err := harness.Receive(s.T, s.Upgrades, "HandleUpgrade did not return"); err != nil {
+			require.ErrorIs(s.T, err, want)
 			count++
 		}
 	}
@@ -111,13 +101,13 @@ func TestOrigins(t *testing.T) {
 		{"own check passes", own, "example.com", "X-Pass: yes\r\nOrigin: http://evil.example", 101},
 		{"own check refuses", own, "example.com", "Origin: http://example.com", 403},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				s := start(t, tt.options...)
-				c := s.dialTCP(w)
-				c.raw(strings.Replace(upgradeRequest("/ws", tt.header+"\r\n"), "example.com", tt.host, 1))
-				resp, _ := c.response()
+				s := harness.Start(t, tt.options...)
+				c := s.DialTCP(w)
+				c.WriteRaw(strings.Replace(harness.UpgradeRequest("/ws", tt.header+"\r\n"), "example.com", tt.host, 1))
+				resp, _ := c.ReadResponse()
 				assert.Equal(t, tt.want, resp.StatusCode)
 			})
 		}
@@ -153,13 +143,13 @@ func TestAuthenticate(t *testing.T) {
 			return nil, nil
 		}, 101, ""},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				s := start(t, ws.WithAuthenticate(tt.auth))
-				c := s.dialTCP(w)
-				c.raw(upgradeRequest("/ws?q=1", "Authorization: Bearer t\r\n"))
-				resp, body := c.response()
+				s := harness.Start(t, ws.WithAuthenticate(tt.auth))
+				c := s.DialTCP(w)
+				c.WriteRaw(harness.UpgradeRequest("/ws?q=1", "Authorization: Bearer t\r\n"))
+				resp, body := c.ReadResponse()
 				assert.Equal(t, tt.want, resp.StatusCode)
 				assert.Equal(t, tt.body == "pay first", resp.Header.Get("X-Price") == "7")
 				assert.NotContains(t, body, "root")
@@ -169,8 +159,8 @@ func TestAuthenticate(t *testing.T) {
 				if tt.want != 101 {
 					assert.Zero(t, s.GetClientCount())
 				}
-				if w == overNet {
-					err := receive(t, s.upgrades, "HandleUpgrade did not return")
+				if w == harness.NetHTTP {
+					err := harness.Receive(t, s.Upgrades, "HandleUpgrade did not return")
 					assert.Equal(t, tt.want != 101, err != nil)
 					if tt.want == 401 {
 						require.ErrorIs(t, err, refuse)
@@ -185,44 +175,44 @@ func TestAuthenticate(t *testing.T) {
 
 // An Authenticate that blocks holds up nobody else.
 func TestAuthenticateBlocks(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		entered, release := make(chan struct{}, 10), make(chan struct{})
-		s := start(t, ws.WithLoops(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+		s := harness.Start(t, ws.WithLoops(1), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 			if r.URL.Query().Has("slow") {
 				entered <- struct{}{}
 				<-release
 			}
 			return nil, nil
 		}))
-		registerGreetings(t, s.Manager)
+		harness.RegisterGreetings(t, s.Manager)
 		free := sync.OnceFunc(func() { close(release) })
 		t.Cleanup(free)
-		var slow []*client
+		var slow []*harness.Client
 		for range 5 {
-			c := s.dialTCP(w)
-			c.raw(upgradeRequest("/ws?slow", "") + frame(1, request("only", "early", "")))
-			receive(t, entered, "Authenticate was not called")
+			c := s.DialTCP(w)
+			c.WriteRaw(harness.UpgradeRequest("/ws?slow", "") + harness.Frame(1, harness.Request("only", "early", "")))
+			harness.Receive(t, entered, "Authenticate was not called")
 			slow = append(slow, c)
 		}
-		quick := s.dial(w)
-		quick.send(request("only", "1", ""))
-		quick.expectReply("1", 200, "")
+		quick := s.Dial(w)
+		quick.Send(harness.Request("only", "1", ""))
+		quick.ExpectReply("1", 200, "")
 		assert.Equal(t, 1, s.GetClientCount())
 		_ = slow[0].Close() // gives up
 		free()
 		for _, c := range slow[1:] {
-			resp, _ := c.response()
+			resp, _ := c.ReadResponse()
 			require.Equal(t, 101, resp.StatusCode)
-			c.expectReply("early", 200, "")
+			c.ExpectReply("early", 200, "")
 		}
-		eventually(t, func() bool { return s.GetClientCount() == 5 }, "%d clients", s.GetClientCount())
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 5 }, "%d clients", s.GetClientCount())
 	})
 }
 
 // Authenticate runs under the handshake timeout.
 func TestAuthenticateTimesOut(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond },
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond },
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 				<-r.Context().Done()
 				if r.URL.Query().Has("stubborn") {
@@ -232,9 +222,9 @@ func TestAuthenticateTimesOut(t *testing.T) {
 			}))
 		for _, path := range []string{"/ws", "/ws?stubborn"} {
 			t.Run(path, func(t *testing.T) {
-				c := s.dialTCP(w)
-				c.raw(upgradeRequest(path, ""))
-				resp, _ := c.response()
+				c := s.DialTCP(w)
+				c.WriteRaw(harness.UpgradeRequest(path, ""))
+				resp, _ := c.ReadResponse()
 				assert.Contains(t, []int{401, 408, 503}, resp.StatusCode)
 				assert.Zero(t, s.GetClientCount())
 			})
@@ -243,7 +233,7 @@ func TestAuthenticateTimesOut(t *testing.T) {
 }
 
 func TestAuthenticatePanics(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for name, option := range map[string]ws.Option{
 			"Authenticate": ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 				if r.URL.Query().Has("panic") {
@@ -259,53 +249,53 @@ func TestAuthenticatePanics(t *testing.T) {
 			}),
 		} {
 			t.Run(name, func(t *testing.T) {
-				s := start(t, option, ws.WithMaxConnections(1))
+				s := harness.Start(t, option, ws.WithMaxConnections(1))
 				for range 3 {
-					c := s.dialTCP(w)
-					c.raw(upgradeRequest("/ws?panic", ""))
-					resp, err := http.ReadResponse(c.r, nil)
-					if w == overNet && err != nil {
+					c := s.DialTCP(w)
+					c.WriteRaw(harness.UpgradeRequest("/ws?panic", ""))
+					resp, err := http.ReadResponse(c.R, nil)
+					if w == harness.NetHTTP && err != nil {
 						continue // net/http recovers the panic, and closes
 					}
 					require.NoError(t, err)
 					assert.Equal(t, 500, resp.StatusCode)
 					_ = resp.Body.Close()
 				}
-				s.dial(w) // no place was lost
+				s.Dial(w) // no place was lost
 			})
 		}
 	})
 }
 
 func TestTooManyConnections(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithMaxConnections(3))
-		var conns []*client
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithMaxConnections(3))
+		var conns []*harness.Client
 		for range 3 {
-			conns = append(conns, s.dial(w))
+			conns = append(conns, s.Dial(w))
 		}
 		for range 3 {
-			assert.Equal(t, 503, s.status(w, ""))
+			assert.Equal(t, 503, s.Status(w, ""))
 		}
-		if w == overNet {
-			require.Equal(t, 3, s.countUpgradeErrors(6, ws.ErrTooManyConnections))
+		if w == harness.NetHTTP {
+			require.Equal(t, 3, countUpgradeErrors(s, 6, ws.ErrTooManyConnections))
 		}
 		assert.Equal(t, 3, s.GetClientCount())
-		conns[0].abort()
-		eventually(t, func() bool { return s.GetClientCount() == 2 }, "still connected")
-		eventually(t, func() bool { return s.status(w, "") == 101 }, "the place is not free")
+		conns[0].Abort()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == 2 }, "still connected")
+		harness.Eventually(t, func() bool { return s.Status(w, "") == 101 }, "the place is not free")
 	})
 }
 
 // Of many that come at once, as many get in as there is room, on both ways
 // together.
 func TestTooManyConnectionsUnderConcurrency(t *testing.T) {
-	s := start(t, ws.WithMaxConnections(10))
+	s := harness.Start(t, ws.WithMaxConnections(10))
 	var wg sync.WaitGroup
-	opened := make(chan *client, 40)
+	opened := make(chan *harness.Client, 40)
 	for i := range 40 {
 		wg.Go(func() {
-			if c, err := s.tryDial([]way{native, overNet}[i%2]); err == nil {
+			if c, err := s.TryDial([]harness.Way{harness.Native, harness.NetHTTP}[i%2]); err == nil {
 				opened <- c
 			}
 		})
@@ -316,31 +306,31 @@ func TestTooManyConnectionsUnderConcurrency(t *testing.T) {
 }
 
 func TestClientIDExists(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithAuthenticate(byQuery), ws.WithMaxConnections(2))
-		first, firstClient := s.dialClient(w, "id=ann")
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery), ws.WithMaxConnections(2))
+		first, firstClient := s.DialClient(w, "id=ann")
 		for range 3 {
-			c := s.dialTCP(w)
-			c.raw(upgradeRequest("/ws?id=ann", ""))
-			resp, _ := c.response()
+			c := s.DialTCP(w)
+			c.WriteRaw(harness.UpgradeRequest("/ws?id=ann", ""))
+			resp, _ := c.ReadResponse()
 			assert.Equal(t, 409, resp.StatusCode)
 		}
-		if w == overNet {
-			require.Equal(t, 3, s.countUpgradeErrors(4, ws.ErrClientIDExists))
+		if w == harness.NetHTTP {
+			require.Equal(t, 3, countUpgradeErrors(s, 4, ws.ErrClientIDExists))
 		}
 		got, ok := s.GetClient("ann")
 		require.True(t, ok)
 		assert.Same(t, firstClient, got)
-		s.dial(w, "id=bob") // a refusal takes no place
-		first.abort()
-		eventually(t, func() bool { _, ok := s.GetClient("ann"); return !ok }, "still registered")
-		_, again := s.dialClient(w, "id=ann")
+		s.Dial(w, "id=bob") // a refusal takes no place
+		first.Abort()
+		harness.Eventually(t, func() bool { _, ok := s.GetClient("ann"); return !ok }, "still registered")
+		_, again := s.DialClient(w, "id=ann")
 		assert.Equal(t, "ann", again.ID)
 	})
 }
 
 func TestNoUpgrade(t *testing.T) {
-	ok := upgradeRequest("/ws", "")
+	ok := harness.UpgradeRequest("/ws", "")
 	replace := func(old, with string) string { return strings.Replace(ok, old, with, 1) }
 	tests := []struct {
 		name, request string
@@ -364,17 +354,17 @@ func TestNoUpgrade(t *testing.T) {
 		{"endless header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 17<<10), 431, true},
 		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, false},
 	}
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		bystander := s.dial(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		bystander := s.Dial(w)
 		for _, tt := range tests {
-			if tt.nativeOnly && w != native {
+			if tt.nativeOnly && w != harness.Native {
 				continue // the application's router has these
 			}
 			t.Run(tt.name, func(t *testing.T) {
-				c := s.dialTCP(w)
-				c.raw(tt.request)
-				resp, _ := c.response()
+				c := s.DialTCP(w)
+				c.WriteRaw(tt.request)
+				resp, _ := c.ReadResponse()
 				assert.Equal(t, tt.want, resp.StatusCode)
 				if tt.want == 426 {
 					assert.Equal(t, "13", resp.Header.Get("Sec-WebSocket-Version"))
@@ -382,15 +372,15 @@ func TestNoUpgrade(t *testing.T) {
 				}
 			})
 		}
-		bystander.send("?")
-		bystander.expectReply("", 400, "")
+		bystander.Send("?")
+		bystander.ExpectReply("", 400, "")
 		assert.Equal(t, 1, s.GetClientCount())
 	})
 }
 
 // HandleUpgrade's refusals are HandshakeErrors, as its comment says.
 func TestHandleUpgradeErrors(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	tests := []struct {
 		name, header string
 		status       int
@@ -400,16 +390,16 @@ func TestHandleUpgradeErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := s.dialTCP(overNet)
+			c := s.DialTCP(harness.NetHTTP)
 			if tt.header == "" {
-				c.raw("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")
+				c.WriteRaw("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")
 			} else {
-				c.raw(upgradeRequest("/ws", tt.header+"\r\n"))
+				c.WriteRaw(harness.UpgradeRequest("/ws", tt.header+"\r\n"))
 			}
-			resp, _ := c.response()
+			resp, _ := c.ReadResponse()
 			assert.Equal(t, tt.status, resp.StatusCode)
 			var h *ws.HandshakeError
-			err := receive(t, s.upgrades, "HandleUpgrade did not return")
+			err := harness.Receive(t, s.Upgrades, "HandleUpgrade did not return")
 			require.ErrorAs(t, err, &h, "it is a %T", err)
 			assert.Equal(t, tt.status, h.Status)
 		})
@@ -428,26 +418,26 @@ func TestHandleUpgradeErrors(t *testing.T) {
 		require.ErrorContains(t, err, "*httptest.ResponseRecorder is no http.Hijacker")
 		assert.Equal(t, 500, w.Code)
 		assert.Zero(t, s.GetClientCount())
-		_, err = s.tryDial(native)
+		_, err = s.TryDial(harness.Native)
 		require.NoError(t, err)
 	})
 }
 
 // The request and what follows it may arrive in any pieces.
 func TestEarlyBytes(t *testing.T) {
-	onBothModes(t, func(t *testing.T, w way, mode ws.Option) {
-		s := start(t, mode)
-		registerGreetings(t, s.Manager)
-		stream := upgradeRequest("/ws", "") + frame(1, request("only", "1", "")) + frame(1, request("only", "2", ""))
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		stream := harness.UpgradeRequest("/ws", "") + harness.Frame(1, harness.Request("only", "1", "")) + harness.Frame(1, harness.Request("only", "2", ""))
 		for i := 1; i <= len(stream); i += 13 {
-			c := s.dialTCP(w)
-			c.raw(stream[:i])
-			c.raw(stream[i:])
-			resp, _ := c.response()
+			c := s.DialTCP(w)
+			c.WriteRaw(stream[:i])
+			c.WriteRaw(stream[i:])
+			resp, _ := c.ReadResponse()
 			require.Equal(t, 101, resp.StatusCode)
 			assert.Equal(t, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", resp.Header.Get("Sec-WebSocket-Accept"))
-			c.expectReply("1", 200, "")
-			c.expectReply("2", 200, "")
+			c.ExpectReply("1", 200, "")
+			c.ExpectReply("2", 200, "")
 			_ = c.Close()
 		}
 	})
@@ -455,18 +445,18 @@ func TestEarlyBytes(t *testing.T) {
 
 // A client that does not finish its request is refused in time.
 func TestHandshakeTimeout(t *testing.T) {
-	s := start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+	s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
 	for _, begin := range []string{"", "GET /ws HTTP/1.1\r\nHost"} {
-		c := s.dialTCP(native)
-		c.raw(begin)
-		resp, _ := c.response()
+		c := s.DialTCP(harness.Native)
+		c.WriteRaw(begin)
+		resp, _ := c.ReadResponse()
 		assert.Equal(t, 408, resp.StatusCode)
 	}
 }
 
 // Connections may come before Run: they wait for it.
 func TestHandleUpgradeBeforeRun(t *testing.T) {
-	m, err := ws.NewManager(append(testOptions(), func(c *ws.Config) { c.ListenAddr = "" })...)
+	m, err := ws.NewManager(append(harness.Options(), func(c *ws.Config) { c.ListenAddr = "" })...)
 	require.NoError(t, err)
 	called := make(chan struct{}, 1)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -474,32 +464,32 @@ func TestHandleUpgradeBeforeRun(t *testing.T) {
 		assert.NoError(t, m.HandleUpgrade(w, r))
 	}))
 	t.Cleanup(web.Close)
-	s := &server{Manager: m, t: t, web: web, ran: make(chan error, 1)}
+	s := &harness.Server{Manager: m, T: t, Web: web, Ran: make(chan error, 1)}
 	assert.Nil(t, m.Addr())
-	c := s.dialTCP(overNet)
-	c.raw(upgradeRequest("/ws", ""))
-	receive(t, called, "no request")
+	c := s.DialTCP(harness.NetHTTP)
+	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
+	harness.Receive(t, called, "no request")
 	assert.Zero(t, m.GetClientCount())
-	go func() { s.ran <- m.Run() }()
-	t.Cleanup(s.shutdown)
-	resp, _ := c.response()
+	go func() { s.Ran <- m.Run() }()
+	t.Cleanup(s.Stop)
+	resp, _ := c.ReadResponse()
 	assert.Equal(t, 101, resp.StatusCode)
 	assert.Equal(t, 1, m.GetClientCount())
 	_ = c.Close()
 }
 
 func TestHandleUpgradeAfterShutdown(t *testing.T) {
-	s := start(t)
+	s := harness.Start(t)
 	require.NoError(t, s.Shutdown(context.Background()))
-	assert.Equal(t, 503, s.status(overNet, ""))
-	require.ErrorIs(t, receive(t, s.upgrades, "HandleUpgrade did not return"), ws.ErrManagerStopped)
-	_, err := net.DialTimeout("tcp", s.Addr().String(), patience)
+	assert.Equal(t, 503, s.Status(harness.NetHTTP, ""))
+	require.ErrorIs(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), ws.ErrManagerStopped)
+	_, err := net.DialTimeout("tcp", s.Addr().String(), harness.Patience)
 	require.Error(t, err, "nobody listens any more")
 }
 
 // A manager that is never run does not hold a request for ever.
 func TestHandleUpgradeWithoutRun(t *testing.T) {
-	m := newManager(t, func(c *ws.Config) { c.HandshakeTimeout = 20 * time.Millisecond })
+	m := harness.NewManager(t, func(c *ws.Config) { c.HandshakeTimeout = 20 * time.Millisecond })
 	r := httptest.NewRequest(http.MethodGet, "/ws", nil)
 	w := httptest.NewRecorder()
 	require.ErrorIs(t, m.HandleUpgrade(w, r), ws.ErrManagerStopped)
@@ -508,25 +498,25 @@ func TestHandleUpgradeWithoutRun(t *testing.T) {
 
 // HandleUpgrade leaves no goroutine behind.
 func TestNoGoroutineForEachConnection(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t)
-		_ = s.dial(w)
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t)
+		_ = s.Dial(w)
 		before := len(leak.Goroutines())
 		for range 100 {
-			s.dial(w)
+			s.Dial(w)
 		}
-		eventually(t, func() bool { return len(leak.Goroutines()) <= before+5 }, "%d goroutines before, %d now",
+		harness.Eventually(t, func() bool { return len(leak.Goroutines()) <= before+5 }, "%d goroutines before, %d now",
 			before, len(leak.Goroutines()))
 	})
 }
 
 // An extension that the server does not offer is declined.
 func TestCompressionIsDeclined(t *testing.T) {
-	onBothWays(t, func(t *testing.T, w way) {
-		s := start(t, ws.WithEnableCompression(false))
-		c := s.dialTCP(w)
-		c.raw(upgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"))
-		resp, _ := c.response()
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithEnableCompression(false))
+		c := s.DialTCP(w)
+		c.WriteRaw(harness.UpgradeRequest("/ws", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"))
+		resp, _ := c.ReadResponse()
 		assert.Equal(t, 101, resp.StatusCode)
 		assert.Empty(t, resp.Header.Values("Sec-WebSocket-Extensions"))
 	})

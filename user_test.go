@@ -10,15 +10,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Every device of a user gets a message, on whichever loop and way it is.
 func TestBroadcastToUserReachesAllDevices(t *testing.T) {
-	s := start(t, ws.WithAuthenticate(byQuery), ws.WithLoops(3))
-	devices := map[int64][]*client{}
+	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery), ws.WithLoops(3))
+	devices := map[int64][]*harness.Client{}
 	for i := range 24 {
 		user := int64(i % 5)
-		devices[user] = append(devices[user], s.dial([]way{native, overNet}[i%2], fmt.Sprint("user=", user)))
+		devices[user] = append(devices[user], s.Dial([]harness.Way{harness.Native, harness.NetHTTP}[i%2], fmt.Sprint("user=", user)))
 	}
 	for user := range int64(5) {
 		s.BroadcastToUser(user, fmt.Append(nil, "for user ", user))
@@ -27,22 +28,22 @@ func TestBroadcastToUserReachesAllDevices(t *testing.T) {
 	for user, conns := range devices {
 		for _, c := range conns {
 			if user != 0 { // nobody
-				c.expect(fmt.Sprint("for user ", user))
+				c.Expect(fmt.Sprint("for user ", user))
 			}
-			c.expect("fence")
+			c.Expect("fence")
 		}
 	}
 }
 
 // The index of devices follows connections that come and go.
 func TestDevicesComeAndGo(t *testing.T) {
-	s := start(t, ws.WithAuthenticate(byQuery))
-	stays := s.dial(native, "user=1")
+	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))
+	stays := s.Dial(harness.Native, "user=1")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for i := range 15 {
-				c, err := s.tryDial([]way{native, overNet}[i%2], "user=1")
+				c, err := s.TryDial([]harness.Way{harness.Native, harness.NetHTTP}[i%2], "user=1")
 				if assert.NoError(t, err) {
 					assert.NoError(t, c.Close())
 				}
@@ -51,35 +52,35 @@ func TestDevicesComeAndGo(t *testing.T) {
 	}
 	for i := range 100 {
 		s.BroadcastToUser(1, fmt.Append(nil, i))
-		stays.expect(fmt.Sprint(i))
+		stays.Expect(fmt.Sprint(i))
 	}
 	wg.Wait()
-	eventually(t, func() bool { return s.GetClientCount() == 1 }, "%d clients", s.GetClientCount())
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "%d clients", s.GetClientCount())
 	s.BroadcastToUser(1, []byte("end"))
-	stays.expect("end")
+	stays.Expect("end")
 }
 
 // With WithUserID on HandleUpgrade's own options, those of Authenticate win.
 func TestUpgradeOptionsAndAuthenticate(t *testing.T) {
-	s := start(t, ws.WithAuthenticate(byQuery))
-	s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.upgrades <- s.HandleUpgrade(w, r, ws.WithUserID(5), ws.WithMetadata("a", 1), ws.WithMetadata("b", 2))
+	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))
+	s.Web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Upgrades <- s.HandleUpgrade(w, r, ws.WithUserID(5), ws.WithMetadata("a", 1), ws.WithMetadata("b", 2))
 	})
-	_, sc := s.dialClient(overNet, "b=query")
-	require.NoError(t, receive(t, s.upgrades, "HandleUpgrade did not return"))
+	_, sc := s.DialClient(harness.NetHTTP, "b=query")
+	require.NoError(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"))
 	assert.Equal(t, int64(5), sc.UserID)
 	a, _ := sc.GetMetadata("a")
 	b, _ := sc.GetMetadata("b")
 	assert.Equal(t, 1, a)
 	assert.Equal(t, "query", b)
-	_, sc = s.dialClient(overNet, "user=6")
+	_, sc = s.DialClient(harness.NetHTTP, "user=6")
 	assert.Equal(t, int64(6), sc.UserID)
 }
 
 // A user is found by its name, be it an integer or not, and the decimal text of an integer is
 // the same user.
 func TestUsersByName(t *testing.T) {
-	s := start(t, ws.WithAuthenticate(byQuery), ws.WithLoops(2))
+	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery), ws.WithLoops(2))
 	for i, tt := range []struct {
 		query, name string
 		id          int64
@@ -97,7 +98,7 @@ func TestUsersByName(t *testing.T) {
 	} {
 		t.Run(tt.query, func(t *testing.T) {
 			before := len(s.UserClients(tt.name))
-			c, sc := s.dialClient([]way{native, overNet}[i%2], tt.query)
+			c, sc := s.DialClient([]harness.Way{harness.Native, harness.NetHTTP}[i%2], tt.query)
 			assert.Equal(t, tt.name, sc.User())
 			assert.Equal(t, tt.id, sc.UserID)
 			if tt.name == "" {
@@ -110,7 +111,7 @@ func TestUsersByName(t *testing.T) {
 			require.NoError(t, err)
 			<-report.Done()
 			assert.Equal(t, before+1, report.Queued())
-			c.expect("hello " + tt.name)
+			c.Expect("hello " + tt.name)
 		})
 	}
 	assert.Len(t, s.UserClients("7"), 2)
@@ -119,14 +120,14 @@ func TestUsersByName(t *testing.T) {
 
 // A user is offline when its last device has gone, and keeps its name there.
 func TestUserGoesOffline(t *testing.T) {
-	s := start(t, ws.WithAuthenticate(byQuery))
+	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))
 	for _, query := range []string{"user=7", "username=ann"} {
-		c, sc := s.dialClient(native, query)
+		c, sc := s.DialClient(harness.Native, query)
 		name := sc.User()
 		assert.NotEmpty(t, s.UserClients(name))
 		_ = c.Close()
-		eventually(t, func() bool { return len(s.UserClients(name)) == 0 }, "%s is online", name)
-		eventually(t, sc.IsClosed, "not closed")
+		harness.Eventually(t, func() bool { return len(s.UserClients(name)) == 0 }, "%s is online", name)
+		harness.Eventually(t, sc.IsClosed, "not closed")
 		assert.Equal(t, name, sc.User())
 	}
 }

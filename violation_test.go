@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // violations are bytes that break the protocol, with the code they are closed with.
@@ -19,8 +20,8 @@ var violations = map[string]struct {
 	code  int
 }{
 	"reserved opcode": {"\x83\x80\x00\x00\x00\x00", 1002},
-	"no UTF-8":        {frame(gws.OpText, "\xff"), 1007},
-	"bad close frame": {frame(gws.OpClose, "\x03"), 1002},
+	"no UTF-8":        {harness.Frame(gws.OpText, "\xff"), 1007},
+	"bad close frame": {harness.Frame(gws.OpClose, "\x03"), 1002},
 	"too large":       {"\x81\xff\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00", 1009},
 }
 
@@ -29,27 +30,27 @@ var violations = map[string]struct {
 func TestViolationIsAnsweredLast(t *testing.T) {
 	for name, v := range violations {
 		t.Run(name, func(t *testing.T) {
-			onEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *flowServer) {
+			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 				for _, mode := range []ws.HandlerMode{ws.Pooled, ws.Inline} {
 					s := start(ws.WithHandlerMode(mode), ws.WithMailboxSize(2))
-					ends := s.events(ws.EventClientDisconnected)
+					ends := s.Events(ws.EventClientDisconnected)
 					require.NoError(t, s.Register("slow", func(c *ws.Client, msg *ws.Message) error {
 						<-time.After(time.Millisecond)
 						return c.SendResponse(msg.RequestID, 200, "success", nil)
 					}))
-					c := s.connect()
+					c := s.Connect()
 					const requests = 20
 					var b string
 					for i := range requests {
-						b += frame(gws.OpText, request("slow", fmt.Sprint(i), ""))
+						b += harness.Frame(gws.OpText, harness.Request("slow", fmt.Sprint(i), ""))
 					}
-					c.raw(b + v.bytes + frame(gws.OpText, request("slow", "behind", "")))
+					c.WriteRaw(b + v.bytes + harness.Frame(gws.OpText, harness.Request("slow", "behind", "")))
 					for i := range requests {
-						c.expectReply(fmt.Sprint(i), 200, "")
+						c.ExpectReply(fmt.Sprint(i), 200, "")
 					}
-					c.expectClose(v.code)
+					c.ExpectClose(v.code)
 					_ = c.Close()
-					end := receive(t, ends, "no disconnect").Data.(*ws.CloseError)
+					end := harness.Receive(t, ends, "no disconnect").Data.(*ws.CloseError)
 					assert.Equal(t, v.code, end.Code)
 					assert.Zero(t, s.Stats().Unhandled)
 				}
@@ -64,19 +65,19 @@ func TestCloseWaitsForHandlersWithinBounds(t *testing.T) {
 	endings := map[string]struct {
 		bytes string
 		code  int
-	}{"close frame": {frame(gws.OpClose, "\x03\xe8"), 1000}, "violation": {"\x83\x80\x00\x00\x00\x00", 1002}}
+	}{"close frame": {harness.Frame(gws.OpClose, "\x03\xe8"), 1000}, "violation": {"\x83\x80\x00\x00\x00\x00", 1002}}
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
-			onBothWays(t, func(t *testing.T, w way) {
-				s := start(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond })
+			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+				s := harness.Start(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond })
 				release := make(chan struct{})
 				require.NoError(t, s.Register("hang", func(*ws.Client, *ws.Message) error { <-release; return nil }))
 				free := sync.OnceFunc(func() { close(release) })
 				t.Cleanup(free)
-				c := s.dial(w)
-				c.raw(frame(gws.OpText, request("hang", "1", "")) + ending.bytes)
-				c.expectClose(ending.code)
-				eventually(t, func() bool { return s.GetClientCount() == 0 }, "it stays")
+				c := s.Dial(w)
+				c.WriteRaw(harness.Frame(gws.OpText, harness.Request("hang", "1", "")) + ending.bytes)
+				c.ExpectClose(ending.code)
+				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "it stays")
 				free()
 			})
 		})
