@@ -2,6 +2,9 @@ package ws
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,4 +143,40 @@ func (c *authCall) returned() {
 // close waits for the calls that run.
 func (a *authenticator) close() {
 	_ = a.workers.Close(context.Background()) // an error would be the context's
+}
+
+// guarded calls fn, which decides on r, and runs user code if foreign is set: on a
+// worker then, as a request over the loop is already, and no longer than r's
+// context. A panic is logged and refuses with 500, and so does the end of the
+// goroutine.
+func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
+	if from == overLoop || !foreign {
+		return m.recovered(fn)
+	}
+	var result error = errInternal(errors.New("ws: the goroutine ended"))
+	err := m.auth.do(r.Context(), func() { result = m.recovered(fn) })
+	switch {
+	case err == nil:
+		return result
+	case errors.Is(err, ErrManagerStopped):
+		return err
+	}
+	return m.lateError(err)
+}
+
+// recovered calls fn; a panic is logged and refuses with 500.
+func (m *Manager) recovered(fn func() error) (err error) {
+	defer protect(nil, func(r any) {
+		m.reportPanic(r)
+		err = errInternal(fmt.Errorf("ws: panic: %v", r))
+	})
+	return fn()
+}
+
+// lateError refuses a request because its context has ended.
+func (m *Manager) lateError(err error) error {
+	if m.isStopping() {
+		return ErrManagerStopped
+	}
+	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", err)
 }

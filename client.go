@@ -2,6 +2,8 @@ package ws
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"sync"
 
 	"github.com/qi-realtime/ws/codec"
@@ -162,4 +164,12 @@ func (c *Client) Subprotocol() string {
 		return ""
 	}
 	return c.manager.cfg.Subprotocols[c.subprotocol-1]
+}
+
+// newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,
+// which is what the allocator gives.
+func newClientID() string {
+	var b [17]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])[:22]
 }

@@ -1,8 +1,6 @@
 package ws
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -66,14 +64,6 @@ func (m *Manager) admit(
 	return accept, m.register(r.Context(), c)
 }
 
-// newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,
-// which is what the allocator gives.
-func newClientID() string {
-	var b [17]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])[:22]
-}
-
 // clientOptions applies opts, and those that Authenticate returns for r.
 func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
 	for _, opt := range opts {
@@ -108,42 +98,6 @@ func authError(err error) error {
 		return err
 	}
 	return refuse(refusedAuth, http.StatusUnauthorized, "unauthorized", err)
-}
-
-// lateError refuses a request because its context has ended.
-func (m *Manager) lateError(err error) error {
-	if m.isStopping() {
-		return ErrManagerStopped
-	}
-	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", err)
-}
-
-// guarded calls fn, which decides on r, and runs user code if foreign is set: on a
-// worker then, as a request over the loop is already, and no longer than r's
-// context. A panic is logged and refuses with 500, and so does the end of the
-// goroutine.
-func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
-	if from == overLoop || !foreign {
-		return m.recovered(fn)
-	}
-	var result error = errInternal(errors.New("ws: the goroutine ended"))
-	err := m.auth.do(r.Context(), func() { result = m.recovered(fn) })
-	switch {
-	case err == nil:
-		return result
-	case errors.Is(err, ErrManagerStopped):
-		return err
-	}
-	return m.lateError(err)
-}
-
-// recovered calls fn; a panic is logged and refuses with 500.
-func (m *Manager) recovered(fn func() error) (err error) {
-	defer protect(nil, func(r any) {
-		m.reportPanic(r)
-		err = errInternal(fmt.Errorf("ws: panic: %v", r))
-	})
-	return fn()
 }
 
 // answer adds to accept what the answer to r says of o, of the subprotocol and
