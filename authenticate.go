@@ -174,9 +174,9 @@ func (m *Manager) recovered(fn func() error) (err error) {
 }
 
 // lateError refuses a request because its context has ended.
-func (m *Manager) lateError(err error) error {
-	if m.isStopping() {
-		return ErrManagerStopped
+func (m *Manager) lateError(late error) error {
+	if err := m.stopped(); err != nil {
+		return err
 	}
-	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", err)
+	return refuse(refusedTimeout, http.StatusRequestTimeout, "handshake timeout", late)
 }

@@ -3,6 +3,7 @@ package ws
 import (
 	"hash/maphash"
 	"log/slog"
+	"net/http"
 	"time"
 	"unsafe"
 )
@@ -122,4 +123,21 @@ func QueuedLifecycle(m *Manager) int {
 	m.EventBus.mu.Lock()
 	defer m.EventBus.mu.Unlock()
 	return m.EventBus.queue.lifecycle
+}
+
+// Negotiate returns the subprotocol and the extensions that the answer to a request with
+// header h has.
+func Negotiate(c *Config, h http.Header, opts ...ClientOption) (subprotocol, extensions string, err error) {
+	var o clientOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	cfg := c.withDefaults()
+	shake, err := cfg.negotiate(&http.Request{Header: h}, o)
+	return shake.accept.Subprotocol, shake.accept.Extensions, err
+}
+
+// AllowsOrigin reports whether a page of that origin may connect to host.
+func AllowsOrigin(c *Config, origin, host string) bool {
+	return c.allowsOrigin(&http.Request{Host: host, Header: http.Header{"Origin": {origin}}})
 }

@@ -10,6 +10,19 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
+// The opening handshake (RFC 6455 section 4.2), on both paths: decide makes a handshake of a
+// request and the configuration, or refuses it; admit gives it to the client and registers
+// the client. Then native.go or upgrade.go writes the answer.
+
+// handshake is the decision to accept a request: the answer, and the properties of the
+// client. Immutable.
+type handshake struct {
+	accept      codec.Accept
+	subprotocol uint8         // of the answer: its index in Config.Subprotocols + 1, or 0
+	deflate     codec.Deflate // of the answer; the zero value without compression
+	client      clientOptions
+}
+
 // requestPath is the way of an upgrade request.
 type requestPath uint8
 
@@ -18,78 +31,91 @@ const (
 	overHTTP                    // net/http has parsed it, and its goroutine waits for the decision
 )
 
-// admit decides on an upgrade request, registers the client, and returns what
-// the answer says.
-func (m *Manager) admit(
-	c *Client, r *http.Request, opts []ClientOption, from requestPath,
-) (accept codec.Accept, err error) {
-	if m.isStopping() {
-		return accept, ErrManagerStopped
+// decide asks the questions of a handshake in the order of their cost, and refuses r at the
+// first that fails. opts are those of HandleUpgrade.
+func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption) (h handshake, err error) {
+	if err := m.stopped(); err != nil {
+		return h, err
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
-		return accept, asHandshakeError(err)
+		return h, asHandshakeError(err)
 	}
-	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, func() error { return m.checkOrigin(r) }); err != nil {
-		return accept, err
+	check := func() error { return m.cfg.checkOrigin(r) }
+	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, check); err != nil {
+		return h, err
 	}
-	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) && m.cfg.DuplicateID != ReplaceOld {
-		return accept, ErrTooManyConnections // before Authenticate, which may be costly
-	}
-	if m.EventBus.isBehind() {
-		m.cfg.Logger.Warn("ws: the subscribers of events are too slow, connection refused")
-		return accept, ErrTooManyConnections
+	if err := m.checkSpace(); err != nil {
+		return h, err
 	}
 	if from == overHTTP {
 		if err := m.awaitAdmission(r.Context()); err != nil {
-			return accept, err
+			return h, err
 		}
 	}
-	o, err := m.clientOptions(r, from, opts)
+	o, err := m.authenticate(r, from, opts)
 	if err != nil {
-		return accept, err
+		return h, err
 	}
-	if err = m.answer(&accept, c, r, &o); err != nil {
-		return accept, err
-	}
+	return m.cfg.negotiate(r, o)
+}
+
+// admit makes c the client of h and registers it. It may wait; see register.
+func (m *Manager) admit(c *Client, r *http.Request, h *handshake) error {
+	o := &h.client
 	c.ID, c.UserID = strings.Clone(o.id), o.user.id // not a part of the request's head
 	if c.ID == "" {
 		c.ID = newClientID()
 	}
+	c.subprotocol = h.subprotocol
+	c.conn.SetDeflate(h.deflate)
 	if o.meta != nil || o.rooms != nil || o.user.name != "" {
 		c.mu.Lock()
 		x := c.needLazyLocked()
 		x.meta, x.first, x.user = o.meta, o.rooms, strings.Clone(o.user.name)
 		c.mu.Unlock()
 	}
-	return accept, m.register(r.Context(), c)
+	return m.register(r.Context(), c)
 }
 
-// clientOptions applies opts, and those that Authenticate returns for r.
-func (m *Manager) clientOptions(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
+// checkSpace refuses one more client at a bound, before Authenticate, which may be costly.
+func (m *Manager) checkSpace() error {
+	if m.clients.admitted.Load() >= int64(m.cfg.MaxConnections) && m.cfg.DuplicateID != ReplaceOld {
+		return ErrTooManyConnections
+	}
+	if m.EventBus.isBehind() {
+		m.cfg.Logger.Warn("ws: the subscribers of events are too slow, connection refused")
+		return ErrTooManyConnections
+	}
+	return nil
+}
+
+// authenticate applies opts, and those that Authenticate returns for r.
+func (m *Manager) authenticate(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	if m.cfg.Authenticate != nil {
-		var more []ClientOption
-		err := m.guarded(r, from, true, func() (err error) {
-			more, err = m.cfg.Authenticate(r)
-			return authError(err)
-		})
-		if late := r.Context().Err(); late != nil && (err == nil || errors.Is(err, late)) {
-			return o, m.lateError(late)
-		}
-		if err != nil {
-			return o, err
-		}
-		for _, opt := range more {
-			opt(&o)
-		}
+	if m.cfg.Authenticate == nil {
+		return o, nil
+	}
+	var more []ClientOption
+	err = m.guarded(r, from, true, func() (err error) {
+		more, err = m.cfg.Authenticate(r)
+		return authError(err)
+	})
+	if late := r.Context().Err(); late != nil && (err == nil || errors.Is(err, late)) {
+		return o, m.lateError(late)
+	}
+	if err != nil {
+		return o, err
+	}
+	for _, opt := range more {
+		opt(&o)
 	}
 	return o, nil
 }
 
-// authError makes a refusal of the error that Authenticate returned. The client reads the
-// text of a HandshakeError only.
+// authError refuses a request because of the error that Authenticate returned. The client
+// reads the text of a HandshakeError only.
 func authError(err error) error {
 	if err == nil {
 		return nil
@@ -100,56 +126,51 @@ func authError(err error) error {
 	return refuse(refusedAuth, http.StatusUnauthorized, "unauthorized", err)
 }
 
-// answer adds to accept what the answer to r says of o, of the subprotocol and
-// of the extensions, which c keeps.
-func (m *Manager) answer(accept *codec.Accept, c *Client, r *http.Request, o *clientOptions) error {
-	if err := codec.CheckAcceptHeader(o.header); err != nil {
-		return errInternal(fmt.Errorf("%w: %w", errResponseHeader, err))
-	}
-	accept.Header = o.header
-	if i := codec.ChooseSubprotocol(r.Header, m.cfg.Subprotocols); i >= 0 {
-		accept.Subprotocol = m.cfg.Subprotocols[i]
-		c.subprotocol = uint8(i + 1)
-	}
-	if m.cfg.EnableCompression {
-		d, extensions, err := codec.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"], m.cfg.Compression.options())
-		if err != nil {
-			return err
-		}
-		accept.Extensions = extensions
-		c.conn.SetDeflate(d)
-	}
-	return nil
-}
-
 // errResponseHeader is a mistake of the application in WithResponseHeader.
 var errResponseHeader = errors.New("ws: WithResponseHeader")
 
+// negotiate chooses the answer to r: the subprotocol, the extensions, and the header of o.
+func (c *Config) negotiate(r *http.Request, o clientOptions) (h handshake, err error) {
+	if err := codec.CheckAcceptHeader(o.header); err != nil {
+		return h, errInternal(fmt.Errorf("%w: %w", errResponseHeader, err))
+	}
+	h.client, h.accept.Header = o, o.header
+	if i := codec.ChooseSubprotocol(r.Header, c.Subprotocols); i >= 0 {
+		h.accept.Subprotocol = c.Subprotocols[i]
+		h.subprotocol = uint8(i + 1)
+	}
+	if c.EnableCompression {
+		offers := r.Header["Sec-Websocket-Extensions"]
+		h.deflate, h.accept.Extensions, err = codec.NegotiateDeflate(offers, c.Compression.options())
+	}
+	return h, err
+}
+
 // checkOrigin refuses a request from a page that may not connect.
-func (m *Manager) checkOrigin(r *http.Request) error {
-	if m.originAllowed(r) {
+func (c *Config) checkOrigin(r *http.Request) error {
+	if c.allowsOrigin(r) {
 		return nil
 	}
 	return refuse(refusedOrigin, http.StatusForbidden, "origin not allowed", nil)
 }
 
-// originAllowed applies the configured check to the request's Origin.
-func (m *Manager) originAllowed(r *http.Request) bool {
+// allowsOrigin applies the configured check to the request's Origin.
+func (c *Config) allowsOrigin(r *http.Request) bool {
 	header := r.Header.Get("Origin")
 	switch {
-	case m.cfg.AllowAllOrigins:
+	case c.AllowAllOrigins:
 		return true
-	case m.cfg.CheckOrigin != nil:
-		return m.cfg.CheckOrigin(r)
-	case len(m.cfg.OriginWhitelist) == 0 && header == "":
+	case c.CheckOrigin != nil:
+		return c.CheckOrigin(r)
+	case len(c.OriginWhitelist) == 0 && header == "":
 		return true
 	}
 	from, ok := parseOrigin(header)
 	if !ok {
 		return false
 	}
-	if len(m.cfg.OriginWhitelist) > 0 {
-		return slices.ContainsFunc(m.cfg.OriginWhitelist, func(allowed string) bool {
+	if len(c.OriginWhitelist) > 0 {
+		return slices.ContainsFunc(c.OriginWhitelist, func(allowed string) bool {
 			o, ok := parseOrigin(allowed)
 			return ok && o == from
 		})

@@ -174,6 +174,69 @@ func TestHandshake(t *testing.T) {
 	})
 }
 
+func TestNegotiate(t *testing.T) {
+	const deflate = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+	tests := []struct {
+		name                    string
+		protocols               []string
+		compress                bool
+		header                  http.Header
+		subprotocol, extensions string
+	}{
+		{name: "nothing offered", protocols: []string{"chat"}, compress: true, header: http.Header{}},
+		{
+			name: "the server prefers", protocols: []string{"v2", "v1"},
+			header: http.Header{"Sec-Websocket-Protocol": {"v1, v2"}}, subprotocol: "v2",
+		},
+		{name: "none in common", protocols: []string{"v2"}, header: http.Header{"Sec-Websocket-Protocol": {"v1"}}},
+		{
+			name: "compression", compress: true,
+			header: http.Header{"Sec-Websocket-Extensions": {"permessage-deflate"}}, extensions: deflate,
+		},
+		{name: "compression is off", header: http.Header{"Sec-Websocket-Extensions": {"permessage-deflate"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := ws.DefaultConfig()
+			cfg.Subprotocols, cfg.EnableCompression = tt.protocols, tt.compress
+			subprotocol, extensions, err := ws.Negotiate(&cfg, tt.header)
+			require.NoError(t, err)
+			assert.Equal(t, tt.subprotocol, subprotocol)
+			assert.Equal(t, tt.extensions, extensions)
+		})
+	}
+}
+
+func TestNegotiateRefusesInvalidHeaders(t *testing.T) {
+	cfg := ws.DefaultConfig()
+	_, _, err := ws.Negotiate(&cfg, http.Header{}, ws.WithResponseHeader(http.Header{"Upgrade": {"h2c"}}))
+	var refused *ws.HandshakeError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, http.StatusInternalServerError, refused.Status)
+}
+
+func TestAllowsOrigin(t *testing.T) {
+	tests := []struct {
+		name, origin, host string
+		configure          func(*ws.Config)
+		want               bool
+	}{
+		{"same host", "https://a.test", "a.test", func(*ws.Config) {}, true},
+		{"another host", "https://b.test", "a.test", func(*ws.Config) {}, false},
+		{"no browser", "", "a.test", func(*ws.Config) {}, true},
+		{"listed", "https://b.test", "a.test", func(c *ws.Config) { c.OriginWhitelist = []string{"https://b.test"} }, true},
+		{"listed, no browser", "", "a.test", func(c *ws.Config) { c.OriginWhitelist = []string{"https://b.test"} }, false},
+		{"all", "null", "a.test", func(c *ws.Config) { c.AllowAllOrigins = true }, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := ws.DefaultConfig()
+			tt.configure(&cfg)
+			assert.Equal(t, tt.want, ws.AllowsOrigin(&cfg, tt.origin, tt.host))
+		})
+	}
+}
+
 // The host of an absolute-form target replaces that of the field (RFC 9112
 // section 3.2.2), also for the check of the origin.
 func TestAbsoluteFormReplacesHost(t *testing.T) {

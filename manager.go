@@ -204,13 +204,3 @@ func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
 func (m *Manager) reportError(c *Client, err error) {
 	m.EventBus.publish(EventError, c, err)
 }
-
-// isStopping reports whether Shutdown has begun.
-func (m *Manager) isStopping() bool {
-	select {
-	case <-m.stopping:
-		return true
-	default:
-		return false
-	}
-}

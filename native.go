@@ -61,7 +61,7 @@ func (m *Manager) Addr() net.Addr {
 
 // Admit answers a request on the native path.
 func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decision {
-	d := h.decide(conn, r)
+	d := h.answer(conn, r)
 	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
 		const blankLine = "\r\n\r\n"
 		d.Response = d.Response[:bytes.Index(d.Response, []byte(blankLine))+len(blankLine)]
@@ -69,8 +69,9 @@ func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decisio
 	return d
 }
 
-// decide returns the answer to r with its body.
-func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) engine.Decision {
+// answer returns the answer to r with its body, and makes the client of a request that it
+// accepts.
+func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decision {
 	m := (*Manager)(h)
 	switch m.cfg.serviceOf(r) {
 	case serveNothing:
@@ -81,11 +82,14 @@ func (h *engineHandler) decide(conn *engine.Conn, r *http.Request) engine.Decisi
 		return engine.Decision{Response: m.readiness()}
 	case serveWebSocket:
 	}
-	accept, err := m.admit(ownerOf(conn), r, nil, overLoop)
+	shake, err := m.decide(r, overLoop, nil)
+	if err == nil {
+		err = m.admit(ownerOf(conn), r, &shake)
+	}
 	if err != nil {
 		return refuseNative(err)
 	}
-	return engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true}
+	return engine.Decision{Response: codec.AppendAccept(nil, r, shake.accept), Accepted: true}
 }
 
 // refuseNative returns the decision that refuses a request of the native path.
@@ -155,7 +159,7 @@ const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
 // readiness returns the answer to a check whether new clients may be sent here.
 func (m *Manager) readiness() []byte {
 	switch {
-	case m.isStopping():
+	case m.stopped() != nil:
 		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "shutting down", nil)
 	case m.clients.admitted.Load() >= int64(m.cfg.MaxConnections):
 		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "too many connections", nil)

@@ -51,15 +51,7 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
-	c := m.newClient()
-	var accept codec.Accept
-	err := m.awaitRun(ctx)
-	if err == nil {
-		err = checkHead(r)
-	}
-	if err == nil {
-		accept, err = m.admit(c, r.WithContext(ctx), opts, overHTTP)
-	}
+	c, accept, err := m.accept(r.WithContext(ctx), opts)
 	if err != nil {
 		h := asHandshakeError(err)
 		maps.Copy(w.Header(), h.Header)
@@ -75,18 +67,27 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	return nil
 }
 
-// checkHead refuses the requests that the native path refuses.
-func checkHead(r *http.Request) error {
-	if err := codec.CheckHead(r); err != nil {
-		return asHandshakeError(err)
+// accept decides on r once the event loops run, and returns the client that it makes, with
+// the answer.
+func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, answer codec.Accept, err error) {
+	if err := m.awaitRun(r.Context()); err != nil {
+		return nil, answer, err
 	}
-	return nil
+	if err := codec.CheckHead(r); err != nil { // as the native path does
+		return nil, answer, asHandshakeError(err)
+	}
+	h, err := m.decide(r, overHTTP, opts)
+	if err != nil {
+		return nil, answer, err
+	}
+	c = m.newClient()
+	return c, h.accept, m.admit(c, r, &h)
 }
 
 // awaitRun waits until the event loops run.
 func (m *Manager) awaitRun(ctx context.Context) error {
-	if m.isStopping() {
-		return ErrManagerStopped
+	if err := m.stopped(); err != nil {
+		return err
 	}
 	select {
 	case <-m.engine.Started():
