@@ -162,13 +162,12 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 // handlerPanicked logs a panic, publishes it, and answers the request.
 func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	m := c.manager
-	trace := newTraceID()
 	m.metrics.IncrementMessageErrors(msg.Event)
 	m.cfg.Logger.Error("ws: handler panicked", slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", string(envelope.AppendTraceID(nil, trace))),
+		slog.String("trace_id", msg.TraceID()),
 		slog.Any("panic", recovered), loglimit.Stack())
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
 	_ = c.sendAnswer(&envelope.Reply{ // the same
-		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: trace,
+		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: msg.traceID(),
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 
 	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/router"
@@ -89,7 +90,10 @@ func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
 	if o.limit > 0 && h != nil {
 		h = m.late.watch(event, o.limit, h)
 	}
-	return routerError(m.Router.routes.Register(event, router.Handler[*Client, *Message](h), mode))
+	return routerError(m.Router.routes.Register(router.Route[*Client, *Message]{
+		Event: event, Handler: router.Handler[*Client, *Message](h), Mode: mode,
+		Request: o.request, Response: o.response, Doc: o.doc,
+	}))
 }
 
 // routerError translates the errors of the router.
@@ -129,7 +133,7 @@ func Handle[Req, Resp any](m *Manager, event string, fn func(c *Client, req *Req
 			return err
 		}
 		return respond(c, msg, resp)
-	}, opts...)
+	}, append(slices.Clip(opts), typed(reflect.TypeFor[Req](), reflect.TypeFor[Resp]()))...)
 }
 
 // Handle0 is Handle for a handler whose response has no data.
@@ -143,7 +147,7 @@ func Handle0[Req any](m *Manager, event string, fn func(c *Client, req *Req) err
 			return err
 		}
 		return respond[struct{}](c, msg, nil)
-	}, opts...)
+	}, append(slices.Clip(opts), typed(reflect.TypeFor[Req](), nil))...)
 }
 
 // HandleOnly is Handle for a handler that takes no data.
@@ -154,7 +158,30 @@ func HandleOnly[Resp any](m *Manager, event string, fn func(c *Client) (*Resp, e
 			return err
 		}
 		return respond(c, msg, resp)
-	}, opts...)
+	}, append(slices.Clip(opts), typed(nil, reflect.TypeFor[Resp]()))...)
+}
+
+// Schema describes the events that a Manager handles. Immutable.
+type Schema struct {
+	Handlers []HandlerInfo // sorted by Event
+}
+
+// HandlerInfo describes the handler of one event. Immutable.
+type HandlerInfo struct {
+	Event    string
+	Request  reflect.Type // of the request's data; nil for HandleOnly and Register
+	Response reflect.Type // of the response's data; nil for Handle0 and Register
+	Doc      string       // see Doc
+}
+
+// Describe returns the events that m handles now, for documents and for generators
+// of clients.
+func Describe(m *Manager) Schema {
+	var s Schema
+	for _, r := range m.Router.routes.Routes() {
+		s.Handlers = append(s.Handlers, HandlerInfo{r.Event, r.Request, r.Response, r.Doc})
+	}
+	return s
 }
 
 // respond answers a request; a notification gets no answer.
@@ -163,7 +190,7 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 		return nil
 	}
 	r := envelope.Reply{
-		Type: TypeResponse, RequestID: msg.RequestID, Code: 200, Message: "success", TraceID: newTraceID(),
+		Type: TypeResponse, RequestID: msg.RequestID, Code: 200, Message: "success", TraceID: msg.traceID(),
 	}
 	if resp != nil {
 		data, err := json.Marshal(resp)

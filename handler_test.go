@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"log/slog"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -267,4 +268,43 @@ func TestNotifications(t *testing.T) {
 	c := s.Dial(harness.Native)
 	c.Send(`{"type":"notify","event":"only"}`, harness.Request("only", "2", ""))
 	c.ExpectReply("2", 200, "success")
+}
+
+func TestDescribe(t *testing.T) {
+	type request struct{ Text string }
+	type response struct{ ID int }
+	m := harness.NewManager(t)
+	opts := make([]ws.RouteOption, 0, 8)
+	opts = append(opts, ws.Doc("says a text"))
+	require.NoError(t, ws.Handle(m, "say", func(*ws.Client, *request) (*response, error) { return nil, nil }, opts...))
+	require.NoError(t, ws.Handle0(m, "forget", func(*ws.Client, *request) error { return nil }))
+	require.NoError(t, ws.HandleOnly(m, "count", func(*ws.Client) (*response, error) { return nil, nil }))
+	require.NoError(t, m.Register("untyped", func(*ws.Client, *ws.Message) error { return nil }, opts...))
+	in, out := reflect.TypeFor[request](), reflect.TypeFor[response]()
+	assert.Equal(t, ws.Schema{Handlers: []ws.HandlerInfo{
+		{Event: "count", Response: out},
+		{Event: "forget", Request: in},
+		{Event: "say", Request: in, Response: out, Doc: "says a text"},
+		{Event: "untyped", Doc: "says a text"},
+	}}, ws.Describe(m))
+}
+
+// TestTraceID asserts that a handler can log the trace ID of its answer.
+func TestTraceID(t *testing.T) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		traces := make(chan string, 1)
+		require.NoError(t, s.Use(func(_ *ws.Client, msg *ws.Message, next ws.NextFunc) error {
+			traces <- msg.TraceID()
+			return next()
+		}))
+		c := s.Dial(w)
+		for _, name := range []string{"Ann", "forbidden", "panic"} {
+			c.Send(harness.Request("greet", "1", `{"name":"`+name+`"}`))
+			e := c.ReadEnvelope()
+			assert.Len(t, e.TraceID, 16)
+			assert.Equal(t, e.TraceID, harness.Receive(t, traces, "no message"))
+		}
+	})
 }

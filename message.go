@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/qi-realtime/ws/internal/envelope"
 )
 
 // The types of a message.
@@ -28,7 +30,20 @@ type Message struct {
 	Data      json.RawMessage `json:"data,omitempty"`
 	Timestamp int64           `json:"timestamp"` // Unix seconds
 
-	op Opcode // of TypeRaw
+	op    Opcode // of TypeRaw
+	trace uint64 // 0 until it is used
+}
+
+// TraceID returns the trace_id of the library's answer to the message, to tie a handler's
+// log lines to it.
+func (m *Message) TraceID() string { return string(envelope.AppendTraceID(nil, m.traceID())) }
+
+// traceID draws the trace ID at its first use.
+func (m *Message) traceID() uint64 {
+	for m.trace == 0 {
+		m.trace = newTraceID()
+	}
+	return m.trace
 }
 
 // Response is the envelope that answers a request.
@@ -100,6 +115,7 @@ func (m *Message) Release() {
 
 // clone returns a copy that owns its data.
 func (m *Message) clone() *Message {
+	_ = m.traceID() // the same in both
 	c := *m
 	c.Data = append(json.RawMessage(nil), m.Data...)
 	return &c

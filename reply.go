@@ -129,11 +129,11 @@ func clientErrorOf(err error) *ClientError {
 func (c *Client) answerError(msg *Message, err error) {
 	known := clientErrorOf(err)
 	r := envelope.Reply{
-		Type: TypeError, RequestID: msg.RequestID, Code: known.Code, Message: known.Message, TraceID: newTraceID(),
+		Type: TypeError, RequestID: msg.RequestID, Code: known.Code, Message: known.Message, TraceID: msg.traceID(),
 	}
 	attrs := []any{
 		slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", string(envelope.AppendTraceID(nil, r.TraceID))),
+		slog.String("trace_id", msg.TraceID()),
 	}
 	logger := c.manager.cfg.Logger
 	switch {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -23,6 +24,9 @@ type routeOptions struct {
 	mode  router.Mode
 	pool  *Pool
 	limit time.Duration
+	doc   string
+
+	request, response reflect.Type // of typed handlers
 }
 
 func newRouteOptions(opts []RouteOption) (o routeOptions) {
@@ -56,6 +60,14 @@ func RunOn(p *Pool) RouteOption {
 // stack of its goroutine, and counts it in Stats.LateHandlers. The handler goes
 // on. It costs a timer for each message. 0 is off, the default.
 func LogAfter(d time.Duration) RouteOption { return func(o *routeOptions) { o.limit = d } }
+
+// Doc describes the event, for Describe.
+func Doc(text string) RouteOption { return func(o *routeOptions) { o.doc = text } }
+
+// typed keeps the types of a typed handler. One of them may be nil.
+func typed(request, response reflect.Type) RouteOption {
+	return func(o *routeOptions) { o.request, o.response = request, response }
+}
 
 // Pool bounds the goroutines that run the handlers of some routes; see RunOn.
 // Each manager that uses it has goroutines of its own, which end with Shutdown.

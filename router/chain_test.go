@@ -45,13 +45,13 @@ func TestNextSeveralTimes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := router.New[string, *trace]()
 			require.NoError(t, r.Use(tt.mw, around("in")))
-			require.NoError(t, r.Register("a", func(_ string, m *trace) error {
+			require.NoError(t, r.Register(route{Event: "a", Handler: func(_ string, m *trace) error {
 				if m.panics {
 					panic("handler")
 				}
 				m.steps = append(m.steps, "a")
 				return nil
-			}, router.ModeDefault))
+			}}))
 			for range 3 { // the chain is reused
 				var m trace
 				require.NoError(t, call(t, r, "a", &m))
@@ -72,7 +72,7 @@ func TestNextOutOfPlaceRunsNothing(t *testing.T) {
 	}))
 	var runs atomic.Int32
 	block, blocked := make(chan struct{}), make(chan struct{})
-	require.NoError(t, r.Register("a", func(_ string, m *trace) error {
+	require.NoError(t, r.Register(route{Event: "a", Handler: func(_ string, m *trace) error {
 		runs.Add(1)
 		require.ErrorIs(t, kept(), router.ErrNext, "in the handler")
 		if m.blocks {
@@ -80,7 +80,7 @@ func TestNextOutOfPlaceRunsNothing(t *testing.T) {
 			<-block
 		}
 		return nil
-	}, router.ModeDefault))
+	}}))
 	require.NoError(t, call(t, r, "a", &trace{}))
 	stale := kept
 	require.ErrorIs(t, stale(), router.ErrNext, "after the message")
@@ -108,7 +108,7 @@ func TestNextConcurrently(t *testing.T) {
 		go func() { _ = next() }()
 		return err
 	}, around("in")))
-	require.NoError(t, r.Register("a", step("a"), router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "a", Handler: step("a")}))
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -127,7 +127,7 @@ func TestCallDoesNotAllocate(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	r := router.New[string, *trace]()
-	require.NoError(t, r.Register("a", func(string, *trace) error { return nil }, router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "a", Handler: func(string, *trace) error { return nil }}))
 	pass := func(_ string, _ *trace, next func() error) error { return next() }
 	require.NoError(t, r.Use(pass, pass, pass))
 	route, _ := r.Lookup("a")

@@ -2,7 +2,9 @@ package router
 
 import (
 	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -38,8 +40,13 @@ type Route[C, M any] struct {
 	// Handler is the registered handler; Router.Call runs it.
 	Handler Handler[C, M]
 
-	// Mode is the mode given to Register.
+	// Mode says where the handler runs.
 	Mode Mode
+
+	// Request and Response are the types of the data, nil if the handler takes or
+	// answers none, or if nothing is known of them. Doc describes the event.
+	Request, Response reflect.Type
+	Doc               string
 }
 
 // Router maps event names to routes. Lookups take no lock: they read an immutable table
@@ -68,25 +75,25 @@ func New[C, M any]() *Router[C, M] {
 	return r
 }
 
-// Register makes h the handler of event. It returns ErrFrozen, ErrEmptyEvent, ErrExists if
+// Register adds a route. It returns ErrFrozen, ErrEmptyEvent, ErrExists if the
 // event has a handler, and ErrNilHandler. Safe for concurrent use.
-func (r *Router[C, M]) Register(event string, h Handler[C, M], mode Mode) error {
+func (r *Router[C, M]) Register(route Route[C, M]) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := *r.table.Load()
 	switch {
 	case t.frozen:
 		return ErrFrozen
-	case event == "":
+	case route.Event == "":
 		return ErrEmptyEvent
-	case t.routes[event] != nil:
+	case t.routes[route.Event] != nil:
 		return ErrExists
-	case h == nil:
+	case route.Handler == nil:
 		return ErrNilHandler
 	}
 	t.routes = maps.Clone(t.routes)
-	t.routes[event] = &Route[C, M]{Event: event, Handler: h, Mode: mode}
-	t.overrides = t.overrides || mode != ModeDefault
+	t.routes[route.Event] = &route
+	t.overrides = t.overrides || route.Mode != ModeDefault
 	r.table.Store(&t)
 	return nil
 }
@@ -135,6 +142,13 @@ func (r *Router[C, M]) Lookup(event string) (*Route[C, M], bool) {
 func (r *Router[C, M]) LookupBytes(event []byte) (*Route[C, M], bool) {
 	route, ok := r.table.Load().routes[string(event)] // the compiler does not copy event here
 	return route, ok
+}
+
+// Routes returns the routes, sorted by event. Safe for concurrent use.
+func (r *Router[C, M]) Routes() []*Route[C, M] {
+	return slices.SortedFunc(maps.Values(r.table.Load().routes), func(a, b *Route[C, M]) int {
+		return strings.Compare(a.Event, b.Event)
+	})
 }
 
 // HasModeOverrides reports whether a route's Mode is not ModeDefault. While there is none,

@@ -16,6 +16,8 @@ import (
 )
 
 // trace is a message that remembers what it went through.
+type route = router.Route[string, *trace]
+
 type trace struct {
 	steps          []string
 	panics, blocks bool // what its handler does
@@ -69,11 +71,11 @@ func TestRegister(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := router.New[string, *trace]()
-			require.NoError(t, r.Register("a", step("a"), router.ModeDefault))
+			require.NoError(t, r.Register(route{Event: "a", Handler: step("a")}))
 			if tt.freeze {
 				r.Freeze()
 			}
-			require.ErrorIs(t, r.Register(tt.event, tt.h, router.ModeDefault), tt.want)
+			require.ErrorIs(t, r.Register(route{Event: tt.event, Handler: tt.h}), tt.want)
 			assert.Equal(t, []string{"a"}, run(t, r, "a"), "first handler stays")
 			if tt.want == nil {
 				assert.Equal(t, 2, r.Len())
@@ -87,9 +89,9 @@ func TestRegister(t *testing.T) {
 func TestUseOrder(t *testing.T) {
 	r := router.New[string, *trace]()
 	require.NoError(t, r.Use(around("1"), around("2")))
-	require.NoError(t, r.Register("early", step("early"), router.ModePooled))
+	require.NoError(t, r.Register(route{Event: "early", Handler: step("early"), Mode: router.ModePooled}))
 	require.NoError(t, r.Use(around("3")))
-	require.NoError(t, r.Register("late", step("late"), router.ModeInline))
+	require.NoError(t, r.Register(route{Event: "late", Handler: step("late"), Mode: router.ModeInline}))
 	for _, event := range []string{"early", "late"} {
 		assert.Equal(t, []string{"1 in", "2 in", "3 in", event, "3 out", "2 out", "1 out"}, run(t, r, event))
 	}
@@ -102,7 +104,7 @@ func TestUseOrder(t *testing.T) {
 func TestUseStopsAndPassesErrors(t *testing.T) {
 	refused, failed := errors.New("refused"), errors.New("failed")
 	r := router.New[string, *trace]()
-	require.NoError(t, r.Register("a", func(string, *trace) error { return failed }, router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "a", Handler: func(string, *trace) error { return failed }}))
 	route, _ := r.Lookup("a")
 	require.ErrorIs(t, r.Call(route.Handler, "client", &trace{}), failed)
 
@@ -118,7 +120,7 @@ func TestUseStopsAndPassesErrors(t *testing.T) {
 
 func TestUseRejects(t *testing.T) {
 	r := router.New[string, *trace]()
-	require.NoError(t, r.Register("a", step("a"), router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "a", Handler: step("a")}))
 	require.ErrorIs(t, r.Use(around("1"), nil), router.ErrNilHandler)
 	assert.Equal(t, []string{"a"}, run(t, r, "a"), "all or none")
 	r.Freeze()
@@ -128,7 +130,7 @@ func TestUseRejects(t *testing.T) {
 
 func TestFreeze(t *testing.T) {
 	r := router.New[string, *trace]()
-	require.NoError(t, r.Register("a", step("a"), router.ModeInline))
+	require.NoError(t, r.Register(route{Event: "a", Handler: step("a"), Mode: router.ModeInline}))
 	assert.False(t, r.Frozen())
 	r.Freeze()
 	r.Freeze()
@@ -140,11 +142,11 @@ func TestFreeze(t *testing.T) {
 
 func TestHasModeOverrides(t *testing.T) {
 	r := router.New[string, *trace]()
-	require.NoError(t, r.Register("a", step("a"), router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "a", Handler: step("a")}))
 	assert.False(t, r.HasModeOverrides())
-	require.NoError(t, r.Register("b", step("b"), router.ModeInline))
+	require.NoError(t, r.Register(route{Event: "b", Handler: step("b"), Mode: router.ModeInline}))
 	assert.True(t, r.HasModeOverrides())
-	require.NoError(t, r.Register("c", step("c"), router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: "c", Handler: step("c")}))
 	require.NoError(t, r.Use(around("1")))
 	assert.True(t, r.HasModeOverrides())
 }
@@ -161,7 +163,7 @@ func TestRandomOperations(t *testing.T) {
 			switch n := rng.IntN(100); {
 			case n < 30:
 				mode := router.Mode(rng.IntN(3))
-				err := r.Register(event, step(event), mode)
+				err := r.Register(route{Event: event, Handler: step(event), Mode: mode})
 				if _, taken := modes[event]; taken {
 					require.ErrorIs(t, err, router.ErrExists)
 				} else {
@@ -217,7 +219,7 @@ func TestConcurrentRegisterAndLookup(t *testing.T) {
 	for range writers {
 		writing.Go(func() {
 			for i := range events {
-				if r.Register(fmt.Sprint(i), step(fmt.Sprint(i)), router.ModeDefault) == nil {
+				if r.Register(route{Event: fmt.Sprint(i), Handler: step(fmt.Sprint(i))}) == nil {
 					registered.Add(1)
 				}
 				if i%25 == 0 {
@@ -241,7 +243,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 	r := router.New[string, *trace]()
 	event := "a.name.longer.than.any.buffer.on.the.stack.that.the.compiler.might.use"
-	require.NoError(t, r.Register(event, step("a"), router.ModeDefault))
+	require.NoError(t, r.Register(route{Event: event, Handler: step("a")}))
 	b := []byte(event)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { r.Lookup(event) }))
 	assert.Zero(t, testing.AllocsPerRun(100, func() { r.LookupBytes(b) }))
@@ -250,7 +252,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 func BenchmarkLookupBytes(b *testing.B) {
 	r := router.New[string, *trace]()
 	for i := range 100 {
-		require.NoError(b, r.Register(fmt.Sprintf("event.%d", i), step("a"), router.ModeDefault))
+		require.NoError(b, r.Register(route{Event: fmt.Sprintf("event.%d", i), Handler: step("a")}))
 	}
 	event := []byte("event.42")
 	b.ReportAllocs()
@@ -265,7 +267,7 @@ func BenchmarkHandler(b *testing.B) {
 	for _, n := range []int{0, 3} {
 		b.Run(fmt.Sprintf("middleware=%d", n), func(b *testing.B) {
 			r := router.New[string, *trace]()
-			require.NoError(b, r.Register("a", func(string, *trace) error { return nil }, router.ModeDefault))
+			require.NoError(b, r.Register(route{Event: "a", Handler: func(string, *trace) error { return nil }}))
 			for range n {
 				require.NoError(b, r.Use(func(_ string, _ *trace, next func() error) error { return next() }))
 			}
