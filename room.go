@@ -157,7 +157,7 @@ const (
 
 // endEmptyRooms ends the rooms that have been empty for long.
 func (m *Manager) endEmptyRooms(now time.Time) {
-	for _, r := range m.rooms.ReapEmpty(now, m.cfg.Room.EmptyRoomTTL) {
+	for _, r := range m.rooms.DeleteEmpty(now, m.cfg.Room.EmptyRoomTTL) {
 		m.roomChanged(r.ID())
 	}
 }

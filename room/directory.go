@@ -92,7 +92,7 @@ func (d *Directory[M, D]) shard(id string) *shard[M, D] {
 	return &d.shards[maphash.String(d.seed, id)&uint64(len(d.shards)-1)]
 }
 
-// Create adds an empty room, which stays when its last member has left, until ReapEmpty.
+// Create adds an empty room, which stays when its last member has left, until DeleteEmpty.
 // init, which may be nil, fills in its Data, before anybody else sees it and with a lock
 // held: it must not block or call into this package. Create returns ErrExists if
 // the directory has a room with that ID. Safe for concurrent use.
@@ -239,26 +239,26 @@ func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
 	}
 }
 
-// reapStep is the number of rooms that ReapEmpty looks at, or deletes, with a lock held.
-const reapStep = 256
+// deleteStep is the number of rooms that DeleteEmpty looks at, or deletes, with a lock held.
+const deleteStep = 256
 
-// ReapEmpty deletes and returns the rooms of Create that at now have been empty for ttl or
+// DeleteEmpty deletes and returns the rooms of Create that at now have been empty for ttl or
 // longer, counted from their creation or from their last member's leave. A Join that comes
 // first keeps the room; one that comes second returns ErrDeleted. It holds a lock for a few
 // rooms at a time, so one that is moved meanwhile may be missed. Safe for concurrent use.
-func (d *Directory[M, D]) ReapEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
-	var candidates, reaped []*Room[M, D]
+func (d *Directory[M, D]) DeleteEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
+	var candidates, deleted []*Room[M, D]
 	for i := range d.shards {
 		s := &d.shards[i]
 		// From the end, because a room that is deleted leaves its place to the last.
-		for end := s.keptRooms(); end > 0; end -= reapStep {
-			candidates = s.emptyRooms(candidates[:0], max(end-reapStep, 0), end, now, ttl)
+		for end := s.keptRooms(); end > 0; end -= deleteStep {
+			candidates = s.emptyRooms(candidates[:0], max(end-deleteStep, 0), end, now, ttl)
 			if len(candidates) > 0 {
-				reaped = append(reaped, d.reap(s, candidates, now, ttl)...)
+				deleted = append(deleted, d.deleteEmpty(s, candidates, now, ttl)...)
 			}
 		}
 	}
-	return reaped
+	return deleted
 }
 
 func (s *shard[M, D]) keptRooms() int {
@@ -280,21 +280,21 @@ func (s *shard[M, D]) emptyRooms(dst []*Room[M, D], start, end int, now time.Tim
 	return dst
 }
 
-// reap deletes and returns the candidates that are still in s and still empty: since they
+// deleteEmpty deletes and returns the candidates that are still in s and still empty: since they
 // were collected, a member may have joined, or Delete and Create put another room in place.
-func (d *Directory[M, D]) reap(
+func (d *Directory[M, D]) deleteEmpty(
 	s *shard[M, D], candidates []*Room[M, D], now time.Time, ttl time.Duration,
 ) []*Room[M, D] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var reaped []*Room[M, D]
+	var deleted []*Room[M, D]
 	for _, r := range candidates {
 		if s.rooms[r.id] == r && r.markDeletedIfEmpty(now, ttl) {
 			d.dropLocked(s, r)
-			reaped = append(reaped, r)
+			deleted = append(deleted, r)
 		}
 	}
-	return reaped
+	return deleted
 }
 
 // collect appends to dst the rooms of s.

@@ -137,7 +137,7 @@ func TestRange(t *testing.T) {
 	assert.Equal(t, 1, visits)
 }
 
-func TestReapEmpty(t *testing.T) {
+func TestDeleteEmpty(t *testing.T) {
 	const ttl = 10 * time.Minute
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	d := room.NewDirectory(room.Config[int, roomData]{Loops: 1, Now: func() time.Time { return now }})
@@ -152,9 +152,9 @@ func TestReapEmpty(t *testing.T) {
 	now = now.Add(time.Minute)
 	require.True(t, left.Leave(mem))
 	now = now.Add(ttl - time.Minute - 1)
-	assert.Empty(t, d.ReapEmpty(now, ttl), "a nanosecond early")
+	assert.Empty(t, d.DeleteEmpty(now, ttl), "a nanosecond early")
 	now = now.Add(1)
-	assert.Equal(t, []*room.Room[int, roomData]{never}, d.ReapEmpty(now, ttl))
+	assert.Equal(t, []*room.Room[int, roomData]{never}, d.DeleteEmpty(now, ttl))
 	assert.True(t, never.Deleted())
 	_, err = never.Join(3, 0)
 	require.ErrorIs(t, err, room.ErrDeleted)
@@ -163,21 +163,21 @@ func TestReapEmpty(t *testing.T) {
 	mem, err = left.Join(2, 0)
 	require.NoError(t, err)
 	now = now.Add(time.Hour)
-	assert.Empty(t, d.ReapEmpty(now, ttl))
+	assert.Empty(t, d.DeleteEmpty(now, ttl))
 	require.True(t, left.Leave(mem))
-	assert.Empty(t, d.ReapEmpty(now, ttl))
-	assert.Equal(t, []*room.Room[int, roomData]{left}, d.ReapEmpty(now, 0))
+	assert.Empty(t, d.DeleteEmpty(now, ttl))
+	assert.Equal(t, []*room.Room[int, roomData]{left}, d.DeleteEmpty(now, 0))
 	assert.Equal(t, 1, d.Len())
 	assert.False(t, busy.Deleted())
 }
 
-// What happens to a room after ReapEmpty found it and before it takes the shard's lock.
-func TestReapLooksAgain(t *testing.T) {
+// What happens to a room after DeleteEmpty found it and before it takes the shard's lock.
+func TestDeleteEmptyLooksAgain(t *testing.T) {
 	tests := []struct {
-		name   string
-		before func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData])
-		reaped bool
-		rooms  int
+		name    string
+		before  func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData])
+		deleted bool
+		rooms   int
 	}{
 		{"nothing", func(*testing.T, *room.Directory[int, roomData], *room.Room[int, roomData]) {}, true, 0},
 		{
@@ -200,7 +200,7 @@ func TestReapLooksAgain(t *testing.T) {
 			d := newDirectory(1, 0)
 			r, _ := d.Create("lobby", nil)
 			tt.before(t, d, r)
-			assert.Equal(t, tt.reaped, d.Reap(r, time.Now(), 0))
+			assert.Equal(t, tt.deleted, d.DeleteCandidate(r, time.Now(), 0))
 			assert.Equal(t, tt.rooms, d.Len())
 			if now, ok := d.Get("lobby"); tt.rooms == 1 && assert.True(t, ok) {
 				assert.False(t, now.Deleted())
@@ -209,17 +209,17 @@ func TestReapLooksAgain(t *testing.T) {
 	}
 }
 
-// A room is reaped or joined, never both, and whoever meets a reaped one gets another.
-func TestReapAgainstJoin(t *testing.T) {
+// A room is deleted or joined, never both, and whoever meets a deleted one gets another.
+func TestDeleteEmptyAgainstJoin(t *testing.T) {
 	const joiners, rounds = 4, 2000
 	d := newDirectory(1, 0)
 	var stop atomic.Bool
-	var reaping, joining sync.WaitGroup
-	reaping.Go(func() {
+	var deleting, joining sync.WaitGroup
+	deleting.Go(func() {
 		for !stop.Load() {
-			for _, r := range d.ReapEmpty(time.Now(), 0) {
+			for _, r := range d.DeleteEmpty(time.Now(), 0) {
 				assert.True(t, r.Deleted())
-				assert.Empty(t, r.Members(), "a room with a member was reaped")
+				assert.Empty(t, r.Members(), "a room with a member was deleted")
 			}
 		}
 	})
@@ -232,7 +232,7 @@ func TestReapAgainstJoin(t *testing.T) {
 					_, _ = d.Create("lobby", nil)
 					r, ok := d.Get("lobby")
 					if !ok {
-						continue // reaped just now
+						continue // deleted just now
 					}
 					var err error
 					if mem, err = r.Join(j, 0); err != nil {
@@ -240,7 +240,7 @@ func TestReapAgainstJoin(t *testing.T) {
 						lost.Add(1)
 					}
 				}
-				assert.False(t, mem.Room().Deleted(), "reaped with a member in it")
+				assert.False(t, mem.Room().Deleted(), "deleted with a member in it")
 				assert.True(t, mem.Room().Leave(mem))
 				assert.True(t, mem.Room().RemoveInLoop(mem, 0))
 			}
@@ -248,10 +248,10 @@ func TestReapAgainstJoin(t *testing.T) {
 	}
 	joining.Wait()
 	stop.Store(true)
-	reaping.Wait()
-	d.ReapEmpty(time.Now(), 0)
+	deleting.Wait()
+	d.DeleteEmpty(time.Now(), 0)
 	assert.Zero(t, d.Len())
-	t.Logf("%d joins met a reaped room", lost.Load())
+	t.Logf("%d joins met a deleted room", lost.Load())
 }
 
 // A room of GetOrCreate ends with its last member, or by EndIfEmpty; one of Create stays.
@@ -283,15 +283,15 @@ func TestTransientRooms(t *testing.T) {
 	assert.Equal(t, 1, d.Len())
 }
 
-// Many rooms are reaped in steps, and the directory gives their memory back.
-func TestReapMany(t *testing.T) {
+// Many rooms are deleted in steps, and the directory gives their memory back.
+func TestDeleteEmptyMany(t *testing.T) {
 	const rooms = 100_000
 	d := newDirectory(1, 0)
 	for i := range rooms {
 		_, err := d.Create(fmt.Sprint(i), nil)
 		require.NoError(t, err)
 	}
-	assert.Len(t, d.ReapEmpty(time.Now(), 0), rooms)
+	assert.Len(t, d.DeleteEmpty(time.Now(), 0), rooms)
 	assert.Zero(t, d.Len())
 }
 
@@ -312,7 +312,7 @@ func TestDirectoryShrinks(t *testing.T) {
 		require.NoError(t, err)
 	}
 	held := heap() - before
-	assert.Len(t, d.ReapEmpty(time.Now(), 0), rooms)
+	assert.Len(t, d.DeleteEmpty(time.Now(), 0), rooms)
 	assert.Less(t, heap()-before, held/50)
 	assert.Zero(t, d.Len()) // and keeps d reachable
 }

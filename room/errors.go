@@ -9,6 +9,6 @@ var (
 	// ErrFull reports that a room already holds Config.MaxSize members.
 	ErrFull = errors.New("room: full")
 
-	// ErrDeleted reports a Join on a room that Delete or ReapEmpty took out of the directory.
+	// ErrDeleted reports a Join on a room that Delete or DeleteEmpty took out of the directory.
 	ErrDeleted = errors.New("room: deleted")
 )

@@ -2,9 +2,9 @@ package room
 
 import "time"
 
-// Reap is the second half of ReapEmpty, for one room that the first half found.
-func (d *Directory[M, D]) Reap(candidate *Room[M, D], now time.Time, ttl time.Duration) bool {
-	return len(d.reap(d.shard(candidate.id), []*Room[M, D]{candidate}, now, ttl)) == 1
+// DeleteCandidate is the second half of DeleteEmpty, for one room that the first half found.
+func (d *Directory[M, D]) DeleteCandidate(candidate *Room[M, D], now time.Time, ttl time.Duration) bool {
+	return len(d.deleteEmpty(d.shard(candidate.id), []*Room[M, D]{candidate}, now, ttl)) == 1
 }
 
 // RosterCap returns the capacity of the roster.

@@ -147,7 +147,7 @@ func (s *sim) delete() {
 	}
 }
 
-func (s *sim) reap() {
+func (s *sim) deleteEmpty() {
 	ttl := time.Duration(s.rng.IntN(40)) * time.Second
 	var want []string
 	for id, r := range s.rooms {
@@ -156,7 +156,7 @@ func (s *sim) reap() {
 		}
 	}
 	var got []string
-	for _, r := range s.d.ReapEmpty(s.now, ttl) {
+	for _, r := range s.d.DeleteEmpty(s.now, ttl) {
 		require.Same(s.t, s.rooms[r.ID()], r)
 		delete(s.rooms, r.ID())
 		got = append(got, r.ID())
@@ -247,7 +247,7 @@ func TestRandomOperations(t *testing.T) {
 				case n < 720:
 					s.delete()
 				case n < 730:
-					s.reap()
+					s.deleteEmpty()
 				default:
 					s.drain(s.rng.IntN(len(s.inbox)), s.rng.IntN(6))
 				}
@@ -318,7 +318,7 @@ func TestConcurrent(t *testing.T) {
 				case n == 98:
 					d.Delete(fmt.Sprint(rng.IntN(4)))
 				default:
-					d.ReapEmpty(time.Now(), 0)
+					d.DeleteEmpty(time.Now(), 0)
 					d.Range(func(r *intRoom) bool { return len(r.Members()) >= 0 && r.Len() >= 0 })
 				}
 			}
