@@ -20,35 +20,35 @@ type Config[M, D any] struct {
 	// loop, rounded up to a power of two.
 	Shards int
 
-	// Loops is the number of event loops, 1 to 65,536: each room keeps that many tables.
+	// Loops is the number of event loops, 1 to 65,536. Each room keeps a table for each.
 	Loops int
 
 	// MaxSize is the most members a room takes. Zero means no limit.
 	MaxSize int
 
-	// Now tells the time at which a room became empty. Nil means time.Now. It is called with
-	// Room.mu held, so it must not block and must not call into this package.
+	// Now returns the time at which a room became empty. Nil means time.Now. Now is called
+	// with Room.mu held. It must not block and must not call into this package.
 	Now func() time.Time
 
-	// OnEnd, if set, is called with the ID of each room that leaves the directory, with a
-	// lock held, so that a new room of that ID comes later. It must not block and must not
-	// call into this package.
+	// OnEnd, if set, is called with the ID of each room that leaves the directory. A lock is
+	// held, so that a new room of the ID comes later. OnEnd must not block and must not call
+	// into this package.
 	OnEnd func(id string)
 
 	// OnJoin and OnLeave, if set, are called with each member that joins or leaves, and the
-	// number of members after it: 1 for the first to join, 0 for the last to leave. Room.mu
+	// number of members afterwards: 1 for the first to join, 0 for the last to leave. Room.mu
 	// is held, so that the calls for a room come in the order of the decisions. They must
-	// not block and must not call into this package but Room.ID and Room.Data.
+	// not block. Of this package they may call Room.ID and Room.Data only.
 	OnJoin, OnLeave func(r *Room[M, D], m M, members int)
 }
 
-// Directory maps room IDs to rooms, in hashed shards with a lock each that is held for the
-// lookup only. Safe for concurrent use.
+// Directory maps room IDs to rooms. It consists of hashed shards with a lock each, which is
+// held for the lookup only. Safe for concurrent use.
 type Directory[M, D any] struct {
 	// Immutable after NewDirectory.
 	cfg    Config[M, D]
 	seed   maphash.Seed
-	shards []shard[M, D] // a power of two of them
+	shards []shard[M, D] // their number is a power of two
 
 	// Atomic.
 	size atomic.Int64 // rooms in all shards
@@ -58,10 +58,10 @@ type Directory[M, D any] struct {
 type shard[M, D any] struct {
 	mu    sync.RWMutex
 	rooms map[string]*Room[M, D]
-	kept  []*Room[M, D] // those of Create, in no order
+	kept  []*Room[M, D] // the rooms that Create made, in no order
 	peak  int           // the most rooms that the map has held
 
-	_ [56]byte // keeps two shards' locks off one 64-byte cache line
+	_ [56]byte // keeps the locks of two shards off one 64-byte cache line
 }
 
 // NewDirectory returns an empty directory. It panics if a field of cfg is out of range.
@@ -92,10 +92,10 @@ func (d *Directory[M, D]) shard(id string) *shard[M, D] {
 	return &d.shards[maphash.String(d.seed, id)&uint64(len(d.shards)-1)]
 }
 
-// Create adds an empty room, which stays when its last member has left, until DeleteEmpty.
-// init, which may be nil, fills in its Data, before anybody else sees it and with a lock
-// held: it must not block or call into this package. Create returns ErrExists if
-// the directory has a room with that ID. Safe for concurrent use.
+// Create adds an empty room. The room stays when its last member has left, until DeleteEmpty.
+// init, which may be nil, fills in the room's Data before other goroutines see the room. A
+// lock is held: init must not block and must not call into this package. Create returns
+// ErrExists if the directory has a room with that ID. Safe for concurrent use.
 func (d *Directory[M, D]) Create(id string, init func(*D)) (*Room[M, D], error) {
 	s := d.shard(id)
 	s.mu.Lock()
@@ -112,9 +112,9 @@ func (d *Directory[M, D]) Create(id string, init func(*D)) (*Room[M, D], error) 
 	return r, nil
 }
 
-// GetOrCreate returns the room with that ID, and whether it had to add it. A room that it
-// added ends with its last member, see Leave, or by EndIfEmpty. The room may be
-// deleted before the caller joins it: on ErrDeleted from Join, call GetOrCreate again.
+// GetOrCreate returns the room with that ID, and whether it has added it. An added room ends
+// with its last member, see Leave, or by EndIfEmpty. The room may be deleted before the caller
+// joins it: on ErrDeleted from Join, call GetOrCreate again.
 // Safe for concurrent use.
 func (d *Directory[M, D]) GetOrCreate(id string) (r *Room[M, D], created bool) {
 	if r, ok := d.Get(id); ok {
@@ -129,7 +129,7 @@ func (d *Directory[M, D]) GetOrCreate(id string) (r *Room[M, D], created bool) {
 	return d.addLocked(s, id), true
 }
 
-// addLocked puts a new room into s; the caller holds s.mu and found the ID free.
+// addLocked puts a new room into s. The caller holds s.mu and has found the ID free.
 func (d *Directory[M, D]) addLocked(s *shard[M, D], id string) *Room[M, D] {
 	r := newRoom[M, D](id, &d.cfg)
 	s.rooms[r.id] = r
@@ -147,9 +147,9 @@ func (d *Directory[M, D]) Get(id string) (*Room[M, D], bool) {
 	return r, ok
 }
 
-// Leave takes mem off its room's roster and reports whether it was on it. If it was the last
-// member of a room of GetOrCreate, the room ends with it. The caller then posts
-// RemoveInLoop to the member's loop. Safe for concurrent use.
+// Leave takes mem off the roster of its room and reports whether mem was on it. A room of
+// GetOrCreate ends with its last member. The caller then posts RemoveInLoop to the member's
+// loop. Safe for concurrent use.
 func (d *Directory[M, D]) Leave(mem *Member[M, D]) (left, ended bool) {
 	r := mem.room
 	if !r.Leave(mem) {
@@ -161,8 +161,8 @@ func (d *Directory[M, D]) Leave(mem *Member[M, D]) (left, ended bool) {
 // anyTime is a TTL that every empty room has reached.
 const anyTime = time.Duration(math.MinInt64)
 
-// EndIfEmpty deletes a room of GetOrCreate that has no members, and reports whether it has
-// done so. Safe for concurrent use.
+// EndIfEmpty deletes a room of GetOrCreate if it has no members, and reports whether it did.
+// Safe for concurrent use.
 func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool {
 	if r.kept || r.Len() > 0 {
 		return false
@@ -178,10 +178,10 @@ func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool {
 }
 
 // Delete takes the room with that ID out of the directory and marks it deleted: from then
-// on Join returns ErrDeleted. It leaves roster and tables as they are. The caller takes the
-// members off: Members lists them, and a task posted to each loop whose LoopLen is not zero
-// empties that loop's table. The entry of an earlier Join may still be on its way and reach
-// its table behind that task, so a caller checks Deleted after each InsertInLoop.
+// on Join returns ErrDeleted. Delete leaves roster and tables as they are. The caller removes
+// the members: Members lists them, and a task posted to each loop with a LoopLen above zero
+// empties the loop's table. The entry of an earlier Join may reach its table behind that task,
+// so a caller checks Deleted after each InsertInLoop.
 // Safe for concurrent use.
 func (d *Directory[M, D]) Delete(id string) (*Room[M, D], bool) {
 	s := d.shard(id)
@@ -216,8 +216,8 @@ func (d *Directory[M, D]) dropLocked(s *shard[M, D], r *Room[M, D]) {
 	}
 }
 
-// minShrinkRooms is the size beyond which a shard's map, which does not shrink, is replaced
-// when there are an eighth as many rooms: so few are copied that nobody waits long.
+// minShrinkRooms is the smallest size of a shard's map that is replaced when an eighth of its
+// rooms are left, because a map does not shrink. These few are copied in a short time.
 const minShrinkRooms = 8192
 
 // Len returns the number of rooms. Safe for concurrent use.
@@ -225,7 +225,7 @@ func (d *Directory[M, D]) Len() int { return int(d.size.Load()) }
 
 // Range calls fn for each room until fn returns false, in no order. It visits a snapshot of
 // one shard after the other: a room added or deleted meanwhile may be visited or not. fn runs
-// on the caller's goroutine with no lock held and may call everything here.
+// on the caller's goroutine with no lock held and may call the whole package.
 // Safe for concurrent use.
 func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
 	var snapshot []*Room[M, D]
@@ -243,14 +243,14 @@ func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
 const deleteStep = 256
 
 // DeleteEmpty deletes and returns the rooms of Create that at now have been empty for ttl or
-// longer, counted from their creation or from their last member's leave. A Join that comes
-// first keeps the room; one that comes second returns ErrDeleted. It holds a lock for a few
-// rooms at a time, so one that is moved meanwhile may be missed. Safe for concurrent use.
+// longer, counted from their creation or from the leave of their last member. An earlier Join
+// keeps the room; a later Join returns ErrDeleted. DeleteEmpty holds a lock for a few rooms at
+// a time, so it may miss a room that moves meanwhile. Safe for concurrent use.
 func (d *Directory[M, D]) DeleteEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
 	var candidates, deleted []*Room[M, D]
 	for i := range d.shards {
 		s := &d.shards[i]
-		// From the end, because a room that is deleted leaves its place to the last.
+		// From the end, because the last room takes the place of a deleted one.
 		for end := s.keptRooms(); end > 0; end -= deleteStep {
 			candidates = s.emptyRooms(candidates[:0], max(end-deleteStep, 0), end, now, ttl)
 			if len(candidates) > 0 {
@@ -267,8 +267,7 @@ func (s *shard[M, D]) keptRooms() int {
 	return len(s.kept)
 }
 
-// emptyRooms appends to dst the rooms in the places from start to end of s.kept that have
-// been empty for ttl.
+// emptyRooms appends to dst the rooms of s.kept[start:end] that have been empty for ttl.
 func (s *shard[M, D]) emptyRooms(dst []*Room[M, D], start, end int, now time.Time, ttl time.Duration) []*Room[M, D] {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -280,8 +279,8 @@ func (s *shard[M, D]) emptyRooms(dst []*Room[M, D], start, end int, now time.Tim
 	return dst
 }
 
-// deleteEmpty deletes and returns the candidates that are still in s and still empty: since they
-// were collected, a member may have joined, or Delete and Create put another room in place.
+// deleteEmpty deletes and returns the candidates that are still in s and still empty. Since
+// they were collected, a member may have joined, or Delete and Create may have replaced a room.
 func (d *Directory[M, D]) deleteEmpty(
 	s *shard[M, D], candidates []*Room[M, D], now time.Time, ttl time.Duration,
 ) []*Room[M, D] {

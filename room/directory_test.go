@@ -15,7 +15,7 @@ import (
 	"github.com/qi-realtime/ws/room"
 )
 
-// roomData is what these tests keep with a room.
+// roomData is the data that these tests keep with a room.
 type roomData struct{ topic string }
 
 func newDirectory(loops, maxSize int) *room.Directory[int, roomData] {
@@ -171,7 +171,7 @@ func TestDeleteEmpty(t *testing.T) {
 	assert.False(t, busy.Deleted())
 }
 
-// What happens to a room after DeleteEmpty found it and before it takes the shard's lock.
+// DeleteEmpty looks again at a room that changed before it took the shard's lock.
 func TestDeleteEmptyLooksAgain(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -209,7 +209,7 @@ func TestDeleteEmptyLooksAgain(t *testing.T) {
 	}
 }
 
-// A room is deleted or joined, never both, and whoever meets a deleted one gets another.
+// A room is deleted or joined, never both. A caller that meets a deleted room gets another.
 func TestDeleteEmptyAgainstJoin(t *testing.T) {
 	const joiners, rounds = 4, 2000
 	d := newDirectory(1, 0)
@@ -295,7 +295,7 @@ func TestDeleteEmptyMany(t *testing.T) {
 	assert.Zero(t, d.Len())
 }
 
-// A directory that once held many rooms gives their memory back, also that of its maps.
+// A directory that once held many rooms gives back their memory and the memory of its maps.
 func TestDirectoryShrinks(t *testing.T) {
 	const rooms = 200_000
 	heap := func() int64 {

@@ -2,7 +2,7 @@ package room
 
 import "time"
 
-// DeleteCandidate is the second half of DeleteEmpty, for one room that the first half found.
+// DeleteCandidate is the second half of DeleteEmpty for one room that the first half found.
 func (d *Directory[M, D]) DeleteCandidate(candidate *Room[M, D], now time.Time, ttl time.Duration) bool {
 	return len(d.deleteEmpty(d.shard(candidate.id), []*Room[M, D]{candidate}, now, ttl)) == 1
 }

@@ -1,20 +1,20 @@
 package room
 
-// offRoster is Member.rosterPos of a member that left.
+// offRoster is the Member.rosterPos of a member that left.
 const offRoster = -1
 
-// The values of Member.tablePos of a member that is not in its table. It only ever goes
-// forward: on its way, in the table, gone.
+// The values of Member.tablePos outside the table. A member only goes forward: pending, in
+// the table, gone.
 const (
 	pending = -1 // counted for the loop, not yet in its table
 	gone    = -2 // neither counted nor in the table
 )
 
-// Member is one membership: what joined, and its places in the roster and in a table. Join
-// makes it; it never joins again. At most 24 bytes with a pointer as Value, since there is
-// one for each connection in each room. Safe for concurrent use.
+// Member is one membership: a value with its places in the roster and in a table. Join makes
+// it, and it never joins again. It takes at most 24 bytes with a pointer as Value, because
+// each connection has one in each of its rooms. Safe for concurrent use.
 type Member[M, D any] struct {
-	// Value is what joined. Immutable after Join.
+	// Value is the argument of Join. Immutable after Join.
 	Value M
 
 	room *Room[M, D] // immutable
@@ -26,7 +26,7 @@ type Member[M, D any] struct {
 // Room returns the room that m is or was a member of. Safe for concurrent use.
 func (m *Member[M, D]) Room() *Room[M, D] { return m.room }
 
-// mustOwn panics if mem is of another room: the positions in it would corrupt this one.
+// mustOwn panics if mem is a member of another room, because its positions would corrupt r.
 func (r *Room[M, D]) mustOwn(mem *Member[M, D]) {
 	if mem.room != r {
 		panic("room: member of another room")

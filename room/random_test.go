@@ -262,8 +262,8 @@ func TestRandomOperations(t *testing.T) {
 	}
 }
 
-// Goroutines join, leave and delete while each loop applies what they post. The one promise
-// between them: a publisher that comes after a join finds the member, or its loop counted.
+// Goroutines join, leave and delete while each loop runs the posted tasks. A publisher after a
+// join finds the member, or its loop counted.
 func TestConcurrent(t *testing.T) {
 	const loops, clients, rounds = 3, 6, 1500
 	d := newDirectory(loops, 0)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Room is one room: the roster, decided at once, and a member table for each event loop,
-// which follows. The methods that end in InLoop are loop-confined, as each of them says.
+// Room has a roster, which is decided at once, and a member table for each event loop, which
+// follows. The methods that end in InLoop are loop-confined, as each of them says.
 // Safe for concurrent use.
 type Room[M, D any] struct {
 	// Immutable after newRoom.
@@ -18,7 +18,7 @@ type Room[M, D any] struct {
 	data D // the caller's
 
 	// Immutable once the room is in the directory.
-	kept bool // made by Create: it stays when its last member has left
+	kept bool // made by Create: the room stays when its last member has left
 
 	// Guarded by the directory shard's mu.
 	place int32 // in shard.kept
@@ -27,8 +27,8 @@ type Room[M, D any] struct {
 	tables    [][]*Member[M, D]
 	dissolved []bool // the table was emptied for good
 
-	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]; apart
-	// from the tables, so that a publisher reads a few cache lines for all loops.
+	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]. It is
+	// apart from the tables, so that a publisher reads a few cache lines for all loops.
 	loopLens []atomic.Int32
 	deleted  atomic.Bool // written with mu held
 
@@ -40,7 +40,7 @@ type Room[M, D any] struct {
 
 func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
 	return &Room[M, D]{
-		id:         strings.Clone(id), // not a part of a message
+		id:         strings.Clone(id), // id may be a part of a message
 		cfg:        cfg,
 		tables:     make([][]*Member[M, D], cfg.Loops),
 		dissolved:  make([]bool, cfg.Loops),
@@ -52,13 +52,15 @@ func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
 // ID returns the room's ID. Safe for concurrent use.
 func (r *Room[M, D]) ID() string { return r.id }
 
-// Data returns what the caller keeps with the room. Safe for concurrent use as far as D is.
+// Data returns the data that the caller keeps with the room. Safe for concurrent use as far
+// as D is.
 func (r *Room[M, D]) Data() *D { return &r.data }
 
-// MaxSize returns the most members the room takes, 0 for no limit. Safe for concurrent use.
+// MaxSize returns the most members that the room takes, 0 for no limit.
+// Safe for concurrent use.
 func (r *Room[M, D]) MaxSize() int { return r.cfg.MaxSize }
 
-// Loops returns the number of event loops, each of which has a table here.
+// Loops returns the number of event loops. The room has a table for each.
 // Safe for concurrent use.
 func (r *Room[M, D]) Loops() int { return len(r.tables) }
 
@@ -83,10 +85,10 @@ func (r *Room[M, D]) Members() []M {
 	return out
 }
 
-// Join puts m on the roster and counts it for its event loop, so that a publisher that
-// comes after Join sees that loop. The caller then posts InsertInLoop to the loop. Join
-// does not look for m on the roster: a caller that must not join twice checks that itself.
-// It returns ErrFull and ErrDeleted, and panics if loop is not one of the Loops.
+// Join puts m on the roster and counts it for its event loop, so that a publisher after Join
+// sees that loop. The caller then posts InsertInLoop to the loop. Join does not look for m on
+// the roster: a caller that must not join twice checks that itself. Join returns ErrFull and
+// ErrDeleted. It panics if loop is not one of the Loops.
 // Safe for concurrent use.
 func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	loopLen := &r.loopLens[loop]
@@ -108,8 +110,8 @@ func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	return mem, nil
 }
 
-// Leave takes mem off the roster and reports whether it was on it. The caller then posts
-// RemoveInLoop to the member's loop. It panics if mem is of another room.
+// Leave takes mem off the roster and reports whether mem was on it. The caller then posts
+// RemoveInLoop to the member's loop. It panics if mem is a member of another room.
 // Safe for concurrent use.
 func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
@@ -122,7 +124,7 @@ func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	moved := r.roster[last]
 	r.roster[mem.rosterPos] = moved
 	moved.rosterPos = mem.rosterPos
-	mem.rosterPos = offRoster // after moved: they may be one
+	mem.rosterPos = offRoster // after moved.rosterPos, because moved may be mem
 	r.roster = truncate(r.roster, last)
 	if last == 0 {
 		r.emptySince = r.cfg.Now()
@@ -133,8 +135,8 @@ func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	return true
 }
 
-// LoopLen returns the number of members whose entry is or will be in that loop's table. A
-// publisher skips the loops where it is 0. Safe for concurrent use.
+// LoopLen returns the number of members whose entry is or will be in the loop's table. A
+// publisher skips loops with 0. Safe for concurrent use.
 func (r *Room[M, D]) LoopLen(loop int) int { return int(r.loopLens[loop].Load()) }
 
 // markDeleted makes every Join from here on return ErrDeleted.
@@ -144,8 +146,8 @@ func (r *Room[M, D]) markDeleted() {
 	r.deleted.Store(true)
 }
 
-// markDeletedIfEmpty does the same if the room has been empty for ttl; one hold of mu
-// decides between it and a Join.
+// markDeletedIfEmpty is markDeleted for a room that has been empty for ttl. It holds mu once,
+// so that either it or a Join comes first.
 func (r *Room[M, D]) markDeletedIfEmpty(now time.Time, ttl time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

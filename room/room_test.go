@@ -135,7 +135,7 @@ func TestPanicsOnCallersBug(t *testing.T) {
 	assert.Equal(t, 1, r.Len(), "and no lock stays held")
 }
 
-// A room that was once large gives its memory back, and keeps what it needs on the way.
+// A room that was once large gives its memory back, and keeps enough on the way.
 func TestCapacityIsReleased(t *testing.T) {
 	const n = 10_000
 	r := newRoom(t, 1, 0)

@@ -1,8 +1,8 @@
 package room
 
-// InsertInLoop puts mem into the table of the loop that it joined with. It returns false, and
-// does nothing, if mem was put there or removed before; after DissolveInLoop it removes mem
-// instead. It panics if mem is of another room.
+// InsertInLoop puts mem into the table of the loop that it joined with. If mem was inserted or
+// removed before, InsertInLoop does nothing and returns false. After DissolveInLoop it removes
+// mem and returns false. It panics if mem is a member of another room.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) InsertInLoop(mem *Member[M, D], loop int) bool {
 	r.mustOwn(mem)
@@ -19,9 +19,10 @@ func (r *Room[M, D]) InsertInLoop(mem *Member[M, D], loop int) bool {
 	return true
 }
 
-// RemoveInLoop takes mem out of the table of the loop that it joined with, or keeps it from
-// getting there, and no longer counts it for the loop. It returns false if that was done
-// before. It does not touch the roster. It panics if mem is of another room.
+// RemoveInLoop takes mem out of the table of the loop that it joined with, and no longer counts
+// it for the loop. A later InsertInLoop of mem does nothing. RemoveInLoop returns false if mem
+// was removed before. It does not touch the roster. It panics if mem is a member of another
+// room.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
 	r.mustOwn(mem)
@@ -41,9 +42,9 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
 	return true
 }
 
-// RemoveVisitedInLoop is RemoveInLoop within a walk through the table that has visited its
-// first n entries. It keeps the visited ones in front, so that the walk meets each member
-// once, and returns how many they are now.
+// RemoveVisitedInLoop is RemoveInLoop within a walk through the table that has visited the
+// first n entries. It keeps the visited entries in front, so that the walk meets each member
+// once, and returns their new number.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], loop, n int) int {
 	r.mustOwn(mem)
@@ -57,14 +58,14 @@ func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], loop, n int) int {
 	return n
 }
 
-// DissolveInLoop empties that loop's table for good: a member whose entry was on its way
-// does not get in any more. It does not touch the roster.
+// DissolveInLoop empties the loop's table for good: a later InsertInLoop adds no member. It
+// does not touch the roster.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) DissolveInLoop(loop int) {
 	r.DissolveSomeInLoop(loop, len(r.tables[loop]))
 }
 
-// DissolveSomeInLoop is DissolveInLoop in steps: it removes n members at most, and reports
+// DissolveSomeInLoop is one step of DissolveInLoop. It removes at most n members and reports
 // whether the table is empty.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
@@ -75,18 +76,19 @@ func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
 	return len(r.tables[loop]) == 0
 }
 
-// TableInLoop returns that loop's members, in no order. The slice is borrowed until the next
-// InsertInLoop or RemoveInLoop on this room and loop: code that removes while it walks takes
-// the last entry of a fresh TableInLoop until there is none.
+// TableInLoop returns the members of the loop, in no order. The slice is borrowed until the
+// next InsertInLoop or RemoveInLoop on this room and loop. To remove while it walks, code
+// takes the last entry of a fresh TableInLoop until the table is empty.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) TableInLoop(loop int) []*Member[M, D] { return r.tables[loop] }
 
 // minShrinkCap is the capacity up to which a slice keeps its array: 512 bytes.
 const minShrinkCap = 64
 
-// truncate cuts s to n members, clears what it cuts off for the collector, and moves to an
-// array of half the size once three quarters are unused, so that a room that was once large
-// does not stay so. Halving at a quarter keeps the copying constant for each removal.
+// truncate cuts s to n members and clears the rest for the collector. Once three quarters of
+// the array are unused, it moves s to an array of half the size, so that a large room that has
+// become small gives its memory back. Halving at a quarter keeps the cost of copying constant
+// for each removal.
 func truncate[T any](s []*T, n int) []*T {
 	clear(s[n:])
 	s = s[:n]
