@@ -8,19 +8,19 @@ import (
 	"github.com/qi-realtime/ws/internal/invariants"
 )
 
-// MaxPooledBytes is the largest capacity PutBuffer keeps, 64 KiB: one large message must not
-// pin its buffer.
+// MaxPooledBytes is the largest capacity that PutBuffer keeps, 64 KiB, because one large
+// message must not pin its buffer.
 const MaxPooledBytes = 64 << 10
 
-// Buffer is a growable byte buffer; its bytes are in B. Not safe for concurrent use.
+// Buffer is a growable byte buffer with its bytes in B. Not safe for concurrent use.
 type Buffer = bytebufferpool.ByteBuffer
 
-// buffers is a sync.Pool that learns the usual size. Ours alone, so that other users of
-// bytebufferpool in the process do not teach it theirs.
+// buffers is a sync.Pool that learns the usual size. It is apart from the default pool of
+// bytebufferpool, so that other users of that package do not change the size it learns.
 var buffers bytebufferpool.Pool
 
-// GetBuffer returns an empty buffer. The caller owns it, and hands it to PutBuffer once it
-// and no one else uses it or its bytes. Safe for concurrent use.
+// GetBuffer returns an empty buffer. The caller owns it, and hands it to PutBuffer when the
+// buffer and its bytes are no longer in use. Safe for concurrent use.
 func GetBuffer() *Buffer {
 	b := buffers.Get()
 	if invariants.Enabled {
@@ -29,10 +29,10 @@ func GetBuffer() *Buffer {
 	return b
 }
 
-// PutBuffer takes b back for a later GetBuffer; one that holds more than MaxPooledBytes is
-// left to the collector. b and its bytes are not the caller's any more. Under the build tag
-// invariants it overwrites them, and panics if b did not come from GetBuffer or was put back
-// before. Safe for concurrent use.
+// PutBuffer takes b, which is owned, back for a later GetBuffer. A buffer larger than
+// MaxPooledBytes is left to the collector. Under the build tag invariants PutBuffer overwrites
+// the bytes, and panics if b did not come from GetBuffer or was put back before.
+// Safe for concurrent use.
 func PutBuffer(b *Buffer) {
 	if invariants.Enabled {
 		live.remove(b)
@@ -44,7 +44,7 @@ func PutBuffer(b *Buffer) {
 	buffers.Put(b)
 }
 
-// live holds the buffers that GetBuffer handed out; empty unless invariants.Enabled.
+// live holds the buffers that are in use. It is empty unless invariants.Enabled.
 var live bufferSet
 
 // bufferSet is a set of buffers. Safe for concurrent use.

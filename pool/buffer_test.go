@@ -23,9 +23,9 @@ func TestGetBufferIsEmpty(t *testing.T) {
 	}
 }
 
-// What comes out of the pool is never larger than what it takes.
+// GetBuffer never returns a larger buffer than PutBuffer keeps.
 func TestPutBufferDropsLargeOnes(t *testing.T) {
-	// One collection would empty the pool and hide a large buffer.
+	// A garbage collection would empty the pool and hide a large buffer.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for _, size := range []int{1, pool.MaxPooledBytes, pool.MaxPooledBytes + 1, 1 << 20} {
 		for range 10 {
@@ -64,7 +64,7 @@ func TestInvariants(t *testing.T) {
 	})
 }
 
-// No two goroutines hold one buffer.
+// No two goroutines hold the same buffer.
 func TestBufferConcurrent(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 8 {

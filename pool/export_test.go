@@ -1,31 +1,31 @@
 package pool
 
-// Ring gives the tests the queue of Workers.
+// Ring is the queue of Workers.
 type Ring struct{ ring }
 
-// Push is push.
+// Push adds t and returns its ticket.
 func (r *Ring) Push(t Task) (ticket uint64) { return r.push(t) }
 
-// Withdraw is withdraw.
+// Withdraw puts nil in the place of a task.
 func (r *Ring) Withdraw(ticket uint64) bool { return r.withdraw(ticket) }
 
-// Pop is pop.
+// Pop takes the oldest task off the ring.
 func (r *Ring) Pop() Task { return r.pop() }
 
-// Len is len.
+// Len returns the number of tasks, withdrawn ones included.
 func (r *Ring) Len() int { return r.len() }
 
 // Cap returns the length of the array.
 func (r *Ring) Cap() int { return len(r.buf) }
 
-// Live returns the number of buffers not released, 0 unless invariants.Enabled.
+// Live returns the number of buffers in use, 0 unless invariants.Enabled.
 func Live() int {
 	live.mu.Lock()
 	defer live.mu.Unlock()
 	return len(live.set)
 }
 
-// Goroutines returns the number of workers, and how many of them are idle.
+// Goroutines returns the numbers of workers and of idle workers.
 func (w *Workers) Goroutines() (workers, idle int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

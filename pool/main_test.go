@@ -11,7 +11,7 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// TestMain fails on goroutines and buffers that the tests left.
+// TestMain fails if the tests left goroutines or buffers.
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
 	code := m.Run()

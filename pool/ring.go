@@ -1,22 +1,23 @@
 package pool
 
-// Capacities of a ring, in tasks of 16 bytes; powers of two.
+// Capacities of a ring, in tasks of 16 bytes. They are powers of two.
 const (
 	minRing    = 16
 	shrinkRing = 1024 // a ring no larger than this keeps its array
 )
 
-// ring is a queue of tasks that grows, and shrinks after a burst. Not safe for concurrent use.
+// ring is a queue of tasks. It grows in a burst and shrinks afterwards. Not safe for
+// concurrent use.
 type ring struct {
 	buf    []Task // its length is zero or a power of two
 	head   int    // index of the oldest task
-	n      int    // tasks held
-	popped uint64 // since the start
+	n      int    // tasks in the queue
+	popped uint64 // tasks since the start
 }
 
 func (r *ring) len() int { return r.n }
 
-// push adds t and returns its ticket, which is not 0.
+// push adds t and returns its ticket, which is never 0.
 func (r *ring) push(t Task) (ticket uint64) {
 	if r.n == len(r.buf) {
 		r.resize(max(minRing, 2*r.n))
@@ -26,9 +27,9 @@ func (r *ring) push(t Task) (ticket uint64) {
 	return r.popped + uint64(r.n)
 }
 
-// withdraw leaves nil in the place of a task, and reports whether that still waited.
+// withdraw puts nil in the place of a task, and reports whether the task still waited.
 func (r *ring) withdraw(ticket uint64) bool {
-	place := ticket - r.popped - 1 // wraps around for one that was popped
+	place := ticket - r.popped - 1 // wraps around for a popped task
 	if place >= uint64(r.n) {
 		return false
 	}
@@ -38,8 +39,8 @@ func (r *ring) withdraw(ticket uint64) bool {
 	return waited
 }
 
-// pop takes the oldest task off, nil for one that was withdrawn. The ring must not be
-// empty.
+// pop takes the oldest task off the ring, which must not be empty. It returns nil for a
+// withdrawn task.
 func (r *ring) pop() Task {
 	t := r.buf[r.head]
 	r.buf[r.head] = nil

@@ -10,7 +10,7 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// number is a task to tell from others.
+// number is a task with an identity.
 type number int
 
 func (number) Run() {}
@@ -40,13 +40,13 @@ func TestRingAgainstSlice(t *testing.T) {
 	}
 }
 
-// What is withdrawn leaves nil in its place, and a ticket of what was popped has no effect.
+// A withdrawn task leaves nil in its place. The ticket of a popped task has no effect.
 func TestRingWithdraw(t *testing.T) {
 	for seed := range uint64(4) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		var r pool.Ring
 		var tickets []uint64
-		var model []pool.Task // by ticket, in the order of tickets
+		var model []pool.Task // in the order of tickets
 		popped := 0
 		assert.False(t, r.Withdraw(0))
 		for n := range number(5000) {

@@ -9,45 +9,45 @@ import (
 
 // Task is a piece of work for Workers.
 type Task interface {
-	// Run does the work, on a goroutine of the Workers. It may block, and may call
-	// everything of Workers except Close, which would wait for it.
+	// Run does the work, on a goroutine of the Workers. It may block. It may call all
+	// methods of Workers but Close, which would wait for it.
 	Run()
 }
 
-// Workers runs tasks on a bounded number of goroutines, which it starts when they are
-// needed, and starts the tasks in the order submitted. Tasks that find no free goroutine
-// wait in a queue without bound: the caller limits what it submits. Safe for concurrent use.
+// Workers runs tasks on a bounded number of goroutines. It starts goroutines on demand, and
+// tasks in the order submitted. Tasks that find no free goroutine wait in a queue without
+// bound: the caller limits their number. Safe for concurrent use.
 type Workers struct {
 	// Immutable after NewWorkers.
 	maxIdle int
 	onPanic func(recovered any)
-	done    chan struct{} // closed after Close, when the last worker ended
+	done    chan struct{} // closed after Close, when the last worker has ended
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	max     int       // workers
+	max     int       // most workers
 	wake    sync.Cond // on mu; idle workers wait for it
-	tasks   ring      // waiting
+	tasks   ring      // tasks that wait
 	gaps    int       // places in tasks whose task was withdrawn
-	workers int       // goroutines, however busy
+	workers int       // goroutines, busy or idle
 	idle    int       // workers that wait for wake and were not signaled
-	running int       // tasks
+	running int       // tasks that run
 	closed  bool
 
-	// searching is true while a worker that was started or woken has not looked for a task
-	// yet. Only one searches at a time; once it has a task and more wait, it wakes the next.
-	// So Submit, which event loops call, pays for one wake-up at most in a whole burst.
-	// Holds: if tasks wait, then a worker searches or all max workers are busy.
+	// searching is true while a started or woken worker has not yet looked for a task. Only
+	// one worker searches at a time. When it has a task and more tasks wait, it wakes the next
+	// worker. So Submit, which event loops call, pays for at most one wake-up in a burst.
+	// Invariant: if tasks wait, a worker searches or all max workers are busy.
 	searching bool
 }
 
-// NewWorkers returns a pool of at most maxWorkers goroutines; none runs yet. Of those without a
-// task it keeps two for each CPU (GOMAXPROCS), and ends the others.
+// NewWorkers returns a pool of at most maxWorkers goroutines. None runs yet. The pool keeps two
+// idle goroutines for each CPU (GOMAXPROCS), and ends the others.
 //
-// A panic of a task goes to onPanic, on the worker's goroutine, whose stack trace then has the
-// function that panicked; the worker goes on. onPanic must not panic, and holds up one worker
-// while it runs; it may call everything of Workers except Close. If it is nil, a panic is not
-// recovered.
+// onPanic gets the panic of a task, on the worker's goroutine, where a stack trace shows the
+// function that panicked. The worker goes on afterwards. onPanic must not panic. It holds up
+// one worker while it runs. It may call all methods of Workers but Close. With a nil onPanic a
+// panic is not recovered.
 //
 // NewWorkers panics if maxWorkers is less than 1.
 func NewWorkers(maxWorkers int, onPanic func(recovered any)) *Workers {
@@ -64,8 +64,8 @@ func NewWorkers(maxWorkers int, onPanic func(recovered any)) *Workers {
 	return w
 }
 
-// Submit queues t to be run, behind all that wait, and returns at once. It returns false,
-// and will not run t, after Close. Safe for concurrent use.
+// Submit queues t behind all waiting tasks and returns at once. After Close it returns false
+// and does not run t. Safe for concurrent use.
 func (w *Workers) Submit(t Task) bool {
 	_, ok := w.SubmitTicket(t)
 	return ok
@@ -86,9 +86,9 @@ func (w *Workers) SubmitTicket(t Task) (ticket Ticket, ok bool) {
 	return ticket, true
 }
 
-// Withdraw takes a task back that was submitted to w and waits for a worker, so that
-// w does not refer to it any more. It returns false, and has no effect, if a worker has
-// taken it. Safe for concurrent use.
+// Withdraw takes a submitted task off the queue, so that w does not refer to it any more. If a
+// worker has taken the task already, it has no effect and returns false.
+// Safe for concurrent use.
 func (w *Workers) Withdraw(ticket Ticket) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -99,7 +99,8 @@ func (w *Workers) Withdraw(ticket Ticket) bool {
 	return true
 }
 
-// wakeLocked sets a worker searching if tasks wait, none searches, and there may be one more.
+// wakeLocked lets one more worker search, if tasks wait, no worker searches, and an idle or a
+// further worker is available.
 func (w *Workers) wakeLocked() {
 	if w.searching || w.tasks.len() == 0 {
 		return
@@ -115,7 +116,7 @@ func (w *Workers) wakeLocked() {
 	}
 }
 
-// work is one worker.
+// work is the goroutine of one worker.
 func (w *Workers) work() {
 	w.mu.Lock()
 	defer w.exitLocked()
@@ -126,7 +127,7 @@ func (w *Workers) work() {
 				return
 			}
 			w.idle++
-			w.wake.Wait() // whoever signals takes it off idle
+			w.wake.Wait() // the signaling side subtracts it from idle
 			w.searching = false
 		}
 		if w.workers > w.max {
@@ -142,8 +143,9 @@ func (w *Workers) work() {
 	}
 }
 
-// Grow adds n to the greatest number of workers, or takes -n away. A task that does not end
-// can so be replaced: Grow(1) for as long as it runs. Safe for concurrent use.
+// Grow adds n, which may be negative, to the greatest number of workers. The worker of a task
+// that does not end is replaced so: with Grow(1) for as long as the task runs.
+// Safe for concurrent use.
 func (w *Workers) Grow(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -151,8 +153,8 @@ func (w *Workers) Grow(n int) {
 	w.wakeLocked()
 }
 
-// runUnlocked runs t without mu and holds mu again when it ends, however t ends: by
-// return, panic or runtime.Goexit.
+// runUnlocked runs t without mu. It holds mu again when t ends, by return, panic or
+// runtime.Goexit.
 func (w *Workers) runUnlocked(t Task) {
 	w.running++
 	w.mu.Unlock()
@@ -168,7 +170,7 @@ func (w *Workers) runUnlocked(t Task) {
 	t.Run()
 }
 
-// exitLocked ends a worker and unlocks mu. Tasks wait here only if Goexit ended it.
+// exitLocked ends a worker and unlocks mu. Tasks wait here only if Goexit ended the worker.
 func (w *Workers) exitLocked() {
 	w.workers--
 	w.wakeLocked()
@@ -178,9 +180,9 @@ func (w *Workers) exitLocked() {
 	w.mu.Unlock()
 }
 
-// Close makes Submit return false, and waits until all tasks, those waiting included, were
-// run and all workers ended. It returns ctx.Err if ctx ends first; the tasks run all the
-// same, and Close may be called again to wait for them. Safe for concurrent use.
+// Close makes Submit return false. It waits until all tasks have run, waiting ones included,
+// and all workers have ended. If ctx ends first, it returns ctx.Err. The tasks run all the
+// same, and a further Close waits for them. Safe for concurrent use.
 func (w *Workers) Close(ctx context.Context) error {
 	w.closeSubmit()
 	select {
@@ -217,7 +219,7 @@ func (w *Workers) Running() int {
 	return w.running
 }
 
-// Waiting returns the number of tasks not yet started. Safe for concurrent use.
+// Waiting returns the number of tasks that have not started. Safe for concurrent use.
 func (w *Workers) Waiting() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

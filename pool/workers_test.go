@@ -55,7 +55,7 @@ func TestOneWorkerKeepsOrder(t *testing.T) {
 	assert.True(t, slices.IsSorted(got))
 }
 
-// A task that is withdrawn does not run, is not counted, and the others keep their order.
+// A withdrawn task does not run and is not counted. The others keep their order.
 func TestWithdraw(t *testing.T) {
 	const n = 100
 	w := pool.NewWorkers(1, failOnPanic(t))
@@ -81,7 +81,7 @@ func TestWithdraw(t *testing.T) {
 	assert.True(t, slices.IsSorted(got))
 }
 
-// With many workers the tasks start in order too: here each start lets the next one happen.
+// With many workers the tasks start in order, too: here each start allows the next one.
 func TestStartsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := pool.NewWorkers(3, failOnPanic(t))
@@ -139,7 +139,7 @@ func TestNeverMoreThanMax(t *testing.T) {
 	}
 }
 
-// Idle workers take the next tasks all at once, not one after the other.
+// Idle workers take the next tasks at once, not one after the other.
 func TestIdleWorkersWakeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := pool.NewWorkers(4, failOnPanic(t))
@@ -301,7 +301,7 @@ func TestCloseContextEndsFirst(t *testing.T) {
 	})
 }
 
-// Submit and Close race: what Submit accepted ran before Close returned.
+// Submit and Close race: a task that Submit accepted has run when Close returns.
 func TestSubmitAgainstClose(t *testing.T) {
 	for range 200 {
 		w := pool.NewWorkers(2, failOnPanic(t))
@@ -340,7 +340,7 @@ func BenchmarkSubmit(b *testing.B) {
 	}
 }
 
-// One task at a time through parked workers: the wake-up and back.
+// One task at a time runs on idle workers: the cost of a wake-up and back.
 func BenchmarkRoundTrip(b *testing.B) {
 	w := pool.NewWorkers(8, failOnPanic(b))
 	done := make(chan struct{})
