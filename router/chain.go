@@ -6,24 +6,25 @@ import (
 	"github.com/qi-realtime/ws/internal/gid"
 )
 
-// chain is the way of one message through the middleware to its handler. Its next is made
-// once and reused with it, so that a message allocates nothing. It belongs to one goroutine
-// at a time: only this tells a call for the message from one for an earlier message.
+// chain carries one message through the middleware to its handler. A chain is reused with its
+// next, so that a message allocates nothing. It belongs to one goroutine at a time, because
+// only the goroutine distinguishes a call of next from a late call for an earlier message.
+// Not safe for concurrent use.
 type chain[C, M any] struct {
 	next  func() error   // the method step; immutable
-	owner atomic.Uintptr // the goroutine that handles the message; 0 while there is none
+	owner atomic.Uintptr // the goroutine that handles the message, or 0
 
 	// Only the owner touches these.
 	middleware []Middleware[C, M]
 	handler    Handler[C, M]
-	at         int // how many of them have begun
+	at         int // number of middleware that have begun
 	client     C
 	message    M
 }
 
-// Call runs h with all middleware around it. A middleware may call next never, once, or
-// several times, one after the other, on its own goroutine; see ErrNext. Call allocates
-// nothing. Safe for concurrent use.
+// Call runs h with all middleware around it. A middleware may call next any number of times,
+// one after the other, on its own goroutine; see ErrNext. Call allocates nothing.
+// Safe for concurrent use.
 func (r *Router[C, M]) Call(h Handler[C, M], c C, m M) error {
 	middleware := r.table.Load().middleware
 	if len(middleware) == 0 {
@@ -40,7 +41,7 @@ func (r *Router[C, M]) Call(h Handler[C, M], c C, m M) error {
 	return ch.step()
 }
 
-// end makes next an error, and gives ch back. It also runs when the handler panics.
+// end makes later calls of next fail, and puts ch back. It also runs when the handler panics.
 func (r *Router[C, M]) end(ch *chain[C, M]) {
 	ch.owner.Store(0)
 	var noClient C
@@ -56,7 +57,7 @@ func (ch *chain[C, M]) step() error {
 	}
 	i := ch.at
 	ch.at++
-	defer func() { ch.at = i }() // for a middleware that calls next again, also after a panic
+	defer func() { ch.at = i }() // for a further call of next, also after a panic
 	if i == len(ch.middleware) {
 		return ch.handler(ch.client, ch.message)
 	}

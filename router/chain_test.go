@@ -61,8 +61,8 @@ func TestNextSeveralTimes(t *testing.T) {
 	}
 }
 
-// A next that is called late, or elsewhere, runs nothing: never the chain of the message
-// that is handled meanwhile with the same cursor.
+// A late next, or one on another goroutine, runs nothing. It does not run the chain of the
+// message that is handled meanwhile with the same chain.
 func TestNextOutOfPlaceRunsNothing(t *testing.T) {
 	r := router.New[string, *trace]()
 	var kept func() error

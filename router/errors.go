@@ -3,7 +3,7 @@ package router
 import "errors"
 
 var (
-	// ErrExists reports that the event has a handler already.
+	// ErrExists reports an event that already has a handler.
 	ErrExists = errors.New("router: event already registered")
 
 	// ErrFrozen reports a Register or Use after Freeze.
@@ -15,7 +15,7 @@ var (
 	// ErrEmptyEvent reports an empty event name.
 	ErrEmptyEvent = errors.New("router: empty event name")
 
-	// ErrNext is returned by a next that is called on another goroutine than its
-	// middleware runs on, or after that has returned. Nothing runs then.
+	// ErrNext reports a call of next on another goroutine than its middleware's, or after
+	// the middleware has returned. Nothing runs then.
 	ErrNext = errors.New("router: next called on another goroutine, or after its middleware returned")
 )

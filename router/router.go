@@ -9,62 +9,61 @@ import (
 	"sync/atomic"
 )
 
-// Handler handles one message of one client. On which goroutine it runs, and how long the
-// message is valid, is for the caller of Router.Call to say.
+// Handler handles one message of one client. The caller of Router.Call decides on which
+// goroutine it runs and how long the message is valid.
 type Handler[C, M any] func(C, M) error
 
-// Middleware runs around a handler: it calls next to go on, or returns without it to stop
-// the message there. See Router.Call.
+// Middleware runs around a handler. It calls next to go on, or returns without a call of next
+// to stop the message. See Router.Call.
 type Middleware[C, M any] func(c C, m M, next func() error) error
 
-// Mode says where a route's handler runs.
+// Mode is the place where a route's handler runs.
 type Mode uint8
 
 const (
-	// ModeDefault runs the handler where the manager's handler mode says.
+	// ModeDefault runs the handler by the manager's handler mode.
 	ModeDefault Mode = iota
-	// ModePooled runs the handler on the worker pool; it may block.
+	// ModePooled runs the handler on the worker pool. The handler may block.
 	ModePooled
-	// ModeInline runs the handler on the event loop; it must not block.
+	// ModeInline runs the handler on the event loop. The handler must not block.
 	ModeInline
-	// ModePool and the modes above it run the handler on pools that the caller
-	// numbers.
+	// ModePool and the modes above it run the handler on pools, which the caller numbers.
 	ModePool
 )
 
 // Route is the handler of one event. Immutable after New.
 type Route[C, M any] struct {
-	// Event is the name it was registered under.
+	// Event is the name of the event.
 	Event string
 
-	// Handler is the registered handler; Router.Call runs it.
+	// Handler handles the messages of the event. Router.Call runs it.
 	Handler Handler[C, M]
 
-	// Mode says where the handler runs.
+	// Mode is the place where the handler runs.
 	Mode Mode
 
-	// Request and Response are the types of the data, nil if the handler takes or
-	// answers none, or if nothing is known of them. Doc describes the event.
+	// Request and Response are the types of the data. They are nil if the handler takes or
+	// answers none, or if the types are unknown. Doc describes the event.
 	Request, Response reflect.Type
 	Doc               string
 }
 
-// Router maps event names to routes. Lookups take no lock: they read an immutable table
-// that Register, Use and Freeze replace by a changed copy. Safe for concurrent use.
+// Router maps event names to routes. Lookups take no lock: they read an immutable table.
+// Register, Use and Freeze replace the table by a changed copy. Safe for concurrent use.
 type Router[C, M any] struct {
 	// Atomic. Replaced with mu held.
 	table atomic.Pointer[table[C, M]]
 
 	chains sync.Pool // of *chain, which Call uses
 
-	mu sync.Mutex // held by who replaces table
+	mu sync.Mutex // held while table is replaced
 }
 
 // table is one state of the router. Immutable after New.
 type table[C, M any] struct {
 	routes     map[string]*Route[C, M]
 	middleware []Middleware[C, M] // outermost first
-	overrides  bool               // a route's Mode is not ModeDefault
+	overrides  bool               // at least one route has another Mode than ModeDefault
 	frozen     bool
 }
 
@@ -75,8 +74,8 @@ func New[C, M any]() *Router[C, M] {
 	return r
 }
 
-// Register adds a route. It returns ErrFrozen, ErrEmptyEvent, ErrExists if the
-// event has a handler, and ErrNilHandler. Safe for concurrent use.
+// Register adds a route. It returns ErrFrozen, ErrEmptyEvent, ErrExists or ErrNilHandler.
+// Safe for concurrent use.
 func (r *Router[C, M]) Register(route Route[C, M]) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,9 +97,9 @@ func (r *Router[C, M]) Register(route Route[C, M]) error {
 	return nil
 }
 
-// Use puts mw inside the middleware there already is, the first of them outermost. It
-// applies to all routes, also to those registered before; a message of no route meets no
-// middleware. It returns ErrFrozen, and ErrNilHandler if one of mw is nil; then none is used.
+// Use puts mw inside the earlier middleware, its first outermost. The middleware runs for all
+// routes, earlier ones included. It does not run for a message without a route. Use returns
+// ErrFrozen, or ErrNilHandler if one of mw is nil, and then adds none.
 // Safe for concurrent use.
 func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
 	r.mu.Lock()
@@ -119,7 +118,7 @@ func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
 	return nil
 }
 
-// Freeze makes Register and Use return ErrFrozen from here on. Safe for concurrent use.
+// Freeze makes later calls of Register and Use return ErrFrozen. Safe for concurrent use.
 func (r *Router[C, M]) Freeze() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,8 +150,8 @@ func (r *Router[C, M]) Routes() []*Route[C, M] {
 	})
 }
 
-// HasModeOverrides reports whether a route's Mode is not ModeDefault. While there is none,
-// a caller knows a message's mode without reading its event name. Safe for concurrent use.
+// HasModeOverrides reports whether a route has another Mode than ModeDefault. Without one, a
+// caller knows the mode of a message without its event name. Safe for concurrent use.
 func (r *Router[C, M]) HasModeOverrides() bool { return r.table.Load().overrides }
 
 // HasMiddleware reports whether Use has added middleware. Safe for concurrent use.

@@ -15,12 +15,12 @@ import (
 	"github.com/qi-realtime/ws/router"
 )
 
-// trace is a message that remembers what it went through.
 type route = router.Route[string, *trace]
 
+// trace is a message that records its way.
 type trace struct {
 	steps          []string
-	panics, blocks bool // what its handler does
+	panics, blocks bool // behavior of its handler
 }
 
 type (
