@@ -1,0 +1,157 @@
+package ws_test
+
+import (
+	"fmt"
+	"go/scanner"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// unclear are phrases that readers stumble over: each has a plainer form (a noun that
+// names the thing, "reports" for programs, a sentence of its own).
+var unclear = regexp.MustCompile(`(?i)\b(?:(?:is|are|was|were) (?:what|who)|so many|of which|that of|tells?)\b`)
+
+var (
+	what     = regexp.MustCompile(`(?i)\bwhat\b`)
+	question = regexp.MustCompile(`(?i)\bwhat\b[^.;:]*\?`)
+)
+
+// unread are the folders and documents whose language is not mended yet.
+var unread = []string{
+	".", "clients", "clients/echo", "clients/echoserver", "codec", "conformance", "examples/chat", "integration",
+	"internal/envelope", "internal/gid", "internal/leak", "internal/loglimit", "internal/statsgen", "interop",
+	"pool", "room", "router", "wstest", "bench", "bench/tune", "bench/workload", "internal/harness",
+	"ARCHITECTURE.md", "CHANGELOG.md", "README.md", "bench/RESULTS.md", "docs/design/close.md",
+	"docs/design/delivery.md", "docs/design/gnet.md", "docs/design/inward.md", "docs/design/loops.md",
+	"docs/design/rooms.md", "docs/design/slow.md", "docs/design/tls.md",
+}
+
+// maxWhats is the number of "what" as a noun that 1,000 words may have.
+const maxWhats = 1
+
+// prose is the text of a folder's comments, or of its documents.
+type prose struct {
+	words, whats int
+	places       []string // of "what"
+}
+
+// note counts the words of text, and reports its unclear phrases.
+func (p *prose) note(t *testing.T, place, text string) {
+	t.Helper()
+	text = strings.Join(strings.Fields(text), " ")
+	p.words += strings.Count(text, " ") + 1
+	for _, at := range unclear.FindAllStringIndex(text, -1) {
+		assert.Fail(t, "unclear phrase", "%s: ...%s...", place, text[max(0, at[0]-40):min(len(text), at[1]+40)])
+	}
+	if n := len(what.FindAllString(text, -1)) - len(question.FindAllString(text, -1)); n > 0 {
+		p.whats += n
+		p.places = append(p.places, fmt.Sprintf("%s: %s", place, text))
+	}
+}
+
+func (p *prose) check(t *testing.T) {
+	t.Helper()
+	assert.LessOrEqual(t, p.whats*1000, max(p.words, 1000)*maxWhats, "%d in %d words:\n%s", p.whats, p.words, strings.Join(p.places, "\n"))
+}
+
+// eachFile calls fn for each file of the repository with that suffix.
+func eachFile(t *testing.T, suffix string, fn func(path string)) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch name := d.Name(); {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && (strings.HasPrefix(name, ".") && name != ".ci" || name == "node_modules" || name == "artifacts"):
+			return fs.SkipDir
+		case !d.IsDir() && strings.HasSuffix(name, suffix):
+			fn(path)
+		}
+		return nil
+	}))
+}
+
+// TestLanguageOfComments holds the comments of each folder to plain language.
+func TestLanguageOfComments(t *testing.T) {
+	folders := make(map[string]*prose)
+	eachFile(t, ".go", func(path string) {
+		folder := filepath.Dir(path)
+		if slices.Contains(unread, folder) {
+			return
+		}
+		if folders[folder] == nil {
+			folders[folder] = new(prose)
+		}
+		for line, text := range comments(t, path) {
+			folders[folder].note(t, fmt.Sprintf("%s:%d", path, line), text)
+		}
+	})
+	require.NotEmpty(t, folders)
+	for folder, p := range folders {
+		t.Run(folder, p.check)
+	}
+}
+
+// comments returns the comments of a Go file by their first lines; lines that follow
+// each other are one comment.
+func comments(t *testing.T, path string) map[int]string {
+	t.Helper()
+	source, err := os.ReadFile(path)
+	require.NoError(t, err)
+	files := token.NewFileSet()
+	file := files.AddFile(path, -1, len(source))
+	var s scanner.Scanner
+	s.Init(file, source, nil, scanner.ScanComments)
+	found := make(map[int]string)
+	first, last := 0, -1
+	for {
+		pos, tok, text := s.Scan()
+		if tok == token.EOF {
+			return found
+		}
+		if tok != token.COMMENT || strings.HasPrefix(text, "//go:") || strings.HasPrefix(text, "//nolint") {
+			continue
+		}
+		line := file.Line(pos)
+		if line != last+1 {
+			first = line
+		}
+		last = line + strings.Count(text, "\n")
+		found[first] += " " + strings.Trim(text, "/*")
+	}
+}
+
+var (
+	codeBlock = regexp.MustCompile("(?s)```.*?```")
+	code      = regexp.MustCompile("`[^`]*`")
+)
+
+// TestLanguageOfDocuments holds the documents to plain language.
+func TestLanguageOfDocuments(t *testing.T) {
+	eachFile(t, ".md", func(path string) {
+		if slices.Contains(unread, path) {
+			return
+		}
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		t.Run(path, func(t *testing.T) {
+			var p prose
+			blank := func(b []byte) []byte { return regexp.MustCompile(`[^\n]`).ReplaceAll(b, nil) }
+			text = code.ReplaceAll(codeBlock.ReplaceAllFunc(text, blank), nil)
+			line := 1
+			for _, paragraph := range strings.SplitAfter(string(text), "\n\n") {
+				p.note(t, fmt.Sprintf("%s:%d", path, line), paragraph)
+				line += strings.Count(paragraph, "\n")
+			}
+			p.check(t)
+		})
+	})
+}
