@@ -15,17 +15,17 @@ import (
 // when its queue fills up faster than it is written, it is written at once. No
 // policy drops the answer to a client's own request (see Handle): a client that
 // does not read its answers waits with its requests.
-type OverflowPolicy = engine.Policy
+type OverflowPolicy uint8
 
 // The overflow policies.
 const (
 	// DropNewest drops the new message. A direct sender reads ErrChannelFull.
-	DropNewest = engine.DropNewest
+	DropNewest = OverflowPolicy(engine.DropNewest)
 	// DropOldest drops the messages that wait longest, until the new one fits.
-	DropOldest = engine.DropOldest
+	DropOldest = OverflowPolicy(engine.DropOldest)
 	// Disconnect drops the queue and closes the client with code 1013, "try
 	// again later".
-	Disconnect = engine.Disconnect
+	Disconnect = OverflowPolicy(engine.Disconnect)
 )
 
 // Config holds every setting of a Manager. Start from DefaultConfig: unless a

@@ -22,7 +22,7 @@ func (c *Config) engine() engine.Config {
 		HighFrames:       c.HighQueueSize,
 		HighBytes:        c.HighQueueBytes,
 		QueueBudget:      c.QueueBudget,
-		Policy:           c.OverflowPolicy,
+		Policy:           engine.Policy(c.OverflowPolicy),
 		HighMark:         c.HighWaterMark,
 		LowMark:          c.LowWaterMark,
 		HighWaterAge:     c.HighWaterAge,

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/internal/loglimit"
 	"github.com/qi-realtime/ws/pool"
@@ -21,7 +20,7 @@ const unknownEvent = "(unknown)"
 const maxInvalid = 10
 
 // workersFor decides where a message is handled: on workers, or inline for nil.
-func (m *Manager) workersFor(c *Client, op codec.Opcode, payload []byte) *pool.Workers {
+func (m *Manager) workersFor(c *Client, op Opcode, payload []byte) *pool.Workers {
 	mode := m.defaultMode()
 	overrides := m.raw.Load() == nil && m.Router.routes.HasModeOverrides()
 	if overrides && op == OpText {
@@ -56,7 +55,7 @@ func (m *Manager) routeMode(payload []byte) router.Mode {
 }
 
 // handle handles one message, on the event loop or on a worker.
-func (c *Client) handle(op codec.Opcode, payload []byte) {
+func (c *Client) handle(op Opcode, payload []byte) {
 	if raw := c.manager.rawRouteFor(op); raw != nil {
 		c.invalid = 0
 		c.handleRaw(raw, op, payload)

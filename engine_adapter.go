@@ -76,12 +76,12 @@ func (o *clientOwner) OnOpen() {
 // OnMessage runs on the client's event loop.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
-	workers := c.manager.workersFor(c, op, payload)
+	workers := c.manager.workersFor(c, Opcode(op), payload)
 	if workers == nil {
-		c.handle(op, payload)
+		c.handle(Opcode(op), payload)
 		return
 	}
-	c.enqueue(op, payload, workers)
+	c.enqueue(Opcode(op), payload, workers)
 }
 
 // Handling reports whether the caller is the client's handler on a worker.

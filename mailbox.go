@@ -3,7 +3,6 @@ package ws
 import (
 	"sync"
 
-	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/gid"
 	"github.com/qi-realtime/ws/pool"
@@ -29,7 +28,7 @@ type mailbox struct {
 
 // inboundMessage is one message, or the end of the connection if buf is nil.
 type inboundMessage struct {
-	op      codec.Opcode
+	op      Opcode
 	buf     *pool.Buffer
 	workers *pool.Workers // where it is handled; nil is where the message before it was
 }
@@ -72,7 +71,7 @@ const maxRun = 16
 
 // enqueue hands a copy of payload to workers. A client whose mailbox is full then
 // waits: its connection is paused. A message that was received is always taken.
-func (c *Client) enqueue(op codec.Opcode, payload []byte, workers *pool.Workers) {
+func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
 	if full := c.put(inboundMessage{op: op, buf: buf, workers: workers}); full {

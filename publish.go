@@ -125,7 +125,7 @@ func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publicati
 		return Delivery{}, err
 	}
 	d := r.Data()
-	p.room, p.Policy, p.Scope = r, d.policy, &d.drops
+	p.room, p.Policy, p.Scope = r, engine.Policy(d.policy), &d.drops
 	return m.publish(ctx, p)
 }
 
@@ -179,7 +179,7 @@ func (p *publication) frame() *engine.Frame {
 	if p.prepared != nil {
 		return p.prepared.In(p.Policy, p.Scope)
 	}
-	return engine.NewFrame(p.op, p.payload, p.Handling)
+	return newFrame(p.op, p.payload, p.Handling)
 }
 
 // Delivery is the report on one published message. The event loops fan out

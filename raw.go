@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -58,7 +57,7 @@ func (m *Manager) HandleBinary(fn func(c *Client, payload []byte)) {
 }
 
 // rawRouteFor returns the raw handler of a message, nil for an envelope.
-func (m *Manager) rawRouteFor(op codec.Opcode) *rawRoute {
+func (m *Manager) rawRouteFor(op Opcode) *rawRoute {
 	if raw := m.raw.Load(); raw != nil || op == OpText {
 		return raw
 	}
@@ -66,7 +65,7 @@ func (m *Manager) rawRouteFor(op codec.Opcode) *rawRoute {
 }
 
 // handleRaw calls the raw handler; a panic in it is logged and published.
-func (c *Client) handleRaw(raw *rawRoute, op codec.Opcode, payload []byte) {
+func (c *Client) handleRaw(raw *rawRoute, op Opcode, payload []byte) {
 	m := c.manager
 	returned := false
 	defer protect(&returned, func(r any) {
@@ -91,7 +90,7 @@ func (c *Client) handleRaw(raw *rawRoute, op codec.Opcode, payload []byte) {
 }
 
 // callRaw calls the raw handler, with the middleware around it if there is some.
-func (c *Client) callRaw(raw *rawRoute, op codec.Opcode, payload []byte) error {
+func (c *Client) callRaw(raw *rawRoute, op Opcode, payload []byte) error {
 	routes := c.manager.Router.routes
 	if !routes.HasMiddleware() {
 		raw.fn(c, op, payload)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/pool"
 )
@@ -36,7 +37,7 @@ func (c *Client) sendReply(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.Append(buf.B[:0])
-	return c.sent(c.conn.SendReply(OpText, buf.B))
+	return c.sent(c.conn.SendReply(codec.OpText, buf.B))
 }
 
 // sendAnswer is sendReply for the answer to a message of the client, one for each
@@ -45,7 +46,7 @@ func (c *Client) sendAnswer(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.Append(buf.B[:0])
-	return c.sent(c.conn.SendAnswer(OpText, buf.B))
+	return c.sent(c.conn.SendAnswer(codec.OpText, buf.B))
 }
 
 // answerInvalid answers a message that no handler gets.

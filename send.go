@@ -11,13 +11,21 @@ import (
 )
 
 // Opcode is the kind of a data message.
-type Opcode = codec.Opcode
+type Opcode uint8
 
 // The kinds of data messages (RFC 6455 section 5.6).
 const (
-	OpText   = codec.OpText
-	OpBinary = codec.OpBinary
+	OpText   = Opcode(codec.OpText)
+	OpBinary = Opcode(codec.OpBinary)
 )
+
+// String returns the name of the opcode.
+func (op Opcode) String() string { return codec.Opcode(op).String() }
+
+// newFrame encodes payload, which is borrowed, as one message.
+func newFrame(op Opcode, payload []byte, h engine.Handling) *engine.Frame {
+	return engine.NewFrame(codec.Opcode(op), payload, h)
+}
 
 // SendBytes queues b, which is borrowed, as one text message. It must be UTF-8
 // (RFC 6455 section 5.6), which no method that sends or publishes checks: browsers end a
@@ -48,7 +56,7 @@ func (c *Client) SendPrepared(p *Prepared) error {
 // is dropped; all drops are counted.
 func (c *Client) Send(b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.Send(engine.NewFrame(o.op, b, o.Handling)))
+	return c.sent(c.conn.Send(newFrame(o.op, b, o.Handling)))
 }
 
 // SendContext is Send for a sender that waits: while the client's queue is at a
@@ -59,7 +67,7 @@ func (c *Client) Send(b []byte, opts ...MessageOption) error {
 // nothing may wait, it returns ErrChannelFull instead of waiting.
 func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
-	return c.sent(c.conn.SendContext(ctx, engine.NewFrame(o.op, b, o.Handling)))
+	return c.sent(c.conn.SendContext(ctx, newFrame(o.op, b, o.Handling)))
 }
 
 // SendJSON encodes v as JSON and queues it as one text message, like SendBytes.
@@ -72,7 +80,7 @@ func (c *Client) SendJSON(v any) error {
 }
 
 func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
-	return c.sent(c.conn.SendPayload(op, b, lane))
+	return c.sent(c.conn.SendPayload(codec.Opcode(op), b, lane))
 }
 
 // sent reports a message that was queued.
@@ -96,7 +104,7 @@ func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
 	}
 	o := newMessageOptions(op, opts)
-	return &Prepared{frame: engine.NewFrame(o.op, payload, o.Handling)}
+	return &Prepared{frame: newFrame(o.op, payload, o.Handling)}
 }
 
 // MessageOption says how one message is treated while it waits in a client's
