@@ -54,15 +54,15 @@ type Engine struct {
 	stopped chan struct{} // closed when the loops have ended
 	ticking chan struct{} // closed at gnet's first tick: its loops exist
 
-	now         atomic.Uint32 // ticks since Run
-	inbound     atomic.Int64  // bytes that count against the InboundBudget
-	holders     atomic.Int64  // connections with an unfinished message that counts
-	generations atomic.Uint32
-	open        atomic.Int64 // connections on the loops, without those refused while the engine stops
-	backlog     atomic.Int64 // memory of the blocked connections of all shards; kept for a budget only
-	running     atomic.Bool
-	draining    atomic.Bool
-	halting     atomic.Bool
+	now           atomic.Uint32 // ticks since Run
+	inbound       atomic.Int64  // bytes that count against the InboundBudget
+	holders       atomic.Int64  // connections with an unfinished message that counts
+	generations   atomic.Uint32
+	open          atomic.Int64 // connections on the loops, without those refused while the engine stops
+	blockedMemory atomic.Int64 // memory of the blocked connections of all shards; kept for a budget only
+	running       atomic.Bool
+	draining      atomic.Bool
+	halting       atomic.Bool
 
 	enrolls   sync.WaitGroup // calls of Enroll; none is added after draining
 	enrolling sync.Map       // *Conn to *enrolling, while Enroll runs

@@ -227,7 +227,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.forgetUnfinished(c)
 	s.endAdmitting(c)
 	if c.is(blocked) {
-		s.catchUp(c)
+		s.removeBlocked(c)
 		s.unblock(c)
 		s.disarm(c)
 	}

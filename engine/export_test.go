@@ -174,7 +174,7 @@ type Pace struct{ p pace }
 func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }
 
 // BudgetHeld returns the memory that counts against Config.QueueBudget.
-func (e *Engine) BudgetHeld() int64 { return e.backlog.Load() }
+func (e *Engine) BudgetHeld() int64 { return e.blockedMemory.Load() }
 
 // DirtyList gives access to dirtyList.
 type DirtyList struct{ d dirtyList }

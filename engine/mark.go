@@ -119,7 +119,7 @@ func (s *Shard) ageOf(c *Conn) time.Duration {
 func (s *Shard) checkAges() {
 	var oldest time.Duration
 	now := s.eng.now.Load()
-	for _, c := range s.laggards.conns {
+	for _, c := range s.blocked.conns {
 		if c.is(withheld) {
 			continue // nothing is written to it yet
 		}

@@ -193,7 +193,7 @@ func (s *Shard) block(c *Conn) {
 	c.out.noteBegun(now, c.out.sealed > 0)
 	c.out.noteAges(now, s.eng.markSpacing)
 	s.beginStall(c)
-	s.lag(c)
+	s.addBlocked(c)
 	if !c.is(withheld) {
 		s.stats.blockedTotal.add(1)
 		if err := s.arm(c); err != nil {
@@ -220,7 +220,7 @@ func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
 	if c.is(blocked) && !c.is(withheld) && c.state.Load() != stateClosed {
 		s.noteTaking(c)
-		s.catchUp(c)
+		s.removeBlocked(c)
 		s.unblock(c)
 		s.markDirty(c)
 	}

@@ -64,10 +64,10 @@ type Shard struct {
 	beside     map[*Conn]int                // tasks that wait beside a ring, by the connection that is paused for them
 	spaceWaits map[*Conn][]*spaceWait
 
-	laggards     laggards
+	blocked      blockedHeap
 	newest       newest
 	disconnected []*Conn      // slow connections whose close frame is pending
-	worst        atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
+	largestQueue atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
 
 	peerFields peerFields
@@ -351,7 +351,7 @@ func (s *Shard) tick(caughtUp bool) {
 	if s.checked != now {
 		s.checked = now
 		s.free.trim(now, s.eng.ticks(freeTime))
-		for _, c := range s.laggards.conns { // purge may reorder them; the next tick covers the missed ones
+		for _, c := range s.blocked.conns { // purge may reorder them; the next tick covers the missed ones
 			s.purge(c)
 		}
 		s.checkAges()

@@ -26,7 +26,7 @@ func (t *releaseTask) RunInLoop(s *Shard) {
 		return
 	}
 	c.unset(withheld)
-	s.catchUp(c)
+	s.removeBlocked(c)
 	s.unblock(c)
 	s.markDirty(c)
 	s.unpause(c, pausedByOwner)

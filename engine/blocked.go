@@ -1,88 +1,88 @@
 package engine
 
-// laggards is the heap of a shard's blocked connections: first the one whose
+// blockedHeap is the heap of a shard's blocked connections: first the one whose
 // queue takes the most memory. Each queue knows its position.
 //
 // Loop-confined: use only on the event loop that owns the connections.
-type laggards struct {
+type blockedHeap struct {
 	conns []*Conn
 }
 
-func (l *laggards) cost(i int) int { return l.conns[i].out.cost }
+func (h *blockedHeap) cost(i int) int { return h.conns[i].out.cost }
 
-// worst returns the memory of the largest queue.
-func (l *laggards) worst() int {
-	if len(l.conns) == 0 {
+// largest returns the memory of the largest queue.
+func (h *blockedHeap) largest() int {
+	if len(h.conns) == 0 {
 		return 0
 	}
-	return l.cost(0)
+	return h.cost(0)
 }
 
-func (l *laggards) add(c *Conn) {
-	c.out.rank = int32(len(l.conns))
-	l.conns = append(l.conns, c)
-	l.up(int(c.out.rank))
+func (h *blockedHeap) add(c *Conn) {
+	c.out.rank = int32(len(h.conns))
+	h.conns = append(h.conns, c)
+	h.up(int(c.out.rank))
 }
 
-func (l *laggards) remove(c *Conn) {
-	i, last := int(c.out.rank), len(l.conns)-1
-	l.swap(i, last)
-	l.conns[last] = nil
-	l.conns = l.conns[:last]
+func (h *blockedHeap) remove(c *Conn) {
+	i, last := int(c.out.rank), len(h.conns)-1
+	h.swap(i, last)
+	h.conns[last] = nil
+	h.conns = h.conns[:last]
 	if i < last {
-		l.fix(l.conns[i])
+		h.fix(h.conns[i])
 	}
 }
 
 // fix restores the order after c's queue has changed.
-func (l *laggards) fix(c *Conn) {
-	l.up(int(c.out.rank))
-	l.down(int(c.out.rank))
+func (h *blockedHeap) fix(c *Conn) {
+	h.up(int(c.out.rank))
+	h.down(int(c.out.rank))
 }
 
-func (l *laggards) up(i int) {
+func (h *blockedHeap) up(i int) {
 	for i > 0 {
 		parent := (i - 1) / 2
-		if l.cost(parent) >= l.cost(i) {
+		if h.cost(parent) >= h.cost(i) {
 			return
 		}
-		l.swap(i, parent)
+		h.swap(i, parent)
 		i = parent
 	}
 }
 
-func (l *laggards) down(i int) {
+func (h *blockedHeap) down(i int) {
 	for {
 		child := 2*i + 1
-		if child >= len(l.conns) {
+		if child >= len(h.conns) {
 			return
 		}
-		if child+1 < len(l.conns) && l.cost(child+1) > l.cost(child) {
+		if child+1 < len(h.conns) && h.cost(child+1) > h.cost(child) {
 			child++
 		}
-		if l.cost(i) >= l.cost(child) {
+		if h.cost(i) >= h.cost(child) {
 			return
 		}
-		l.swap(i, child)
+		h.swap(i, child)
 		i = child
 	}
 }
 
-func (l *laggards) swap(i, j int) {
-	l.conns[i], l.conns[j] = l.conns[j], l.conns[i]
-	l.conns[i].out.rank, l.conns[j].out.rank = int32(i), int32(j)
+func (h *blockedHeap) swap(i, j int) {
+	h.conns[i], h.conns[j] = h.conns[j], h.conns[i]
+	h.conns[i].out.rank, h.conns[j].out.rank = int32(i), int32(j)
 }
 
-// lag adds c, which has just become blocked, to the heap.
-func (s *Shard) lag(c *Conn) {
-	s.laggards.add(c)
+// addBlocked adds c, which has just become blocked, to the heap.
+func (s *Shard) addBlocked(c *Conn) {
+	s.blocked.add(c)
 	s.stats.blocked.add(1)
 	s.weighed(c.out.cost)
 }
 
-// catchUp removes c from the heap.
-func (s *Shard) catchUp(c *Conn) {
-	s.laggards.remove(c)
+// removeBlocked removes c from the heap.
+func (s *Shard) removeBlocked(c *Conn) {
+	s.blocked.remove(c)
 	s.stats.blocked.add(^uint64(0))
 	s.weighed(-c.out.cost)
 }
@@ -90,7 +90,7 @@ func (s *Shard) catchUp(c *Conn) {
 // reweigh updates the heap after the queue of c, a blocked connection, has
 // grown by growth bytes of memory.
 func (s *Shard) reweigh(c *Conn, growth int) {
-	s.laggards.fix(c)
+	s.blocked.fix(c)
 	s.weighed(growth)
 }
 
@@ -99,8 +99,8 @@ func (s *Shard) reweigh(c *Conn, growth int) {
 func (s *Shard) weighed(growth int) {
 	s.stats.queuedMemory.add(uint64(growth)) // wraps around for a negative one
 	if s.eng.cfg.QueueBudget > 0 {
-		s.worst.Store(int64(s.laggards.worst()))
-		s.eng.backlog.Add(int64(growth))
+		s.largestQueue.Store(int64(s.blocked.largest()))
+		s.eng.blockedMemory.Add(int64(growth))
 	}
 }
 
@@ -114,10 +114,10 @@ func (s *Shard) weighed(growth int) {
 // all.
 func (s *Shard) keepBudget() {
 	budget := s.eng.cfg.QueueBudget
-	for held := s.eng.backlog.Load(); held > budget-budget/8; held = s.eng.backlog.Load() {
-		mine, worst := int64(s.laggards.worst()), s.eng.worstShard()
-		if theirs := worst.worst.Load(); mine < theirs-theirs/8 {
-			worst.askToTrim()
+	for held := s.eng.blockedMemory.Load(); held > budget-budget/8; held = s.eng.blockedMemory.Load() {
+		mine, other := int64(s.blocked.largest()), s.eng.largestShard()
+		if theirs := other.largestQueue.Load(); mine < theirs-theirs/8 {
+			other.askToTrim()
 			if held <= budget {
 				return
 			}
@@ -125,7 +125,7 @@ func (s *Shard) keepBudget() {
 		if mine == 0 {
 			return
 		}
-		s.trim(s.laggards.conns[0])
+		s.trim(s.blocked.conns[0])
 	}
 }
 
@@ -149,15 +149,15 @@ func (s *Shard) keeps(c *Conn, f *Frame, settle func()) bool {
 	return kept
 }
 
-// worstShard returns the shard with the largest queue of a blocked connection.
-func (e *Engine) worstShard() *Shard {
-	worst := e.shards[0]
+// largestShard returns the shard with the largest queue of a blocked connection.
+func (e *Engine) largestShard() *Shard {
+	largest := e.shards[0]
 	for _, s := range e.shards[1:] {
-		if s.worst.Load() > worst.worst.Load() {
-			worst = s
+		if s.largestQueue.Load() > largest.largestQueue.Load() {
+			largest = s
 		}
 	}
-	return worst
+	return largest
 }
 
 // askToTrim makes the shard look at its own blocked connections.
