@@ -61,7 +61,7 @@ func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
 	s.endAdmitting(c)
 	s.unpause(c, pausedEarly)
-	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
+	if c.state.Load() == stateClosed || c.is(pendingClose) || c.is(lingering) {
 		if t.decision.Accepted {
 			s.eng.handler.Abandon(c)
 		}

@@ -198,5 +198,5 @@ func (s *Shard) trim(c *Conn) {
 		c.setEnd(slowEnd())
 	}
 	s.discard(c, DropBudget)
-	s.doom(c, nil)
+	s.closeLater(c, nil)
 }

@@ -4,38 +4,38 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// doom closes c's socket at the end of the running callback or turn. It never
+// closeLater closes c's socket at the end of the running callback or turn. It never
 // closes at once, because gnet calls OnClose within the close, and OnClose
 // changes lists over which a fan-out iterates.
-func (s *Shard) doom(c *Conn, err error) {
+func (s *Shard) closeLater(c *Conn, err error) {
 	s.mustBeInLoop()
-	if c.is(doomed) {
+	if c.is(pendingClose) {
 		return
 	}
-	c.set(doomed)
+	c.set(pendingClose)
 	if c.end() == nil {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	}
-	s.doomed = append(s.doomed, c)
+	s.pendingCloses = append(s.pendingCloses, c)
 }
 
-// maxReap is the number of connections that a callback, or a turn whose time is
+// maxPendingCloses is the number of connections that a callback, or a turn whose time is
 // over, closes at its end.
-const maxReap = 64
+const maxPendingCloses = 64
 
-// reap begins the close handshake of the disconnected connections and runs the
+// closePending begins the close handshake of the disconnected connections and runs the
 // pending closes. It returns false if the turn's time is over before all are
 // done.
-func (s *Shard) reap() (done bool) {
-	for n := 0; len(s.disconnected) > 0 || len(s.doomed) > 0; n++ {
-		if n >= maxReap && s.clock.outOfTime() {
+func (s *Shard) closePending() (done bool) {
+	for n := 0; len(s.disconnected) > 0 || len(s.pendingCloses) > 0; n++ {
+		if n >= maxPendingCloses && s.clock.outOfTime() {
 			return false
 		}
 		s.clock.work += writeWork
 		if len(s.disconnected) > 0 {
 			s.closeDisconnected(takeFirst(&s.disconnected))
 		} else {
-			s.closeDoomed(takeFirst(&s.doomed))
+			s.closeNow(takeFirst(&s.pendingCloses))
 		}
 	}
 	return true
@@ -63,7 +63,7 @@ func (s *Shard) closeDisconnected(c *Conn) {
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
-func (s *Shard) closeDoomed(c *Conn) {
+func (s *Shard) closeNow(c *Conn) {
 	if c.state.Load() != stateClosed {
 		s.closeNotify(c)
 		s.closeSocket(c)

@@ -99,7 +99,7 @@ const (
 	slow                                 // OnSlow has reported it as a slow consumer
 	admitting                            // the upgrade request is being decided off the loop
 	opened                               // OnOpen was called
-	doomed                               // its close is pending
+	pendingClose                         // its close is pending
 	gotClose                             // the peer's close frame has come
 	lingering                            // inbound bytes have no effect; waits for the peer's FIN
 	pausedByOwner                        // PauseInLoop was called
@@ -261,7 +261,7 @@ type abortTask Conn
 func (t *abortTask) RunInLoop(s *Shard) {
 	if c := (*Conn)(t); c.state.Load() != stateClosed {
 		s.resetOnClose(c)
-		s.doom(c, errAborted)
+		s.closeLater(c, errAborted)
 	}
 }
 

@@ -191,7 +191,7 @@ func (s *Shard) recoverRead(c *Conn) {
 	if c.is(opened) {
 		s.closeLingering(c, codec.CloseInternalError, errInternal)
 	} else {
-		s.doom(c, errInternal)
+		s.closeLater(c, errInternal)
 	}
 }
 

@@ -63,8 +63,8 @@ func (s *Shard) Waiting() int { return int(s.in.waiters.Load()) }
 // PostUrgent posts a task that keeps no order with others.
 func (s *Shard) PostUrgent(t Task) { s.postUrgent(t) }
 
-// Doom closes a connection's socket from its loop.
-func (s *Shard) Doom(c *Conn) { s.doom(c, nil) }
+// CloseLater closes a connection's socket from its loop.
+func (s *Shard) CloseLater(c *Conn) { s.closeLater(c, nil) }
 
 // Generation returns the generation of the connection's descriptor.
 func (c *Conn) Generation() uint32 { return c.generation }

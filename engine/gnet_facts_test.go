@@ -236,7 +236,7 @@ func TestFact04AMessageOnItsWayDoesNotReachTheNextClientOfTheDescriptor(t *testi
 	stale := s.peer(1)
 	fd := stale.conn.FD()
 	late := engine.NewSendTask(&stale.conn, engine.NewFrame(codec.OpText, []byte("for the old client"), engine.Handling{}))
-	onLoop(s.Shards()[0], func(sh *engine.Shard) { sh.Doom(&stale.conn) })
+	onLoop(s.Shards()[0], func(sh *engine.Shard) { sh.CloseLater(&stale.conn) })
 	<-stale.ends
 	_ = old.Close()
 	var next *client

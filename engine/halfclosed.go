@@ -21,7 +21,7 @@ import (
 // until its pending answers are sent. It returns false if there are none, or if
 // the peer does not read them.
 func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
-	if !errors.Is(err, io.EOF) || c.state.Load() != stateOpen || c.is(doomed) || s.eng.halting.Load() {
+	if !errors.Is(err, io.EOF) || c.state.Load() != stateOpen || c.is(pendingClose) || s.eng.halting.Load() {
 		return false
 	}
 	ready := c.owner.OnPeerClose() && s.rest == nil && s.in.emptyInLoop() && c.out == nil
@@ -42,7 +42,7 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 	s.halfClosed++
 	if rearm {
 		if err := s.arm(c); err != nil {
-			s.doom(c, err)
+			s.closeLater(c, err)
 		}
 	}
 	s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: err})

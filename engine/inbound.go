@@ -19,7 +19,7 @@ const (
 
 // readInLoop processes the bytes that gnet has read for c.
 func (s *Shard) readInLoop(c *Conn) {
-	if c.is(doomed) {
+	if c.is(pendingClose) {
 		_, _ = c.gc.Discard(-1)
 		return
 	}
@@ -61,7 +61,7 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 		s.pauseForOthers(c)
 	}
 	s.beginReply(c)
-	for (len(b) > 0 || s.inflates(c)) && !c.is(lingering|gotClose|doomed|pausedFlags) {
+	for (len(b) > 0 || s.inflates(c)) && !c.is(lingering|gotClose|pendingClose|pausedFlags) {
 		n, m, ok, err := s.next(c, b)
 		if err != nil {
 			s.fail(c, codec.CloseCodeOf(err), err)
@@ -252,14 +252,14 @@ func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
 // sentAll runs when the last queued byte of c is sent.
 func (s *Shard) sentAll(c *Conn) {
 	switch {
-	case c.end() == nil || c.is(doomed):
+	case c.end() == nil || c.is(pendingClose):
 	case c.is(gotClose):
 		// The peer reads the end first, even if more of its bytes come before
 		// the socket is closed, which resets the connection then.
 		s.closeNotify(c)
 		s.halfClose(c)
 		s.drainSocket(c)
-		s.doom(c, nil)
+		s.closeLater(c, nil)
 	case c.is(lingering):
 		s.closeNotify(c)
 		s.halfClose(c)
@@ -314,7 +314,7 @@ var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer
 func (s *Shard) pauseEarly(c *Conn, n int) {
 	s.pause(c, pausedEarly)
 	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.HeldBytes {
-		s.doom(c, errEarlyBytes) // it cannot be paused
+		s.closeLater(c, errEarlyBytes) // it cannot be paused
 	}
 }
 
@@ -359,7 +359,7 @@ func renderRefusal(err *codec.RequestError) []byte {
 // refuse answers an upgrade request with an error and closes.
 func (s *Shard) refuse(c *Conn, response []byte) {
 	if c.tls() != nil && !c.tls().ready() {
-		s.doom(c, errNoHandshake) // the peer could not read it
+		s.closeLater(c, errNoHandshake) // the peer could not read it
 		return
 	}
 	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})
@@ -404,7 +404,7 @@ func (s *Shard) expire(c *Conn) {
 	// In all cases below the connection stays in the wheel.
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
 	if c.end() != nil {
-		s.doom(c, nil)
+		s.closeLater(c, nil)
 		return
 	}
 	s.endAdmitting(c)

@@ -172,7 +172,7 @@ func (s *Shard) probe(c *Conn) {
 	remaining := max(int32(limits.limit-(now-c.lastLife)), int32(limits.part-(now-o.since)))
 	s.wheel.schedule(c, s.eng.now.Load()+min(limits.interval, limits.part, uint32(max(1, remaining))))
 	if remaining <= 0 {
-		s.doom(c, errSilent)
+		s.closeLater(c, errSilent)
 		s.eng.handler.OnReadError()
 		return
 	}

@@ -126,7 +126,7 @@ func (s *Shard) flushSome(c *Conn, most int) {
 		s.flushTLS(c, most)
 		return
 	}
-	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
+	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
@@ -149,7 +149,7 @@ func (s *Shard) flushSome(c *Conn, most int) {
 				s.block(c)
 			}
 		case err != nil && !errors.Is(err, unix.EINTR):
-			s.doom(c, err)
+			s.closeLater(c, err)
 			s.eng.handler.OnWriteError()
 		case c.out.empty():
 			s.flushed(c)
@@ -197,7 +197,7 @@ func (s *Shard) block(c *Conn) {
 	if !c.is(withheld) {
 		s.stats.blockedTotal.add(1)
 		if err := s.arm(c); err != nil {
-			s.doom(c, err)
+			s.closeLater(c, err)
 		}
 	}
 	if c.above(&s.eng.highMark) {

@@ -30,13 +30,13 @@ func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 // bounds. If the socket is full, the policy decides.
 func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	s.endReplyOf(c)
-	for c.out != nil && !c.is(blocked|doomed) && c.takesDataInLoop() {
+	for c.out != nil && !c.is(blocked|pendingClose) && c.takesDataInLoop() {
 		s.flushSome(c, maxFlushBytes)
 		if !c.is(blocked) && c.takesDataInLoop() && c.reserve(f) {
 			return s.pushInLoop(c, f)
 		}
 	}
-	if !c.takesDataInLoop() || c.is(doomed) {
+	if !c.takesDataInLoop() || c.is(pendingClose) {
 		s.drop(f, DropClosed)
 		return false
 	}

@@ -119,7 +119,7 @@ func (s *Shard) holds(c *Conn) bool { return len(s.held) > 0 && s.held[c] != nil
 
 // hold keeps b, which is borrowed, until c is resumed.
 func (s *Shard) hold(c *Conn, b []byte) {
-	if c.is(lingering | gotClose | doomed) {
+	if c.is(lingering | gotClose | pendingClose) {
 		return
 	}
 	h := s.needHeld(c)
@@ -174,7 +174,7 @@ func (s *Shard) decodeHeld(c *Conn) {
 	if s.held[c] != h {
 		return // c has been detached
 	}
-	if (len(rest) == 0 && h.end == nil) || c.is(lingering|gotClose|doomed) {
+	if (len(rest) == 0 && h.end == nil) || c.is(lingering|gotClose|pendingClose) {
 		s.releaseHeld(c)
 		return
 	}
@@ -224,6 +224,6 @@ func (s *Shard) watch(c *Conn) {
 	}
 	c.unset(unwatched)
 	if err := s.ready.Load().resume(int(c.fd)); err != nil {
-		s.doom(c, err)
+		s.closeLater(c, err)
 	}
 }

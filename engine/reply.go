@@ -89,14 +89,14 @@ func (s *Shard) writeReply() {
 	if len(buf) == 0 {
 		return
 	}
-	if c.is(doomed) || c.state.Load() == stateClosed {
+	if c.is(pendingClose) || c.state.Load() == stateClosed {
 		s.dropReplies(c, replies)
 		return
 	}
 	n, full, err := s.writeNow(c, buf)
 	if err != nil {
 		s.dropReplies(c, replies)
-		s.doom(c, err)
+		s.closeLater(c, err)
 		s.eng.handler.OnWriteError()
 		return
 	}

@@ -48,14 +48,14 @@ type Shard struct {
 	budgetLine        []*Conn       // paused by the InboundBudget, oldest first
 	favored           []favoredConn // read although the budget is exceeded
 
-	dirty   dirtyList
-	offered uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
-	offer   int    // bytes that the running task offers; see NoteOfferInLoop
-	rest    Task   // the rest of a suspended task, or nil
-	urgent  []Task // taken from the inbox, not run
-	clock   turnClock
-	doomed  []*Conn
-	free    freeQueues
+	dirty         dirtyList
+	offered       uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
+	offer         int    // bytes that the running task offers; see NoteOfferInLoop
+	rest          Task   // the rest of a suspended task, or nil
+	urgent        []Task // taken from the inbox, not run
+	clock         turnClock
+	pendingCloses []*Conn
+	free          freeQueues
 
 	reading    *Conn                        // connection whose message is being handled
 	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil before the first
@@ -266,7 +266,7 @@ func (s *Shard) turn() {
 			s.cutShort()
 			return
 		}
-		if !s.reap() {
+		if !s.closePending() {
 			s.cutShort()
 			return
 		}
@@ -374,7 +374,7 @@ func (s *Shard) leave() {
 		return
 	}
 	left := !s.flushAtEnd()
-	if left = !s.reap() || left; left && !s.in.awake.Swap(true) {
+	if left = !s.closePending() || left; left && !s.in.awake.Swap(true) {
 		s.yield()
 	}
 }

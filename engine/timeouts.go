@@ -122,7 +122,7 @@ func (s *Shard) checkStall(c *Conn) {
 		st.base = p
 	}
 	if now-st.since >= limit {
-		s.doom(c, errWriteTimeout)
+		s.closeLater(c, errWriteTimeout)
 		s.eng.handler.OnWriteError()
 	}
 }

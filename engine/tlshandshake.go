@@ -76,7 +76,7 @@ func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
 	h.arrived.L = &h.mu
 	t.handshake = h
 	if !s.eng.handshakes.submit(h) {
-		s.doom(c, ErrStopped)
+		s.closeLater(c, ErrStopped)
 	}
 }
 
@@ -237,7 +237,7 @@ func (h *tlsHandshake) take() (o outcome) {
 func (h *tlsHandshake) RunInLoop(s *Shard) {
 	c := h.conn
 	o := h.take()
-	if c.state.Load() == stateClosed || c.is(doomed) || c.is(lingering) {
+	if c.state.Load() == stateClosed || c.is(pendingClose) || c.is(lingering) {
 		return
 	}
 	t := c.tls()

@@ -24,7 +24,7 @@ type tlsScratch struct {
 func (s *Shard) readTLS(c *Conn) {
 	b, _ := c.gc.Peek(-1)
 	switch t := c.tls(); {
-	case c.is(lingering) || c.is(gotClose) || c.is(doomed): // inbound bytes have no effect any more
+	case c.is(lingering) || c.is(gotClose) || c.is(pendingClose): // inbound bytes have no effect any more
 	case t.conn == nil:
 		if !s.readHello(c, b) {
 			return // the bytes stay in gnet's buffer
@@ -46,7 +46,7 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 	defer func() { t.received = nil }() // a handler may panic
 	s.tls.raw.lend(t.conn)
 	defer s.tls.raw.takeBack(t.conn)
-	for more := true; more && !c.is(lingering) && !c.is(gotClose) && !c.is(doomed) && c.state.Load() != stateClosed; {
+	for more := true; more && !c.is(lingering) && !c.is(gotClose) && !c.is(pendingClose) && c.state.Load() != stateClosed; {
 		n, err := s.fillOpened(t)
 		if n > 0 {
 			s.readPlaintext(c, s.tls.opened[:n])
@@ -55,7 +55,7 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 		case err == nil:
 			more = len(t.sealed) <= maxSealedBytes
 			if !more {
-				s.doom(c, errSealedBytes)
+				s.closeLater(c, errSealedBytes)
 			}
 		case errors.Is(err, errNothingReceived):
 			more = false
@@ -67,7 +67,7 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 			s.failTLS(c, err)
 		}
 	}
-	if !c.is(doomed) {
+	if !c.is(pendingClose) {
 		s.pushSealed(c) // the answer to a key update
 	}
 }
@@ -109,7 +109,7 @@ func (s *Shard) endOfTLS(c *Conn) {
 		return
 	}
 	s.flush(c)
-	s.doom(c, io.EOF)
+	s.closeLater(c, io.EOF)
 }
 
 // failTLS ends a connection whose TLS has failed. Queued frames cannot be
@@ -167,7 +167,7 @@ func (s *Shard) weighSealed(c *Conn) {
 
 // flushTLS is flush for a connection that speaks TLS.
 func (s *Shard) flushTLS(c *Conn, most int) {
-	for c.out != nil && !c.is(blocked) && !c.is(doomed) && c.state.Load() != stateClosed {
+	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
 		before := s.clock.work
@@ -179,7 +179,7 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 		most -= s.clock.work - before
 		switch {
 		case err != nil:
-			s.doom(c, err)
+			s.closeLater(c, err)
 			s.eng.handler.OnWriteError()
 		case full:
 			if !s.sendRest(c) {

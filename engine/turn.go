@@ -73,7 +73,7 @@ func (t *turnClock) look() bool {
 // cutShort ends a turn with work left.
 func (s *Shard) cutShort() {
 	s.stats.yields.add(1)
-	s.reap()
+	s.closePending()
 	s.clock.yielded = time.Now()
 	s.yield()
 }

@@ -114,7 +114,7 @@ func TestClosingManyTakesTurns(t *testing.T) {
 	sh := s.Shards()[0]
 	onLoop(sh, func(*engine.Shard) {
 		for _, p := range s.peers[1:] {
-			sh.Doom(&p.conn)
+			sh.CloseLater(&p.conn)
 		}
 	})
 	c.echo()
