@@ -177,11 +177,11 @@ func (c *Client) JoinRoom(id string) error {
 	if err := m.checkRoom(id); err != nil {
 		return err
 	}
-	slot, err := c.conn.Shard().Reserve()
+	reservation, err := c.conn.Shard().Reserve()
 	if err != nil {
 		return err
 	}
-	created, err := c.enterRoom(id, slot)
+	created, err := c.enterRoom(id, reservation)
 	if created {
 		m.changed(roomCount, "")
 	}
@@ -193,16 +193,16 @@ func (c *Client) JoinRoom(id string) error {
 
 // enterRoom puts c on the room's roster and posts the table's entry in one step: with a
 // leave at the same time, the tasks come in the order of the decisions.
-func (c *Client) enterRoom(id string, slot engine.Slot) (created bool, err error) {
+func (c *Client) enterRoom(id string, reservation engine.Reservation) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem, created, err := c.joinLocked(id)
 	if err != nil {
-		slot.Release()
+		reservation.Release()
 		return created, err
 	}
 	c.addRoomLocked(mem)
-	slot.Post((*joinTask)(mem))
+	reservation.Post((*joinTask)(mem))
 	return created, nil
 }
 
@@ -259,16 +259,16 @@ func (c *Client) left(r *roomEntry, ended bool) {
 // exitRoom is the reverse of enterRoom. It reports whether c was in the room, and
 // whether that has ended: a room that JoinRoom has made ends with its last member.
 func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
-	slot := c.conn.Shard().TryReserve()
+	reservation := c.conn.Shard().TryReserve()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	mem := c.forgetRoomLocked(r)
 	if mem == nil {
-		slot.Release()
+		reservation.Release()
 		return false, false
 	}
 	_, ended = c.manager.rooms.Leave(mem)
-	slot.Post((*leaveTask)(mem))
+	reservation.Post((*leaveTask)(mem))
 	return true, ended
 }
 

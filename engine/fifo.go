@@ -7,19 +7,19 @@ package engine
 type fifo struct {
 	frames []*Frame
 	head   int
-	keyed  int             // frames with a key
-	popped int             // frames that have left at the head; the others have the next numbers
-	index  map[slotKey]int // the newest frame of each key, by number; nil while the lane is short
+	keyed  int               // frames with a key
+	popped int               // frames that have left at the head; the others have the next numbers
+	index  map[scopedKey]int // the newest frame of each key, by number; nil while the lane is short
 }
 
-// slotKey is a conflation key with its scope, because two rooms may use the
+// scopedKey is a conflation key with its scope, because two rooms may use the
 // same key.
-type slotKey struct {
+type scopedKey struct {
 	scope *Drops
 	key   string
 }
 
-func (f *Frame) slot() slotKey { return slotKey{f.scope, f.key} }
+func (f *Frame) scopedKey() scopedKey { return scopedKey{f.scope, f.key} }
 
 const (
 	// maxScan is the length up to which a fifo is searched without an index.
@@ -36,7 +36,7 @@ func (l *fifo) push(f *Frame) {
 	if f.key != "" {
 		l.keyed++
 		if l.index != nil {
-			l.index[f.slot()] = l.popped + l.len() - 1
+			l.index[f.scopedKey()] = l.popped + l.len() - 1
 		}
 	}
 }
@@ -111,8 +111,8 @@ func (l *fifo) forget(f *Frame, number int) {
 	if l.index == nil {
 		return
 	}
-	if l.index[f.slot()] == number {
-		delete(l.index, f.slot())
+	if l.index[f.scopedKey()] == number {
+		delete(l.index, f.scopedKey())
 	}
 	if l.keyed == 0 {
 		l.index = nil
@@ -131,7 +131,7 @@ func (l *fifo) find(f *Frame) int {
 		}
 		l.buildIndex()
 	}
-	if number, ok := l.index[f.slot()]; ok {
+	if number, ok := l.index[f.scopedKey()]; ok {
 		return l.head + number - l.popped
 	}
 	return -1
@@ -147,10 +147,10 @@ func (l *fifo) scan(f *Frame) int {
 }
 
 func (l *fifo) buildIndex() {
-	l.index = make(map[slotKey]int, l.keyed)
+	l.index = make(map[scopedKey]int, l.keyed)
 	for i, f := range l.frames[l.head:] {
 		if f.key != "" {
-			l.index[f.slot()] = l.popped + i
+			l.index[f.scopedKey()] = l.popped + i
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	}
 	s.noteSlow(c)
 	s.purge(c)
-	if c.reserve(f) || s.reserveReply(c, f) || (s.policyOf(f) == DropOldest && s.makeRoom(c, f)) {
+	if c.reserve(f) || s.reserveReply(c, f) || (s.policyOf(f) == DropOldest && s.makeSpace(c, f)) {
 		return s.pushInLoop(c, f)
 	}
 	s.drop(f, DropFull)
@@ -57,10 +57,10 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	return false
 }
 
-// makeRoom drops the oldest frames of f's lane until f fits, and reserves its
+// makeSpace drops the oldest frames of f's lane until f fits, and reserves its
 // space. It returns false if f does not fit beside a partly sent frame and the
 // protected answers.
-func (s *Shard) makeRoom(c *Conn, f *Frame) bool {
+func (s *Shard) makeSpace(c *Conn, f *Frame) bool {
 	for s.evict(c, f.lane, true, DropFull) != nil {
 		if c.reserve(f) {
 			return true

@@ -139,7 +139,7 @@ func TestFailedPublishReachesNoLoop(t *testing.T) {
 	for range 100 { // all credits are back
 		s.eventually(func() bool {
 			return s.Publish(context.Background(), task, slices.Clone(targets)) == nil
-		}, "no room")
+		}, "no space")
 	}
 }
 

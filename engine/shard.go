@@ -118,47 +118,47 @@ func (s *Shard) Post(t Task) { s.TryReserve().Post(t) }
 // step. While the ring is full it waits, and returns ErrTimeout after
 // Config.PublishTimeout; on an event loop it does not wait, see Post. It
 // returns ErrStopped after Stop.
-func (s *Shard) Reserve() (Slot, error) {
+func (s *Shard) Reserve() (Reservation, error) {
 	if s.in.tryAcquire() {
-		return Slot{s, true}, nil
+		return Reservation{s, true}, nil
 	}
 	if s.eng.onLoop() {
-		return Slot{s, false}, nil
+		return Reservation{s, false}, nil
 	}
 	timer := time.NewTimer(s.eng.cfg.PublishTimeout)
 	defer timer.Stop()
 	if err := s.in.acquire(patience{timeout: timer.C, stopped: s.eng.stopped}); err != nil {
-		return Slot{}, err
+		return Reservation{}, err
 	}
-	return Slot{s, true}, nil
+	return Reservation{s, true}, nil
 }
 
 // TryReserve is Reserve without the wait: the space may be beside the ring.
-func (s *Shard) TryReserve() Slot { return Slot{s, s.in.tryAcquire()} }
+func (s *Shard) TryReserve() Reservation { return Reservation{s, s.in.tryAcquire()} }
 
-// Slot is a reservation for one task: it must be posted to or released.
-type Slot struct {
+// Reservation is a reservation for one task: it must be posted to or released.
+type Reservation struct {
 	shard  *Shard
 	inRing bool // a credit is held; otherwise the task is kept beside the ring
 }
 
 // Post hands t to the shard's loop and does not wait.
-func (l Slot) Post(t Task) {
-	if l.inRing {
-		l.shard.put(t)
+func (r Reservation) Post(t Task) {
+	if r.inRing {
+		r.shard.put(t)
 		return
 	}
-	if caller := l.shard.eng.callersShard(); caller != nil {
-		caller.postBeside(l.shard, t)
+	if caller := r.shard.eng.callersShard(); caller != nil {
+		caller.postBeside(r.shard, t)
 		return
 	}
-	l.shard.putBeside(t)
+	r.shard.putBeside(t)
 }
 
 // Release gives the space back.
-func (l Slot) Release() {
-	if l.inRing {
-		l.shard.in.release(1)
+func (r Reservation) Release() {
+	if r.inRing {
+		r.shard.in.release(1)
 	}
 }
 
