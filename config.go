@@ -225,7 +225,7 @@ type Config struct {
 	// Memory, if set, takes the place of sockets, for simulation: see the command
 	// sim of the bench suite. It excludes ListenAddr, Serve and HandleUpgrade. Default
 	// none.
-	Memory *engine.Memory
+	Memory *engine.Simnet
 	// TLSConfig makes ListenAddr and Serve speak TLS; see WithTLSConfig. HandleUpgrade needs
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config

@@ -45,6 +45,6 @@ func (c *Config) engine() engine.Config {
 		CloseTimeout:     c.CloseTimeout,
 		PublishTimeout:   c.Broadcast.Timeout,
 		Logger:           c.Logger,
-		Memory:           c.Memory,
+		Simnet:           c.Memory,
 	}
 }

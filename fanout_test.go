@@ -20,18 +20,18 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// slowNetwork is a manager with one event loop on a Memory, on which each frame
+// slowNetwork is a manager with one event loop on a Simnet, on which each frame
 // takes some time to write, so that a fan-out takes many turns.
 type slowNetwork struct {
 	*ws.Manager
-	*engine.Memory
+	*engine.Simnet
 	each    atomic.Int64 // nanoseconds for each data frame
 	onFrame func(peer int, op codec.Opcode, payload []byte)
 }
 
 func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork {
 	t.Helper()
-	n := &slowNetwork{Memory: engine.NewMemory()}
+	n := &slowNetwork{Simnet: engine.NewSimnet()}
 	n.OnFrame = func(peer int, frame []byte) {
 		op, payload := codec.SplitFrame(frame)
 		if !op.IsControl() {
@@ -44,7 +44,7 @@ func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork
 		}
 	}
 	opts = append(opts, ws.WithLoops(1), func(c *ws.Config) {
-		c.Memory = n.Memory
+		c.Memory = n.Simnet
 		c.Authenticate = harness.ByQuery
 		c.MaxConnections = clients
 	})

@@ -105,7 +105,7 @@ func isTimeout(err error) bool {
 
 // The same without sockets.
 func TestGoexitOnMemory(t *testing.T) {
-	mem := engine.NewMemory()
+	mem := engine.NewSimnet()
 	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) {
 		c.Memory, c.Logger = mem, slog.New(slog.DiscardHandler)
 	})

@@ -16,11 +16,11 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// A manager on a Memory does what it does on sockets: clients connect, join,
+// A manager on a Simnet does what it does on sockets: clients connect, join,
 // echo, publish, leave, and are told of its end.
 func TestManagerOnMemory(t *testing.T) {
 	const clients, members = 1000, 100
-	mem := engine.NewMemory()
+	mem := engine.NewSimnet()
 	var received atomic.Int64 // bytes of messages
 	mem.OnFrame = func(_ int, frame []byte) {
 		if op, payload := codec.SplitFrame(frame); !op.IsControl() {
@@ -72,9 +72,9 @@ func TestManagerOnMemory(t *testing.T) {
 	assert.EqualValues(t, clients, mem.Stats().Closes)
 }
 
-// HandleUpgrade brings sockets, which a Memory has no loop for.
+// HandleUpgrade brings sockets, which a Simnet has no loop for.
 func TestMemoryRefusesHandleUpgrade(t *testing.T) {
-	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Memory = "", engine.NewMemory() })
+	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Memory = "", engine.NewSimnet() })
 	c := s.DialTCP(harness.NetHTTP)
 	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
 	require.ErrorContains(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), "no sockets")

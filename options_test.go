@@ -151,7 +151,7 @@ func TestBadOptions(t *testing.T) {
 			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
 		})},
 		{"memory and a listener", "Memory", set(func(c *ws.Config) {
-			c.ListenAddr, c.Memory = "localhost:0", engine.NewMemory()
+			c.ListenAddr, c.Memory = "localhost:0", engine.NewSimnet()
 		})},
 		{"negative pace", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: -1})},
 		{"pace that is no number", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: math.NaN()})},

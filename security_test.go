@@ -72,7 +72,7 @@ func TestSecurityTable(t *testing.T) {
 	for _, name := range heldRows {
 		bound += table[name]
 	}
-	mem := engine.NewMemory()
+	mem := engine.NewSimnet()
 	m, err := ws.NewManager(func(c *ws.Config) { c.Memory = mem })
 	require.NoError(t, err)
 	release := make(chan struct{})
@@ -119,7 +119,7 @@ func TestSecurityTable(t *testing.T) {
 
 // fillInbound makes each client send a message that its handler keeps, fill its
 // mailbox up to its mark, and begin a message that it does not finish.
-func fillInbound(mem *engine.Memory, first, clients int) {
+func fillInbound(mem *engine.Simnet, first, clients int) {
 	cfg := ws.DefaultConfig()
 	large := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
 	half := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))

@@ -259,7 +259,7 @@ func TestServeRefusesListeners(t *testing.T) {
 		})
 	}
 	t.Run("memory", func(t *testing.T) {
-		m := harness.NewManager(t, withoutListenAddr, func(c *ws.Config) { c.Memory = engine.NewMemory() })
+		m := harness.NewManager(t, withoutListenAddr, func(c *ws.Config) { c.Memory = engine.NewSimnet() })
 		require.Error(t, m.Serve(harness.Listen(t, "tcp", "127.0.0.1:0")))
 	})
 }

@@ -26,7 +26,7 @@ func TestBudgetDropsAreNotQueued(t *testing.T) {
 		{"conflated, disconnect", engine.Disconnect, "key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := startMemory(t, func(cfg *engine.Config, _ *server) {
+			m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 				cfg.Loops = 1
 				cfg.Policy, cfg.QueueBudget = test.policy, 8<<10
 			})

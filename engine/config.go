@@ -58,8 +58,8 @@ type Config struct {
 	CloseTimeout     time.Duration // duration of the close handshake
 	PublishTimeout   time.Duration // longest wait of a publisher for space in a ring
 	Logger           *slog.Logger
-	Memory           *Memory          // in place of sockets; without ListenAddr and TLS
-	Now              func() time.Time // clock of all timers; nil is time.Now, or the clock of Memory
+	Simnet           *Simnet          // in place of sockets; without ListenAddr and TLS
+	Now              func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
 	NoReadiness      bool             // for tests: as if the loops' epolls were unknown
 }
 

@@ -14,7 +14,7 @@ import (
 // A pong that replaces a shorter or longer one changes the memory of a blocked
 // connection's queue: the count returns to 0.
 func TestReplacedPongsAreCounted(t *testing.T) {
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
 		cfg.QueueBudget = 1 << 20
 	})

@@ -117,8 +117,8 @@ func New(cfg Config, h Handler) *Engine {
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	switch {
 	case e.cfg.Now != nil:
-	case e.cfg.Memory != nil:
-		e.cfg.Now = e.cfg.Memory.now
+	case e.cfg.Simnet != nil:
+		e.cfg.Now = e.cfg.Simnet.now
 	default:
 		e.cfg.Now = time.Now
 	}
@@ -205,8 +205,8 @@ func (e *Engine) Run() error {
 	}
 	e.began = e.cfg.Now()
 	switch {
-	case e.cfg.Memory != nil:
-		err = e.runMemory()
+	case e.cfg.Simnet != nil:
+		err = e.runSimnet()
 	case e.cfg.ListenAddr != "" && !e.listensOnUnix():
 		err = e.runListening()
 	default:

@@ -45,7 +45,7 @@ func (s *Shard) endLoop() {
 	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if s.mem == nil && e.cfg.ListenAddr != "" && !e.listensOnUnix() {
+	if s.sim == nil && e.cfg.ListenAddr != "" && !e.listensOnUnix() {
 		// This loop, perhaps the only one, does not notice its waker any more.
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -65,7 +65,7 @@ func (s *Shard) closeAllSockets() {
 	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
 	defer func() { // some are left if a callback calls Goexit again
 		for _, c := range conns {
-			if s.mem == nil && c.state.Load() != stateClosed {
+			if s.sim == nil && c.state.Load() != stateClosed {
 				_ = unix.Close(int(c.fd))
 			}
 		}

@@ -17,7 +17,7 @@ import (
 // other. Peers that close meanwhile are forgotten.
 func TestBudgetDoesNotShelterStalledMessages(t *testing.T) {
 	const peers, timeout, tick = 200, time.Minute, 250 * time.Millisecond
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
 		cfg.InboundBudget = 1 << 20
 		cfg.MessageBytes = 1 << 20

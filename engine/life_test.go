@@ -65,9 +65,9 @@ func TestProgressIsMoreThanAPing(t *testing.T) {
 
 // A machine that is suspended again and again closes no client that answers
 // while it runs, but closes a peer that never does.
-func TestMemoryPausesOfTheServerAreNoSilence(t *testing.T) {
+func TestSimnetPausesOfTheServerAreNoSilence(t *testing.T) {
 	const conns = 200
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)
@@ -92,9 +92,9 @@ func TestMemoryPausesOfTheServerAreNoSilence(t *testing.T) {
 
 // After a pause the pings stay spread: each connection keeps its place in the
 // interval.
-func TestMemoryPingsStaySpreadAfterAPause(t *testing.T) {
+func TestSimnetPingsStaySpreadAfterAPause(t *testing.T) {
 	const conns = 3000
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)

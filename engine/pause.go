@@ -125,7 +125,7 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	h := s.needHeld(c)
 	h.buf.B = append(h.buf.B, b...)
 	s.stats.heldBytes.add(uint64(len(b)))
-	if !c.is(unwatched) && s.mem == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
+	if !c.is(unwatched) && s.sim == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
 		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
 	}
 }
@@ -207,7 +207,7 @@ func (s *Shard) forgetPaused(c *Conn) {
 
 // unwatch removes c from the loop's readiness.
 func (s *Shard) unwatch(c *Conn) {
-	if s.mem != nil || c.is(unwatched) || !s.ready.Load().known() {
+	if s.sim != nil || c.is(unwatched) || !s.ready.Load().known() {
 		return
 	}
 	if err := s.ready.Load().pause(int(c.fd)); err != nil {

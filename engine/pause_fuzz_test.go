@@ -47,7 +47,7 @@ func FuzzPause(f *testing.F) {
 // pausing is a server on a simulated network whose owners pause according to a
 // pauseRun.
 type pausing struct {
-	*engine.Memory
+	*engine.Simnet
 	srv     *server
 	current *pauseRun // of the open connection
 }
@@ -69,14 +69,14 @@ type pauseOutcome struct {
 }
 
 func startPausing(f *testing.F) *pausing {
-	p := &pausing{Memory: engine.NewMemory()}
+	p := &pausing{Simnet: engine.NewSimnet()}
 	p.OnFrame = func(_ int, frame []byte) {
 		if op := codec.Opcode(frame[0] & 0xf); op != codec.OpPong {
 			p.current.answers = append(p.current.answers, string(frame))
 		}
 	}
 	p.srv = start(f, func(cfg *engine.Config, s *server) {
-		cfg.ListenAddr, cfg.Memory, cfg.Loops = "", p.Memory, 1
+		cfg.ListenAddr, cfg.Simnet, cfg.Loops = "", p.Simnet, 1
 		cfg.MessageBytes, cfg.QueueFrames, cfg.QueueBytes = 2000, 8, 4096
 		cfg.ControlFrames = 200
 		s.onMessage = p.onMessage

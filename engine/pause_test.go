@@ -136,10 +136,10 @@ func pauses(s *server) (n uint64) {
 // Peers of a simulated network that are paused at random messages, and resumed
 // by another goroutine, keep everything in order. Their messages come in
 // pieces.
-func TestMemoryPausedPeersKeepTheOrder(t *testing.T) {
+func TestSimnetPausedPeersKeepTheOrder(t *testing.T) {
 	const conns, messages = 40, 100
 	resume := make(chan *peer, conns)
-	m := startMemory(t, func(cfg *engine.Config, s *server) {
+	m := startSimnet(t, func(cfg *engine.Config, s *server) {
 		cfg.QueueFrames = 4 * messages
 		s.onMessage = func(p *peer, op codec.Opcode, payload []byte) {
 			_ = p.conn.SendPayload(op, payload, engine.LaneNormal)
@@ -191,7 +191,7 @@ func paused(s *server) (n int) {
 // is resumed in each tick.
 func TestPausedConnectionMayPing(t *testing.T) {
 	const tick, ticks, pings = 250 * time.Millisecond, 20, 100
-	m := startMemory(t, func(cfg *engine.Config, s *server) {
+	m := startSimnet(t, func(cfg *engine.Config, s *server) {
 		cfg.ControlFrames = 1 // 1,000 in a tick; see minControlsPerTick
 		s.onMessage = func(p *peer, _ codec.Opcode, _ []byte) { p.conn.PauseInLoop() }
 	})

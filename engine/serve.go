@@ -30,7 +30,7 @@ func (e *Engine) Serve(l net.Listener) error {
 	s := &served{l}
 	defer func() { _ = l.Close() }()
 	switch {
-	case e.cfg.Memory != nil:
+	case e.cfg.Simnet != nil:
 		return errNoSockets
 	case reflect.TypeOf(l) == tlsListener:
 		return errTLSListener

@@ -23,7 +23,7 @@ type Shard struct {
 	index int
 	loop  eventLoop
 	wake  *waker
-	mem   *memoryLoop // nil with real sockets
+	sim   *simLoop // nil with real sockets
 
 	in      *inbox
 	enrolls atomic.Int64              // connections on their way to the loop

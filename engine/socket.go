@@ -14,7 +14,7 @@ import (
 
 // The only place where shards meet the network: the needed parts of gnet's loop
 // and connection, and the system calls on a connection's descriptor. With a
-// Memory, the shard's memoryLoop replaces all of them.
+// Simnet, the shard's simLoop replaces all of them.
 
 // eventLoop is the part of gnet's event loop that a shard uses.
 type eventLoop interface {
@@ -33,8 +33,8 @@ type netConn interface {
 
 // writev writes the buffers of iov to c's socket.
 func (s *Shard) writev(c *Conn, iov []unix.Iovec) (int, error) {
-	if s.mem != nil {
-		return s.mem.writev(c, iov)
+	if s.sim != nil {
+		return s.sim.writev(c, iov)
 	}
 	if len(iov) == 1 {
 		return write(int(c.fd), unsafe.Slice(iov[0].Base, iov[0].Len)) // cheaper for the kernel
@@ -44,16 +44,16 @@ func (s *Shard) writev(c *Conn, iov []unix.Iovec) (int, error) {
 
 // write writes b, which is borrowed, to c's socket.
 func (s *Shard) write(c *Conn, b []byte) (int, error) {
-	if s.mem != nil {
-		return s.mem.write(c, b)
+	if s.sim != nil {
+		return s.sim.write(c, b)
 	}
 	return write(int(c.fd), b)
 }
 
 // arm requests one writableTask for c.
 func (s *Shard) arm(c *Conn) error {
-	if s.mem != nil {
-		s.mem.arm(c)
+	if s.sim != nil {
+		s.sim.arm(c)
 		return nil
 	}
 	return s.eng.writable.arm(c)
@@ -61,19 +61,19 @@ func (s *Shard) arm(c *Conn) error {
 
 // disarm takes arm back.
 func (s *Shard) disarm(c *Conn) {
-	if s.mem != nil {
-		s.mem.disarm(c)
+	if s.sim != nil {
+		s.sim.disarm(c)
 		return
 	}
 	s.eng.writable.disarm(c)
 }
 
 // hasUnread reports whether bytes of the peer wait in the kernel.
-func (s *Shard) hasUnread(c *Conn) bool { return s.mem == nil && hasUnread(int(c.fd)) }
+func (s *Shard) hasUnread(c *Conn) bool { return s.sim == nil && hasUnread(int(c.fd)) }
 
 // progress returns the position up to which the peer has read.
 func (s *Shard) progress(c *Conn) progress {
-	if s.mem != nil {
+	if s.sim != nil {
 		return progress{}
 	}
 	return readProgress(int(c.fd))
@@ -81,8 +81,8 @@ func (s *Shard) progress(c *Conn) progress {
 
 // halfClose sends a FIN.
 func (s *Shard) halfClose(c *Conn) {
-	if s.mem != nil {
-		s.mem.halfClose(c)
+	if s.sim != nil {
+		s.sim.halfClose(c)
 		return
 	}
 	_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
@@ -90,7 +90,7 @@ func (s *Shard) halfClose(c *Conn) {
 
 // resetOnClose makes the closing of c's socket a reset.
 func (s *Shard) resetOnClose(c *Conn) {
-	if s.mem == nil {
+	if s.sim == nil {
 		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 }
@@ -98,7 +98,7 @@ func (s *Shard) resetOnClose(c *Conn) {
 // drainSocket reads the unread bytes, within a bound, because closing a socket
 // with unread bytes resets the connection and can lose our last bytes.
 func (s *Shard) drainSocket(c *Conn) {
-	if s.mem != nil {
+	if s.sim != nil {
 		return // a simulated network has no resets
 	}
 	drainDescriptor(int(c.fd))
@@ -115,8 +115,8 @@ func drainDescriptor(fd int) {
 
 // closeSocket closes c's socket. detach runs within it.
 func (s *Shard) closeSocket(c *Conn) {
-	if s.mem != nil {
-		s.mem.end(c, nil)
+	if s.sim != nil {
+		s.sim.end(c, nil)
 		return
 	}
 	if c.is(halfClosed) {

@@ -35,7 +35,7 @@ func (e *Engine) boundListeners(found []readiness) {
 // have a bound of unsent bytes.
 func (s *Shard) tuneSocket(c *Conn, foreign bool) {
 	cfg := &s.eng.cfg
-	if s.mem != nil {
+	if s.sim != nil {
 		return
 	}
 	if cfg.UnsentBytes > 0 && (foreign || !s.inheritsInLoop()) {
@@ -76,7 +76,7 @@ const minRest = 64 << 10
 // nothing left to send.
 func (s *Shard) sendRest(c *Conn) (done bool) {
 	q, bound := c.out, s.eng.cfg.UnsentBytes
-	if bound == 0 || s.mem != nil || q.current == nil || len(q.current.data)-q.sent < minRest {
+	if bound == 0 || s.sim != nil || q.current == nil || len(q.current.data)-q.sent < minRest {
 		return false
 	}
 	_ = boundUnsent(int(c.fd), 0)

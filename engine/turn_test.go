@@ -16,10 +16,10 @@ import (
 // dirty connections from ever being empty.
 func TestTasksGoOnWhileConnectionsWaitForTheirWrite(t *testing.T) {
 	const members, tasks = 64, 400
-	var m *memoryServer
+	var m *simServer
 	var stop atomic.Bool
 	again := frame(2, "again")
-	m = startMemory(t, func(cfg *engine.Config, s *server) {
+	m = startSimnet(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops, cfg.RingSize, cfg.QueueFrames = 1, 2*tasks, 1<<20
 		s.onMessage = func(*peer, codec.Opcode, []byte) {
 			if stop.Load() {
@@ -127,7 +127,7 @@ func TestClosingManyTakesTurns(t *testing.T) {
 // as it fits: the loop does not write the whole queue first.
 func TestOverflowWritesNoMoreThanItNeeds(t *testing.T) {
 	const frames = 1000
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops, cfg.QueueFrames, cfg.QueueBytes = 1, frames, 1<<30
 	})
 	m.connect(1)
@@ -139,5 +139,5 @@ func TestOverflowWritesNoMoreThanItNeeds(t *testing.T) {
 		}
 		assert.EqualValues(t, 1, s.Stats().Writes-before)
 	})
-	m.eventually(func() bool { return m.Memory.Stats().Messages == frames+1 }, "not all has come")
+	m.eventually(func() bool { return m.Simnet.Stats().Messages == frames+1 }, "not all has come")
 }

@@ -31,7 +31,7 @@ func (s *Shard) yield() {
 	switch {
 	case s.wake != nil:
 		s.wake.yield()
-	case s.mem != nil: // its loop handles all events in one order
+	case s.sim != nil: // its loop handles all events in one order
 		_ = s.loop.Execute(context.Background(), s)
 	default:
 		go func() { // ends at once; only while the engine boots

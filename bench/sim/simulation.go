@@ -70,7 +70,7 @@ type step struct {
 // simulation is a manager with connections that need no sockets.
 type simulation struct {
 	config
-	memory  *engine.Memory
+	memory  *engine.Simnet
 	manager *ws.Manager
 	payload []byte
 	clients []*ws.Client // by the peer's number: in the order of connecting
@@ -82,7 +82,7 @@ type simulation struct {
 
 // Simulate is the hidden command: it runs one step and prints a step.
 func Simulate(arg string, out io.Writer) error {
-	s := &simulation{memory: engine.NewMemory(), began: time.Now()}
+	s := &simulation{memory: engine.NewSimnet(), began: time.Now()}
 	if err := json.Unmarshal([]byte(arg), &s.config); err != nil {
 		return err
 	}

@@ -19,11 +19,11 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// memoryServer is a server on a simulated network, with the frames that its
+// simServer is a server on a simulated network, with the frames that its
 // peers have received.
-type memoryServer struct {
+type simServer struct {
 	*server
-	*engine.Memory
+	*engine.Simnet
 
 	slowWrites atomic.Int64 // duration of each frame, in nanoseconds
 
@@ -31,9 +31,9 @@ type memoryServer struct {
 	received map[int][]gws.Frame // by peer; guarded by mu
 }
 
-func startMemory(t testing.TB, configure func(*engine.Config, *server)) *memoryServer {
+func startSimnet(t testing.TB, configure func(*engine.Config, *server)) *simServer {
 	t.Helper()
-	m := &memoryServer{Memory: engine.NewMemory(), received: make(map[int][]gws.Frame)}
+	m := &simServer{Simnet: engine.NewSimnet(), received: make(map[int][]gws.Frame)}
 	m.OnFrame = func(peer int, frame []byte) {
 		for began := time.Now(); time.Since(began) < time.Duration(m.slowWrites.Load()); {
 			continue
@@ -49,7 +49,7 @@ func startMemory(t testing.TB, configure func(*engine.Config, *server)) *memoryS
 		m.received[peer] = append(m.received[peer], f)
 	}
 	m.server = start(t, func(cfg *engine.Config, s *server) {
-		cfg.ListenAddr, cfg.Memory = "", m.Memory
+		cfg.ListenAddr, cfg.Simnet = "", m.Simnet
 		if configure != nil {
 			configure(cfg, s)
 		}
@@ -58,7 +58,7 @@ func startMemory(t testing.TB, configure func(*engine.Config, *server)) *memoryS
 }
 
 // connect adds open connections.
-func (m *memoryServer) connect(n int) {
+func (m *simServer) connect(n int) {
 	m.t.Helper()
 	before := m.opened.Load()
 	m.Connect(n, []byte(upgradeRequest))
@@ -68,7 +68,7 @@ func (m *memoryServer) connect(n int) {
 
 // take returns the frames that a peer has received since the last call, as
 // text.
-func (m *memoryServer) take(peer int) (texts []string) {
+func (m *simServer) take(peer int) (texts []string) {
 	m.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,12 +87,12 @@ func (m *memoryServer) take(peer int) (texts []string) {
 	return texts
 }
 
-func (m *memoryServer) text(peer int, payload string) {
+func (m *simServer) text(peer int, payload string) {
 	m.Send(peer, []byte(frame(gws.OpText, payload)))
 }
 
-func TestMemoryEchoes(t *testing.T) {
-	m := startMemory(t, nil)
+func TestSimnetEchoes(t *testing.T) {
+	m := startSimnet(t, nil)
 	m.connect(500)
 	for peer := range 500 {
 		m.text(peer, seq(peer))
@@ -109,9 +109,9 @@ func TestMemoryEchoes(t *testing.T) {
 }
 
 // A request and a message may come in pieces of any size, and together.
-func TestMemoryTakesPieces(t *testing.T) {
+func TestSimnetTakesPieces(t *testing.T) {
 	stream := upgradeRequest + frame(gws.OpText, "first") + frame(gws.OpText, "second")
-	m := startMemory(t, nil)
+	m := startSimnet(t, nil)
 	first := m.Connect(len(stream)-1, nil)
 	for cut := 1; cut < len(stream); cut++ {
 		peer := first + cut - 1
@@ -122,9 +122,9 @@ func TestMemoryTakesPieces(t *testing.T) {
 }
 
 // Bytes that come while a worker decides on the request wait for the decision.
-func TestMemoryAdmitsOffLoop(t *testing.T) {
+func TestSimnetAdmitsOffLoop(t *testing.T) {
 	decide := make(chan struct{})
-	m := startMemory(t, func(_ *engine.Config, s *server) {
+	m := startSimnet(t, func(_ *engine.Config, s *server) {
 		s.offLoop = true
 		s.admit = func(r *http.Request) ([]byte, bool) {
 			<-decide
@@ -140,8 +140,8 @@ func TestMemoryAdmitsOffLoop(t *testing.T) {
 	require.Equal(t, []string{"early", "late"}, m.take(0))
 }
 
-func TestMemoryRefuses(t *testing.T) {
-	m := startMemory(t, nil)
+func TestSimnetRefuses(t *testing.T) {
+	m := startSimnet(t, nil)
 	m.Connect(3, []byte("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n"))
 	m.Connect(1, []byte("nonsense\r\n\r\n"))
 	m.Wait()
@@ -151,39 +151,39 @@ func TestMemoryRefuses(t *testing.T) {
 	}
 }
 
-func TestMemoryCloses(t *testing.T) {
+func TestSimnetCloses(t *testing.T) {
 	tests := []struct {
 		name  string
-		close func(m *memoryServer)
+		close func(m *simServer)
 		end   engine.CloseInfo
 		reads []string
 	}{
 		{
-			"by the engine", func(m *memoryServer) { m.peer(0).conn.Close(codec.ClosePolicyViolation, "no") },
+			"by the engine", func(m *simServer) { m.peer(0).conn.Close(codec.ClosePolicyViolation, "no") },
 			engine.CloseInfo{Code: codec.ClosePolicyViolation, Reason: "no"},
 			[]string{"close 1008 no"},
 		},
 		{
-			"by the peer", func(m *memoryServer) {
+			"by the peer", func(m *simServer) {
 				m.Send(0, []byte(frame(gws.OpClose, string(gws.NewCloseFrameBody(4000, "bye")))))
 			},
 			engine.CloseInfo{Code: 4000, Reason: "bye", Remote: true},
 			[]string{"close 4000 bye"},
 		},
 		{
-			"by a hang-up", func(m *memoryServer) { m.HangUp(0) },
+			"by a hang-up", func(m *simServer) { m.HangUp(0) },
 			engine.CloseInfo{Code: codec.CloseAbnormal},
 			nil,
 		},
 		{
-			"by a frame that is not masked", func(m *memoryServer) { m.Send(0, codec.NewFrame(codec.OpText, []byte("x"))) },
+			"by a frame that is not masked", func(m *simServer) { m.Send(0, codec.NewFrame(codec.OpText, []byte("x"))) },
 			engine.CloseInfo{Code: codec.CloseProtocolError},
 			[]string{"close 1002 client frame is not masked"},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			m := startMemory(t, nil)
+			m := startSimnet(t, nil)
 			m.connect(1)
 			tt.close(m)
 			reads := m.take(0)
@@ -206,9 +206,9 @@ func TestMemoryCloses(t *testing.T) {
 
 // Pings come once in each interval, a peer that answers lives for ever, and one
 // that does not read ends at the read timeout.
-func TestMemoryHeartbeat(t *testing.T) {
+func TestSimnetHeartbeat(t *testing.T) {
 	const conns, tick = 200, 250 * time.Millisecond
-	m := startMemory(t, func(cfg *engine.Config, _ *server) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)
@@ -235,7 +235,7 @@ func TestMemoryHeartbeat(t *testing.T) {
 }
 
 // closedPeer returns the one peer that has ended.
-func (m *memoryServer) closedPeer(t *testing.T) (closed *peer) {
+func (m *simServer) closedPeer(t *testing.T) (closed *peer) {
 	for i := range int(m.opened.Load()) {
 		if p := m.peer(i); p.conn.Closed() {
 			require.Nil(t, closed)
@@ -248,8 +248,8 @@ func (m *memoryServer) closedPeer(t *testing.T) (closed *peer) {
 
 // A stalled peer's queue fills up to its bound, and its frames arrive in order
 // once the peer reads again.
-func TestMemoryStallsAndResumes(t *testing.T) {
-	m := startMemory(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.QueueFrames = 1, 20 })
+func TestSimnetStallsAndResumes(t *testing.T) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.QueueFrames = 1, 20 })
 	m.connect(2)
 	m.Stall(0)
 	m.Wait()
@@ -275,8 +275,8 @@ func TestMemoryStallsAndResumes(t *testing.T) {
 
 // Stop closes all connections with its code, and at once those whose peers do
 // not answer.
-func TestMemoryStops(t *testing.T) {
-	m := startMemory(t, nil)
+func TestSimnetStops(t *testing.T) {
+	m := startSimnet(t, nil)
 	m.connect(100)
 	m.Stall(3)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -297,17 +297,17 @@ func TestMemoryStops(t *testing.T) {
 	m.Wait()
 }
 
-func TestMemoryIsForOneEngine(t *testing.T) {
-	m := startMemory(t, nil)
+func TestSimnetIsForOneEngine(t *testing.T) {
+	m := startSimnet(t, nil)
 	cfg := testConfig()
-	cfg.ListenAddr, cfg.Memory = "", m.Memory
+	cfg.ListenAddr, cfg.Simnet = "", m.Simnet
 	other := engine.New(cfg, m.server)
 	require.ErrorContains(t, other.Run(), "for one engine")
 	m.connect(1)
 }
 
-func TestMemoryTakesNoSockets(t *testing.T) {
-	m := startMemory(t, nil)
+func TestSimnetTakesNoSockets(t *testing.T) {
+	m := startSimnet(t, nil)
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	var p peer
@@ -319,7 +319,7 @@ func TestMemoryTakesNoSockets(t *testing.T) {
 // there is none.
 func TestFreeQueuesServeTheNextFanOut(t *testing.T) {
 	const conns = 2*engine.KeptQueues + 1
-	m := startMemory(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
 	m.OnFrame = nil
 	shard := m.Shards()[0]
 	m.connect(conns)

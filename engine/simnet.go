@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Memory is a simulated network without sockets: the program feeds its
+// Simnet is a simulated network without sockets: the program feeds its
 // connections, so a million of them need no descriptor. Everything above the
 // sockets is the production code: handshake, decoder, shards, inboxes, queues,
 // timers. A connection costs 16 bytes here, and no kernel memory.
@@ -19,17 +19,17 @@ import (
 //
 // Time passes only in Advance.
 //
-// A Memory serves one engine, once, and all methods wait until that engine
+// A Simnet serves one engine, once, and all methods wait until that engine
 // runs. Peers are numbered from 0 in the order of Connect. Safe for concurrent
 // use.
-type Memory struct {
+type Simnet struct {
 	// OnFrame, if set before the engine runs, is called with each frame that a
 	// peer receives, borrowed, on its event loop. It must not block.
 	OnFrame func(peer int, frame []byte)
 
 	// Immutable once started is closed.
 	eng     *Engine
-	loops   []*memoryLoop
+	loops   []*simLoop
 	addr    *net.TCPAddr // of all peers
 	began   time.Time
 	started chan struct{}
@@ -46,42 +46,42 @@ type Memory struct {
 	claimed bool      // an engine uses it; guarded by mu
 }
 
-// MemoryStats counts from the start.
-type MemoryStats struct {
+// SimnetStats counts from the start.
+type SimnetStats struct {
 	Upgraded, Refused              uint64 // answers to upgrade requests
 	Messages, Pings, Pongs, Closes uint64 // frames that peers have received
 	Bytes                          uint64 // the same in bytes, with the answers
 	Writes, Full                   uint64 // write and writev calls; those that found a stalled peer
 }
 
-// NewMemory returns a network without peers.
-func NewMemory() *Memory {
-	m := &Memory{
+// NewSimnet returns a network without peers.
+func NewSimnet() *Simnet {
+	m := &Simnet{
 		addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, began: time.Now(), started: make(chan struct{}),
 	}
 	m.idle.L = &m.mu
 	return m
 }
 
-var errMemoryUsed = errors.New("ws: a Memory is for one engine")
+var errSimnetUsed = errors.New("ws: a Simnet is for one engine")
 
-// runMemory runs the loops on a Memory.
-func (e *Engine) runMemory() error {
-	m := e.cfg.Memory
+// runSimnet runs the loops on a Simnet.
+func (e *Engine) runSimnet() error {
+	m := e.cfg.Simnet
 	m.mu.Lock()
 	claimed := m.claimed
 	m.claimed = true
 	m.mu.Unlock()
 	if claimed {
 		e.closeOnce()
-		return errMemoryUsed
+		return errSimnetUsed
 	}
 	m.eng = e
 	var bound sync.WaitGroup
 	for i, s := range e.shards {
-		l := &memoryLoop{memory: m, shard: s, index: i, unread: make(map[int32]*plaintext)}
+		l := &simLoop{net: m, shard: s, index: i, unread: make(map[int32]*plaintext)}
 		l.more.L = &l.mu
-		s.mem = l
+		s.sim = l
 		m.loops = append(m.loops, l)
 		bound.Add(1)
 		m.running.Go(func() { l.run(&bound) }) // owned by this call: stop ends it and waits
@@ -95,7 +95,7 @@ func (e *Engine) runMemory() error {
 }
 
 // stop ends the loops, which close the open connections.
-func (m *Memory) stop() {
+func (m *Simnet) stop() {
 	for _, l := range m.loops {
 		l.mu.Lock()
 		l.closed = true
@@ -107,11 +107,11 @@ func (m *Memory) stop() {
 }
 
 // now returns the time of the engine's clock.
-func (m *Memory) now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
+func (m *Simnet) now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
 
 // Advance moves the time by d at once. To fire timers in order, advance in
 // small steps and Wait after each.
-func (m *Memory) Advance(d time.Duration) {
+func (m *Simnet) Advance(d time.Duration) {
 	<-m.started
 	m.passed.Add(int64(d))
 	m.mu.Lock()
@@ -121,7 +121,7 @@ func (m *Memory) Advance(d time.Duration) {
 
 // Wait returns when the loops have nothing left to do, or have ended. It does
 // not wait for later posts of workers.
-func (m *Memory) Wait() {
+func (m *Simnet) Wait() {
 	<-m.started
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -131,7 +131,7 @@ func (m *Memory) Wait() {
 }
 
 // done counts n events that loops have finished.
-func (m *Memory) done(n int64) {
+func (m *Simnet) done(n int64) {
 	if m.pending.Add(-n) == 0 {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -145,7 +145,7 @@ const acceptBatch = 64
 
 // Connect adds n peers, spread over the loops. Each sends request, borrowed until
 // Wait. It returns the number of the first peer.
-func (m *Memory) Connect(n int, request []byte) (first int) {
+func (m *Simnet) Connect(n int, request []byte) (first int) {
 	<-m.started
 	m.mu.Lock()
 	defer m.mu.Unlock() // so that numbers and events have one order
@@ -153,7 +153,7 @@ func (m *Memory) Connect(n int, request []byte) (first int) {
 	m.peers += n
 	for _, l := range m.loops {
 		for more := l.peersBelow(m.peers) - l.peersBelow(first); more > 0; more -= acceptBatch {
-			l.push(memoryEvent{kind: memoryConnect, n: int32(min(more, acceptBatch)), data: request})
+			l.push(simEvent{kind: simConnect, n: int32(min(more, acceptBatch)), data: request})
 		}
 	}
 	return first
@@ -162,24 +162,24 @@ func (m *Memory) Connect(n int, request []byte) (first int) {
 // Send makes the peer send b, borrowed until Wait, in one piece: masked frames,
 // or a part of an upgrade request. The bytes are lost on a connection that has
 // ended.
-func (m *Memory) Send(peer int, b []byte) { m.tell(peer, memoryArrive, b) }
+func (m *Simnet) Send(peer int, b []byte) { m.tell(peer, simArrive, b) }
 
 // HangUp makes the peer end its connection without a close frame.
-func (m *Memory) HangUp(peer int) { m.tell(peer, memoryHangUp, nil) }
+func (m *Simnet) HangUp(peer int) { m.tell(peer, simHangUp, nil) }
 
 // Stall makes the peer's socket full, until Resume.
-func (m *Memory) Stall(peer int) { m.tell(peer, memoryStall, nil) }
+func (m *Simnet) Stall(peer int) { m.tell(peer, simStall, nil) }
 
 // Resume makes the peer read again.
-func (m *Memory) Resume(peer int) { m.tell(peer, memoryResume, nil) }
+func (m *Simnet) Resume(peer int) { m.tell(peer, simResume, nil) }
 
-func (m *Memory) tell(peer int, kind memoryEventKind, b []byte) {
+func (m *Simnet) tell(peer int, kind simEventKind, b []byte) {
 	<-m.started
-	m.loops[peer%len(m.loops)].push(memoryEvent{kind: kind, n: int32(peer / len(m.loops)), data: b})
+	m.loops[peer%len(m.loops)].push(simEvent{kind: kind, n: int32(peer / len(m.loops)), data: b})
 }
 
 // Stats returns a snapshot.
-func (m *Memory) Stats() (st MemoryStats) {
+func (m *Simnet) Stats() (st SimnetStats) {
 	<-m.started
 	for _, l := range m.loops {
 		st.Upgraded += l.stats.upgraded.Load()

@@ -13,19 +13,19 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// memoryLoop is one event loop of a Memory. It handles its events in the
+// simLoop is one event loop of a Simnet. It handles its events in the
 // order of their arrival, as gnet's loop handles those of epoll.
 //
 // push and Execute are safe for concurrent use. Loop-confined otherwise: use only
 // on the event loop that owns the connection.
-type memoryLoop struct {
+type simLoop struct {
 	// Immutable.
-	memory *Memory
-	shard  *Shard
-	index  int
+	net   *Simnet
+	shard *Shard
+	index int
 
 	// Loop-confined.
-	peers   []memoryPeer         // by the connection's descriptor
+	peers   []simPeer            // by the connection's descriptor
 	buf     []byte               // received bytes, as a read would bring them
 	in      plaintext            // of reading: the unprocessed rest
 	reading *Conn                // connection whose bytes are being processed
@@ -35,40 +35,40 @@ type memoryLoop struct {
 	}
 
 	mu     sync.Mutex
-	more   sync.Cond     // on mu; there are events
-	events []memoryEvent // guarded by mu
-	closed bool          // guarded by mu
+	more   sync.Cond  // on mu; there are events
+	events []simEvent // guarded by mu
+	closed bool       // guarded by mu
 }
 
-// memoryEvent is an event of a loop.
-type memoryEvent struct {
-	kind memoryEventKind
-	n    int32 // the peer's descriptor; the number of peers for memoryConnect
+// simEvent is an event of a loop.
+type simEvent struct {
+	kind simEventKind
+	n    int32 // the peer's descriptor; the number of peers for simConnect
 	data []byte
 	task gnet.Runnable
 }
 
-type memoryEventKind uint8
+type simEventKind uint8
 
 const (
-	memoryTask    memoryEventKind = iota
-	memoryConnect                 // n peers, which send data
-	memoryArrive                  // data
-	memoryPong                    // a pong with the payload data
-	memoryClose                   // a close frame with the payload data
-	memoryHangUp
-	memoryStall
-	memoryResume
+	simTask    simEventKind = iota
+	simConnect              // n peers, which send data
+	simArrive               // data
+	simPong                 // a pong with the payload data
+	simClose                // a close frame with the payload data
+	simHangUp
+	simStall
+	simResume
 )
 
 // push adds an event. It returns false once the loop has ended.
-func (l *memoryLoop) push(ev memoryEvent) bool {
+func (l *simLoop) push(ev simEvent) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false
 	}
-	l.memory.pending.Add(1)
+	l.net.pending.Add(1)
 	l.events = append(l.events, ev)
 	if len(l.events) == 1 {
 		l.more.Signal()
@@ -77,26 +77,26 @@ func (l *memoryLoop) push(ev memoryEvent) bool {
 }
 
 // Execute implements eventLoop.
-func (l *memoryLoop) Execute(_ context.Context, task gnet.Runnable) error {
-	if !l.push(memoryEvent{kind: memoryTask, task: task}) {
+func (l *simLoop) Execute(_ context.Context, task gnet.Runnable) error {
+	if !l.push(simEvent{kind: simTask, task: task}) {
 		return ErrStopped
 	}
 	return nil
 }
 
 // Enroll implements eventLoop.
-func (l *memoryLoop) Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error) {
+func (l *simLoop) Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error) {
 	return nil, errNoSockets
 }
 
-var errNoSockets = errors.New("ws: a Memory takes no sockets")
+var errNoSockets = errors.New("ws: a Simnet takes no sockets")
 
 // run serves the loop until it is closed.
-func (l *memoryLoop) run(bound *sync.WaitGroup) {
+func (l *simLoop) run(bound *sync.WaitGroup) {
 	l.shard.bindInLoop(l)
 	bound.Done()
 	defer l.endAll() // also if a handler has ended the goroutine
-	var batch []memoryEvent
+	var batch []simEvent
 	for {
 		batch = l.take(batch)
 		if batch == nil {
@@ -105,12 +105,12 @@ func (l *memoryLoop) run(bound *sync.WaitGroup) {
 		for i := range batch {
 			l.handle(&batch[i])
 		}
-		l.memory.done(int64(len(batch)))
+		l.net.done(int64(len(batch)))
 	}
 }
 
 // endAll closes all open connections.
-func (l *memoryLoop) endAll() {
+func (l *simLoop) endAll() {
 	for i := range l.peers {
 		if c := l.peers[i].conn; c != nil {
 			l.end(c, nil)
@@ -118,14 +118,14 @@ func (l *memoryLoop) endAll() {
 	}
 }
 
-// maxMemoryEvents bounds the memory that a loop keeps for events.
-const maxMemoryEvents = 1 << 10
+// maxSimEvents bounds the memory that a loop keeps for events.
+const maxSimEvents = 1 << 10
 
 // take waits for events and returns them, or nil at the end. spent is its
 // previous result.
-func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
+func (l *simLoop) take(spent []simEvent) []simEvent {
 	clear(spent)
-	if cap(spent) > maxMemoryEvents {
+	if cap(spent) > maxSimEvents {
 		spent = nil
 	}
 	l.mu.Lock()
@@ -142,7 +142,7 @@ func (l *memoryLoop) take(spent []memoryEvent) []memoryEvent {
 }
 
 // handle handles an event, also if a handler ends the goroutine.
-func (l *memoryLoop) handle(ev *memoryEvent) {
+func (l *simLoop) handle(ev *simEvent) {
 	ended := true
 	defer l.shard.eng.notice(&ended)
 	l.act(ev)
@@ -150,13 +150,13 @@ func (l *memoryLoop) handle(ev *memoryEvent) {
 }
 
 // act handles an event. A panic ends only that event.
-func (l *memoryLoop) act(ev *memoryEvent) {
-	defer l.shard.eng.guard("memory")
-	if ev.kind == memoryTask {
+func (l *simLoop) act(ev *simEvent) {
+	defer l.shard.eng.guard("simulated network")
+	if ev.kind == simTask {
 		_ = ev.task.Run(context.Background())
 		return
 	}
-	if ev.kind == memoryConnect {
+	if ev.kind == simConnect {
 		for range ev.n {
 			l.open(ev.data)
 		}
@@ -166,15 +166,15 @@ func (l *memoryLoop) act(ev *memoryEvent) {
 		return
 	}
 	switch p := &l.peers[ev.n]; ev.kind {
-	case memoryArrive:
+	case simArrive:
 		l.arrive(p.conn, ev.data)
-	case memoryPong:
+	case simPong:
 		l.arrive(p.conn, maskedControl(codec.OpPong, ev.data))
-	case memoryClose:
+	case simClose:
 		l.arrive(p.conn, maskedControl(codec.OpClose, ev.data))
-	case memoryHangUp:
+	case simHangUp:
 		l.end(p.conn, io.EOF)
-	case memoryStall:
+	case simStall:
 		p.stalled = true
 	default:
 		l.resume(p)
@@ -182,13 +182,13 @@ func (l *memoryLoop) act(ev *memoryEvent) {
 }
 
 // open accepts a peer, which sends request.
-func (l *memoryLoop) open(request []byte) {
+func (l *simLoop) open(request []byte) {
 	defer l.shard.eng.guard("open")
-	l.peers = append(l.peers, memoryPeer{})
+	l.peers = append(l.peers, simPeer{})
 	c := l.shard.eng.handler.NewConn()
 	c.fd = int32(len(l.peers) - 1)
 	l.peers[c.fd].conn = c
-	if l.shard.attach((*memoryConn)(c), c, nil, acceptedByUs{}) != gnet.None {
+	if l.shard.attach((*simConn)(c), c, nil, acceptedByUs{}) != gnet.None {
 		l.end(c, nil)
 		return
 	}
@@ -198,7 +198,7 @@ func (l *memoryLoop) open(request []byte) {
 }
 
 // arrive processes b, which is borrowed, as received bytes of c.
-func (l *memoryLoop) arrive(c *Conn, b []byte) {
+func (l *simLoop) arrive(c *Conn, b []byte) {
 	l.buf = l.buf[:0]
 	if before := l.unread[c.fd]; before != nil {
 		l.buf = append(l.buf, before.b...)
@@ -215,19 +215,19 @@ func (l *memoryLoop) arrive(c *Conn, b []byte) {
 }
 
 // resume makes a peer read again.
-func (l *memoryLoop) resume(p *memoryPeer) {
+func (l *simLoop) resume(p *simPeer) {
 	p.stalled = false
 	if p.armed {
 		p.armed = false
 		l.shard.postUrgent((*writableTask)(p.conn))
 	}
 	if p.fin {
-		l.push(memoryEvent{kind: memoryHangUp, n: p.conn.fd})
+		l.push(simEvent{kind: simHangUp, n: p.conn.fd})
 	}
 }
 
 // end closes a connection.
-func (l *memoryLoop) end(c *Conn, err error) {
+func (l *simLoop) end(c *Conn, err error) {
 	defer l.shard.eng.guard("close")
 	if p := &l.peers[c.fd]; p.conn == c {
 		p.conn = nil
@@ -237,7 +237,7 @@ func (l *memoryLoop) end(c *Conn, err error) {
 }
 
 // peersBelow returns the number of the loop's peers with numbers lower than n.
-func (l *memoryLoop) peersBelow(n int) int {
-	loops := len(l.memory.loops)
+func (l *simLoop) peersBelow(n int) int {
+	loops := len(l.net.loops)
 	return (n + loops - 1 - l.index) / loops
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// memoryPeer is the other end of a connection. It takes 16 bytes.
-type memoryPeer struct {
+// simPeer is the other end of a connection. It takes 16 bytes.
+type simPeer struct {
 	conn    *Conn // nil once it has ended
 	stalled bool
 	armed   bool // the engine waits for its writability
@@ -19,22 +19,22 @@ type memoryPeer struct {
 }
 
 // arm records that c waits for its peer to read.
-func (l *memoryLoop) arm(c *Conn) { l.peers[c.fd].armed = true }
+func (l *simLoop) arm(c *Conn) { l.peers[c.fd].armed = true }
 
 // disarm takes arm back.
-func (l *memoryLoop) disarm(c *Conn) { l.peers[c.fd].armed = false }
+func (l *simLoop) disarm(c *Conn) { l.peers[c.fd].armed = false }
 
 // halfClose makes the peer close when it reads.
-func (l *memoryLoop) halfClose(c *Conn) {
+func (l *simLoop) halfClose(c *Conn) {
 	p := &l.peers[c.fd]
 	p.fin = true
 	if !p.stalled {
-		l.push(memoryEvent{kind: memoryHangUp, n: c.fd})
+		l.push(simEvent{kind: simHangUp, n: c.fd})
 	}
 }
 
 // writev replaces the system call: a peer takes all bytes, or none.
-func (l *memoryLoop) writev(c *Conn, iov []unix.Iovec) (n int, err error) {
+func (l *simLoop) writev(c *Conn, iov []unix.Iovec) (n int, err error) {
 	l.stats.writes.add(1)
 	if l.peers[c.fd].stalled {
 		l.stats.full.add(1)
@@ -49,14 +49,14 @@ func (l *memoryLoop) writev(c *Conn, iov []unix.Iovec) (n int, err error) {
 }
 
 // write is writev for bytes in one piece.
-func (l *memoryLoop) write(c *Conn, b []byte) (int, error) {
+func (l *simLoop) write(c *Conn, b []byte) (int, error) {
 	iov := [1]unix.Iovec{iovec(b)}
 	return l.writev(c, iov[:])
 }
 
 // receive simulates the peer of c, which gets whole frames or the answer to its
 // upgrade request.
-func (l *memoryLoop) receive(c *Conn, b []byte) {
+func (l *simLoop) receive(c *Conn, b []byte) {
 	for len(b) > 0 {
 		if b[0]&finBit == 0 { // an HTTP response
 			if bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
@@ -72,19 +72,19 @@ func (l *memoryLoop) receive(c *Conn, b []byte) {
 	}
 }
 
-func (l *memoryLoop) receiveFrame(c *Conn, frame []byte) {
-	if fn := l.memory.OnFrame; fn != nil {
-		fn(int(c.fd)*len(l.memory.loops)+l.index, frame)
+func (l *simLoop) receiveFrame(c *Conn, frame []byte) {
+	if fn := l.net.OnFrame; fn != nil {
+		fn(int(c.fd)*len(l.net.loops)+l.index, frame)
 	}
 	switch codec.Opcode(frame[0] & 0xf) {
 	case codec.OpPing:
 		l.stats.pings.add(1)
-		l.push(memoryEvent{kind: memoryPong, n: c.fd, data: bytes.Clone(frame[2:])})
+		l.push(simEvent{kind: simPong, n: c.fd, data: bytes.Clone(frame[2:])})
 	case codec.OpPong:
 		l.stats.pongs.add(1)
 	case codec.OpClose:
 		l.stats.closes.add(1)
-		l.push(memoryEvent{kind: memoryClose, n: c.fd, data: bytes.Clone(frame[2:])})
+		l.push(simEvent{kind: simClose, n: c.fd, data: bytes.Clone(frame[2:])})
 	default:
 		l.stats.messages.add(1)
 	}
@@ -98,12 +98,12 @@ func maskedControl(op codec.Opcode, payload []byte) []byte {
 // finBit is FIN in the first byte of a frame, and MASK in the second.
 const finBit = 0x80
 
-// memoryConn is a connection in the role of gnet's. It costs nothing, because
+// simConn is a connection in the role of gnet's. It costs nothing, because
 // its state is in the connection itself and in its loop.
-type memoryConn Conn
+type simConn Conn
 
-func (c *memoryConn) rest() *plaintext {
-	l := c.shard.mem
+func (c *simConn) rest() *plaintext {
+	l := c.shard.sim
 	if l.reading == (*Conn)(c) {
 		return &l.in
 	}
@@ -114,12 +114,12 @@ func (c *memoryConn) rest() *plaintext {
 }
 
 // Peek, Discard and InboundBuffered implement unread.
-func (c *memoryConn) Peek(n int) ([]byte, error) { return c.rest().Peek(n) }
-func (c *memoryConn) Discard(n int) (int, error) { return c.rest().Discard(n) }
-func (c *memoryConn) InboundBuffered() int       { return c.rest().InboundBuffered() }
+func (c *simConn) Peek(n int) ([]byte, error) { return c.rest().Peek(n) }
+func (c *simConn) Discard(n int) (int, error) { return c.rest().Discard(n) }
+func (c *simConn) InboundBuffered() int       { return c.rest().InboundBuffered() }
 
 // Fd returns the connection's number on its loop.
-func (c *memoryConn) Fd() int              { return int(c.fd) }
-func (c *memoryConn) SetContext(any)       {}
-func (c *memoryConn) LocalAddr() net.Addr  { return c.shard.mem.memory.addr }
-func (c *memoryConn) RemoteAddr() net.Addr { return c.shard.mem.memory.addr }
+func (c *simConn) Fd() int              { return int(c.fd) }
+func (c *simConn) SetContext(any)       {}
+func (c *simConn) LocalAddr() net.Addr  { return c.shard.sim.net.addr }
+func (c *simConn) RemoteAddr() net.Addr { return c.shard.sim.net.addr }
