@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/codec"
@@ -24,10 +24,10 @@ func TestReplacedPongsAreCounted(t *testing.T) {
 		m.Stall(0)
 		m.Wait()
 		require.NoError(t, m.peer(0).conn.SendPayload(codec.OpText, []byte("full"), engine.LaneNormal))
-		m.Send(0, []byte(frame(gws.OpPing, "short")))
+		m.Send(0, []byte(frame(gobwas.OpPing, "short")))
 		m.Wait()
 		short := backlog()
-		m.Send(0, []byte(frame(gws.OpPing, strings.Repeat("l", 125))))
+		m.Send(0, []byte(frame(gobwas.OpPing, strings.Repeat("l", 125))))
 		m.Wait()
 		require.Equal(t, short+120, backlog(), "the longer pong is counted")
 		m.Resume(0)

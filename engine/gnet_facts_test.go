@@ -23,7 +23,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -165,7 +165,7 @@ func TestFact02APanicInAnyCallbackCostsOnlyItsConnection(t *testing.T) {
 			onBoth(s, func() { install(s) })
 			for range 4 { // so that each loop gets its share
 				c := s.dialTCP()
-				c.raw(upgradeRequest + frame(gws.OpText, "hello") + frame(gws.OpClose, ""))
+				c.raw(upgradeRequest + frame(gobwas.OpText, "hello") + frame(gobwas.OpClose, ""))
 				_, _ = io.Copy(io.Discard, c.r) // until the server closes
 			}
 			onBoth(s, func() {
@@ -362,7 +362,7 @@ func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
 	}
 	c.expect("the last")
 	c.expectClose(codec.CloseNormal)
-	c.raw(frame(gws.OpClose, "\x03\xe8"))
+	c.raw(frame(gobwas.OpClose, "\x03\xe8"))
 	c.expectEOF()
 	assert.Equal(t, codec.CloseNormal, (<-p.ends).Code)
 }
@@ -370,7 +370,7 @@ func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
 func TestFact08TheReasonOfAFailureArrivesThoughTheClientKeepsSending(t *testing.T) {
 	s := start(t, nil)
 	c := s.dial()
-	junk := strings.Repeat(frame(gws.OpText, strings.Repeat("x", 60<<10)), 64)
+	junk := strings.Repeat(frame(gobwas.OpText, strings.Repeat("x", 60<<10)), 64)
 	unmasked := "\x81\x01x"
 	go func() { _, _ = io.WriteString(c, unmasked+junk) }() // 4 MiB that nothing reads
 	c.expectClose(codec.CloseProtocolError)
@@ -415,7 +415,7 @@ func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
 	for _, c := range clients {
 		c.expect("queued before")
 		c.expectClose(codec.CloseGoingAway)
-		c.raw(frame(gws.OpClose, "\x03\xe9"))
+		c.raw(frame(gobwas.OpClose, "\x03\xe9"))
 		c.expectEOF()
 	}
 	require.NoError(t, <-stopped)
@@ -447,7 +447,7 @@ func TestFact10AListenerComesBackAfterARestart(t *testing.T) {
 	c := first.dial()
 	first.peer(0).conn.Close(codec.CloseNormal, "") // our side closes first and waits in TIME_WAIT
 	c.expectClose(codec.CloseNormal)
-	c.raw(frame(gws.OpClose, "\x03\xe8"))
+	c.raw(frame(gobwas.OpClose, "\x03\xe8"))
 	c.expectEOF()
 	addr := "tcp://" + first.Addr().String()
 	first.shutdown()
@@ -485,7 +485,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) { cfg.PingInterval = 50 * time.Millisecond })
 		c := s.dial()
 		for range 3 {
-			assert.Equal(t, gws.OpPing, c.read().Header.OpCode)
+			assert.Equal(t, gobwas.OpPing, c.read().Header.OpCode)
 		}
 	})
 	t.Run("silence", func(t *testing.T) {
@@ -502,7 +502,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, time.Second
 		})
 		c := s.dial()
-		message := frame(gws.OpText, "a message that trickles in")
+		message := frame(gobwas.OpText, "a message that trickles in")
 		pace := time.NewTicker(50 * time.Millisecond) // the whole is slower than the timeout
 		defer pace.Stop()
 		for i := range len(message) { // bytes, not runes
@@ -511,10 +511,10 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 		}
 		for {
 			f := c.read()
-			if f.Header.OpCode == gws.OpText {
+			if f.Header.OpCode == gobwas.OpText {
 				break
 			}
-			require.Equal(t, gws.OpPing, f.Header.OpCode, "%q", f.Payload)
+			require.Equal(t, gobwas.OpPing, f.Header.OpCode, "%q", f.Payload)
 		}
 	})
 	t.Run("close timeout", func(t *testing.T) {
@@ -537,7 +537,7 @@ func TestFact12EnrollHandsOverTheEarlyBytes(t *testing.T) {
 	accepted, err := l.Accept()
 	must(t, err)
 	response := []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")
-	early := frame(gws.OpText, "first") + frame(gws.OpText, "second")
+	early := frame(gobwas.OpText, "first") + frame(gobwas.OpText, "second")
 	cut := len(early) - 3
 	must(t, s.Enroll(t.Context(), s.NewConn(), accepted, response, []byte(early[:cut])))
 	_, err = io.WriteString(nc, early[cut:])
@@ -560,7 +560,7 @@ func TestFact12EnrollReturnsWhenTheEngineHasStopped(t *testing.T) {
 }
 
 func TestFact13AHandshakeInPiecesAndFramesBehindIt(t *testing.T) {
-	stream := upgradeRequest + frame(gws.OpText, "early")
+	stream := upgradeRequest + frame(gobwas.OpText, "early")
 	for _, offLoop := range []bool{false, true} {
 		s := start(t, func(_ *engine.Config, s *server) { s.offLoop = offLoop })
 		for _, cut := range []int{1, 3, 17, len(upgradeRequest) - 2, len(upgradeRequest), len(upgradeRequest) + 3} {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/codec"
@@ -274,10 +274,10 @@ func (c *client) response() int {
 }
 
 // frame encodes a masked frame.
-func frame(op gws.OpCode, payload string) string {
+func frame(op gobwas.OpCode, payload string) string {
 	var b strings.Builder
-	f := gws.MaskFrame(gws.NewFrame(op, true, []byte(payload)))
-	if err := gws.WriteFrame(&b, f); err != nil {
+	f := gobwas.MaskFrame(gobwas.NewFrame(op, true, []byte(payload)))
+	if err := gobwas.WriteFrame(&b, f); err != nil {
 		panic(err)
 	}
 	return b.String()
@@ -286,19 +286,19 @@ func frame(op gws.OpCode, payload string) string {
 // send sends one text message.
 func (c *client) send(payload string) {
 	c.t.Helper()
-	c.raw(frame(gws.OpText, payload))
+	c.raw(frame(gobwas.OpText, payload))
 }
 
 // read reads one frame.
-func (c *client) read() gws.Frame {
+func (c *client) read() gobwas.Frame {
 	c.t.Helper()
 	f, err := readFrame(c.r)
 	require.NoError(c.t, err)
 	return f
 }
 
-func readFrame(r io.Reader) (f gws.Frame, err error) {
-	if f.Header, err = gws.ReadHeader(r); err != nil {
+func readFrame(r io.Reader) (f gobwas.Frame, err error) {
+	if f.Header, err = gobwas.ReadHeader(r); err != nil {
 		return f, err
 	}
 	f.Payload = make([]byte, f.Header.Length)
@@ -307,10 +307,10 @@ func readFrame(r io.Reader) (f gws.Frame, err error) {
 }
 
 // message reads frames until one is not a ping.
-func (c *client) message() gws.Frame {
+func (c *client) message() gobwas.Frame {
 	c.t.Helper()
 	for {
-		if f := c.read(); f.Header.OpCode != gws.OpPing {
+		if f := c.read(); f.Header.OpCode != gobwas.OpPing {
 			return f
 		}
 	}
@@ -320,7 +320,7 @@ func (c *client) message() gws.Frame {
 func (c *client) expect(payload string) {
 	c.t.Helper()
 	f := c.message()
-	require.Equal(c.t, gws.OpText, f.Header.OpCode, "payload %q", f.Payload)
+	require.Equal(c.t, gobwas.OpText, f.Header.OpCode, "payload %q", f.Payload)
 	require.Equal(c.t, payload, string(f.Payload))
 }
 
@@ -329,8 +329,8 @@ func (c *client) expectClose(code codec.CloseCode) {
 	c.t.Helper()
 	for {
 		f := c.read()
-		if f.Header.OpCode == gws.OpClose {
-			got, reason := gws.ParseCloseFrameData(f.Payload)
+		if f.Header.OpCode == gobwas.OpClose {
+			got, reason := gobwas.ParseCloseFrameData(f.Payload)
 			require.Equal(c.t, int(code), int(got), reason)
 			return
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -26,7 +26,7 @@ func TestBudgetDoesNotShelterStalledMessages(t *testing.T) {
 		cfg.CloseTimeout = 10 * time.Second
 	})
 	m.connect(peers)
-	message := frame(gws.OpBinary, strings.Repeat("x", 400<<10))
+	message := frame(gobwas.OpBinary, strings.Repeat("x", 400<<10))
 	for i := range peers {
 		m.Send(i, []byte(message[:40<<10]))
 		m.Wait()

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -43,7 +43,7 @@ func testLateLoop(t *testing.T, offLoop bool) {
 	holder := s.dial()
 	closing := s.dial()
 	s.peer(1).conn.Close(codec.CloseNormal, "")
-	require.Equal(t, gws.OpClose, closing.read().Header.OpCode)
+	require.Equal(t, gobwas.OpClose, closing.read().Header.OpCode)
 	newcomer := s.dialTCP()
 	newcomer.raw(upgradeRequest[:20])
 	s.eventually(func() bool { return s.Shards()[0].Connections() == 3 }, "not accepted")
@@ -51,7 +51,7 @@ func testLateLoop(t *testing.T, offLoop bool) {
 	<-held
 	<-time.After(timeout / 2) // the loop's timers are due before these bytes
 	newcomer.raw(upgradeRequest[20:])
-	closing.raw(frame(gws.OpClose, string(gws.NewCloseFrameBody(gws.StatusNormalClosure, ""))))
+	closing.raw(frame(gobwas.OpClose, string(gobwas.NewCloseFrameBody(gobwas.StatusNormalClosure, ""))))
 	<-time.After(timeout) // beyond both deadlines
 	close(release)
 	assert.Equal(t, http.StatusSwitchingProtocols, newcomer.response())

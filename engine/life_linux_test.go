@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/codec"
@@ -23,10 +23,10 @@ func TestSlowDownloadOverAUnixSocket(t *testing.T) {
 	const size, piece = 400 << 10, 6400 // half of it fits the socket's buffer
 	c.r = bufio.NewReaderSize(c.Conn, 16)
 	must(t, s.peer(0).conn.Send(engine.NewFrame(codec.OpBinary, make([]byte, size), engine.Handling{})))
-	h := gws.Header{OpCode: gws.OpPing}
-	for h.OpCode == gws.OpPing { // one may come first
+	h := gobwas.Header{OpCode: gobwas.OpPing}
+	for h.OpCode == gobwas.OpPing { // one may come first
 		var err error
-		h, err = gws.ReadHeader(c.r)
+		h, err = gobwas.ReadHeader(c.r)
 		must(t, err)
 	}
 	require.EqualValues(t, size, h.Length)

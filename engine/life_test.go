@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -141,9 +141,9 @@ func answer(c *client) *answering {
 			if err != nil {
 				return
 			}
-			if f.Header.OpCode == gws.OpPing {
+			if f.Header.OpCode == gobwas.OpPing {
 				a.pings.Add(1)
-				if _, err := io.WriteString(a.Conn, frame(gws.OpPong, "")); err != nil {
+				if _, err := io.WriteString(a.Conn, frame(gobwas.OpPong, "")); err != nil {
 					return
 				}
 			}
@@ -321,10 +321,10 @@ func TestHungClientIsClosedAtTheReadTimeout(t *testing.T) {
 func (s *slowServer) passTen(t *testing.T) {
 	t.Helper()
 	s.step(10 * time.Second)
-	s.witness.raw(frame(gws.OpPong, ""))
+	s.witness.raw(frame(gobwas.OpPong, ""))
 	s.witness.send("seen")
 	for {
-		if f := s.witness.read(); f.Header.OpCode == gws.OpText {
+		if f := s.witness.read(); f.Header.OpCode == gobwas.OpText {
 			return
 		}
 	}
@@ -351,7 +351,7 @@ func TestOnlyClientsThatDoNotAnswerAreProbed(t *testing.T) {
 		return false
 	}
 	require.True(t, becomes())
-	mute.raw(frame(gws.OpPong, ""))
+	mute.raw(frame(gobwas.OpPong, ""))
 	s.eventually(func() bool { return overdue() == 0 }, "a client that answered is still probed")
 	require.True(t, becomes())
 	_ = mute.Close()

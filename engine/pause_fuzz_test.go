@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/codec"
@@ -159,7 +159,7 @@ func (p *pausing) disturb(n int, o *peer, r *rand.Rand) {
 // pauseStream turns fuzzer input into frames, most of them valid.
 func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
-	ops := []gws.OpCode{gws.OpText, gws.OpBinary, gws.OpText, gws.OpBinary, gws.OpPing, gws.OpPong, gws.OpText, gws.OpClose}
+	ops := []gobwas.OpCode{gobwas.OpText, gobwas.OpBinary, gobwas.OpText, gobwas.OpBinary, gobwas.OpPing, gobwas.OpPong, gobwas.OpText, gobwas.OpClose}
 	var stream bytes.Buffer
 	open := false // within a message
 	for len(b) > 0 {
@@ -167,18 +167,18 @@ func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 		op, payload := ops[b[0]>>5], b[1:1+n]
 		b = b[1+n:]
 		switch {
-		case op == gws.OpClose && r.IntN(8) > 0:
-			op = gws.OpBinary
-		case op == gws.OpClose && r.IntN(4) > 0:
+		case op == gobwas.OpClose && r.IntN(8) > 0:
+			op = gobwas.OpBinary
+		case op == gobwas.OpClose && r.IntN(4) > 0:
 			payload = append(binary.BigEndian.AppendUint16(nil, uint16(1000+r.IntN(20))), payload...)
 		}
-		h := gws.Header{Fin: op.IsControl() || r.IntN(4) > 0, OpCode: op}
+		h := gobwas.Header{Fin: op.IsControl() || r.IntN(4) > 0, OpCode: op}
 		if !op.IsControl() {
 			payload = pausePayload(r, op, payload)
 			if open {
-				h.OpCode = gws.OpContinuation
+				h.OpCode = gobwas.OpContinuation
 			} else if compressed && r.IntN(2) == 0 {
-				h.Rsv, payload = gws.Rsv(true, false, false), deflated(payload)
+				h.Rsv, payload = gobwas.Rsv(true, false, false), deflated(payload)
 				h.Fin = true
 			}
 			open = !h.Fin
@@ -187,7 +187,7 @@ func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 			h.Rsv = byte(r.IntN(8))
 		}
 		h.Length = int64(len(payload))
-		if err := gws.WriteFrame(&stream, gws.MaskFrame(gws.Frame{Header: h, Payload: payload})); err != nil {
+		if err := gobwas.WriteFrame(&stream, gobwas.MaskFrame(gobwas.Frame{Header: h, Payload: payload})); err != nil {
 			panic(err)
 		}
 	}
@@ -195,9 +195,9 @@ func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 }
 
 // pausePayload makes a payload longer, and valid UTF-8 for most texts.
-func pausePayload(r *rand.Rand, op gws.OpCode, payload []byte) []byte {
+func pausePayload(r *rand.Rand, op gobwas.OpCode, payload []byte) []byte {
 	payload = bytes.Repeat(payload, 1+r.IntN(3)*r.IntN(8))
-	if op == gws.OpText && r.IntN(20) > 0 {
+	if op == gobwas.OpText && r.IntN(20) > 0 {
 		payload = bytes.ToValidUTF8(payload, []byte("é"))
 	}
 	return payload

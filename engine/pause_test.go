@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -70,7 +70,7 @@ func TestPauseKeepsBurstsInOrder(t *testing.T) {
 			c := s.dial()
 			var burst strings.Builder
 			for n := range messages {
-				burst.WriteString(frame(gws.OpText, seq(n)))
+				burst.WriteString(frame(gobwas.OpText, seq(n)))
 			}
 			c.raw(burst.String())
 			for n := range messages {
@@ -108,7 +108,7 @@ func TestPausedConnectionEndsBehindItsMessages(t *testing.T) {
 			var want []string
 			for n := range messages {
 				want = append(want, seq(n))
-				burst.WriteString(frame(gws.OpText, seq(n)))
+				burst.WriteString(frame(gobwas.OpText, seq(n)))
 			}
 			c.raw(burst.String())
 			require.NoError(t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
@@ -159,7 +159,7 @@ func TestSimnetPausedPeersKeepTheOrder(t *testing.T) {
 	var stream string
 	var want []string
 	for n := range messages {
-		stream += frame(gws.OpText, seq(n))
+		stream += frame(gobwas.OpText, seq(n))
 		want = append(want, seq(n))
 	}
 	for rest := stream; len(rest) > 0; {
@@ -196,7 +196,7 @@ func TestPausedConnectionMayPing(t *testing.T) {
 		s.onMessage = func(p *peer, _ codec.Opcode, _ []byte) { p.conn.PauseInLoop() }
 	})
 	m.connect(1)
-	stream := strings.Repeat(frame(gws.OpPing, ""), pings) + frame(gws.OpText, "pause")
+	stream := strings.Repeat(frame(gobwas.OpPing, ""), pings) + frame(gobwas.OpText, "pause")
 	for range ticks {
 		m.Advance(tick)
 		m.Wait()

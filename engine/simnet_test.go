@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -28,19 +28,19 @@ type simServer struct {
 	slowWrites atomic.Int64 // duration of each frame, in nanoseconds
 
 	mu       sync.Mutex
-	received map[int][]gws.Frame // by peer; guarded by mu
+	received map[int][]gobwas.Frame // by peer; guarded by mu
 }
 
 func startSimnet(t testing.TB, configure func(*engine.Config, *server)) *simServer {
 	t.Helper()
-	m := &simServer{Simnet: engine.NewSimnet(), received: make(map[int][]gws.Frame)}
+	m := &simServer{Simnet: engine.NewSimnet(), received: make(map[int][]gobwas.Frame)}
 	m.OnFrame = func(peer int, frame []byte) {
 		for began := time.Now(); time.Since(began) < time.Duration(m.slowWrites.Load()); {
 			continue
 		}
 		r := bytes.NewReader(frame)
-		h, err := gws.ReadHeader(r)
-		f := gws.Frame{Header: h, Payload: bytes.Clone(frame[len(frame)-r.Len():])}
+		h, err := gobwas.ReadHeader(r)
+		f := gobwas.Frame{Header: h, Payload: bytes.Clone(frame[len(frame)-r.Len():])}
 		if !assert.NoError(t, err) || !assert.EqualValues(t, h.Length, len(f.Payload)) {
 			return
 		}
@@ -74,10 +74,10 @@ func (m *simServer) take(peer int) (texts []string) {
 	defer m.mu.Unlock()
 	for _, f := range m.received[peer] {
 		switch f.Header.OpCode {
-		case gws.OpText:
+		case gobwas.OpText:
 			texts = append(texts, string(f.Payload))
-		case gws.OpClose:
-			code, reason := gws.ParseCloseFrameData(f.Payload)
+		case gobwas.OpClose:
+			code, reason := gobwas.ParseCloseFrameData(f.Payload)
 			texts = append(texts, fmt.Sprintf("close %d %s", code, reason))
 		default:
 			texts = append(texts, fmt.Sprintf("opcode %x", f.Header.OpCode))
@@ -88,7 +88,7 @@ func (m *simServer) take(peer int) (texts []string) {
 }
 
 func (m *simServer) text(peer int, payload string) {
-	m.Send(peer, []byte(frame(gws.OpText, payload)))
+	m.Send(peer, []byte(frame(gobwas.OpText, payload)))
 }
 
 func TestSimnetEchoes(t *testing.T) {
@@ -110,7 +110,7 @@ func TestSimnetEchoes(t *testing.T) {
 
 // A request and a message may come in pieces of any size, and together.
 func TestSimnetTakesPieces(t *testing.T) {
-	stream := upgradeRequest + frame(gws.OpText, "first") + frame(gws.OpText, "second")
+	stream := upgradeRequest + frame(gobwas.OpText, "first") + frame(gobwas.OpText, "second")
 	m := startSimnet(t, nil)
 	first := m.Connect(len(stream)-1, nil)
 	for cut := 1; cut < len(stream); cut++ {
@@ -131,7 +131,7 @@ func TestSimnetAdmitsOffLoop(t *testing.T) {
 			return codec.AppendAccept(nil, r, codec.Accept{}), true
 		}
 	})
-	m.Connect(1, []byte(upgradeRequest+frame(gws.OpText, "early")))
+	m.Connect(1, []byte(upgradeRequest+frame(gobwas.OpText, "early")))
 	m.Wait()
 	require.Zero(t, m.opened.Load())
 	close(decide)
@@ -165,7 +165,7 @@ func TestSimnetCloses(t *testing.T) {
 		},
 		{
 			"by the peer", func(m *simServer) {
-				m.Send(0, []byte(frame(gws.OpClose, string(gws.NewCloseFrameBody(4000, "bye")))))
+				m.Send(0, []byte(frame(gobwas.OpClose, string(gobwas.NewCloseFrameBody(4000, "bye")))))
 			},
 			engine.CloseInfo{Code: 4000, Reason: "bye", Remote: true},
 			[]string{"close 4000 bye"},

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -55,7 +55,7 @@ func (s *slowServer) pass() {
 	for range 3 {
 		s.step(slowPing / 3)
 	}
-	require.Equal(s.t, gws.OpPing, s.witness.read().Header.OpCode)
+	require.Equal(s.t, gobwas.OpPing, s.witness.read().Header.OpCode)
 	s.witness.echo()
 }
 
@@ -80,7 +80,7 @@ func TestSlowSenderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 	for i := range payload {
 		payload[i] = byte('a' + rand.IntN(26))
 	}
-	message := frame(gws.OpText, string(payload))
+	message := frame(gobwas.OpText, string(payload))
 	cuts := map[string]int{
 		"behind the first byte": 1, "in the length": 5, "in the masking key": 12,
 		"behind the header": 14, "in the payload": len(message) / 2, "before the last byte": len(message) - 1,
@@ -93,15 +93,15 @@ func TestSlowSenderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 			s.sendPart(c, message[:cut])
 			for range 2 { // one minute
 				s.pass()
-				require.Equal(t, gws.OpPing, c.read().Header.OpCode, "the client is asked whether it lives")
+				require.Equal(t, gobwas.OpPing, c.read().Header.OpCode, "the client is asked whether it lives")
 			}
 			c.raw(message[cut:])
 			f := c.message()
-			require.Equal(t, gws.OpText, f.Header.OpCode)
+			require.Equal(t, gobwas.OpText, f.Header.OpCode)
 			require.True(t, bytes.Equal(payload, f.Payload), "the message came in another shape")
 			for range 2 { // the rest counted as life: it may be silent for as long again
 				s.pass()
-				require.Equal(t, gws.OpPing, c.read().Header.OpCode)
+				require.Equal(t, gobwas.OpPing, c.read().Header.OpCode)
 			}
 			c.echo()
 		})
@@ -124,7 +124,7 @@ func TestSlowSenderOfHalfAFrameIsClosedAtTheReadTimeout(t *testing.T) {
 	s := startSlow(t)
 	c := s.dial()
 	c.echo()
-	message := frame(gws.OpText, "a message without an end")
+	message := frame(gobwas.OpText, "a message without an end")
 	s.pass()
 	s.sendPart(c, message[:10]) // 30 s: the silence begins here
 	s.pass()
@@ -171,7 +171,7 @@ func (s *slowServer) dialSlowReader() *slowReader {
 	}
 	must(s.t, r.peer.conn.Send(engine.NewFrame(codec.OpText, []byte("the last"), engine.Handling{})))
 	s.eventually(func() bool { return s.Shards()[0].Stats().BlockedTotal > blocked }, "the socket did not fill")
-	h, err := gws.ReadHeader(r.r)
+	h, err := gobwas.ReadHeader(r.r)
 	must(s.t, err)
 	require.EqualValues(s.t, len(r.frames[0]), h.Length)
 	r.goOn(100_001)
@@ -199,9 +199,9 @@ func TestSlowReaderOfHalfAFrameGoesOnAMinuteLater(t *testing.T) {
 	assert.Empty(t, r.peer.ends, "closed before the timeout")
 	r.goOn(len(r.frames[0]) - len(r.read))
 	require.True(t, bytes.Equal(r.frames[0], r.read), "the first frame came in another shape")
-	require.Equal(t, gws.OpPing, r.client.read().Header.OpCode, "the ping goes before the next frame")
+	require.Equal(t, gobwas.OpPing, r.client.read().Header.OpCode, "the ping goes before the next frame")
 	f := r.client.read()
-	require.Equal(t, gws.OpBinary, f.Header.OpCode, "one ping is enough")
+	require.Equal(t, gobwas.OpBinary, f.Header.OpCode, "one ping is enough")
 	require.True(t, bytes.Equal(r.frames[1], f.Payload), "the second frame came in another shape")
 	r.expect("the last")
 	r.echo()
@@ -235,11 +235,11 @@ func TestSlowReaderThatSendsNowAndThenLives(t *testing.T) {
 			s.pass()
 			r.goOn(10_007)
 		}
-		s.sendPart(r.client, frame(gws.OpPong, ""))
+		s.sendPart(r.client, frame(gobwas.OpPong, ""))
 	}
 	r.goOn(len(r.frames[0]) - len(r.read))
 	require.True(t, bytes.Equal(r.frames[0], r.read))
-	require.Equal(t, gws.OpPing, r.client.read().Header.OpCode)
+	require.Equal(t, gobwas.OpPing, r.client.read().Header.OpCode)
 	require.True(t, bytes.Equal(r.frames[1], r.client.read().Payload))
 	r.expect("the last")
 	r.echo()

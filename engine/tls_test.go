@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -92,7 +92,7 @@ func TestTLSEcho(t *testing.T) {
 			c.send(seq(i))
 			c.expect(seq(i))
 		}
-		c.raw(frame(gws.OpClose, "\x03\xe8bye"))
+		c.raw(frame(gobwas.OpClose, "\x03\xe8bye"))
 		c.expectClose(1000)
 		c.expectEOF() // close_notify: io.ErrUnexpectedEOF without it
 		s.eventually(func() bool { return s.closed.Load() == 1 }, "not closed")
@@ -152,8 +152,8 @@ func TestTLSPipelined(t *testing.T) {
 				})
 				c := s.dialTCP().over(s.clientTLS(version))
 				c.raw(upgradeRequest[:40])
-				c.raw(upgradeRequest[40:] + frame(gws.OpText, "1"))
-				c.raw(frame(gws.OpText, "2"))
+				c.raw(upgradeRequest[40:] + frame(gobwas.OpText, "1"))
+				c.raw(frame(gobwas.OpText, "2"))
 				close(release)
 				require.Equal(t, 101, c.response())
 				c.expect("1")
@@ -172,7 +172,7 @@ func TestTLSLargeMessages(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for range n {
-				_, err := io.WriteString(c.Conn, frame(gws.OpText, message))
+				_, err := io.WriteString(c.Conn, frame(gobwas.OpText, message))
 				assert.NoError(t, err)
 			}
 		})
@@ -195,7 +195,7 @@ func TestTLSReplyOrder(t *testing.T) {
 		wg.Go(func() {
 			w := bufio.NewWriterSize(c.Conn, 60_000)
 			for i := range n {
-				_, _ = w.WriteString(frame(gws.OpText, seq(i)+padding))
+				_, _ = w.WriteString(frame(gobwas.OpText, seq(i)+padding))
 			}
 			assert.NoError(t, w.Flush())
 		})
@@ -412,7 +412,7 @@ func TestTLSStop(t *testing.T) {
 		assert.NoError(t, s.Stop(ctx, codec.CloseGoingAway, "bye"))
 	})
 	c.expectClose(1001)
-	c.raw(frame(gws.OpClose, "\x03\xe9"))
+	c.raw(frame(gobwas.OpClose, "\x03\xe9"))
 	c.expectEOF()
 	for _, other := range []*client{half, silent} {
 		_, _ = io.Copy(io.Discard, other.r) // or a reset, if its bytes come after the end
