@@ -1,3 +1,3 @@
-// Package envelope reads and writes the JSON envelopes of messages: it scans requests and
-// notifications without reflection, and encodes replies as encoding/json would.
+// Package envelope reads and writes the JSON envelopes of messages. It scans requests and
+// notifications, and encodes replies, without reflection.
 package envelope

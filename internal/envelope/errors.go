@@ -6,8 +6,8 @@ import (
 )
 
 var (
-	// ErrInvalid reports a message that is not a valid envelope. Parse wraps it
-	// with what is wrong and where.
+	// ErrInvalid reports a message that is not a valid envelope. Parse wraps it with the
+	// fault and its place.
 	ErrInvalid = errors.New("envelope: invalid")
 
 	// ErrRequestID reports an envelope beyond MaxRequestID. It wraps ErrInvalid.

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxRequestID is how long a request_id may be, in bytes. It bounds what an answer repeats
-// of its request: as JSON the ID may take six times as much.
+// MaxRequestID is the greatest length of a request_id, in bytes. It bounds the answer, which
+// repeats the ID: as JSON the ID may take six times as many bytes.
 const MaxRequestID = 256
 
 // Request is the envelope of a request or a notification:
@@ -17,33 +17,32 @@ const MaxRequestID = 256
 // A field that is missing or null is empty. Not safe for concurrent use.
 type Request struct {
 	// Type, Event and RequestID are the decoded strings. They alias the input and are
-	// borrowed as it is, except that a string with an escape or with invalid UTF-8 is a copy.
+	// borrowed like it. A string with an escape or with invalid UTF-8 is a copy.
 	Type, Event, RequestID []byte
 
-	// Data is the JSON text of the value, checked but not decoded. It aliases the input.
+	// Data is the JSON text of the value. It is checked, not decoded, and aliases the input.
 	Data []byte
 
 	// Timestamp is in Unix seconds.
 	Timestamp int64
 }
 
-// Parse reads b, which is borrowed, into e, in one pass and without allocating as
-// long as no string needs decoding. It takes what encoding/json takes for a struct with these
-// fields, Data being a json.RawMessage, and reads the same values, but for this:
+// Parse reads b, which is borrowed, into e, in one pass. It allocates only if a string needs
+// decoding. It accepts the same messages as encoding/json for a struct with these fields, with
+// Data as a json.RawMessage, and reads the same values, with these differences:
 //
-//   - the top level must be an object, where encoding/json also takes null;
+//   - the top level must be an object, where encoding/json also accepts null;
 //   - keys match exactly, where encoding/json ignores case;
-//   - of a key that occurs twice the last value counts, also if it is null;
+//   - the last value of a repeated key counts, also if it is null;
 //   - null as data leaves Data empty, where a json.RawMessage would hold "null";
 //   - values nest at most MaxDepth deep, the envelope included, where encoding/json allows
 //     10,000, and a request_id has at most MaxRequestID bytes.
 //
-// The time is in proportion to the length, whatever b contains: at most a few nanoseconds for
-// each byte.
+// The time is proportional to the length: at most a few nanoseconds for each byte of any input.
 //
-// On failure it returns ErrInvalid, wrapped with what is wrong, and e holds the fields read
-// before, and the RequestID wherever in b it stands, if it can be read; that of a number is
-// its text. It allocates then. Safe for concurrent use.
+// On failure Parse returns ErrInvalid, wrapped with the fault, and allocates. e then holds the
+// fields before the fault, and the RequestID if it can be found anywhere in b. The RequestID
+// of a number is its text. Safe for concurrent use.
 func Parse(b []byte, e *Request) error {
 	*e = Request{}
 	s := scanner{b: b}
@@ -69,8 +68,8 @@ func Parse(b []byte, e *Request) error {
 	return nil
 }
 
-// decode decodes the strings of e. It is done at the end, once for each field, because a
-// message may contain the same key thousands of times.
+// decode decodes the strings of e. It runs at the end, once for each field, because a message
+// may contain the same key thousands of times.
 func (s *scanner) decode(e *Request) {
 	e.Type = s.decoded(e.Type, fieldType)
 	e.Event = s.decoded(e.Event, fieldEvent)
@@ -83,7 +82,7 @@ func (s *scanner) decode(e *Request) {
 	}
 }
 
-// decoded returns what a string says: raw itself if it can.
+// decoded returns the decoded string: raw itself, or a copy if raw needs decoding.
 func (s *scanner) decoded(raw []byte, field fieldSet) []byte {
 	if s.escaped&field == 0 && utf8.Valid(raw) {
 		return raw
@@ -91,7 +90,7 @@ func (s *scanner) decoded(raw []byte, field fieldSet) []byte {
 	return appendUnescaped(make([]byte, 0, len(raw)), raw)
 }
 
-// field reads the value of key into e, or skips it if the key is not one of e's.
+// field reads the value of key into e. It skips the value of an unknown key.
 func (s *scanner) field(e *Request, key []byte) bool {
 	switch string(key) {
 	case "type":
@@ -109,8 +108,8 @@ func (s *scanner) field(e *Request, key []byte) bool {
 	}
 }
 
-// stringField notes the raw string in dst, which aliases the input; wrong says that the
-// value is none.
+// stringField sets dst to the raw string, which aliases the input. It fails with wrong if the
+// value is no string.
 func (s *scanner) stringField(dst *[]byte, field fieldSet, wrong string) bool {
 	*dst = nil
 	s.escaped &^= field
@@ -150,7 +149,7 @@ func (s *scanner) intField(dst *int64) bool {
 	if s.i-start > maxInt64 {
 		return s.fail(wrongTimestamp) // ParseInt would copy all of it
 	}
-	// The conversion does not escape, so it does not allocate unless ParseInt fails.
+	// The converted string does not escape, so it allocates only if ParseInt fails.
 	n, err := strconv.ParseInt(string(s.b[start:s.i]), 10, 64)
 	if err != nil {
 		return s.fail(wrongTimestamp)

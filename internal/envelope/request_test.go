@@ -25,7 +25,7 @@ func fieldsOf(e *envelope.Request) fields {
 	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp}
 }
 
-// structEnvelope is what Parse replaces.
+// structEnvelope decodes an envelope with encoding/json, in place of Parse.
 type structEnvelope struct {
 	Type      string          `json:"type"`
 	Event     string          `json:"event"`
@@ -84,7 +84,7 @@ func (f *fields) set(key string, raw json.RawMessage) bool {
 	return true
 }
 
-// depthOf returns how deep b nests, as far as it is JSON.
+// depthOf returns the depth of b, as far as b is JSON.
 func depthOf(b []byte) int {
 	depth, deepest, quoted := 0, 0, false
 	for i := 0; i < len(b); i++ {
@@ -104,7 +104,7 @@ func depthOf(b []byte) int {
 	return deepest
 }
 
-// checkEnvelope holds Parse to the reference and to json.Unmarshal.
+// checkEnvelope compares Parse with the reference and with json.Unmarshal.
 func checkEnvelope(t *testing.T, b []byte) {
 	t.Helper()
 	before := bytes.Clone(b)
@@ -220,8 +220,8 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	assert.Equal(t, "a", string(e.Event), "fields before the error stay")
 }
 
-// The request_id of an invalid envelope is found wherever it stands, and of a valid one
-// nothing changes.
+// Parse finds the request_id of an invalid envelope in any place. In a valid envelope an ID
+// within the data has no effect.
 func TestParseFindsTheRequestID(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"before the error", `{"request_id":"a","event":7}`, "a"},
@@ -229,7 +229,7 @@ func TestParseFindsTheRequestID(t *testing.T) {
 		{"a number", `{"event":"e","request_id":17}`, "17"},
 		{"another number", `{"request_id":-1.5e3,"event":"e"}`, "-1.5e3"},
 		{"behind a broken value", `{"data":{"a":tru,"b":[1,]},"request_id":"a"}`, "a"},
-		{"behind what nests too deep", `{"data":` + nested("[", "]", 5000) + `,"request_id":"a"}`, "a"},
+		{"behind values that nest too deep", `{"data":` + nested("[", "]", 5000) + `,"request_id":"a"}`, "a"},
 		{"behind a line break in a string", "{\"data\":\"x\ny\",\"request_id\":\"a\"}", "a"},
 		{"behind bytes that are no JSON", "\xef\xbb\xbf{'a':1, \"request_id\" : \"a\"}", "a"},
 		{"escapes", `{"event":7,"data":"\"}","request_id":"\u0061\n"}`, "a\n"},
@@ -255,8 +255,8 @@ func TestParseFindsTheRequestID(t *testing.T) {
 	}
 }
 
-// Every prefix of a message is refused, and so is the message with any one byte changed
-// exactly when the reference refuses it.
+// Parse refuses every prefix of a message. It refuses the message with one changed byte if and
+// only if the reference refuses it.
 func TestParseTruncatedAndCorrupted(t *testing.T) {
 	for n := range request {
 		var e envelope.Request

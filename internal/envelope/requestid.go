@@ -1,8 +1,8 @@
 package envelope
 
-// findRequestID returns the request_id of an invalid envelope, so that its answer can name
-// it, or nil. It looks for the key in the outermost object, however wrong the text beside it
-// is, and takes a string or the text of a number. It does not recurse.
+// findRequestID returns the request_id of an invalid envelope for its answer, or nil. It looks
+// for the key in the outermost object, whose other parts may be faulty. It takes a string or
+// the text of a number. It does not recurse.
 func findRequestID(b []byte) []byte {
 	s := scanner{b: b}
 	for depth := 0; s.i < len(b); {
@@ -31,7 +31,7 @@ func findRequestID(b []byte) []byte {
 	return nil
 }
 
-// skipString steps over a string, whatever it contains, and reports whether it ends.
+// skipString steps over a string, which may contain any bytes, and reports whether it ends.
 func (s *scanner) skipString() bool {
 	s.i++
 	for {
@@ -50,7 +50,7 @@ func (s *scanner) skipString() bool {
 	}
 }
 
-// requestID reads the value of an invalid envelope's request_id.
+// requestID reads the value of the request_id of an invalid envelope.
 func (s *scanner) requestID() (id []byte) {
 	start := s.i
 	if s.peek() != '"' {

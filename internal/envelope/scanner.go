@@ -5,19 +5,19 @@ import (
 	"math/bits"
 )
 
-// MaxDepth is how deep objects and arrays may nest, the envelope included. It bounds the
-// scanner's recursion: one message must not grow an event loop's stack without end.
+// MaxDepth is the greatest depth of nested objects and arrays, the envelope included. It bounds
+// the scanner's recursion, because one message must not grow an event loop's stack without end.
 const MaxDepth = 128
 
-// scanner walks over JSON text (RFC 8259) and checks it. Its methods begin at the first byte
-// of what they are named for, stop behind the last, and return false after they noted in
-// wrong what is wrong at i. Not safe for concurrent use.
+// scanner walks over JSON text (RFC 8259) and checks it. Each method begins at the first byte
+// of the part that it is named for and stops behind the last. On a fault at i it notes the
+// fault in wrong and returns false. Not safe for concurrent use.
 type scanner struct {
 	b       []byte
 	i       int
 	wrong   string
-	limit   error    // in place of wrong: a limit is exceeded
-	escaped fieldSet // those of the envelope's strings that contain an escape
+	limit   error    // in place of wrong if a limit is exceeded
+	escaped fieldSet // the envelope's strings that contain an escape
 	key     [maxRawKey]byte
 }
 
@@ -40,7 +40,7 @@ func (s *scanner) exceed(limit error) bool {
 	return false
 }
 
-// peek returns the byte at i, or 0, which no JSON text begins with, at the end.
+// peek returns the byte at i. At the end it returns 0, which begins no JSON value.
 func (s *scanner) peek() byte {
 	if s.i < len(s.b) {
 		return s.b[s.i]
@@ -68,7 +68,7 @@ func (s *scanner) space() {
 	}
 }
 
-// value checks one value that depth objects and arrays enclose.
+// value checks one value within depth objects and arrays.
 func (s *scanner) value(depth int) bool {
 	switch s.peek() {
 	case '"':
@@ -98,7 +98,7 @@ func (s *scanner) enter(depth int) bool {
 	return true
 }
 
-// object checks an object from behind its brace and, if e is not nil, reads its fields.
+// object checks an object behind its opening brace and, if e is not nil, reads its fields.
 func (s *scanner) object(e *Request, depth int) bool {
 	s.space()
 	if s.next('}') {
@@ -144,7 +144,7 @@ func (s *scanner) member(e *Request, depth int) bool {
 	return s.field(e, key)
 }
 
-// array checks an array from behind its bracket.
+// array checks an array behind its opening bracket.
 func (s *scanner) array(depth int) bool {
 	s.space()
 	if s.next(']') {
@@ -187,7 +187,7 @@ func (s *scanner) string() (escaped, ok bool) {
 	}
 }
 
-// plain steps over the bytes that stand for themselves in a string, eight at a time.
+// plain steps over the bytes of a string that need no treatment, eight at a time.
 func (s *scanner) plain() {
 	for len(s.b)-s.i >= 8 {
 		if special := specialBytes(binary.LittleEndian.Uint64(s.b[s.i:])); special != 0 {
@@ -201,9 +201,9 @@ func (s *scanner) plain() {
 	}
 }
 
-// specialBytes returns a word that is zero if none of the eight bytes of x is a quote, a
-// backslash or a control character; otherwise its lowest set bit lies in the first such
-// byte. Above that byte it may err, because the subtractions borrow.
+// specialBytes returns zero if none of the eight bytes of x is a quote, a backslash or a
+// control character. Otherwise the lowest set bit lies in the first such byte. The bits above
+// may be wrong, because the subtractions borrow.
 func specialBytes(x uint64) uint64 {
 	const (
 		ones  = 0x0101010101010101
@@ -254,7 +254,7 @@ func (s *scanner) number() bool {
 	return true
 }
 
-// fraction checks what follows the integer part of a number.
+// fraction checks the fraction and the exponent of a number.
 func (s *scanner) fraction() bool {
 	if s.next('.') && !s.digits() {
 		return s.fail("want a digit")
@@ -270,7 +270,7 @@ func (s *scanner) fraction() bool {
 	return true
 }
 
-// digits steps over digits and reports whether there was one.
+// digits steps over digits and reports whether there was at least one.
 func (s *scanner) digits() bool {
 	start := s.i
 	for isDigit(s.peek()) {

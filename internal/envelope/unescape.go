@@ -5,11 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxRawKey is the length of the longest of the envelope's keys if each byte is escaped.
+// maxRawKey is the length of the envelope's longest key with each byte escaped.
 const maxRawKey = 6 * len("request_id")
 
-// unescapedKey decodes a key that contains an escape. It returns nil for one that is too
-// long to be a key of the envelope.
+// unescapedKey decodes a key that contains an escape. It returns nil for a key that is longer
+// than any key of the envelope.
 func (s *scanner) unescapedKey(raw []byte) []byte {
 	if len(raw) > maxRawKey {
 		return nil
@@ -17,9 +17,9 @@ func (s *scanner) unescapedKey(raw []byte) []byte {
 	return appendUnescaped(s.key[:0], raw)
 }
 
-// appendUnescaped appends what a string says whose text between the quotes is raw, which was
-// checked. Like encoding/json it puts U+FFFD in the place of a lone surrogate and of a byte
-// that is not UTF-8.
+// appendUnescaped appends the decoded form of raw, the checked text between the quotes of a
+// string. Like encoding/json it puts U+FFFD in the place of a lone surrogate and of a byte that
+// is not UTF-8.
 func appendUnescaped(dst, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		switch c := raw[i]; {
@@ -42,7 +42,7 @@ func appendUnescaped(dst, raw []byte) []byte {
 	return dst
 }
 
-// unescapedByte is what a backslash and c stand for.
+// unescapedByte returns the byte that a backslash with c stands for.
 func unescapedByte(c byte) byte {
 	switch c {
 	case 'b':
@@ -59,8 +59,8 @@ func unescapedByte(c byte) byte {
 	return c
 }
 
-// unescapedRune decodes the escape that raw begins with, of the kind with four digits, or
-// the two of a surrogate pair. n is its length.
+// unescapedRune decodes the \u escape at the start of raw, or the two of a surrogate pair. n is
+// their length.
 func unescapedRune(raw []byte) (r rune, n int) {
 	r = fourDigits(raw)
 	if !utf16.IsSurrogate(r) {
@@ -74,7 +74,7 @@ func unescapedRune(raw []byte) (r rune, n int) {
 	return utf8.RuneError, 6
 }
 
-// fourDigits returns the value of the escape that raw begins with.
+// fourDigits returns the value of the \u escape at the start of raw.
 func fourDigits(raw []byte) (r rune) {
 	for _, c := range raw[2:6] {
 		switch {

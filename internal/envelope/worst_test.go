@@ -10,17 +10,17 @@ import (
 	"github.com/qi-realtime/ws/internal/race"
 )
 
-// worstSize is the length of the messages of worstEnvelopes, about.
+// worstSize is the approximate length of the messages of worstEnvelopes.
 const worstSize = 512 << 10
 
-// repeated returns unit as often as it fits between open and end. A comma at the end of
-// the last is left out.
+// repeated returns unit, as often as it fits, between open and end, without the last comma.
 func repeated(unit, open, end string) []byte {
 	n := (worstSize - len(open) - len(end)) / len(unit)
 	return []byte(open + strings.TrimSuffix(strings.Repeat(unit, n), ",") + end)
 }
 
-// worstEnvelopes are messages that cost the most for their length, plain for comparison.
+// worstEnvelopes returns the messages that cost the most for their length. The message plain
+// is for comparison.
 func worstEnvelopes() map[string][]byte {
 	return map[string][]byte{
 		"plain":               repeated("x", `{"data":"`, `"}`),
@@ -51,7 +51,7 @@ func worstEnvelopes() map[string][]byte {
 	}
 }
 
-// No message makes the parser allocate for each of its parts.
+// No message makes Parse allocate for each part.
 func TestParseAllocations(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
@@ -65,7 +65,7 @@ func TestParseAllocations(t *testing.T) {
 	}
 }
 
-// What is decoded by Parse is what encoding/json decodes.
+// Parse decodes the same values as encoding/json.
 func TestParseWorst(t *testing.T) {
 	for name, in := range worstEnvelopes() {
 		t.Run(name, func(t *testing.T) { checkEnvelope(t, in) })

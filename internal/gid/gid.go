@@ -1,13 +1,13 @@
-// Package gid tells whether two pieces of code run on the same goroutine.
+// Package gid identifies the running goroutine.
 //
-// The library needs this in one place: a publisher may wait for room in an
-// event loop's inbox, but an inline handler, which runs on an event loop, must
-// not, and nothing in a call like Manager.BroadcastToRoom says who calls. The
-// runtime keeps the running goroutine's descriptor in a register; its address
-// is unique and does not change while the goroutine lives.
+// The library compares goroutines in few places. For example, a publisher may wait for space in
+// an event loop's inbox, but an inline handler, which runs on an event loop, must not wait. A
+// call like Manager.BroadcastToRoom does not show its caller. The runtime keeps the descriptor
+// of the running goroutine in a register. The address of the descriptor is unique and does not
+// change while the goroutine lives.
 package gid
 
-// Current returns an opaque number that identifies the calling goroutine. It
-// is never 0, and no other goroutine has it while this one lives; a later
-// goroutine may get it again. Safe for concurrent use.
+// Current returns an opaque number that identifies the calling goroutine. It is never 0. No
+// other goroutine has the same number while this one lives; a later goroutine may have it.
+// Safe for concurrent use.
 func Current() uintptr { return getg() }

@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// getg parses the goroutine's number out of its stack trace: slow (over a
-// microsecond) but right on every architecture.
+// getg parses the goroutine's number out of its stack trace. It is slow (over a microsecond)
+// but works on every architecture.
 func getg() uintptr {
 	var buf [64]byte
 	b := bytes.TrimPrefix(buf[:runtime.Stack(buf[:], false)], []byte("goroutine "))

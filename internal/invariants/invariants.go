@@ -3,7 +3,7 @@
 // functions run on their event loop. Callers ask Enabled, a constant, so that other builds pay nothing.
 package invariants
 
-// PoisonByte is no letter, no digit, and invalid as a start of UTF-8.
+// PoisonByte is the byte that Poison writes. It is no ASCII and no valid UTF-8 text on its own.
 const PoisonByte = 0xDB
 
 // Poison overwrites b, so that a use after release shows.

@@ -68,7 +68,7 @@ func (c *counts) IncrementReadErrors()                       { c.count("read err
 func (c *counts) IncrementWriteErrors()                      { c.count("write errors") }
 func (c *counts) IncrementInvalidMessages()                  { c.count("invalid") }
 
-// application is a Manager with handlers, and the things that they note.
+// application is a Manager with handlers, and the notes that they take.
 type application struct {
 	*ws.Manager
 	metrics *counts

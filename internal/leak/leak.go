@@ -1,5 +1,5 @@
-// Package leak fails a package's tests if they leave goroutines or descriptors
-// behind. Tests use it; the library does not.
+// Package leak fails the tests of a package if they leave goroutines or descriptors behind.
+// Only tests use it.
 package leak
 
 import (
@@ -13,13 +13,12 @@ import (
 	"time"
 )
 
-// patience is how long what is ending may take.
+// patience is the longest time that goroutines and descriptors may take to end.
 const patience = 15 * time.Second
 
 // Main runs the tests and exits. Call it from TestMain.
 func Main(m *testing.M) {
-	// The runtime's network poller takes descriptors of its own with the first
-	// socket.
+	// The runtime's network poller opens descriptors of its own with the first socket.
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		_ = l.Close()
 	}
@@ -31,8 +30,8 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// nothingLeft waits until there are no more goroutines and descriptors than
-// before, and tells what is too much.
+// nothingLeft waits until there are no more goroutines and descriptors than before. If they do
+// not end, it prints the surplus and returns false.
 func nothingLeft(goroutines, descriptors int) bool {
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		t.CloseIdleConnections()
@@ -52,9 +51,9 @@ func nothingLeft(goroutines, descriptors int) bool {
 	}
 }
 
-// Goroutines returns the stacks of all goroutines but the idle ones of gnet's
-// worker pool, which it keeps for a while, or for the life of the process, and
-// the one that waits for signals, which never ends once a fuzz run has started it.
+// Goroutines returns the stacks of all goroutines with two exceptions: the idle goroutines of
+// gnet's worker pool, which may stay for the life of the process, and the goroutine that waits
+// for signals, which never ends once a fuzz run has started it.
 func Goroutines() []string {
 	buf := make([]byte, 4<<20)
 	buf = buf[:runtime.Stack(buf, true)]
@@ -69,8 +68,7 @@ func Goroutines() []string {
 	return ours
 }
 
-// openDescriptors returns the number of open descriptors, 0 where it is not
-// known.
+// openDescriptors returns the number of open descriptors, 0 on systems where it is unknown.
 func openDescriptors() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

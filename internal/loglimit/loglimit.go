@@ -1,5 +1,5 @@
-// Package loglimit bounds how often the library logs the same message, and keeps
-// the application's log handler from doing harm by a panic.
+// Package loglimit bounds the rate of each log message of the library, and ends panics of the
+// application's log handler.
 package loglimit
 
 import (
@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// window is the time in which a message is logged perWindow times at most.
+	// window is the time in which a message is logged at most perWindow times.
 	window    = time.Second
 	perWindow = 10
-	// maxMessages bounds the messages that are counted apart; all others share
-	// one count. The library's messages are constants, fewer than that.
+	// maxMessages bounds the messages with a count of their own. All others share one count.
+	// The library's messages are constants, and fewer.
 	maxMessages = 128
 )
 
-// New returns a logger that hands on the records of l: of the same message and
-// level 10 in each second at most, and, at the end of a second in which there
-// were more, one with the attribute "suppressed", their number. A panic in the
-// handler of l ends in it; the first is written to the standard error. New
-// returns l itself if it is such a logger, and one for slog.Default if l is nil.
+// New returns a logger that passes records to the handler of l: at most 10 records with the
+// same message and level in each second. At the end of a second with more records it passes one
+// with the attribute "suppressed", the number of the others. A panic in the handler of l ends
+// there; the first is written to the standard error. New returns l itself if l is from New. A
+// nil l means slog.Default.
 func New(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		l = slog.Default()
@@ -36,16 +36,15 @@ func New(l *slog.Logger) *slog.Logger {
 	return slog.New(&handler{next: l.Handler(), limiter: &limiter{counts: make(map[key]*count)}})
 }
 
-// Flush logs the numbers of suppressed records now. It does nothing if l is not
-// from New.
+// Flush logs the numbers of suppressed records now. It does nothing if l is not from New.
 func Flush(l *slog.Logger) {
 	if h, ok := l.Handler().(*handler); ok {
 		h.limiter.flushAll()
 	}
 }
 
-// Stack returns an attribute with the stack trace of the goroutine that logs it.
-// The trace is taken only if the record is handed on.
+// Stack returns an attribute with the stack trace of the goroutine that logs it. The trace is
+// taken only if the record is not suppressed.
 func Stack() slog.Attr { return slog.Any("stack", stack{}) }
 
 type stack struct{}
@@ -53,7 +52,7 @@ type stack struct{}
 // LogValue takes the stack trace.
 func (stack) LogValue() slog.Value { return slog.StringValue(string(debug.Stack())) }
 
-// handler is the handler of a logger from New. Immutable.
+// handler is the slog.Handler of a logger from New. Immutable.
 type handler struct {
 	next    slog.Handler
 	limiter *limiter // shared with the handlers that WithAttrs and WithGroup return
@@ -65,7 +64,7 @@ func (h *handler) Enabled(ctx context.Context, level slog.Level) (enabled bool) 
 	return h.next.Enabled(ctx, level)
 }
 
-// Handle hands r on if there is room for it.
+// Handle passes r on unless its message has reached perWindow.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if !h.limiter.admit(h.next, &r) {
 		return nil
@@ -74,18 +73,17 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, withStack(r))
 }
 
-// WithAttrs returns a handler that counts together with h.
+// WithAttrs returns a handler that shares its counts with h.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.derive(func() slog.Handler { return h.next.WithAttrs(attrs) })
 }
 
-// WithGroup returns a handler that counts together with h.
+// WithGroup returns a handler that shares its counts with h.
 func (h *handler) WithGroup(name string) slog.Handler {
 	return h.derive(func() slog.Handler { return h.next.WithGroup(name) })
 }
 
-// derive returns a handler for the one that derived returns, or h's own if derived
-// panics.
+// derive returns a handler around the result of derived, or around h.next if derived panics.
 func (h *handler) derive(derived func() slog.Handler) *handler {
 	with := *h
 	func() {
@@ -95,8 +93,8 @@ func (h *handler) derive(derived func() slog.Handler) *handler {
 	return &with
 }
 
-// withStack returns r with its Stack taken: the application's handler may look
-// at r on another goroutine.
+// withStack returns r with its Stack taken, because the application's handler may read r on
+// another goroutine.
 func withStack(r slog.Record) slog.Record {
 	lazy := false
 	r.Attrs(func(a slog.Attr) bool {
@@ -133,7 +131,7 @@ type limiter struct {
 	counts map[key]*count // guarded by mu
 }
 
-// key is what is counted apart.
+// key identifies the records that share a count.
 type key struct {
 	level   slog.Level
 	message string
@@ -144,13 +142,13 @@ type count struct {
 	key        key
 	began      time.Time // of the window
 	admitted   int       // in the window
-	suppressed int       // not told yet
+	suppressed int       // not yet logged
 	next       slog.Handler
 	pc         uintptr
 	timer      *time.Timer // runs while suppressed is not 0
 }
 
-// admit reports whether r is to be handed on to next.
+// admit reports whether r is to be passed on to next.
 func (l *limiter) admit(next slog.Handler, r *slog.Record) bool {
 	now := time.Now()
 	l.mu.Lock()
@@ -184,7 +182,7 @@ func (l *limiter) countLocked(k key) *count {
 	return c
 }
 
-// flush logs how many records of c were suppressed.
+// flush logs the number of suppressed records of c.
 func (l *limiter) flush(c *count) {
 	l.mu.Lock()
 	n, next := c.suppressed, c.next

@@ -41,7 +41,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-// lines returns what was written since the last call.
+// lines returns the text since the last call.
 func lines(b *buffer) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +107,7 @@ func TestFlush(t *testing.T) {
 	})
 }
 
-// However many messages there are, the memory for them is bounded.
+// The memory for counts is bounded for any number of messages.
 func TestManyMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, b := newLogger(slog.HandlerOptions{})
@@ -121,7 +121,7 @@ func TestManyMessages(t *testing.T) {
 	})
 }
 
-// counted counts how often it is asked for its value.
+// counted counts the calls for its value.
 type counted struct{ n *int }
 
 func (c counted) LogValue() slog.Value {
@@ -151,7 +151,7 @@ func TestStack(t *testing.T) {
 	assert.Empty(t, lines(b))
 }
 
-// panicking panics in all of its methods that it is told to.
+// panicking panics in the chosen methods.
 type panicking struct{ enabled, handle, with bool }
 
 func (p panicking) Enabled(context.Context, slog.Level) bool {

@@ -19,7 +19,7 @@ type field struct {
 	name, kind, help string
 }
 
-// table is the fields of each struct, by its name.
+// table holds the fields of each struct, by the name of the struct.
 type table map[string][]field
 
 func main() {
@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// run reads the structs of source, and writes the code of the root package and that of the engine.
+// run reads the structs of source, and writes the code of the root package and of the engine.
 func run(source, root, engine string) error {
 	text, err := os.ReadFile(source)
 	if err != nil {

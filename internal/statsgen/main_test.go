@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGeneratedCodeIsUpToDate asserts that nobody has changed stats.go, or the
-// generated files, alone.
+// TestGeneratedCodeIsUpToDate asserts that the generated files agree with stats.go.
 func TestGeneratedCodeIsUpToDate(t *testing.T) {
 	t.Chdir("../..")
 	dir := t.TempDir()

@@ -1,4 +1,4 @@
-// Package testcert makes certificates for tests, which alone use it.
+// Package testcert makes certificates. Only tests use it.
 package testcert
 
 import (
@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// New returns a certificate for name, 127.0.0.1 and ::1, signed by itself, for
-// servers and clients, and the pool of it alone. It panics if there is no
-// randomness.
+// New returns a self-signed certificate for name, 127.0.0.1 and ::1, for servers and clients,
+// and a pool with this certificate alone. It panics if there is no randomness.
 func New(name string) (tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
