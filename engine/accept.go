@@ -101,7 +101,7 @@ type turn struct {
 
 func newAcceptGate(e *Engine) *acceptGate {
 	g := &acceptGate{eng: e, ended: make(chan struct{}), over: make(chan struct{})}
-	g.pace = newPace(e.cfg.AdmitPerSecond, e.cfg.AdmitBurst)
+	g.pace = newPace(e.cfg.AdmissionPerSecond, e.cfg.AdmissionBurst)
 	g.usage.fixed = e.cfg.MaxDescriptors
 	return g
 }

@@ -36,7 +36,7 @@ func TestAStormIsAcceptedAtAPace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {
 				cfg.ListenAddr = addr
-				cfg.AdmitPerSecond, cfg.AdmitBurst = perSecond, burst
+				cfg.AdmissionPerSecond, cfg.AdmissionBurst = perSecond, burst
 			})
 			began := time.Now()
 			var clients sync.WaitGroup
@@ -58,7 +58,7 @@ func TestAStormIsAcceptedAtAPace(t *testing.T) {
 // TestEnrolledConnectionsTakeTheirTurnsToo asserts that neither kind starves
 // the other.
 func TestEnrolledConnectionsTakeTheirTurnsToo(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) { cfg.AdmitPerSecond, cfg.AdmitBurst = 25, 1 })
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.AdmissionPerSecond, cfg.AdmissionBurst = 25, 1 })
 	const n = 20
 	began := time.Now()
 	var all sync.WaitGroup
@@ -73,7 +73,7 @@ func TestEnrolledConnectionsTakeTheirTurnsToo(t *testing.T) {
 }
 
 func TestAwaitAdmissionEnds(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) { cfg.AdmitPerSecond, cfg.AdmitBurst = 1e-6, 1 })
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.AdmissionPerSecond, cfg.AdmissionBurst = 1e-6, 1 })
 	require.NoError(t, s.AwaitAdmission(t.Context()))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -99,7 +99,7 @@ func TestStopRefusesTheBacklog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {
 				cfg.ListenAddr = addr
-				cfg.AdmitPerSecond, cfg.AdmitBurst = 1e-6, 1
+				cfg.AdmissionPerSecond, cfg.AdmissionBurst = 1e-6, 1
 			})
 			s.dial().echo()
 			var waiting []*client

@@ -251,7 +251,7 @@ func (e *Engine) refuseBacklog(listener int) {
 // refuseSocket answers the peer of a socket that is on no loop with the reason
 // of its refusal. A TLS peer could not read the answer, so it gets none.
 func (e *Engine) refuseSocket(fd int) {
-	if e.cfg.TLS == nil {
+	if e.cfg.TLSConfig == nil {
 		_, _ = unix.Write(fd, renderRefusal(errStopping))
 	}
 	_ = unix.Shutdown(fd, unix.SHUT_WR)

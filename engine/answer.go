@@ -38,7 +38,7 @@ func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
 // SendAnswer is SendReply for an answer that must not fail. It always has
 // space, so the caller must send at most one for each message. Off the event
 // loops it waits for space in the ring of the connection's loop for at most
-// Config.PublishTimeout; after that the answer is kept beside the ring. It
+// Config.BroadcastTimeout; after that the answer is kept beside the ring. It
 // returns ErrClosed once the connection is closing. Safe for concurrent use.
 func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {

@@ -181,7 +181,7 @@ func (trimTask) RunInLoop(s *Shard) {
 // once, because no close frame can follow half a frame.
 func (s *Shard) trim(c *Conn) {
 	s.noteSlow(c)
-	policy := s.eng.cfg.Policy
+	policy := s.eng.cfg.OverflowPolicy
 	for lane := range Lane(dataLanes) {
 		if c.end() != nil || c.out.lanes[lane].len() == 0 {
 			continue

@@ -28,7 +28,7 @@ func TestBudgetDropsAreNotQueued(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 				cfg.Loops = 1
-				cfg.Policy, cfg.QueueBudget = test.policy, 8<<10
+				cfg.OverflowPolicy, cfg.QueueBudget = test.policy, 8<<10
 			})
 			m.connect(1)
 			m.Stall(0)

@@ -20,47 +20,47 @@ import (
 
 // Config holds the settings of an Engine. The root package validates them.
 type Config struct {
-	ListenAddr       string      // "tcp://host:port", "unix:///path", "unix://@name", or "" for no listener
-	UnixSocketMode   fs.FileMode // of the Unix socket of ListenAddr; 0 leaves it to the umask
-	Loops            int         // event loops
-	RingSize         int         // slots of each shard's inbox
-	FanOutBatch      int         // tasks that a loop takes from its inbox at once
-	QueueFrames      int         // frames that a connection may have queued in LaneNormal
-	QueueBytes       int64       // bytes that a connection may have queued in LaneNormal
-	HighFrames       int         // the same for LaneHigh
-	HighBytes        int64
-	QueueBudget      int64            // memory for the queues of all blocked connections; 0 is no limit
-	Policy           Policy           // policy of a full queue, unless the frame has its own
-	HighMark         float64          // share of a lane's bounds at which a blocked connection is slow
-	LowMark          float64          // share below which it is not slow any more
-	HighWaterAge     time.Duration    // age of the oldest frame at which a blocked connection is slow; 0 is never
-	UnsentBytes      int              // approximate unsent bytes of a connection in the kernel; 0 is the system's default
-	RecvBuffer       int              // bytes of a socket's receive buffer; 0 is the system's default
-	SendBuffer       int              // the same for its send buffer
-	DeflateLevel     int              // of permessage-deflate, 1 to 9
-	DeflateThreshold int              // size from which on a message is compressed, in bytes
-	InflateRatio     int              // inflated bytes for each compressed one, above 64 KiB; at most 0 is no limit
-	MessageBytes     int64            // largest inbound message; 0 is no limit
-	HeldBytes        int64            // held bytes at which a paused connection closes where its loop's epoll is unknown
-	ControlFrames    int              // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors   int              // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
-	AdmitPerSecond   float64          // connections accepted each second; more wait. 0 is no limit
-	AdmitBurst       int              // connections accepted at once within that rate
-	TLS              *tls.Config      // of the listener; nil for a plain one
-	TLSHandshakes    int              // TLS handshakes that compute at once; more wait
-	HeadLimits       codec.HeadLimits // of upgrade requests
-	HandshakeTimeout time.Duration
-	PingInterval     time.Duration
-	InboundBudget    int64         // inbound bytes of all connections that wait here; 0 is no limit
-	MessageTimeout   time.Duration // from the first byte of a message to its last; 0 is no limit
-	WriteTimeout     time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
-	ReadTimeout      time.Duration // silence after which a connection is dead; see life.go
-	CloseTimeout     time.Duration // duration of the close handshake
-	PublishTimeout   time.Duration // longest wait of a publisher for space in a ring
-	Logger           *slog.Logger
-	Simnet           *Simnet          // in place of sockets; without ListenAddr and TLS
-	Now              func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
-	NoReadiness      bool             // for tests: as if the loops' epolls were unknown
+	ListenAddr           string      // "tcp://host:port", "unix:///path", "unix://@name", or "" for no listener
+	UnixSocketMode       fs.FileMode // of the Unix socket of ListenAddr; 0 leaves it to the umask
+	Loops                int         // event loops
+	BroadcastQueueSize   int         // slots of each shard's inbox
+	BroadcastBatchSize   int         // tasks that a loop takes from its inbox at once
+	MessageQueueSize     int         // frames that a connection may have queued in LaneNormal
+	QueueBytes           int64       // bytes that a connection may have queued in LaneNormal
+	HighQueueSize        int         // the same for LaneHigh
+	HighQueueBytes       int64
+	QueueBudget          int64            // memory for the queues of all blocked connections; 0 is no limit
+	OverflowPolicy       Policy           // policy of a full queue, unless the frame has its own
+	HighWaterMark        float64          // share of a lane's bounds at which a blocked connection is slow
+	LowWaterMark         float64          // share below which it is not slow any more
+	HighWaterAge         time.Duration    // age of the oldest frame at which a blocked connection is slow; 0 is never
+	UnsentBytes          int              // approximate unsent bytes of a connection in the kernel; 0 is the system's default
+	RecvBuffer           int              // bytes of a socket's receive buffer; 0 is the system's default
+	SendBuffer           int              // the same for its send buffer
+	CompressionLevel     int              // of permessage-deflate, 1 to 9
+	CompressionThreshold int              // size from which on a message is compressed, in bytes
+	CompressionMaxRatio  int              // inflated bytes for each compressed one, above 64 KiB; at most 0 is no limit
+	MessageSizeLimit     int64            // largest inbound message; 0 is no limit
+	MailboxBytes         int64            // held bytes at which a paused connection closes where its loop's epoll is unknown
+	ControlFrameLimit    int              // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxDescriptors       int              // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
+	AdmissionPerSecond   float64          // connections accepted each second; more wait. 0 is no limit
+	AdmissionBurst       int              // connections accepted at once within that rate
+	TLSConfig            *tls.Config      // of the listener; nil for a plain one
+	TLSHandshakes        int              // TLS handshakes that compute at once; more wait
+	HeadLimits           codec.HeadLimits // of upgrade requests
+	HandshakeTimeout     time.Duration
+	HeartbeatInterval    time.Duration
+	InboundBudget        int64         // inbound bytes of all connections that wait here; 0 is no limit
+	MessageTimeout       time.Duration // from the first byte of a message to its last; 0 is no limit
+	WriteTimeout         time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
+	HeartbeatTimeout     time.Duration // silence after which a connection is dead; see life.go
+	CloseTimeout         time.Duration // duration of the close handshake
+	BroadcastTimeout     time.Duration // longest wait of a publisher for space in a ring
+	Logger               *slog.Logger
+	Simnet               *Simnet          // in place of sockets; without ListenAddr and TLS
+	Now                  func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
+	NoReadiness          bool             // for tests: as if the loops' epolls were unknown
 }
 
 // Decision is the result of Handler.Admit for an upgrade request. Immutable.

@@ -56,9 +56,9 @@ func (s *Shard) variant(c *Conn, f *Frame) *Frame {
 }
 
 // worthDeflating reports whether f is a data message that reaches
-// Config.DeflateThreshold.
+// Config.CompressionThreshold.
 func (s *Shard) worthDeflating(f *Frame) bool {
-	return !f.exempt && len(f.data) >= s.eng.cfg.DeflateThreshold+codec.HeaderSize(s.eng.cfg.DeflateThreshold)
+	return !f.exempt && len(f.data) >= s.eng.cfg.CompressionThreshold+codec.HeaderSize(s.eng.cfg.CompressionThreshold)
 }
 
 // deflated returns f compressed for a window of the given bits, or f itself if
@@ -101,7 +101,7 @@ func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
 // deflateReply compresses the payload of a reply into the shard's scratch
 // buffer. It returns nil if the payload should go uncompressed.
 func (s *Shard) deflateReply(c *Conn, payload []byte) []byte {
-	if c.deflate() == nil || len(payload) < s.eng.cfg.DeflateThreshold {
+	if c.deflate() == nil || len(payload) < s.eng.cfg.CompressionThreshold {
 		return nil
 	}
 	s.deflated = s.eng.deflater.Append(trimmed(s.deflated), payload, nil, c.deflate().ServerBits)

@@ -47,7 +47,7 @@ type Engine struct {
 	silence      silence
 	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
-	handshakes   *handshakes // nil without cfg.TLS
+	handshakes   *handshakes // nil without cfg.TLSConfig
 
 	started chan struct{} // closed once every shard is bound to its loop
 	closing chan struct{} // closed when the loops must end
@@ -94,15 +94,15 @@ func New(cfg Config, h Handler) *Engine {
 		started: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}
-	ahead := max(1, min(2*cfg.FanOutBatch, cfg.QueueFrames/2))
+	ahead := max(1, min(2*cfg.BroadcastBatchSize, cfg.MessageQueueSize/2))
 	e.minOffer = max(1, int(min(cfg.QueueBytes/2, math.MaxInt32))/ahead)
 	e.maxAhead = uint64(e.minOffer * ahead)
-	e.bounds[LaneNormal] = bounds{uint64(cfg.QueueFrames), cfg.QueueBytes}
-	e.bounds[LaneHigh] = bounds{uint64(cfg.HighFrames), cfg.HighBytes}
+	e.bounds[LaneNormal] = bounds{uint64(cfg.MessageQueueSize), cfg.QueueBytes}
+	e.bounds[LaneHigh] = bounds{uint64(cfg.HighQueueSize), cfg.HighQueueBytes}
 	for lane, b := range e.bounds {
-		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighMark), b.share(cfg.LowMark)
+		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighWaterMark), b.share(cfg.LowWaterMark)
 	}
-	e.silence = newSilence(e.ticks(cfg.PingInterval), e.ticks(cfg.ReadTimeout))
+	e.silence = newSilence(e.ticks(cfg.HeartbeatInterval), e.ticks(cfg.HeartbeatTimeout))
 	e.markSpacing = e.ticks(cmp.Or(cfg.HighWaterAge, defaultMarkAge) / 2)
 	if cfg.MessageTimeout > 0 {
 		e.messageTicks = e.ticks(cfg.MessageTimeout)
@@ -110,8 +110,8 @@ func New(cfg Config, h Handler) *Engine {
 	if cfg.WriteTimeout > 0 {
 		e.writeTicks = e.ticks(cfg.WriteTimeout)
 	}
-	e.controls = controlsPerTick(cfg.ControlFrames, e.tickTime)
-	e.deflater = codec.NewDeflater(max(1, cfg.DeflateLevel))
+	e.controls = controlsPerTick(cfg.ControlFrameLimit, e.tickTime)
+	e.deflater = codec.NewDeflater(max(1, cfg.CompressionLevel))
 	e.ping = newControlFrame(codec.OpPing, nil)
 	e.cfg.Logger = loglimit.New(cfg.Logger)
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
@@ -123,11 +123,11 @@ func New(cfg Config, h Handler) *Engine {
 		e.cfg.Now = time.Now
 	}
 	e.accept = newAcceptGate(e)
-	if cfg.TLS != nil {
+	if cfg.TLSConfig != nil {
 		e.handshakes = newHandshakes(e)
 	}
 	for i := range cfg.Loops {
-		s := &Shard{eng: e, index: i, in: newInbox(cfg.RingSize), iov: make([]unix.Iovec, 0, maxWritev)}
+		s := &Shard{eng: e, index: i, in: newInbox(cfg.BroadcastQueueSize), iov: make([]unix.Iovec, 0, maxWritev)}
 		s.ready.Store(&noReadiness)
 		e.shards = append(e.shards, s)
 	}
@@ -137,7 +137,7 @@ func New(cfg Config, h Handler) *Engine {
 // tickTime returns the resolution of the timers: a tenth of the shortest one,
 // between 5 and 250 ms.
 func tickTime(cfg *Config) time.Duration {
-	shortest := min(cfg.HandshakeTimeout, cfg.PingInterval, cfg.CloseTimeout)
+	shortest := min(cfg.HandshakeTimeout, cfg.HeartbeatInterval, cfg.CloseTimeout)
 	for _, d := range []time.Duration{cfg.MessageTimeout, cfg.WriteTimeout} {
 		if d > 0 {
 			shortest = min(shortest, d)
@@ -175,7 +175,7 @@ func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d
 
 // jitter returns a random time within the ping interval.
 func (e *Engine) jitter() time.Duration {
-	return time.Duration(rand.Int64N(int64(e.cfg.PingInterval)))
+	return time.Duration(rand.Int64N(int64(e.cfg.HeartbeatInterval)))
 }
 
 // Run starts the loops and returns when they have ended: nil after Stop, or an

@@ -83,7 +83,7 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	}
 	if !byUs && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
-		if e.cfg.TLS != nil {
+		if e.cfg.TLSConfig != nil {
 			return nil, gnet.Close
 		}
 		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
@@ -119,7 +119,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	s.eng.open.Add(1)
 	s.stats.connections.add(1)
 	if from == nil {
-		if s.eng.cfg.TLS != nil {
+		if s.eng.cfg.TLSConfig != nil {
 			c.setTLS(&tlsConn{owner: c})
 		}
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
@@ -128,7 +128,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 		}
 		return gnet.None
 	}
-	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
 	s.open(c, from.response)
 	if len(from.early) > 0 {
 		s.decode(c, from.early)

@@ -30,7 +30,7 @@ type Frame struct {
 // is a normal frame under the engine's policy.
 type Handling struct {
 	Lane   Lane          // not LaneControl
-	Policy Policy        // applies when the queue is full; 0 is Config.Policy
+	Policy Policy        // applies when the queue is full; 0 is Config.OverflowPolicy
 	Key    string        // a newer frame of the same key and scope replaces a queued one; "" is none
 	TTL    time.Duration // longest wait, from Stamp or Send on; 0 has no end
 	Scope  *Drops        // counts the frame's drops beside the shard; may be nil

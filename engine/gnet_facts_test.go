@@ -185,7 +185,7 @@ func onBoth(s *server, change func()) {
 }
 
 func TestFact03TasksRunInTheOrderPosted(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) { cfg.RingSize = 64 })
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.BroadcastQueueSize = 64 })
 	const n = 20_000 // far beyond the 1,024 where gnet's own queue forks
 	got := make([]int, 0, n)
 	for i := range n {
@@ -482,7 +482,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 		c.expectEOF()
 	})
 	t.Run("ping", func(t *testing.T) {
-		s := start(t, func(cfg *engine.Config, _ *server) { cfg.PingInterval = 50 * time.Millisecond })
+		s := start(t, func(cfg *engine.Config, _ *server) { cfg.HeartbeatInterval = 50 * time.Millisecond })
 		c := s.dial()
 		for range 3 {
 			assert.Equal(t, gobwas.OpPing, c.read().Header.OpCode)
@@ -490,7 +490,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	})
 	t.Run("silence", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) {
-			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, 200*time.Millisecond
+			cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 50*time.Millisecond, 200*time.Millisecond
 		})
 		s.dial()
 		end := s.endOf(0)
@@ -499,7 +499,7 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	})
 	t.Run("any byte counts as life", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) {
-			cfg.PingInterval, cfg.ReadTimeout = 50*time.Millisecond, time.Second
+			cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 50*time.Millisecond, time.Second
 		})
 		c := s.dial()
 		message := frame(gobwas.OpText, "a message that trickles in")

@@ -56,25 +56,25 @@ type peer struct {
 
 func testConfig() engine.Config {
 	return engine.Config{
-		ListenAddr:       "tcp://127.0.0.1:0",
-		Loops:            2,
-		RingSize:         256,
-		FanOutBatch:      64,
-		QueueFrames:      256,
-		QueueBytes:       1 << 20,
-		HighFrames:       64,
-		HighBytes:        1 << 18,
-		Policy:           engine.DropNewest,
-		HighMark:         0.5,
-		LowMark:          0.1,
-		MessageBytes:     1 << 20,
-		HeadLimits:       codec.HeadLimits{Bytes: 16 << 10, Lines: 128},
-		HandshakeTimeout: 5 * time.Second,
-		PingInterval:     1000 * time.Hour, // no ping comes between the expected frames
-		ReadTimeout:      2000 * time.Hour,
-		CloseTimeout:     3 * time.Second,
-		PublishTimeout:   2 * time.Second,
-		Logger:           slog.New(slog.DiscardHandler),
+		ListenAddr:         "tcp://127.0.0.1:0",
+		Loops:              2,
+		BroadcastQueueSize: 256,
+		BroadcastBatchSize: 64,
+		MessageQueueSize:   256,
+		QueueBytes:         1 << 20,
+		HighQueueSize:      64,
+		HighQueueBytes:     1 << 18,
+		OverflowPolicy:     engine.DropNewest,
+		HighWaterMark:      0.5,
+		LowWaterMark:       0.1,
+		MessageSizeLimit:   1 << 20,
+		HeadLimits:         codec.HeadLimits{Bytes: 16 << 10, Lines: 128},
+		HandshakeTimeout:   5 * time.Second,
+		HeartbeatInterval:  1000 * time.Hour, // no ping comes between the expected frames
+		HeartbeatTimeout:   2000 * time.Hour,
+		CloseTimeout:       3 * time.Second,
+		BroadcastTimeout:   2 * time.Second,
+		Logger:             slog.New(slog.DiscardHandler),
 	}
 }
 

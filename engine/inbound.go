@@ -88,13 +88,13 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 // next takes one message from b, inflated.
 func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err error) {
 	if c.deflate() == nil {
-		return c.in.Next(b, s.eng.cfg.MessageBytes)
+		return c.in.Next(b, s.eng.cfg.MessageSizeLimit)
 	}
 	if s.inflates(c) {
 		m, ok, err = s.takeInflation(c)
 		return 0, m, ok, err
 	}
-	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageBytes)
+	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageSizeLimit)
 	s.wireBytes = 0
 	switch {
 	case c.state.Load() != stateOpen:
@@ -313,7 +313,7 @@ var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer
 // the answer of the handshake.
 func (s *Shard) pauseEarly(c *Conn, n int) {
 	s.pause(c, pausedEarly)
-	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.HeldBytes {
+	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.MailboxBytes {
 		s.closeLater(c, errEarlyBytes) // it cannot be paused
 	}
 }
@@ -402,7 +402,7 @@ func (s *Shard) expire(c *Conn) {
 		return
 	}
 	// In all cases below the connection stays in the wheel.
-	s.wheel.schedule(c, s.eng.after(s.eng.cfg.PingInterval))
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
 	if c.end() != nil {
 		s.closeLater(c, nil)
 		return

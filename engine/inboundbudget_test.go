@@ -20,9 +20,9 @@ func TestBudgetDoesNotShelterStalledMessages(t *testing.T) {
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
 		cfg.InboundBudget = 1 << 20
-		cfg.MessageBytes = 1 << 20
+		cfg.MessageSizeLimit = 1 << 20
 		cfg.MessageTimeout = timeout
-		cfg.HandshakeTimeout, cfg.PingInterval, cfg.ReadTimeout = time.Hour, time.Hour, 2*time.Hour
+		cfg.HandshakeTimeout, cfg.HeartbeatInterval, cfg.HeartbeatTimeout = time.Hour, time.Hour, 2*time.Hour
 		cfg.CloseTimeout = 10 * time.Second
 	})
 	m.connect(peers)

@@ -31,7 +31,7 @@ const (
 	lookBytes = 1 << 10
 )
 
-// freeInflated is the message size up to which Config.InflateRatio does not
+// freeInflated is the message size up to which Config.CompressionMaxRatio does not
 // apply.
 const freeInflated = 64 << 10
 
@@ -42,11 +42,11 @@ const maxDeflateRatio = 1100
 // inflateLimit returns the largest inflated size of a message of n compressed
 // bytes, 0 for no limit, and whether the ratio sets it.
 func (cfg *Config) inflateLimit(n int) (limit int64, byRatio bool) {
-	limit = cfg.MessageBytes
-	if cfg.InflateRatio <= 0 {
+	limit = cfg.MessageSizeLimit
+	if cfg.CompressionMaxRatio <= 0 {
 		return limit, false
 	}
-	ratio := max(freeInflated, int64(n)*int64(min(cfg.InflateRatio, maxDeflateRatio)))
+	ratio := max(freeInflated, int64(n)*int64(min(cfg.CompressionMaxRatio, maxDeflateRatio)))
 	if limit > 0 && limit <= ratio {
 		return limit, false
 	}
@@ -138,7 +138,7 @@ func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
 
 func (s *Shard) newInflater(c *Conn, dst []byte, p *inflation) *codec.Inflater {
 	if p.part {
-		return codec.NewPartInflater(trimmed(dst), p.compressed, c.deflate().received, s.eng.cfg.MessageBytes)
+		return codec.NewPartInflater(trimmed(dst), p.compressed, c.deflate().received, s.eng.cfg.MessageSizeLimit)
 	}
 	limit, _ := s.eng.cfg.inflateLimit(len(p.compressed))
 	return codec.NewInflater(trimmed(dst), p.compressed, c.deflate().received, limit)
@@ -148,7 +148,7 @@ func (s *Shard) newInflater(c *Conn, dst []byte, p *inflation) *codec.Inflater {
 func (s *Shard) inflatedErr(p *inflation, err error) error {
 	_, byRatio := s.eng.cfg.inflateLimit(len(p.compressed))
 	if byRatio && !p.part && errors.Is(err, codec.ErrMessageTooLarge) {
-		return fmt.Errorf("%w: it inflates to more than %d times its size", err, s.eng.cfg.InflateRatio)
+		return fmt.Errorf("%w: it inflates to more than %d times its size", err, s.eng.cfg.CompressionMaxRatio)
 	}
 	return err
 }

@@ -63,7 +63,7 @@ func testLateLoop(t *testing.T, offLoop bool) {
 // sender longer than a publish.
 func TestSendAnswerToAHeldLoop(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.Loops, cfg.RingSize, cfg.PublishTimeout = 1, 4, 10*time.Millisecond
+		cfg.Loops, cfg.BroadcastQueueSize, cfg.BroadcastTimeout = 1, 4, 10*time.Millisecond
 	})
 	c := s.dial()
 	conn, sh := &s.peer(0).conn, s.Shards()[0]

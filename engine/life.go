@@ -6,7 +6,7 @@ import (
 )
 
 // Silence is the time since a connection's last sign of life. A connection that
-// is silent for Config.ReadTimeout is closed. The signs of life are:
+// is silent for Config.HeartbeatTimeout is closed. The signs of life are:
 //
 //   - A byte from the peer, whether the loop has read it or it waits in the kernel.
 //   - A full socket that becomes writable again.

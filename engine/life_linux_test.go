@@ -17,7 +17,7 @@ import (
 func TestSlowDownloadOverAUnixSocket(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.ListenAddr = "unix://" + t.TempDir() + "/ws.sock"
-		cfg.PingInterval, cfg.ReadTimeout = 500*time.Millisecond, 2*time.Second
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 500*time.Millisecond, 2*time.Second
 	})
 	c := s.dial()
 	const size, piece = 400 << 10, 6400 // half of it fits the socket's buffer

@@ -68,7 +68,7 @@ func TestProgressIsMoreThanAPing(t *testing.T) {
 func TestSimnetPausesOfTheServerAreNoSilence(t *testing.T) {
 	const conns = 200
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
-		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)
 	pass := func(d, step time.Duration) {
@@ -95,7 +95,7 @@ func TestSimnetPausesOfTheServerAreNoSilence(t *testing.T) {
 func TestSimnetPingsStaySpreadAfterAPause(t *testing.T) {
 	const conns = 3000
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
-		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)
 	step := func(d time.Duration) (pings uint64) {
@@ -171,7 +171,7 @@ func expectPings(t *testing.T, clients []*answering, n int64) (closed int) {
 
 // The heartbeat of the tests in which the server pauses.
 func quickHeartbeat(cfg *engine.Config, _ *server) {
-	cfg.PingInterval, cfg.ReadTimeout = 200*time.Millisecond, time.Second
+	cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 200*time.Millisecond, time.Second
 }
 
 // TestPauseOfTheProcess starts a process of its own with this test, and stops

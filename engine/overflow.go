@@ -72,7 +72,7 @@ func (s *Shard) makeSpace(c *Conn, f *Frame) bool {
 // policyOf returns the policy for f at a full queue.
 func (s *Shard) policyOf(f *Frame) Policy {
 	if f.policy == 0 {
-		return s.eng.cfg.Policy
+		return s.eng.cfg.OverflowPolicy
 	}
 	return f.policy
 }

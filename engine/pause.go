@@ -125,7 +125,7 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	h := s.needHeld(c)
 	h.buf.B = append(h.buf.B, b...)
 	s.stats.heldBytes.add(uint64(len(b)))
-	if !c.is(unwatched) && s.sim == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.HeldBytes {
+	if !c.is(unwatched) && s.sim == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.MailboxBytes {
 		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
 	}
 }

@@ -77,8 +77,8 @@ func startPausing(f *testing.F) *pausing {
 	}
 	p.srv = start(f, func(cfg *engine.Config, s *server) {
 		cfg.ListenAddr, cfg.Simnet, cfg.Loops = "", p.Simnet, 1
-		cfg.MessageBytes, cfg.QueueFrames, cfg.QueueBytes = 2000, 8, 4096
-		cfg.ControlFrames = 200
+		cfg.MessageSizeLimit, cfg.MessageQueueSize, cfg.QueueBytes = 2000, 8, 4096
+		cfg.ControlFrameLimit = 200
 		s.onMessage = p.onMessage
 	})
 	return p

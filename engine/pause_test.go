@@ -22,7 +22,7 @@ import (
 func TestPauseWithoutReadinessIsBounded(t *testing.T) {
 	const held = 10_000
 	s := start(t, func(cfg *engine.Config, s *server) {
-		cfg.NoReadiness, cfg.HeldBytes, cfg.Loops = true, held, 1
+		cfg.NoReadiness, cfg.MailboxBytes, cfg.Loops = true, held, 1
 		s.onMessage = func(p *peer, _ codec.Opcode, _ []byte) { p.conn.PauseInLoop() }
 	})
 	c := s.dial()
@@ -52,7 +52,7 @@ func TestPauseKeepsBurstsInOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			resume := make(chan *peer, messages)
 			s := start(t, func(cfg *engine.Config, s *server) {
-				cfg.NoReadiness, cfg.HeldBytes, cfg.QueueFrames = unknown, 1<<20, messages
+				cfg.NoReadiness, cfg.MailboxBytes, cfg.MessageQueueSize = unknown, 1<<20, messages
 				s.onMessage = func(p *peer, op codec.Opcode, payload []byte) {
 					_ = p.conn.SendPayload(op, payload, engine.LaneNormal)
 					if payload[len(payload)-1] == '7' {
@@ -140,7 +140,7 @@ func TestSimnetPausedPeersKeepTheOrder(t *testing.T) {
 	const conns, messages = 40, 100
 	resume := make(chan *peer, conns)
 	m := startSimnet(t, func(cfg *engine.Config, s *server) {
-		cfg.QueueFrames = 4 * messages
+		cfg.MessageQueueSize = 4 * messages
 		s.onMessage = func(p *peer, op codec.Opcode, payload []byte) {
 			_ = p.conn.SendPayload(op, payload, engine.LaneNormal)
 			if rand.IntN(4) == 0 {
@@ -192,7 +192,7 @@ func paused(s *server) (n int) {
 func TestPausedConnectionMayPing(t *testing.T) {
 	const tick, ticks, pings = 250 * time.Millisecond, 20, 100
 	m := startSimnet(t, func(cfg *engine.Config, s *server) {
-		cfg.ControlFrames = 1 // 1,000 in a tick; see minControlsPerTick
+		cfg.ControlFrameLimit = 1 // 1,000 in a tick; see minControlsPerTick
 		s.onMessage = func(p *peer, _ codec.Opcode, _ []byte) { p.conn.PauseInLoop() }
 	})
 	m.connect(1)

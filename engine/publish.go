@@ -14,7 +14,7 @@ type Reservations struct {
 
 // ReserveAll acquires a credit in the ring of each target, or none. While a ring is
 // full, it waits behind earlier publishers. It returns ErrTimeout after
-// Config.PublishTimeout, the context's error if that ends first, and ErrStopped
+// Config.BroadcastTimeout, the context's error if that ends first, and ErrStopped
 // after Stop. targets is borrowed until Post.
 //
 // On an event loop it does not wait. While a ring is full, tasks of an inline
@@ -63,7 +63,7 @@ func (e *Engine) acquireAll(ctx context.Context, targets []*Shard, full int) err
 	if full < 0 {
 		return nil
 	}
-	timer := time.NewTimer(e.cfg.PublishTimeout)
+	timer := time.NewTimer(e.cfg.BroadcastTimeout)
 	defer timer.Stop()
 	p := patience{timeout: timer.C, ctx: ctx, stopped: e.stopped}
 	// While one loop is stuck, publishers that wait for it must not use up the

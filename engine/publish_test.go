@@ -32,8 +32,8 @@ func hold(sh *engine.Shard) (release func()) {
 // arrival, for one ring and for several.
 func TestPublishersShareAFullRingFairly(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.RingSize = 4
-		cfg.PublishTimeout = patience
+		cfg.BroadcastQueueSize = 4
+		cfg.BroadcastTimeout = patience
 	})
 	shards := s.Shards()
 	targets := [][]*engine.Shard{shards, shards[:1], shards[1:], shards, shards[:1], shards[1:], shards, shards}
@@ -83,8 +83,8 @@ func TestPublishersShareAFullRingFairly(t *testing.T) {
 // rings of the others.
 func TestPublishersThatWaitHoldNothingElsewhere(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.RingSize = 4
-		cfg.PublishTimeout = time.Hour
+		cfg.BroadcastQueueSize = 4
+		cfg.BroadcastTimeout = time.Hour
 	})
 	well, stuck := s.Shards()[0], s.Shards()[1]
 	release := hold(stuck)
@@ -111,8 +111,8 @@ func TestPublishersThatWaitHoldNothingElsewhere(t *testing.T) {
 // A publish that fails has reached no loop, and gives back its credits.
 func TestFailedPublishReachesNoLoop(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.RingSize = 4
-		cfg.PublishTimeout = 10 * time.Millisecond
+		cfg.BroadcastQueueSize = 4
+		cfg.BroadcastTimeout = 10 * time.Millisecond
 	})
 	well, stuck := s.Shards()[0], s.Shards()[1]
 	release := hold(stuck)
@@ -196,7 +196,7 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.QueueBytes = 1 << 30
 		cfg.CloseTimeout = 50 * time.Millisecond // which makes a tick 5 ms
-		cfg.PingInterval, cfg.ReadTimeout = 1000*time.Hour, 2000*time.Hour
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 1000*time.Hour, 2000*time.Hour
 		cfg.Now = func() time.Time { return since.Add(time.Duration(later.Load())) }
 	})
 	c := s.dial()
@@ -232,7 +232,7 @@ func TestTimeToLiveOnAVirtualClock(t *testing.T) {
 	assert.Equal(t, engine.DropCounts{Expired: 2}, stats().Drops)
 }
 
-// A loop takes FanOutBatch tasks from its inbox before it writes, and fewer if
+// A loop takes BroadcastBatchSize tasks from its inbox before it writes, and fewer if
 // two batches would exceed half of a connection's queue.
 func TestFanOutBatch(t *testing.T) {
 	const sends = 11 // with the task that holds the loop, 12 tasks
@@ -247,8 +247,8 @@ func TestFanOutBatch(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("batch=%d/queue=%d", tt.batch, tt.queue), func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {
-				cfg.Loops, cfg.FanOutBatch, cfg.QueueFrames = 1, tt.batch, tt.queue
-				cfg.Policy = engine.DropOldest // so messages in transit to the loop do not count as queued
+				cfg.Loops, cfg.BroadcastBatchSize, cfg.MessageQueueSize = 1, tt.batch, tt.queue
+				cfg.OverflowPolicy = engine.DropOldest // so messages in transit to the loop do not count as queued
 			})
 			s.dial()
 			conn := &s.peer(0).conn
@@ -271,7 +271,7 @@ func TestFanOutBatch(t *testing.T) {
 func TestTasksPostedUnderALockKeepTheirOrder(t *testing.T) {
 	const publishers, rounds = 8, 500
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.Loops, cfg.RingSize, cfg.PublishTimeout = 3, 4, patience
+		cfg.Loops, cfg.BroadcastQueueSize, cfg.BroadcastTimeout = 3, 4, patience
 	})
 	seen := make([]atomic.Int64, 3)
 	var number int64

@@ -11,7 +11,7 @@ import (
 // Send queues f. It returns ErrClosed once the connection is closing, and
 // ErrQueueFull if the connection is blocked and its queue is at a bound. A
 // sender that is only ahead of the connection's loop waits for the loop, at
-// most for Config.PublishTimeout; on an event loop it does not wait, see
+// most for Config.BroadcastTimeout; on an event loop it does not wait, see
 // postInLoop.
 //
 // Off the loop, Send reports a full queue only for a plain frame under
@@ -75,9 +75,9 @@ func (s *Shard) sendBeside(t *sendTask) error {
 	return nil
 }
 
-// reserveInTime is reserveWaiting for at most Config.PublishTimeout.
+// reserveInTime is reserveWaiting for at most Config.BroadcastTimeout.
 func (c *Conn) reserveInTime(f *Frame) bool {
-	timer := time.NewTimer(c.shard.eng.cfg.PublishTimeout)
+	timer := time.NewTimer(c.shard.eng.cfg.BroadcastTimeout)
 	defer timer.Stop()
 	return c.reserveWaiting(f, patience{timeout: timer.C})
 }

@@ -116,7 +116,7 @@ func (s *Shard) Post(t Task) { s.TryReserve().Post(t) }
 // Reserve reserves space for one task, so that the task can be posted where
 // nothing may wait: with a lock held that makes a decision and its task one
 // step. While the ring is full it waits, and returns ErrTimeout after
-// Config.PublishTimeout; on an event loop it does not wait, see Post. It
+// Config.BroadcastTimeout; on an event loop it does not wait, see Post. It
 // returns ErrStopped after Stop.
 func (s *Shard) Reserve() (Reservation, error) {
 	if s.in.tryAcquire() {
@@ -125,7 +125,7 @@ func (s *Shard) Reserve() (Reservation, error) {
 	if s.eng.onLoop() {
 		return Reservation{s, false}, nil
 	}
-	timer := time.NewTimer(s.eng.cfg.PublishTimeout)
+	timer := time.NewTimer(s.eng.cfg.BroadcastTimeout)
 	defer timer.Stop()
 	if err := s.in.acquire(patience{timeout: timer.C, stopped: s.eng.stopped}); err != nil {
 		return Reservation{}, err
@@ -169,14 +169,14 @@ func (s *Shard) postUrgent(t Task) {
 }
 
 // postWait hands t to the shard's loop. If the ring is full, it waits for
-// Config.PublishTimeout and then returns ErrQueueFull; on an event loop it does
+// Config.BroadcastTimeout and then returns ErrQueueFull; on an event loop it does
 // not wait, see postInLoop. It returns ErrClosed if the engine stops meanwhile.
 func (s *Shard) postWait(t Task) error {
 	if !s.in.tryAcquire() {
 		if caller := s.eng.callersShard(); caller != nil {
 			return caller.postInLoop(s, t)
 		}
-		timer := time.NewTimer(s.eng.cfg.PublishTimeout)
+		timer := time.NewTimer(s.eng.cfg.BroadcastTimeout)
 		defer timer.Stop()
 		err := s.in.acquire(patience{timeout: timer.C, stopped: s.eng.stopped})
 		if errors.Is(err, ErrStopped) {
@@ -302,7 +302,7 @@ func (s *Shard) runUrgent() {
 func (s *Shard) takeTasks() (ran bool) {
 	var taken, credits int
 	resumed := s.resume()
-	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.FanOutBatch && s.mayTakeMore() {
+	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.BroadcastBatchSize && s.mayTakeMore() {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break

@@ -209,7 +209,7 @@ func TestSimnetCloses(t *testing.T) {
 func TestSimnetHeartbeat(t *testing.T) {
 	const conns, tick = 200, 250 * time.Millisecond
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
-		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = slowPing, slowDeath
 	})
 	m.connect(conns)
 	pass := func(d time.Duration) {
@@ -249,7 +249,7 @@ func (m *simServer) closedPeer(t *testing.T) (closed *peer) {
 // A stalled peer's queue fills up to its bound, and its frames arrive in order
 // once the peer reads again.
 func TestSimnetStallsAndResumes(t *testing.T) {
-	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.QueueFrames = 1, 20 })
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.MessageQueueSize = 1, 20 })
 	m.connect(2)
 	m.Stall(0)
 	m.Wait()

@@ -38,7 +38,7 @@ func startSlow(t *testing.T) *slowServer {
 	s.server = start(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
 		cfg.QueueBytes = 1 << 30
-		cfg.PingInterval, cfg.ReadTimeout = slowPing, slowDeath
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = slowPing, slowDeath
 		cfg.CloseTimeout = 50 * time.Millisecond // which makes a tick 5 ms
 		cfg.Now = func() time.Time { return s.since.Add(time.Duration(s.later.Load())) }
 	})

@@ -38,11 +38,11 @@ func startTLS(t testing.TB, configure func(*engine.Config, *server)) *tlsServer 
 	t.Helper()
 	cert, roots := testcert.New("localhost")
 	return &tlsServer{roots: roots, server: start(t, func(cfg *engine.Config, s *server) {
-		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+		cfg.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 		cfg.TLSHandshakes = 16
 		// The first ping comes at a random time within the interval: for 200
 		// connections, one within 10 s of an hour is likely.
-		cfg.PingInterval, cfg.ReadTimeout = 1000*time.Hour, 2000*time.Hour
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 1000*time.Hour, 2000*time.Hour
 		if configure != nil {
 			configure(cfg, s)
 		}
@@ -187,7 +187,7 @@ func TestTLSLargeMessages(t *testing.T) {
 // socket.
 func TestTLSReplyOrder(t *testing.T) {
 	onBothVersions(t, func(t *testing.T, version uint16) {
-		s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.QueueFrames, cfg.QueueBytes = 1<<15, 64<<20 })
+		s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.MessageQueueSize, cfg.QueueBytes = 1<<15, 64<<20 })
 		c := s.dialTLS(version)
 		const n = 5000
 		padding := strings.Repeat("x", 4000)
@@ -211,7 +211,7 @@ func TestTLSReplyOrder(t *testing.T) {
 func TestTLSBatches(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops = 1
-		cfg.TLS.DynamicRecordSizingDisabled = true
+		cfg.TLSConfig.DynamicRecordSizingDisabled = true
 	})
 	c := s.dialTLS(tls.VersionTLS13)
 	p, shard := s.peer(0), s.Shards()[0]
@@ -432,7 +432,7 @@ func (s *tlsServer) stall(c *client, n int) {
 // their losses are counted, and the others lose nothing.
 func TestTLSBroadcast(t *testing.T) {
 	const members, stalled, messages, length = 200, 20, 100, 4 << 10
-	s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.QueueFrames, cfg.QueueBytes = 32, 1<<20 })
+	s := startTLS(t, func(cfg *engine.Config, _ *server) { cfg.MessageQueueSize, cfg.QueueBytes = 32, 1<<20 })
 	clients := make([]*client, members)
 	for i := range clients {
 		clients[i] = s.dialTLS(tls.VersionTLS13)
@@ -491,7 +491,7 @@ func TestTLSBroadcast(t *testing.T) {
 func TestTLSBudget(t *testing.T) {
 	const budget = 300 << 10
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
-		cfg.QueueBudget, cfg.Policy = budget, engine.DropOldest
+		cfg.QueueBudget, cfg.OverflowPolicy = budget, engine.DropOldest
 	})
 	for i := range 20 {
 		c := s.dialTLS(tls.VersionTLS13)
@@ -517,7 +517,7 @@ func TestTLSCallbacks(t *testing.T) {
 	var calls atomic.Int32
 	block := make(chan struct{})
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
-		cfg.TLS = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cfg.TLSConfig = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if hello.Conn.RemoteAddr() == nil || hello.Conn.LocalAddr() == nil {
 				return nil, errors.New("no addresses")
 			}

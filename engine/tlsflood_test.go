@@ -158,10 +158,10 @@ func TestTLSHandshakeMemory(t *testing.T) {
 			block := make(chan struct{})
 			s := startTLS(t, func(cfg *engine.Config, _ *server) {
 				cfg.TLSHandshakes, cfg.HandshakeTimeout = 1, 1000*time.Second
-				cfg.TLS.ClientAuth = auth
-				cert := cfg.TLS.Certificates[0]
-				cfg.TLS.Certificates = nil
-				cfg.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				cfg.TLSConfig.ClientAuth = auth
+				cert := cfg.TLSConfig.Certificates[0]
+				cfg.TLSConfig.Certificates = nil
+				cfg.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 					<-block
 					return &cert, nil
 				}

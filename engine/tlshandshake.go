@@ -70,7 +70,7 @@ type tlsHandshake struct {
 // bytes of b.
 func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
 	t := c.tls()
-	t.conn = tls.Server(t, s.eng.cfg.TLS)
+	t.conn = tls.Server(t, s.eng.cfg.TLSConfig)
 	h := &tlsHandshake{conn: c, tls: t.conn, local: c.gc.LocalAddr(), in: append([]byte(nil), b...), behind: len(b) - n}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.arrived.L = &h.mu
@@ -120,7 +120,7 @@ func (h *tlsHandshake) read(p []byte) (n int, err error) {
 
 // limit returns the number of bytes that crypto/tls may read.
 func (h *tlsHandshake) limit() int {
-	cfg := h.conn.shard.eng.cfg.TLS
+	cfg := h.conn.shard.eng.cfg.TLSConfig
 	if cfg.ClientAuth == tls.NoClientCert && cfg.GetConfigForClient == nil {
 		return maxHelloBytes + maxHandshakeBytes
 	}

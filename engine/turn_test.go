@@ -20,7 +20,7 @@ func TestTasksGoOnWhileConnectionsWaitForTheirWrite(t *testing.T) {
 	var stop atomic.Bool
 	again := frame(2, "again")
 	m = startSimnet(t, func(cfg *engine.Config, s *server) {
-		cfg.Loops, cfg.RingSize, cfg.QueueFrames = 1, 2*tasks, 1<<20
+		cfg.Loops, cfg.BroadcastQueueSize, cfg.MessageQueueSize = 1, 2*tasks, 1<<20
 		s.onMessage = func(*peer, codec.Opcode, []byte) {
 			if stop.Load() {
 				return
@@ -128,7 +128,7 @@ func TestClosingManyTakesTurns(t *testing.T) {
 func TestOverflowWritesNoMoreThanItNeeds(t *testing.T) {
 	const frames = 1000
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
-		cfg.Loops, cfg.QueueFrames, cfg.QueueBytes = 1, frames, 1<<30
+		cfg.Loops, cfg.MessageQueueSize, cfg.QueueBytes = 1, frames, 1<<30
 	})
 	m.connect(1)
 	conn, f := &m.peer(0).conn, engine.NewFrame(codec.OpText, make([]byte, 64<<10), engine.Handling{})
