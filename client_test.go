@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	gws "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
@@ -455,4 +456,10 @@ func TestDefaultMessageSizeLimit(t *testing.T) {
 	c.Expect("524288")
 	c.Send(strings.Repeat("x", 512<<10+1))
 	c.ExpectClose(1009)
+}
+
+// Each idle connection costs a Client.
+func TestClientSize(t *testing.T) {
+	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(192))
+	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(224), "with a rate limit")
 }
