@@ -11,7 +11,7 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// TestAllocations holds what is promised to allocate nothing, and NewFrame to its one.
+// TestAllocations checks that the functions of the hot paths allocate nothing, and NewFrame once.
 func TestAllocations(t *testing.T) {
 	payload := bytes.Repeat([]byte("x"), 512)
 	dst := make([]byte, 0, len(payload)+codec.MaxHeaderSize)
@@ -50,5 +50,5 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// sink keeps a result from being put on the stack.
+// sink keeps a result off the stack.
 var sink []byte

@@ -8,10 +8,10 @@ const (
 	letters      = lowerLetters | (1<<26-1)<<'A'
 	digits       = (1<<10 - 1) << '0'
 
-	// tokenChars are those of a method or field name (RFC 9110 section 5.6.2).
+	// tokenChars holds the characters of a method or field name (RFC 9110 section 5.6.2).
 	tokenChars = letters | digits | 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' |
 		1<<'+' | 1<<'-' | 1<<'.' | 1<<'^' | 1<<'_' | 1<<'`' | 1<<'|' | 1<<'~'
-	// hostChars are those of a Host field: what RFC 3986 section 3.2 allows without user info.
+	// hostChars holds the characters of a Host field (RFC 3986 section 3.2, without user info).
 	hostChars = letters | digits | 1<<'!' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'(' | 1<<')' |
 		1<<'*' | 1<<'+' | 1<<',' | 1<<'-' | 1<<'.' | 1<<':' | 1<<';' | 1<<'=' | 1<<'[' | 1<<']' |
 		1<<'_' | 1<<'~'
@@ -28,12 +28,12 @@ func isHost(c byte) bool {
 }
 
 // isTarget reports whether c may stand in a request target. Bytes beyond ASCII and # pass, as
-// in net/http: clients send them unescaped. # begins no fragment there: it is a part of the
-// path or of the query.
+// in net/http, because clients send them unescaped. In a target # begins no fragment: it is a
+// part of the path or of the query.
 func isTarget(c byte) bool { return c > ' ' && c != 0x7F }
 
-// isFieldText reports whether c may stand in a field value: all but control characters, with
-// the tab allowed (RFC 9110 section 5.5).
+// isFieldText reports whether c may stand in a field value: a tab or any byte that is no
+// control character (RFC 9110 section 5.5).
 func isFieldText(c byte) bool {
 	return c >= ' ' && c != 0x7F || c == '\t'
 }
@@ -67,7 +67,7 @@ func equalFold(s, t string) bool {
 	return true
 }
 
-// lower returns the lower case of an ASCII letter, and any other byte as it is.
+// lower returns the lower case of an ASCII letter, and any other byte unchanged.
 func lower(c byte) byte {
 	if c >= 'A' && c <= 'Z' {
 		return c + ('a' - 'A')
@@ -75,8 +75,8 @@ func lower(c byte) byte {
 	return c
 }
 
-// oneLine returns s with a space for each control character, so that it cannot end a header
-// line or begin another.
+// oneLine returns s with a space in place of each control character, so that s cannot end a
+// header line.
 func oneLine(s string) string {
 	if all(s, isFieldText) {
 		return s

@@ -9,7 +9,7 @@ import (
 // CloseCode is the status code of a close frame (RFC 6455 section 7.4). Safe for concurrent use.
 type CloseCode uint16
 
-// The close codes of RFC 6455 section 7.4.1, and 1012 to 1014 of the IANA registry it founded.
+// The close codes of RFC 6455 section 7.4.1, and 1012 to 1014 of its IANA registry.
 // CloseNoStatus, CloseAbnormal and CloseTLSHandshake never appear on the wire.
 const (
 	CloseNormal             CloseCode = 1000
@@ -29,13 +29,13 @@ const (
 	CloseTLSHandshake       CloseCode = 1015
 )
 
-// maxCloseReason is what a control frame leaves for the reason beside the code.
+// maxCloseReason is the greatest length of a reason, in bytes. The code takes the other two.
 const maxCloseReason = MaxControlPayload - 2
 
 // Valid reports whether c may appear in a close frame: 1000 to 1003, 1007 to 1014 and 3000 to
 // 4999.
 func (c CloseCode) Valid() bool {
-	// gobwas/ws has such a check too, but refuses 1012 to 1014 and accepts 5000 and above.
+	// The check of gobwas/ws refuses 1012 to 1014 and accepts 5000 and above.
 	switch {
 	case c >= CloseNormal && c <= CloseUnsupportedData:
 		return true
@@ -46,9 +46,9 @@ func (c CloseCode) Valid() bool {
 	}
 }
 
-// AppendClose appends a whole unmasked close frame to dst and returns the result. The reason
-// is cut to 123 bytes at a rune boundary, and bytes in it that are not UTF-8 become U+FFFD.
-// A code that is not [CloseCode.Valid], CloseNoStatus among them, writes an empty payload.
+// AppendClose appends a whole unmasked close frame to dst and returns the result. It cuts the
+// reason to 123 bytes at a rune boundary, and replaces bytes that are not UTF-8 by U+FFFD. For
+// a code that is not [CloseCode.Valid], such as CloseNoStatus, the payload is empty.
 // Safe for concurrent use.
 func AppendClose(dst []byte, code CloseCode, reason string) []byte {
 	if !code.Valid() {
@@ -60,7 +60,7 @@ func AppendClose(dst []byte, code CloseCode, reason string) []byte {
 	return append(dst, reason...)
 }
 
-// cutReason returns the longest prefix of s, made valid UTF-8, that fits a close frame.
+// cutReason makes s valid UTF-8 and returns its longest prefix that fits a close frame.
 func cutReason(s string) string {
 	s = strings.ToValidUTF8(s[:min(len(s), maxCloseReason+utf8.UTFMax)], "\uFFFD")
 	if len(s) <= maxCloseReason {
@@ -73,10 +73,10 @@ func cutReason(s string) string {
 	return s[:n]
 }
 
-// ParseClose splits the payload of a close frame. An empty payload is CloseNoStatus. It
-// returns ErrClosePayload for a payload of one byte, ErrCloseCode for a code that is not
-// [CloseCode.Valid], and ErrInvalidUTF8 for a reason that is not UTF-8. The payload is
-// borrowed; the reason is a copy. Safe for concurrent use.
+// ParseClose splits the payload of a close frame. The code of an empty payload is
+// CloseNoStatus. ParseClose returns ErrClosePayload for a payload of one byte, ErrCloseCode for
+// a code that is not [CloseCode.Valid], and ErrInvalidUTF8 for a reason that is not UTF-8. The
+// payload is borrowed; the reason is a copy. Safe for concurrent use.
 func ParseClose(payload []byte) (code CloseCode, reason string, err error) {
 	switch len(payload) {
 	case 0:

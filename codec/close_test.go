@@ -13,7 +13,7 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// TestCloseCodeValid holds each of the 65536 codes against RFC 6455 section 7.4 and the IANA
+// TestCloseCodeValid compares each of the 65536 codes with RFC 6455 section 7.4 and the IANA
 // registry.
 func TestCloseCodeValid(t *testing.T) {
 	ranges := []struct{ from, to int }{{1000, 1003}, {1007, 1014}, {3000, 4999}}

@@ -43,7 +43,7 @@ func BenchmarkDecode(b *testing.B) {
 	for _, op := range []codec.Opcode{codec.OpBinary, codec.OpText} {
 		for _, size := range benchSizes {
 			b.Run(fmt.Sprintf("op=%v/size=%d", op, size), func(b *testing.B) {
-				// A key of zeros leaves text as it is when it is unmasked again and again.
+				// A key of zeros leaves the text unchanged when it is unmasked again and again.
 				stream := clientFrame(op, true, bytes.Repeat([]byte("x"), size), [4]byte{})
 				var d codec.Decoder
 				b.ReportAllocs()
@@ -58,7 +58,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkDecodePartial decodes a frame that comes in two reads.
+// BenchmarkDecodePartial decodes a frame that arrives in two reads.
 func BenchmarkDecodePartial(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {

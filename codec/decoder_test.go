@@ -19,7 +19,7 @@ func TestDecoderSize(t *testing.T) {
 	assert.Equal(t, uintptr(8), unsafe.Sizeof(codec.Decoder{}), "budget of an idle connection")
 }
 
-// cuts are the ways each stream is fed.
+// cuts holds the ways to divide a stream into reads.
 func cuts() map[string]func(int) int {
 	r := rand.New(rand.NewPCG(1, 2))
 	return map[string]func(int) int{"whole": whole, "bytewise": bytewise, "chopped": chops(r, 40)}
@@ -223,8 +223,8 @@ func TestDecoderDifferential(t *testing.T) {
 	}
 }
 
-// TestDecoderCutAnywhere cuts streams once, at each byte, and ends them there: what is whole by
-// then comes out, and nothing else.
+// TestDecoderCutAnywhere ends streams at each byte: the messages that are whole by then come
+// out, and no others.
 func TestDecoderCutAnywhere(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 7))

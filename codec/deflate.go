@@ -8,14 +8,14 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// Deflate is what a handshake has agreed on for permessage-deflate (RFC 7692). The zero value
-// means that the extension is not in use. Immutable after New.
+// Deflate holds the parameters of permessage-deflate (RFC 7692) that a handshake agreed on. The
+// zero value means that the extension is not in use. Immutable after New.
 type Deflate struct {
-	// ServerBits and ClientBits are the base-2 logarithms of the windows that the server and the
-	// client compress with, 8 to 15.
+	// ServerBits and ClientBits are the base-2 logarithms of the compression windows of the
+	// server and of the client, 8 to 15.
 	ServerBits, ClientBits uint8
-	// ServerTakeover and ClientTakeover tell that a message may refer to earlier ones of the
-	// same direction.
+	// ServerTakeover and ClientTakeover report that a message may refer to earlier messages of
+	// the same direction.
 	ServerTakeover, ClientTakeover bool
 }
 
@@ -25,7 +25,7 @@ const (
 	MaxWindowBits = 15
 )
 
-// deflateTail is what a sender takes from the end of a compressed message (RFC 7692 section
+// deflateTail is the end of a compressed message, which a sender leaves out (RFC 7692 section
 // 7.2.1).
 const deflateTail = "\x00\x00\xff\xff"
 
@@ -35,7 +35,7 @@ type Deflater struct {
 	pools [MaxWindowBits + 1]sync.Pool // of *deflateWriter, by window bits
 }
 
-// deflateWriter is a compressor and where it writes to. Not safe for concurrent use.
+// deflateWriter is a compressor with its output. Not safe for concurrent use.
 type deflateWriter struct {
 	flate *flate.Writer
 	out   []byte
@@ -46,12 +46,12 @@ func (w *deflateWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// NewDeflater returns a Deflater of a level from 1, fast, to 9, small. Windows of less than 15
-// bits have a level of their own.
+// NewDeflater returns a Deflater with a level from 1, fast, to 9, small. Windows below 15 bits
+// have a level of their own.
 func NewDeflater(level int) *Deflater { return &Deflater{level: level} }
 
-// Append compresses payload for a window of so many bits and appends the result to dst. history
-// is what the receiver has got before, of which the last 2^bits bytes count; it is empty without
+// Append compresses payload for a window of 2^bits bytes and appends the result to dst. history
+// holds the earlier messages to the receiver; its last 2^bits bytes count. It is empty without
 // context takeover. payload and history are borrowed.
 func (z *Deflater) Append(dst, payload, history []byte, bits uint8) []byte {
 	w, ok := z.pools[bits].Get().(*deflateWriter)
@@ -129,17 +129,17 @@ func SplitFrame(frame []byte) (op Opcode, payload []byte) {
 	return Opcode(frame[0] & bitsOp), payload
 }
 
-// DeflateOptions are what a server wants of permessage-deflate. Immutable after New.
+// DeflateOptions holds the settings of a server for permessage-deflate. Immutable after New.
 type DeflateOptions struct {
-	Takeover   bool  // allow context takeover, both ways
+	Takeover   bool  // allow context takeover, in both directions
 	WindowBits uint8 // the largest window, for both directions; 8 to 15
 }
 
-// NegotiateDeflate accepts the first offer of permessage-deflate among the values of a request's
-// Sec-WebSocket-Extensions that it can (RFC 7692 section 5 and 7.1), and returns what to answer; ""
-// means that there is no such offer. Other extensions are declined, and so are offers with an
-// unknown or repeated parameter, or an invalid value. Values that are not a list of extensions at
-// all are a *[RequestError] with status 400 (RFC 6455 section 9.1). Safe for concurrent use.
+// NegotiateDeflate chooses the first acceptable offer of permessage-deflate among the values of
+// a request's Sec-WebSocket-Extensions (RFC 7692 sections 5 and 7.1). It returns the value of the
+// answer, or "" if there is no such offer. It declines other extensions, and offers with an
+// unknown or repeated parameter or an invalid value. For values that are no list of extensions
+// it returns a *[RequestError] with status 400 (RFC 6455 section 9.1). Safe for concurrent use.
 func NegotiateDeflate(values []string, o DeflateOptions) (d Deflate, answer string, err error) {
 	for _, value := range values {
 		offers, ok := parseExtensions(value)
@@ -155,7 +155,7 @@ func NegotiateDeflate(values []string, o DeflateOptions) (d Deflate, answer stri
 	return d, answer, nil
 }
 
-// accept answers one offer; "" declines it.
+// accept answers one offer. It declines the offer with "".
 func (o DeflateOptions) accept(offer extension) (Deflate, string) {
 	p, ok := parseDeflateOffer(offer)
 	if !ok {
@@ -193,17 +193,18 @@ const (
 	clientMaxBits    = "client_max_window_bits"
 )
 
-// bitsText are the values that window bits can have.
+// bitsText holds the texts of the possible window bits.
 var bitsText = [MaxWindowBits + 1]string{8: "8", 9: "9", 10: "10", 11: "11", 12: "12", 13: "13", 14: "14", 15: "15"}
 
-// deflateOffer are the parameters of an offer. Immutable after New.
+// deflateOffer holds the parameters of an offer. Immutable after New.
 type deflateOffer struct {
 	serverNoTakeover, clientNoTakeover bool
 	hasServerBits, hasClientBits       bool
 	serverBits, clientBits             uint8
 }
 
-// parseDeflateOffer reads an offer; ok is false if it must be declined (RFC 7692 section 7.1).
+// parseDeflateOffer reads an offer. ok is false for an offer that must be declined (RFC 7692
+// section 7.1).
 func parseDeflateOffer(offer extension) (p deflateOffer, ok bool) {
 	p = deflateOffer{serverBits: MaxWindowBits, clientBits: MaxWindowBits}
 	if offer.name != deflateName {

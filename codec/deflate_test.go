@@ -140,7 +140,7 @@ func TestNegotiateDeflate(t *testing.T) {
 	}
 }
 
-// deflateSamples are messages of many kinds and lengths.
+// deflateSamples returns messages of many kinds and lengths.
 func deflateSamples() (samples [][]byte) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{1, 2, 31, 100, 512, 4000, 40_000, 100_000, 1 << 20} {
@@ -175,7 +175,7 @@ func TestDeflateRoundTrip(t *testing.T) {
 				require.NoError(t, err, "level %d, %d bits, message %d", level, bits, i)
 				require.True(t, bytes.Equal(message, got), "level %d, %d bits, message %d in context", level, bits, i)
 				sent = AppendHistory(sent, message, bits)
-				received = AppendHistory(received, got, bits) // no more than the window: nothing may refer beyond it
+				received = AppendHistory(received, got, bits) // at most the window: no reference may go beyond it
 			}
 		}
 	}
@@ -214,7 +214,7 @@ func TestInflate(t *testing.T) {
 	assert.Equal(t, "Hello", string(got))
 }
 
-// The first part of a message tells the first part of what it inflates to.
+// The first part of a compressed message inflates to the first part of the message.
 func TestInflateStart(t *testing.T) {
 	for i, message := range deflateSamples() {
 		history := bytes.Repeat([]byte("history "), 100)
@@ -241,7 +241,8 @@ func TestInflateStart(t *testing.T) {
 	}
 }
 
-// What has come of a compressed text is shown when it has doubled, and nothing else is.
+// Unfinished returns the received part of a compressed text when it has doubled, and nil
+// otherwise.
 func TestUnfinished(t *testing.T) {
 	var d Decoder
 	var shown []int
@@ -285,7 +286,7 @@ func TestUnfinished(t *testing.T) {
 	assert.Empty(t, shown)
 }
 
-// A bomb costs no more than the limit.
+// A decompression bomb costs no more than the limit.
 func TestInflateLimit(t *testing.T) {
 	const limit = 1 << 20
 	z := NewDeflater(9)
@@ -354,7 +355,8 @@ func TestDecoderDeflate(t *testing.T) {
 
 func slicesConcat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// FuzzInflate: whatever comes, the limit holds; and what is deflated is inflated.
+// FuzzInflate checks that the limit holds for any input, and that a deflated message inflates to
+// itself.
 func FuzzInflate(f *testing.F) {
 	for _, s := range []string{
 		"\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf3\x48\xcd\xc9\xc9\x07\x00\x00", "\x00", "", "\xff\xff",

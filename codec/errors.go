@@ -2,8 +2,8 @@ package codec
 
 import "errors"
 
-// What a client can do wrong on an open connection. Next and ParseClose return these values
-// themselves, never wrapped; [CloseCodeOf] gives the close code to answer with.
+// The violations of a client on an open connection. Next and ParseClose return these values
+// themselves, never wrapped. [CloseCodeOf] returns the close code of the answer.
 var (
 	// ErrReservedBits means that RSV1, RSV2 or RSV3 was set (RFC 6455 section 5.2).
 	ErrReservedBits = errors.New("codec: reserved bits set")
@@ -28,8 +28,8 @@ var (
 	ErrMessageTooLarge = errors.New("codec: message too large")
 	// ErrInvalidUTF8 means text or a close reason that is not UTF-8 (section 8.1).
 	ErrInvalidUTF8 = errors.New("codec: invalid UTF-8")
-	// ErrEmptyFragments means a message with more than 1,000 fragments without payload, which are
-	// legal and have no use (section 5.4).
+	// ErrEmptyFragments means a message with more than 1,000 empty fragments, which are legal but
+	// useless (section 5.4).
 	ErrEmptyFragments = errors.New("codec: too many empty fragments")
 	// ErrInvalidDeflate means a compressed message that cannot be inflated (RFC 7692 section
 	// 7.2.2).
@@ -40,7 +40,7 @@ var (
 	ErrCloseCode = errors.New("codec: invalid close code")
 )
 
-// closeCodes is the one table from errors to close codes; it is never changed.
+// closeCodes maps errors to close codes. It is never changed.
 var closeCodes = [...]struct {
 	err  error
 	code CloseCode
@@ -62,9 +62,8 @@ var closeCodes = [...]struct {
 	{ErrEmptyFragments, ClosePolicyViolation},
 }
 
-// CloseCodeOf returns the close code that tells a client about err: 1002, 1007, 1008 or 1009 for
-// the errors of this package, wrapped or not, and 1011 for any other, nil included. Safe for
-// concurrent use.
+// CloseCodeOf returns the close code for err: 1002, 1007, 1008 or 1009 for the errors of this
+// package, wrapped or not, and 1011 for any other, nil included. Safe for concurrent use.
 func CloseCodeOf(err error) CloseCode {
 	for i := range closeCodes {
 		if errors.Is(err, closeCodes[i].err) {

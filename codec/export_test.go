@@ -1,12 +1,12 @@
 package codec
 
-// What tests need of the internals.
+// The internals that tests use.
 const (
 	MaxPooledBytes   = maxPooledBytes
 	MinAssemblyBytes = minAssemblyBytes
 )
 
-// UTF8State opens the incremental validator.
+// UTF8State is the incremental validator.
 type UTF8State struct{ s utf8State }
 
 func (u *UTF8State) Write(b []byte) bool { return u.s.write(b) }
@@ -23,13 +23,13 @@ func (d *Decoder) AssemblyCap() int {
 	return cap(d.p.buf)
 }
 
-// PooledCap returns the capacity of the assembly buffer that a partial keeps when it is given
-// back with one of the capacity n.
+// PooledCap returns the capacity of the assembly buffer that a partial keeps in the pool if it
+// had the capacity n.
 func PooledCap(n int) int {
 	p := &partial{buf: make([]byte, 0, n)}
 	putPartial(p)
 	return cap(p.buf)
 }
 
-// EqualFold opens equalFold.
+// EqualFold is equalFold.
 func EqualFold(s, t string) bool { return equalFold(s, t) }

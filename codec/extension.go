@@ -14,8 +14,8 @@ type extensionParam struct {
 	hasValue    bool
 }
 
-// parseExtensions reads a list of extensions (RFC 6455 section 9.1). ok is false if it is
-// malformed. Empty elements are skipped (RFC 9110 section 5.6.1.2).
+// parseExtensions reads a list of extensions (RFC 6455 section 9.1). ok is false for a malformed
+// list. parseExtensions skips empty elements (RFC 9110 section 5.6.1.2).
 func parseExtensions(s string) (list []extension, ok bool) {
 	for {
 		s = strings.TrimLeft(s, " \t,")
@@ -40,7 +40,7 @@ func parseExtensions(s string) (list []extension, ok bool) {
 	}
 }
 
-// cutParam reads the parameter that s begins with.
+// cutParam reads the parameter at the start of s.
 func cutParam(s string) (p extensionParam, rest string, ok bool) {
 	if p.name, s = cutToken(s); p.name == "" {
 		return p, s, false
@@ -59,8 +59,8 @@ func cutParam(s string) (p extensionParam, rest string, ok bool) {
 	return p, s, p.value != ""
 }
 
-// cutQuoted returns the value of the quoted string whose opening quote precedes s, and what
-// follows its closing quote. A backslash quotes one character (RFC 9110 section 5.6.4).
+// cutQuoted returns the value of the quoted string whose opening quote precedes s, and the rest
+// of s behind the closing quote. A backslash quotes one character (RFC 9110 section 5.6.4).
 func cutQuoted(s string) (value, rest string, ok bool) {
 	var b []byte
 	for i := 0; i < len(s); i++ {
@@ -75,7 +75,7 @@ func cutQuoted(s string) (value, rest string, ok bool) {
 	return "", s, false
 }
 
-// cutToken returns the token that s begins with, and what follows.
+// cutToken returns the token at the start of s, and the rest of s.
 func cutToken(s string) (token, rest string) {
 	n := 0
 	for n < len(s) && isToken(s[n]) {

@@ -9,8 +9,7 @@ import (
 const (
 	// MaxHeaderSize is the size in bytes of the largest unmasked frame header.
 	MaxHeaderSize = 10
-	// MaxControlPayload is the most payload bytes a control frame may carry (RFC 6455
-	// section 5.5).
+	// MaxControlPayload is the most payload bytes of a control frame (RFC 6455 section 5.5).
 	MaxControlPayload = 125
 )
 
@@ -62,8 +61,8 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(AppendHeader(dst, op, len(payload)), payload...)
 }
 
-// FrameSize returns the size in bytes of the unmasked frame at the start of b, whose header
-// is whole. Safe for concurrent use.
+// FrameSize returns the size in bytes of the unmasked frame at the start of b. b must hold the
+// whole header. Safe for concurrent use.
 func FrameSize(b []byte) int {
 	switch n := int(b[1] & bitsLen); n {
 	case lenTwo:
@@ -75,10 +74,9 @@ func FrameSize(b []byte) int {
 	}
 }
 
-// NewFrame returns one unmasked frame with FIN set in a slice of its own, whose capacity is
-// the memory that it takes. The payload is borrowed; the frame is shared: nobody changes it
-// again. The caller keeps the payload within MaxControlPayload for a control opcode. Safe for
-// concurrent use.
+// NewFrame returns one unmasked frame with FIN set in a slice of its own. The capacity of the
+// slice is the memory that it takes. The payload is borrowed; the frame is shared. The caller
+// keeps the payload within MaxControlPayload for a control opcode. Safe for concurrent use.
 func NewFrame(op Opcode, payload []byte) []byte {
 	return AppendFrame(slices.Grow([]byte(nil), HeaderSize(len(payload))+len(payload)), op, payload)
 }

@@ -8,7 +8,7 @@ import (
 // maxClientHeaderSize is the size in bytes of the largest header with its masking key.
 const maxClientHeaderSize = MaxHeaderSize + 4
 
-// header is what a frame header from a client says. Not safe for concurrent use.
+// header holds the fields of a frame header from a client. Not safe for concurrent use.
 type header struct {
 	length int64
 	key    [4]byte
@@ -18,14 +18,14 @@ type header struct {
 	compressed bool
 }
 
-// assembly is what the header rules need to know of the message in progress. Not safe for
-// concurrent use.
+// assembly is the state of the message in progress, as far as the header rules depend on it.
+// Not safe for concurrent use.
 type assembly struct {
 	fragmented bool  // a data message has begun and not ended
 	compressed bool  // and its payload is compressed
 	deflate    bool  // permessage-deflate is in use
 	size       int64 // the message's payload bytes so far
-	limit      int64 // its most payload bytes; zero and negative mean no limit
+	limit      int64 // the message's most payload bytes; zero and negative mean no limit
 }
 
 // maxLength returns the largest payload length that the frame of h may announce, in bytes.
@@ -44,8 +44,8 @@ func (a *assembly) maxLength(h *header) int64 {
 }
 
 // parseHeader reads the header at the start of b and returns its size, or 0 if b ends within
-// it. Each rule is applied as soon as the bytes it needs are there, and in the order of those
-// bytes, so that a stream gives the same error however it is cut. b is borrowed.
+// it. It applies each rule as soon as the bytes for it are there, in the order of the bytes, so
+// that every division of a stream gives the same error. b is borrowed.
 func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 	if len(b) == 0 {
 		return h, 0, nil
@@ -99,8 +99,9 @@ func checkFirst(first byte, h header, fragmented bool) error {
 	return nil
 }
 
-// parseLength returns the payload length and how many bytes of b it took beyond the second
-// header byte, whose seven length bits are short; n is negative if b ends within them.
+// parseLength returns the payload length. short is the seven length bits of the second header
+// byte, and b holds the bytes behind it. n is the number of bytes of b that belong to the
+// length; it is negative if b ends within them.
 func parseLength(short byte, b []byte) (length int64, n int, err error) {
 	switch short {
 	case lenTwo:

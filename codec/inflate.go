@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// endOfDeflate is a final block, which tells the inflater to stop.
+// endOfDeflate is a final block, which stops the inflater.
 const endOfDeflate = "\x01\x00\x00\xff\xff"
 
 // inflaters holds decompressors between uses.
@@ -23,7 +23,7 @@ var inflaters = sync.Pool{New: func() any {
 	return z
 }}
 
-// Inflater inflates one message, if need be in steps (RFC 7692 section 7.2.2). It comes from
+// Inflater inflates one message, in one or more steps (RFC 7692 section 7.2.2). It comes from
 // NewInflater and ends with Close. Not safe for concurrent use.
 type Inflater struct {
 	flate       io.ReadCloser
@@ -33,7 +33,7 @@ type Inflater struct {
 
 	history []byte // borrowed
 	limit   int64
-	tail    int    // bytes at the end of in that may be left
+	tail    int    // bytes at the end of in that may be left unread
 	part    bool   // the message is not whole
 	start   int    // the message's place in out
 	out     []byte // the caller's bytes and the message so far
@@ -45,13 +45,13 @@ type Inflater struct {
 	tooManyBlocks bool
 }
 
-// A block can cost much more than its bytes: the tables of a block of 12 bytes, which may inflate to
-// nothing, take 3 µs to build. A message may have freeBlocks, and one more for each minBlockBytes
-// that it inflates to. The smallest blocks of zlib (memLevel 1) hold 127 symbols, and a client that
-// flushes its compressor within a message makes two blocks of each flush.
+// The limits on blocks. A block can cost much more than its bytes: the tables of a block of 12
+// bytes, which may inflate to nothing, take 3 µs to build. A message may have freeBlocks, and
+// one more for each minBlockBytes of inflated data. The smallest blocks of zlib (memLevel 1) hold
+// 127 symbols, and each flush of a compressor within a message makes two blocks.
 //
-// The blocks of messages up to uncounted bytes are not counted, because that makes small messages a
-// tenth dearer and those have few: they take 1 ms at most.
+// In messages up to uncounted bytes the blocks are not counted, because the count would make
+// small messages cost a tenth more. Their few blocks take 1 ms at most.
 const (
 	freeBlocks    = 512
 	minBlockBytes = 100
@@ -61,17 +61,17 @@ const (
 // maxInflaterBytes bounds the buffer of an inflater in the pool.
 const maxInflaterBytes = 64 << 10
 
-// maxStreams is how many blocks of a message may call themselves the last. Each of them costs more
-// than its two bytes suggest; honest clients send one.
+// maxStreams is the greatest number of final blocks in a message. A final block costs more than
+// its two bytes suggest. Honest clients send one.
 const maxStreams = 64
 
-// minInflateBytes is the least space that inflating begins with.
+// minInflateBytes is the least space for inflated data, in bytes.
 const minInflateBytes = 4 << 10
 
-// NewInflater begins to inflate the message whose compressed form is payload. The message is
-// appended to dst, which belongs to the Inflater until Close. payload is copied. history is the
-// earlier data of the client, empty without context takeover; it is borrowed until Close. limit is
-// the most bytes of the message; zero and negative limits mean none. Safe for concurrent use.
+// NewInflater begins to inflate the message whose compressed form is payload. It appends the
+// message to dst, which belongs to the Inflater until Close. payload is copied. history is the
+// earlier data of the client, empty without context takeover. It is borrowed until Close. limit
+// is the most bytes of the message; zero and negative mean no limit. Safe for concurrent use.
 func NewInflater(dst, payload, history []byte, limit int64) *Inflater {
 	z := newInflater(dst, history, limit)
 	if len(payload) == 0 {
@@ -83,9 +83,9 @@ func NewInflater(dst, payload, history []byte, limit int64) *Inflater {
 	return z
 }
 
-// NewPartInflater is NewInflater for a message of which payload is the first part. The message is
-// inflated as far as that goes, perhaps without its last symbols, because the inflater looks ahead by
-// up to four bytes. The errors of Step are those that no rest can mend. Safe for concurrent use.
+// NewPartInflater is NewInflater for the first part of a message. It inflates the part, perhaps
+// without its last symbols, because the inflater looks ahead by up to four bytes. Step then
+// returns only errors that the rest of the message cannot mend. Safe for concurrent use.
 func NewPartInflater(dst, payload, history []byte, limit int64) *Inflater {
 	z := newInflater(dst, history, limit)
 	z.part = true
@@ -100,20 +100,18 @@ func newInflater(dst, history []byte, limit int64) *Inflater {
 	return z
 }
 
-// Step inflates until the message is whole or most is over, and reports whether it is done. It
-// looks at the time after each block or 32 KiB, so it may take a few milliseconds longer, and not
-// at all for the last 4 KiB of the payload. It
-// returns ErrMessageTooLarge as soon as there are more bytes than the limit, and ErrInvalidDeflate
-// if the payload is no compressed message, or one of many more blocks than its length needs. After
-// an error it is done.
+// Step inflates until the message is whole or most has passed, and reports whether it is done.
+// It checks the time after each block or 32 KiB, so it may take a few milliseconds longer. It
+// does not check the time in the last 4 KiB of the payload. Step returns ErrMessageTooLarge as
+// soon as there are more bytes than the limit. It returns ErrInvalidDeflate if the payload is no
+// compressed message, or has many more blocks than its length needs. After an error it is done.
 func (z *Inflater) Step(most time.Duration) (done bool, err error) {
 	var began time.Time
 	if z.in.Len() > uncounted {
 		began = time.Now()
 	}
 	for {
-		// A block that calls itself the last ends the stream, but not always the message (section
-		// 7.2.3.4).
+		// A final block ends the stream, but not always the message (section 7.2.3.4).
 		if !z.inStream {
 			if z.in.Len() <= z.tail {
 				return true, nil
@@ -139,7 +137,7 @@ func (z *Inflater) Step(most time.Duration) (done bool, err error) {
 	}
 }
 
-// Bytes returns dst and the part of the message that is inflated. It belongs to the Inflater until
+// Bytes returns dst with the inflated part of the message. It belongs to the Inflater until
 // Close, and to the caller afterwards.
 func (z *Inflater) Bytes() []byte { return z.out }
 
@@ -153,8 +151,8 @@ func (z *Inflater) Close() {
 	inflaters.Put(z)
 }
 
-// Inflate returns dst with the whole message of a NewInflater with the same arguments; its errors
-// are those of Step. payload and history are borrowed. Safe for concurrent use.
+// Inflate inflates a whole message like NewInflater, and returns dst with the message. It
+// returns the errors of Step. payload and history are borrowed. Safe for concurrent use.
 func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 	z := NewInflater(dst, payload, history, limit)
 	defer z.Close()
@@ -164,7 +162,7 @@ func Inflate(dst, payload, history []byte, limit int64) ([]byte, error) {
 
 const noLimit = time.Duration(math.MaxInt64)
 
-// InflateStart is Inflate with a NewPartInflater.
+// InflateStart is Inflate for the first part of a message, like NewPartInflater.
 func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
 	z := NewPartInflater(dst, payload, history, limit)
 	defer z.Close()
@@ -172,12 +170,12 @@ func InflateStart(dst, payload, history []byte, limit int64) ([]byte, error) {
 	return z.Bytes(), err
 }
 
-// resumable is the method of flate's decompressor that resets it and keeps its scratch memory.
+// resumable has the method of flate's decompressor that resets it and keeps its scratch memory.
 type resumable interface {
 	ResetCP(r io.Reader, cp flate.InflateCheckpoint) error
 }
 
-// beginStream begins a stream of z.in, with the earlier data as context.
+// beginStream begins a stream at the start of z.in, with the earlier data as context.
 func (z *Inflater) beginStream() error {
 	if z.streams++; z.streams > maxStreams {
 		return ErrInvalidDeflate
@@ -198,11 +196,11 @@ func (z *Inflater) beginStream() error {
 	return nil
 }
 
-// setOption applies an option of flate's decompressor, a type that is not exported. A reset drops the
-// options, and a new decompressor for each message would cost 50 KiB.
+// setOption applies an option to flate's decompressor, whose type is not exported. A reset drops
+// the options, and a new decompressor for each message would cost 50 KiB.
 func setOption[T any](option func(*T), reader io.Reader) { option(any(reader).(*T)) }
 
-// endBlock counts a block, and ends the input if there are too many.
+// endBlock counts a block, and ends the input if there are too many blocks.
 func (z *Inflater) endBlock(cp flate.InflateCheckpoint) {
 	z.blocks++
 	if int64(z.blocks) > freeBlocks+(z.before+cp.UncompressedOffset)/minBlockBytes {
@@ -215,7 +213,7 @@ func (z *Inflater) endBlock(cp flate.InflateCheckpoint) {
 // block.
 func (z *Inflater) read() error {
 	if len(z.out) == cap(z.out) {
-		grown := make([]byte, len(z.out), z.room())
+		grown := make([]byte, len(z.out), z.nextCap())
 		copy(grown, z.out)
 		z.out = grown
 	}
@@ -235,20 +233,21 @@ func (z *Inflater) read() error {
 	return err
 }
 
-// room returns a larger capacity for z.out, no more than shows that the limit is exceeded.
-func (z *Inflater) room() int {
+// nextCap returns a larger capacity for z.out: at most one byte more than the limit, because
+// that byte shows that the message exceeds it.
+func (z *Inflater) nextCap() int {
 	n := len(z.out)
-	room := max(2*n, n+minInflateBytes)
-	if z.limit > 0 && int64(room) > int64(z.start)+z.limit+1 {
-		room = max(z.start+int(z.limit)+1, n+1)
+	next := max(2*n, n+minInflateBytes)
+	if z.limit > 0 && int64(next) > int64(z.start)+z.limit+1 {
+		next = max(z.start+int(z.limit)+1, n+1)
 	}
-	return room
+	return next
 }
 
-// ValidText reports whether an inflated message of kind op may be one: a text is UTF-8.
+// ValidText reports whether payload may be an inflated message of kind op: a text is UTF-8.
 func ValidText(op Opcode, payload []byte) bool { return op != OpText || utf8.Valid(payload) }
 
-// ValidTextStart reports whether the first part of a text may be one: it may end within a rune.
+// ValidTextStart reports whether part may be the first part of a text. It may end within a rune.
 func ValidTextStart(part []byte) bool {
 	var text utf8State
 	return text.write(part)

@@ -31,8 +31,8 @@ func (w *bitWriter) bits(v, n int) {
 	}
 }
 
-// dynamicBlock appends a block with tables of its own (section 3.2.7), for the symbols 'a' and end
-// of block, that contains n times 'a'.
+// dynamicBlock appends a block with its own tables (section 3.2.7), for the symbols 'a' and end of
+// block. It contains n times 'a'.
 func (w *bitWriter) dynamicBlock(n int) {
 	w.bits(0, 1)
 	w.bits(2, 2)
@@ -56,7 +56,7 @@ func (w *bitWriter) dynamicBlock(n int) {
 	w.bits(1, 1)
 }
 
-// blocks returns at least size bytes of blocks that contain n bytes each, behind one of first bytes.
+// blocks returns at least size bytes of blocks with n bytes each, behind one block of first bytes.
 func blocks(size, n, first int) []byte {
 	var w bitWriter
 	w.dynamicBlock(first)
@@ -67,7 +67,7 @@ func blocks(size, n, first int) []byte {
 	return w.b
 }
 
-// A message of many blocks, which cost much and inflate to little, ends when there are too many.
+// A message with many blocks, which cost much and inflate to little, ends when it has too many.
 func TestInflateBlocks(t *testing.T) {
 	got, err := Inflate(nil, blocks(500, 3, 3), nil, 0)
 	require.NoError(t, err, "a few")
@@ -93,8 +93,8 @@ func TestInflateBlocks(t *testing.T) {
 	}
 }
 
-// The blocks of an honest client are few enough: of random bytes and of words, at each level, with a
-// flush each 200 bytes.
+// The messages of honest clients stay below the limit on blocks: random bytes and words, at each
+// level, with a flush after each 200 bytes.
 func TestInflateHonestBlocks(t *testing.T) {
 	message := make([]byte, 1<<20)
 	for i := range message {
@@ -120,7 +120,7 @@ func TestInflateHonestBlocks(t *testing.T) {
 	}
 }
 
-// Steps of no time inflate a message as one step does, and each ends soon: after a block or 32 KiB.
+// Steps of no time inflate a message like one step. Each ends soon: after a block or 32 KiB.
 func TestInflateSteps(t *testing.T) {
 	random := make([]byte, 100_000)
 	for i := range random {

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// maxPooledBytes bounds the assembly buffer of a partial in the pool; a larger one is left
-	// to the collector, so that one huge message does not stay in memory.
+	// maxPooledBytes is the largest assembly buffer of a partial in the pool. A larger buffer is
+	// left to the collector, so that one huge message does not stay in memory.
 	maxPooledBytes = 64 << 10
-	// maxEmptyFragments is how many fragments of a message may be empty: no limit of its size
-	// bounds them.
+	// maxEmptyFragments is the greatest number of empty fragments in a message. A limit on the
+	// size of the message does not bound them.
 	maxEmptyFragments = 1000
-	// minAssemblyBytes is the first size of an assembly buffer whose message is not shorter.
+	// minAssemblyBytes is the first size of an assembly buffer, unless the message is shorter.
 	minAssemblyBytes = 4 << 10
 )
 
@@ -23,27 +23,27 @@ const (
 var partials = sync.Pool{New: func() any { return new(partial) }}
 
 // partial is the state of a connection whose last read ended within a frame or between the
-// fragments of a message. It comes from partials and goes back there. Not safe for concurrent
-// use.
+// fragments of a message. It comes from the pool partials and goes back there. Not safe for
+// concurrent use.
 type partial struct {
 	// The data message.
-	buf        []byte    // its payload so far, unmasked
+	buf        []byte    // the payload so far, unmasked
 	op         Opcode    // OpText or OpBinary; OpContinuation means that there is no message
 	text       utf8State // of an OpText that is not compressed
-	compressed bool      // RSV1 was set on its first frame
-	empty      uint16    // its fragments without payload
-	shown      int       // its bytes that Unfinished has returned
+	compressed bool      // RSV1 was set on the first frame
+	empty      uint16    // the number of empty fragments
+	shown      int       // the length of the last result of Unfinished
 
 	// The frame, of the message or a control frame between its fragments.
-	head      [maxClientHeaderSize]byte // its header bytes so far
-	headLen   uint8                     // how many; 0 again once the header is whole
+	head      [maxClientHeaderSize]byte // the header bytes so far
+	headLen   uint8                     // their number; 0 again once the header is whole
 	inPayload bool                      // the header is whole, the payload is not
 	h         header                    // the last whole header
-	read      int64                     // its payload bytes so far
-	control   [MaxControlPayload]byte   // a control frame's payload so far, unmasked
+	read      int64                     // the payload bytes so far
+	control   [MaxControlPayload]byte   // the payload of a control frame so far, unmasked
 }
 
-// putPartial gives p back. Every message that lies in it is invalid from now on.
+// putPartial puts p back into the pool. Messages with bytes in p become invalid.
 func putPartial(p *partial) {
 	if invariants.Enabled {
 		invariants.Poison(p.buf[:cap(p.buf)])
@@ -63,7 +63,7 @@ func (p *partial) atBoundary() bool {
 	return p.op == OpContinuation && p.headLen == 0 && !p.inPayload
 }
 
-// next is Decoder.Next for a connection that has partial state. b is borrowed, m as well.
+// next is Decoder.Next for a connection with partial state. b and m are borrowed.
 func (p *partial) next(b []byte, limit int64, deflate bool) (n int, m Message, ok bool, err error) {
 	for n < len(b) && !ok {
 		if !p.inPayload {
@@ -91,7 +91,7 @@ func (p *partial) next(b []byte, limit int64, deflate bool) (n int, m Message, o
 	return n, m, ok, nil
 }
 
-// readHeader takes header bytes from b, and begins the payload if that completes the header.
+// readHeader takes header bytes from b, and begins the payload if they complete the header.
 func (p *partial) readHeader(b []byte, limit int64, deflate bool) (n int, err error) {
 	before := int(p.headLen)
 	p.read = 0
@@ -115,7 +115,7 @@ func (p *partial) readHeader(b []byte, limit int64, deflate bool) (n int, err er
 	return size - before, nil
 }
 
-// readPayload takes from b what belongs to the frame.
+// readPayload takes the payload bytes of the frame from b.
 func (p *partial) readPayload(b []byte) (n int, err error) {
 	left := p.h.length - p.read
 	if int64(len(b)) > left {
@@ -139,24 +139,25 @@ func (p *partial) readPayload(b []byte) (n int, err error) {
 	return len(b), nil
 }
 
-// grow makes room in the assembly buffer for n bytes of a frame that declares left more. It
-// doubles, so that memory follows the bytes that came and not those that were announced. Only
-// the last frame's length bounds it: that of a fragment would mean a copy for each fragment.
+// grow makes space in the assembly buffer for n bytes of a frame that has announced left more.
+// It doubles the buffer, so that memory follows the received bytes and not the announced length.
+// Only the length of the last frame bounds the buffer: the length of each fragment as a bound
+// would cost a copy for each fragment.
 func (p *partial) grow(n int, left int64) {
 	if cap(p.buf)-len(p.buf) >= n {
 		return
 	}
-	room := max(2*cap(p.buf), minAssemblyBytes) - len(p.buf)
-	if p.h.fin && int64(room) > left {
-		room = int(left)
+	space := max(2*cap(p.buf), minAssemblyBytes) - len(p.buf)
+	if p.h.fin && int64(space) > left {
+		space = int(left)
 	}
-	buf := make([]byte, len(p.buf), len(p.buf)+max(room, n))
+	buf := make([]byte, len(p.buf), len(p.buf)+max(space, n))
 	copy(buf, p.buf)
 	p.buf = buf
 }
 
-// endFrame ends the frame whose payload is whole; ok says that this ends a message, which is
-// borrowed until the state is changed or given back.
+// endFrame ends a frame whose payload is whole. ok reports whether the frame ends a message. m
+// is borrowed until the state changes or goes back into the pool.
 func (p *partial) endFrame() (m Message, ok bool, err error) {
 	p.inPayload = false
 	if p.h.op.IsControl() {
@@ -179,7 +180,7 @@ func (p *partial) endFrame() (m Message, ok bool, err error) {
 	return m, true, nil
 }
 
-// buffered returns the payload bytes held.
+// buffered returns the number of payload bytes in p.
 func (p *partial) buffered() int {
 	if p.h.op.IsControl() {
 		return len(p.buf) + int(p.read)

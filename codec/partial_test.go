@@ -128,8 +128,8 @@ func TestDecoderAssemblyIsNotLargerThanTheMessage(t *testing.T) {
 	d.Release()
 }
 
-// TestDecoderTinyFragments sends a message in fragments of one byte: a buffer that grew with
-// each would be copied each time.
+// TestDecoderTinyFragments sends a message in fragments of one byte, because a buffer that grew
+// with each fragment would be copied each time.
 func TestDecoderTinyFragments(t *testing.T) {
 	const fragments = 200_000
 	var d codec.Decoder

@@ -10,12 +10,12 @@ import (
 
 // HeadLimits bounds a request head. Immutable.
 type HeadLimits struct {
-	Bytes int // of the head, its blank line included
-	Lines int // header lines
+	Bytes int // most bytes of the head, the blank line included
+	Lines int // most header lines
 }
 
-// RequestError is why a request is refused, in the words of an HTTP response. Status is the
-// status code and Reason a sentence for the client. Immutable after New.
+// RequestError is the refusal of a request. Status is the status code of the HTTP response, and
+// Reason a sentence for the client. Immutable after New.
 type RequestError struct {
 	Status int
 	Reason string
@@ -31,18 +31,18 @@ func badRequest(reason string) error {
 	return &RequestError{Status: http.StatusBadRequest, Reason: reason}
 }
 
-// ParseRequest parses the request head that b begins with and returns it with its size, or nil
-// and 0 while the blank line has not arrived. It is stricter than net/http, since nothing but
-// an opening handshake is expected, and refuses what is wrong as soon as it is there. The
+// ParseRequest parses the request head at the start of b and returns it with its size. It
+// returns nil and 0 until the blank line arrives. It is stricter than net/http, because it
+// expects an opening handshake only, and refuses a faulty head at the first wrong byte. The
 // error is a *[RequestError]: 400 for malformed lines and for a request that announces a body,
 // 414 for a request line and 431 for a head beyond limits.Bytes, 431 for more than limits.Lines
-// header lines, 505 for another version than HTTP/1.1 and HTTP/1.0.
+// header lines, 505 for other versions than HTTP/1.1 and HTTP/1.0.
 //
-// The health checks of load balancers are parsed, too: HTTP/1.0, and a request without Host,
-// whose Host is empty then. [CheckUpgrade] refuses them as handshakes.
+// ParseRequest also accepts the health checks of load balancers: HTTP/1.0, and a request without
+// Host, whose Host is then empty. [CheckUpgrade] refuses them as handshakes.
 //
-// b is borrowed. The request is owned by the caller; its strings share one copy of the head,
-// so clone what is to outlive the others. Safe for concurrent use.
+// b is borrowed. The request is owned by the caller. Its strings share one copy of the head;
+// clone a string that must outlive the others. Safe for concurrent use.
 func ParseRequest(b []byte, limits HeadLimits) (r *http.Request, n int, err error) {
 	head := b[:min(len(b), limits.Bytes)]
 	n, lines, err := scanHead(head, limits.Lines)
@@ -65,9 +65,9 @@ func ParseRequest(b []byte, limits HeadLimits) (r *http.Request, n int, err erro
 	return r, n, nil
 }
 
-// scanHead checks the lines of head one by one, allocates nothing, and returns the size of the
-// head and its number of lines without blank ones; n is 0 if the blank line has not arrived.
-// maxHeaders bounds the header lines.
+// scanHead checks the lines of head one by one, and returns the size of the head and its number
+// of lines without blank ones. n is 0 until the blank line arrives. maxHeaders bounds the header
+// lines. scanHead allocates nothing.
 func scanHead(head []byte, maxHeaders int) (n, lines int, err error) {
 	rest := trimBlankLine(head)
 	for {
@@ -99,8 +99,9 @@ func trimBlankLine(head []byte) []byte {
 	return bytes.TrimPrefix(head, []byte("\r\n"))
 }
 
-// cutLine returns the first line of b without its CRLF and its size with it, or what there is
-// of the line and 0. A lone CR or LF is an error, since others may take it for a line end.
+// cutLine returns the first line of b without its CRLF, and its size with the CRLF. For an
+// unfinished line the size is 0. A lone CR or LF is an error, because a proxy may take it for
+// the end of a line.
 func cutLine(b []byte) (line []byte, size int, err error) {
 	end := bytes.IndexByte(b, '\n')
 	line = b
@@ -121,7 +122,7 @@ func cutLine(b []byte) (line []byte, size int, err error) {
 	return line[:cr], end + 1, nil
 }
 
-// checkRequestLine checks a request line, or what there is of it.
+// checkRequestLine checks a request line, or the beginning of one.
 func checkRequestLine(line []byte, whole bool) error {
 	method, rest, found := bytes.Cut(line, []byte(" "))
 	if !all(method, isToken) || len(method) == 0 && (found || whole) {
@@ -149,14 +150,14 @@ func isVersion(v []byte) bool {
 		isDigit(v[5]) && v[6] == '.' && isDigit(v[7])
 }
 
-// errVersion refuses another version of HTTP than 1.1.
+// errVersion refuses other versions of HTTP than 1.1.
 var errVersion = &RequestError{http.StatusHTTPVersionNotSupported, "a handshake needs HTTP/1.1"}
 
 // isDigit reports whether c is an ASCII digit.
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// checkHeaderLine checks a header line, or what there is of it. A line that begins with a space
-// would be obsolete line folding; the empty name refuses it too.
+// checkHeaderLine checks a header line, or the beginning of one. A line that begins with a space
+// is obsolete line folding; the check of the name refuses it.
 func checkHeaderLine(line []byte, whole bool) error {
 	name, value, found := bytes.Cut(line, []byte(":"))
 	if !all(name, isToken) || len(name) == 0 && found || whole && !found {
@@ -168,8 +169,8 @@ func checkHeaderLine(line []byte, whole bool) error {
 	return nil
 }
 
-// buildRequest makes a request of a head that scanHead accepted, with the given number of
-// header lines.
+// buildRequest returns the request of a head that scanHead has accepted, with the given number
+// of header lines.
 func buildRequest(head string, headers int) (*http.Request, error) {
 	line, rest, _ := strings.Cut(strings.TrimPrefix(head, "\r\n"), "\r\n")
 	method, target, _ := strings.Cut(line, " ")
@@ -193,7 +194,7 @@ func buildRequest(head string, headers int) (*http.Request, error) {
 	}, nil
 }
 
-// takeHost removes the Host from h and returns the host that is asked for, which may be empty.
+// takeHost removes the Host from h and returns the requested host, which may be empty.
 func takeHost(h http.Header, u *url.URL) (string, error) {
 	var host string
 	switch hosts := h["Host"]; {
@@ -211,10 +212,10 @@ func takeHost(h http.Header, u *url.URL) (string, error) {
 	case host == "":
 		return "", errHost
 	}
-	return u.Host, nil // RFC 9112 section 3.2.2: the target's host replaces that of the field
+	return u.Host, nil // RFC 9112 section 3.2.2: the host of the target replaces the field's
 }
 
-// errHost refuses a request that has not one Host.
+// errHost refuses a request without exactly one Host.
 var errHost = badRequest("exactly one Host is required")
 
 // parseTarget parses a request target in origin-form or absolute-form, or the asterisk of an
@@ -257,8 +258,8 @@ func parseFields(lines string, n int) http.Header {
 	return h
 }
 
-// checkNoBody refuses a request that announces a body: what follows the head are frames, and a
-// proxy that took them for a body would let requests be smuggled.
+// checkNoBody refuses a request that announces a body. Frames follow the head; a proxy that took
+// them for a body would allow request smuggling.
 func checkNoBody(h http.Header) error {
 	if len(h["Transfer-Encoding"]) > 0 {
 		return badRequest("a handshake has no body")

@@ -28,7 +28,7 @@ const sampleRequest = "GET /chat?room=1&x=%20 HTTP/1.1\r\n" +
 	"Sec-WebSocket-Version: 13\r\n" +
 	"\r\n"
 
-// headLimits are those of the tests.
+// headLimits holds the limits in these tests.
 var headLimits = codec.HeadLimits{Bytes: 8 << 10, Lines: 64}
 
 // parse is ParseRequest within headLimits.
@@ -46,8 +46,8 @@ func statusOf(t testing.TB, err error) int {
 	return refused.Status
 }
 
-// chopRequest parses ever longer prefixes of b, as a loop does whose buffer fills, and returns
-// the first answer that is not "more".
+// chopRequest parses longer and longer prefixes of b, like a loop whose buffer fills, and returns
+// the first result that does not ask for more bytes.
 func chopRequest(b []byte) (*http.Request, int, error) {
 	for at := range len(b) + 1 {
 		if r, n, err := parse(b[:at]); n > 0 || err != nil {
@@ -83,7 +83,7 @@ func TestParseRequestAgreesWithNetHTTP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			// net/http accepts no empty line first; it is no part of the request.
+			// net/http accepts no leading empty line, which is no part of the request.
 			want, err := http.ReadRequest(bufio.NewReader(strings.NewReader(strings.TrimPrefix(tt.request, "\r\n"))))
 			require.NoError(t, err)
 			b := []byte(tt.request + "\x81\x80frames")
@@ -121,7 +121,7 @@ func TestParseRequestRefuses(t *testing.T) {
 	const first, host = "GET / HTTP/1.1\r\n", "Host: a\r\n"
 	tests := []struct {
 		name    string
-		request string // no more than it takes
+		request string // up to the byte that decides
 		status  int
 	}{
 		{"RFC 9112 3 TLS ClientHello", "\x16", 400},
@@ -285,7 +285,7 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
-// checkParsed checks what must hold of each answer of ParseRequest.
+// checkParsed checks the invariants of each result of ParseRequest.
 func checkParsed(t *testing.T, b []byte, r *http.Request, n int, err error) {
 	t.Helper()
 	if err != nil || n == 0 {
@@ -301,7 +301,7 @@ func checkParsed(t *testing.T, b []byte, r *http.Request, n int, err error) {
 	}
 	require.LessOrEqual(t, n, min(len(b), headLimits.Bytes))
 	require.True(t, bytes.HasSuffix(b[:n], []byte("\r\n\r\n")))
-	// What this parser accepts net/http accepts as well, and reads the same.
+	// net/http accepts all that this parser accepts, and reads the same request.
 	want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(b[:n], []byte("\r\n")))))
 	require.NoError(t, err)
 	require.Equal(t, want.Method, r.Method)
@@ -312,7 +312,7 @@ func checkParsed(t *testing.T, b []byte, r *http.Request, n int, err error) {
 		delete(want.Header, "Cache-Control") // net/http adds it
 	}
 	require.Equal(t, want.Header, r.Header)
-	if r.URL.Host == "" { // that of an absolute-form target may be longer than the field
+	if r.URL.Host == "" { // the host of an absolute-form target may be longer than the field
 		require.NoError(t, codec.CheckHead(r))
 	}
 	require.NoError(t, codec.CheckHead(want))

@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// Accept is what a response that accepts a handshake says beside the key's answer. Immutable
-// after New.
+// Accept holds the parts of a response that accepts a handshake, beside the answer to the key.
+// Immutable after New.
 type Accept struct {
 	Subprotocol string      // Sec-WebSocket-Protocol; empty for none
 	Extensions  string      // Sec-WebSocket-Extensions; empty for none
 	Header      http.Header // the application's own lines, see CheckAcceptHeader; may be nil
 }
 
-// CheckAcceptHeader returns an error that names the line of h, if there is one that must not be
-// in a response which accepts a handshake: one of the handshake itself (Connection, Upgrade,
-// Sec-WebSocket-...), one that announces a body, a malformed name, or a control character in a
-// value. h is borrowed. Safe for concurrent use.
+// CheckAcceptHeader returns an error if h has a line that must not be in a response that accepts
+// a handshake: a line of the handshake itself (Connection, Upgrade, Sec-WebSocket-...), a line
+// that announces a body, a malformed name, or a control character in a value. The error names
+// the line. h is borrowed. Safe for concurrent use.
 func CheckAcceptHeader(h http.Header) error {
 	for name, values := range h {
 		switch {
@@ -38,9 +38,10 @@ func CheckAcceptHeader(h http.Header) error {
 	return nil
 }
 
-// AppendAccept appends to dst the whole response that accepts r, which passed [CheckUpgrade],
-// and returns the result. Lines of a.Header that [CheckAcceptHeader] refuses are left out, but
-// control characters in values become spaces. r and a are borrowed. Safe for concurrent use.
+// AppendAccept appends to dst the whole response that accepts r, and returns the result. r has
+// passed [CheckUpgrade]. AppendAccept leaves out lines of a.Header that [CheckAcceptHeader]
+// refuses for their names, and replaces control characters in values by spaces. r and a are
+// borrowed. Safe for concurrent use.
 func AppendAccept(dst []byte, r *http.Request, a Accept) []byte {
 	var key string
 	if keys := r.Header[keyHeader]; len(keys) > 0 {
@@ -59,11 +60,12 @@ func AppendAccept(dst []byte, r *http.Request, a Accept) []byte {
 }
 
 // AppendRefusal appends to dst a whole response that refuses a request and announces the close
-// of the connection, and returns the result. Its body is reason, or the text of status if
-// reason is empty, and a line feed. Status is 300 to 599; any other becomes 500. A 426 names
-// the protocol and version to use, a 405 the method. extra adds header lines; those that the
-// response sets itself or that [CheckAcceptHeader] refuses are left out. Control characters in
-// reason and in values become spaces. extra is borrowed. Safe for concurrent use.
+// of the connection, and returns the result. The body is reason, or the text of status if
+// reason is empty, with a line feed. Status is 300 to 599; any other becomes 500. A 426 names
+// the required protocol and version, a 405 the method. extra adds header lines. AppendRefusal
+// leaves out lines that it sets itself or that [CheckAcceptHeader] refuses for their names, and
+// replaces control characters in reason and in values by spaces. extra is borrowed.
+// Safe for concurrent use.
 func AppendRefusal(dst []byte, status int, reason string, extra http.Header) []byte {
 	if status < 300 || status > 599 {
 		status = http.StatusInternalServerError
@@ -93,7 +95,8 @@ func statusLine(status int) string {
 	return strconv.Itoa(status) + " " + http.StatusText(status)
 }
 
-// appendExtra appends the lines of a caller's header, sorted by name, but those that are ours.
+// appendExtra appends the lines of a caller's header, sorted by name, without the lines that the
+// response sets itself.
 func appendExtra(dst []byte, extra http.Header, ours func(name string) bool) []byte {
 	if len(extra) == 0 {
 		return dst
@@ -115,8 +118,8 @@ func appendLine(dst []byte, name, value string) []byte {
 	return append(append(dst, oneLine(value)...), "\r\n"...)
 }
 
-// isHandshake reports whether the named header belongs to the handshake or announces a body,
-// which in a 101 response would be taken for frames by some and for a body by others.
+// isHandshake reports whether the named header belongs to the handshake or announces a body. Some
+// clients would take the bytes behind such a 101 response for frames, others for a body.
 func isHandshake(name string) bool {
 	switch name = http.CanonicalHeaderKey(name); name {
 	case "Upgrade", "Connection", "Content-Length", "Transfer-Encoding":

@@ -123,7 +123,7 @@ func TestAppendRefusal(t *testing.T) {
 		extra  http.Header
 		want   int
 		body   string
-		header http.Header // among others
+		header http.Header // some of the lines
 	}{
 		{"plain", 400, "bad", nil, 400, "bad\n", nil},
 		{"no reason", 503, "", nil, 503, "Service Unavailable\n", nil},

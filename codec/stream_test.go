@@ -49,8 +49,8 @@ func announce(op codec.Opcode, fin bool, n uint64) []byte {
 // join concatenates frames.
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 
-// decode feeds stream to d in pieces of the sizes that cut returns for what is left, in a
-// buffer that is overwritten after each, and returns what came out before the first error.
+// decode feeds stream to d in pieces. cut returns the size of the next piece for the bytes left.
+// decode overwrites the buffer after each piece, and returns the messages before the first error.
 func decode(d *codec.Decoder, stream []byte, limit int64, cut func(left int) int) ([]event, error) {
 	var events []event
 	stream = bytes.Clone(stream)
@@ -79,7 +79,7 @@ func decode(d *codec.Decoder, stream []byte, limit int64, cut func(left int) int
 	return events, nil
 }
 
-// whole is the cut that does not.
+// whole is the cut that leaves a stream in one piece.
 func whole(left int) int { return left }
 
 // bytewise is the cut after each byte.
@@ -96,7 +96,7 @@ func randomKey(r *rand.Rand) (key [4]byte) {
 	return key
 }
 
-// randomText returns n or a few more bytes of UTF-8 with runes of every length.
+// randomText returns n bytes of UTF-8, or a few more, with runes of every length.
 func randomText(r *rand.Rand, n int) []byte {
 	var b []byte
 	for len(b) < n {
@@ -135,9 +135,9 @@ func randomSize(r *rand.Rand) int {
 	}
 }
 
-// randomStream returns a stream of valid frames, fragmented messages with control frames
-// between the fragments among them, what must come out, and the size of the stream after which
-// each of that is whole.
+// randomStream returns a stream of valid frames, the messages that must come out, and for each
+// message the size of the stream that completes it. Some messages are fragmented, with control
+// frames between the fragments.
 func randomStream(r *rand.Rand, messages int) (stream []byte, want []event, ends []int) {
 	add := func(op codec.Opcode, fin bool, payload []byte) {
 		stream = append(stream, clientFrame(op, fin, payload, randomKey(r))...)

@@ -58,7 +58,7 @@ func TestIsToken(t *testing.T) {
 	}
 }
 
-// A head full of different offers costs little more than its size.
+// A head full of different offers costs little time for its size.
 func BenchmarkChooseSubprotocolManyOffers(b *testing.B) {
 	var offers strings.Builder
 	for i := 0; offers.Len() < headLimits.Bytes-400; i++ {

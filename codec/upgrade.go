@@ -1,7 +1,7 @@
 package codec
 
 import (
-	"crypto/sha1" // RFC 6455 section 4.2.2 prescribes it; nothing secret depends on it
+	"crypto/sha1" // RFC 6455 section 4.2.2 prescribes it; no secret depends on it
 	"encoding/base64"
 	"iter"
 	"net/http"
@@ -17,18 +17,18 @@ const (
 )
 
 const (
-	// acceptGUID is what a server adds to the key (RFC 6455 section 1.3).
+	// acceptGUID is the text that a server appends to the key (RFC 6455 section 1.3).
 	acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-	// keyBytes is the size of a key, and keyChars that of its base64 form.
+	// keyBytes is the size of a key, and keyChars the size of its base64 form.
 	keyBytes = 16
 	keyChars = 24
 )
 
-// CheckUpgrade reports whether r is an opening handshake (RFC 6455 section 4.2.1), whether it
-// comes from [ParseRequest] or from net/http. The error is a *[RequestError]: 405 for another
-// method than GET, 505 for another version than HTTP/1.1, 426 without Upgrade: websocket or
-// with another version of the protocol than 13, else 400. Key, version and origin may be there
-// once only. r is borrowed. Safe for concurrent use.
+// CheckUpgrade returns nil if r is an opening handshake (RFC 6455 section 4.2.1). r comes from
+// [ParseRequest] or from net/http. The error is a *[RequestError]: 405 for another method than
+// GET, 505 for another version than HTTP/1.1, 426 without Upgrade: websocket or with another
+// version of the protocol than 13, else 400. Key, version and origin may occur only once. r is
+// borrowed. Safe for concurrent use.
 func CheckUpgrade(r *http.Request) error {
 	switch {
 	case r.Method != http.MethodGet:
@@ -50,17 +50,17 @@ func CheckUpgrade(r *http.Request) error {
 	if keys := r.Header[keyHeader]; len(keys) != 1 || !validKey(keys[0]) {
 		return badRequest("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")
 	}
-	if len(r.Header["Origin"]) > 1 { // which of them a check reads should not matter
+	if len(r.Header["Origin"]) > 1 { // a check of the origin reads one of them only
 		return badRequest("more than one Origin")
 	}
 	return nil
 }
 
-// CheckHead reports whether [ParseRequest] would have accepted r, which net/http has parsed,
-// as far as that can still be told: net/http takes targets with user info or another scheme,
-// and it joins folded lines, ends a line at a lone LF and merges equal Content-Lengths, for
-// which there is nothing left to see. The size of the head is net/http's business. The error
-// is a *[RequestError] with ParseRequest's status. r is borrowed. Safe for concurrent use.
+// CheckHead returns nil if [ParseRequest] would have accepted r, which net/http has parsed, as
+// far as r still shows it. net/http accepts targets with user info or another scheme, which
+// CheckHead refuses. It also joins folded lines, ends a line at a lone LF and merges equal
+// Content-Lengths, which leaves no trace in r. net/http limits the size of the head. The error
+// is a *[RequestError] with the status of ParseRequest. r is borrowed. Safe for concurrent use.
 func CheckHead(r *http.Request) error {
 	switch {
 	case !all(r.RequestURI, isTarget), !all(r.Host, isHost), r.URL.User != nil,
@@ -73,13 +73,13 @@ func CheckHead(r *http.Request) error {
 	}
 }
 
-// isScheme reports whether a request target in absolute-form may have the scheme.
+// isScheme reports whether a request target in absolute-form may have scheme.
 func isScheme(scheme string) bool {
 	return slices.Contains([]string{"http", "https", "ws", "wss"}, scheme)
 }
 
-// checkVersion checks the values of Sec-WebSocket-Version. A request without one gets the
-// answer that tells the version to use.
+// checkVersion checks the values of Sec-WebSocket-Version. The answer to a request without one
+// names the required version.
 func checkVersion(versions []string) error {
 	switch {
 	case len(versions) > 1:
@@ -91,8 +91,8 @@ func checkVersion(versions []string) error {
 	}
 }
 
-// validKey reports whether key is 16 bytes in base64. Its last character may have bits that
-// encode nothing: RFC 6455 section 4.1 has such a key as its example.
+// validKey reports whether key is 16 bytes in base64. The last character may have unused bits:
+// the example of RFC 6455 section 4.1 is such a key.
 func validKey(key string) bool {
 	if len(key) != keyChars {
 		return false
@@ -102,8 +102,8 @@ func validKey(key string) bool {
 	return err == nil && n == keyBytes
 }
 
-// HeaderHasToken reports whether one of the comma-separated elements of one of the values of
-// name in h is token, whatever the case of their letters. Safe for concurrent use.
+// HeaderHasToken reports whether a value of name in h has the comma-separated element token. It
+// ignores the case of ASCII letters. Safe for concurrent use.
 func HeaderHasToken(h http.Header, name, token string) bool {
 	for element := range elements(h[http.CanonicalHeaderKey(name)]) {
 		if equalFold(element, token) {
@@ -113,7 +113,7 @@ func HeaderHasToken(h http.Header, name, token string) bool {
 	return false
 }
 
-// elements yields the comma-separated elements of a header's values that are not empty (RFC
+// elements yields the comma-separated elements of a header's values without the empty ones (RFC
 // 9110 section 5.6.1).
 func elements(values []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
@@ -135,7 +135,7 @@ func AcceptKey(key string) string {
 	return string(appendAcceptKey(nil, key))
 }
 
-// appendAcceptKey is AcceptKey into dst.
+// appendAcceptKey appends the AcceptKey of key to dst.
 func appendAcceptKey(dst []byte, key string) []byte {
 	var buf [keyChars + len(acceptGUID)]byte
 	sum := sha1.Sum(append(append(buf[:0], key...), acceptGUID...))

@@ -92,7 +92,7 @@ func TestCheckUpgrade(t *testing.T) {
 	}
 }
 
-// TestCheckUpgradeOfNetHTTP takes its request from net/http's server.
+// TestCheckUpgradeOfNetHTTP takes its requests from net/http's server.
 func TestCheckUpgradeOfNetHTTP(t *testing.T) {
 	var got error
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -13,7 +13,7 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-// firstInvalid returns how many bytes of b it takes until nothing could follow that makes them
+// firstInvalid returns the length of the shortest prefix of b that no continuation could make
 // valid, or -1. It is slow and obvious: a prefix is hopeless if it stays invalid with each
 // well-formed continuation of table 3-7 of the Unicode standard.
 func firstInvalid(b []byte) int {
@@ -25,10 +25,10 @@ func firstInvalid(b []byte) int {
 	return -1
 }
 
-// hopeful reports whether b, of which all but the last byte is hopeful, can become valid.
+// hopeful reports whether b can become valid. b without its last byte is hopeful.
 func hopeful(b []byte) bool {
 	// After a lead byte E0 or F0 only high continuation bytes are well-formed, after ED or F4
-	// only low ones, so that one of these two does for all.
+	// only low ones, so that one of these two suffices for all.
 	for _, c := range []string{"", "\x80", "\xBF"} {
 		for _, rest := range []string{"", "\x80", "\x80\x80"} {
 			if utf8.ValidString(string(b) + c + rest) {
@@ -39,8 +39,8 @@ func hopeful(b []byte) bool {
 	return false
 }
 
-// feed writes b in pieces and returns how many bytes it took until Write was false, to the
-// piece; or -1.
+// feed writes b in pieces. It returns the number of bytes up to the piece for which Write was
+// false, or -1.
 func feed(s *codec.UTF8State, b []byte, cut func(int) int) int {
 	done := 0
 	for done < len(b) {
@@ -57,7 +57,7 @@ func TestUTF8FailsAtTheFirstHopelessByte(t *testing.T) {
 	tests := []struct {
 		name string
 		text string
-		want int // bytes until it fails; -1 if it does not
+		want int // bytes until it fails, or -1
 	}{
 		{"empty", "", -1},
 		{"ASCII", "hello, world, and some more", -1},
@@ -134,7 +134,7 @@ func TestUTF8EveryRune(t *testing.T) {
 	}
 }
 
-// encodeRaw encodes c by the bits alone, without asking whether it is a code point.
+// encodeRaw encodes c by its bits alone, a code point or not.
 func encodeRaw(c rune) []byte {
 	switch {
 	case c < 0x80:
@@ -148,8 +148,8 @@ func encodeRaw(c rune) []byte {
 	}
 }
 
-// TestUTF8EveryShortSequence writes every sequence of two bytes, and three and four of those
-// bytes at the borders of table 3-7.
+// TestUTF8EveryShortSequence writes every sequence of two bytes, and every sequence of three and
+// four of the bytes at the borders of table 3-7.
 func TestUTF8EveryShortSequence(t *testing.T) {
 	borders := []byte{
 		0x00, 'a', 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE,
