@@ -222,10 +222,10 @@ type Config struct {
 	// path, such as 0o660: who may write to it can connect. It is set before the
 	// socket listens. 0, the default, leaves it to the umask.
 	UnixSocketMode fs.FileMode
-	// Memory, if set, takes the place of sockets, for simulation: see the command
+	// Simnet, if set, takes the place of sockets, for simulation: see the command
 	// sim of the bench suite. It excludes ListenAddr, Serve and HandleUpgrade. Default
 	// none.
-	Memory *engine.Simnet
+	Simnet *Simnet
 	// TLSConfig makes ListenAddr and Serve speak TLS; see WithTLSConfig. HandleUpgrade needs
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config

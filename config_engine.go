@@ -46,6 +46,6 @@ func (c *Config) engine() engine.Config {
 		WriteTimeout:         c.WriteTimeout,
 		CloseTimeout:         c.CloseTimeout,
 		Logger:               c.Logger,
-		Simnet:               c.Memory,
+		Simnet:               c.Simnet.engine(),
 	}
 }

@@ -56,7 +56,7 @@ func (c *Config) Validate() error {
 		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
 		c.validateListenAddr(),
 		invalidIf(c.UnixSocketMode&^fs.ModePerm != 0, "UnixSocketMode", "must have permission bits only"),
-		invalidIf(c.Memory != nil && c.ListenAddr != "", "Memory", "excludes ListenAddr"),
+		invalidIf(c.Simnet != nil && c.ListenAddr != "", "Simnet", "excludes ListenAddr"),
 		c.validateTLS(),
 		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
 		c.validatePaths(),

@@ -16,7 +16,6 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -24,14 +23,14 @@ import (
 // takes some time to write, so that a fan-out takes many turns.
 type slowNetwork struct {
 	*ws.Manager
-	*engine.Simnet
+	*ws.Simnet
 	each    atomic.Int64 // nanoseconds for each data frame
 	onFrame func(peer int, op codec.Opcode, payload []byte)
 }
 
 func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork {
 	t.Helper()
-	n := &slowNetwork{Simnet: engine.NewSimnet()}
+	n := &slowNetwork{Simnet: ws.NewSimnet()}
 	n.OnFrame = func(peer int, frame []byte) {
 		op, payload := codec.SplitFrame(frame)
 		if !op.IsControl() {
@@ -44,7 +43,7 @@ func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork
 		}
 	}
 	opts = append(opts, ws.WithLoops(1), func(c *ws.Config) {
-		c.Memory = n.Simnet
+		c.Simnet = n.Simnet
 		c.Authenticate = harness.ByQuery
 		c.MaxConnections = clients
 	})

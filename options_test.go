@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -150,8 +149,8 @@ func TestBadOptions(t *testing.T) {
 		{"TLS without a certificate", "TLSConfig", set(func(c *ws.Config) {
 			c.ListenAddr, c.TLSConfig = "localhost:0", &tls.Config{}
 		})},
-		{"memory and a listener", "Memory", set(func(c *ws.Config) {
-			c.ListenAddr, c.Memory = "localhost:0", engine.NewSimnet()
+		{"simnet and a listener", "Simnet", set(func(c *ws.Config) {
+			c.ListenAddr, c.Simnet = "localhost:0", ws.NewSimnet()
 		})},
 		{"negative pace", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: -1})},
 		{"pace that is no number", "Admission.PerSecond", ws.WithAdmission(ws.Admission{PerSecond: math.NaN()})},

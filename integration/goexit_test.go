@@ -18,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -105,9 +104,9 @@ func isTimeout(err error) bool {
 
 // The same without sockets.
 func TestGoexitOnMemory(t *testing.T) {
-	mem := engine.NewSimnet()
+	mem := ws.NewSimnet()
 	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) {
-		c.Memory, c.Logger = mem, slog.New(slog.DiscardHandler)
+		c.Simnet, c.Logger = mem, slog.New(slog.DiscardHandler)
 	})
 	require.NoError(t, err)
 	m.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { runtime.Goexit() })

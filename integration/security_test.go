@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -72,8 +71,8 @@ func TestSecurityTable(t *testing.T) {
 	for _, name := range heldRows {
 		bound += table[name]
 	}
-	mem := engine.NewSimnet()
-	m, err := ws.NewManager(func(c *ws.Config) { c.Memory = mem })
+	mem := ws.NewSimnet()
+	m, err := ws.NewManager(func(c *ws.Config) { c.Simnet = mem })
 	require.NoError(t, err)
 	release := make(chan struct{})
 	m.HandleRaw(func(*ws.Client, ws.Opcode, []byte) { <-release })
@@ -119,7 +118,7 @@ func TestSecurityTable(t *testing.T) {
 
 // fillInbound makes each client send a message that its handler keeps, fill its
 // mailbox up to its mark, and begin a message that it does not finish.
-func fillInbound(mem *engine.Simnet, first, clients int) {
+func fillInbound(mem *ws.Simnet, first, clients int) {
 	cfg := ws.DefaultConfig()
 	large := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
 	half := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -259,7 +258,7 @@ func TestServeRefusesListeners(t *testing.T) {
 		})
 	}
 	t.Run("memory", func(t *testing.T) {
-		m := harness.NewManager(t, withoutListenAddr, func(c *ws.Config) { c.Memory = engine.NewSimnet() })
+		m := harness.NewManager(t, withoutListenAddr, func(c *ws.Config) { c.Simnet = ws.NewSimnet() })
 		require.Error(t, m.Serve(harness.Listen(t, "tcp", "127.0.0.1:0")))
 	})
 }

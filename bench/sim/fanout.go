@@ -24,9 +24,9 @@ func (s *simulation) stall() error {
 	}
 	before, _ := s.settle()
 	for peer := 0; peer < s.Conns; peer += stalledShare {
-		s.memory.Stall(peer)
+		s.net.Stall(peer)
 	}
-	s.memory.Wait()
+	s.net.Wait()
 	queue := ws.DefaultConfig().MessageQueueSize
 	count := s.counts()
 	spent, err := s.cpu(func() error {
@@ -47,21 +47,21 @@ func (s *simulation) stall() error {
 	s.step.Stalled, s.step.HeapStalled = uint64(n), (after-before)/float64(n)
 	s.step.StalledNanos = float64(spent) / float64(n*queue)
 	for peer := 0; peer < s.Conns; peer += stalledShare {
-		s.memory.Resume(peer)
+		s.net.Resume(peer)
 	}
-	s.memory.Wait()
+	s.net.Wait()
 	s.manager.DeleteRoom("stalled")
 	return count(queue * n)
 }
 
 // counts returns a function that checks how many messages have arrived since.
 func (s *simulation) counts() func(want int) error {
-	before := s.memory.Stats().Messages
+	before := s.net.Stats().Messages
 	return func(want int) error {
-		s.memory.Wait()
+		s.net.Wait()
 		st := s.manager.Stats()
 		s.step.Dropped = st.Total.Drops.Lost()
-		got := s.memory.Stats().Messages - before
+		got := s.net.Stats().Messages - before
 		s.step.Deliveries += got
 		if got != uint64(want) || s.step.Dropped > 0 {
 			return fmt.Errorf("%d messages arrived, not %d, and %d were dropped", got, want, s.step.Dropped)
@@ -81,7 +81,7 @@ func (s *simulation) fanOut(publishes, outstanding, members int, name string, ro
 	spent, err := s.cpu(func() error {
 		for i := range publishes {
 			if i%outstanding == 0 {
-				s.memory.Wait()
+				s.net.Wait()
 			}
 			if err := s.manager.BroadcastToRoom(ids[i%rooms], s.payload, nil); err != nil {
 				return err
@@ -113,7 +113,7 @@ func (s *simulation) fanOutAll() (err error) {
 	if err := s.joinAll(everybody, s.Conns); err != nil {
 		return err
 	}
-	s.memory.Wait()
+	s.net.Wait()
 	n = 3 * rounds(s.Conns)
 	s.step.ShuffledNanos, err = s.fanOut(n, 1, n*s.Conns, everybody, 1)
 	return err
@@ -134,13 +134,13 @@ func (s *simulation) fanOutMany() (err error) {
 	if err = s.joinAll("small", smallRoom); err != nil {
 		return err
 	}
-	s.memory.Wait()
+	s.net.Wait()
 	if s.step.SmallNanos, err = publish("small", smallRoom); err != nil {
 		return err
 	}
 	for i := range s.simRooms(smallRoom) {
 		s.manager.DeleteRoom(simRoom("small", i))
 	}
-	s.memory.Wait()
+	s.net.Wait()
 	return nil
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/result"
-	"github.com/qi-realtime/ws/engine"
 )
 
 const (
@@ -70,7 +69,7 @@ type step struct {
 // simulation is a manager with connections that need no sockets.
 type simulation struct {
 	config
-	memory  *engine.Simnet
+	net     *ws.Simnet
 	manager *ws.Manager
 	payload []byte
 	clients []*ws.Client // by the peer's number: in the order of connecting
@@ -82,14 +81,14 @@ type simulation struct {
 
 // Simulate is the hidden command: it runs one step and prints a step.
 func Simulate(arg string, out io.Writer) error {
-	s := &simulation{memory: engine.NewSimnet(), began: time.Now()}
+	s := &simulation{net: ws.NewSimnet(), began: time.Now()}
 	if err := json.Unmarshal([]byte(arg), &s.config); err != nil {
 		return err
 	}
 	var err error
 	s.manager, err = ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithMaxConnections(s.Conns), ws.WithLoops(s.Loops),
 		func(c *ws.Config) {
-			c.Memory, c.HeartbeatInterval = s.memory, heartbeat
+			c.Simnet, c.HeartbeatInterval = s.net, heartbeat
 			c.Broadcast.Timeout = time.Minute // a fan-out to all takes its time
 		})
 	if err != nil {
@@ -143,7 +142,7 @@ func Simulate(arg string, out io.Writer) error {
 func (s *simulation) cpu(fn func() error) (time.Duration, error) {
 	start := control.CPUTime()
 	err := fn()
-	s.memory.Wait()
+	s.net.Wait()
 	return control.CPUTime() - start, err
 }
 
@@ -175,12 +174,12 @@ func (s *simulation) connect() error {
 	s.payload = make([]byte, s.Size)
 	s.clients = make([]*ws.Client, s.Conns)
 	clear(s.clients) // its memory is there before it is measured
-	s.memory.Wait()  // for the loops
+	s.net.Wait()     // for the loops
 	s.heap, s.rss = s.settle()
 	request := []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
 	spent, err := s.cpu(func() error {
-		s.memory.Connect(s.Conns, request)
+		s.net.Connect(s.Conns, request)
 		return nil
 	})
 	if err != nil {
@@ -208,7 +207,7 @@ func (s *simulation) receive() error {
 		}
 		spent, err := s.cpu(func() error {
 			for peer := range s.Conns {
-				s.memory.Send(peer, frames[peer*size:(peer+1)*size])
+				s.net.Send(peer, frames[peer*size:(peer+1)*size])
 			}
 			return nil
 		})
@@ -292,18 +291,18 @@ func (s *simulation) joinMore() error {
 // ping lets the clock run through whole heartbeat intervals.
 func (s *simulation) ping() error {
 	n := rounds(s.Conns)
-	before := s.memory.Stats().Pings
+	before := s.net.Stats().Pings
 	spent, err := s.cpu(func() error {
 		for range time.Duration(n) * heartbeat / tick {
-			s.memory.Advance(tick)
-			s.memory.Wait()
+			s.net.Advance(tick)
+			s.net.Wait()
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.step.Pings = s.memory.Stats().Pings - before
+	s.step.Pings = s.net.Stats().Pings - before
 	if s.step.Pings != uint64(n*s.Conns) {
 		return fmt.Errorf("%d pings in %d intervals", s.step.Pings, n)
 	}
@@ -321,7 +320,7 @@ func (s *simulation) drain() error {
 		return err
 	}
 	s.step.DrainMicros = result.Micros(spent) / float64(s.Conns)
-	if n := s.memory.Stats().Closes; n != uint64(s.Conns) {
+	if n := s.net.Stats().Closes; n != uint64(s.Conns) {
 		return fmt.Errorf("%d close frames", n)
 	}
 	return nil

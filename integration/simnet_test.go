@@ -12,22 +12,21 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // A manager on a Simnet does what it does on sockets: clients connect, join,
 // echo, publish, leave, and are told of its end.
-func TestManagerOnMemory(t *testing.T) {
+func TestManagerOnSimnet(t *testing.T) {
 	const clients, members = 1000, 100
-	mem := engine.NewSimnet()
+	mem := ws.NewSimnet()
 	var received atomic.Int64 // bytes of messages
 	mem.OnFrame = func(_ int, frame []byte) {
 		if op, payload := codec.SplitFrame(frame); !op.IsControl() {
 			received.Add(int64(len(payload)))
 		}
 	}
-	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) { c.Memory = mem })
+	m, err := ws.NewManager(ws.WithHandlerMode(ws.Inline), ws.WithLoops(3), func(c *ws.Config) { c.Simnet = mem })
 	require.NoError(t, err)
 	m.HandleRaw(harness.Echo)
 	run := make(chan error, 1)
@@ -73,8 +72,8 @@ func TestManagerOnMemory(t *testing.T) {
 }
 
 // HandleUpgrade brings sockets, which a Simnet has no loop for.
-func TestMemoryRefusesHandleUpgrade(t *testing.T) {
-	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Memory = "", engine.NewSimnet() })
+func TestSimnetRefusesHandleUpgrade(t *testing.T) {
+	s := harness.Start(t, func(c *ws.Config) { c.ListenAddr, c.Simnet = "", ws.NewSimnet() })
 	c := s.DialTCP(harness.NetHTTP)
 	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
 	require.ErrorContains(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), "no sockets")
