@@ -89,14 +89,45 @@ func TestPrefixesOfFiles(t *testing.T) {
 	}
 }
 
-// TestListOfPackages asserts that ARCHITECTURE.md lists all packages of the module.
+// packageLine is a line of the list of packages: names, two spaces, and their job.
+var packageLine = regexp.MustCompile(`(?m)^    [ │├└─]*([a-z/]+(?:, [a-z/]+)*)  +\S`)
+
+// TestListOfPackages asserts that ARCHITECTURE.md lists all packages of the module, and
+// none that does not exist.
 func TestListOfPackages(t *testing.T) {
 	text, err := os.ReadFile("ARCHITECTURE.md")
 	require.NoError(t, err)
+	_, list, _ := strings.Cut(string(text), "\n## Packages\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	var listed []string
+	for _, line := range packageLine.FindAllStringSubmatch(list, -1) {
+		listed = append(listed, strings.Split(line[1], ", ")...)
+	}
+	require.Greater(t, len(listed), 10)
 	for folder := range folders(t) {
 		if folder != "." {
-			listed := regexp.MustCompile(`(?m)^    .*\b` + folder + `\b`).Match(text)
-			assert.True(t, listed, "the list of packages lacks %s", folder)
+			assert.Contains(t, listed, folder, "the list of packages")
+		}
+	}
+	for _, folder := range listed {
+		_, err := os.Stat(folder)
+		_, errBench := os.Stat(filepath.Join("bench", folder))
+		assert.True(t, err == nil || errBench == nil, "%s is listed, but does not exist", folder)
+	}
+}
+
+// ownTests are the test files of the root package that have no source file of their name.
+var ownTests = []string{"docs", "example", "example_guide", "export", "guide", "language", "layout", "main", "readme"}
+
+// TestTestsHaveASource asserts that each test file of the root package is named after
+// the file that it tests. Others belong to integration/.
+func TestTestsHaveASource(t *testing.T) {
+	files := folders(t)["."]
+	for _, file := range files {
+		name, isTest := strings.CutSuffix(file, "_test.go")
+		name = systems.ReplaceAllString(name, "")
+		if isTest && !slices.Contains(ownTests, name) {
+			assert.Contains(t, files, name+".go", "%s tests no file", file)
 		}
 	}
 }
