@@ -11,32 +11,32 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// section is the cases of one part of the RFC.
+// section holds the cases of one part of the RFC.
 type section struct {
 	name   string
 	cases  []testCase
-	opts   []ws.Option // of their server
-	ways   []way       // none is both
+	opts   []ws.Option // of the server
+	ways   []way       // empty for both
 	pooled bool        // the handler runs on workers
 	offer  string      // header lines of the handshake, with compression
 	agree  func(c *client, resp *http.Response)
 }
 
-// testCase is what a client sends behind the handshake and what it must read. If neither code
-// nor end says otherwise, the connection must live on and close orderly when asked to.
+// testCase holds the frames that a client sends behind the handshake, and the frames that it must
+// read. Unless code or ended is set, the connection must stay open and close orderly on request.
 type testCase struct {
 	id    string
 	send  []byte
-	chop  int     // bytes of each write; 0 is all at once
-	want  []frame // first of all, in this order
-	then  []byte  // sent when that has come
+	chop  int     // bytes of each write; 0 for a single write
+	want  []frame // the first answers, in this order
+	then  []byte  // sent after want
 	code  uint16  // then a close frame with this code and a reason, and the end
 	ended bool    // then the end; the close frame is in want
 
 	large func() (sent, want []frame) // makes send and want when the case runs, if not nil
 }
 
-// run runs one case on a connection that is open.
+// run runs one case on an open connection.
 func (tc *testCase) run(c *client) {
 	c.t.Helper()
 	send, want := tc.send, tc.want
@@ -63,7 +63,7 @@ func (tc *testCase) run(c *client) {
 		return
 	}
 	_ = c.Close()
-	<-written // the server may have hung up before it was all written
+	<-written // the server may have closed the connection before the end of the write
 }
 
 // run runs the cases of a section, each on a connection of its own.
@@ -91,12 +91,12 @@ func (sec section) run(t *testing.T) {
 	}
 }
 
-// echoes makes a case of messages that come back as they are.
+// echoes returns a case of messages that come back unchanged.
 func echoes(id string, chop int, messages ...frame) testCase {
 	return testCase{id: id, send: wire(messages...), chop: chop, want: messages}
 }
 
-// sections lists all sections but the handshake, which has a table of another kind.
+// sections returns all sections but the handshake, which has another kind of table.
 func sections() []section {
 	return []section{
 		framing(), masking(), reserved(), fragmentation(), orders(), control(), messages(), closes(), validUTF8(),
@@ -104,7 +104,7 @@ func sections() []section {
 	}
 }
 
-// TestCount holds the number of cases and that no two have the same name.
+// TestCount checks the number of cases, and that all names differ.
 func TestCount(t *testing.T) {
 	total := 0
 	seen := make(map[string]bool)

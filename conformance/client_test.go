@@ -33,7 +33,7 @@ type client struct {
 	t testing.TB
 	r *bufio.Reader
 
-	inflate func(payload string) (string, error) // of frames with RSV1; nil if that is not negotiated
+	inflate func(payload string) (string, error) // for frames with RSV1; nil if not negotiated
 }
 
 // dial connects without a handshake.
@@ -64,7 +64,7 @@ func (c *client) accepted() *http.Response {
 	return resp
 }
 
-// response reads the HTTP response to a method; the body of a refusal is read whole.
+// response reads the HTTP response to a method, with the whole body of a refusal.
 func (c *client) response(method string) (resp *http.Response, body string) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
@@ -100,7 +100,7 @@ func (c *client) send(frames ...frame) {
 	require.NoError(c.t, c.write(wire(frames...), 0))
 }
 
-// readFrame reads one frame and holds its header to what a server may send.
+// readFrame reads one frame, and demands a header that a server may send.
 func (c *client) readFrame() (frame, error) {
 	var head [2]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
@@ -133,7 +133,7 @@ func (c *client) readFrame() (frame, error) {
 	return f, err
 }
 
-// readLength reads what follows the second byte of a header, and demands the shortest form.
+// readLength reads the length behind the second byte of a header, and demands the shortest form.
 func (c *client) readLength(second byte) (uint64, error) {
 	var b [8]byte
 	switch second {
@@ -156,7 +156,7 @@ func (c *client) readLength(second byte) (uint64, error) {
 	}
 }
 
-// expect reads frames and demands that they are these.
+// expect reads frames and demands that they equal want.
 func (c *client) expect(want ...frame) {
 	c.t.Helper()
 	for i, w := range want {
@@ -186,8 +186,8 @@ func (c *client) checkFailure(f frame, code uint16) {
 	require.True(c.t, utf8.ValidString(f.payload[2:]), "%q", f.payload[2:])
 }
 
-// expectEnd demands that nothing comes any more and that the server has closed the connection,
-// orderly: a reset would be an error.
+// expectEnd demands the orderly end of the connection by the server, and no byte before it. A
+// reset would be an error.
 func (c *client) expectEnd() {
 	c.t.Helper()
 	b, err := io.ReadAll(c.r)
@@ -195,8 +195,8 @@ func (c *client) expectEnd() {
 	require.Empty(c.t, b, "bytes behind the last frame")
 }
 
-// expectNoBody demands that nothing comes behind the head of a response: neither before the
-// server closes the connection nor, if it goes on to serve it, before the next response.
+// expectNoBody demands that no body follows the head of a response: neither before the server
+// closes the connection nor, if it stays open, before the next response.
 func (c *client) expectNoBody() {
 	c.t.Helper()
 	_ = c.write([]byte("GET /other HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"), 0) // it may have closed
@@ -207,7 +207,7 @@ func (c *client) expectNoBody() {
 	}
 }
 
-// expectAlive demands that the connection still works and can be closed orderly.
+// expectAlive demands that the connection still works and closes orderly.
 func (c *client) expectAlive() {
 	c.t.Helper()
 	c.send(ping("still there?"))

@@ -9,7 +9,7 @@ import (
 
 func TestClose(t *testing.T) { closes().run(t) }
 
-// answered makes a case of a close frame that comes back as it is, and the end.
+// answered returns a case of a close frame that comes back unchanged, and the end.
 func answered(id string, before []frame, f frame, behind ...frame) testCase {
 	sent := append(append([]frame(nil), before...), f)
 	return testCase{
@@ -97,7 +97,7 @@ func closes() section {
 				send: wire(text("hello"), closing(code, "bye"), text("after")), want: hello, code: 1002,
 			})
 	}
-	// The bytes come one by one, so that some come when the server has closed already.
+	// The bytes arrive one by one, so that some arrive after the server has closed.
 	for _, tc := range slices.Clip(cases) {
 		if len(tc.send) < 400 && !strings.HasPrefix(tc.id, "7.4") {
 			tc.id, tc.chop = tc.id+"/chops of 1 bytes", 1
@@ -107,7 +107,7 @@ func closes() section {
 	return section{name: "7 close", cases: append(cases, serverCloses()...)}
 }
 
-// serverCloses are closes that the server begins.
+// serverCloses returns the closes that the server begins.
 func serverCloses() []testCase {
 	var cases []testCase
 	by := func(id string, code uint16, behind ...frame) {

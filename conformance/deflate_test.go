@@ -29,7 +29,7 @@ func offering(values ...string) string {
 	return b.String()
 }
 
-// compressing is the server's option.
+// compressing returns the server's option for compression.
 func compressing(threshold int, takeover bool, bits int) ws.Option {
 	return ws.WithCompression(ws.CompressionConfig{Threshold: threshold, ContextTakeover: takeover, WindowBits: bits})
 }
@@ -43,7 +43,7 @@ func deflated(op byte, s string) frame { return frame{op: op, rsv: 4, payload: d
 // deflate compresses one message (RFC 7692 section 7.2.1).
 func deflate(s string) string { return new(compressor).message(s) }
 
-// compressor compresses messages that refer to earlier ones.
+// compressor compresses messages that refer to earlier messages.
 type compressor struct {
 	w *flate.Writer
 	b bytes.Buffer
@@ -59,10 +59,10 @@ func (z *compressor) message(s string) string {
 	return strings.TrimSuffix(z.b.String(), "\x00\x00\xff\xff")
 }
 
-// agreement is what an answer says.
+// agreement holds the parameters of an answer.
 type agreement struct {
 	serverNoTakeover, clientNoTakeover bool
-	serverBits, clientBits             int // 0 if it does not say
+	serverBits, clientBits             int // 0 if the answer has none
 }
 
 // params splits a list of parameters without quotes.
@@ -78,7 +78,7 @@ func params(t testing.TB, extension string) map[string]string {
 	return m
 }
 
-// readAnswer holds an answer against RFC 7692 section 7.1, and against the offer it accepts.
+// readAnswer checks an answer by RFC 7692 section 7.1, and against its offer.
 func readAnswer(t testing.TB, answer, offer string) (a agreement) {
 	offered, bits := params(t, offer), func(value string) int {
 		n, err := strconv.Atoi(value)
@@ -117,7 +117,7 @@ func readAnswer(t testing.TB, answer, offer string) (a agreement) {
 	return a
 }
 
-// use makes c inflate what the server compresses, within what was agreed.
+// use makes c inflate the server's messages within the agreed parameters.
 func (a agreement) use(c *client) {
 	z := &window{size: 1 << 15}
 	if a.serverBits != 0 {
@@ -141,7 +141,7 @@ func (s *server) connectDeflate(t testing.TB, w way, offer string) (*client, agr
 	return c, a
 }
 
-// compressed makes a section one of compressed connections.
+// compressed returns a section for compressed connections.
 func compressed(sec section, threshold int) section {
 	sec.offer = offering("permessage-deflate")
 	sec.opts = append([]ws.Option{compressing(threshold, false, 0)}, sec.opts...)
@@ -151,8 +151,8 @@ func compressed(sec section, threshold int) section {
 	return sec
 }
 
-// TestEverythingOnCompressedConnections runs all sections where the extension is negotiated and
-// the server compresses all it can; the client's messages go as they are.
+// TestEverythingOnCompressedConnections runs all sections with the extension negotiated. The
+// server compresses all messages that it can; the client compresses none.
 func TestEverythingOnCompressedConnections(t *testing.T) {
 	for _, sec := range sections() {
 		sec.cases = slices.DeleteFunc(sec.cases, func(tc testCase) bool {
@@ -165,7 +165,7 @@ func TestEverythingOnCompressedConnections(t *testing.T) {
 func TestDeflate(t *testing.T)       { compressed(deflateSection(), never).run(t) }
 func TestDeflateEchoes(t *testing.T) { compressed(deflateSection(), 1).run(t) }
 
-// compressible returns n bytes with matches near and far back.
+// compressible returns n bytes with matches at short and long distances.
 func compressible(n int) string {
 	r := rand.New(rand.NewPCG(7, uint64(n)))
 	block := make([]byte, 3001)
@@ -181,7 +181,7 @@ func compressible(n int) string {
 	return b.String()[:n]
 }
 
-// deflateSection is compressed messages in every form, RFC 7692 section by section.
+// deflateSection returns compressed messages in every form, by the sections of RFC 7692.
 var deflateSection = sync.OnceValue(func() section {
 	var cases []testCase
 	add := func(tc testCase) { cases = append(cases, tc) }
@@ -223,7 +223,7 @@ var deflateSection = sync.OnceValue(func() section {
 		}
 	}
 	for _, s := range append(validTexts(), sample{"runes of all lengths", strings.Repeat("aé€😀", 500)}) {
-		for _, part := range []int{1, 7} { // runes, and their codes, are cut anywhere
+		for _, part := range []int{1, 7} { // the cuts fall into runes and codes, too
 			frames := fragments(opText, deflate(s.text), part)
 			frames[0].rsv = 4
 			cases = append(cases, testCase{
@@ -246,7 +246,7 @@ var deflateSection = sync.OnceValue(func() section {
 	return section{name: "RFC 7692 messages", cases: append(append(cases, deflateForms()...), deflateViolations()...)}
 })
 
-// deflateForms are the forms that a compressed message may have.
+// deflateForms returns the allowed forms of a compressed message.
 func deflateForms() []testCase {
 	hello := []frame{text("Hello")}
 	z := func(payload string) frame { return frame{op: opText, rsv: 4, payload: payload} }
@@ -312,7 +312,7 @@ func deflateForms() []testCase {
 	return cases
 }
 
-// deflateViolations are what must not come on a compressed connection.
+// deflateViolations returns the violations on a compressed connection.
 func deflateViolations() []testCase {
 	good := deflated(opText, pattern(300))
 	before := []frame{text(pattern(300))}
@@ -324,7 +324,7 @@ func deflateViolations() []testCase {
 	begun := frame{op: opText, rsv: 4, more: true, payload: good.payload[:5]}
 	bad("7692 6.1/RSV1 on a continuation", 1002, nil, begun, frame{rsv: 4, payload: good.payload[5:]})
 	bad(
-		"7692 6.1/RSV1 on a continuation of what is not compressed", 1002, nil, first(opText, "a"),
+		"7692 6.1/RSV1 on a continuation of an uncompressed message", 1002, nil, first(opText, "a"),
 		frame{rsv: 4, payload: "b"},
 	)
 	bad("7692 6.1/RSV1 on a continuation with more to come", 1002, before, good, begun, frame{rsv: 4, more: true})
@@ -370,7 +370,7 @@ func deflateViolations() []testCase {
 	})
 }
 
-// deflateFailFast are texts that cannot be right any more, and whose end never comes.
+// deflateFailFast returns the beginnings of texts that are already invalid. Their ends never come.
 func deflateFailFast(before []frame, good frame) []testCase {
 	var cases []testCase
 	bad := func(id string, code uint16, payload string) {
@@ -386,7 +386,7 @@ func deflateFailFast(before []frame, good frame) []testCase {
 	}
 	for _, s := range invalidTexts() {
 		bad("6455 8.1/compressed, fail fast/"+s.name, 1007, deflate(s.text))
-		// Byte by byte it may take as much again until the server looks.
+		// Byte by byte the part may grow to twice the size before the server checks it.
 		cases = append(cases, testCase{
 			id: "6455 8.1/compressed, fail fast, chops of 1 bytes/" + s.name, code: 1007, chop: 1,
 			send: wire(
@@ -400,7 +400,7 @@ func deflateFailFast(before []frame, good frame) []testCase {
 	return cases
 }
 
-// TestDeflateBombs sends messages that would inflate to 64 MiB: the server stops at its limit.
+// TestDeflateBombs sends messages that would inflate to 64 MiB. The server stops at its limit.
 func TestDeflateBombs(t *testing.T) {
 	const limit = 64 << 10
 	bomb := wire(deflated(opBinary, strings.Repeat("\x00", 64<<20)))
@@ -424,8 +424,8 @@ func TestDeflateBombs(t *testing.T) {
 	require.EqualValues(t, 1, s.handled.Load())
 }
 
-// TestDeflateNegotiation crosses all parameters with what the server allows, and holds answer
-// and stream to it: a checking inflater refuses what does not fit the window agreed on.
+// TestDeflateNegotiation crosses all parameters of an offer with the settings of a server, and
+// checks answer and stream: an inflater refuses matches beyond the agreed window.
 func TestDeflateNegotiation(t *testing.T) {
 	near, far := pattern(2000), compressible(40_000)
 	for _, cfg := range []struct {
@@ -453,7 +453,7 @@ func TestDeflateNegotiation(t *testing.T) {
 	}
 }
 
-// offers are all combinations of parameters.
+// offers returns all combinations of parameters.
 func offers() []string {
 	list := []string{"permessage-deflate"}
 	for _, params := range [][]string{
@@ -479,8 +479,8 @@ func offers() []string {
 	return list
 }
 
-// TestDeflateFailFastInContext: what has come of a text is inflated in the context of earlier
-// messages, and leaves it as it was.
+// TestDeflateFailFastInContext checks that the server inflates the received part of a text in the
+// context of earlier messages, and leaves the context unchanged.
 func TestDeflateFailFastInContext(t *testing.T) {
 	s := start(t, compressing(1, true, 0))
 	c, a := s.connectDeflate(t, native, "permessage-deflate")
@@ -493,12 +493,12 @@ func TestDeflateFailFastInContext(t *testing.T) {
 		c.expect(text(sample))
 	}
 	payload := z.message(sample + "\xff")
-	require.Less(t, len(payload), 100, "it refers to what came before")
+	require.Less(t, len(payload), 100, "it refers to earlier messages")
 	c.send(frame{op: opText, rsv: 4, more: true, payload: payload})
 	c.expectFailure(1007)
 }
 
-// exchange sends messages as far as agreed on and compares the echoes.
+// exchange sends messages within the agreed parameters and compares the echoes.
 func exchange(c *client, a agreement, near, far string) {
 	c.t.Helper()
 	var z *compressor
@@ -516,7 +516,7 @@ func exchange(c *client, a agreement, near, far string) {
 		send(near)
 		send(far)
 		send(far)
-	} else { // a window that our compressor cannot have, so that it has no matches
+	} else { // no matches, because our compressor has only one window size
 		for _, s := range []string{near, near, far, far} {
 			c.send(text(s))
 			c.expect(text(s))
@@ -525,7 +525,7 @@ func exchange(c *client, a agreement, near, far string) {
 	c.expectAlive()
 }
 
-// TestDeflateTakeover holds that context takeover shortens what is repeated, and that without
+// TestDeflateTakeover checks that context takeover shortens a repeated message, and that without
 // it each message stands alone.
 func TestDeflateTakeover(t *testing.T) {
 	for _, takeover := range []bool{false, true} {
@@ -563,7 +563,7 @@ func exchangeSame(c *client, a agreement, s string, n int) {
 	c.expectAlive()
 }
 
-// TestDeflateThreshold holds the default: what is shorter than 512 bytes goes as it is.
+// TestDeflateThreshold checks the default: a message below 512 bytes is not compressed.
 func TestDeflateThreshold(t *testing.T) {
 	s := start(t, compressing(0, false, 0))
 	c, _ := s.connectDeflate(t, native, "permessage-deflate")
@@ -665,7 +665,7 @@ func TestDeflateOffers(t *testing.T) {
 	}
 }
 
-// TestDeflateCount holds the number of cases.
+// TestDeflateCount checks the number of cases.
 func TestDeflateCount(t *testing.T) {
 	n := len(deflateSection().cases)
 	t.Logf("%d cases of compressed messages, and %d offers", n, len(offers()))

@@ -103,7 +103,7 @@ func fragmentation() section {
 	return section{name: "5.4 fragmentation", cases: append(cases, badFragments()...)}
 }
 
-// badFragments are fragments where none may be.
+// badFragments returns cases of fragments in wrong places.
 func badFragments() []testCase {
 	var cases []testCase
 	bad := func(id string, want []frame, sent ...frame) {
@@ -148,8 +148,8 @@ func badFragments() []testCase {
 	return cases
 }
 
-// orders enumerates every order of one, two and three frames: text and binary, whole and
-// begun, continuations, ended and not, ping and pong.
+// orders enumerates every order of one, two and three frames: whole texts and binaries, first
+// fragments, last and other continuations, ping and pong.
 func orders() section {
 	letters := []struct {
 		name string
@@ -173,7 +173,7 @@ func orders() section {
 			if bad {
 				tc.code = 1002
 			} else if _, open := assemble(append(slices.Clone(sent), text("probe"))); open {
-				tc.send = append(tc.send, wire(last("!"))...) // so that the connection can be closed in peace
+				tc.send = append(tc.send, wire(last("!"))...) // so that the connection can close orderly
 				tc.want, _ = assemble(append(slices.Clone(sent), last("!")))
 			}
 			cases = append(cases, tc)
@@ -189,8 +189,8 @@ func orders() section {
 	return section{name: "5.4 every order of three frames", cases: cases, ways: []way{native}}
 }
 
-// assemble is the rules of section 5.4, slow and obvious: what an echo answers to frames, and
-// whether one of them must not be there.
+// assemble applies the rules of section 5.4, slow and obvious. It returns the frames of an echo,
+// and whether a frame breaks the rules.
 func assemble(sent []frame) (answers []frame, bad bool) {
 	var message *frame
 	for _, f := range sent {

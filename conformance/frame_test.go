@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// The opcodes of RFC 6455 section 5.2, as numbers: the suite does not ask the library.
+// The opcodes of RFC 6455 section 5.2, as numbers, because the suite does not rely on the library.
 const (
 	opCont   = 0x0
 	opText   = 0x1
@@ -17,8 +17,8 @@ const (
 	opPong   = 0xA
 )
 
-// frame is one frame as a client sends it or a server answers it. The zero value of each field
-// is what a good client does.
+// frame is one frame of a client or of a server. A correct client leaves each field at its zero
+// value.
 type frame struct {
 	op      byte
 	more    bool // FIN is clear
@@ -26,8 +26,8 @@ type frame struct {
 	payload string
 
 	bare      bool     // no mask
-	key       *[4]byte // nil is one that differs from frame to frame
-	lengthIn  int      // bytes of the extended length, 2 or 8; 0 is the fewest
+	key       *[4]byte // nil for a key that differs from frame to frame
+	lengthIn  int      // bytes of the extended length, 2 or 8; 0 for the fewest
 	announces uint64   // in place of the payload's length, if not 0
 }
 
@@ -36,12 +36,12 @@ func binaryOf(s string) frame { return frame{op: opBinary, payload: s} }
 func ping(s string) frame     { return frame{op: opPing, payload: s} }
 func pong(s string) frame     { return frame{op: opPong, payload: s} }
 
-// first, next and last are the fragments of a message.
+// first, next and last return the fragments of a message.
 func first(op byte, s string) frame { return frame{op: op, more: true, payload: s} }
 func next(s string) frame           { return frame{op: opCont, more: true, payload: s} }
 func last(s string) frame           { return frame{op: opCont, payload: s} }
 
-// closing is a close frame with a code.
+// closing returns a close frame with a code.
 func closing(code uint16, reason string) frame {
 	return frame{op: opClose, payload: string(binary.BigEndian.AppendUint16(nil, code)) + reason}
 }
@@ -104,7 +104,7 @@ func (f frame) appendHeader(b []byte) []byte {
 	return append(b, first, mask|byte(n))
 }
 
-// String tells what a failure shows of f.
+// String returns the text of f in a failure.
 func (f frame) String() string {
 	s := fmt.Sprintf("opcode %#x, FIN %v, RSV %03b, %d bytes", f.op, !f.more, f.rsv, len(f.payload))
 	if len(f.payload) <= 200 {

@@ -16,7 +16,7 @@ func pattern(n int) string {
 	return strings.Repeat(period, n/len(period)+1)[:n]
 }
 
-// octets returns n bytes, each value among them, that are no UTF-8.
+// octets returns n bytes that are no UTF-8, with each value among them.
 func octets(n int) string {
 	period := make([]byte, min(n, 1<<16))
 	for i := range period {
@@ -38,7 +38,7 @@ func framing() section {
 	for _, n := range []int{0, 1, 2, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537} {
 		for _, chop := range []int{1, 7, 997, 0} {
 			if chop == 997 && n < 997 {
-				continue // the same as the whole
+				continue // the same as a single write
 			}
 			id := fmt.Sprintf("length %d/%s", n, chopped(chop))
 			cases = append(cases,
@@ -49,7 +49,7 @@ func framing() section {
 	return section{name: "5.2 lengths", cases: append(cases, badLengths()...)}
 }
 
-// badLengths are lengths that must not be.
+// badLengths returns cases of forbidden lengths.
 func badLengths() []testCase {
 	var cases []testCase
 	for _, f := range []struct {
@@ -73,7 +73,7 @@ func badLengths() []testCase {
 			})
 		}
 	}
-	// It is refused as soon as it is there: the rest of the header never comes.
+	// The server refuses it at once: the rest of the header never comes.
 	cases = append(cases,
 		testCase{id: "5.2/not minimal/two bytes alone", send: []byte{0x82, 0xFE, 0, 125}, code: 1002},
 		testCase{id: "5.2/not minimal/eight bytes alone", send: []byte{0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}, code: 1002},
@@ -99,7 +99,7 @@ func masking() section {
 			closing(1000, pattern(n)),
 		} {
 			if f.op&8 != 0 && n > 123 {
-				continue // too long besides
+				continue // it is also too long
 			}
 			f.bare = true
 			before := []frame{text("before")}

@@ -16,9 +16,8 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// fuzzOffers are the extensions that a fuzzed connection offers: none, and what makes it
-// compressed without context takeover, with it, and with it by the server alone, in the
-// smallest window.
+// fuzzOffers holds the offers of fuzzed connections: none, and compression without context
+// takeover, with it, and with it by the server alone in the smallest window.
 var fuzzOffers = []string{
 	"",
 	"permessage-deflate; server_no_context_takeover; client_no_context_takeover",
@@ -26,8 +25,8 @@ var fuzzOffers = []string{
 	"permessage-deflate; server_max_window_bits=8; client_no_context_takeover",
 }
 
-// mutator turns fuzzer input into frames: most are good, so that the stream gets beyond its
-// first, and some bits are flipped.
+// mutator turns fuzzer input into frames. Most frames are valid, so that the stream gets beyond
+// the first, and some bits are flipped.
 type mutator struct {
 	*rand.Rand
 	z      *compressor // nil if the connection is not compressed
@@ -100,7 +99,7 @@ func (m *mutator) compressed(op byte, payload string) {
 	switch m.IntN(40) {
 	case 0: // cut short
 		z = z[:m.IntN(len(z)+1)]
-	case 1: // not what was compressed
+	case 1: // changed after the compression
 		if len(z) > 0 {
 			damaged := []byte(z)
 			damaged[m.IntN(len(z))] ^= 1 << m.IntN(8)
@@ -131,8 +130,8 @@ func ascii(s string) string {
 	return string(b)
 }
 
-// FuzzConnection feeds bytes to a whole connection of one server, plain or compressed: it closes
-// with a legal code, or goes on to answer, and the connection leaves nothing behind.
+// FuzzConnection feeds bytes to a connection, plain or compressed. The server closes with a legal
+// code or goes on to answer, and the connection leaves nothing behind.
 func FuzzConnection(f *testing.F) {
 	s := start(f, ws.WithMessageSizeLimit(4096), compressing(1, true, 0))
 	addFuzzSeeds(f)
@@ -154,8 +153,8 @@ func FuzzConnection(f *testing.F) {
 		written := make(chan struct{})
 		go func() { // waited for below
 			defer close(written)
-			_ = c.write(b, chop) // the server may have hung up
-			// The end of the stream ends a frame that is begun as well.
+			_ = c.write(b, chop) // the server may have closed the connection
+			// The end of the stream also ends an unfinished frame.
 			if tcp, ok := c.Conn.(*net.TCPConn); ok {
 				_ = tcp.CloseWrite()
 			}
@@ -179,7 +178,7 @@ func FuzzConnection(f *testing.F) {
 	})
 }
 
-// addFuzzSeeds adds short cases of all sections, as they are and as what mutate starts from.
+// addFuzzSeeds adds short cases of all sections, both as streams and as input of the mutator.
 func addFuzzSeeds(f *testing.F) {
 	for i, sec := range append(sections(), deflateSection()) {
 		for j, tc := range sec.cases {
@@ -197,7 +196,7 @@ func addFuzzSeeds(f *testing.F) {
 	for extension := range byte(len(fuzzOffers)) {
 		z := new(compressor)
 		var stream []byte
-		for range 3 { // the later ones refer to the first, where that is agreed on
+		for range 3 { // with context takeover the later ones refer to the first
 			stream = append(stream, wire(frame{op: opText, rsv: 4, payload: z.message(pattern(200))})...)
 		}
 		bomb := wire(deflated(opBinary, strings.Repeat("\x00", 1<<20)))
@@ -215,7 +214,7 @@ func addFuzzSeeds(f *testing.F) {
 	}
 }
 
-// connectFuzzed connects with an offer of an extension, which must be accepted, or without one.
+// connectFuzzed connects with or without an offer of an extension, which must be accepted.
 func (s *server) connectFuzzed(t testing.TB, w way, offer string) *client {
 	if offer == "" {
 		c, _ := s.connect(t, w, "")
@@ -225,7 +224,7 @@ func (s *server) connectFuzzed(t testing.TB, w way, offer string) *client {
 	return c
 }
 
-// checkAnswers reads frames until the end, and demands that each is one that a server may send.
+// checkAnswers reads frames until the end, and demands that a server may send each of them.
 func checkAnswers(t *testing.T, c *client) {
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
 	for closed := false; ; {

@@ -16,7 +16,7 @@ type handshakeCase struct {
 	id      string
 	request string
 	status  int
-	native  bool // net/http parses by rules of its own
+	native  bool // not over net/http, which has other rules
 }
 
 // change returns the sample request with old replaced.
@@ -177,7 +177,7 @@ func TestHandshake(t *testing.T) {
 					continue
 				}
 				if w == overNet && chop == 1 && hc.status != http.StatusSwitchingProtocols {
-					continue // net/http may reset what comes behind its own refusal
+					continue // net/http may reset the connection behind its own refusal
 				}
 				t.Run(string(w)+"/"+hc.id+"/"+chopped(chop), func(t *testing.T) {
 					t.Parallel()
@@ -188,7 +188,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// onlyOnPath is what an application's router does.
+// onlyOnPath serves one path, like an application's router.
 func onlyOnPath(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ws" {
@@ -219,7 +219,7 @@ func (hc *handshakeCase) run(c *client, chop int) {
 	resp, body := c.response(method)
 	assert.Equal(c.t, hc.status, resp.StatusCode, body)
 	if method == http.MethodHead { // RFC 9110 section 9.3.2
-		assert.Positive(c.t, resp.ContentLength, "that of the body of GET")
+		assert.Positive(c.t, resp.ContentLength, "the length of the body of a GET")
 		c.expectNoBody()
 	} else {
 		assert.NotEmpty(c.t, body, "the reason")
@@ -270,8 +270,8 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// TestViolationsAreCounted runs every case that breaks the protocol on one server: each is
-// counted once, as an event too, and nothing of it reaches the handler.
+// TestViolationsAreCounted runs every case that breaks the protocol on one server. Each violation
+// counts once, as an event too, and no message of it reaches the handler.
 func TestViolationsAreCounted(t *testing.T) {
 	for _, w := range bothWays {
 		t.Run(string(w), func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestPingsOfOneRead(t *testing.T) {
 	for {
 		f, err := c.readFrame()
 		require.NoError(t, err)
-		if f == pong("latest") { // RFC 6455 section 5.5.3: that of the latest ping is enough
+		if f == pong("latest") { // RFC 6455 section 5.5.3: the pong for the latest ping is enough
 			break
 		}
 		require.Equal(t, pong(pattern(125)), f)

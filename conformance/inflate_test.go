@@ -8,21 +8,21 @@ import (
 	"io"
 )
 
-// window inflates messages (RFC 1951) and holds every match to a window: none may reach back
-// further. It is slow and obvious. history is what the sender may refer to.
+// window inflates messages (RFC 1951) and fails at a match that reaches back beyond the window. It
+// is slow and obvious. history holds the earlier bytes for matches.
 type window struct {
 	size    int
 	history []byte
 
 	in    []byte
-	bit   int // of in
+	bit   int // the next bit of in
 	out   []byte
 	begin int // where the message begins in out
 }
 
 var errShort = errors.New("deflate data ends early")
 
-// message inflates one message (RFC 7692 section 7.2.2). The server ends none with a final
+// message inflates one message (RFC 7692 section 7.2.2). The server ends no message with a final
 // block.
 func (z *window) message(payload string) (string, error) {
 	if z.size == 1<<15 && len(payload) > 20_000 {
@@ -40,7 +40,7 @@ func (z *window) message(payload string) (string, error) {
 	return string(z.out[z.begin:]), nil
 }
 
-// large is message by the standard library, which is faster, for the one window that it knows.
+// large is message for the largest window, with the faster standard library.
 func (z *window) large(payload string) (string, error) {
 	const tail = "\x00\x00\xff\xff" + "\x01\x00\x00\xff\xff"
 	in := bytes.NewReader([]byte(payload + tail))
@@ -152,7 +152,7 @@ func (z *window) dynamic() error {
 	return z.compressed(newHuffman(lengths[:nlit]), newHuffman(lengths[nlit:]))
 }
 
-// huffman is a canonical code: how many codes of each length, and their symbols in order.
+// huffman is a canonical code: the number of codes of each length, and their symbols in order.
 type huffman struct {
 	count   [16]int
 	symbols []int

@@ -23,8 +23,8 @@ func size(n int) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// messages are large ones and many small ones; each echo is compared byte by byte. They are made
-// only when they are sent.
+// messages returns cases of large messages and of many small ones. Each echo is compared byte by
+// byte. The messages are built when the case runs.
 func messages() section {
 	var cases []testCase
 	add := func(id string, op byte, n, part, count, chop int) {
@@ -80,7 +80,7 @@ func runes() string {
 	return string(b)
 }
 
-// limits are messages around a limit of 1,000 bytes.
+// limits returns messages around a limit of 1,000 bytes.
 func limits() section {
 	const limit = 1000
 	exact := pattern(limit)

@@ -10,7 +10,7 @@ import (
 )
 
 // TestPooled runs the cases of lengths, fragments, control frames, closes and limits, and some
-// of large and many messages, on servers whose handler runs on workers, as it does by default.
+// cases of large and many messages, on servers whose handler runs on workers, the default.
 func TestPooled(t *testing.T) {
 	large := section{name: "5.6", cases: []testCase{
 		echoes("5.6/4 times binary of 1 MiB", 0, slices.Repeat([]frame{binaryOf(octets(1 << 20))}, 4)...),
@@ -24,17 +24,17 @@ func TestPooled(t *testing.T) {
 		sec.pooled = true
 		sec.opts = append([]ws.Option{func(c *ws.Config) {
 			c.HandlerMode = ws.Pooled
-			c.MailboxSize, c.MailboxBytes = 1000, 4<<20 // a case may send all that it has before the first is handled
+			c.MailboxSize, c.MailboxBytes = 1000, 4<<20 // a case may send all messages before the first is handled
 		}}, sec.opts...)
 		sec.cases = slices.DeleteFunc(sec.cases, func(tc testCase) bool {
-			return tc.chop == 1 && len(tc.send) > 1000 // they take long, and make no other messages
+			return tc.chop == 1 && len(tc.send) > 1000 // these cases take long, and send the same messages
 		})
 		t.Run(sec.name, sec.run)
 	}
 }
 
-// runPooled is run where echoes come from a worker: in their order, but before or behind the
-// answers to control frames, which the event loop gives, and all before the close frame.
+// runPooled is run for echoes from a worker. They come in their order and before the close frame.
+// The answers to control frames, which the event loop sends, come before or behind them.
 func (tc *testCase) runPooled(c *client) {
 	c.t.Helper()
 	written := make(chan error, 1)
@@ -80,5 +80,5 @@ func (tc *testCase) runPooled(c *client) {
 	}
 	c.expectEnd()
 	_ = c.Close()
-	<-written // the server may have hung up before it was all written
+	<-written // the server may have closed the connection before the end of the write
 }

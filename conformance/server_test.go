@@ -18,7 +18,7 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// patience is how long a test waits before it fails.
+// patience is the time that a test waits before it fails.
 const patience = time.Minute
 
 // way is one of the two ways in which a connection reaches an event loop.
@@ -34,10 +34,10 @@ var bothWays = [...]way{native, overNet}
 // maxMessage is the limit of a message unless a test sets another.
 const maxMessage = 17 << 20
 
-// closePlease before a code makes the server close with it.
+// closePlease before a code makes the server close with the code.
 const closePlease = "please close with "
 
-// server is a running manager that echoes, and what it has counted.
+// server is a running manager that echoes, with its counts.
 type server struct {
 	*ws.Manager
 	web     *httptest.Server
@@ -55,7 +55,7 @@ type counting struct {
 
 func (c counting) IncrementInvalidMessages() { c.s.invalid.Add(1) }
 
-// complaints is the log of a server, which must stay empty: a panic would be in it.
+// complaints is the log of a server. It must stay empty, because a panic would be in it.
 type complaints struct {
 	mu    sync.Mutex
 	lines []string
@@ -69,7 +69,7 @@ func (c *complaints) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// all returns what was logged.
+// all returns the whole log.
 func (c *complaints) all() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,7 +83,7 @@ func start(t testing.TB, opts ...ws.Option) *server {
 	m, err := ws.NewManager(append([]ws.Option{func(c *ws.Config) {
 		c.ListenAddr = "tcp://127.0.0.1:0"
 		c.Loops = 2
-		c.HeartbeatInterval = 1000 * time.Hour // no ping comes between what a case expects
+		c.HeartbeatInterval = 1000 * time.Hour // no ping comes between the expected frames
 		c.HeartbeatTimeout = 2000 * time.Hour
 		c.CloseTimeout = patience
 		c.MessageSizeLimit = maxMessage
@@ -115,7 +115,7 @@ func start(t testing.TB, opts ...ws.Option) *server {
 	return s
 }
 
-// echo sends back what it gets, or closes if it is asked to.
+// echo sends messages back, or closes on request.
 func (s *server) echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	s.handled.Add(1)
 	if code, ok := strings.CutPrefix(string(payload[:min(len(payload), 32)]), closePlease); ok {

@@ -2,5 +2,5 @@
 
 package conformance_test
 
-// mostFragments is how many fragments the largest message comes in.
+// mostFragments is the number of fragments of the largest message.
 const mostFragments = 1 << 20

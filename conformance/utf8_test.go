@@ -17,7 +17,7 @@ type sample struct{ name, text string }
 
 const kosme = "κόσμε"
 
-// validTexts are the well-formed ones of Markus Kuhn's test and around the borders.
+// validTexts returns the well-formed texts of Markus Kuhn's test, and texts at the borders.
 func validTexts() []sample {
 	all := []sample{
 		{"empty", ""},
@@ -116,7 +116,7 @@ func noncharacters() string {
 	return b.String()
 }
 
-// invalidTexts are what is no UTF-8. Those that are only cut short are in truncatedTexts.
+// invalidTexts returns texts that are no UTF-8. truncatedTexts returns those that are cut short.
 func invalidTexts() []sample {
 	return []sample{
 		{"continuation 80", "\x80"},
@@ -178,7 +178,7 @@ func allContinuations() string {
 	return b.String()
 }
 
-// truncatedTexts are right so far, but may not end so.
+// truncatedTexts returns valid beginnings of texts that must not end there.
 func truncatedTexts() []sample {
 	return []sample{
 		{"1 of 2", "\xC3"},
@@ -194,12 +194,12 @@ func truncatedTexts() []sample {
 	}
 }
 
-// hopelessAt returns how many bytes of s it takes until nothing could follow that makes it
+// hopelessAt returns the length of the shortest prefix of s that no continuation could make
 // valid. It is slow and obvious.
 func hopelessAt(s string) int {
 	for n := 1; n <= len(s); n++ {
 		hopeful := false
-		for _, c := range []string{"", "\x80", "\xBF"} { // after E0 and F0 only high ones do, after ED and F4 low ones
+		for _, c := range []string{"", "\x80", "\xBF"} { // after E0 and F0 only high ones are valid, after ED and F4 low ones
 			for _, rest := range []string{"", "\x80", "\x80\x80"} {
 				hopeful = hopeful || utf8.ValidString(s[:n]+c+rest)
 			}
@@ -244,7 +244,7 @@ func invalidUTF8() section {
 			id: "8.1/fail fast/within a frame, chops of 1 bytes/" + s.name, send: wire(unfinished), chop: 1,
 			code: 1007,
 		})
-		// Each byte is a fragment, and a ping behind it proves that the server has taken it.
+		// Each byte is a fragment. A ping behind it proves that the server has accepted it.
 		var sent, want []frame
 		for i := range n {
 			f := next(s.text[i : i+1])
@@ -279,9 +279,9 @@ func invalidUTF8() section {
 	return section{name: "8.1 invalid UTF-8", cases: cases}
 }
 
-// TestInvalidUTF8InSteps sends the valid part of a frame, then the one byte that cannot be
-// right, then nothing (Autobahn 6.4.3 and 6.4.4): until the byte comes the server has no reason
-// to complain, which the count of bytes it has read proves.
+// TestInvalidUTF8InSteps sends the valid part of a frame, then the byte that makes it invalid, then
+// nothing (Autobahn 6.4.3 and 6.4.4). Before that byte the server must not complain; the count of
+// the bytes that it has read proves that it had the valid part.
 func TestInvalidUTF8InSteps(t *testing.T) {
 	for _, w := range bothWays {
 		for _, s := range invalidTexts() {
