@@ -32,7 +32,7 @@ type product struct {
 	// of proxy.values.
 	replace map[string]string
 
-	// realIP is the line that tells the server the client's address. A test of reloads adds
+	// realIP is the line that passes the client's address to the server. A test of reloads adds
 	// reloaded behind it.
 	realIP, reloaded string
 

@@ -14,7 +14,7 @@ import (
 
 type said struct{ Text string }
 
-// newChat returns the Manager of an application: "say" tells all members of a room, "leave" closes.
+// newChat returns the Manager of an application: "say" sends to all members of a room, "leave" closes.
 func newChat(t *testing.T, opts ...ws.Option) *ws.Manager {
 	t.Helper()
 	m, err := ws.NewManager(opts...)

@@ -94,9 +94,9 @@ func (t *tuneRun) description() (d description, err error) {
 	return d, nil
 }
 
-// scaled returns a smaller load with at most fit connections, each of which
-// still receives as many messages a second: it has fewer rooms of the same
-// size, or if not even one fits, a smaller one.
+// scaled returns a smaller load with at most fit connections. Each connection
+// still receives as many messages a second: the load has fewer rooms of the
+// same size, or one smaller room if no whole room fits.
 func (d description) scaled(fit int) description {
 	if d.conns <= fit {
 		return d

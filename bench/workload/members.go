@@ -10,8 +10,8 @@ import (
 	"github.com/qi-realtime/ws/bench/load"
 )
 
-// seqWindow is how many publishes to one room the load generator can tell apart
-// at once; with many rooms it is less, down to roomWindow.
+// seqWindow is the number of publishes to one room that the load generator keeps
+// apart at once. With many rooms the number is lower, down to roomWindow.
 const (
 	seqWindow  = 1 << 12
 	roomWindow = 1 << 6

@@ -20,10 +20,10 @@ type server struct {
 	Compression string `json:"compression"` // empty for none, else "deflate" or "takeover"
 }
 
-// list is what is printed.
+// list is the output of the program.
 type list struct {
 	Servers     []server `json:"servers"`
-	Certificate string   `json:"certificate"` // PEM, that of the servers with TLS
+	Certificate string   `json:"certificate"` // PEM, of the servers with TLS
 }
 
 func main() {
