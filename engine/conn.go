@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"errors"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -33,21 +31,6 @@ type Owner interface {
 	OnClosing()
 	// OnClose reports the end of the connection and its cause.
 	OnClose(end CloseInfo)
-}
-
-// CloseInfo describes the end of a connection.
-type CloseInfo struct {
-	// Code and Reason come from the first close frame, the peer's or ours;
-	// codec.CloseAbnormal if there was none.
-	Code   codec.CloseCode
-	Reason string
-	// Remote reports that the peer closed first.
-	Remote bool
-	// Err is the network error that ended the connection, or nil.
-	Err error
-
-	unopened bool  // the connection was never open
-	taken    int64 // bytes read since the closing began; loop-confined
 }
 
 // The states of a connection, in order.
@@ -121,8 +104,10 @@ const (
 
 // is, set and unset are loop-confined like the flags.
 func (c *Conn) is(f connFlags) bool { return c.flags&f != 0 }
-func (c *Conn) set(f connFlags)     { c.flags |= f }
-func (c *Conn) unset(f connFlags)   { c.flags &^= f }
+
+func (c *Conn) set(f connFlags) { c.flags |= f }
+
+func (c *Conn) unset(f connFlags) { c.flags &^= f }
 
 // connExtra holds the parts of a connection that an idle one needs only with
 // TLS, with compression, or over IPv6. Immutable: it is replaced as a whole.
@@ -142,11 +127,14 @@ func (c *Conn) getExtra() *connExtra {
 	return &noExtra
 }
 
-func (c *Conn) tls() *tlsConn     { return c.getExtra().tls }
-func (c *Conn) deflate() *deflate { return c.getExtra().deflate }
-func (c *Conn) end() *CloseInfo   { return c.getExtra().end }
+func (c *Conn) tls() *tlsConn { return c.getExtra().tls }
 
-func (c *Conn) setTLS(t *tlsConn)     { c.updateExtra(func(x *connExtra) { x.tls = t }) }
+func (c *Conn) deflate() *deflate { return c.getExtra().deflate }
+
+func (c *Conn) end() *CloseInfo { return c.getExtra().end }
+
+func (c *Conn) setTLS(t *tlsConn) { c.updateExtra(func(x *connExtra) { x.tls = t }) }
+
 func (c *Conn) setEnd(end *CloseInfo) { c.updateExtra(func(x *connExtra) { x.end = end }) }
 
 // updateExtra replaces the connection's extra with a changed copy. Safe for
@@ -204,65 +192,7 @@ func (c *Conn) QueuedBytes() (n int) {
 	return n
 }
 
-// Close begins the close handshake behind everything that is already queued.
-// Calls after the first have no effect.
-func (c *Conn) Close(code codec.CloseCode, reason string) {
-	if !c.state.CompareAndSwap(stateOpen, stateClosing) {
-		return
-	}
-	c.shard.Post(&closeTask{conn: c, code: code, reason: reason})
-}
-
-// CloseWithin is Close, and ends the connection after d at the latest, even if
-// it is closing already. It has no effect before the connection is open.
-func (c *Conn) CloseWithin(code codec.CloseCode, reason string, d time.Duration) {
-	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
-		c.shard.Post(&closeTask{conn: c, code: code, reason: reason, within: d})
-	}
-}
-
-// Abort ends the connection at once and resets it: queued frames, and bytes
-// that the kernel has not sent, are lost. It has no effect before the
-// connection is open.
-func (c *Conn) Abort() {
-	if c.state.CompareAndSwap(stateOpen, stateClosing) || c.state.Load() == stateClosing {
-		c.shard.postUrgent((*abortTask)(c))
-	}
-}
-
 // takesDataInLoop reports whether data may still be queued. It differs from the
 // state, which a Close elsewhere changes at once: frames published before that
 // Close must still be sent.
 func (c *Conn) takesDataInLoop() bool { return c.is(opened) && c.end() == nil }
-
-// closeTask begins the close handshake of a connection whose state is already
-// closing.
-type closeTask struct {
-	conn   *Conn
-	code   codec.CloseCode
-	reason string
-	within time.Duration // 0 is Config.CloseTimeout
-}
-
-func (t *closeTask) RunInLoop(s *Shard) {
-	c := t.conn
-	s.beginCloseInLoop(c, CloseInfo{Code: t.code, Reason: t.reason})
-	if t.within == 0 || c.state.Load() == stateClosed {
-		return
-	}
-	if end := s.eng.after(t.within); int32(c.deadline-end) > 0 {
-		s.wheel.schedule(c, end)
-	}
-}
-
-// abortTask resets a connection whose state is already closing.
-type abortTask Conn
-
-func (t *abortTask) RunInLoop(s *Shard) {
-	if c := (*Conn)(t); c.state.Load() != stateClosed {
-		s.resetOnClose(c)
-		s.closeLater(c, errAborted)
-	}
-}
-
-var errAborted = errors.New("ws: connection aborted")

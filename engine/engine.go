@@ -2,12 +2,10 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -134,49 +132,8 @@ func New(cfg Config, h Handler) *Engine {
 	return e
 }
 
-// tickTime returns the resolution of the timers: a tenth of the shortest one,
-// between 5 and 250 ms.
-func tickTime(cfg *Config) time.Duration {
-	shortest := min(cfg.HandshakeTimeout, cfg.HeartbeatInterval, cfg.CloseTimeout)
-	for _, d := range []time.Duration{cfg.MessageTimeout, cfg.WriteTimeout} {
-		if d > 0 {
-			shortest = min(shortest, d)
-		}
-	}
-	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
-}
-
 // defaultMarkAge spaces the marks of a queue without a high-water age.
 const defaultMarkAge = 2 * time.Second
-
-// minControlsPerTick lets a burst pass that comes after a pause.
-const minControlsPerTick = 1000
-
-// controlsPerTick converts a limit for each second to one for each tick.
-func controlsPerTick(perSecond int, tick time.Duration) uint16 {
-	if perSecond == 0 {
-		return math.MaxUint16 - 1
-	}
-	return uint16(min(max(float64(perSecond)*tick.Seconds(), minControlsPerTick), math.MaxUint16-1))
-}
-
-// ticks converts d to ticks, at least one. The result is small enough that
-// deadlines can be compared although the clock wraps around: 62 days with the
-// shortest tick.
-func (e *Engine) ticks(d time.Duration) uint32 {
-	return uint32(min(max(1, d/e.tickTime), 1<<30))
-}
-
-// elapsed returns the time since Run.
-func (e *Engine) elapsed() time.Duration { return e.cfg.Now().Sub(e.began) }
-
-// after returns the tick at d from now.
-func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
-
-// jitter returns a random time within the ping interval.
-func (e *Engine) jitter() time.Duration {
-	return time.Duration(rand.Int64N(int64(e.cfg.HeartbeatInterval)))
-}
 
 // Run starts the loops and returns when they have ended: nil after Stop, or an
 // error if they could not start or ended by themselves.
@@ -229,14 +186,6 @@ func (e *Engine) Run() error {
 	return nil
 }
 
-// setHalting prevents all later wake-ups of loops, because their wake-up
-// descriptors may be closed and reused. It returns the previous value.
-func (e *Engine) setHalting() (before bool) {
-	e.gate.Lock()
-	defer e.gate.Unlock()
-	return e.halting.Swap(true)
-}
-
 // Started is closed once connections are served.
 func (e *Engine) Started() <-chan struct{} { return e.started }
 
@@ -269,24 +218,6 @@ func (e *Engine) callersShard() *Shard {
 	return nil
 }
 
-// abandonAll abandons the tasks in the inboxes after the loops have ended.
-func (e *Engine) abandonAll() {
-	for _, s := range e.shards {
-		s.abandonRest()
-		s.gid.Store(0) // another goroutine may get the same descriptor
-		s.in.drain(s)
-	}
-}
-
-func (e *Engine) isStopped() bool {
-	select {
-	case <-e.stopped:
-		return true
-	default:
-		return false
-	}
-}
-
 // EachInLoop calls fn for every connection of s that takes data. fn may queue
 // frames on it.
 func (s *Shard) EachInLoop(fn func(*Conn)) {
@@ -307,95 +238,4 @@ func (e *Engine) guard(where string) {
 // reportPanic logs a recovered panic with the stack of the caller.
 func (e *Engine) reportPanic(where string, r any) {
 	e.cfg.Logger.Error("ws: panic recovered", slog.String("where", where), slog.Any("panic", r), loglimit.Stack())
-}
-
-// haltTime is the time that Stop waits for the loops after the end of its
-// context. They need longer only while a handler holds one.
-const haltTime = time.Second
-
-// Stop closes every connection with code and reason behind its queued frames,
-// and ends the loops. If ctx ends before the peers have answered, Stop closes
-// their sockets at once and returns ctx.Err(). A loop that a handler holds then
-// ends when the handler returns; Stop does not wait for it. Calls after the
-// first wait for the same end.
-func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) error {
-	e.beginDrain(CloseInfo{Code: code, Reason: reason})
-	if e.running.CompareAndSwap(false, true) {
-		close(e.stopped) // never ran
-		return nil
-	}
-	select {
-	case <-e.started: // or the start fails: both within bootTime
-	case <-e.stopped:
-		return nil
-	}
-	e.closeAll.Do(func() {
-		for _, s := range e.shards {
-			s.Post(closeAllTask{})
-		}
-	})
-	e.stopAccepting(ctx)
-	err := e.awaitEmpty(ctx)
-	e.haltOnce.Do(func() {
-		go func() { // ends with the loops
-			e.enrolls.Wait()
-			e.halt()
-		}()
-	})
-	select {
-	case <-e.stopped:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case <-e.stopped:
-		return err
-	case <-time.After(haltTime):
-		return ctx.Err()
-	}
-}
-
-// stopAccepting ends the acceptance of connections, because a drain would not
-// end while the engine accepted connections only to refuse them.
-func (e *Engine) stopAccepting(ctx context.Context) {
-	e.accept.giveUp(ctx)
-	e.closeServed()
-}
-
-// awaitEmpty waits until no connection is left. It polls, because this happens
-// once in an engine's life.
-func (e *Engine) awaitEmpty(ctx context.Context) error {
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for e.open.Load() > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-e.stopped:
-			return nil
-		case <-poll.C:
-		}
-	}
-	return nil
-}
-
-// beginDrain refuses all later connections.
-func (e *Engine) beginDrain(end CloseInfo) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.draining.Load() {
-		e.drainEnd = end
-		e.draining.Store(true)
-	}
-}
-
-// halt ends the loops.
-func (e *Engine) halt() {
-	e.setHalting()
-	e.closeOnce()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, w := range e.wakers {
-		w.yield()
-	}
 }

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"errors"
-	"io"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -139,18 +137,6 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	return gnet.None
 }
 
-// turnAway refuses a connection that comes while the engine stops. The engine
-// does not wait for its end.
-func (s *Shard) turnAway(c *Conn) gnet.Action {
-	c.set(uncounted)
-	s.eng.open.Add(-1)
-	if c.tls() != nil {
-		return gnet.Close // the peer could not read a refusal
-	}
-	s.refuseRequest(c, errStopping)
-	return gnet.None
-}
-
 // traffic is OnTraffic without the guard against Goexit.
 func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 	e := (*Engine)(ev)
@@ -167,36 +153,6 @@ func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 	return gnet.None
 }
 
-// traffic processes the bytes that c has received.
-func (s *Shard) traffic(c *Conn) {
-	s.enter()
-	defer s.leave()
-	defer s.recoverRead(c)
-	s.readInLoop(c)
-}
-
-// recoverRead closes a connection if the processing of its bytes panics. It
-// must be deferred.
-func (s *Shard) recoverRead(c *Conn) {
-	r := recover()
-	if r == nil {
-		return
-	}
-	s.eng.reportPanic("traffic", r)
-	s.reading = nil
-	s.dropReplies(c, s.reply.tally)
-	s.reply = replyBatch{}
-	_, _ = c.gc.Discard(-1)
-	s.releaseHeld(c)
-	if c.is(opened) {
-		s.closeLingering(c, codec.CloseInternalError, errInternal)
-	} else {
-		s.closeLater(c, errInternal)
-	}
-}
-
-var errInternal = errors.New("ws: internal error")
-
 // closed is OnClose without the guard against Goexit.
 func (ev *events) closed(gc gnet.Conn, err error) {
 	defer (*Engine)(ev).guard("close")
@@ -207,53 +163,5 @@ func (ev *events) closed(gc gnet.Conn, err error) {
 		if !c.shard.keepHalfClosed(c, err) {
 			c.shard.detach(c, err)
 		}
-	}
-}
-
-// detach releases everything of a closed connection. It must not touch other
-// connections, because it can run within any write or close.
-func (s *Shard) detach(c *Conn, err error) {
-	s.mustBeInLoop()
-	if c.state.Load() == stateClosed {
-		return
-	}
-	lost := c.end() == nil && err != nil && !errors.Is(err, io.EOF)
-	if c.end() == nil || !c.is(opened) {
-		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err, unopened: !c.is(opened)})
-	}
-	c.state.Store(stateClosed) // after the end; see Opened
-	s.wheel.cancel(c)
-	s.forgetOverdue(c)
-	s.forgetUnfinished(c)
-	s.endAdmitting(c)
-	if c.is(blocked) {
-		s.removeBlocked(c)
-		s.unblock(c)
-		s.disarm(c)
-	}
-	if c.is(slow) {
-		s.stats.slow.add(^uint64(0))
-	}
-	if c.out != nil {
-		s.discard(c, DropClosed)
-		s.putQueue(c)
-	}
-	if c.tls() != nil && c.tls().handshake != nil {
-		c.tls().handshake.abandon()
-	}
-	s.forgetPaused(c)
-	c.in.Release()
-	if !c.is(uncounted) {
-		s.eng.open.Add(-1)
-	}
-	s.stats.connections.add(^uint64(0))
-	if c.is(opened) {
-		s.stats.closed.add(1)
-		end := *c.end()
-		end.taken = 0
-		c.owner.OnClose(end)
-	}
-	if lost {
-		s.eng.handler.OnReadError()
 	}
 }

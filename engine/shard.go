@@ -334,33 +334,6 @@ func (s *Shard) runTask(t Task) {
 	t.RunInLoop(s)
 }
 
-// tick fires the deadlines that have come, and frees expired frames in queues
-// of blocked connections. After an absence the loop first reads the bytes that
-// wait in the kernel: the deadlines wait for a tick, but only once. caughtUp
-// reports that no absence ended within the last tick.
-func (s *Shard) tick(caughtUp bool) {
-	now := s.eng.now.Load()
-	if now != s.presence.seen {
-		late := s.wheel.now != s.presence.seen
-		away := s.presence.advance(now, s.eng.silence.part)
-		s.due = late || !away
-	}
-	if !s.due || !caughtUp {
-		return
-	}
-	if s.checked != now {
-		s.checked = now
-		s.free.trim(now, s.eng.ticks(freeTime))
-		for _, c := range s.blocked.conns { // purge may reorder them; the next tick covers the missed ones
-			s.purge(c)
-		}
-		s.checkAges()
-		s.checkUnfinishedMessages()
-		s.rotateBudget()
-	}
-	s.due = !s.wheel.advance(now, s.fire)
-}
-
 // enter and leave enclose a callback of gnet: leave writes the frames that the
 // callback queued and runs its pending closes before the loop continues.
 func (s *Shard) enter() { s.inTurn = true }

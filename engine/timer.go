@@ -2,9 +2,94 @@ package engine
 
 import (
 	"errors"
+	"math/rand/v2"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
+
+// tickTime returns the resolution of the timers: a tenth of the shortest one,
+// between 5 and 250 ms.
+func tickTime(cfg *Config) time.Duration {
+	shortest := min(cfg.HandshakeTimeout, cfg.HeartbeatInterval, cfg.CloseTimeout)
+	for _, d := range []time.Duration{cfg.MessageTimeout, cfg.WriteTimeout} {
+		if d > 0 {
+			shortest = min(shortest, d)
+		}
+	}
+	return min(max(shortest/10, 5*time.Millisecond), 250*time.Millisecond)
+}
+
+// ticks converts d to ticks, at least one. The result is small enough that
+// deadlines can be compared although the clock wraps around: 62 days with the
+// shortest tick.
+func (e *Engine) ticks(d time.Duration) uint32 {
+	return uint32(min(max(1, d/e.tickTime), 1<<30))
+}
+
+// elapsed returns the time since Run.
+func (e *Engine) elapsed() time.Duration { return e.cfg.Now().Sub(e.began) }
+
+// after returns the tick at d from now.
+func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
+
+// jitter returns a random time within the ping interval.
+func (e *Engine) jitter() time.Duration {
+	return time.Duration(rand.Int64N(int64(e.cfg.HeartbeatInterval)))
+}
+
+// tick fires the deadlines that have come, and frees expired frames in queues
+// of blocked connections. After an absence the loop first reads the bytes that
+// wait in the kernel: the deadlines wait for a tick, but only once. caughtUp
+// reports that no absence ended within the last tick.
+func (s *Shard) tick(caughtUp bool) {
+	now := s.eng.now.Load()
+	if now != s.presence.seen {
+		late := s.wheel.now != s.presence.seen
+		away := s.presence.advance(now, s.eng.silence.part)
+		s.due = late || !away
+	}
+	if !s.due || !caughtUp {
+		return
+	}
+	if s.checked != now {
+		s.checked = now
+		s.free.trim(now, s.eng.ticks(freeTime))
+		for _, c := range s.blocked.conns { // purge may reorder them; the next tick covers the missed ones
+			s.purge(c)
+		}
+		s.checkAges()
+		s.checkUnfinishedMessages()
+		s.rotateBudget()
+	}
+	s.due = !s.wheel.advance(now, s.fire)
+}
+
+// fire acts on the deadline of c. It returns false when the turn's time is
+// over.
+func (s *Shard) fire(c *Conn) (more bool) {
+	s.expire(c)
+	s.clock.work += deliveryWork
+	return !s.clock.outOfTime()
+}
+
+func (s *Shard) expire(c *Conn) {
+	defer s.eng.guard("timer") // the wheel continues with the other connections
+	if c.end() == nil && c.is(opened) {
+		if !s.releaseEnd(c) {
+			s.heartbeat(c)
+		}
+		return
+	}
+	// In all cases below the connection stays in the wheel.
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
+	if c.end() != nil {
+		s.closeLater(c, nil)
+		return
+	}
+	s.endAdmitting(c)
+	s.refuseRequest(c, &codec.RequestError{Status: 408, Reason: "handshake timeout"})
+}
 
 // Two timeouts besides the one of silence (life.go). They use the presence clock,
 // too, so the time in which the loop was away does not count:
@@ -125,31 +210,4 @@ func (s *Shard) checkStall(c *Conn) {
 		s.closeLater(c, errWriteTimeout)
 		s.eng.handler.OnWriteError()
 	}
-}
-
-// maxClosingBytes bounds the bytes that are read from a peer whose connection
-// our side closes. The peer's close frame comes behind everything that it sent
-// before it read ours, and a client that sends one message that is too large
-// reads our close frame only after the whole message. Beyond the bound the peer
-// waits.
-const maxClosingBytes = 8 << 20
-
-// readClosing discards the received bytes of an open connection that is
-// closing, if nothing needs them, and stops reading beyond maxClosingBytes. It
-// returns false if the bytes must be decoded.
-func (s *Shard) readClosing(c *Conn) (taken bool) {
-	end := c.end()
-	if end == nil || end.Remote || !c.is(opened) {
-		return false
-	}
-	n := c.gc.InboundBuffered()
-	end.taken += int64(n)
-	if end.taken > maxClosingBytes {
-		s.unwatch(c)
-	} else if !c.is(lingering) {
-		return false
-	}
-	s.stats.bytesIn.add(uint64(n))
-	_, _ = c.gc.Discard(-1)
-	return true
 }

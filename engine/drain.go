@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// Stop closes every connection with code and reason behind its queued frames,
+// and ends the loops. If ctx ends before the peers have answered, Stop closes
+// their sockets at once and returns ctx.Err(). A loop that a handler holds then
+// ends when the handler returns; Stop does not wait for it. Calls after the
+// first wait for the same end.
+func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) error {
+	e.beginDrain(CloseInfo{Code: code, Reason: reason})
+	if e.running.CompareAndSwap(false, true) {
+		close(e.stopped) // never ran
+		return nil
+	}
+	select {
+	case <-e.started: // or the start fails: both within bootTime
+	case <-e.stopped:
+		return nil
+	}
+	e.closeAll.Do(func() {
+		for _, s := range e.shards {
+			s.Post(closeAllTask{})
+		}
+	})
+	e.stopAccepting(ctx)
+	err := e.awaitEmpty(ctx)
+	e.haltOnce.Do(func() {
+		go func() { // ends with the loops
+			e.enrolls.Wait()
+			e.halt()
+		}()
+	})
+	select {
+	case <-e.stopped:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-e.stopped:
+		return err
+	case <-time.After(haltTime):
+		return ctx.Err()
+	}
+}
+
+// haltTime is the time that Stop waits for the loops after the end of its
+// context. They need longer only while a handler holds one.
+const haltTime = time.Second
+
+// beginDrain refuses all later connections.
+func (e *Engine) beginDrain(end CloseInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.draining.Load() {
+		e.drainEnd = end
+		e.draining.Store(true)
+	}
+}
+
+// closeAllTask begins the close handshakes of all connections of a shard.
+type closeAllTask struct{}
+
+func (t closeAllTask) RunInLoop(s *Shard) {
+	done := s.walkAll(func(c *Conn) {
+		switch {
+		case c.is(opened):
+			s.beginCloseInLoop(c, s.eng.drainEnd)
+		case !c.is(lingering):
+			s.endAdmitting(c)
+			s.refuseRequest(c, errStopping)
+		}
+	})
+	if !done {
+		s.SuspendInLoop(t)
+	}
+}
+
+// errStopping refuses an upgrade request while the engine stops.
+var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
+
+// turnAway refuses a connection that comes while the engine stops. The engine
+// does not wait for its end.
+func (s *Shard) turnAway(c *Conn) gnet.Action {
+	c.set(uncounted)
+	s.eng.open.Add(-1)
+	if c.tls() != nil {
+		return gnet.Close // the peer could not read a refusal
+	}
+	s.refuseRequest(c, errStopping)
+	return gnet.None
+}
+
+// stopAccepting ends the acceptance of connections, because a drain would not
+// end while the engine accepted connections only to refuse them.
+func (e *Engine) stopAccepting(ctx context.Context) {
+	e.accept.giveUp(ctx)
+	e.closeServed()
+}
+
+// awaitEmpty waits until no connection is left. It polls, because this happens
+// once in an engine's life.
+func (e *Engine) awaitEmpty(ctx context.Context) error {
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for e.open.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.stopped:
+			return nil
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// halt ends the loops.
+func (e *Engine) halt() {
+	e.setHalting()
+	e.closeOnce()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, w := range e.wakers {
+		w.yield()
+	}
+}
+
+// setHalting prevents all later wake-ups of loops, because their wake-up
+// descriptors may be closed and reused. It returns the previous value.
+func (e *Engine) setHalting() (before bool) {
+	e.gate.Lock()
+	defer e.gate.Unlock()
+	return e.halting.Swap(true)
+}
+
+func (e *Engine) isStopped() bool {
+	select {
+	case <-e.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// abandonAll abandons the tasks in the inboxes after the loops have ended.
+func (e *Engine) abandonAll() {
+	for _, s := range e.shards {
+		s.abandonRest()
+		s.gid.Store(0) // another goroutine may get the same descriptor
+		s.in.drain(s)
+	}
+}

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+const (
+	// maxEarlyBytes is the number of bytes that a client may send behind its
+	// upgrade request before the decision.
+	maxEarlyBytes = 64 << 10
+	// lingerTime is the time that a peer has to read the reason of its close.
+	lingerTime = time.Second
+)
+
+// handshake looks for a whole upgrade request. It returns true once the
+// connection is past the handshake and the following bytes must be decoded.
+func (s *Shard) handshake(c *Conn, in unread) bool {
+	if c.is(lingering) {
+		_, _ = in.Discard(-1)
+		return false
+	}
+	if c.is(admitting) {
+		if in.InboundBuffered() > maxEarlyBytes {
+			s.pauseEarly(c, in.InboundBuffered())
+		}
+		return false
+	}
+	b, _ := in.Peek(-1)
+	r, n, err := codec.ParseRequest(b, s.eng.cfg.HeadLimits)
+	if err != nil {
+		_, _ = in.Discard(-1)
+		s.refuseRequest(c, requestError(err))
+		return false
+	}
+	if n == 0 {
+		return false
+	}
+	_, _ = in.Discard(n)
+	if c.tls() != nil {
+		state := c.tls().conn.ConnectionState()
+		r.TLS = &state
+	}
+	r.RemoteAddr = c.RemoteAddr().String()
+	if !s.eng.handler.AdmitOffLoop(r) {
+		decision := s.eng.handler.Admit(c, r)
+		return s.admitted(c, r, &decision)
+	}
+	s.admitOffLoop(c, r)
+	return false
+}
+
+var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer")
+
+// pauseEarly makes a peer wait that has sent too much, n bytes so far, before
+// the answer of the handshake.
+func (s *Shard) pauseEarly(c *Conn, n int) {
+	s.pause(c, pausedEarly)
+	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.MailboxBytes {
+		s.closeLater(c, errEarlyBytes) // it cannot be paused
+	}
+}
+
+// requestError returns err as the error of a request that could not be parsed.
+func requestError(err error) *codec.RequestError {
+	if bad, ok := errors.AsType[*codec.RequestError](err); ok {
+		return bad
+	}
+	return &codec.RequestError{Status: 400, Reason: "bad request"}
+}
+
+// admitOffLoop lets a worker decide on r, because user code takes part. The
+// worker's context ends with the connection, with the handshake's timeout,
+// which began when the connection came, and when the engine stops.
+func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
+	left := time.Duration(int32(c.deadline-s.eng.now.Load())) * s.eng.tickTime
+	if left <= 0 { // the loop was away while the request waited in the kernel; see absence
+		left = s.eng.cfg.HandshakeTimeout
+		s.wheel.schedule(c, s.eng.after(left))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), left)
+	if s.admitting == nil {
+		s.admitting = make(map[*Conn]context.CancelFunc)
+	}
+	s.admitting[c] = cancel
+	c.set(admitting)
+	if !s.eng.handler.Go(ctx, func() { s.eng.admit(ctx, c, r) }) {
+		s.endAdmitting(c)
+		s.refuseRequest(c, errStopping)
+	}
+}
+
+// endAdmitting ends the context of a decision on c's request that is in
+// progress.
+func (s *Shard) endAdmitting(c *Conn) {
+	if c.is(admitting) {
+		c.unset(admitting)
+		s.admitting[c]()
+		delete(s.admitting, c)
+	}
+}
+
+// admit runs Handler.Admit on a worker.
+func (e *Engine) admit(ctx context.Context, c *Conn, r *http.Request) {
+	t := &admitTask{conn: c, request: r, decision: refusedBy(errAdmitPanicked)}
+	defer func() { c.shard.postUrgent(t) }()
+	defer e.guard("admit")
+	t.decision = e.handler.Admit(c, r.WithContext(ctx))
+}
+
+// admitTask brings the decision on an upgrade request back to the loop.
+type admitTask struct {
+	conn     *Conn
+	request  *http.Request
+	decision Decision
+}
+
+// errAdmitPanicked refuses a request after a panic of Admit.
+var errAdmitPanicked = &codec.RequestError{Status: 500, Reason: "internal error"}
+
+func (t *admitTask) RunInLoop(s *Shard) {
+	c := t.conn
+	s.endAdmitting(c)
+	s.unpause(c, pausedEarly)
+	if c.state.Load() == stateClosed || c.is(pendingClose) || c.is(lingering) {
+		if t.decision.Accepted {
+			s.eng.handler.Abandon(c)
+		}
+		return
+	}
+	if !s.admitted(c, t.request, &t.decision) {
+		return
+	}
+	if c.tls() != nil {
+		s.decode(c, c.tls().request.take())
+	} else if c.gc.InboundBuffered() > 0 {
+		s.readInLoop(c)
+	}
+}
+
+// admitted answers the upgrade request, and returns true if the connection is
+// open now.
+func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
+	if decision.Accepted {
+		s.open(c, decision.Response)
+		return true
+	}
+	if decision.Refused != nil {
+		s.eng.handler.OnRefused(c, r, decision.Refused)
+	}
+	s.refuse(c, decision.Response)
+	return false
+}
+
+// open starts the message phase. response is the answer of the handshake.
+func (s *Shard) open(c *Conn, response []byte) {
+	c.state.Store(stateOpen)
+	c.set(opened)
+	s.noteLife(c)
+	s.stats.opened.add(1)
+	s.pushFirst(c, response)
+	// The first ping comes at a random time within the interval, to spread the
+	// pings of many connections that came at once.
+	s.wheel.schedule(c, s.eng.after(s.eng.jitter()))
+	c.owner.OnOpen()
+	if s.eng.draining.Load() {
+		s.beginCloseInLoop(c, s.eng.drainEnd)
+	}
+}
+
+// refuseRequest is refuse for a request without a decision of Handler.Admit.
+func (s *Shard) refuseRequest(c *Conn, err *codec.RequestError) {
+	decision := refusedBy(err)
+	s.admitted(c, nil, &decision)
+}
+
+// refusedBy returns the decision that refuses a request because of err.
+func refusedBy(err *codec.RequestError) Decision {
+	return Decision{Response: renderRefusal(err), Refused: err}
+}
+
+// renderRefusal renders the response that refuses a request.
+func renderRefusal(err *codec.RequestError) []byte {
+	return codec.AppendRefusal(nil, err.Status, err.Reason, nil)
+}
+
+// refuse answers an upgrade request with an error and closes.
+func (s *Shard) refuse(c *Conn, response []byte) {
+	if c.tls() != nil && !c.tls().ready() {
+		s.closeLater(c, errNoHandshake) // the peer could not read it
+		return
+	}
+	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})
+	c.set(lingering)
+	s.unpause(c, pausedFlags)
+	s.pushFirst(c, response)
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
+}
