@@ -218,16 +218,6 @@ func (e *Engine) callersShard() *Shard {
 	return nil
 }
 
-// EachInLoop calls fn for every connection of s that takes data. fn may queue
-// frames on it.
-func (s *Shard) EachInLoop(fn func(*Conn)) {
-	s.wheel.each(func(c *Conn) {
-		if c.takesDataInLoop() {
-			fn(c)
-		}
-	})
-}
-
 // guard recovers from a panic and logs it. It must be deferred.
 func (e *Engine) guard(where string) {
 	if r := recover(); r != nil {

@@ -6,7 +6,6 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/internal/gid"
 )
 
 // events is the Engine with gnet's callbacks. gnet recovers from no panic, so
@@ -42,14 +41,6 @@ func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	default:
 	}
 	return e.tickTime, gnet.None
-}
-
-// bindInLoop ties the shard to its loop. It runs on that loop's goroutine.
-func (s *Shard) bindInLoop(loop eventLoop) {
-	s.loop = loop
-	s.wheel.now = s.eng.now.Load()
-	s.presence.seen = s.wheel.now
-	s.gid.Store(gid.Current())
 }
 
 // opened is OnOpen without the guard against Goexit.

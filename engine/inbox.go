@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Task is work for a shard's event loop. It runs on that loop, in the order of
@@ -48,11 +45,6 @@ type inbox struct {
 	waiting  []*waiter      // producers that wait for a credit, oldest first; guarded by mu
 	overflow []overflowTask // guarded by mu
 	urgent   []Task         // guarded by mu
-}
-
-// waiter is a producer that waits for a credit.
-type waiter struct {
-	granted chan struct{} // closed with mu held, when it has a credit
 }
 
 // overflowTask is a task with its place in the ring's order.
@@ -131,28 +123,6 @@ func (in *inbox) popOverflow(head uint64) (Task, bool) {
 	return t, true
 }
 
-// release gives back n credits, first to the producers that wait longest.
-func (in *inbox) release(n int) {
-	if n == 0 {
-		return
-	}
-	in.ring.restore(n)
-	if in.waiters.Load() == 0 {
-		return
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for len(in.waiting) > 0 && in.ring.acquire() {
-		close(in.waiting[0].granted)
-		in.forgetWaiterLocked(0)
-	}
-}
-
-func (in *inbox) forgetWaiterLocked(i int) {
-	in.waiting = slices.Delete(in.waiting, i, i+1)
-	in.waiters.Store(int32(len(in.waiting)))
-}
-
 // emptyInLoop reports whether no task that was posted before the call waits.
 func (in *inbox) emptyInLoop() bool {
 	return in.ring.tail.Load() == in.ring.head && in.overflowSize.Load() == 0
@@ -166,76 +136,6 @@ func (in *inbox) sleepInLoop() bool {
 		return true
 	}
 	return in.awake.Swap(true)
-}
-
-// tryAcquire takes a credit and reports whether it got one. It overtakes no
-// waiting producer.
-func (in *inbox) tryAcquire() bool { return in.waiters.Load() == 0 && in.ring.acquire() }
-
-// acquire takes a credit. If there is none, it waits for one behind the earlier
-// producers until the patience ends, and returns the reason of that end.
-func (in *inbox) acquire(p patience) error {
-	if in.tryAcquire() {
-		return nil
-	}
-	w := &waiter{granted: make(chan struct{})}
-	if in.enlist(w) {
-		return nil
-	}
-	err := p.wait(w.granted)
-	if err == nil {
-		return nil
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	i := slices.Index(in.waiting, w)
-	if i < 0 {
-		return nil // granted meanwhile
-	}
-	in.forgetWaiterLocked(i)
-	return err
-}
-
-// enlist lets w wait. It returns true if there was a credit for it after all.
-func (in *inbox) enlist(w *waiter) (granted bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.waiting = append(in.waiting, w)
-	in.waiters.Store(int32(len(in.waiting)))
-	// A release before the line above has seen no waiter, so look once more. A
-	// later release finds w.
-	if len(in.waiting) > 1 || !in.ring.acquire() {
-		return false
-	}
-	in.forgetWaiterLocked(0)
-	return true
-}
-
-// patience ends the wait of a producer at the first of these. Any may be nil.
-// The owner of the timeout stops its timer.
-type patience struct {
-	timeout <-chan time.Time
-	ctx     context.Context
-	stopped <-chan struct{}
-}
-
-// wait waits for granted and returns nil, or an error if the patience ends
-// first: ErrTimeout, the context's error, or ErrStopped.
-func (p *patience) wait(granted <-chan struct{}) error {
-	var done <-chan struct{}
-	if p.ctx != nil {
-		done = p.ctx.Done()
-	}
-	select {
-	case <-granted:
-		return nil
-	case <-p.timeout:
-		return ErrTimeout
-	case <-done:
-		return p.ctx.Err()
-	case <-p.stopped:
-		return ErrStopped
-	}
 }
 
 // drain abandons the waiting tasks after the loop has ended. Safe for

@@ -1,6 +1,8 @@
 package engine
 
-import "time"
+import (
+	"time"
+)
 
 const (
 	// turnTime is the time that a loop works on its inbox before it looks at
@@ -70,6 +72,104 @@ func (t *turnClock) look() bool {
 	return t.over
 }
 
+// guardedTurn is turn as a task of gnet.
+func (s *Shard) guardedTurn() {
+	defer s.eng.guard("inbox")
+	s.turn()
+}
+
+// turn works on the timers and the inbox until its time is over. The rest then
+// waits until the loop has served its connections. A task that posts itself
+// would starve them, because gnet runs its task queue until it is empty; so the
+// next turn comes as traffic on the shard's own wake-up connection.
+func (s *Shard) turn() {
+	s.inTurn = true
+	defer func() {
+		s.inTurn, s.again = false, false
+		if r := recover(); r != nil {
+			s.eng.reportPanic("inbox", r)
+			s.yield()
+		}
+	}()
+	s.clock.begin()
+	s.inflateClock.round = 0
+	s.tick(s.absence.over(s.clock.began, s.eng.tickTime))
+	for {
+		s.runUrgent()
+		s.continueReading()
+		ran := s.takeTasks()
+		if !s.flushDirty() || s.clock.look() {
+			s.cutShort()
+			return
+		}
+		if !s.closePending() {
+			s.cutShort()
+			return
+		}
+		if !ran && len(s.resumed) == 0 && s.in.sleepInLoop() {
+			return
+		}
+	}
+}
+
+// runUrgent runs urgent tasks until the turn's time is over.
+func (s *Shard) runUrgent() {
+	for n := 0; ; n++ {
+		if len(s.urgent) == 0 {
+			if s.urgent = s.in.takeUrgentInLoop(); len(s.urgent) == 0 {
+				return
+			}
+		}
+		if n > 0 && s.clock.outOfTime() {
+			return
+		}
+		t := s.urgent[0]
+		s.urgent[0] = nil
+		s.urgent = s.urgent[1:]
+		s.runTask(t)
+		s.clock.work += writeWork
+	}
+}
+
+// takeTasks runs tasks until the inbox is empty, the batch is full or the
+// turn's time is over, and reports whether there were any. It is the first pass
+// of the fan-out: it fills queues, and writes only for a connection whose queue
+// would overflow.
+func (s *Shard) takeTasks() (ran bool) {
+	var taken, credits int
+	resumed := s.resume()
+	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.BroadcastBatchSize && s.mayTakeMore() {
+		t, credit, ok := s.in.popInLoop()
+		if !ok {
+			break
+		}
+		taken++
+		if credit {
+			credits++
+		}
+		s.offer = s.eng.minOffer
+		s.runTask(t)
+		s.clock.work += deliveryWork
+		s.offered += uint64(s.offer)
+	}
+	s.in.release(credits)
+	s.stats.tasks.add(uint64(taken))
+	return taken > 0 || resumed
+}
+
+// mayTakeMore reports whether the connection that waits longest for its write
+// has space in its queue for more, by the bytes offered to it since.
+func (s *Shard) mayTakeMore() bool {
+	return s.dirty.empty() || s.offered-s.dirty.since() < s.eng.maxAhead
+}
+
+// runTask runs one task. A panic ends only that task.
+func (s *Shard) runTask(t Task) {
+	s.mustBeInLoop()
+	defer s.eng.guard("task")
+	t.RunInLoop(s)
+}
+
 // cutShort ends a turn with work left.
 func (s *Shard) cutShort() {
 	s.stats.yields.add(1)
@@ -121,6 +221,24 @@ func (s *Shard) abandonRest() {
 	s.rest = nil
 }
 
+// enter and leave enclose a callback of gnet: leave writes the frames that the
+// callback queued and runs its pending closes before the loop continues.
+func (s *Shard) enter() { s.inTurn = true }
+
+func (s *Shard) leave() {
+	defer s.eng.guard("flush")
+	s.inTurn = false
+	if s.again {
+		s.again = false
+		s.turn()
+		return
+	}
+	left := !s.flushAtEnd()
+	if left = !s.closePending() || left; left && !s.in.awake.Swap(true) {
+		s.yield()
+	}
+}
+
 // flushDirty is the second pass of the fan-out: one writev for each connection
 // with queued frames. It returns false if time ran out.
 func (s *Shard) flushDirty() bool {
@@ -143,4 +261,64 @@ func (s *Shard) flushAtEnd() bool {
 		}
 	}
 	return s.dirty.empty()
+}
+
+// markDirty puts c on the list of connections to flush.
+func (s *Shard) markDirty(c *Conn) {
+	s.mustBeInLoop()
+	if !c.is(dirty) {
+		c.set(dirty)
+		s.dirty.push(c, s.offered)
+	}
+}
+
+// dirtyList is the queue of connections with frames to write. Its ring grows
+// only with the largest number of connections in it at once.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type dirtyList struct {
+	ring []dirtyConn // its length is a power of two, or 0
+	head int
+	size int
+}
+
+// dirtyConn is a connection on the list, with the value of Shard.offered at its
+// arrival.
+type dirtyConn struct {
+	conn  *Conn
+	since uint64
+}
+
+// minDirty is the first length of the ring.
+const minDirty = 64
+
+func (d *dirtyList) len() int { return d.size }
+
+func (d *dirtyList) empty() bool { return d.size == 0 }
+
+// since returns the value of Shard.offered at the arrival of the first
+// connection.
+func (d *dirtyList) since() uint64 { return d.ring[d.head].since }
+
+func (d *dirtyList) push(c *Conn, since uint64) {
+	if d.size == len(d.ring) {
+		d.grow()
+	}
+	d.ring[(d.head+d.size)&(len(d.ring)-1)] = dirtyConn{c, since}
+	d.size++
+}
+
+func (d *dirtyList) grow() {
+	ring := make([]dirtyConn, max(minDirty, 2*len(d.ring)))
+	n := copy(ring, d.ring[d.head:])
+	copy(ring[n:], d.ring[:d.head])
+	d.ring, d.head = ring, 0
+}
+
+func (d *dirtyList) pop() *Conn {
+	c := d.ring[d.head].conn
+	d.ring[d.head].conn = nil
+	d.head = (d.head + 1) & (len(d.ring) - 1)
+	d.size--
+	return c
 }
