@@ -132,9 +132,6 @@ func New(cfg Config, h Handler) *Engine {
 	return e
 }
 
-// defaultMarkAge spaces the marks of a queue without a high-water age.
-const defaultMarkAge = 2 * time.Second
-
 // Run starts the loops and returns when they have ended: nil after Stop, or an
 // error if they could not start or ended by themselves.
 func (e *Engine) Run() error {

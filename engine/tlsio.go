@@ -194,6 +194,18 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 	}
 }
 
+// sendRestTLS is sendRest for a connection that speaks TLS.
+func (s *Shard) sendRestTLS(c *Conn) (done bool) {
+	q, f := c.out, c.out.current
+	full, err := s.writeSealed(c)
+	for !full && err == nil && q.current == f {
+		if err = s.sealQueue(c); err == nil {
+			full, err = s.writeSealed(c)
+		}
+	}
+	return !full && err == nil && q.empty()
+}
+
 // sealQueue seals the next plaintext of c's queue, unless sealed bytes wait. A
 // batch of small frames becomes one record.
 func (s *Shard) sealQueue(c *Conn) error {

@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/qi-realtime/ws/codec"
+import (
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+)
 
 // conflate puts f in the place of a queued frame with the same key, if there is
 // one and f fits there. kept reports whether f is still there, because the
@@ -172,4 +176,136 @@ func (s *Shard) noteDrained(c *Conn) {
 		s.stats.slow.add(^uint64(0))
 		s.eng.handler.OnDrain(c)
 	}
+}
+
+// defaultMarkAge spaces the marks of a queue without a high-water age.
+const defaultMarkAge = 2 * time.Second
+
+// ageOf returns the age of c's oldest frame.
+func (s *Shard) ageOf(c *Conn) time.Duration {
+	if c.out == nil {
+		return 0
+	}
+	return time.Duration(c.out.age(s.eng.now.Load())) * s.eng.tickTime
+}
+
+// checkAges marks the blocked connections as slow whose oldest frame has
+// reached the high-water age, and records the greatest age.
+func (s *Shard) checkAges() {
+	var oldest time.Duration
+	now := s.eng.now.Load()
+	for _, c := range s.blocked.conns {
+		if c.is(withheld) {
+			continue // nothing is written to it yet
+		}
+		c.out.noteAges(now, s.eng.markSpacing)
+		age := s.ageOf(c)
+		oldest = max(oldest, age)
+		if high := s.eng.cfg.HighWaterAge; high > 0 && age >= high && c.end() == nil {
+			s.noteSlow(c)
+		}
+		s.checkStall(c)
+	}
+	s.stats.oldestWait.v.Store(uint64(oldest))
+}
+
+// stale reports whether a frame of c, a slow connection, has waited for a
+// quarter of the high-water age. Marks are half of that age and a tick apart.
+func (s *Shard) stale(c *Conn) bool {
+	high := s.eng.cfg.HighWaterAge
+	return high > 0 && s.ageOf(c) >= high/4
+}
+
+// blockedHeap is the heap of a shard's blocked connections: first the one whose
+// queue takes the most memory. Each queue knows its position.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type blockedHeap struct {
+	conns []*Conn
+}
+
+func (h *blockedHeap) cost(i int) int { return h.conns[i].out.cost }
+
+// largest returns the memory of the largest queue.
+func (h *blockedHeap) largest() int {
+	if len(h.conns) == 0 {
+		return 0
+	}
+	return h.cost(0)
+}
+
+func (h *blockedHeap) add(c *Conn) {
+	c.out.rank = int32(len(h.conns))
+	h.conns = append(h.conns, c)
+	h.up(int(c.out.rank))
+}
+
+func (h *blockedHeap) remove(c *Conn) {
+	i, last := int(c.out.rank), len(h.conns)-1
+	h.swap(i, last)
+	h.conns[last] = nil
+	h.conns = h.conns[:last]
+	if i < last {
+		h.fix(h.conns[i])
+	}
+}
+
+// fix restores the order after c's queue has changed.
+func (h *blockedHeap) fix(c *Conn) {
+	h.up(int(c.out.rank))
+	h.down(int(c.out.rank))
+}
+
+func (h *blockedHeap) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if h.cost(parent) >= h.cost(i) {
+			return
+		}
+		h.swap(i, parent)
+		i = parent
+	}
+}
+
+func (h *blockedHeap) down(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(h.conns) {
+			return
+		}
+		if child+1 < len(h.conns) && h.cost(child+1) > h.cost(child) {
+			child++
+		}
+		if h.cost(i) >= h.cost(child) {
+			return
+		}
+		h.swap(i, child)
+		i = child
+	}
+}
+
+func (h *blockedHeap) swap(i, j int) {
+	h.conns[i], h.conns[j] = h.conns[j], h.conns[i]
+	h.conns[i].out.rank, h.conns[j].out.rank = int32(i), int32(j)
+}
+
+// addBlocked adds c, which has just become blocked, to the heap.
+func (s *Shard) addBlocked(c *Conn) {
+	s.blocked.add(c)
+	s.stats.blocked.add(1)
+	s.weighed(c.out.cost)
+}
+
+// removeBlocked removes c from the heap.
+func (s *Shard) removeBlocked(c *Conn) {
+	s.blocked.remove(c)
+	s.stats.blocked.add(^uint64(0))
+	s.weighed(-c.out.cost)
+}
+
+// reweigh updates the heap after the queue of c, a blocked connection, has
+// grown by growth bytes of memory.
+func (s *Shard) reweigh(c *Conn, growth int) {
+	s.blocked.fix(c)
+	s.weighed(growth)
 }

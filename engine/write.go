@@ -231,3 +231,33 @@ func (s *Shard) putQueue(c *Conn) {
 	s.free.put(c.out)
 	c.out = nil
 }
+
+// minRest is the smallest rest of a partly sent frame that goes to the kernel
+// without a bound of unsent bytes.
+const minRest = 64 << 10
+
+// sendRest writes the rest of a long, partly sent frame without the bound of
+// unsent bytes, because nothing can replace or drop that rest: with the bound,
+// several wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU
+// instead of 1.0. The last write has ended early. It reports whether c has
+// nothing left to send.
+func (s *Shard) sendRest(c *Conn) (done bool) {
+	q, bound := c.out, s.eng.cfg.UnsentBytes
+	if bound == 0 || s.sim != nil || q.current == nil || len(q.current.data)-q.sent < minRest {
+		return false
+	}
+	_ = boundUnsent(int(c.fd), 0)
+	defer func() { _ = boundUnsent(int(c.fd), bound) }()
+	if c.tls() != nil {
+		return s.sendRestTLS(c)
+	}
+	n, err := s.write(c, q.current.data[q.sent:])
+	s.stats.writes.add(1)
+	if err != nil {
+		return false // a failed connection becomes writable, and the next write fails
+	}
+	s.clock.work += writeWork + n
+	s.stats.bytesOut.add(uint64(n))
+	s.sent(c, q.advance(n))
+	return q.empty()
+}
