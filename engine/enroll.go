@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -162,3 +163,100 @@ func (s *Shard) place() *place {
 
 // load returns the number of connections of s, with those on their way to it.
 func (s *Shard) load() int { return int(s.stats.connections.Load()) + int(s.enrolls.Load()) }
+
+const (
+	// maxEnrolls bounds the accepted sockets in transit to one loop. A loop
+	// with more of them is held.
+	maxEnrolls = 64
+	// enrollTime is the time after which an accepted socket stays with a slow
+	// loop in the background, so that the next socket need not wait.
+	enrollTime = 10 * time.Millisecond
+)
+
+// enroll hands the accepted socket fd, which stays open, to a loop on which
+// choose returns a place; from describes the socket. It waits while no
+// descriptor is free for that, or while the loop is held and many sockets
+// precede this one. When the gate gives no turns any more, it refuses the peer.
+func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
+	for g.eng.beginEnroll() {
+		p := choose()
+		if p.shard.enrolls.Load() > maxEnrolls {
+			p.giveUp()
+			g.rest()
+		} else if err := p.enroll(fd, from); isExhausted(err) {
+			g.exhausted(err)
+		} else {
+			return // it is enrolled, or its peer has gone
+		}
+		if g.isOver() {
+			break
+		}
+	}
+	g.eng.refuseSocket(fd)
+}
+
+// enroll hands a duplicate of an accepted socket to the loop. fd stays open.
+// Without an error the connection is enrolled, or a goroutine enrolls it later.
+func (p *place) enroll(fd int, from acceptedByUs) error {
+	from.place = p
+	nc, err := connOf(fd)
+	if err != nil {
+		p.giveUp()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), enrollTime)
+	defer cancel()
+	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, from), nc)
+	if err != nil {
+		p.giveUp()
+		_ = nc.Close()
+		return err
+	}
+	if err = p.await(result, ctx.Done()); errors.Is(err, errLoopHeld) {
+		return p.enrollLate(result, fd, from)
+	}
+	return err
+}
+
+// enrollLate waits in a goroutine for a loop that has not taken the socket in
+// time, and enrolls it once more if gnet finds no descriptor for it.
+func (p *place) enrollLate(result <-chan gnet.RegisteredResult, fd int, from acceptedByUs) error {
+	kept, err := duplicate(fd)
+	if err != nil {
+		return p.await(result, nil) // nothing else could be accepted, either
+	}
+	go func() { // ends with the loop at the latest
+		if err := p.await(result, nil); isExhausted(err) {
+			g := p.shard.eng.accept
+			g.exhausted(err)
+			g.enroll(kept, from, p.shard.place)
+		}
+		_ = unix.Close(kept)
+	}()
+	return nil
+}
+
+// duplicate returns a duplicate of fd.
+func duplicate(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return dup, os.NewSyscallError("fcntl", err)
+}
+
+// connOf returns a connection on a duplicate of fd.
+func connOf(fd int) (net.Conn, error) {
+	dup, err := duplicate(fd)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(dup), "accepted")
+	nc, err := net.FileConn(file) // one more duplicate
+	_ = file.Close()
+	if err != nil {
+		return nil, err
+	}
+	if nc.RemoteAddr() == nil { // the peer has gone; gnet would panic and lose a descriptor
+		_ = nc.Close()
+		return nil, net.ErrClosed
+	}
+	return nc, nil
+}

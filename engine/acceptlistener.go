@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -163,6 +164,80 @@ func (g *acceptGate) checkArmedLocked(now time.Time) {
 			g.idleLocked(l)
 		}
 		l.seen = credit
+	}
+}
+
+// scarceDescriptors is the number of free descriptors below which gnet does not
+// accept. gnet ends all loops when an accept finds no descriptor, and others
+// could use up the last ones between the look and the accept. The gate then
+// accepts itself, where a failure ends nothing, and enrolls the connection,
+// which takes about twice the time.
+const scarceDescriptors = 4096
+
+// acceptByHand accepts one connection from l and hands it to l's loop. The
+// caller holds the gate's mu.
+func (g *acceptGate) acceptByHand(l *loopListener) {
+	l.disarm()
+	l.state = listenerByHand
+	g.usage.granted++
+	g.hands.Go(func() { // owned by the gate: stop waits for it
+		g.handOver(l)
+		g.mu.Lock()
+		defer g.unlock()
+		if g.closed {
+			return
+		}
+		if !readable(l.fd) {
+			g.idleLocked(l)
+			return
+		}
+		l.state = listenerWaiting
+		g.enqueueLocked(&l.turn, turnAccept)
+		g.serveLocked(time.Now())
+	})
+}
+
+// handOver accepts one connection from l and enrolls it.
+func (g *acceptGate) handOver(l *loopListener) {
+	fd, err := g.acceptOne(l)
+	if err != nil {
+		return
+	}
+	g.enroll(fd, acceptedByUs{}, l.shard.place)
+	_ = unix.Close(fd)
+}
+
+// acceptOne accepts one connection. It returns an error if none waits or the
+// gate is closed.
+func (g *acceptGate) acceptOne(l *loopListener) (fd int, err error) {
+	for !g.isOver() {
+		fd, err = acceptSocket(l.fd)
+		switch {
+		case err == nil:
+			return fd, nil
+		case isExhausted(err):
+			g.exhausted(err)
+		case !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED):
+			return -1, err
+		}
+	}
+	return -1, ErrStopped
+}
+
+// isExhausted reports whether err means that descriptors or memory have run
+// out.
+func isExhausted(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
+		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
+}
+
+// isOver reports whether the gate gives no turns any more.
+func (g *acceptGate) isOver() bool {
+	select {
+	case <-g.over:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,6 +1,8 @@
 package engine
 
-import "time"
+import (
+	"time"
+)
 
 // pace is a token bucket. Each connection takes one token.
 type pace struct {
