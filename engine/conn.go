@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync/atomic"
 
+	"github.com/panjf2000/gnet/v2"
+
 	"github.com/qi-realtime/ws/codec"
 )
 
@@ -155,6 +157,54 @@ func (c *Conn) updateExtra(change func(*connExtra)) {
 
 // Init sets the owner. It must be called before the connection is used.
 func (c *Conn) Init(owner Owner) { c.owner = owner }
+
+// attach makes c, or a new connection if c is nil, the owner of gc's traffic.
+func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) (action gnet.Action) {
+	s.enter()
+	defer s.leave()
+	defer func() {
+		if r := recover(); r != nil {
+			s.eng.reportPanic("open", r)
+			action = gnet.Close
+		}
+	}()
+	if c == nil {
+		c = s.eng.handler.NewConn()
+	}
+	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
+	s.tuneSocket(c, ours.foreign)
+	if ours.peer != nil {
+		c.setPeer(ours.peer)
+	} else {
+		c.setPeer(gc.RemoteAddr())
+	}
+	s.peerFields.forget(gc)
+	c.generation = s.eng.generations.Add(1)
+	c.lastLife = s.presence.ticks
+	s.wheel.walk.setVisited(c)
+	gc.SetContext(c)
+	s.eng.open.Add(1)
+	s.stats.connections.add(1)
+	if from == nil {
+		if s.eng.cfg.TLSConfig != nil {
+			c.setTLS(&tlsConn{owner: c})
+		}
+		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
+		if s.eng.draining.Load() {
+			return s.turnAway(c)
+		}
+		return gnet.None
+	}
+	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
+	s.open(c, from.response)
+	if len(from.early) > 0 {
+		s.decode(c, from.early)
+	}
+	if c.tls() != nil {
+		s.openTLS(c, nil) // bytes that crypto/tls has read already
+	}
+	return gnet.None
+}
 
 // Owner returns the owner that Init has set.
 func (c *Conn) Owner() Owner { return c.owner }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/internal/loglimit"
@@ -82,46 +81,4 @@ func (s *Shard) closeGuarded(c *Conn) {
 	if c.state.Load() != stateClosed {
 		s.closeSocket(c)
 	}
-}
-
-// OnOpen takes a new connection: one that the loop accepted, one that Enroll
-// hands over, or the loop's waker.
-func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
-	ended := true
-	defer (*Engine)(ev).notice(&ended)
-	out, action = ev.opened(gc)
-	ended = false
-	return out, action
-}
-
-// OnTraffic processes the bytes that a connection has received.
-func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
-	ended := true
-	defer (*Engine)(ev).notice(&ended)
-	action = ev.traffic(gc)
-	ended = false
-	return action
-}
-
-// OnClose ends a connection that either side has closed.
-func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
-	ended := true
-	defer (*Engine)(ev).notice(&ended)
-	defer func() {
-		if ended {
-			_ = unix.Close(gc.Fd()) // gnet would do so after this callback
-		}
-	}()
-	ev.closed(gc, err)
-	ended = false
-	return gnet.None
-}
-
-// Run implements gnet.Runnable. It takes one turn at the inbox.
-func (s *Shard) Run(context.Context) error {
-	ended := true
-	defer s.eng.notice(&ended)
-	s.guardedTurn()
-	ended = false
-	return nil
 }

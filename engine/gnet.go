@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// events is the Engine with gnet's callbacks. gnet recovers from no panic, so
+// every callback does; see also goexit.go.
+type events Engine
+
+// OnBoot runs before the loops start.
+func (ev *events) OnBoot(eng gnet.Engine) gnet.Action {
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	ev.gnet = eng
+	return gnet.None
+}
+
+// OnShutdown runs before the loops end.
+func (ev *events) OnShutdown(gnet.Engine) { ev.accept.end() }
+
+// OnTick runs on a goroutine of gnet, off the loops. It moves the clock and
+// wakes every loop to look at its timers.
+func (ev *events) OnTick() (time.Duration, gnet.Action) {
+	e := (*Engine)(ev)
+	defer e.guard("tick")
+	e.tickOnce.Do(func() { close(e.ticking) })
+	e.now.Store(uint32(e.elapsed() / e.tickTime))
+	if e.handshakes != nil {
+		e.handshakes.relieve()
+	}
+	select {
+	case <-e.started:
+		for _, s := range e.shards {
+			s.wakeUp()
+		}
+	default:
+	}
+	return e.tickTime, gnet.None
+}
+
+// OnOpen takes a new connection: one that the loop accepted, one that Enroll
+// hands over, or the loop's waker.
+func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	out, action = ev.opened(gc)
+	ended = false
+	return out, action
+}
+
+// opened is OnOpen without the guard against Goexit.
+func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
+	e := (*Engine)(ev)
+	s := e.bind(gc.EventLoop())
+	switch from := gc.Context().(type) {
+	case *wakerEnd:
+		if s.wake != nil {
+			return nil, gnet.Close
+		}
+		s.wake = from.waker
+		s.wake.loopFD, s.wake.loopEnd = gc.Fd(), gc
+		return nil, gnet.None
+	case *Conn:
+		if gc.Fd() < e.accept.limit() {
+			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
+				brought := brought.(*enrolling)
+				defer brought.place.take()
+				return nil, s.attach(gc, from, brought, acceptedByUs{foreign: true})
+			}
+		}
+		gc.SetContext(nil) // Enroll has given up, or will
+		return nil, gnet.Close
+	}
+	ours, byUs := gc.Context().(acceptedByUs)
+	if byUs {
+		defer ours.place.take()
+	}
+	if !byUs && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
+		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
+		if e.cfg.TLSConfig != nil {
+			return nil, gnet.Close
+		}
+		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
+	}
+	return nil, s.attach(gc, nil, nil, ours)
+}
+
+// OnTraffic processes the bytes that a connection has received.
+func (ev *events) OnTraffic(gc gnet.Conn) (action gnet.Action) {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	action = ev.traffic(gc)
+	ended = false
+	return action
+}
+
+// traffic is OnTraffic without the guard against Goexit.
+func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
+	e := (*Engine)(ev)
+	c, ok := gc.Context().(*Conn)
+	if !ok {
+		_, _ = gc.Discard(-1)
+		if e.halting.Load() {
+			return gnet.Shutdown
+		}
+		e.bind(gc.EventLoop()).turn()
+		return gnet.None
+	}
+	c.shard.traffic(c)
+	return gnet.None
+}
+
+// OnClose ends a connection that either side has closed.
+func (ev *events) OnClose(gc gnet.Conn, err error) gnet.Action {
+	ended := true
+	defer (*Engine)(ev).notice(&ended)
+	defer func() {
+		if ended {
+			_ = unix.Close(gc.Fd()) // gnet would do so after this callback
+		}
+	}()
+	ev.closed(gc, err)
+	ended = false
+	return gnet.None
+}
+
+// closed is OnClose without the guard against Goexit.
+func (ev *events) closed(gc gnet.Conn, err error) {
+	defer (*Engine)(ev).guard("close")
+	switch c := gc.Context().(type) {
+	case *wakerEnd: // the loop ends
+		(*Engine)(ev).bind(gc.EventLoop()).closeAllHalfClosed()
+	case *Conn:
+		if !c.shard.keepHalfClosed(c, err) {
+			c.shard.detach(c, err)
+		}
+	}
+}
+
+// Run implements gnet.Runnable. It takes one turn at the inbox.
+func (s *Shard) Run(context.Context) error {
+	ended := true
+	defer s.eng.notice(&ended)
+	s.guardedTurn()
+	ended = false
+	return nil
+}
+
+// bind returns the shard of a loop. It runs on that loop. The first call for a
+// loop takes the next free shard.
+func (e *Engine) bind(loop gnet.EventLoop) *Shard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.shards[:e.bound] {
+		if s.loop == loop {
+			return s
+		}
+	}
+	s := e.shards[e.bound]
+	s.bindInLoop(loop)
+	e.bound++
+	return s
+}
+
+// options returns gnet's settings. Each loop accepts for itself (SO_REUSEPORT),
+// so connections that are refused for lack of descriptors cannot outrun the
+// loops that refuse them, and no second goroutine hands connections over.
+func (e *Engine) options() []gnet.Option {
+	return []gnet.Option{
+		gnet.WithSocketRecvBuffer(e.cfg.RecvBuffer), // of the listeners, because the TCP window is negotiated with it
+		gnet.WithSocketSendBuffer(e.cfg.SendBuffer),
+		gnet.WithNumEventLoop(e.cfg.Loops),
+		gnet.WithReusePort(true),
+		gnet.WithReuseAddr(true),                      // otherwise a restart fails while old connections are in TIME_WAIT
+		gnet.WithLoadBalancing(gnet.LeastConnections), // RoundRobin races with Register
+		gnet.WithTicker(true),
+		gnet.WithLogger(logger{e.cfg.Logger}),
+	}
+}
+
+// logger sends gnet's messages to a slog.Logger. gnet logs its own starts and
+// stops at the info level; here they are debug messages.
+type logger struct{ l *slog.Logger }
+
+// Debugf drops gnet's debug messages.
+func (g logger) Debugf(string, ...any) {}
+
+// Infof logs at the debug level.
+func (g logger) Infof(format string, args ...any) {
+	g.log(slog.LevelDebug, "gnet: info", format, args)
+}
+
+// Warnf logs at the debug level. All warnings of gnet concern events for a
+// connection that was closed in the same round, one line for each, which is
+// normal when many connections break at once.
+func (g logger) Warnf(format string, args ...any) {
+	g.log(slog.LevelDebug, "gnet: warning", format, args)
+}
+
+// Errorf logs at the error level.
+func (g logger) Errorf(format string, args ...any) {
+	g.log(slog.LevelError, "gnet: error", format, args)
+}
+
+// Fatalf does not exit, because that is the application's decision.
+func (g logger) Fatalf(format string, args ...any) {
+	g.log(slog.LevelError, "gnet: fatal error", format, args)
+}
+
+// log logs gnet's text as an attribute, because the messages are counted by
+// their text.
+func (g logger) log(level slog.Level, message, format string, args []any) {
+	ctx := context.Background()
+	if g.l.Enabled(ctx, level) {
+		g.l.Log(ctx, level, message, slog.String("text", fmt.Sprintf(format, args...)))
+	}
+}
