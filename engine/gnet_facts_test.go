@@ -11,12 +11,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -422,57 +420,6 @@ func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
 	assert.EqualValues(t, n, s.closed.Load())
 }
 
-func TestFact10PortZeroIsOnePortForAllLoops(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 4 })
-	for range 64 { // the kernel spreads them over the loops' listeners
-		s.dial().echo()
-	}
-	for i, sh := range s.Shards() {
-		assert.NotZero(t, sh.Stats().Opened, "loop %d", i)
-	}
-}
-
-func TestFact10ASecondListenerOnThePortIsRefused(t *testing.T) {
-	s := start(t, nil)
-	cfg := testConfig()
-	cfg.ListenAddr = "tcp://" + s.Addr().String()
-	err := engine.New(cfg, s).Run()
-	require.ErrorIs(t, err, unix.EADDRINUSE)
-	require.ErrorContains(t, err, cfg.ListenAddr)
-	s.dial().echo()
-}
-
-func TestFact10AListenerComesBackAfterARestart(t *testing.T) {
-	first := start(t, nil)
-	c := first.dial()
-	first.peer(0).conn.Close(codec.CloseNormal, "") // our side closes first and waits in TIME_WAIT
-	c.expectClose(codec.CloseNormal)
-	c.raw(frame(gobwas.OpClose, "\x03\xe8"))
-	c.expectEOF()
-	addr := "tcp://" + first.Addr().String()
-	first.shutdown()
-	start(t, func(cfg *engine.Config, _ *server) { cfg.ListenAddr = addr }).dial().echo()
-}
-
-func TestFact10AUnixPathThatIsNoSocketIsKept(t *testing.T) {
-	dir := t.TempDir()
-	keep := filepath.Join(dir, "precious")
-	must(t, os.WriteFile(keep, []byte("data"), 0o600))
-	for _, path := range []string{dir, keep} {
-		cfg := testConfig()
-		cfg.ListenAddr = "unix://" + path
-		require.ErrorContains(t, engine.New(cfg, &server{t: t}).Run(), "not a socket")
-		require.FileExists(t, keep)
-	}
-}
-
-func TestFact10AUnixSocketServes(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.ListenAddr = "unix://" + filepath.Join(t.TempDir(), "ws.sock")
-	})
-	s.dial().echo()
-}
-
 func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	t.Run("handshake timeout", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) { cfg.HandshakeTimeout = 100 * time.Millisecond })
@@ -600,43 +547,4 @@ func TestFact13ARequestBeyondTheLimitsIsRefused(t *testing.T) {
 		})
 	}
 	witness.echo()
-}
-
-func TestFact14GnetLogsToTheConfiguredLogger(t *testing.T) {
-	var buf safeBuffer
-	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.Logger = slog.New(slog.NewTextHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	s.shutdown()
-	assert.Contains(t, buf.String(), "gnet: ")
-}
-
-// safeBuffer is a bytes.Buffer that goroutines may share.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer // guarded by mu
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func TestRunReportsItsSecondCall(t *testing.T) {
-	s := start(t, nil)
-	require.ErrorIs(t, s.Run(), engine.ErrRunning)
-}
-
-func TestStopBeforeRun(t *testing.T) {
-	e := engine.New(testConfig(), &server{t: t})
-	require.NoError(t, e.Stop(t.Context(), codec.CloseGoingAway, ""))
-	require.NoError(t, e.Run())
-	require.True(t, errors.Is(engine.ErrClosed, net.ErrClosed))
 }
