@@ -20,8 +20,7 @@ const (
 
 // long are the files that are too long still.
 var long = []string{
-	"conformance/deflate_test.go", "engine/engine.go", "engine/gnet_facts_test.go", "engine/inbound.go",
-	"engine/shard.go", "integration/harness_test.go", "integration/slow_test.go",
+	"conformance/deflate_test.go", "integration/harness_test.go", "integration/slow_test.go",
 }
 
 // TestLengthOfFiles holds Go files to a length that a reader can keep in mind.
@@ -57,7 +56,7 @@ func folders(t *testing.T) map[string][]string {
 }
 
 // concepts are prefixes that three or more files of a folder may share.
-var concepts = []string{"config", "engine/accept", "engine/listen", "engine/memory", "engine/tls"}
+var concepts = []string{"config", "engine/tls"}
 
 // systems are suffixes of files for some systems or build tags only.
 var systems = regexp.MustCompile(`(_(test|linux|bsd|libc|other|amd64|arm64|on|off|heavy|light|asm|fuzz))+$`)

@@ -1,10 +1,3 @@
-// Package engine runs WebSocket connections on gnet's event loops: it accepts
-// and enrolls them, decodes inbound frames, queues and writes outbound ones,
-// keeps timers, and closes and drains connections. It knows no rooms, no routes
-// and no JSON: payloads are opaque.
-//
-// One shard belongs to each event loop. Only that loop touches the shard's
-// state; everything else comes in as a Task through the shard's inbox.
 package engine
 
 import (
@@ -54,7 +47,7 @@ type Config struct {
 	InboundBudget        int64         // inbound bytes of all connections that wait here; 0 is no limit
 	MessageTimeout       time.Duration // from the first byte of a message to its last; 0 is no limit
 	WriteTimeout         time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
-	HeartbeatTimeout     time.Duration // silence after which a connection is dead; see life.go
+	HeartbeatTimeout     time.Duration // silence after which a connection is dead; see heartbeat.go
 	CloseTimeout         time.Duration // duration of the close handshake
 	BroadcastTimeout     time.Duration // longest wait of a publisher for space in a ring
 	Logger               *slog.Logger

@@ -91,7 +91,7 @@ func (s *Shard) expire(c *Conn) {
 	s.refuseRequest(c, &codec.RequestError{Status: 408, Reason: "handshake timeout"})
 }
 
-// Two timeouts besides the one of silence (life.go). They use the presence clock,
+// Two timeouts besides the one of silence (heartbeat.go). They use the presence clock,
 // too, so the time in which the loop was away does not count:
 //
 //   - Config.MessageTimeout bounds the time between the first and the last byte of a
