@@ -2,77 +2,15 @@ package ws
 
 import (
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/qi-realtime/ws/codec"
 )
-
-// Validate returns an error that wraps ErrInvalidConfig and names the field, if
-// a setting is out of range.
-func (c *Config) Validate() error {
-	return firstError(
-		atLeast("MaxConnections", c.MaxConnections, 1),
-		atLeast("HeartbeatInterval", c.HeartbeatInterval, time.Millisecond),
-		atLeast("HeartbeatTimeout", c.HeartbeatTimeout, time.Millisecond),
-		invalidIf(c.HeartbeatTimeout <= c.HeartbeatInterval, "HeartbeatTimeout", "must exceed HeartbeatInterval"),
-		atLeast("MessageSizeLimit", c.MessageSizeLimit, 1),
-		between("MessageQueueSize", c.MessageQueueSize, 1, 1<<20),
-		between("QueueBytes", c.QueueBytes, 1, 1<<38),
-		between("HighQueueSize", c.HighQueueSize, 1, 1<<20),
-		between("HighQueueBytes", c.HighQueueBytes, 1, 1<<38),
-		atLeast("QueueBudget", c.QueueBudget, 0),
-		validatePolicy("OverflowPolicy", c.OverflowPolicy),
-		invalidIf(!(c.HighWaterMark > 0 && c.HighWaterMark <= 1), "HighWaterMark", "must be above 0 and at most 1"),
-		invalidIf(!(c.LowWaterMark > 0 && c.LowWaterMark < c.HighWaterMark), "LowWaterMark",
-			"must be above 0 and below HighWaterMark"),
-		atLeast("HighWaterAge", c.HighWaterAge, 0),
-		between("UnsentBytes", c.UnsentBytes, 0, 1<<30),
-		between("RecvBuffer", c.RecvBuffer, 0, 1<<30),
-		between("SendBuffer", c.SendBuffer, 0, 1<<30),
-		atLeast("InboundBudget", c.InboundBudget, 0),
-		atLeast("MessageTimeout", c.MessageTimeout, 0),
-		atLeast("WriteTimeout", c.WriteTimeout, 0),
-		between("HeadBytes", c.HeadBytes, 1<<10, 256<<10),
-		between("HeadLines", c.HeadLines, 16, 1024),
-		atLeast("HandshakeTimeout", c.HandshakeTimeout, time.Millisecond),
-		atLeast("CloseTimeout", c.CloseTimeout, time.Millisecond),
-		invalidIf(c.DuplicateID > ReplaceOld, "DuplicateID", "must be RefuseNew or ReplaceOld"),
-		c.validateOrigins(),
-		c.validateSubprotocols(),
-		atLeast("Room.MaxRoomSize", c.Room.MaxRoomSize, 0),
-		atLeast("Room.MaxRoomsPerClient", c.Room.MaxRoomsPerClient, 0),
-		atLeast("Room.MaxRoomName", c.Room.MaxRoomName, 0),
-		atLeast("Room.CleanupInterval", c.Room.CleanupInterval, time.Millisecond),
-		atLeast("Room.EmptyRoomTTL", c.Room.EmptyRoomTTL, 0),
-		between("Broadcast.QueueSize", c.Broadcast.QueueSize, 1, 1<<20),
-		between("Broadcast.BatchSize", c.Broadcast.BatchSize, 0, 4096),
-		atLeast("Broadcast.Timeout", c.Broadcast.Timeout, time.Millisecond),
-		c.validateListenAddr(),
-		invalidIf(c.UnixSocketMode&^fs.ModePerm != 0, "UnixSocketMode", "must have permission bits only"),
-		invalidIf(c.Simnet != nil && c.ListenAddr != "", "Simnet", "excludes ListenAddr"),
-		c.validateTLS(),
-		atLeast("TLSHandshakes", c.TLSHandshakes, 1),
-		c.validatePaths(),
-		between("Loops", c.Loops, 0, maxLoops),
-		between("RoomShards", c.RoomShards, 0, 1<<20),
-		invalidIf(c.RoomShards&(c.RoomShards-1) != 0, "RoomShards", "must be a power of two"),
-		invalidIf(c.HandlerMode > Inline, "HandlerMode", "must be Pooled or Inline"),
-		atLeast("Workers", c.Workers, 0),
-		atLeast("MailboxSize", c.MailboxSize, 1),
-		atLeast("MailboxBytes", c.MailboxBytes, 1),
-		c.RateLimit.validate(),
-		c.Admission.validate(),
-		atLeast("ControlFrameLimit", c.ControlFrameLimit, 0),
-		c.Compression.validate(),
-	)
-}
 
 func (c *Config) validateOrigins() error {
 	ways := 0
@@ -206,9 +144,6 @@ func invalidIf(bad bool, field, why string) error {
 	}
 	return nil
 }
-
-// number is the type of a numeric setting.
-type number interface{ ~int | ~int64 }
 
 func atLeast[N number](field string, value, least N) error {
 	return invalidIf(value < least, field, fmt.Sprintf("is %v, must be at least %v", value, least))

@@ -9,6 +9,8 @@ import (
 	"time"
 )
 
+// To add an option, see Config.settings.
+
 // Option sets one field of the Config of a new Manager.
 type Option func(*Config)
 
