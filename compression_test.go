@@ -112,7 +112,7 @@ func TestCompressedEcho(t *testing.T) {
 				op, got, compressed := c.message()
 				require.Equal(t, gws.OpBinary, op)
 				require.Equal(t, string(random), got)
-				require.Equal(t, takeover, compressed, "what does not become shorter goes as it is, but for the context")
+				require.Equal(t, takeover, compressed, "a message that does not become shorter is compressed only to keep the context")
 			})
 		}
 	}

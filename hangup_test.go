@@ -57,7 +57,7 @@ func TestHangUpDropsMessages(t *testing.T) {
 				}
 				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 				for range dead - workers {
-					harness.Receive(t, events, "a client of which nothing is handled waits for a worker")
+					harness.Receive(t, events, "a client waits for a worker while none of its messages is handled")
 				}
 				assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
 				healthy := s.Connect()

@@ -36,7 +36,7 @@ var unread = []string{
 // maxWhats is the number of "what" as a noun that 1,000 words may have.
 const maxWhats = 1
 
-// prose is the text of a folder's comments, or of its documents.
+// prose is the text of a folder's Go files, or of a document.
 type prose struct {
 	words, whats int
 	places       []string // of "what"
@@ -79,8 +79,8 @@ func eachFile(t *testing.T, suffix string, fn func(path string)) {
 	}))
 }
 
-// TestLanguageOfComments holds the comments of each folder to plain language.
-func TestLanguageOfComments(t *testing.T) {
+// TestLanguageOfCode holds the comments and texts of each folder to plain language.
+func TestLanguageOfCode(t *testing.T) {
 	folders := make(map[string]*prose)
 	eachFile(t, ".go", func(path string) {
 		folder := filepath.Dir(path)
@@ -90,7 +90,7 @@ func TestLanguageOfComments(t *testing.T) {
 		if folders[folder] == nil {
 			folders[folder] = new(prose)
 		}
-		for line, text := range comments(t, path) {
+		for line, text := range texts(t, path) {
 			folders[folder].note(t, fmt.Sprintf("%s:%d", path, line), text)
 		}
 	})
@@ -100,9 +100,10 @@ func TestLanguageOfComments(t *testing.T) {
 	}
 }
 
-// comments returns the comments of a Go file by their first lines; lines that follow
-// each other are one comment.
-func comments(t *testing.T, path string) map[int]string {
+// texts returns the comments and the string literals of a Go file by their first lines;
+// comments on lines that follow each other are one. Literals without a space are names,
+// and those in back quotes are code.
+func texts(t *testing.T, path string) map[int]string {
 	t.Helper()
 	source, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -114,18 +115,19 @@ func comments(t *testing.T, path string) map[int]string {
 	first, last := 0, -1
 	for {
 		pos, tok, text := s.Scan()
-		if tok == token.EOF {
-			return found
-		}
-		if tok != token.COMMENT || strings.HasPrefix(text, "//go:") || strings.HasPrefix(text, "//nolint") {
-			continue
-		}
 		line := file.Line(pos)
-		if line != last+1 {
-			first = line
+		switch {
+		case tok == token.EOF:
+			return found
+		case tok == token.STRING && text[0] == '"' && strings.Contains(text, " "):
+			found[line] += " " + text
+		case tok == token.COMMENT && !strings.HasPrefix(text, "//go:") && !strings.HasPrefix(text, "//nolint"):
+			if line != last+1 {
+				first = line
+			}
+			last = line + strings.Count(text, "\n")
+			found[first] += " " + strings.Trim(text, "/*")
 		}
-		last = line + strings.Count(text, "\n")
-		found[first] += " " + strings.Trim(text, "/*")
 	}
 }
 

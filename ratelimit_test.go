@@ -45,7 +45,7 @@ func TestLimiterAdmits(t *testing.T) {
 		{"no more than the burst is saved", ws.RateLimit{Messages: 10, MessageBurst: 3}, []arrival{
 			{time.Hour, 5, 1, 3}, {1000 * time.Hour, 5, 1, 3},
 		}},
-		{"what was refused costs nothing", ws.RateLimit{Messages: 1, MessageBurst: 1}, []arrival{
+		{"a refused message costs nothing", ws.RateLimit{Messages: 1, MessageBurst: 1}, []arrival{
 			{0, 1, 1, 1}, {time.Second - 1, 1000, 1, 0}, {time.Second, 1, 1, 1},
 		}},
 		{"exactly at the rate", ws.RateLimit{Messages: 1000, MessageBurst: 1}, []arrival{

@@ -57,7 +57,7 @@ func TestAppendClose(t *testing.T) {
 			assert.Equal(t, want, codec.AppendClose(nil, tt.code, tt.reason))
 			assert.Equal(t, append([]byte("x"), want...), codec.AppendClose([]byte("x"), tt.code, tt.reason))
 			_, reason, err := codec.ParseClose([]byte(tt.want))
-			require.NoError(t, err, "what is written can be read")
+			require.NoError(t, err, "the written frame can be read")
 			assert.True(t, utf8.ValidString(reason))
 		})
 	}

@@ -295,7 +295,7 @@ func TestDecoderLimit(t *testing.T) {
 				var d codec.Decoder
 				_, err := decode(&d, tt.stream, tt.limit, cut)
 				require.Equal(t, tt.err, err, name)
-				require.LessOrEqual(t, d.AssemblyCap(), codec.MaxPooledBytes, "%s: memory follows what came", name)
+				require.LessOrEqual(t, d.AssemblyCap(), codec.MaxPooledBytes, "%s: memory follows the received bytes", name)
 				d.Release()
 			}
 		})

@@ -24,7 +24,7 @@ func TestRingIsBounded(t *testing.T) {
 	v, ok := r.Pop()
 	assert.True(t, ok)
 	assert.Zero(t, v)
-	assert.False(t, r.Acquire(), "a popped slot is free only after its credit came back")
+	assert.False(t, r.Acquire(), "a popped place is free only after its credit came back")
 	r.Restore(1)
 	assert.True(t, r.Acquire())
 }

@@ -66,7 +66,7 @@ func (o *runner) Run(_ context.Context, s *command.Session) ([]*result.Table, er
 func doctorTable(d *Diagnosis) *result.Table {
 	t := &result.Table{
 		Command: "doctor",
-		Title: fmt.Sprintf("What the limits allow; the verdicts are for %d connections in one server process",
+		Title: fmt.Sprintf("The limits of this machine; the verdicts are for %d connections in one server process",
 			d.Target),
 		Columns: []result.Column{
 			{"limit", "limit", "%s"},
@@ -80,7 +80,7 @@ func doctorTable(d *Diagnosis) *result.Table {
 			},
 		},
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("The limits allow %d connections now; what binds is %s.", d.Allowed, d.Binding))
+	t.Notes = append(t.Notes, fmt.Sprintf("The limits allow %d connections now; the narrowest is %s.", d.Allowed, d.Binding))
 	if missing := d.Missing(); len(missing) > 0 {
 		t.Notes = append(t.Notes, fmt.Sprintf("Too low for %d: %s.", d.Target, strings.Join(missing, ", ")))
 	}

@@ -298,7 +298,7 @@ func newTables(steps []*step, o *runner) []*result.Table {
 // linear.
 func newRatios(first, last *step) *result.Table {
 	t := &result.Table{
-		Command: "sim-ratio", Title: fmt.Sprintf("Scaling: what one costs at %d connections and at %d",
+		Command: "sim-ratio", Title: fmt.Sprintf("Scaling: the cost of one at %d connections and at %d",
 			first.Conns, last.Conns),
 		Columns: []result.Column{
 			{"metric", "", "%s"},

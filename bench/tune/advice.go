@@ -30,7 +30,7 @@ func (a *advice) lines(rounds int) (lines []string) {
 				"this machine.", a.reached*100))
 	}
 	if rounds < leastRounds {
-		lines = append(lines, fmt.Sprintf("Fewer than %d rounds tell no gain from noise: nothing is recommended.",
+		lines = append(lines, fmt.Sprintf("Fewer than %d rounds cannot separate a gain from noise: nothing is recommended.",
 			leastRounds))
 	}
 	options := a.options()

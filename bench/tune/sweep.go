@@ -361,7 +361,7 @@ func (s *sweepRun) notes(trials []*trial, queue int) (notes []string) {
 	slices.Sort(notes)
 	notes = slices.Compact(notes)
 	if s.rounds < leastRounds {
-		notes = append(notes, fmt.Sprintf("Fewer than %d rounds tell no difference from noise.", leastRounds))
+		notes = append(notes, fmt.Sprintf("Fewer than %d rounds cannot separate a difference from noise.", leastRounds))
 	}
 	return notes
 }
