@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -85,7 +85,7 @@ func TestSends(t *testing.T) {
 
 		require.NoError(t, sc.SendBinary([]byte{0, 1, 255}))
 		f := c.Next()
-		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+		assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 		assert.Equal(t, []byte{0, 1, 255}, f.Payload)
 
 		p := ws.Prepare(ws.OpBinary, []byte("twice"))
@@ -93,7 +93,7 @@ func TestSends(t *testing.T) {
 		require.NoError(t, sc.SendPrepared(p))
 		for range 2 {
 			f := c.Next()
-			assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+			assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 			assert.Equal(t, "twice", string(f.Payload))
 		}
 		for _, n := range []int{125, 126, 65535, 65536, 1 << 20} {
@@ -258,9 +258,9 @@ func TestCloseWithoutCode(t *testing.T) {
 			c, sc := s.DialClient(w)
 			sc.CloseWithCode(code, "")
 			f := c.Next()
-			assert.Equal(t, gws.OpClose, f.Header.OpCode)
+			assert.Equal(t, gobwas.OpClose, f.Header.OpCode)
 			assert.Empty(t, f.Payload)
-			c.WriteRaw(harness.Frame(gws.OpClose, ""))
+			c.WriteRaw(harness.Frame(gobwas.OpClose, ""))
 			c.ExpectEOF()
 			end, ok := harness.Receive(t, ended, "no event").Data.(*ws.CloseError)
 			require.True(t, ok)
@@ -399,8 +399,8 @@ func TestHeartbeat(t *testing.T) {
 		_, deadClient := s.DialClient(w)
 		for begin := time.Now(); time.Since(begin) < 1500*time.Millisecond; {
 			f := alive.ReadFrame()
-			require.Equal(t, gws.OpPing, f.Header.OpCode)
-			alive.WriteRaw(harness.Frame(gws.OpPong, string(f.Payload)))
+			require.Equal(t, gobwas.OpPing, f.Header.OpCode)
+			alive.WriteRaw(harness.Frame(gobwas.OpPong, string(f.Payload)))
 		}
 		end := harness.Receive(t, ends, "the silent client was not found")
 		assert.Equal(t, deadClient.ID, end.ClientID)

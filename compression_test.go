@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -44,7 +44,7 @@ func dialDeflate(s *harness.Server, w harness.Way, offer string) *deflateClient 
 }
 
 // sendDeflated sends one compressed message.
-func (c *deflateClient) sendDeflated(op gws.OpCode, payload string) {
+func (c *deflateClient) sendDeflated(op gobwas.OpCode, payload string) {
 	c.T.Helper()
 	c.rawDeflated(op, string(c.z.Append(nil, []byte(payload), c.sent, 15)))
 	if c.takeover {
@@ -53,17 +53,17 @@ func (c *deflateClient) sendDeflated(op gws.OpCode, payload string) {
 }
 
 // rawDeflated sends a frame with RSV1 and this payload.
-func (c *deflateClient) rawDeflated(op gws.OpCode, payload string) {
+func (c *deflateClient) rawDeflated(op gobwas.OpCode, payload string) {
 	c.T.Helper()
-	f := gws.MaskFrameInPlaceWith(gws.NewFrame(op, true, []byte(payload)), [4]byte{1, 2, 3, 4})
-	f.Header.Rsv = gws.Rsv(true, false, false)
+	f := gobwas.MaskFrameInPlaceWith(gobwas.NewFrame(op, true, []byte(payload)), [4]byte{1, 2, 3, 4})
+	f.Header.Rsv = gobwas.Rsv(true, false, false)
 	var b bytes.Buffer
-	require.NoError(c.T, gws.WriteFrame(&b, f))
+	require.NoError(c.T, gobwas.WriteFrame(&b, f))
 	c.WriteRaw(b.String())
 }
 
 // message reads one data message, and tells whether it came compressed.
-func (c *deflateClient) message() (op gws.OpCode, payload string, compressed bool) {
+func (c *deflateClient) message() (op gobwas.OpCode, payload string, compressed bool) {
 	c.T.Helper()
 	f := c.Next()
 	if !f.Header.Rsv1() {
@@ -95,9 +95,9 @@ func TestCompressedEcho(t *testing.T) {
 				for round := range 3 {
 					for _, n := range []int{0, 1, 100, 511, 512, 5000, 70_000, 300_000} {
 						want := string(words[:n])
-						c.sendDeflated(gws.OpText, want)
+						c.sendDeflated(gobwas.OpText, want)
 						op, got, compressed := c.message()
-						require.Equal(t, gws.OpText, op)
+						require.Equal(t, gobwas.OpText, op)
 						require.True(t, want == got, "%d bytes, round %d", n, round)
 						require.Equal(t, n >= 512, compressed, "%d bytes", n)
 					}
@@ -108,9 +108,9 @@ func TestCompressedEcho(t *testing.T) {
 				for i := range random {
 					random[i] = byte(rand.Uint32())
 				}
-				c.sendDeflated(gws.OpBinary, string(random))
+				c.sendDeflated(gobwas.OpBinary, string(random))
 				op, got, compressed := c.message()
-				require.Equal(t, gws.OpBinary, op)
+				require.Equal(t, gobwas.OpBinary, op)
 				require.Equal(t, string(random), got)
 				require.Equal(t, takeover, compressed, "a message that does not become shorter is compressed only to keep the context")
 			})
@@ -163,11 +163,11 @@ func TestCompressedBroadcast(t *testing.T) {
 			require.NoError(t, s.BroadcastPrepared("news", p, nil))
 			for n, c := range members {
 				op, got, compressed := c.message()
-				require.Equal(t, gws.OpText, op)
+				require.Equal(t, gobwas.OpText, op)
 				require.True(t, text == got, "member %d, message %d", n, i)
 				require.Equal(t, n%4 != 0 && len(text) >= 100, compressed)
 				op, got, compressed = c.message()
-				require.Equal(t, gws.OpBinary, op)
+				require.Equal(t, gobwas.OpBinary, op)
 				require.True(t, got == strings.Repeat("prepared ", 3000))
 				require.Equal(t, n%4 != 0, compressed)
 			}
@@ -226,13 +226,13 @@ func TestBadCompression(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		payload string
-		op      gws.OpCode
+		op      gobwas.OpCode
 		code    codec.CloseCode
 	}{
-		{"garbage", "\xff\xff\xff", gws.OpText, codec.CloseInvalidPayload},
-		{"bomb", bomb, gws.OpBinary, codec.CloseMessageTooBig},
-		{"not UTF-8", string(codec.NewDeflater(1).Append(nil, []byte("abc\xff"), nil, 15)), gws.OpText, codec.CloseInvalidPayload},
-		{"control frame", "", gws.OpPing, codec.CloseProtocolError},
+		{"garbage", "\xff\xff\xff", gobwas.OpText, codec.CloseInvalidPayload},
+		{"bomb", bomb, gobwas.OpBinary, codec.CloseMessageTooBig},
+		{"not UTF-8", string(codec.NewDeflater(1).Append(nil, []byte("abc\xff"), nil, 15)), gobwas.OpText, codec.CloseInvalidPayload},
+		{"control frame", "", gobwas.OpPing, codec.CloseProtocolError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{}))
@@ -254,7 +254,7 @@ func TestCompressionOff(t *testing.T) {
 	s := harness.Start(t)
 	c := dialDeflate(s, harness.Native, "permessage-deflate")
 	require.Empty(t, c.answer)
-	c.sendDeflated(gws.OpText, "hello")
+	c.sendDeflated(gobwas.OpText, "hello")
 	c.ExpectClose(int(codec.CloseProtocolError))
 }
 
@@ -268,11 +268,11 @@ func BenchmarkEchoCompression(b *testing.B) {
 			s := harness.Start(b, ws.WithHandlerMode(ws.Inline), ws.WithEnableCompression(compressed))
 			s.HandleRaw(harness.Echo)
 			c := dialDeflate(s, harness.Native, "permessage-deflate")
-			one := harness.Frame(gws.OpText, message)
+			one := harness.Frame(gobwas.OpText, message)
 			if compressed {
-				f := gws.MaskFrameInPlace(gws.NewTextFrame(codec.NewDeflater(1).Append(nil, []byte(message), nil, 15)))
-				f.Header.Rsv = gws.Rsv(true, false, false)
-				one = string(gws.MustCompileFrame(f))
+				f := gobwas.MaskFrameInPlace(gobwas.NewTextFrame(codec.NewDeflater(1).Append(nil, []byte(message), nil, 15)))
+				f.Header.Rsv = gobwas.Rsv(true, false, false)
+				one = string(gobwas.MustCompileFrame(f))
 			}
 			const batch = 64
 			b.ReportAllocs()
@@ -314,7 +314,7 @@ func TestInflateRatio(t *testing.T) {
 				s := harness.Start(t, ws.WithCompression(ws.CompressionConfig{MaxRatio: tt.maxRatio}))
 				s.HandleRaw(harness.Echo)
 				c := dialDeflate(s, w, "permessage-deflate")
-				c.sendDeflated(gws.OpText, tt.message)
+				c.sendDeflated(gobwas.OpText, tt.message)
 				if tt.closes {
 					reason := c.ExpectClose(int(codec.CloseMessageTooBig))
 					ratio := cmp.Or(tt.maxRatio, 100)
@@ -339,15 +339,15 @@ func TestInflateRatioOfPart(t *testing.T) {
 	}
 	message := strings.Repeat("a", 400_000) + string(words)
 	z := c.z.Append(nil, []byte(message), nil, 15)
-	part := func(op gws.OpCode, fin, compressed bool, payload []byte) {
-		f := gws.MaskFrameInPlaceWith(gws.NewFrame(op, fin, payload), [4]byte{1, 2, 3, 4})
-		f.Header.Rsv = gws.Rsv(compressed, false, false)
-		c.WriteRaw(string(gws.MustCompileFrame(f)))
+	part := func(op gobwas.OpCode, fin, compressed bool, payload []byte) {
+		f := gobwas.MaskFrameInPlaceWith(gobwas.NewFrame(op, fin, payload), [4]byte{1, 2, 3, 4})
+		f.Header.Rsv = gobwas.Rsv(compressed, false, false)
+		c.WriteRaw(string(gobwas.MustCompileFrame(f)))
 	}
-	part(gws.OpText, false, true, z[:len(z)/10])
-	part(gws.OpPing, true, false, []byte("read"))
-	require.Equal(t, gws.OpPong, c.ReadFrame().Header.OpCode)
-	part(gws.OpContinuation, true, false, z[len(z)/10:])
+	part(gobwas.OpText, false, true, z[:len(z)/10])
+	part(gobwas.OpPing, true, false, []byte("read"))
+	require.Equal(t, gobwas.OpPong, c.ReadFrame().Header.OpCode)
+	part(gobwas.OpContinuation, true, false, z[len(z)/10:])
 	_, got, _ := c.message()
 	require.True(t, got == message)
 }
@@ -366,9 +366,9 @@ func TestInflateShare(t *testing.T) {
 		var burst strings.Builder
 		for i := range messages {
 			z := c.z.Append(nil, bytes.Repeat([]byte("a"), 400_000+i), nil, 15)
-			f := gws.MaskFrameInPlaceWith(gws.NewTextFrame(z), [4]byte{1, 2, 3, 4})
-			f.Header.Rsv = gws.Rsv(true, false, false)
-			burst.Write(gws.MustCompileFrame(f))
+			f := gobwas.MaskFrameInPlaceWith(gobwas.NewTextFrame(z), [4]byte{1, 2, 3, 4})
+			f.Header.Rsv = gobwas.Rsv(true, false, false)
+			burst.Write(gobwas.MustCompileFrame(f))
 		}
 		wait := c.WriteInBackground(burst.String())
 		for i := range messages {
@@ -408,9 +408,9 @@ func dearMessage(t *testing.T) (text string, deflated []byte) {
 
 // deflatedFrame returns a text message of a client whose compressed form is payload.
 func deflatedFrame(payload []byte) string {
-	f := gws.MaskFrameInPlaceWith(gws.NewTextFrame(bytes.Clone(payload)), [4]byte{1, 2, 3, 4})
-	f.Header.Rsv = gws.Rsv(true, false, false)
-	return string(gws.MustCompileFrame(f))
+	f := gobwas.MaskFrameInPlaceWith(gobwas.NewTextFrame(bytes.Clone(payload)), [4]byte{1, 2, 3, 4})
+	f.Header.Rsv = gobwas.Rsv(true, false, false)
+	return string(gobwas.MustCompileFrame(f))
 }
 
 // A message that takes long to inflate is inflated in steps, with the connection paused, and those
@@ -430,7 +430,7 @@ func TestInflateInSteps(t *testing.T) {
 		first.Expect(strconv.Itoa(len(text)))
 		assert.Positive(t, s.Stats().Total.PausedTotal, "one message alone")
 
-		burst := deflatedFrame(deflated) + harness.Frame(gws.OpText, "plain") + deflatedFrame(deflated)
+		burst := deflatedFrame(deflated) + harness.Frame(gobwas.OpText, "plain") + deflatedFrame(deflated)
 		waitFirst, waitSecond := first.WriteInBackground(burst), second.WriteInBackground(burst)
 		for range 10 {
 			healthy.Send("hello")
@@ -466,7 +466,7 @@ func TestInflateInStepsOfClosedConnections(t *testing.T) {
 		closed.Send("close me")
 		client := harness.Receive(t, clients, "no message")
 		for _, c := range []*deflateClient{stays, gone, closed} {
-			c.WriteRaw(deflatedFrame(deflated) + harness.Frame(gws.OpText, "plain"))
+			c.WriteRaw(deflatedFrame(deflated) + harness.Frame(gobwas.OpText, "plain"))
 		}
 		_ = gone.Close()
 		client.CloseWithCode(4000, "enough")
@@ -502,7 +502,7 @@ func TestRateLimitCountsCompressedBytes(t *testing.T) {
 		s.HandleRaw(harness.Echo)
 		c := dialDeflate(s, w, "permessage-deflate")
 		for range 3 {
-			c.sendDeflated(gws.OpText, message)
+			c.sendDeflated(gobwas.OpText, message)
 			_, got, _ := c.message()
 			require.Equal(t, message, got)
 		}

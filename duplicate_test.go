@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -49,9 +49,9 @@ func TestReplaceOld(t *testing.T) {
 			defer close(answered)
 			f, err := harness.ReadFrame(first.R)
 			assert.NoError(t, err)
-			code, _ := gws.ParseCloseFrameData(f.Payload)
+			code, _ := gobwas.ParseCloseFrameData(f.Payload)
 			assert.EqualValues(t, ws.CloseReplaced, code)
-			_, _ = io.WriteString(first, harness.Frame(gws.OpClose, string(f.Payload)))
+			_, _ = io.WriteString(first, harness.Frame(gobwas.OpClose, string(f.Payload)))
 			_, err = io.Copy(io.Discard, first.R)
 			assert.NoError(t, err)
 		}()
@@ -150,7 +150,7 @@ func TestReplaceOldStorm(t *testing.T) {
 					go func() { // answers the close, ends with the connection
 						f, err := harness.ReadFrame(c.R)
 						if err == nil {
-							_, _ = io.WriteString(c, harness.Frame(gws.OpClose, string(f.Payload)))
+							_, _ = io.WriteString(c, harness.Frame(gobwas.OpClose, string(f.Payload)))
 						}
 					}()
 				}

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/qi-realtime/ws"
@@ -26,7 +26,7 @@ func must[T any](v T, err error) T {
 
 // dialExample connects to the native path of m.
 func dialExample(m *ws.Manager, header http.Header) (net.Conn, error) {
-	dialer := gws.Dialer{Header: gws.HandshakeHeaderHTTP(header)}
+	dialer := gobwas.Dialer{Header: gobwas.HandshakeHeaderHTTP(header)}
 	conn, _, _, err := dialer.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
 	return conn, err
 }
@@ -77,8 +77,8 @@ func ExampleManager_Subscribe() {
 	go func() { _ = m.Run() }()
 
 	conn := must(dialExample(m, nil))
-	closeFrame := gws.NewCloseFrame(gws.NewCloseFrameBody(gws.StatusGoingAway, ""))
-	if err := gws.WriteFrame(conn, gws.MaskFrame(closeFrame)); err != nil {
+	closeFrame := gobwas.NewCloseFrame(gobwas.NewCloseFrameBody(gobwas.StatusGoingAway, ""))
+	if err := gobwas.WriteFrame(conn, gobwas.MaskFrame(closeFrame)); err != nil {
 		panic(err)
 	}
 	<-gone
@@ -130,7 +130,7 @@ func ExampleManager_Serve() {
 	served := make(chan error)
 	go func() { served <- m.Serve(listener) }()
 
-	conn, _, _, err := gws.Dial(context.Background(), "ws://"+listener.Addr().String()+"/ws")
+	conn, _, _, err := gobwas.Dial(context.Background(), "ws://"+listener.Addr().String()+"/ws")
 	if err != nil {
 		panic(err)
 	}
@@ -154,7 +154,7 @@ func ExampleManager_Shutdown() {
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	go func() { _ = m.Run() }()
 	go func() { _ = server.Serve(listener) }()
-	conn, _, _, err := gws.Dial(context.Background(), "ws://"+listener.Addr().String()+"/ws")
+	conn, _, _, err := gobwas.Dial(context.Background(), "ws://"+listener.Addr().String()+"/ws")
 	if err != nil {
 		panic(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/qi-realtime/ws"
@@ -43,7 +43,7 @@ func Example() {
 	}))
 	defer server.Close()
 
-	conn, _, _, err := gws.Dial(context.Background(), strings.Replace(server.URL, "http", "ws", 1))
+	conn, _, _, err := gobwas.Dial(context.Background(), strings.Replace(server.URL, "http", "ws", 1))
 	if err != nil {
 		panic(err)
 	}
@@ -89,7 +89,7 @@ func ExampleManager_BroadcastToRoom() {
 	}
 	go func() { _ = m.Run() }()
 
-	conn, _, _, err := gws.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
+	conn, _, _, err := gobwas.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
 	if err != nil {
 		panic(err)
 	}
@@ -120,7 +120,7 @@ func ExamplePrepare() {
 		panic(err)
 	}
 	go func() { _ = m.Run() }()
-	conn, _, _, err := gws.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
+	conn, _, _, err := gobwas.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
 	if err != nil {
 		panic(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -180,7 +180,7 @@ func TestNotReadyWhileStopping(t *testing.T) {
 	holder := s.Dial(harness.Native) // does not answer the close, so that Shutdown waits
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(t.Context()) }() // ends with the test at the latest
-	require.Equal(t, gws.OpClose, holder.ReadFrame().Header.OpCode)
+	require.Equal(t, gobwas.OpClose, holder.ReadFrame().Header.OpCode)
 	status, _ := clientHealth(ready, "/readyz")
 	assert.Equal(t, 503, status)
 	holder.Finish(1001)

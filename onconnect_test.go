@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -78,7 +78,7 @@ func TestOnConnectComesFirst(t *testing.T) {
 			return c.SendBytes([]byte("answer"))
 		}))
 		c := s.DialTCP(w)
-		c.WriteRaw(harness.UpgradeRequest("/ws", "") + harness.Frame(gws.OpText, harness.Request("ask", "1", "")))
+		c.WriteRaw(harness.UpgradeRequest("/ws", "") + harness.Frame(gobwas.OpText, harness.Request("ask", "1", "")))
 		sc := harness.Receive(t, entered, "OnConnect is not called")
 		require.False(t, sc.IsClosed())
 		s.BroadcastAll([]byte("a broadcast"))

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 
 	"github.com/qi-realtime/ws/internal/harness"
 
@@ -342,7 +342,7 @@ func TestRateLimitWithoutID(t *testing.T) {
 		c.ExpectReply("1", 200, "")
 		for range 5 {
 			c.Send("", "no JSON", `{"request_id":"cut off`, `{"type":"request","event":"note"}`, `{"request_id":7}`)
-			c.WriteRaw(harness.Frame(gws.OpBinary, "\x00"))
+			c.WriteRaw(harness.Frame(gobwas.OpBinary, "\x00"))
 			for _, id := range []string{"", "", "", "", "7", ""} {
 				c.ExpectReply(id, 429, "too many requests")
 			}
@@ -370,8 +370,8 @@ func TestRateLimitFlood(t *testing.T) {
 			c.ExpectReply(strconv.Itoa(id), 429, "too many requests")
 		}
 		f := c.Next()
-		require.Equal(t, gws.OpClose, f.Header.OpCode, "payload %q", f.Payload)
-		code, reason := gws.ParseCloseFrameData(f.Payload)
+		require.Equal(t, gobwas.OpClose, f.Header.OpCode, "payload %q", f.Payload)
+		code, reason := gobwas.ParseCloseFrameData(f.Payload)
 		assert.EqualValues(t, 1008, code)
 		assert.Equal(t, "rate limit exceeded", reason)
 		c.Finish(1008)
@@ -435,7 +435,7 @@ func TestRateLimitRaw(t *testing.T) {
 		assert.EqualValues(t, 3, s.Stats().RateLimited)
 		c.Send("f")
 		f := c.Next()
-		require.Equal(t, gws.OpClose, f.Header.OpCode, "payload %q", f.Payload)
+		require.Equal(t, gobwas.OpClose, f.Header.OpCode, "payload %q", f.Payload)
 		c.Finish(1008)
 		assert.EqualValues(t, 4, s.Stats().RateLimited)
 	})
@@ -450,7 +450,7 @@ func TestRateLimitCountsDataMessages(t *testing.T) {
 		for range 20 {
 			c.Sync()
 		}
-		c.WriteRaw(harness.Fragment(gws.OpText, false, "a") + harness.Fragment(gws.OpContinuation, false, "b") + harness.Fragment(gws.OpContinuation, true, "c"))
+		c.WriteRaw(harness.Fragment(gobwas.OpText, false, "a") + harness.Fragment(gobwas.OpContinuation, false, "b") + harness.Fragment(gobwas.OpContinuation, true, "c"))
 		c.Expect("abc")
 		assert.Zero(t, s.Stats().RateLimited)
 	})

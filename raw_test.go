@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,7 +21,7 @@ func TestHandleRaw(t *testing.T) {
 		s.HandleRaw(harness.Echo)
 		c := s.Dial(w)
 		for _, n := range []int{0, 1, 125, 126, 4096, 65535, 65536, 200_000} {
-			for _, op := range []gws.OpCode{gws.OpText, gws.OpBinary} {
+			for _, op := range []gobwas.OpCode{gobwas.OpText, gobwas.OpBinary} {
 				payload := strings.Repeat("\x7f", n)
 				require.NoError(t, wsutil.WriteClientMessage(c, op, []byte(payload)))
 				f := c.Next()
@@ -33,7 +33,7 @@ func TestHandleRaw(t *testing.T) {
 		}
 		c.WriteRaw(harness.Fragment(2, false, "a") + harness.Frame(9, "p") + harness.Fragment(0, false, "b") + harness.Fragment(0, true, "c"))
 		f := c.Next()
-		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+		assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 		assert.Equal(t, "abc", string(f.Payload))
 
 		for range 20 { // no envelope, so none is invalid
@@ -125,16 +125,16 @@ func TestBinaryMessagesAreRefused(t *testing.T) {
 		failures := s.Events(ws.EventError)
 		c := s.Dial(w)
 		for i, payload := range []string{"\xff\xfe", "", harness.Request("only", "7", "")} {
-			c.WriteRaw(harness.Frame(gws.OpBinary, payload))
+			c.WriteRaw(harness.Frame(gobwas.OpBinary, payload))
 			c.ExpectReply([]string{"", "", "7"}[i], 400, "invalid message type: binary")
 		}
 		c.Send(harness.Request("only", "8", ""))
 		c.ExpectReply("8", 200, "")
 		for range 10 {
-			c.WriteRaw(harness.Frame(gws.OpBinary, "?"))
+			c.WriteRaw(harness.Frame(gobwas.OpBinary, "?"))
 			c.ExpectReply("", 400, "")
 		}
-		c.WriteRaw(harness.Frame(gws.OpBinary, "?"))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "?"))
 		c.ExpectClose(1008)
 		assert.ErrorIs(t, harness.Receive(t, failures, "no EventError").Data.(error), ws.ErrInvalidMessageType)
 		c.Finish(1008)
@@ -151,11 +151,11 @@ func TestHandleBinary(t *testing.T) {
 		c := s.Dial(w)
 		for round := range 3 {
 			for range 20 {
-				c.WriteRaw(harness.Frame(gws.OpBinary, "\xff\x00") + harness.Frame(gws.OpText, harness.Request("only", "r", "")) + harness.Frame(gws.OpBinary, ""))
+				c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff\x00") + harness.Frame(gobwas.OpText, harness.Request("only", "r", "")) + harness.Frame(gobwas.OpBinary, ""))
 			}
 			for range 20 {
 				f := c.Next()
-				assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+				assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 				assert.Equal(t, "\xff\x00", string(f.Payload))
 				c.ExpectReply("r", 200, "")
 				assert.Empty(t, c.Next().Payload)
@@ -170,12 +170,12 @@ func TestHandleBinary(t *testing.T) {
 			c.Send("?")
 			c.ExpectReply("", 400, "")
 		}
-		c.WriteRaw(harness.Frame(gws.OpBinary, "!"))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "!"))
 		assert.Equal(t, "!", string(c.Next().Payload))
 		c.Send("?")
 		c.ExpectReply("", 400, "")
 		s.HandleBinary(nil)
-		c.WriteRaw(harness.Frame(gws.OpBinary, "!"))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "!"))
 		c.ExpectReply("", 400, "invalid message type: binary")
 	})
 }
@@ -200,7 +200,7 @@ func TestMiddlewareAroundRawHandlers(t *testing.T) {
 		c := s.Dial(w)
 		failures := s.Events(ws.EventError)
 		s.HandleBinary(func(c *ws.Client, payload []byte) { _ = c.SendBinary(payload) })
-		c.WriteRaw(harness.Frame(gws.OpBinary, "\xff") + harness.Frame(gws.OpBinary, "refuse") + harness.Frame(gws.OpBinary, "fail") + harness.Frame(gws.OpBinary, "change"))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff") + harness.Frame(gobwas.OpBinary, "refuse") + harness.Frame(gobwas.OpBinary, "fail") + harness.Frame(gobwas.OpBinary, "change"))
 		assert.Equal(t, "\xff", string(c.Next().Payload))
 		c.ExpectReply("", 403, "no entry")
 		c.ExpectReply("", 500, "internal error")
@@ -210,10 +210,10 @@ func TestMiddlewareAroundRawHandlers(t *testing.T) {
 		assert.ErrorContains(t, harness.Receive(t, failures, "no EventError").Data.(error), "hunter2")
 
 		s.HandleRaw(harness.Echo)
-		c.WriteRaw(harness.Frame(gws.OpText, "refuse") + harness.Frame(gws.OpText, "fail") + harness.Frame(gws.OpText, "change") + harness.Frame(gws.OpBinary, "\xff"))
+		c.WriteRaw(harness.Frame(gobwas.OpText, "refuse") + harness.Frame(gobwas.OpText, "fail") + harness.Frame(gobwas.OpText, "change") + harness.Frame(gobwas.OpBinary, "\xff"))
 		c.Expect("changed")
 		f := c.Next()
-		assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+		assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 		assert.Equal(t, "\xff", string(f.Payload), "and no answers to the first two")
 		assert.ErrorContains(t, harness.Receive(t, failures, "no EventError").Data.(error), "hunter2")
 	})

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -140,7 +140,7 @@ func TestBroadcasts(t *testing.T) {
 					if slices.Contains(tt.want, i) {
 						f := c.Next()
 						require.Equal(t, "a message", string(f.Payload), "client %d", i)
-						require.Equal(t, tt.name == "BroadcastPrepared", f.Header.OpCode == gws.OpBinary)
+						require.Equal(t, tt.name == "BroadcastPrepared", f.Header.OpCode == gobwas.OpBinary)
 					}
 					c.Expect("fence")
 				}

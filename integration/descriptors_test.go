@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -161,7 +161,7 @@ func (s *scarceServer) dial(addr string, secure bool) (net.Conn, error) {
 	if strings.HasPrefix(addr, "/") {
 		network = "unix"
 	}
-	d := gws.Dialer{Timeout: harness.Patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	d := gobwas.Dialer{Timeout: harness.Patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil && secure {
 			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})

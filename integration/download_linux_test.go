@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -49,11 +49,11 @@ func (d *download) next() string {
 	for {
 		f, err := harness.ReadFrame(&d.reader)
 		require.NoError(d.t, err, "closed after %v and %d bytes", time.Since(d.reader.since), d.reader.taken)
-		if f.Header.OpCode != gws.OpPing {
+		if f.Header.OpCode != gobwas.OpPing {
 			return string(f.Payload)
 		}
 		d.pings++
-		_, err = io.WriteString(d.conn, harness.Frame(gws.OpPong, ""))
+		_, err = io.WriteString(d.conn, harness.Frame(gobwas.OpPong, ""))
 		require.NoError(d.t, err)
 	}
 }

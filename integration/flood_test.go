@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
@@ -15,9 +15,9 @@ import (
 // need does not.
 func TestFloods(t *testing.T) {
 	for name, flood := range map[string]string{
-		"pings":           strings.Repeat(harness.Frame(gws.OpPing, "x"), 20_000),
-		"pongs":           strings.Repeat(harness.Frame(gws.OpPong, ""), 20_000),
-		"empty fragments": harness.Fragment(gws.OpText, false, "") + strings.Repeat(harness.Fragment(gws.OpContinuation, false, ""), 1100),
+		"pings":           strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 20_000),
+		"pongs":           strings.Repeat(harness.Frame(gobwas.OpPong, ""), 20_000),
+		"empty fragments": harness.Fragment(gobwas.OpText, false, "") + strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 1100),
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
@@ -35,8 +35,8 @@ func TestFloods(t *testing.T) {
 	s.HandleRaw(harness.Echo)
 	c := s.Dial(harness.Native)
 	for range 10 {
-		c.WriteRaw(strings.Repeat(harness.Frame(gws.OpPing, "x"), 10) + harness.Fragment(gws.OpText, false, "") +
-			strings.Repeat(harness.Fragment(gws.OpContinuation, false, ""), 999) + harness.Fragment(gws.OpContinuation, true, "end"))
+		c.WriteRaw(strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 10) + harness.Fragment(gobwas.OpText, false, "") +
+			strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 999) + harness.Fragment(gobwas.OpContinuation, true, "end"))
 		c.Expect("end")
 	}
 }
@@ -45,7 +45,7 @@ func TestFloods(t *testing.T) {
 func TestNoControlFrameLimit(t *testing.T) {
 	s := harness.Start(t, ws.WithControlFrameLimit(0))
 	c := s.Dial(harness.Native)
-	c.WriteRaw(strings.Repeat(harness.Frame(gws.OpPing, "x"), 50_000) + harness.Frame(gws.OpPing, "last"))
+	c.WriteRaw(strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 50_000) + harness.Frame(gobwas.OpPing, "last"))
 	for {
 		if f := c.ReadFrame(); string(f.Payload) == "last" {
 			return

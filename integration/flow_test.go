@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -53,7 +53,7 @@ type ordered struct {
 func burstOf(event string, n int) string {
 	var b strings.Builder
 	for i := range n {
-		b.WriteString(harness.Frame(gws.OpText, fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
+		b.WriteString(harness.Frame(gobwas.OpText, fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
 	}
 	return b.String()
 }
@@ -126,7 +126,7 @@ func TestFlowUpload(t *testing.T) {
 		payload := make([]byte, chunk)
 		for i := range chunks {
 			binary.BigEndian.PutUint32(payload, uint32(i))
-			c.WriteRaw(harness.Frame(gws.OpBinary, string(payload)))
+			c.WriteRaw(harness.Frame(gobwas.OpBinary, string(payload)))
 		}
 		c.Expect("all")
 		assert.LessOrEqual(t, most(), int64(maxRead))
@@ -140,8 +140,8 @@ func TestFlowLargeMessage(t *testing.T) {
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, p []byte) { assert.NoError(t, c.SendBytes(fmt.Append(nil, len(p)))) })
 		for range 5 {
 			c := s.Connect()
-			big := harness.Frame(gws.OpText, strings.Repeat("x", 2<<20))
-			wait := c.WriteInBackground(big + harness.Frame(gws.OpText, "done") + big + harness.Frame(gws.OpText, "again"))
+			big := harness.Frame(gobwas.OpText, strings.Repeat("x", 2<<20))
+			wait := c.WriteInBackground(big + harness.Frame(gobwas.OpText, "done") + big + harness.Frame(gobwas.OpText, "again"))
 			c.Expect(strconv.Itoa(2<<20), "4", strconv.Itoa(2<<20), "5")
 			wait()
 		}
@@ -381,7 +381,7 @@ func TestFlowPoolsKeepOrder(t *testing.T) {
 		var burst strings.Builder
 		for i := range n {
 			event := events[(i*7+i/3)%len(events)]
-			burst.WriteString(harness.Frame(gws.OpText, harness.Request(event, strconv.Itoa(i), fmt.Sprintf(`{"n":%d}`, i))))
+			burst.WriteString(harness.Frame(gobwas.OpText, harness.Request(event, strconv.Itoa(i), fmt.Sprintf(`{"n":%d}`, i))))
 		}
 		wait := c.WriteInBackground(burst.String())
 		for i := range n {
@@ -456,7 +456,7 @@ func TestFlowInlinePublishers(t *testing.T) {
 		for p, c := range sources {
 			var burst strings.Builder
 			for i := range each {
-				burst.WriteString(harness.Frame(gws.OpText, fmt.Sprintf("%d %d", p, i)))
+				burst.WriteString(harness.Frame(gobwas.OpText, fmt.Sprintf("%d %d", p, i)))
 			}
 			wait := c.WriteInBackground(burst.String())
 			writers.Go(wait)

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -474,18 +474,18 @@ func (c *scenarioConn) take(b []byte) {
 	}
 }
 
-func (c *scenarioConn) handle(op gws.OpCode, payload []byte) {
+func (c *scenarioConn) handle(op gobwas.OpCode, payload []byte) {
 	switch op {
-	case gws.OpPing:
-		_ = c.send(gws.OpPong, payload)
-	case gws.OpPong:
-	case gws.OpClose:
-		code := int32(gws.StatusNoStatusRcvd)
+	case gobwas.OpPing:
+		_ = c.send(gobwas.OpPong, payload)
+	case gobwas.OpPong:
+	case gobwas.OpClose:
+		code := int32(gobwas.StatusNoStatusRcvd)
 		if len(payload) >= 2 {
 			code = int32(binary.BigEndian.Uint16(payload))
 		}
 		c.closeCode.Store(code)
-		_ = c.send(gws.OpClose, payload[:min(2, len(payload))])
+		_ = c.send(gobwas.OpClose, payload[:min(2, len(payload))])
 	default:
 		if c.onMessage != nil {
 			c.onMessage(payload)
@@ -496,7 +496,7 @@ func (c *scenarioConn) handle(op gws.OpCode, payload []byte) {
 
 // scenarioFrame takes one of the server's frames, which are neither masked nor
 // fragmented, from the front of b.
-func scenarioFrame(b []byte) (op gws.OpCode, payload, rest []byte, ok bool) {
+func scenarioFrame(b []byte) (op gobwas.OpCode, payload, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return 0, nil, b, false
 	}
@@ -514,26 +514,26 @@ func scenarioFrame(b []byte) (op gws.OpCode, payload, rest []byte, ok bool) {
 	if len(b) < head+size {
 		return 0, nil, b, false
 	}
-	return gws.OpCode(b[0] & 0xf), b[head : head+size], b[head+size:], true
+	return gobwas.OpCode(b[0] & 0xf), b[head : head+size], b[head+size:], true
 }
 
 // scenarioMasked encodes a client's frame.
-func scenarioMasked(op gws.OpCode, payload []byte) []byte {
+func scenarioMasked(op gobwas.OpCode, payload []byte) []byte {
 	var b bytes.Buffer
-	if err := gws.WriteFrame(&b, gws.MaskFrame(gws.NewFrame(op, true, payload))); err != nil {
+	if err := gobwas.WriteFrame(&b, gobwas.MaskFrame(gobwas.NewFrame(op, true, payload))); err != nil {
 		panic(err)
 	}
 	return b.Bytes()
 }
 
 // send writes one frame. Nothing is sent behind a close frame.
-func (c *scenarioConn) send(op gws.OpCode, payload []byte) error {
+func (c *scenarioConn) send(op gobwas.OpCode, payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return net.ErrClosed
 	}
-	c.closed = op == gws.OpClose
+	c.closed = op == gobwas.OpClose
 	return c.writeLocked(scenarioMasked(op, payload))
 }
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -121,7 +121,7 @@ func TestAcceptorWithAHeldLoop(t *testing.T) {
 	}
 	first := dial()
 	harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "no client")
-	_, err := first.Write([]byte(harness.Frame(gws.OpText, harness.Request("hold", "1", "{}"))))
+	_, err := first.Write([]byte(harness.Frame(gobwas.OpText, harness.Request("hold", "1", "{}"))))
 	require.NoError(t, err)
 	harness.Receive(t, held, "the handler does not run")
 	const clients = 20
@@ -153,7 +153,7 @@ func TestShutdownWithAHeldLoop(t *testing.T) {
 			for _, c := range others {
 				go func() {
 					for f, err := harness.ReadFrame(c.R); err == nil; f, err = harness.ReadFrame(c.R) {
-						if f.Header.OpCode == gws.OpClose {
+						if f.Header.OpCode == gobwas.OpClose {
 							told.Add(1)
 							return
 						}
@@ -241,8 +241,8 @@ func TestCallsOnAHeldLoop(t *testing.T) {
 	for {
 		f, err := harness.ReadFrame(conn.R)
 		require.NoError(t, err)
-		if f.Header.OpCode == gws.OpClose {
-			require.EqualValues(t, 4321, gws.StatusCode(uint16(f.Payload[0])<<8|uint16(f.Payload[1])))
+		if f.Header.OpCode == gobwas.OpClose {
+			require.EqualValues(t, 4321, gobwas.StatusCode(uint16(f.Payload[0])<<8|uint16(f.Payload[1])))
 			break
 		}
 	}

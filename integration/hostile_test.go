@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -81,12 +81,12 @@ var scenarioHostiles = map[string]scenarioHostile{
 		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), scenarioGarbage(rnd, 4096)...))
 	},
 	"a broken frame": func(rnd *rand.Rand, addr string) (int, error) {
-		b := scenarioMasked(gws.OpText, []byte("hello"))
+		b := scenarioMasked(gobwas.OpText, []byte("hello"))
 		b[rnd.IntN(2)] ^= byte(1 + rnd.IntN(255))
 		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b...))
 	},
 	"a frame without an end": func(_ *rand.Rand, addr string) (int, error) {
-		b := scenarioMasked(gws.OpBinary, make([]byte, 4096))
+		b := scenarioMasked(gobwas.OpBinary, make([]byte, 4096))
 		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b[:2048]...))
 	},
 	"half open": func(_ *rand.Rand, addr string) (int, error) { // never answers a ping
@@ -107,7 +107,7 @@ var scenarioHostiles = map[string]scenarioHostile{
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return fd, err
 		}
-		b := scenarioMasked(gws.OpBinary, make([]byte, 32<<10))
+		b := scenarioMasked(gobwas.OpBinary, make([]byte, 32<<10))
 		for range 100 {
 			if _, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_NOSIGNAL); err != nil {
 				break
@@ -150,7 +150,7 @@ func scenarioHostility(t *testing.T, each int) {
 			serving.Go(func() {
 				pace := time.NewTicker(100 * time.Microsecond)
 				defer pace.Stop()
-				for !stop.Load() && assert.NoError(t, witness.send(gws.OpText, []byte("still there?"))) {
+				for !stop.Load() && assert.NoError(t, witness.send(gobwas.OpText, []byte("still there?"))) {
 					echoes++
 					for since := time.Now(); witness.received.Load() < echoes; {
 						if time.Since(since) > scenarioPatience || witness.over.Load() {

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +20,7 @@ func TestInboundBudget(t *testing.T) {
 		const budget, clients, size = 2 << 20, 24, 400 << 10
 		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(2*time.Second))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload[:1]) })
-		message := harness.Frame(gws.OpBinary, string(make([]byte, size)))
+		message := harness.Frame(gobwas.OpBinary, string(make([]byte, size)))
 		unfinished := message[:len(message)-1]
 		var hoarders []*harness.Client
 		for range clients {
@@ -65,7 +65,7 @@ func TestInboundBudgetOfMailboxes(t *testing.T) {
 		})
 		burst := ""
 		for range messages {
-			burst += harness.Frame(gws.OpBinary, string(make([]byte, size)))
+			burst += harness.Frame(gobwas.OpBinary, string(make([]byte, size)))
 		}
 		var all []*harness.Client
 		for range clients {

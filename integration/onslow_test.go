@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -347,7 +347,7 @@ func drain(conns []*harness.Client, size int64) (got []atomic.Int64, wait func()
 	for i, c := range conns {
 		readers.Go(func() {
 			for {
-				h, err := gws.ReadHeader(c.R)
+				h, err := gobwas.ReadHeader(c.R)
 				if err != nil {
 					return
 				}

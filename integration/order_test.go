@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -219,7 +219,7 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 		publishers[i] = &scenarioInlinePublisher{want: make(scenarioLog, clients)}
 		require.NoError(t, sides[i].JoinRoom(fmt.Sprint("room ", i%rooms)))
 	}
-	request := scenarioMasked(gws.OpText, []byte(`{"type":"notify","event":"publish"}`))
+	request := scenarioMasked(gobwas.OpText, []byte(`{"type":"notify","event":"publish"}`))
 	var sending sync.WaitGroup
 	for half := range 2 {
 		sending.Go(func() {
@@ -276,7 +276,7 @@ func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 	for n := range 2 * pairs {
 		event := []string{"pooled", "inline"}[n%2]
 		for _, c := range conns {
-			require.NoError(t, c.send(gws.OpText, fmt.Appendf(nil, `{"type":"request","event":%q,"request_id":"r","data":%d}`, event, n)))
+			require.NoError(t, c.send(gobwas.OpText, fmt.Appendf(nil, `{"type":"request","event":%q,"request_id":"r","data":%d}`, event, n)))
 		}
 	}
 	for i, c := range conns {
@@ -358,7 +358,7 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 	for c := range h.conns {
 		h.expect(c, "ready")
 	}
-	require.NoError(t, h.conns[h.held].send(gws.OpText, []byte("hold")))
+	require.NoError(t, h.conns[h.held].send(gobwas.OpText, []byte("hold")))
 	scenarioReceive(t, holding, "the hold")
 	return h
 }
@@ -388,7 +388,7 @@ func (h *scenarioHold) onOther(fn func(*ws.Client)) {
 		defer close(done)
 		fn(c)
 	}
-	require.NoError(h.t, h.conns[h.other].send(gws.OpText, []byte("run")))
+	require.NoError(h.t, h.conns[h.other].send(gobwas.OpText, []byte("run")))
 	scenarioReceive(h.t, done, "the inline handler")
 }
 

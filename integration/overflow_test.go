@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -358,16 +358,16 @@ func TestHighLaneHasItsOwnBounds(t *testing.T) {
 	require.NoError(t, d.Wait(context.Background()))
 	assert.Equal(t, 1, d.Queued())
 	require.ErrorIs(t, sc.SendBytesHigh([]byte("full")), ws.ErrChannelFull, "messages")
-	c.WriteRaw(harness.Frame(gws.OpPing, "are you there?"))
+	c.WriteRaw(harness.Frame(gobwas.OpPing, "are you there?"))
 	settle(s)
 
 	for rest := len(harness.BigMessage); rest > 0; { // never interleaved with the one half sent
 		f := c.ReadFrame()
-		require.Equal(t, gws.OpText, f.Header.OpCode)
+		require.Equal(t, gobwas.OpText, f.Header.OpCode)
 		rest -= len(f.Payload)
 	}
 	pong := c.ReadFrame()
-	assert.Equal(t, gws.OpPong, pong.Header.OpCode, "control frames before all others")
+	assert.Equal(t, gobwas.OpPong, pong.Header.OpCode, "control frames before all others")
 	c.Expect("high 0", "high 1", "normal 0", "normal 1")
 }
 
@@ -382,10 +382,10 @@ func TestPublishOptions(t *testing.T) {
 	require.NoError(t, d.Wait(context.Background()))
 	assert.Equal(t, 1, d.Queued())
 	f := b.Next()
-	assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+	assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 	require.NoError(t, ac.Send([]byte("direct"), ws.Binary()))
 	f = a.Next()
-	assert.Equal(t, gws.OpBinary, f.Header.OpCode)
+	assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 	assert.Equal(t, "direct", string(f.Payload))
 }
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -120,7 +120,7 @@ func TestFlowEarlyMessages(t *testing.T) {
 		var b strings.Builder
 		b.WriteString(harness.UpgradeRequest("/ws", ""))
 		for i := range messages {
-			b.WriteString(harness.Frame(gws.OpText, fmt.Sprintf("%08d", i)+strings.Repeat("x", 10_000)))
+			b.WriteString(harness.Frame(gobwas.OpText, fmt.Sprintf("%08d", i)+strings.Repeat("x", 10_000)))
 		}
 		wait := c.WriteInBackground(b.String())
 		if s.Way == harness.Native {
@@ -142,7 +142,7 @@ func TestFlowPausedIsAlive(t *testing.T) {
 		s := start(ws.WithHeartbeatInterval(50*time.Millisecond), ws.WithHeartbeatTimeout(150*time.Millisecond))
 		c, sc, release := pausedClient(s)
 		for range 20 { // pings, for a second
-			require.Equal(t, gws.OpPing, c.ReadFrame().Header.OpCode)
+			require.Equal(t, gobwas.OpPing, c.ReadFrame().Header.OpCode)
 		}
 		assert.False(t, sc.IsClosed())
 		stop := make(chan struct{})
@@ -224,8 +224,8 @@ func connectUntilClosed(s *harness.Server, w harness.Way) {
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return
 	}
-	if _, err := gws.ReadHeader(r); err == nil {
-		_, _ = nc.Write([]byte(harness.Frame(gws.OpClose, "\x03\xe9")))
+	if _, err := gobwas.ReadHeader(r); err == nil {
+		_, _ = nc.Write([]byte(harness.Frame(gobwas.OpClose, "\x03\xe9")))
 		_, _ = io.Copy(io.Discard, r)
 	}
 }

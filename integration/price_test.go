@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -83,7 +83,7 @@ func readQuotes(c *harness.Client, stale uint64) (all, old int) {
 	c.T.Helper()
 	for {
 		f := c.Next()
-		require.Equal(c.T, gws.OpBinary, f.Header.OpCode)
+		require.Equal(c.T, gobwas.OpBinary, f.Header.OpCode)
 		switch n := binary.BigEndian.Uint64(f.Payload); {
 		case n == lastQuote:
 			return all, old

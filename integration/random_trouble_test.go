@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -54,7 +54,7 @@ func (w *scenarioWorker) trouble() {
 // ask makes a witness send a request. Nobody reads the answer.
 func (w *scenarioWorker) ask(event string, n int) {
 	witness := w.witnesses[w.rnd.IntN(len(w.witnesses))]
-	_ = witness.send(gws.OpText, fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"1","data":"%0*d"}`, event, n, 0))
+	_ = witness.send(gobwas.OpText, fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"1","data":"%0*d"}`, event, n, 0))
 }
 
 // vanish opens a connection and resets it: before, within or behind its upgrade
@@ -77,7 +77,7 @@ func (w *scenarioWorker) vanish() {
 		_, _ = unix.Write(fd, []byte(request))
 	default:
 		if _, err := scenarioHandshake(fd, scenarioQuery(0, -1000)); err == nil {
-			frame := scenarioMasked(gws.OpText, []byte(`{"type":"request","event":"exit"}`))
+			frame := scenarioMasked(gobwas.OpText, []byte(`{"type":"request","event":"exit"}`))
 			_, _ = unix.Write(fd, append(frame, frame[:len(frame)/2]...))
 		}
 	}

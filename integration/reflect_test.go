@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -49,7 +49,7 @@ func TestAnswersRepeatLittle(t *testing.T) {
 		for _, tt := range tests {
 			c.Send(tt.message)
 			f := c.Next()
-			require.Equal(t, gws.OpText, f.Header.OpCode, tt.name)
+			require.Equal(t, gobwas.OpText, f.Header.OpCode, tt.name)
 			assert.Less(t, len(f.Payload), 2000, tt.name)
 			var e harness.Envelope
 			require.NoError(t, json.Unmarshal(f.Payload, &e), tt.name)
@@ -101,7 +101,7 @@ func TestUnreadErrorsAreBounded(t *testing.T) {
 				c := s.Connect()
 				c.Send(harness.Request("typed", "first", ""))
 				c.ExpectReply("first", 200, "")
-				burst := strings.Repeat(harness.Frame(gws.OpText, tt.message), requests)
+				burst := strings.Repeat(harness.Frame(gobwas.OpText, tt.message), requests)
 				wait := c.WriteInBackground(burst)
 				harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
 				most, samples := 0, 0

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -120,8 +120,8 @@ func TestSecurityTable(t *testing.T) {
 // mailbox up to its mark, and begin a message that it does not finish.
 func fillInbound(mem *ws.Simnet, first, clients int) {
 	cfg := ws.DefaultConfig()
-	large := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
-	half := harness.Frame(gws.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))
+	large := harness.Frame(gobwas.OpBinary, strings.Repeat("m", int(cfg.MessageSizeLimit)))
+	half := harness.Frame(gobwas.OpBinary, strings.Repeat("m", int(cfg.MailboxBytes/4)))
 	unfinished := large[:len(large)-1]
 	for i := range clients {
 		mem.Send(first+i, []byte(large))

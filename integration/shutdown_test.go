@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -83,7 +83,7 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 		for n := uint32(0); !stop.Load(); n++ {
 			<-pace.C
 			for _, c := range conns {
-				_ = c.send(gws.OpBinary, scenarioStamp(publishers, n)) // fails once the connection has ended
+				_ = c.send(gobwas.OpBinary, scenarioStamp(publishers, n)) // fails once the connection has ended
 			}
 		}
 	})
@@ -150,8 +150,8 @@ func TestScenarioProtocolErrorWhileClosing(t *testing.T) {
 	conn := swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true, query: scenarioQuery(0, 0)})
 	s.serverSide(scenarioQuery(0, 0)).Close()
 	scenarioUntil(t, func() bool { return s.Stats().Total.Writes >= 2 }, "the close frame")
-	require.NoError(t, conn.send(gws.OpText, []byte{0xff})) // no UTF-8
-	require.NoError(t, conn.send(gws.OpClose, []byte{3, 232}))
+	require.NoError(t, conn.send(gobwas.OpText, []byte{0xff})) // no UTF-8
+	require.NoError(t, conn.send(gobwas.OpClose, []byte{3, 232}))
 	scenarioUntil(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
 }
 
@@ -368,7 +368,7 @@ func scenarioCycle(t *testing.T, i int) {
 					if err != nil {
 						return // the server has stopped
 					}
-					_ = c.send(gws.OpText, []byte("hello"))
+					_ = c.send(gobwas.OpText, []byte("hello"))
 					if n%3 == 0 {
 						c.abort()
 					}

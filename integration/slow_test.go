@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -241,7 +241,7 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 // a server that echoes.
 func (w *scenarioWitness) echo(t testing.TB) bool {
 	next := w.heard.Load() + 1
-	return assert.NoError(t, w.send(gws.OpBinary, scenarioStamp(scenarioConfirms, uint32(next)))) &&
+	return assert.NoError(t, w.send(gobwas.OpBinary, scenarioStamp(scenarioConfirms, uint32(next)))) &&
 		scenarioSoon(t, func() bool { return w.heard.Load() == next }, "the witness is not served")
 }
 
@@ -366,7 +366,7 @@ func TestScenarioTricklingReader(t *testing.T) {
 			read(64 << 10)
 			continue
 		}
-		require.Equal(t, gws.OpText, op, "no frame begins here")
+		require.Equal(t, gobwas.OpText, op, "no frame begins here")
 		got.take(payload, size)
 		stream = rest
 	}
@@ -414,7 +414,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	require.NoError(t, r.side.JoinRoom("news"))
 	r.stall()
 	taken, refused := s.fill(r, size)
-	require.NoError(t, r.send(gws.OpClose, gws.NewCloseFrameBody(code, "enough")))
+	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(code, "enough")))
 	scenarioUntil(t, r.side.IsClosed, "the close frame was read")
 	require.ErrorIs(t, r.side.SendBytes(scenarioNumbered(taken+1, size)), ws.ErrConnectionClosed)
 	require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(taken+1, size), nil))
@@ -444,7 +444,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	r.stall()
 	taken, _ := s.fill(r, size)
 	began := time.Now()
-	require.NoError(t, r.send(gws.OpClose, gws.NewCloseFrameBody(4001, "")))
+	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4001, "")))
 	end := scenarioReceive(t, closed, "the event")
 	assert.GreaterOrEqual(t, time.Since(began), timeout*8/10, "it has its time to read") // ticks are a tenth
 	assert.Equal(t, 4001, end.Code)
@@ -669,7 +669,7 @@ func (c *scenarioChurn) visit(id int) {
 			assert.EqualValues(c.t, 4002, v.closeCode.Load())
 			v.check(c.t, at, "closed by the server")
 		case id%3 == 1:
-			assert.NoError(c.t, v.send(gws.OpClose, gws.NewCloseFrameBody(4003, "")))
+			assert.NoError(c.t, v.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4003, "")))
 			scenarioSoon(c.t, v.over.Load, "the end of a connection")
 			at.before, at.mayLose = c.begun(), true // its close frame is read before what waits in the ring
 			v.check(c.t, at, "closed by the client")

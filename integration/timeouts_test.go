@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -18,11 +18,11 @@ import (
 // A message that does not arrive whole in time ends its connection, however steadily
 // it comes, and whatever comes between its fragments.
 func TestMessageTimeout(t *testing.T) {
-	whole := harness.Frame(gws.OpText, "a message that is never whole")
+	whole := harness.Frame(gobwas.OpText, "a message that is never whole")
 	for name, trickle := range map[string][]string{
 		"header":    {whole[:1]},
 		"payload":   {whole[:8], whole[8:9], whole[9:10], whole[10:11]},
-		"fragments": {harness.Fragment(gws.OpText, false, "a"), harness.Frame(gws.OpPing, ""), harness.Fragment(gws.OpContinuation, false, "b"), harness.Frame(gws.OpPing, "")},
+		"fragments": {harness.Fragment(gobwas.OpText, false, "a"), harness.Frame(gobwas.OpPing, ""), harness.Fragment(gobwas.OpContinuation, false, "b"), harness.Frame(gobwas.OpPing, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
@@ -39,8 +39,8 @@ func TestMessageTimeout(t *testing.T) {
 				for {
 					f, err := harness.ReadFrame(c.R)
 					require.NoError(t, err)
-					if f.Header.OpCode == gws.OpClose {
-						code, reason := gws.ParseCloseFrameData(f.Payload)
+					if f.Header.OpCode == gobwas.OpClose {
+						code, reason := gobwas.ParseCloseFrameData(f.Payload)
 						assert.EqualValues(t, ws.ClosePolicyViolation, code)
 						assert.Equal(t, "message not received in time", reason)
 						break
@@ -66,7 +66,7 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 		large := string(make([]byte, 100<<10))
 		go func() {
 			for range messages {
-				b := harness.Frame(gws.OpBinary, large)
+				b := harness.Frame(gobwas.OpBinary, large)
 				_, _ = c.Write([]byte(b[:len(b)/2]))
 				_, _ = c.Write([]byte(b[len(b)/2:]))
 			}
@@ -74,7 +74,7 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 		for range messages {
 			f, err := harness.ReadFrame(c.R)
 			require.NoError(t, err)
-			require.Equal(t, gws.OpText, f.Header.OpCode)
+			require.Equal(t, gobwas.OpText, f.Header.OpCode)
 		}
 	})
 }
@@ -120,7 +120,7 @@ func TestWriteTimeout(t *testing.T) {
 func TestViolatorsAreNotRead(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		for name, violate := range map[string]string{
-			"protocol": harness.Frame(gws.OpText, "\xff"),
+			"protocol": harness.Frame(gobwas.OpText, "\xff"),
 			"limit":    "", // the application closes it
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -131,10 +131,10 @@ func TestViolatorsAreNotRead(t *testing.T) {
 				}))
 				c := s.Connect()
 				if violate == "" {
-					violate = harness.Frame(gws.OpText, harness.Request("close", "1", "{}"))
+					violate = harness.Frame(gobwas.OpText, harness.Request("close", "1", "{}"))
 				}
 				c.WriteRaw(violate)
-				flood := []byte(harness.Frame(gws.OpBinary, string(make([]byte, 512<<10))))
+				flood := []byte(harness.Frame(gobwas.OpBinary, string(make([]byte, 512<<10))))
 				done := make(chan error, 1)
 				go func() {
 					for {
@@ -160,7 +160,7 @@ func TestCloseBehindDataUnderWay(t *testing.T) {
 		closed := s.Events(ws.EventClientDisconnected)
 		c := s.Connect()
 		s.RangeClients(func(c *ws.Client) bool { c.CloseWithCode(4000, ""); return true })
-		c.WriteRaw(harness.Frame(gws.OpBinary, string(make([]byte, 1<<20))))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, string(make([]byte, 1<<20))))
 		c.ExpectClose(4000)
 		c.SendClose(4000, "")
 		e := harness.Receive(t, closed, "the client stays").Data.(*ws.CloseError)

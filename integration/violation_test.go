@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -20,8 +20,8 @@ var violations = map[string]struct {
 	code  int
 }{
 	"reserved opcode": {"\x83\x80\x00\x00\x00\x00", 1002},
-	"no UTF-8":        {harness.Frame(gws.OpText, "\xff"), 1007},
-	"bad close frame": {harness.Frame(gws.OpClose, "\x03"), 1002},
+	"no UTF-8":        {harness.Frame(gobwas.OpText, "\xff"), 1007},
+	"bad close frame": {harness.Frame(gobwas.OpClose, "\x03"), 1002},
 	"too large":       {"\x81\xff\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00", 1009},
 }
 
@@ -42,9 +42,9 @@ func TestViolationIsAnsweredLast(t *testing.T) {
 					const requests = 20
 					var b string
 					for i := range requests {
-						b += harness.Frame(gws.OpText, harness.Request("slow", fmt.Sprint(i), ""))
+						b += harness.Frame(gobwas.OpText, harness.Request("slow", fmt.Sprint(i), ""))
 					}
-					c.WriteRaw(b + v.bytes + harness.Frame(gws.OpText, harness.Request("slow", "behind", "")))
+					c.WriteRaw(b + v.bytes + harness.Frame(gobwas.OpText, harness.Request("slow", "behind", "")))
 					for i := range requests {
 						c.ExpectReply(fmt.Sprint(i), 200, "")
 					}
@@ -65,7 +65,7 @@ func TestCloseWaitsForHandlersWithinBounds(t *testing.T) {
 	endings := map[string]struct {
 		bytes string
 		code  int
-	}{"close frame": {harness.Frame(gws.OpClose, "\x03\xe8"), 1000}, "violation": {"\x83\x80\x00\x00\x00\x00", 1002}}
+	}{"close frame": {harness.Frame(gobwas.OpClose, "\x03\xe8"), 1000}, "violation": {"\x83\x80\x00\x00\x00\x00", 1002}}
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
 			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
@@ -75,7 +75,7 @@ func TestCloseWaitsForHandlersWithinBounds(t *testing.T) {
 				free := sync.OnceFunc(func() { close(release) })
 				t.Cleanup(free)
 				c := s.Dial(w)
-				c.WriteRaw(harness.Frame(gws.OpText, harness.Request("hang", "1", "")) + ending.bytes)
+				c.WriteRaw(harness.Frame(gobwas.OpText, harness.Request("hang", "1", "")) + ending.bytes)
 				c.ExpectClose(ending.code)
 				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "it stays")
 				free()

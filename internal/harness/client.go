@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 )
 
@@ -58,7 +58,7 @@ func (c *Client) Upgrade() {
 }
 
 // Frame encodes a masked frame.
-func Frame(op gws.OpCode, payload string) string { return Fragment(op, true, payload) }
+func Frame(op gobwas.OpCode, payload string) string { return Fragment(op, true, payload) }
 
 // WriteInBackground writes b and returns a function that waits for the end.
 func (c *Client) WriteInBackground(b string) (wait func()) {
@@ -78,7 +78,7 @@ func (c *Client) Send(messages ...string) {
 	c.T.Helper()
 	var b strings.Builder
 	for _, m := range messages {
-		b.WriteString(Frame(gws.OpText, m))
+		b.WriteString(Frame(gobwas.OpText, m))
 	}
 	c.WriteRaw(b.String())
 }
@@ -92,7 +92,7 @@ func Request(event, id, data string) string {
 }
 
 // ReadFrame reads one frame.
-func (c *Client) ReadFrame() gws.Frame {
+func (c *Client) ReadFrame() gobwas.Frame {
 	c.T.Helper()
 	f, err := ReadFrame(c.R)
 	require.NoError(c.T, err)
@@ -100,8 +100,8 @@ func (c *Client) ReadFrame() gws.Frame {
 }
 
 // ReadFrame reads one frame of the server.
-func ReadFrame(r io.Reader) (f gws.Frame, err error) {
-	if f.Header, err = gws.ReadHeader(r); err != nil {
+func ReadFrame(r io.Reader) (f gobwas.Frame, err error) {
+	if f.Header, err = gobwas.ReadHeader(r); err != nil {
 		return f, err
 	}
 	f.Payload = make([]byte, f.Header.Length)
@@ -110,11 +110,11 @@ func ReadFrame(r io.Reader) (f gws.Frame, err error) {
 }
 
 // Next reads one data or close frame.
-func (c *Client) Next() gws.Frame {
+func (c *Client) Next() gobwas.Frame {
 	c.T.Helper()
 	for {
 		f := c.ReadFrame()
-		if f.Header.OpCode != gws.OpPing && f.Header.OpCode != gws.OpPong {
+		if f.Header.OpCode != gobwas.OpPing && f.Header.OpCode != gobwas.OpPong {
 			return f
 		}
 	}
@@ -125,7 +125,7 @@ func (c *Client) Expect(messages ...string) {
 	c.T.Helper()
 	for _, m := range messages {
 		f := c.Next()
-		require.Equal(c.T, gws.OpText, f.Header.OpCode, "payload %.100q, want %.100q", f.Payload, m)
+		require.Equal(c.T, gobwas.OpText, f.Header.OpCode, "payload %.100q, want %.100q", f.Payload, m)
 		if len(m) > 1000 {
 			require.True(c.T, m == string(f.Payload), "want %.20q (%d bytes), got %.20q (%d bytes)",
 				m, len(m), f.Payload, len(f.Payload))
@@ -151,7 +151,7 @@ type Envelope struct {
 func (c *Client) ReadEnvelope() Envelope {
 	c.T.Helper()
 	f := c.Next()
-	require.Equal(c.T, gws.OpText, f.Header.OpCode, "payload %q", f.Payload)
+	require.Equal(c.T, gobwas.OpText, f.Header.OpCode, "payload %q", f.Payload)
 	var e Envelope
 	require.NoError(c.T, json.Unmarshal(f.Payload, &e), "%s", f.Payload)
 	return e
@@ -183,8 +183,8 @@ func (c *Client) ExpectClose(code int) (reason string) {
 	c.T.Helper()
 	for {
 		f := c.Next()
-		if f.Header.OpCode == gws.OpClose {
-			got, reason := gws.ParseCloseFrameData(f.Payload)
+		if f.Header.OpCode == gobwas.OpClose {
+			got, reason := gobwas.ParseCloseFrameData(f.Payload)
 			require.Equal(c.T, code, int(got), reason)
 			return reason
 		}
@@ -194,7 +194,7 @@ func (c *Client) ExpectClose(code int) (reason string) {
 // SendClose sends a close frame.
 func (c *Client) SendClose(code int, reason string) {
 	c.T.Helper()
-	c.WriteRaw(Frame(gws.OpClose, string(gws.NewCloseFrameBody(gws.StatusCode(code), reason))))
+	c.WriteRaw(Frame(gobwas.OpClose, string(gobwas.NewCloseFrameBody(gobwas.StatusCode(code), reason))))
 }
 
 // Finish answers a close and waits for the end of the stream.
@@ -221,9 +221,9 @@ func (c *Client) Abort() {
 }
 
 // Fragment encodes a masked frame of a fragmented message.
-func Fragment(op gws.OpCode, fin bool, payload string) string {
+func Fragment(op gobwas.OpCode, fin bool, payload string) string {
 	var b strings.Builder
-	if err := gws.WriteFrame(&b, gws.MaskFrame(gws.NewFrame(op, fin, []byte(payload)))); err != nil {
+	if err := gobwas.WriteFrame(&b, gobwas.MaskFrame(gobwas.NewFrame(op, fin, []byte(payload)))); err != nil {
 		panic(err)
 	}
 	return b.String()
@@ -235,7 +235,7 @@ var BigMessage = strings.Repeat("0123456789abcdef", 1<<20)
 // Sync returns when the server has read all earlier messages.
 func (c *Client) Sync() {
 	c.T.Helper()
-	c.WriteRaw(Frame(gws.OpPing, "sync"))
+	c.WriteRaw(Frame(gobwas.OpPing, "sync"))
 	f := c.ReadFrame()
-	require.Equal(c.T, gws.OpPong, f.Header.OpCode, "payload %q", f.Payload)
+	require.Equal(c.T, gobwas.OpPong, f.Header.OpCode, "payload %q", f.Payload)
 }

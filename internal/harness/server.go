@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gws "github.com/gobwas/ws"
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
@@ -164,7 +164,7 @@ func (s *Server) Dial(w Way, query ...string) *Client {
 func (s *Server) TryDial(w Way, query ...string) (*Client, error) {
 	s.T.Helper()
 	c := s.DialTCP(w)
-	d := gws.Dialer{NetDial: func(context.Context, string, string) (net.Conn, error) { return c.Conn, nil }}
+	d := gobwas.Dialer{NetDial: func(context.Context, string, string) (net.Conn, error) { return c.Conn, nil }}
 	_, br, _, err := d.Dial(context.Background(), "ws://"+s.AddrOf(w)+"/ws?"+strings.Join(query, "&"))
 	if err != nil {
 		return nil, err
