@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // scenarioAloneEnv is set in the process of a test that runs alone.
@@ -45,10 +46,10 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 	const clients, budget, size, each = 2000, 64 << 20, 1024, 150 // 300 MiB on offer
 	s := scenarioStart(t, ws.WithQueueBudget(budget), ws.WithMessageQueueSize(1<<20), ws.WithQueueBytes(1<<30))
 	swarm := scenarioNewSwarm(t)
-	healthy := swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0)})
-	hc := s.serverSide(scenarioQuery(0, 0))
+	healthy := swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0)})
+	hc := serverSide(s, scenarioQuery(0, 0))
 	for i := range clients {
-		swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i+1), mute: true, recvBuf: 4096})
+		swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i+1), mute: true, recvBuf: 4096})
 	}
 	var stalled []*ws.Client
 	s.RangeClients(func(c *ws.Client) bool {
@@ -82,7 +83,7 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 			}
 		}
 		peak = max(peak, scenarioRSS(t))
-		scenarioUntil(t, func() bool { return healthy.received.Load() == received+sent }, "the healthy client")
+		harness.Eventually(t, func() bool { return healthy.received.Load() == received+sent }, "the healthy client")
 		require.LessOrEqual(t, s.Stats().Total.QueuedMemory, int64(budget+budget/100))
 	}
 	stats := s.Stats().Total

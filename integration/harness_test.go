@@ -4,14 +4,12 @@ package integration_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,17 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
-)
-
-// scenarioPatience is how long a scenario waits for a condition before it fails.
-const scenarioPatience = 30 * time.Second
-
-// scenarioWay is how connections reach the event loops.
-type scenarioWay string
-
-const (
-	scenarioNative  scenarioWay = "native"
-	scenarioNetHTTP scenarioWay = "net/http"
+	"github.com/qi-realtime/ws/internal/harness"
+	"github.com/qi-realtime/ws/internal/leak"
 )
 
 // scenarioUnbounded lifts the bounds of the outbound queues, for scenarios in
@@ -42,16 +31,6 @@ const (
 func scenarioUnbounded(c *ws.Config) {
 	c.MessageQueueSize = 1 << 20
 	c.QueueBytes = 1 << 38
-}
-
-// scenarioServer is a manager that runs, reachable on both ways.
-type scenarioServer struct {
-	*ws.Manager
-	t    testing.TB
-	ran  chan error
-	http *http.Server
-	addr map[scenarioWay]string
-	done sync.Once
 }
 
 // scenarioManager returns a manager for a scenario, that does not run yet.
@@ -64,7 +43,7 @@ func scenarioManager(t testing.TB, opts ...ws.Option) *ws.Manager {
 		c.HeartbeatInterval = 1000 * time.Hour // so that pings come only where a scenario wants them
 		c.HeartbeatTimeout = 2000 * time.Hour
 		c.CloseTimeout = 20 * time.Second
-		c.Broadcast.Timeout = scenarioPatience
+		c.Broadcast.Timeout = harness.Patience
 		c.Logger = slog.New(slog.DiscardHandler)
 		c.Authenticate = scenarioAuthenticate
 	}
@@ -88,64 +67,10 @@ func scenarioAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
 
 // scenarioStart runs a manager until the test ends, and then checks that
 // neither goroutines nor descriptors are left.
-func scenarioStart(t testing.TB, opts ...ws.Option) *scenarioServer {
+func scenarioStart(t testing.TB, opts ...ws.Option) *harness.Server {
 	t.Helper()
 	scenarioLeavesNothing(t)
-	return scenarioServe(t, scenarioManager(t, opts...))
-}
-
-func scenarioServe(t testing.TB, m *ws.Manager) *scenarioServer {
-	t.Helper()
-	s := &scenarioServer{Manager: m, t: t, ran: make(chan error, 1)}
-	go func() { s.ran <- m.Run() }()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) }),
-		ReadHeaderTimeout: time.Second,
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-	}
-	go func() { _ = s.http.Serve(l) }()
-	t.Cleanup(func() { s.stop(scenarioPatience) })
-	require.NotNil(t, m.Addr())
-	s.addr = map[scenarioWay]string{scenarioNative: m.Addr().String(), scenarioNetHTTP: l.Addr().String()}
-	return s
-}
-
-// stop shuts down within the time given and checks that Run returns nil. Calls
-// after the first have no effect.
-func (s *scenarioServer) stop(within time.Duration) {
-	s.done.Do(func() {
-		_ = s.http.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), within)
-		defer cancel()
-		require.NoError(s.t, s.Shutdown(ctx))
-		require.NoError(s.t, scenarioReceive(s.t, s.ran, "Run's return"))
-	})
-}
-
-// scenarioReceive takes one value from ch.
-func scenarioReceive[T any](t testing.TB, ch <-chan T, what string) T {
-	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(scenarioPatience):
-		require.Failf(t, "timeout", "waiting for %s", what)
-		panic("not reached")
-	}
-}
-
-// scenarioUntil waits until the condition holds.
-func scenarioUntil(t testing.TB, condition func() bool, format string, args ...any) {
-	t.Helper()
-	deadline := time.Now().Add(scenarioPatience)
-	for poll := time.NewTicker(time.Millisecond); !condition(); <-poll.C {
-		if time.Now().After(deadline) {
-			poll.Stop()
-			require.Failf(t, "condition never held", format, args...)
-		}
-	}
+	return harness.Run(t, scenarioManager(t, opts...))
 }
 
 // scenarioWithin runs fn on a goroutine of its own and fails if it hangs.
@@ -158,7 +83,7 @@ func scenarioWithin(t testing.TB, what string, fn func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(scenarioPatience):
+	case <-time.After(harness.Patience):
 		stacks := make([]byte, 1<<20)
 		t.Fatalf("%s hangs\n%s", what, stacks[:runtime.Stack(stacks, true)])
 	}
@@ -169,41 +94,18 @@ func scenarioWithin(t testing.TB, what string, fn func()) {
 func scenarioLeavesNothing(t testing.TB) {
 	t.Helper()
 	scenarioRaiseLimit(t)
-	goroutines, descriptors := len(scenarioGoroutines()), scenarioDescriptors()
+	goroutines, descriptors := len(leak.Goroutines()), leak.Descriptors()
 	t.Cleanup(func() {
 		if t.Failed() {
 			return // what is left then is no news
 		}
-		scenarioUntil(t, func() bool {
-			return len(scenarioGoroutines()) <= goroutines && scenarioDescriptors() <= descriptors
+		harness.Eventually(t, func() bool {
+			return len(leak.Goroutines()) <= goroutines && leak.Descriptors() <= descriptors
 		}, "goroutines or descriptors left: %d and %d before\n%s", goroutines, descriptors,
 			scenarioText(func() string {
-				return fmt.Sprintf("%d descriptors\n%s", scenarioDescriptors(), strings.Join(scenarioGoroutines(), "\n\n"))
+				return fmt.Sprintf("%d descriptors\n%s", leak.Descriptors(), strings.Join(leak.Goroutines(), "\n\n"))
 			}))
 	})
-}
-
-// scenarioGoroutines returns the stacks of all goroutines but the idle ones of
-// gnet's worker pool, which lives as long as the process.
-func scenarioGoroutines() (stacks []string) {
-	buf := make([]byte, 4<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		if !strings.Contains(stack, "panjf2000/ants") || strings.Contains(stack, "qi-realtime/ws") ||
-			strings.Contains(stack, "panjf2000/gnet/v2.(") {
-			stacks = append(stacks, stack)
-		}
-	}
-	return stacks
-}
-
-// scenarioDescriptors returns the number of open descriptors.
-func scenarioDescriptors() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0 // not known here
-	}
-	return len(entries)
 }
 
 // scenarioText is a text that is made when it is printed.
@@ -320,7 +222,7 @@ func scenarioTCP(addr string, recvBuf int) (fd int, err error) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1400)
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	timeout := unix.NsecToTimeval(int64(scenarioPatience))
+	timeout := unix.NsecToTimeval(int64(harness.Patience))
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	sa := &unix.SockaddrInet4{Port: tcp.Port}
 	copy(sa.Addr[:], tcp.IP.To4())
@@ -336,16 +238,10 @@ func scenarioTCP(addr string, recvBuf int) (fd int, err error) {
 	return fd, nil
 }
 
-// scenarioUpgrade is a handshake's request.
-func scenarioUpgrade(query string) string {
-	return "GET /ws?" + query + " HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-}
-
 // scenarioHandshake upgrades on a blocking socket and returns what came behind
 // the answer.
 func scenarioHandshake(fd int, query string) (early []byte, err error) {
-	if _, err := unix.Write(fd, []byte(scenarioUpgrade(query))); err != nil {
+	if _, err := unix.Write(fd, []byte(harness.UpgradeRequest("/ws?"+query, ""))); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, 0, 1024)
@@ -591,8 +487,8 @@ func (c *scenarioConn) abort() {
 
 // serverSide returns the server's side of the connection that was dialed with
 // that query.
-func (s *scenarioServer) serverSide(query string) *ws.Client {
-	s.t.Helper()
+func serverSide(s *harness.Server, query string) *ws.Client {
+	s.T.Helper()
 	var found *ws.Client
 	s.RangeClients(func(c *ws.Client) bool {
 		if q, _ := c.GetMetadata("query"); q == query {
@@ -600,12 +496,12 @@ func (s *scenarioServer) serverSide(query string) *ws.Client {
 		}
 		return found == nil
 	})
-	require.NotNil(s.t, found, "no client with query %q", query)
+	require.NotNil(s.T, found, "no client with query %q", query)
 	return found
 }
 
 // serverSides returns the server's sides by query.
-func (s *scenarioServer) serverSides() map[string]*ws.Client {
+func serverSides(s *harness.Server) map[string]*ws.Client {
 	found := make(map[string]*ws.Client)
 	s.RangeClients(func(c *ws.Client) bool {
 		if q, ok := c.GetMetadata("query"); ok {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // scenarioHostile is one client that means harm, on a blocking socket. It
@@ -50,12 +51,12 @@ var scenarioHostiles = map[string]scenarioHostile{
 		return scenarioSay(addr, scenarioGarbage(rnd, 4096))
 	},
 	"a broken request": func(rnd *rand.Rand, addr string) (int, error) {
-		b := []byte(scenarioUpgrade(""))
+		b := []byte(harness.UpgradeRequest("/ws", ""))
 		b[rnd.IntN(len(b))] ^= byte(1 + rnd.IntN(255))
 		return scenarioSay(addr, b)
 	},
 	"a request without an end": func(rnd *rand.Rand, addr string) (int, error) {
-		b := []byte(scenarioUpgrade(""))
+		b := []byte(harness.UpgradeRequest("/ws", ""))
 		return scenarioSay(addr, b[:1+rnd.IntN(len(b)-1)])
 	},
 	"a header that never ends": func(_ *rand.Rand, addr string) (int, error) {
@@ -71,36 +72,36 @@ var scenarioHostiles = map[string]scenarioHostile{
 		return -1, err
 	},
 	"reset behind the request": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err == nil {
 			scenarioReset(fd)
 		}
 		return -1, err
 	},
 	"garbage in place of frames": func(rnd *rand.Rand, addr string) (int, error) {
-		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), scenarioGarbage(rnd, 4096)...))
+		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), scenarioGarbage(rnd, 4096)...))
 	},
 	"a broken frame": func(rnd *rand.Rand, addr string) (int, error) {
 		b := scenarioMasked(gobwas.OpText, []byte("hello"))
 		b[rnd.IntN(2)] ^= byte(1 + rnd.IntN(255))
-		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b...))
+		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b...))
 	},
 	"a frame without an end": func(_ *rand.Rand, addr string) (int, error) {
 		b := scenarioMasked(gobwas.OpBinary, make([]byte, 4096))
-		return scenarioSay(addr, append([]byte(scenarioUpgrade("")), b[:2048]...))
+		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b[:2048]...))
 	},
 	"half open": func(_ *rand.Rand, addr string) (int, error) { // never answers a ping
-		return scenarioSay(addr, []byte(scenarioUpgrade("")))
+		return scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
 	},
 	"half closed": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err == nil {
 			_ = unix.Shutdown(fd, unix.SHUT_WR)
 		}
 		return fd, err
 	},
 	"an echo flood that reads nothing": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(scenarioUpgrade("")))
+		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err != nil {
 			return fd, err
 		}
@@ -122,7 +123,7 @@ var scenarioHostiles = map[string]scenarioHostile{
 func TestScenarioHostileClients(t *testing.T) { scenarioHostility(t, 12) }
 
 func scenarioHostility(t *testing.T, each int) {
-	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run(string(way), func(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
@@ -143,7 +144,7 @@ func scenarioHostility(t *testing.T, each int) {
 				}
 			})
 			swarm := scenarioNewSwarm(t)
-			witness := swarm.dial(s.addr[way], scenarioDial{})
+			witness := swarm.dial(s.AddrOf(way), scenarioDial{})
 			var stop atomic.Bool
 			var serving sync.WaitGroup
 			echoes := int64(0)
@@ -153,7 +154,7 @@ func scenarioHostility(t *testing.T, each int) {
 				for !stop.Load() && assert.NoError(t, witness.send(gobwas.OpText, []byte("still there?"))) {
 					echoes++
 					for since := time.Now(); witness.received.Load() < echoes; {
-						if time.Since(since) > scenarioPatience || witness.over.Load() {
+						if time.Since(since) > harness.Patience || witness.over.Load() {
 							assert.Fail(t, "the witness is not served", "seed %d", seed)
 							return
 						}
@@ -164,14 +165,14 @@ func scenarioHostility(t *testing.T, each int) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
 			for range each {
 				for name, attack := range scenarioHostiles {
-					fd, err := attack(rnd, s.addr[way])
+					fd, err := attack(rnd, s.AddrOf(way))
 					require.NoError(t, err, name)
 					if fd >= 0 {
 						fds = append(fds, fd)
 					}
 				}
 			}
-			scenarioUntil(t, func() bool { return s.Stats().Total.Connections == 1 && s.GetClientCount() == 1 },
+			harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 && s.GetClientCount() == 1 },
 				"seed %d: only the witness is left: %v", seed, scenarioText(func() string {
 					return fmt.Sprintf("%d connections, %d clients", s.Stats().Total.Connections, s.GetClientCount())
 				}))

@@ -18,17 +18,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // As many in-process connections as a process of 20,000 descriptors holds.
 func TestScenarioHeavyFanOut(t *testing.T) {
-	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run(string(way), func(t *testing.T) { scenarioFanOut(t, way, scenarioConnections(t, 7000), 100) })
 	}
 }
 
 func TestScenarioHeavyReconnectStorm(t *testing.T) {
-	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run("the server closes, "+string(way), func(t *testing.T) { scenarioStorm(t, way, 2000, scenarioServerCloses) })
 		t.Run("the clients reset, "+string(way), func(t *testing.T) { scenarioStorm(t, way, 2000, scenarioClientsReset) })
 	}
@@ -87,7 +88,7 @@ func TestScenarioHeavyMemory(t *testing.T) {
 	const few, many, heapBudget = 2000, 14_000, 800 // bytes: 700 and a margin
 	s := scenarioStart(t, func(c *ws.Config) { c.Authenticate = nil })
 	client := exec.Command(os.Args[0], "-test.run=^TestScenarioClientProcess$")
-	client.Env = append(os.Environ(), scenarioClientEnv+"="+s.addr[scenarioNative])
+	client.Env = append(os.Environ(), scenarioClientEnv+"="+s.AddrOf(harness.Native))
 	in, err := client.StdinPipe()
 	require.NoError(t, err)
 	out, err := client.StdoutPipe()
@@ -103,7 +104,7 @@ func TestScenarioHeavyMemory(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, answers.Scan(), "the client process has ended")
 		require.Equal(t, fmt.Sprint("connected ", n), answers.Text())
-		scenarioUntil(t, func() bool { return s.GetClientCount() == n }, "%d clients", n)
+		harness.Eventually(t, func() bool { return s.GetClientCount() == n }, "%d clients", n)
 		heap = float64(scenarioHeap())
 		debug.FreeOSMemory()
 		return heap, float64(scenarioRSS(t))

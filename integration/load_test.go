@@ -15,12 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // No goroutine belongs to a connection, whichever way it came: thousands are
 // opened, published to and shut down while the number of goroutines stays.
 func TestScenarioManyConnectionsTakeNoGoroutines(t *testing.T) {
-	for _, way := range []scenarioWay{scenarioNative, scenarioNetHTTP} {
+	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run(string(way), func(t *testing.T) {
 			scenarioFanOut(t, way, scenarioConnections(t, 5000), 10)
 		})
@@ -29,21 +30,21 @@ func TestScenarioManyConnectionsTakeNoGoroutines(t *testing.T) {
 
 // scenarioFanOut opens n connections, publishes a number of messages to all of
 // them, and shuts down.
-func scenarioFanOut(t *testing.T, way scenarioWay, n, messages int) {
+func scenarioFanOut(t *testing.T, way harness.Way, n, messages int) {
 	s := scenarioStart(t, func(c *ws.Config) { c.Authenticate = nil })
 	swarm := scenarioNewSwarm(t)
 	conns := make([]*scenarioConn, 0, n)
 	open := func(upTo int) {
 		for len(conns) < upTo {
-			conns = append(conns, swarm.dial(s.addr[way], scenarioDial{}))
+			conns = append(conns, swarm.dial(s.AddrOf(way), scenarioDial{}))
 		}
-		scenarioUntil(t, func() bool { return s.GetClientCount() == upTo }, "%d clients", upTo)
+		harness.Eventually(t, func() bool { return s.GetClientCount() == upTo }, "%d clients", upTo)
 	}
 	open(100)
 	before := runtime.NumGoroutine()
 	open(n)
 	const slack = 16 // handlers of net/http and workers of gnet that are about to end
-	scenarioUntil(t, func() bool { return runtime.NumGoroutine() <= before+slack },
+	harness.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+slack },
 		"%d goroutines with 100 connections, with %d: %v", before, n,
 		scenarioText(func() string { return fmt.Sprint(runtime.NumGoroutine()) }))
 	t.Logf("goroutines: %d with 100 connections, %d with %d", before, runtime.NumGoroutine(), n)
@@ -60,14 +61,14 @@ func scenarioFanOut(t *testing.T, way scenarioWay, n, messages int) {
 		require.NoError(t, s.BroadcastToRoom("all", fmt.Appendf(nil, "message %d", i), nil))
 		all := int64(i + 1)
 		for i, c := range conns {
-			scenarioUntil(t, func() bool { return c.received.Load() >= all }, "message %d on connection %d", all, i)
+			harness.Eventually(t, func() bool { return c.received.Load() >= all }, "message %d on connection %d", all, i)
 		}
 	}
 	assert.Zero(t, s.Stats().Total.Drops.Full)
 
-	s.stop(scenarioPatience)
+	s.Stop()
 	for i, c := range conns {
-		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		harness.Eventually(t, c.over.Load, "end of connection %d", i)
 		require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d", i)
 		require.True(t, c.orderly.Load(), "connection %d was reset", i)
 		require.EqualValues(t, messages, c.received.Load(), "connection %d", i)
@@ -77,16 +78,16 @@ func scenarioFanOut(t *testing.T, way scenarioWay, n, messages int) {
 }
 
 // scenarioCut ends many connections at once.
-type scenarioCut func(s *scenarioServer, conns []*scenarioConn)
+type scenarioCut func(s *harness.Server, conns []*scenarioConn)
 
-func scenarioServerCloses(s *scenarioServer, _ []*scenarioConn) {
+func scenarioServerCloses(s *harness.Server, _ []*scenarioConn) {
 	s.RangeClients(func(c *ws.Client) bool {
 		c.CloseWithCode(ws.CloseTryAgainLater, "again")
 		return true
 	})
 }
 
-func scenarioClientsReset(_ *scenarioServer, conns []*scenarioConn) {
+func scenarioClientsReset(_ *harness.Server, conns []*scenarioConn) {
 	for _, c := range conns {
 		c.abort()
 	}
@@ -95,11 +96,11 @@ func scenarioClientsReset(_ *scenarioServer, conns []*scenarioConn) {
 // All clients are cut off at once and are back at once, while the server
 // publishes to everybody.
 func TestScenarioReconnectStorm(t *testing.T) {
-	t.Run("the server closes", func(t *testing.T) { scenarioStorm(t, scenarioNetHTTP, 1000, scenarioServerCloses) })
-	t.Run("the clients reset", func(t *testing.T) { scenarioStorm(t, scenarioNative, 1000, scenarioClientsReset) })
+	t.Run("the server closes", func(t *testing.T) { scenarioStorm(t, harness.NetHTTP, 1000, scenarioServerCloses) })
+	t.Run("the clients reset", func(t *testing.T) { scenarioStorm(t, harness.Native, 1000, scenarioClientsReset) })
 }
 
-func scenarioStorm(t *testing.T, way scenarioWay, n int, cut scenarioCut) {
+func scenarioStorm(t *testing.T, way harness.Way, n int, cut scenarioCut) {
 	const dialers = 8
 	var connected, disconnected atomic.Int64
 	s := scenarioStart(t)
@@ -112,7 +113,7 @@ func scenarioStorm(t *testing.T, way scenarioWay, n int, cut scenarioCut) {
 		for d := range dialers {
 			wg.Go(func() {
 				for i := d; i < n; i += dialers {
-					c, err := swarm.tryDial(s.addr[way], scenarioDial{query: scenarioQuery(i, i)})
+					c, err := swarm.tryDial(s.AddrOf(way), scenarioDial{query: scenarioQuery(i, i)})
 					if assert.NoError(t, err) {
 						conns[i] = c
 					}
@@ -139,20 +140,20 @@ func scenarioStorm(t *testing.T, way scenarioWay, n int, cut scenarioCut) {
 			}
 		}
 	})
-	scenarioUntil(t, func() bool { return first[n-1].received.Load() > 0 }, "a broadcast")
+	harness.Eventually(t, func() bool { return first[n-1].received.Load() > 0 }, "a broadcast")
 	cut(s, first)
 	second := dialAll()
 	for i, c := range first {
-		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		harness.Eventually(t, c.over.Load, "end of connection %d", i)
 	}
-	scenarioUntil(t, func() bool { return s.GetClientCount() == n }, "clients after the storm: %v",
+	harness.Eventually(t, func() bool { return s.GetClientCount() == n }, "clients after the storm: %v",
 		scenarioText(func() string { return fmt.Sprint(s.GetClientCount()) }))
 	had := make([]int64, n)
 	for i, c := range second {
 		had[i] = c.received.Load()
 	}
 	for i, c := range second {
-		scenarioUntil(t, func() bool { return c.received.Load() > had[i] }, "a broadcast on new connection %d", i)
+		harness.Eventually(t, func() bool { return c.received.Load() > had[i] }, "a broadcast on new connection %d", i)
 	}
 	close(stop)
 	publishing.Wait()
@@ -160,13 +161,13 @@ func scenarioStorm(t *testing.T, way scenarioWay, n int, cut scenarioCut) {
 		require.False(t, c.over.Load(), "new connection %d has ended", i)
 		require.Len(t, scenarioClientsOf(s, int64(i)), 1, "user %d", i)
 	}
-	s.stop(scenarioPatience)
+	s.Stop()
 	assert.EqualValues(t, 2*n, connected.Load())
 	assert.EqualValues(t, 2*n, disconnected.Load())
 }
 
 // scenarioClientsOf returns the connected clients of a user.
-func scenarioClientsOf(s *scenarioServer, user int64) (clients []*ws.Client) {
+func scenarioClientsOf(s *harness.Server, user int64) (clients []*ws.Client) {
 	s.RangeClients(func(c *ws.Client) bool {
 		if c.UserID == user {
 			clients = append(clients, c)
@@ -201,8 +202,8 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 		d := scenarioDial{query: query}
 		if d.mute = i%every == 0; d.mute {
 			d.recvBuf = 4096
-			swarm.dial(s.addr[scenarioNative], d)
-			slow = append(slow, s.serverSide(query))
+			swarm.dial(s.AddrOf(harness.Native), d)
+			slow = append(slow, serverSide(s, query))
 			continue
 		}
 		next := uint64(0)
@@ -212,9 +213,9 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 			}
 			next++
 		}
-		healthy = append(healthy, swarm.dial(s.addr[scenarioNative], d))
+		healthy = append(healthy, swarm.dial(s.AddrOf(harness.Native), d))
 	}
-	for _, c := range s.serverSides() {
+	for _, c := range serverSides(s) {
 		require.NoError(t, c.JoinRoom("prices"))
 	}
 
@@ -240,7 +241,7 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 			published++
 		}
 		for i, c := range healthy {
-			scenarioUntil(t, func() bool { return c.received.Load() >= int64(published) },
+			harness.Eventually(t, func() bool { return c.received.Load() >= int64(published) },
 				"message %d on healthy connection %d", published, i)
 		}
 		for _, c := range slow {

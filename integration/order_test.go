@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // scenarioLog is what one client has received: the numbers of each publisher's
@@ -67,12 +68,12 @@ func scenarioOrder(t *testing.T, ring int) {
 	logs := make([]scenarioLog, clients)
 	members := make([][]int, rooms)
 	for i := range conns {
-		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
+		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
 		logs[i] = make(scenarioLog, publishers)
-		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: scenarioQuery(1+i%users, i), onMessage: logs[i].take})
+		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: scenarioQuery(1+i%users, i), onMessage: logs[i].take})
 	}
 	sides := make([]*ws.Client, clients)
-	for query, c := range s.serverSides() {
+	for query, c := range serverSides(s) {
 		i, err := strconv.Atoi(query[strings.LastIndex(query, "=")+1:])
 		require.NoError(t, err)
 		sides[i] = c
@@ -127,10 +128,10 @@ func scenarioOrder(t *testing.T, ring int) {
 		for p := range publishers {
 			total += len(want[p][i])
 		}
-		scenarioUntil(t, func() bool { return c.received.Load() >= int64(total) }, "%d messages on connection %d: %v",
+		harness.Eventually(t, func() bool { return c.received.Load() >= int64(total) }, "%d messages on connection %d: %v",
 			total, i, scenarioText(func() string { return fmt.Sprint(c.received.Load()) }))
 	}
-	s.stop(scenarioPatience) // nothing more can come
+	s.Stop() // nothing more can come
 	for i := range conns {
 		for p := range publishers {
 			require.Equal(t, want[p][i], logs[i][p], "publisher %d to client %d", p, i)
@@ -210,11 +211,11 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 	conns := make([]*scenarioConn, clients)
 	logs := make([]scenarioLog, clients)
 	for i := range conns {
-		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
+		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
 		query := scenarioQuery(0, i)
 		logs[i] = make(scenarioLog, clients)
-		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: query, onMessage: logs[i].take})
-		sides[i] = s.serverSide(query)
+		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: query, onMessage: logs[i].take})
+		sides[i] = serverSide(s, query)
 		index[sides[i]] = i
 		publishers[i] = &scenarioInlinePublisher{want: make(scenarioLog, clients)}
 		require.NoError(t, sides[i].JoinRoom(fmt.Sprint("room ", i%rooms)))
@@ -236,12 +237,12 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 	for n := range requests {
 		total += (1 + n%3) * clients
 	}
-	scenarioUntil(t, func() bool { return handled.Load() == int64(total) }, "%d requests: %v", total,
+	harness.Eventually(t, func() bool { return handled.Load() == int64(total) }, "%d requests: %v", total,
 		scenarioText(func() string { return fmt.Sprint(handled.Load()) }))
-	s.stop(scenarioPatience)
+	s.Stop()
 	refused := 0
 	for i, c := range conns {
-		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		harness.Eventually(t, c.over.Load, "end of connection %d", i)
 		require.EqualValues(t, 1001, c.closeCode.Load())
 		for me, p := range publishers {
 			require.Equal(t, p.want[i], logs[i][me], "publisher %d to client %d", me, i)
@@ -266,7 +267,7 @@ func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 	var disorder atomic.Int64
 	for i := range conns {
 		next := 0
-		conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+		conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
 			if string(b) != strconv.Itoa(next) {
 				disorder.Add(1)
 			}
@@ -280,14 +281,14 @@ func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 		}
 	}
 	for i, c := range conns {
-		scenarioUntil(t, func() bool { return c.received.Load() == 2*pairs }, "replies on connection %d", i)
+		harness.Eventually(t, func() bool { return c.received.Load() == 2*pairs }, "replies on connection %d", i)
 	}
 	assert.Zero(t, disorder.Load(), "replies out of order")
 }
 
 // scenarioHold is a server with one event loop that an inline handler holds.
 type scenarioHold struct {
-	*scenarioServer
+	*harness.Server
 	free        chan struct{}                // ends the hold
 	held, other *ws.Client                   // on the loop held, on the other one
 	conns       map[*ws.Client]*scenarioConn // the clients' ends
@@ -322,7 +323,7 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 		free: make(chan struct{}), conns: make(map[*ws.Client]*scenarioConn),
 		texts: make(map[*ws.Client]*scenarioTexts), inline: make(chan func(*ws.Client), 1),
 	}
-	h.scenarioServer = scenarioStart(t, append([]ws.Option{ws.WithHandlerMode(ws.Inline)}, opts...)...)
+	h.Server = scenarioStart(t, append([]ws.Option{ws.WithHandlerMode(ws.Inline)}, opts...)...)
 	holding := make(chan struct{})
 	h.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 		switch string(payload) {
@@ -340,11 +341,11 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 		before := h.Stats()
 		query := scenarioQuery(0, i)
 		texts := new(scenarioTexts)
-		conn := swarm.dial(h.addr[scenarioNative], scenarioDial{query: query, onMessage: texts.take})
+		conn := swarm.dial(h.AddrOf(harness.Native), scenarioDial{query: query, onMessage: texts.take})
 		after := h.Stats()
 		for loop := range byLoop {
 			if after.Loops[loop].Opened > before.Loops[loop].Opened && byLoop[loop] == nil {
-				c := h.serverSide(query)
+				c := serverSide(h.Server, query)
 				byLoop[loop], h.conns[c], h.texts[c] = c, conn, texts
 			}
 		}
@@ -359,7 +360,7 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 		h.expect(c, "ready")
 	}
 	require.NoError(t, h.conns[h.held].send(gobwas.OpText, []byte("hold")))
-	scenarioReceive(t, holding, "the hold")
+	harness.Receive(t, holding, "the hold")
 	return h
 }
 
@@ -374,22 +375,22 @@ func (h *scenarioHold) release() {
 
 // expect waits until c has received just these texts, in that order.
 func (h *scenarioHold) expect(c *ws.Client, texts ...string) {
-	h.t.Helper()
-	scenarioUntil(h.t, func() bool { return len(h.texts[c].list()) >= len(texts) }, "want %q, got %v", texts,
+	h.T.Helper()
+	harness.Eventually(h.T, func() bool { return len(h.texts[c].list()) >= len(texts) }, "want %q, got %v", texts,
 		scenarioText(func() string { return fmt.Sprintf("%q", h.texts[c].list()) }))
-	require.Equal(h.t, texts, h.texts[c].list())
+	require.Equal(h.T, texts, h.texts[c].list())
 }
 
 // onOther runs fn in an inline handler on the loop that is not held.
 func (h *scenarioHold) onOther(fn func(*ws.Client)) {
-	h.t.Helper()
+	h.T.Helper()
 	done := make(chan struct{})
 	h.inline <- func(c *ws.Client) {
 		defer close(done)
 		fn(c)
 	}
-	require.NoError(h.t, h.conns[h.other].send(gobwas.OpText, []byte("run")))
-	scenarioReceive(h.t, done, "the inline handler")
+	require.NoError(h.T, h.conns[h.other].send(gobwas.OpText, []byte("run")))
+	harness.Receive(h.T, done, "the inline handler")
 }
 
 // One loop's ring is full and stays full: a publish waits for as long as it was
@@ -427,7 +428,7 @@ func TestScenarioFullRing(t *testing.T) {
 		assert.NoError(t, c.SendBytes([]byte("from the handler")))
 	})
 	h.expect(h.other, "ready", "to the other loop", "inline: both", "from the handler")
-	scenarioUntil(t, func() bool { return h.Stats().Total.Paused == 1 }, "the publisher's connection is not paused")
+	harness.Eventually(t, func() bool { return h.Stats().Total.Paused == 1 }, "the publisher's connection is not paused")
 
 	// Publishers that wait get their turn when the loop is free again.
 	var waiting sync.WaitGroup
@@ -489,8 +490,8 @@ func TestScenarioWaitingPublishersWake(t *testing.T) {
 		c.Loops = 1
 	})
 	swarm := scenarioNewSwarm(t)
-	conn := swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0)})
-	client := s.serverSide(scenarioQuery(0, 0))
+	conn := swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0)})
+	client := serverSide(s, scenarioQuery(0, 0))
 	require.NoError(t, client.JoinRoom("room"))
 	var publishing sync.WaitGroup
 	var late atomic.Int64
@@ -505,7 +506,7 @@ func TestScenarioWaitingPublishersWake(t *testing.T) {
 	}
 	scenarioWithin(t, "publishing", publishing.Wait)
 	assert.Zero(t, late.Load(), "publishes timed out although the loop was idle")
-	scenarioUntil(t, func() bool { return conn.received.Load() == publishers*messages-late.Load() }, "all messages")
+	harness.Eventually(t, func() bool { return conn.received.Load() == publishers*messages-late.Load() }, "all messages")
 }
 
 // A client leaves and joins a room on two goroutines while a third publishes to
@@ -516,14 +517,14 @@ func TestScenarioConcurrentJoinAndLeave(t *testing.T) {
 	swarm := scenarioNewSwarm(t)
 	var twice atomic.Int64
 	last := int64(-1)
-	swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, 0), onMessage: func(b []byte) {
+	swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0), onMessage: func(b []byte) {
 		n, _ := strconv.ParseInt(string(b), 10, 64)
 		if n <= last {
 			twice.Add(1)
 		}
 		last = n
 	}})
-	client := s.serverSide(scenarioQuery(0, 0))
+	client := serverSide(s, scenarioQuery(0, 0))
 	_, err := s.CreateRoom("room", nil)
 	require.NoError(t, err)
 	var stop atomic.Bool
@@ -547,6 +548,6 @@ func TestScenarioConcurrentJoinAndLeave(t *testing.T) {
 	}
 	stop.Store(true)
 	scenarioWithin(t, "joining and leaving", others.Wait)
-	s.stop(scenarioPatience)
+	s.Stop()
 	assert.Zero(t, twice.Load(), "messages that came twice")
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Random operations of several goroutines on many clients, against a model of
@@ -128,7 +129,7 @@ type scenarioIdentity struct {
 // scenarioRandomRun is the state of a random run.
 type scenarioRandomRun struct {
 	scenarioRandomPlan
-	*scenarioServer
+	*harness.Server
 	swarm *scenarioSwarm
 	clock atomic.Int64
 	next  atomic.Int64 // number of the next connection
@@ -152,7 +153,7 @@ type scenarioRandomRun struct {
 func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	t.Logf("seed %d", plan.seed)
 	r := &scenarioRandomRun{scenarioRandomPlan: plan, current: make([]*scenarioIdentity, plan.clients)}
-	r.scenarioServer = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
+	r.Server = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
 		c.Broadcast.QueueSize = 32
 		if plan.queueBytes > 0 {
 			c.QueueBytes = plan.queueBytes
@@ -160,7 +161,7 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	})
 	r.registerTrouble()
 	r.swarm = scenarioNewSwarm(t)
-	r.witnesses = r.scenarioServer.witnesses(r.swarm)
+	r.witnesses = witnesses(r.Server, r.swarm)
 	for i := range r.members {
 		r.members[i] = make(map[*scenarioIdentity]struct{})
 	}
@@ -181,9 +182,9 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 		r.confirm(id)
 	}
 	stats, accept := r.Stats().Total, r.Stats().Accept
-	r.stop(scenarioPatience) // nothing more can come
+	r.Stop() // nothing more can come
 	for _, id := range r.all {
-		scenarioUntil(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
+		harness.Eventually(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
 	}
 	r.check()
 	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.BlockedTotal, stats.Drops.Full, r.full.Load())
@@ -213,16 +214,16 @@ func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
 	stay := &scenarioStay{room: -1, exit: scenarioSpan{scenarioForever, scenarioForever}}
 	stay.enter = r.span(func() {
 		var err error
-		scenarioSoon(r.t, func() bool {
-			id.conn, err = r.swarm.tryDial(r.addr[way], dial)
+		scenarioSoon(r.T, func() bool {
+			id.conn, err = r.swarm.tryDial(r.AddrOf(way), dial)
 			return !errors.Is(err, unix.EMFILE)
 		}, "seed %d: no descriptors for a client", r.seed)
-		assert.NoError(r.t, err, "seed %d", r.seed)
+		assert.NoError(r.T, err, "seed %d", r.seed)
 	})
 	if id.conn == nil {
 		return
 	}
-	id.side = r.serverSide(dial.query)
+	id.side = serverSide(r.Server, dial.query)
 	id.stays = append(id.stays, stay)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -257,8 +258,8 @@ func (r *scenarioRandomRun) confirm(id *scenarioIdentity) {
 	id.resume()
 	at := r.clock.Add(1)
 	want := id.echoed.Load() + 1
-	scenarioPublish(r.t, func() error { return id.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(want))) })
-	if scenarioSoon(r.t, func() bool { return id.echoed.Load() == want }, "seed %d, connection %d: not confirmed", r.seed, id.number) {
+	scenarioPublish(r.T, func() error { return id.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(want))) })
+	if scenarioSoon(r.T, func() bool { return id.echoed.Load() == want }, "seed %d, connection %d: not confirmed", r.seed, id.number) {
 		id.confirmed = at
 	}
 }
@@ -329,10 +330,10 @@ func (w *scenarioWorker) join(id *scenarioIdentity, room int) {
 		return
 	}
 	if id.in[room] != nil {
-		assert.ErrorIs(w.t, err, ws.ErrAlreadyInRoom, "seed %d, connection %d", w.seed, id.number)
+		assert.ErrorIs(w.T, err, ws.ErrAlreadyInRoom, "seed %d, connection %d", w.seed, id.number)
 		return
 	}
-	if !assert.NoError(w.t, err, "seed %d, connection %d", w.seed, id.number) {
+	if !assert.NoError(w.T, err, "seed %d, connection %d", w.seed, id.number) {
 		return
 	}
 	stay := &scenarioStay{room: room, enter: at, exit: scenarioSpan{scenarioForever, scenarioForever}}
@@ -390,7 +391,7 @@ func (w *scenarioWorker) end(id *scenarioIdentity) {
 	switch w.rnd.IntN(3) {
 	case 0: // what was published before is still sent
 		at = w.span(func() { id.side.CloseWithCode(ws.CloseNormal, "") })
-		assert.ErrorIs(w.t, id.side.SendBytes([]byte("too late")), ws.ErrConnectionClosed)
+		assert.ErrorIs(w.T, id.side.SendBytes([]byte("too late")), ws.ErrConnectionClosed)
 		id.resume()
 	case 1:
 		w.confirm(id)
@@ -443,11 +444,11 @@ func (w *scenarioWorker) publish() {
 	if err != nil {
 		switch {
 		case m.only == nil:
-			assert.ErrorIs(w.t, err, ws.ErrRoomNotFound, "seed %d", w.seed)
+			assert.ErrorIs(w.T, err, ws.ErrRoomNotFound, "seed %d", w.seed)
 		case w.queueBytes > 0 && m.only.slow.Load() && errors.Is(err, ws.ErrChannelFull):
 			w.full.Add(1)
 		default:
-			assert.ErrorIs(w.t, err, ws.ErrConnectionClosed, "seed %d", w.seed)
+			assert.ErrorIs(w.T, err, ws.ErrConnectionClosed, "seed %d", w.seed)
 		}
 		return
 	}
@@ -460,7 +461,7 @@ func (w *scenarioWorker) publish() {
 // stalled: their queues hold one at most, and so never overflow.
 func (r *scenarioRandomRun) settle() {
 	for _, w := range r.witnesses {
-		if !w.hear(r.t) {
+		if !w.hear(r.T) {
 			return
 		}
 	}
@@ -468,7 +469,7 @@ func (r *scenarioRandomRun) settle() {
 	current := slices.Clone(r.current)
 	r.mu.Unlock()
 	for _, id := range current {
-		scenarioSoon(r.t, func() bool { return id.slow.Load() || id.side.QueuedBytes() < scenarioFat },
+		scenarioSoon(r.T, func() bool { return id.slow.Load() || id.side.QueuedBytes() < scenarioFat },
 			"seed %d, connection %d: a large message stays queued", r.seed, id.number)
 	}
 }
@@ -495,26 +496,26 @@ func (r *scenarioRandomRun) check() {
 		delivered += len(id.got)
 		r.checkConnection(id, byPublisher)
 	}
-	r.t.Logf("%d connections, %d messages published, %d delivered", len(r.all), len(r.messages), delivered)
+	r.T.Logf("%d connections, %d messages published, %d delivered", len(r.all), len(r.messages), delivered)
 }
 
 func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uint32]*scenarioMessage) {
 	what := fmt.Sprintf("seed %d, connection %d", r.seed, id.number)
-	require.False(r.t, id.torn.Load(), "%s: a large message came in another shape", what)
+	require.False(r.T, id.torn.Load(), "%s: a large message came in another shape", what)
 	got := make(map[[2]uint32]bool, len(id.got))
 	last := make([]uint32, r.workers)
 	for _, g := range id.got {
-		require.Less(r.t, last[g[0]], g[1], "%s: publisher %d out of order or twice", what, g[0])
+		require.Less(r.T, last[g[0]], g[1], "%s: publisher %d out of order or twice", what, g[0])
 		last[g[0]] = g[1]
 		got[g] = true
 		m := sent[g[0]][g[1]]
-		require.NotNil(r.t, m, "%s: message %v was not published", what, g)
-		require.True(r.t, r.mayReach(id, m), "%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
+		require.NotNil(r.T, m, "%s: message %v was not published", what, g)
+		require.True(r.T, r.mayReach(id, m), "%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
 	}
 	for i := range r.messages {
 		m := &r.messages[i]
 		if r.mustReach(id, m) {
-			require.True(r.t, got[[2]uint32{uint32(m.publisher), m.number}],
+			require.True(r.T, got[[2]uint32{uint32(m.publisher), m.number}],
 				"%s: message %+v is lost; its stays: %v", what, *m, scenarioText(id.history))
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // The trouble of a random run disturbs the server beside the operations of the
@@ -27,11 +28,11 @@ const scenarioHolds = 10 * time.Millisecond
 
 // registerTrouble adds the handlers that disturb.
 func (r *scenarioRandomRun) registerTrouble() {
-	require.NoError(r.t, r.Register("hold", func(_ *ws.Client, msg *ws.Message) error {
+	require.NoError(r.T, r.Register("hold", func(_ *ws.Client, msg *ws.Message) error {
 		time.Sleep(scenarioHolds * time.Duration(len(msg.Data)%8) / 8) //nolint:forbidigo // to hold a loop is the purpose
 		return nil
 	}, ws.RunInline()))
-	require.NoError(r.t, r.Register("exit", func(*ws.Client, *ws.Message) error {
+	require.NoError(r.T, r.Register("exit", func(*ws.Client, *ws.Message) error {
 		runtime.Goexit()
 		return nil
 	}))
@@ -60,7 +61,7 @@ func (w *scenarioWorker) ask(event string, n int) {
 // vanish opens a connection and resets it: before, within or behind its upgrade
 // request, or within a message.
 func (w *scenarioWorker) vanish() {
-	fd, err := scenarioTCP(w.addr[w.anyWay(w.rnd)], 0)
+	fd, err := scenarioTCP(w.AddrOf(w.anyWay(w.rnd)), 0)
 	if err != nil {
 		return // no descriptors
 	}
@@ -68,7 +69,7 @@ func (w *scenarioWorker) vanish() {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		_ = unix.Close(fd)
 	}()
-	request := scenarioUpgrade(scenarioQuery(0, -1000))
+	request := harness.UpgradeRequest("/ws?"+scenarioQuery(0, -1000), "")
 	switch w.rnd.IntN(4) {
 	case 0:
 	case 1:
@@ -85,11 +86,11 @@ func (w *scenarioWorker) vanish() {
 
 // anyWay returns one of the ways to connect. HandleUpgrade refuses while
 // descriptors are scarce.
-func (r *scenarioRandomRun) anyWay(rnd *rand.Rand) scenarioWay {
+func (r *scenarioRandomRun) anyWay(rnd *rand.Rand) harness.Way {
 	if r.scarce || rnd.IntN(2) == 0 {
-		return scenarioNative
+		return harness.Native
 	}
-	return scenarioNetHTTP
+	return harness.NetHTTP
 }
 
 // takeDescriptors opens so many silent connections that the server has no
@@ -101,7 +102,7 @@ func (w *scenarioWorker) takeDescriptors() {
 	defer w.crowd.Unlock()
 	var crowd []int
 	for range scenarioCrowd {
-		if fd, err := scenarioTCP(w.addr[scenarioNative], 0); err == nil {
+		if fd, err := scenarioTCP(w.AddrOf(harness.Native), 0); err == nil {
 			crowd = append(crowd, fd)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // Shutdown comes while publishers publish, handlers run and clients dial: every
@@ -52,9 +53,9 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	for i := range conns {
 		query := scenarioQuery(1, i)
 		logs[i] = make(scenarioLog, publishers+1)
-		way := []scenarioWay{scenarioNative, scenarioNetHTTP}[i/2%2]
-		conns[i] = swarm.dial(s.addr[way], scenarioDial{query: query, onMessage: logs[i].take})
-		sides[i] = s.serverSide(query)
+		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
+		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: query, onMessage: logs[i].take})
+		sides[i] = serverSide(s, query)
 		require.NoError(t, sides[i].JoinRoom("all"))
 	}
 	var stop atomic.Bool
@@ -90,7 +91,7 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	late := make([]*scenarioConn, 0, 64)
 	working.Go(func() { // clients that come during the shutdown
 		for !stop.Load() && len(late) < cap(late) {
-			c, err := swarm.tryDial(s.addr[scenarioNative], scenarioDial{})
+			c, err := swarm.tryDial(s.AddrOf(harness.Native), scenarioDial{})
 			if err != nil {
 				return // refused or reset: it is too late
 			}
@@ -98,14 +99,14 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 		}
 	})
 	for i, c := range conns {
-		scenarioUntil(t, func() bool { return c.received.Load() >= 20 }, "messages on connection %d", i)
+		harness.Eventually(t, func() bool { return c.received.Load() >= 20 }, "messages on connection %d", i)
 	}
-	scenarioWithin(t, "Shutdown", func() { s.stop(scenarioPatience) })
+	scenarioWithin(t, "Shutdown", func() { s.Stop() })
 	stop.Store(true)
 	scenarioWithin(t, "publishers and clients", working.Wait)
 
 	for i, c := range append(conns, late...) {
-		scenarioUntil(t, c.over.Load, "end of connection %d", i)
+		harness.Eventually(t, c.over.Load, "end of connection %d", i)
 		require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d got neither all nor a close frame", i)
 		require.True(t, c.orderly.Load(), "connection %d was reset", i)
 		require.Empty(t, c.buf, "connection %d ended within a frame", i)
@@ -147,12 +148,12 @@ func scenarioPrefix(t *testing.T, accepted, got []uint32, publisher, client int)
 func TestScenarioProtocolErrorWhileClosing(t *testing.T) {
 	s := scenarioStart(t, func(c *ws.Config) { c.CloseTimeout = time.Hour })
 	swarm := scenarioNewSwarm(t)
-	conn := swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true, query: scenarioQuery(0, 0)})
-	s.serverSide(scenarioQuery(0, 0)).Close()
-	scenarioUntil(t, func() bool { return s.Stats().Total.Writes >= 2 }, "the close frame")
+	conn := swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true, query: scenarioQuery(0, 0)})
+	serverSide(s, scenarioQuery(0, 0)).Close()
+	harness.Eventually(t, func() bool { return s.Stats().Total.Writes >= 2 }, "the close frame")
 	require.NoError(t, conn.send(gobwas.OpText, []byte{0xff})) // no UTF-8
 	require.NoError(t, conn.send(gobwas.OpClose, []byte{3, 232}))
-	scenarioUntil(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
 }
 
 // scenarioAfterShutdown makes every call that there is on a manager that was
@@ -184,7 +185,7 @@ func scenarioAfterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
 		assert.Empty(t, m.GetRoomMembers("all"))
 		m.DeleteRoom("all")
 		_ = m.Addr()
-		ctx, cancel := context.WithTimeout(context.Background(), scenarioPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 		defer cancel()
 		assert.NoError(t, m.Shutdown(ctx))
 		assert.NoError(t, m.Run()) // stopped already, or
@@ -208,20 +209,19 @@ func scenarioAfterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
 func TestScenarioShutdownCutsOffWhoDoesNotAnswer(t *testing.T) {
 	scenarioLeavesNothing(t)
 	m := scenarioManager(t)
-	s := scenarioServe(t, m)
+	s := harness.Run(t, m)
 	swarm := scenarioNewSwarm(t)
 	for range 50 {
-		swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true})
-		swarm.dial(s.addr[scenarioNetHTTP], scenarioDial{mute: true})
+		swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true})
+		swarm.dial(s.AddrOf(harness.NetHTTP), scenarioDial{mute: true})
 	}
-	scenarioUntil(t, func() bool { return m.GetClientCount() == 100 }, "100 clients")
-	s.done.Do(func() { // in place of an orderly stop
-		_ = s.http.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		scenarioWithin(t, "Shutdown", func() { assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded) })
-		require.NoError(t, scenarioReceive(t, s.ran, "Run's return"))
-	})
+	harness.Eventually(t, func() bool { return m.GetClientCount() == 100 }, "100 clients")
+	s.Abandon()
+	s.Web.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	scenarioWithin(t, "Shutdown", func() { assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded) })
+	require.NoError(t, harness.Receive(t, s.Ran, "Run's return"))
 	assert.Zero(t, m.GetClientCount())
 }
 
@@ -253,7 +253,7 @@ func TestScenarioShutdownWithEndedContext(t *testing.T) {
 						assert.ErrorIs(t, err, context.Canceled)
 					}
 				})
-				require.NoError(t, scenarioReceive(t, ran, "Run's return"))
+				require.NoError(t, harness.Receive(t, ran, "Run's return"))
 				scenarioAfterShutdown(t, m, nil)
 			}
 		})
@@ -263,7 +263,7 @@ func TestScenarioShutdownWithEndedContext(t *testing.T) {
 // Shutdown and Run meet in every order.
 func TestScenarioStartAndStopRaces(t *testing.T) {
 	ctx := func(t *testing.T) context.Context {
-		ctx, cancel := context.WithTimeout(context.Background(), scenarioPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 		t.Cleanup(cancel)
 		return ctx
 	}
@@ -278,7 +278,7 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 			ran := make(chan error, 1)
 			go func() { ran <- m.Run() }()
 			scenarioWithin(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
-			require.NoError(t, scenarioReceive(t, ran, "Run's return"))
+			require.NoError(t, harness.Receive(t, ran, "Run's return"))
 		}
 	})
 	t.Run("never run", func(t *testing.T) {
@@ -291,34 +291,34 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 		s := scenarioStart(t)
 		scenarioWithin(t, "the second Run", func() { assert.Error(t, s.Run()) })
 		require.NotNil(t, s.Addr())
-		scenarioNewSwarm(t).dial(s.addr[scenarioNative], scenarioDial{})
-		s.stop(scenarioPatience)
+		scenarioNewSwarm(t).dial(s.AddrOf(harness.Native), scenarioDial{})
+		s.Stop()
 	})
 	t.Run("Shutdown from many goroutines", func(t *testing.T) {
 		s := scenarioStart(t)
 		swarm := scenarioNewSwarm(t)
 		conns := make([]*scenarioConn, 100)
 		for i := range conns {
-			conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{})
+			conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{})
 		}
 		var stopping sync.WaitGroup
 		for range 8 {
 			stopping.Go(func() { assert.NoError(t, s.Shutdown(ctx(t))) })
 		}
 		scenarioWithin(t, "Shutdown", stopping.Wait)
-		s.stop(scenarioPatience)
+		s.Stop()
 		for i, c := range conns {
-			scenarioUntil(t, c.over.Load, "end of connection %d", i)
+			harness.Eventually(t, c.over.Load, "end of connection %d", i)
 			require.EqualValues(t, 1001, c.closeCode.Load(), "connection %d", i)
 		}
 	})
 	t.Run("a second Shutdown with less time", func(t *testing.T) {
 		s := scenarioStart(t)
 		swarm := scenarioNewSwarm(t)
-		swarm.dial(s.addr[scenarioNative], scenarioDial{mute: true})
+		swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true})
 		first := make(chan error, 1)
 		go func() { first <- s.Shutdown(ctx(t)) }()
-		scenarioUntil(t, func() bool { // its close frame is on the way: it has begun
+		harness.Eventually(t, func() bool { // its close frame is on the way: it has begun
 			return s.Stats().Total.Writes >= 2
 		}, "the first Shutdown's close frame")
 		hurry, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -327,8 +327,8 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 		swarm.close() // now the first may end as well
 		swarm.ended = make(chan struct{})
 		close(swarm.ended)
-		scenarioReceive(t, first, "the first Shutdown")
-		s.stop(scenarioPatience)
+		harness.Receive(t, first, "the first Shutdown")
+		s.Stop()
 	})
 }
 
@@ -347,20 +347,20 @@ func scenarioCycles(t *testing.T, cycles int) {
 }
 
 func scenarioCycle(t *testing.T, i int) {
-	s := scenarioServe(t, scenarioManager(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond }))
+	s := harness.Run(t, scenarioManager(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond }))
 	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
 	swarm := scenarioNewSwarm(t)
 	var dialing sync.WaitGroup
 	var stop atomic.Bool
 	for d := range 4 {
-		addr := s.addr[[]scenarioWay{scenarioNative, scenarioNetHTTP}[d%2]]
+		addr := s.AddrOf([]harness.Way{harness.Native, harness.NetHTTP}[d%2])
 		dialing.Go(func() {
 			for n := 0; !stop.Load() && n < 50; n++ {
 				switch d {
 				case 2: // in the middle of the handshake
 					if fd, err := scenarioTCP(addr, 0); err == nil {
 						c := &scenarioConn{swarm: swarm, fd: fd}
-						_ = c.raw([]byte(strings.TrimSuffix(scenarioUpgrade(""), "\n")))
+						_ = c.raw([]byte(strings.TrimSuffix(harness.UpgradeRequest("/ws", ""), "\n")))
 						c.abort()
 					}
 				default:
@@ -376,8 +376,8 @@ func scenarioCycle(t *testing.T, i int) {
 			}
 		})
 	}
-	scenarioUntil(t, func() bool { return s.Stats().Total.Opened > uint64(i%20) }, "connections")
-	scenarioWithin(t, "Shutdown", func() { s.stop(scenarioPatience) })
+	harness.Eventually(t, func() bool { return s.Stats().Total.Opened > uint64(i%20) }, "connections")
+	scenarioWithin(t, "Shutdown", func() { s.Stop() })
 	stop.Store(true)
 	scenarioWithin(t, "dialing", dialing.Wait)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 	"github.com/qi-realtime/ws/internal/race"
 )
 
@@ -83,7 +84,7 @@ const (
 // scenarioSlowRun is the state of a run.
 type scenarioSlowRun struct {
 	scenarioSlowPlan
-	*scenarioServer
+	*harness.Server
 	t      *testing.T
 	client *scenarioSlowProcess
 	slow   []*ws.Client
@@ -95,10 +96,10 @@ type scenarioSlowRun struct {
 
 func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
 	r := &scenarioSlowRun{scenarioSlowPlan: plan, t: t}
-	r.scenarioServer = scenarioStart(t, plan.opts...)
-	r.client = scenarioStartSlowProcess(t, scenarioSlowOrder{r.addr[scenarioNative], plan.members, plan.slowEvery})
+	r.Server = scenarioStart(t, plan.opts...)
+	r.client = scenarioStartSlowProcess(t, scenarioSlowOrder{r.AddrOf(harness.Native), plan.members, plan.slowEvery})
 	r.client.expect(t, "connected")
-	scenarioUntil(t, func() bool { return r.GetClientCount() == plan.members }, "%d clients", plan.members)
+	harness.Eventually(t, func() bool { return r.GetClientCount() == plan.members }, "%d clients", plan.members)
 	r.RangeClients(func(c *ws.Client) bool {
 		if c.UserID == scenarioSlowUser {
 			r.slow = append(r.slow, c)
@@ -132,7 +133,7 @@ func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
 
 	r.client.say("resume")
 	for _, c := range r.slow {
-		scenarioUntil(t, func() bool { return c.QueuedBytes() == 0 }, "a slow member that reads again")
+		harness.Eventually(t, func() bool { return c.QueuedBytes() == 0 }, "a slow member that reads again")
 	}
 	r.publish()
 	r.report = r.client.report(t, r.published)
@@ -145,7 +146,7 @@ func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
 // publish publishes one message, when no healthy member is too far behind.
 func (r *scenarioSlowRun) publish() {
 	r.t.Helper()
-	scenarioUntil(r.t, func() bool { return r.published-int(r.client.at.Load()) < scenarioSlowAhead },
+	harness.Eventually(r.t, func() bool { return r.published-int(r.client.at.Load()) < scenarioSlowAhead },
 		"the healthy members are behind")
 	if r.message == nil {
 		require.NoError(r.t, r.BroadcastToRoom("prices", scenarioSlowMessage(r.published), nil))
@@ -165,7 +166,7 @@ func scenarioSlowMessage(n int) []byte {
 // settle waits until every healthy member has everything.
 func (r *scenarioSlowRun) settle() {
 	r.t.Helper()
-	scenarioUntil(r.t, func() bool { return int(r.client.at.Load()) == r.published }, "the healthy members are behind")
+	harness.Eventually(r.t, func() bool { return int(r.client.at.Load()) == r.published }, "the healthy members are behind")
 }
 
 // publishAll publishes at the rate of the plan, or what the machine can do of
@@ -397,7 +398,7 @@ func (p *scenarioSlowProcess) say(command string) { _, _ = fmt.Fprintln(p.in, co
 // expect waits for an answer that begins with a word, and returns the rest.
 func (p *scenarioSlowProcess) expect(t *testing.T, word string) string {
 	t.Helper()
-	line := scenarioReceive(t, p.answers, word)
+	line := harness.Receive(t, p.answers, word)
 	rest, ok := strings.CutPrefix(line, word)
 	require.True(t, ok, "client process: %s", line)
 	return rest
@@ -512,7 +513,7 @@ func (c *scenarioSlowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
 // report waits for the last message, and prints what the members have seen.
 func (c *scenarioSlowClients) report(messages int64) {
 	for i, conn := range append(append([]*scenarioConn(nil), c.healthy...), c.slow...) {
-		scenarioUntil(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() }, "the last message of member %d", i)
+		harness.Eventually(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() }, "the last message of member %d", i)
 	}
 	r := scenarioSlowReport{Disorder: c.disorder, Torn: c.torn}
 	for i, log := range c.logs {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // stall makes the client stop reading: the swarm does not look at its socket
@@ -50,7 +51,7 @@ func (s *scenarioSwarm) watch(fd int) error {
 // reports whether the condition holds in time, and marks the test as failed if
 // not. Its patience is shorter than that of who waits for the goroutine.
 func scenarioSoon(t testing.TB, condition func() bool, format string, args ...any) bool {
-	deadline := time.Now().Add(scenarioPatience / 2)
+	deadline := time.Now().Add(harness.Patience / 2)
 	poll := time.NewTicker(100 * time.Microsecond)
 	defer poll.Stop()
 	for ; !condition(); <-poll.C {
@@ -76,19 +77,19 @@ type scenarioWitness struct {
 }
 
 // witnesses opens one connection on each event loop.
-func (s *scenarioServer) witnesses(swarm *scenarioSwarm) []*scenarioWitness {
-	s.t.Helper()
+func witnesses(s *harness.Server, swarm *scenarioSwarm) []*scenarioWitness {
+	s.T.Helper()
 	found := make([]*scenarioWitness, len(s.Stats().Loops))
 	for try := 0; slices.Contains(found, nil); try++ {
 		before := s.Stats()
 		w := new(scenarioWitness)
 		query := scenarioQuery(0, -1-try)
-		w.scenarioConn = swarm.dial(s.addr[scenarioNative], scenarioDial{query: query, onMessage: func(b []byte) {
+		w.scenarioConn = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: query, onMessage: func(b []byte) {
 			if len(b) >= 8 && binary.BigEndian.Uint32(b) == scenarioConfirms {
 				w.heard.Store(int64(binary.BigEndian.Uint32(b[4:])))
 			}
 		}})
-		w.side = s.serverSide(query)
+		w.side = serverSide(s, query)
 		after := s.Stats()
 		loop := slices.IndexFunc(found, func(w *scenarioWitness) bool { return w == nil })
 		for i := range found {
@@ -116,9 +117,9 @@ func (w *scenarioWitness) hear(t testing.TB) bool {
 // scenarioReuser is one worker of TestScenarioReusedDescriptors: it opens
 // connections one after the other, each in a room of its own.
 type scenarioReuser struct {
-	*scenarioServer
+	*harness.Server
 	swarm *scenarioSwarm
-	way   scenarioWay
+	way   harness.Way
 	id    atomic.Uint64 // of the running connection
 	wrong atomic.Int64  // messages that were not for their connection, or came in another shape
 }
@@ -139,18 +140,18 @@ func (r *scenarioReuser) message(id, n uint64) []byte {
 func (r *scenarioReuser) dial(id uint64) (*scenarioConn, *ws.Client) {
 	query := scenarioQuery(1, int(id))
 	last := uint64(0)
-	conn, err := r.swarm.tryDial(r.addr[r.way], scenarioDial{query: query, recvBuf: 4096, onMessage: func(b []byte) {
+	conn, err := r.swarm.tryDial(r.AddrOf(r.way), scenarioDial{query: query, recvBuf: 4096, onMessage: func(b []byte) {
 		stamp := binary.BigEndian.Uint64(b)
 		if len(b) != scenarioReuseSize || stamp>>32 != id || stamp&math.MaxUint32 <= last || !bytes.Equal(b[8:], b[:len(b)-8]) {
 			r.wrong.Add(1)
 		}
 		last = stamp & math.MaxUint32
 	}})
-	if !assert.NoError(r.t, err) {
+	if !assert.NoError(r.T, err) {
 		return nil, nil
 	}
-	side := r.serverSide(query)
-	assert.NoError(r.t, side.JoinRoom(scenarioReuseRoom(id)))
+	side := serverSide(r.Server, query)
+	assert.NoError(r.T, side.JoinRoom(scenarioReuseRoom(id)))
 	r.id.Store(id)
 	return conn, side
 }
@@ -161,7 +162,7 @@ func (r *scenarioReuser) publish(stop *atomic.Bool) {
 	for n := uint64(1); !stop.Load(); n++ {
 		for _, id := range []uint64{r.id.Load(), r.id.Load() - 1} {
 			if err := r.BroadcastToRoom(scenarioReuseRoom(id), r.message(id, n), nil); err != nil {
-				assert.ErrorIs(r.t, err, ws.ErrRoomNotFound)
+				assert.ErrorIs(r.T, err, ws.ErrRoomNotFound)
 			}
 		}
 	}
@@ -206,7 +207,7 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 	var working sync.WaitGroup
 	reusers := make([]*scenarioReuser, workers)
 	for w := range reusers {
-		r := &scenarioReuser{scenarioServer: s, swarm: swarm, way: []scenarioWay{scenarioNative, scenarioNetHTTP}[w/3]}
+		r := &scenarioReuser{Server: s, swarm: swarm, way: []harness.Way{harness.Native, harness.NetHTTP}[w/3]}
 		reusers[w] = r
 		working.Go(func() {
 			var stop atomic.Bool
@@ -219,7 +220,7 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 				if side == nil {
 					return
 				}
-				if r.way == scenarioNative {
+				if r.way == harness.Native {
 					fds.note(conn)
 				}
 				scenarioSoon(t, func() bool { return conn.received.Load() >= 2 }, "a new connection gets nothing")
@@ -262,14 +263,14 @@ func scenarioNumbered(n, size int) []byte {
 
 // dialReader opens a connection that reads numbered messages of one size. With
 // small buffers if it is to stall.
-func (s *scenarioServer) dialReader(swarm *scenarioSwarm, id, size, recvBuf int) *scenarioReader {
-	s.t.Helper()
+func dialReader(s *harness.Server, swarm *scenarioSwarm, id, size, recvBuf int) *scenarioReader {
+	s.T.Helper()
 	r := new(scenarioReader)
 	query := scenarioQuery(0, id)
-	r.scenarioConn = swarm.dial(s.addr[scenarioNative], scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
+	r.scenarioConn = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
 		r.take(b, size)
 	}})
-	r.side = s.serverSide(query)
+	r.side = serverSide(s, query)
 	return r
 }
 
@@ -292,7 +293,7 @@ func (r *scenarioReader) take(b []byte, size int) {
 // complete checks that a member has got messages 1 to n, all of them.
 func (r *scenarioReader) complete(t testing.TB, n int) {
 	t.Helper()
-	scenarioUntil(t, func() bool { return r.received.Load() >= int64(n) }, "message %d", n)
+	harness.Eventually(t, func() bool { return r.received.Load() >= int64(n) }, "message %d", n)
 	require.EqualValues(t, n, r.received.Load(), "no duplicate")
 	require.EqualValues(t, n, r.last.Load(), "no loss")
 	require.Zero(t, r.wrong.Load(), "out of order or in another shape")
@@ -306,16 +307,16 @@ func TestScenarioTricklingReader(t *testing.T) {
 	const queue, burst = 64, 32
 	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
 	swarm := scenarioNewSwarm(t)
-	fd, err := scenarioTCP(s.addr[scenarioNative], 4096) // a blocking socket
+	fd, err := scenarioTCP(s.AddrOf(harness.Native), 4096) // a blocking socket
 	require.NoError(t, err)
 	defer func() { _ = unix.Close(fd) }()
 	stream, err := scenarioHandshake(fd, scenarioQuery(0, members))
 	require.NoError(t, err)
-	trickling := s.serverSide(scenarioQuery(0, members))
+	trickling := serverSide(s, scenarioQuery(0, members))
 	require.NoError(t, trickling.JoinRoom("news")) // first, so that all others come behind it
 	healthy := make([]*scenarioReader, members)
 	for i := range healthy {
-		healthy[i] = s.dialReader(swarm, i, size, 0)
+		healthy[i] = dialReader(s, swarm, i, size, 0)
 		require.NoError(t, healthy[i].side.JoinRoom("news"))
 	}
 
@@ -352,7 +353,7 @@ func TestScenarioTricklingReader(t *testing.T) {
 		read(1)
 	}
 	b := make([]byte, 64<<10)
-	scenarioUntil(t, func() bool { // what is queued may have been read already
+	harness.Eventually(t, func() bool { // what is queued may have been read already
 		if n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); err == nil {
 			stream = append(stream, b[:n]...)
 		}
@@ -379,22 +380,22 @@ func TestScenarioTricklingReader(t *testing.T) {
 // fill sends numbered messages to a client that has stalled until its queue is
 // full and its socket as well. It returns how many it took and how many it
 // refused; none of them is on its way to the loop any more.
-func (s *scenarioServer) fill(r *scenarioReader, size int) (taken, refused int) {
-	s.t.Helper()
-	require.NoError(s.t, r.side.JoinRoom("fill"))
+func fillReader(s *harness.Server, r *scenarioReader, size int) (taken, refused int) {
+	s.T.Helper()
+	require.NoError(s.T, r.side.JoinRoom("fill"))
 	defer s.DeleteRoom("fill")
 	blocked := s.Stats().Total.BlockedTotal
-	scenarioUntil(s.t, func() bool {
+	harness.Eventually(s.T, func() bool {
 		err := r.side.SendBytes(scenarioNumbered(taken+1, size))
 		if err == nil {
 			taken++
 			return false
 		}
-		require.ErrorIs(s.t, err, ws.ErrChannelFull)
+		require.ErrorIs(s.T, err, ws.ErrChannelFull)
 		refused++
 		d, err := s.Publish("fill", nil, ws.Exclude(r.side)) // comes to the loop behind what was sent
-		require.NoError(s.t, err)
-		scenarioReceive(s.t, d.Done(), "what was sent")
+		require.NoError(s.T, err)
+		harness.Receive(s.T, d.Done(), "what was sent")
 		return s.Stats().Total.BlockedTotal > blocked
 	}, "the queue did not fill")
 	return taken, refused
@@ -406,30 +407,30 @@ func (s *scenarioServer) fill(r *scenarioReader, size int) (taken, refused int) 
 func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	const queue, size, code = 64, 2048, 4001
 	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
-	closed := s.disconnections()
+	closed := disconnections(s)
 	swarm := scenarioNewSwarm(t)
-	r := s.dialReader(swarm, 0, size, 4096)
+	r := dialReader(s, swarm, 0, size, 4096)
 	_, err := s.CreateRoom("news", nil)
 	require.NoError(t, err)
 	require.NoError(t, r.side.JoinRoom("news"))
 	r.stall()
-	taken, refused := s.fill(r, size)
+	taken, refused := fillReader(s, r, size)
 	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(code, "enough")))
-	scenarioUntil(t, r.side.IsClosed, "the close frame was read")
+	harness.Eventually(t, r.side.IsClosed, "the close frame was read")
 	require.ErrorIs(t, r.side.SendBytes(scenarioNumbered(taken+1, size)), ws.ErrConnectionClosed)
 	require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(taken+1, size), nil))
 	require.Positive(t, r.side.QueuedBytes(), "what was queued is still to be sent")
 	r.resume()
-	scenarioUntil(t, r.over.Load, "the end of the connection")
+	harness.Eventually(t, r.over.Load, "the end of the connection")
 	r.complete(t, taken)
 	assert.EqualValues(t, code, r.closeCode.Load(), "the answer has the code of the question")
 	assert.True(t, r.orderly.Load(), "a reset")
-	end := scenarioReceive(t, closed, "the event")
+	end := harness.Receive(t, closed, "the event")
 	assert.Equal(t, code, end.Code)
 	assert.True(t, end.Remote)
 	assert.Equal(t, []string{"news"}, end.Rooms)
 	assert.Equal(t, ws.DropCounts{Full: uint64(refused)}, s.Stats().Total.Drops, "what did not fit; it was out of its room")
-	s.expectEmpty(r)
+	expectEmpty(s, r)
 }
 
 // The same, and the client never reads: it ends at the close timeout, and what
@@ -437,42 +438,42 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	const queue, size, timeout = 64, 2048, 300 * time.Millisecond
 	s := scenarioStart(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
-	closed := s.disconnections()
+	closed := disconnections(s)
 	swarm := scenarioNewSwarm(t)
-	r := s.dialReader(swarm, 0, size, 4096)
+	r := dialReader(s, swarm, 0, size, 4096)
 	require.NoError(t, r.side.JoinRoom("news"))
 	r.stall()
-	taken, _ := s.fill(r, size)
+	taken, _ := fillReader(s, r, size)
 	began := time.Now()
 	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4001, "")))
-	end := scenarioReceive(t, closed, "the event")
+	end := harness.Receive(t, closed, "the event")
 	assert.GreaterOrEqual(t, time.Since(began), timeout*8/10, "it has its time to read") // ticks are a tenth
 	assert.Equal(t, 4001, end.Code)
 	assert.True(t, end.Remote)
-	s.expectEmpty(r)
+	expectEmpty(s, r)
 	total := s.Stats().Total
 	assert.EqualValues(t, taken, total.MessagesOut+total.Drops.Closed, "each was sent or is counted")
 	assert.Positive(t, total.Drops.Closed)
 	r.resume() // what the socket had is whole, up to where it was cut
-	scenarioUntil(t, r.over.Load, "the end of the connection")
+	harness.Eventually(t, r.over.Load, "the end of the connection")
 	assert.Zero(t, r.wrong.Load(), "out of order or in another shape")
 	assert.LessOrEqual(t, r.last.Load(), int64(total.MessagesOut))
 }
 
 // disconnections returns how clients end.
-func (s *scenarioServer) disconnections() <-chan *ws.CloseError {
+func disconnections(s *harness.Server) <-chan *ws.CloseError {
 	ch := make(chan *ws.CloseError, 64)
 	s.Subscribe(ws.EventClientDisconnected, func(e ws.Event) { ch <- e.Data.(*ws.CloseError) })
 	return ch
 }
 
 // expectEmpty waits until nothing is left of the only client.
-func (s *scenarioServer) expectEmpty(r *scenarioReader) {
-	s.t.Helper()
-	scenarioUntil(s.t, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "the end of the only client")
-	assert.Zero(s.t, r.side.QueuedBytes())
-	assert.Empty(s.t, r.side.GetRooms())
-	assert.Empty(s.t, s.GetRoomMembers("news"))
+func expectEmpty(s *harness.Server, r *scenarioReader) {
+	s.T.Helper()
+	harness.Eventually(s.T, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "the end of the only client")
+	assert.Zero(s.T, r.side.QueuedBytes())
+	assert.Empty(s.T, r.side.GetRooms())
+	assert.Empty(s.T, s.GetRoomMembers("news"))
 }
 
 // scenarioEcho makes the server echo what clients send, on the event loops.
@@ -489,10 +490,10 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 	s := scenarioStart(t, ws.WithMessageQueueSize(queue), ws.WithHandlerMode(ws.Inline))
 	scenarioEcho(s.Manager)
 	swarm := scenarioNewSwarm(t)
-	witnesses := s.witnesses(swarm)
+	witnesses := witnesses(s, swarm)
 	room := make([]*scenarioReader, members)
 	for i := range room {
-		room[i] = s.dialReader(swarm, i, size, 4096)
+		room[i] = dialReader(s, swarm, i, size, 4096)
 	}
 	for _, r := range room {
 		require.NoError(t, r.side.JoinRoom("news"))
@@ -526,15 +527,15 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 		r.resume()
 	}
 	for i, r := range room {
-		scenarioUntil(t, func() bool { return r.side.QueuedBytes() == 0 }, "member %d does not go on", i)
+		harness.Eventually(t, func() bool { return r.side.QueuedBytes() == 0 }, "member %d does not go on", i)
 	}
 	for range after {
 		publish()
 	}
 	lost := 0
 	for i, r := range room {
-		scenarioUntil(t, func() bool { return r.last.Load() == int64(published) }, "the last message to member %d", i)
-		scenarioUntil(t, func() bool { return r.received.Load() == int64(len(r.numbers)) }, "the end of member %d", i)
+		harness.Eventually(t, func() bool { return r.last.Load() == int64(published) }, "the last message to member %d", i)
+		harness.Eventually(t, func() bool { return r.received.Load() == int64(len(r.numbers)) }, "the end of member %d", i)
 		require.Zero(t, r.wrong.Load(), "member %d: out of order, twice or in another shape", i)
 		tail := r.numbers[len(r.numbers)-after-1:]
 		require.EqualValues(t, published-after+1, tail[1], "member %d lost what came when it read again", i)
@@ -565,7 +566,7 @@ type scenarioVisit struct {
 
 // scenarioChurn is the state of TestScenarioMembersGoDuringFanOut.
 type scenarioChurn struct {
-	*scenarioServer
+	*harness.Server
 	swarm   *scenarioSwarm
 	tickers [2]scenarioTicker
 }
@@ -639,44 +640,44 @@ func (v *scenarioVisitor) confirm(t testing.TB) bool {
 func (c *scenarioChurn) visit(id int) {
 	v := new(scenarioVisitor)
 	query := scenarioQuery(0, id)
-	way := []scenarioWay{scenarioNative, scenarioNetHTTP}[id%2]
+	way := []harness.Way{harness.Native, harness.NetHTTP}[id%2]
 	var err error
-	v.scenarioConn, err = c.swarm.tryDial(c.addr[way], scenarioDial{query: query, onMessage: v.take})
-	if !assert.NoError(c.t, err) {
+	v.scenarioConn, err = c.swarm.tryDial(c.AddrOf(way), scenarioDial{query: query, onMessage: v.take})
+	if !assert.NoError(c.T, err) {
 		return
 	}
-	v.side = c.serverSide(query)
+	v.side = serverSide(c.Server, query)
 	for round := range 4 {
 		var at scenarioVisit
 		at.after = c.finished()
-		assert.NoError(c.t, v.side.JoinRoom("news"))
+		assert.NoError(c.T, v.side.JoinRoom("news"))
 		at.from = c.begun()
 		enough := 1 + id%7
-		scenarioSoon(c.t, func() bool { return c.finished()[0] > at.from[0]+uint32(enough) }, "the publisher stands")
+		scenarioSoon(c.T, func() bool { return c.finished()[0] > at.from[0]+uint32(enough) }, "the publisher stands")
 		at.until = c.finished()
 		switch {
 		case round < 3:
 			v.side.LeaveRoom("news")
 			at.before = c.begun()
-			scenarioSoon(c.t, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
-			if v.confirm(c.t) { // with room for what must not come
-				v.check(c.t, at, "left")
+			scenarioSoon(c.T, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
+			if v.confirm(c.T) { // with room for what must not come
+				v.check(c.T, at, "left")
 			}
 		case id%3 == 0:
 			v.side.CloseWithCode(4002, "")
 			at.before = c.begun()
-			scenarioSoon(c.t, v.over.Load, "the end of a connection")
-			assert.EqualValues(c.t, 4002, v.closeCode.Load())
-			v.check(c.t, at, "closed by the server")
+			scenarioSoon(c.T, v.over.Load, "the end of a connection")
+			assert.EqualValues(c.T, 4002, v.closeCode.Load())
+			v.check(c.T, at, "closed by the server")
 		case id%3 == 1:
-			assert.NoError(c.t, v.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4003, "")))
-			scenarioSoon(c.t, v.over.Load, "the end of a connection")
+			assert.NoError(c.T, v.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4003, "")))
+			scenarioSoon(c.T, v.over.Load, "the end of a connection")
 			at.before, at.mayLose = c.begun(), true // its close frame is read before what waits in the ring
-			v.check(c.t, at, "closed by the client")
+			v.check(c.T, at, "closed by the client")
 		default:
 			v.abort()
 			at.before, at.mayLose = c.begun(), true
-			v.check(c.t, at, "reset")
+			v.check(c.T, at, "reset")
 		}
 	}
 }
@@ -684,15 +685,15 @@ func (c *scenarioChurn) visit(id int) {
 // publish publishes at full speed until stop, but not so far ahead of the
 // steady members that memory matters.
 func (c *scenarioChurn) publish(p int, steady []*scenarioConn, stop *atomic.Bool) {
-	for !stop.Load() && !c.t.Failed() {
+	for !stop.Load() && !c.T.Failed() {
 		n := c.tickers[p].begun.Add(1)
-		if !assert.NoError(c.t, c.BroadcastToRoom("news", scenarioStamp(p, n), nil)) {
+		if !assert.NoError(c.T, c.BroadcastToRoom("news", scenarioStamp(p, n), nil)) {
 			return
 		}
 		c.tickers[p].finished.Store(n)
 		if n%512 == 0 {
 			for _, s := range steady {
-				scenarioSoon(c.t, func() bool { return s.received.Load() > int64(n)-2048 }, "a steady member is behind")
+				scenarioSoon(c.T, func() bool { return s.received.Load() > int64(n)-2048 }, "a steady member is behind")
 			}
 		}
 	}
@@ -704,14 +705,14 @@ func (c *scenarioChurn) publish(p int, steady []*scenarioConn, stop *atomic.Bool
 // nothing.
 func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 	const steady, churners, visits = 20, 4, 24
-	c := &scenarioChurn{scenarioServer: scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 64 })}
+	c := &scenarioChurn{Server: scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 64 })}
 	c.swarm = scenarioNewSwarm(t)
 	conns := make([]*scenarioConn, steady)
 	logs := make([]scenarioLog, steady)
 	for i := range conns {
 		logs[i] = make(scenarioLog, len(c.tickers))
-		conns[i] = c.swarm.dial(c.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
-		require.NoError(t, c.serverSide(scenarioQuery(0, -1-i)).JoinRoom("news"))
+		conns[i] = c.swarm.dial(c.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
+		require.NoError(t, serverSide(c.Server, scenarioQuery(0, -1-i)).JoinRoom("news"))
 	}
 	var stop atomic.Bool
 	var publishing, churning sync.WaitGroup
@@ -733,7 +734,7 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 		total += int64(n)
 	}
 	for i, conn := range conns {
-		scenarioUntil(t, func() bool { return conn.received.Load() >= total }, "all messages to steady member %d", i)
+		harness.Eventually(t, func() bool { return conn.received.Load() >= total }, "all messages to steady member %d", i)
 		for p, log := range logs[i] {
 			require.Len(t, log, int(c.finished()[p]), "publisher %d to steady member %d", p, i)
 			for k, n := range log {
@@ -741,7 +742,7 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 			}
 		}
 	}
-	scenarioUntil(t, func() bool { return len(c.GetRoomMembers("news")) == steady && c.GetClientCount() == steady }, "only the steady are left")
+	harness.Eventually(t, func() bool { return len(c.GetRoomMembers("news")) == steady && c.GetClientCount() == steady }, "only the steady are left")
 	t.Logf("%d messages, %d visits", total, churners*visits*4)
 }
 
@@ -758,8 +759,8 @@ func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 			sides := make([]*ws.Client, members)
 			for i := range conns {
 				logs[i] = make(scenarioLog, publishers)
-				conns[i] = swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i), onMessage: logs[i].take})
-				sides[i] = s.serverSide(scenarioQuery(0, i))
+				conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i), onMessage: logs[i].take})
+				sides[i] = serverSide(s, scenarioQuery(0, i))
 			}
 			var publishing sync.WaitGroup
 			for p := range publishers {
@@ -781,7 +782,7 @@ func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 			scenarioWithin(t, "publishing", publishing.Wait)
 			const all = publishers * rounds * 2
 			for i, c := range conns {
-				scenarioUntil(t, func() bool { return c.received.Load() >= all }, "all messages to member %d: %v", i,
+				harness.Eventually(t, func() bool { return c.received.Load() >= all }, "all messages to member %d: %v", i,
 					scenarioText(func() string { return fmt.Sprintf("%d of %d", c.received.Load(), all) }))
 				for p, log := range logs[i] {
 					require.Len(t, log, rounds*2, "publisher %d to member %d", p, i)
@@ -805,12 +806,12 @@ func scenarioTightLoop(t *testing.T, length time.Duration) {
 	scenarioEcho(s.Manager)
 	swarm := scenarioNewSwarm(t)
 	for i := range members {
-		swarm.dial(s.addr[scenarioNative], scenarioDial{query: scenarioQuery(0, i)})
+		swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i)})
 	}
-	for _, c := range s.serverSides() {
+	for _, c := range serverSides(s) {
 		require.NoError(t, c.JoinRoom("news"))
 	}
-	witness := s.witnesses(scenarioNewSwarm(t))[0] // a swarm of its own: the members' must not hold it up
+	witness := witnesses(s, scenarioNewSwarm(t))[0] // a swarm of its own: the members' must not hold it up
 	var stop atomic.Bool
 	var publishing sync.WaitGroup
 	var published atomic.Int64

@@ -89,6 +89,7 @@ func Run(t testing.TB, m *ws.Manager) *Server {
 // Stop stops the manager and checks that Run returns nil.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
+		_ = s.Web.Config.Close() // Close waits for unfinished requests otherwise
 		s.Web.Close()
 		Shutdown(s.T, s.Manager)
 		require.NoError(s.T, Receive(s.T, s.Ran, "Run did not return"))

@@ -22,7 +22,7 @@ func Main(m *testing.M) {
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		_ = l.Close()
 	}
-	goroutines, descriptors := len(Goroutines()), openDescriptors()
+	goroutines, descriptors := len(Goroutines()), Descriptors()
 	code := m.Run()
 	if code == 0 && !nothingLeft(goroutines, descriptors) {
 		code = 1
@@ -39,7 +39,7 @@ func nothingLeft(goroutines, descriptors int) bool {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for deadline := time.Now().Add(patience); ; <-poll.C {
-		left, open := Goroutines(), openDescriptors()
+		left, open := Goroutines(), Descriptors()
 		if len(left) <= goroutines && open <= descriptors {
 			return true
 		}
@@ -68,8 +68,8 @@ func Goroutines() []string {
 	return ours
 }
 
-// openDescriptors returns the number of open descriptors, 0 on systems where it is unknown.
-func openDescriptors() int {
+// Descriptors returns the number of open descriptors, 0 on systems where it is unknown.
+func Descriptors() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return 0
