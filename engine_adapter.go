@@ -8,8 +8,11 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// engineHandler is the Manager as the engine sees it.
+// engineHandler is the Manager as the engine's Handler.
 type engineHandler Manager
+
+// engineObserver is the Manager as the engine's Observer.
+type engineObserver Manager
 
 // NewConn returns the connection of a new client.
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
@@ -24,30 +27,30 @@ func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(c
 
 // OnDrop counts a message that a client did not get. One that was conflated is
 // not lost.
-func (h *engineHandler) OnDrop(why engine.DropReason) {
+func (o *engineObserver) OnDrop(why engine.DropReason) {
 	if why != engine.DropConflated {
-		h.metrics.IncrementDroppedMessages()
+		o.metrics.IncrementDroppedMessages()
 	}
 }
 
 // OnSlow runs on the connection's event loop.
-func (h *engineHandler) OnSlow(conn *engine.Conn, queuedBytes int) {
-	h.slow.note(ownerOf(conn), true, queuedBytes)
+func (o *engineObserver) OnSlow(conn *engine.Conn, queuedBytes int) {
+	o.slow.note(ownerOf(conn), true, queuedBytes)
 }
 
 // OnDrain runs on the connection's event loop.
-func (h *engineHandler) OnDrain(conn *engine.Conn) { h.slow.note(ownerOf(conn), false, 0) }
+func (o *engineObserver) OnDrain(conn *engine.Conn) { o.slow.note(ownerOf(conn), false, 0) }
 
 // OnReadError counts a connection that the network ended.
-func (h *engineHandler) OnReadError() { h.metrics.IncrementReadErrors() }
+func (o *engineObserver) OnReadError() { o.metrics.IncrementReadErrors() }
 
 // OnWriteError counts a failed write.
-func (h *engineHandler) OnWriteError() { h.metrics.IncrementWriteErrors() }
+func (o *engineObserver) OnWriteError() { o.metrics.IncrementWriteErrors() }
 
 // OnInvalid counts a peer that broke the protocol.
-func (h *engineHandler) OnInvalid(conn *engine.Conn, err error) {
-	h.metrics.IncrementInvalidMessages()
-	(*Manager)(h).reportError(ownerOf(conn), err)
+func (o *engineObserver) OnInvalid(conn *engine.Conn, err error) {
+	o.metrics.IncrementInvalidMessages()
+	(*Manager)(o).reportError(ownerOf(conn), err)
 }
 
 // Go runs fn on a worker, if ctx does not end before.

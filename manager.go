@@ -98,7 +98,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.late.logger = cfg.Logger
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.auth = newAuthenticator(&m.cfg, m.reportPanic)
-	m.engine = engine.New(cfg.engine(), (*engineHandler)(m))
+	m.engine = engine.New(cfg.engine(), (*engineHandler)(m), (*engineObserver)(m))
 	return m, nil
 }
 

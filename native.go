@@ -100,8 +100,8 @@ func refuseNative(err error) engine.Decision {
 
 // OnRefused counts a refusal on the native path and logs it, because no caller reads the
 // error.
-func (h *engineHandler) OnRefused(conn *engine.Conn, r *http.Request, err error) {
-	m, e := (*Manager)(h), asHandshakeError(err)
+func (o *engineObserver) OnRefused(conn *engine.Conn, r *http.Request, err error) {
+	m, e := (*Manager)(o), asHandshakeError(err)
 	m.refusals[e.why].Add(1)
 	level := slog.LevelDebug
 	if errors.Is(e, errResponseHeader) { // a mistake of the application's

@@ -109,7 +109,7 @@ func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
 	} else {
 		s.closeLingering(c, code, err)
 	}
-	s.eng.handler.OnInvalid(c, err)
+	s.eng.observer.OnInvalid(c, err)
 }
 
 // endInOrder acts on the peer's close frame, FIN or violation behind the
@@ -333,6 +333,6 @@ func (s *Shard) detach(c *Conn, err error) {
 		c.owner.OnClose(end)
 	}
 	if lost {
-		s.eng.handler.OnReadError()
+		s.eng.observer.OnReadError()
 	}
 }

@@ -63,8 +63,8 @@ type Decision struct {
 	Refused  error  // cause of a refusal, for OnRefused; nil if accepted, or answered otherwise
 }
 
-// Handler receives the engine's questions and events. Safe for concurrent use:
-// all loops call its methods.
+// Handler makes connections and decides on upgrade requests. Safe for concurrent
+// use: all loops call its methods.
 type Handler interface {
 	// NewConn returns the connection for a peer that was just accepted, with
 	// its owner set. It runs on the event loop.
@@ -74,14 +74,22 @@ type Handler interface {
 	AdmitOffLoop(r *http.Request) bool
 	// Admit decides on an upgrade request. r is owned by the callee.
 	Admit(c *Conn, r *http.Request) Decision
+	// Abandon reports that a connection which Admit accepted ended before it
+	// was open: OnOpen and OnClose are not called for it.
+	Abandon(c *Conn)
+	// Go runs fn on a worker, or not at all if ctx ends before. It reports
+	// false if it cannot take fn. It must not block.
+	Go(ctx context.Context, fn func()) bool
+}
+
+// Observer receives the events of the engine that need no decision. Its methods must not
+// block. Safe for concurrent use: all loops call them.
+type Observer interface {
 	// OnRefused reports that an upgrade request is refused because of err: the
 	// error of Admit, or a *codec.RequestError if the request is malformed or
 	// too late, or the engine stops. r is nil unless Admit refused it. It runs
 	// on the event loop.
 	OnRefused(c *Conn, r *http.Request, err error)
-	// Abandon reports that a connection which Admit accepted ended before it
-	// was open: OnOpen and OnClose are not called for it.
-	Abandon(c *Conn)
 	// OnDrop reports a dropped message.
 	OnDrop(why DropReason)
 	// OnSlow reports that a blocked connection's queue has reached the
@@ -95,7 +103,4 @@ type Handler interface {
 	OnWriteError()
 	// OnInvalid reports that a peer broke the protocol.
 	OnInvalid(c *Conn, err error)
-	// Go runs fn on a worker, or not at all if ctx ends before. It reports
-	// false if it cannot take fn. It must not block.
-	Go(ctx context.Context, fn func()) bool
 }

@@ -17,7 +17,7 @@ func TestRunReportsItsSecondCall(t *testing.T) {
 }
 
 func TestStopBeforeRun(t *testing.T) {
-	e := engine.New(testConfig(), &server{t: t})
+	e := engine.New(testConfig(), &server{t: t}, &server{t: t})
 	require.NoError(t, e.Stop(t.Context(), codec.CloseGoingAway, ""))
 	require.NoError(t, e.Run())
 	require.True(t, errors.Is(engine.ErrClosed, net.ErrClosed))

@@ -21,8 +21,9 @@ import (
 // Engine runs the event loops and their shards. Safe for concurrent use.
 type Engine struct {
 	// Immutable after New.
-	cfg     Config
-	handler Handler
+	cfg      Config
+	handler  Handler
+	observer Observer
 	// maxAhead bounds the bytes that the tasks from one inbox may offer to a
 	// connection that waits for its write. A loop continues to take tasks while
 	// it writes, so that connections whose turn comes later get more in one
@@ -86,9 +87,9 @@ type Engine struct {
 }
 
 // New returns an engine that is not running yet.
-func New(cfg Config, h Handler) *Engine {
+func New(cfg Config, h Handler, o Observer) *Engine {
 	e := &Engine{
-		cfg: cfg, handler: h, tickTime: tickTime(&cfg),
+		cfg: cfg, handler: h, observer: o, tickTime: tickTime(&cfg),
 		started: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}

@@ -119,7 +119,7 @@ func TestFact01RunReturnsAnErrorWhenDescriptorsAreExhausted(t *testing.T) {
 	s := &server{t: t}
 	cfg := testConfig()
 	cfg.MaxDescriptors = 1 << 20
-	s.Engine = engine.New(cfg, s)
+	s.Engine = engine.New(cfg, s, s)
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run() }()
 	<-s.Started()

@@ -150,7 +150,7 @@ func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
 		return true
 	}
 	if decision.Refused != nil {
-		s.eng.handler.OnRefused(c, r, decision.Refused)
+		s.eng.observer.OnRefused(c, r, decision.Refused)
 	}
 	s.refuse(c, decision.Response)
 	return false

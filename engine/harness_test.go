@@ -86,7 +86,7 @@ func start(t testing.TB, configure func(*engine.Config, *server)) *server {
 	if configure != nil {
 		configure(&cfg, s)
 	}
-	s.Engine = engine.New(cfg, s)
+	s.Engine = engine.New(cfg, s, s)
 	go func() { s.ran <- s.Run() }()
 	select {
 	case <-s.Started():

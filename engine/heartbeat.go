@@ -173,7 +173,7 @@ func (s *Shard) probe(c *Conn) {
 	s.wheel.schedule(c, s.eng.now.Load()+min(limits.interval, limits.part, uint32(max(1, remaining))))
 	if remaining <= 0 {
 		s.closeLater(c, errSilent)
-		s.eng.handler.OnReadError()
+		s.eng.observer.OnReadError()
 		return
 	}
 	o.pings++

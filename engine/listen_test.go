@@ -28,7 +28,7 @@ func TestFact10ASecondListenerOnThePortIsRefused(t *testing.T) {
 	s := start(t, nil)
 	cfg := testConfig()
 	cfg.ListenAddr = "tcp://" + s.Addr().String()
-	err := engine.New(cfg, s).Run()
+	err := engine.New(cfg, s, s).Run()
 	require.ErrorIs(t, err, unix.EADDRINUSE)
 	require.ErrorContains(t, err, cfg.ListenAddr)
 	s.dial().echo()
@@ -53,7 +53,7 @@ func TestFact10AUnixPathThatIsNoSocketIsKept(t *testing.T) {
 	for _, path := range []string{dir, keep} {
 		cfg := testConfig()
 		cfg.ListenAddr = "unix://" + path
-		require.ErrorContains(t, engine.New(cfg, &server{t: t}).Run(), "not a socket")
+		require.ErrorContains(t, engine.New(cfg, &server{t: t}, &server{t: t}).Run(), "not a socket")
 		require.FileExists(t, keep)
 	}
 }

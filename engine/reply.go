@@ -166,7 +166,7 @@ func (s *Shard) writeReply() {
 	if err != nil {
 		s.dropReplies(c, replies)
 		s.closeLater(c, err)
-		s.eng.handler.OnWriteError()
+		s.eng.observer.OnWriteError()
 		return
 	}
 	if full {

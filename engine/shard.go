@@ -129,7 +129,7 @@ func (s *Shard) drop(f *Frame, why DropReason) {
 	if f != nil && f.scope != nil {
 		f.scope.add(why, 1)
 	}
-	s.eng.handler.OnDrop(why)
+	s.eng.observer.OnDrop(why)
 }
 
 // CountRefused counts a message that never reached the shard for n of its

@@ -301,7 +301,7 @@ func TestSimnetIsForOneEngine(t *testing.T) {
 	m := startSimnet(t, nil)
 	cfg := testConfig()
 	cfg.ListenAddr, cfg.Simnet = "", m.Simnet
-	other := engine.New(cfg, m.server)
+	other := engine.New(cfg, m.server, m.server)
 	require.ErrorContains(t, other.Run(), "for one engine")
 	m.connect(1)
 }

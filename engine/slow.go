@@ -164,7 +164,7 @@ func (s *Shard) noteSlow(c *Conn) {
 	if !c.is(slow) {
 		c.set(slow)
 		s.stats.slow.add(1)
-		s.eng.handler.OnSlow(c, c.QueuedBytes())
+		s.eng.observer.OnSlow(c, c.QueuedBytes())
 	}
 }
 
@@ -174,7 +174,7 @@ func (s *Shard) noteDrained(c *Conn) {
 	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) && !s.stale(c) {
 		c.unset(slow)
 		s.stats.slow.add(^uint64(0))
-		s.eng.handler.OnDrain(c)
+		s.eng.observer.OnDrain(c)
 	}
 }
 

@@ -208,6 +208,6 @@ func (s *Shard) checkStall(c *Conn) {
 	}
 	if now-st.since >= limit {
 		s.closeLater(c, errWriteTimeout)
-		s.eng.handler.OnWriteError()
+		s.eng.observer.OnWriteError()
 	}
 }

@@ -26,7 +26,7 @@ func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
 	}
 	switch {
 	case err != nil:
-		s.eng.handler.OnReadError()
+		s.eng.observer.OnReadError()
 		s.logTLS(c, err)
 		c.setTLS(nil) // the peer never spoke TLS
 		s.refuse(c, answerToNoTLS(b))

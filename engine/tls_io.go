@@ -116,7 +116,7 @@ func (s *Shard) endOfTLS(c *Conn) {
 // sealed any more; crypto/tls has written an alert, and the peer gets some time
 // to read it.
 func (s *Shard) failTLS(c *Conn, err error) {
-	s.eng.handler.OnReadError()
+	s.eng.observer.OnReadError()
 	s.logTLS(c, err)
 	t := c.tls()
 	t.failed = true
@@ -180,7 +180,7 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 		switch {
 		case err != nil:
 			s.closeLater(c, err)
-			s.eng.handler.OnWriteError()
+			s.eng.observer.OnWriteError()
 		case full:
 			if !s.sendRest(c) {
 				s.block(c)

@@ -150,7 +150,7 @@ func (s *Shard) flushSome(c *Conn, most int) {
 			}
 		case err != nil && !errors.Is(err, unix.EINTR):
 			s.closeLater(c, err)
-			s.eng.handler.OnWriteError()
+			s.eng.observer.OnWriteError()
 		case c.out.empty():
 			s.flushed(c)
 		default:
