@@ -20,7 +20,7 @@ const (
 
 // long are the files that are too long still.
 var long = []string{
-	"conformance/deflate_test.go", "integration/harness_test.go", "integration/slow_test.go",
+	"integration/harness_test.go", "integration/slow_test.go",
 }
 
 // TestLengthOfFiles holds Go files to a length that a reader can keep in mind.
