@@ -14,15 +14,15 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// Client is a connected client. Its methods fail the test when an expected message does not
-// come within a minute. Not safe for concurrent use.
+// Client is a connected client. Its methods fail the test if an expected message does not arrive
+// within a minute. Not safe for concurrent use.
 type Client struct {
 	t        testing.TB
 	conn     net.Conn
 	in       io.Reader
 	requests int
 
-	// waiting has the messages that came while another was awaited, oldest first.
+	// waiting holds the messages that arrived before an awaited one, oldest first.
 	waiting []string
 	closed  *gobwas.StatusCode // of the server's close frame
 	reason  string
@@ -30,14 +30,14 @@ type Client struct {
 
 func newClient(t testing.TB, conn net.Conn, early *bufio.Reader) *Client {
 	c := &Client{t: t, conn: conn, in: conn}
-	if early != nil { // messages that came with the answer to the upgrade
+	if early != nil { // messages that arrived with the answer to the upgrade
 		c.in = early
 	}
 	return c
 }
 
 // Request sends a request and returns its answer, a response or an error: see Type and Code.
-// Messages that come before the answer are kept for Expect and Next.
+// Messages before the answer are kept for Expect and Next.
 func (c *Client) Request(event string, data any) ws.Response {
 	c.t.Helper()
 	c.requests++
@@ -73,7 +73,7 @@ func (c *Client) sendEnvelope(typ, event, id string, data any) {
 	c.Send(string(text))
 }
 
-// Send sends text as it is.
+// Send sends text as a message without an envelope.
 func (c *Client) Send(text string) {
 	c.t.Helper()
 	c.write(gobwas.NewTextFrame([]byte(text)))
@@ -87,7 +87,7 @@ func (c *Client) write(f gobwas.Frame) {
 }
 
 // Expect waits for a notification of event and decodes its data into v, unless v is nil.
-// Messages that come before it are kept for the next calls.
+// Messages before it are kept for the next calls.
 func (c *Client) Expect(event string, v any) {
 	c.t.Helper()
 	var m ws.Message
@@ -104,7 +104,7 @@ func (c *Client) Expect(event string, v any) {
 	}
 }
 
-// Next waits for the next message, text or binary, and returns it as it is.
+// Next waits for the next message, text or binary, and returns its payload.
 func (c *Client) Next() string {
 	c.t.Helper()
 	return c.await("a message", func(string) bool { return true })
@@ -133,7 +133,7 @@ func (c *Client) Close() {
 	_ = c.conn.Close()
 }
 
-// await returns the first message that matches, of those that wait or of those to come.
+// await returns the first matching message, among the waiting and the following ones.
 func (c *Client) await(what string, matches func(text string) bool) string {
 	c.t.Helper()
 	for i, text := range c.waiting {
@@ -154,8 +154,7 @@ func (c *Client) await(what string, matches func(text string) bool) string {
 	}
 }
 
-// read returns the next message, and answers pings. ok is false once the server's close frame
-// has come.
+// read returns the next message, and answers pings. ok is false after the server's close frame.
 func (c *Client) read(what string) (text string, ok bool) {
 	c.t.Helper()
 	for c.closed == nil {
@@ -195,6 +194,6 @@ func (c *Client) answerClose(payload []byte) {
 		code = gobwas.StatusNoStatusRcvd
 	}
 	c.closed, c.reason = &code, reason
-	// The server may have hung up without waiting for the answer.
+	// The server may have closed the connection without waiting for the answer.
 	_ = gobwas.WriteFrame(c.conn, gobwas.MaskFrameInPlace(gobwas.NewCloseFrame(payload)))
 }

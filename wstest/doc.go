@@ -1,6 +1,6 @@
 // Package wstest tests the handlers of a [ws.Manager] over real sockets: Start serves a
 // Manager on a loopback address, and a Client sends requests to it and waits for messages.
-// Nothing sleeps; each wait ends when the message comes, or fails the test after a minute.
+// No call sleeps. Each wait ends when the message arrives, or fails the test after a minute.
 //
 //	func TestGreet(t *testing.T) {
 //		m, err := newManager() // the application's own

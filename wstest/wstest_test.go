@@ -14,7 +14,8 @@ import (
 
 type said struct{ Text string }
 
-// newChat returns the Manager of an application: "say" sends to all members of a room, "leave" closes.
+// newChat returns the Manager of an application: "say" sends a text to all members of a room, and
+// "leave" closes the connection.
 func newChat(t *testing.T, opts ...ws.Option) *ws.Manager {
 	t.Helper()
 	m, err := ws.NewManager(opts...)
