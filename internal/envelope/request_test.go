@@ -213,7 +213,7 @@ func TestParseRejects(t *testing.T) {
 	}
 }
 
-func TestParseSaysWhatIsWrong(t *testing.T) {
+func TestParseNamesTheFault(t *testing.T) {
 	var e envelope.Request
 	err := envelope.Parse([]byte(`{"event":"a","timestamp":1.5}`), &e)
 	require.EqualError(t, err, "envelope: invalid: timestamp must be a 64-bit integer at byte 28")

@@ -66,7 +66,7 @@ func (h *handler) Enabled(ctx context.Context, level slog.Level) (enabled bool) 
 
 // Handle passes r on unless its message has reached perWindow.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	if !h.limiter.admit(h.next, &r) {
+	if !h.limiter.allow(h.next, &r) {
 		return nil
 	}
 	defer h.limiter.guard()
@@ -141,24 +141,24 @@ type key struct {
 type count struct {
 	key        key
 	began      time.Time // of the window
-	admitted   int       // in the window
+	passed     int       // in the window
 	suppressed int       // not yet logged
 	next       slog.Handler
 	pc         uintptr
 	timer      *time.Timer // runs while suppressed is not 0
 }
 
-// admit reports whether r is to be passed on to next.
-func (l *limiter) admit(next slog.Handler, r *slog.Record) bool {
+// allow reports whether r is to be passed on to next.
+func (l *limiter) allow(next slog.Handler, r *slog.Record) bool {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.countLocked(key{r.Level, r.Message})
 	if now.Sub(c.began) >= window {
-		c.began, c.admitted = now, 0
+		c.began, c.passed = now, 0
 	}
-	if c.admitted < perWindow {
-		c.admitted++
+	if c.passed < perWindow {
+		c.passed++
 		return true
 	}
 	c.suppressed++
