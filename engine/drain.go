@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -27,7 +28,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	}
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {
-			s.Post(closeAllTask{})
+			s.Post(&drain{end: e.drainEnd})
 		}
 	})
 	e.stopAccepting(ctx)
@@ -65,21 +66,59 @@ func (e *Engine) beginDrain(end CloseInfo) {
 	}
 }
 
-// closeAllTask begins the close handshakes of all connections of a shard.
-type closeAllTask struct{}
+// drain closes the connections of a shard in the order of its timer wheel. It is a
+// cursor, which may rest after each connection: Stop rests at the end of a turn, and a
+// drain with a pace between its steps. A connection that its timer moves behind the cursor
+// is found in the next round; the drain is done after a round that finds none.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type drain struct {
+	end   CloseInfo
+	slot  int // of the wheel
+	clean int // slots in a row that had no connection to close
+}
 
-func (t closeAllTask) RunInLoop(s *Shard) {
-	done := s.walkAll(func(c *Conn) {
-		switch {
-		case c.is(opened):
-			s.beginCloseInLoop(c, s.eng.drainEnd)
-		case !c.is(lingering):
-			s.endAdmitting(c)
-			s.refuseRequest(c, errStopping)
+// step closes up to most connections, as far as the turn's time allows, and reports whether
+// none is left.
+func (d *drain) step(s *Shard, most int) (done bool) {
+	for ; d.clean < wheelSlots; d.slot = (d.slot + 1) % wheelSlots {
+		d.clean++
+		for c := s.wheel.slots[d.slot]; c != nil; {
+			next := c.next
+			if s.drains(c) {
+				d.clean = 0
+				if most == 0 || s.clock.outOfTime() {
+					return false
+				}
+				most--
+				s.drain(c, d.end)
+				s.clock.work += walkWork
+			}
+			c = next
 		}
-	})
-	if !done {
-		s.SuspendInLoop(t)
+	}
+	return true
+}
+
+// drains reports whether a drain has yet to close c.
+func (s *Shard) drains(c *Conn) bool {
+	return !c.is(pendingClose|lingering) && c.end() == nil
+}
+
+// drain begins the close handshake of c, or refuses its upgrade request.
+func (s *Shard) drain(c *Conn, end CloseInfo) {
+	if c.is(opened) {
+		s.beginCloseInLoop(c, end)
+		return
+	}
+	s.endAdmitting(c)
+	s.refuseRequest(c, errStopping)
+}
+
+// RunInLoop drains without a pace.
+func (d *drain) RunInLoop(s *Shard) {
+	if !d.step(s, math.MaxInt) {
+		s.SuspendInLoop(d)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,4 +22,24 @@ func TestStopBeforeRun(t *testing.T) {
 	require.NoError(t, e.Stop(t.Context(), codec.CloseGoingAway, ""))
 	require.NoError(t, e.Run())
 	require.True(t, errors.Is(engine.ErrClosed, net.ErrClosed))
+}
+
+// TestDrainWithAPace closes a few connections in each turn, while the timers of the others
+// move them on the wheel and their messages are answered.
+func TestDrainWithAPace(t *testing.T) {
+	const connections, most = 1000, 7
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops, cfg.HeartbeatInterval = 1, 20*time.Millisecond
+	})
+	m.connect(connections)
+	shard := m.Shards()[0]
+	d := engine.NewDrain(engine.CloseInfo{Code: codec.CloseGoingAway})
+	for step, done := 1, false; !done; step++ {
+		before := m.closed.Load()
+		onLoop(shard, func(s *engine.Shard) { done = d.Step(s, most) })
+		m.Wait()
+		require.LessOrEqual(t, m.closed.Load()-before, int64(most))
+	}
+	m.eventually(func() bool { return m.closed.Load() == connections }, "not all are closed")
+	m.connect(1) // a drain alone refuses nobody
 }

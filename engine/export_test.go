@@ -204,3 +204,12 @@ func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 	}
 	return err
 }
+
+// Drain is a drain that a test runs in steps.
+type Drain struct{ drain }
+
+// NewDrain returns a drain that closes connections with end.
+func NewDrain(end CloseInfo) *Drain { return &Drain{drain{end: end}} }
+
+// Step closes up to most connections of s, and reports whether none is left.
+func (d *Drain) Step(s *Shard, most int) (done bool) { return d.step(s, most) }

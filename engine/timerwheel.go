@@ -163,22 +163,14 @@ const walkWork = 256
 // frames on it. It returns false when the turn's time is over: then the caller
 // suspends its task, and calls it again to continue.
 func (s *Shard) WalkInLoop(fn func(*Conn)) (done bool) {
-	return s.walkAll(func(c *Conn) {
-		if c.takesDataInLoop() {
-			fn(c)
-		}
-	})
-}
-
-// walkAll is WalkInLoop for all connections. fn may schedule the connection
-// that it gets.
-func (s *Shard) walkAll(fn func(*Conn)) (done bool) {
 	k := &s.wheel.walk
 	if !k.running {
 		k.begin(&s.wheel)
 	}
 	for c := k.step(&s.wheel); c != nil; c = k.step(&s.wheel) {
-		fn(c)
+		if c.takesDataInLoop() {
+			fn(c)
+		}
 		if s.clock.work += walkWork; s.clock.outOfTime() {
 			return false
 		}
