@@ -324,10 +324,10 @@ func (e *Engine) refuseBacklog(listener int) {
 }
 
 // refuseSocket answers the peer of a socket that is on no loop with the reason
-// of its refusal. A TLS peer could not read the answer, so it gets none.
+// of its refusal.
 func (e *Engine) refuseSocket(fd int) {
-	if e.cfg.TLSConfig == nil {
-		_, _ = unix.Write(fd, renderRefusal(errStopping))
+	if response := e.earlyRefusal(errStopping); response != nil {
+		_, _ = unix.Write(fd, response)
 	}
 	_ = unix.Shutdown(fd, unix.SHUT_WR)
 	drainDescriptor(fd)

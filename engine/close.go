@@ -212,12 +212,12 @@ func (s *Shard) sentAll(c *Conn) {
 	case c.is(gotClose):
 		// The peer reads the end first, even if more of its bytes come before
 		// the socket is closed, which resets the connection then.
-		s.closeNotify(c)
+		c.transport().closeNotify(c)
 		s.halfClose(c)
 		s.drainSocket(c)
 		s.closeLater(c, nil)
 	case c.is(lingering):
-		s.closeNotify(c)
+		c.transport().closeNotify(c)
 		s.halfClose(c)
 		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
 	}
@@ -284,7 +284,7 @@ func (s *Shard) closeDisconnected(c *Conn) {
 
 func (s *Shard) closeNow(c *Conn) {
 	if c.state.Load() != stateClosed {
-		s.closeNotify(c)
+		c.transport().closeNotify(c)
 		s.closeSocket(c)
 	}
 }
@@ -317,9 +317,7 @@ func (s *Shard) detach(c *Conn, err error) {
 		s.discard(c, DropClosed)
 		s.putQueue(c)
 	}
-	if c.tls() != nil && c.tls().handshake != nil {
-		c.tls().handshake.abandon()
-	}
+	c.transport().end()
 	s.forgetPaused(c)
 	c.in.Release()
 	if !c.is(uncounted) {

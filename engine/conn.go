@@ -186,9 +186,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	s.eng.open.Add(1)
 	s.stats.connections.add(1)
 	if from == nil {
-		if s.eng.cfg.TLSConfig != nil {
-			c.setTLS(&tlsConn{owner: c})
-		}
+		s.expectTLS(c)
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
 		if s.eng.draining.Load() {
 			return s.turnAway(c)
@@ -200,9 +198,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	if len(from.early) > 0 {
 		s.decode(c, from.early)
 	}
-	if c.tls() != nil {
-		s.openTLS(c, nil) // bytes that crypto/tls has read already
-	}
+	c.transport().proceed(c) // bytes that crypto/tls has read already
 	return gnet.None
 }
 

@@ -71,6 +71,7 @@
 // Networks:
 //
 //	socket.go       the system calls on a connection
-//	tls.go          TLS; tls_hello.go, tls_handshake.go, tls_workers.go, tls_io.go
+//	transport.go    the way of the bytes between socket and frames, and the plain one
+//	tls.go          the one of TLS; tls_hello.go, tls_handshake.go, tls_workers.go, tls_io.go
 //	simnet.go       the simulated network; simloop.go is its event loop
 package engine

@@ -130,7 +130,7 @@ var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
 func (s *Shard) turnAway(c *Conn) gnet.Action {
 	c.set(uncounted)
 	s.eng.open.Add(-1)
-	if c.tls() != nil {
+	if !c.transport().readable() {
 		return gnet.Close // the peer could not read a refusal
 	}
 	s.refuseRequest(c, errStopping)

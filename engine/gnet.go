@@ -8,8 +8,6 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
-
-	"github.com/qi-realtime/ws/codec"
 )
 
 // events is the Engine with gnet's callbacks. gnet recovers from no panic, so
@@ -86,10 +84,7 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	}
 	if !byUs && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
-		if e.cfg.TLSConfig != nil {
-			return nil, gnet.Close
-		}
-		return codec.AppendRefusal(nil, 503, "too many connections", nil), gnet.Close
+		return e.earlyRefusal(errTooMany), gnet.Close
 	}
 	return nil, s.attach(gc, nil, nil, ours)
 }

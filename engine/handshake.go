@@ -41,10 +41,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		return false
 	}
 	_, _ = in.Discard(n)
-	if c.tls() != nil {
-		state := c.tls().conn.ConnectionState()
-		r.TLS = &state
-	}
+	c.transport().describe(r)
 	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
 		decision := s.eng.handler.Admit(c, r)
@@ -135,11 +132,7 @@ func (t *admitTask) RunInLoop(s *Shard) {
 	if !s.admitted(c, t.request, &t.decision) {
 		return
 	}
-	if c.tls() != nil {
-		s.decode(c, c.tls().request.take())
-	} else if c.gc.InboundBuffered() > 0 {
-		s.readInLoop(c)
-	}
+	c.transport().proceed(c)
 }
 
 // admitted answers the upgrade request, and returns true if the connection is
@@ -183,6 +176,9 @@ func refusedBy(err *codec.RequestError) Decision {
 	return Decision{Response: renderRefusal(err), Refused: err}
 }
 
+// errTooMany refuses a connection for which no descriptor is left.
+var errTooMany = &codec.RequestError{Status: 503, Reason: "too many connections"}
+
 // renderRefusal renders the response that refuses a request.
 func renderRefusal(err *codec.RequestError) []byte {
 	return codec.AppendRefusal(nil, err.Status, err.Reason, nil)
@@ -190,8 +186,8 @@ func renderRefusal(err *codec.RequestError) []byte {
 
 // refuse answers an upgrade request with an error and closes.
 func (s *Shard) refuse(c *Conn, response []byte) {
-	if c.tls() != nil && !c.tls().ready() {
-		s.closeLater(c, errNoHandshake) // the peer could not read it
+	if !c.transport().readable() {
+		s.closeLater(c, errNoHandshake)
 		return
 	}
 	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})

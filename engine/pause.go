@@ -96,12 +96,7 @@ func (s *Shard) continueConn(c *Conn) {
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
 		return
 	}
-	if t := c.tls(); t != nil && t.ready() {
-		s.openTLS(c, nil) // the end of the stream may follow the held bytes
-	}
-	if c.state.Load() != stateClosed && c.gc.InboundBuffered() > 0 {
-		s.readInLoop(c)
-	}
+	c.transport().proceed(c)
 	if !c.is(pausedFlags) && c.state.Load() != stateClosed {
 		s.watch(c)
 	}

@@ -26,18 +26,7 @@ func (s *Shard) readInLoop(c *Conn) {
 	if s.readClosing(c) {
 		return
 	}
-	if c.tls() != nil {
-		s.readTLS(c)
-		return
-	}
-	if c.state.Load() == stateHandshake && !s.handshake(c, c.gc) {
-		return // the bytes stay in gnet's buffer
-	}
-	b, _ := c.gc.Peek(-1)
-	s.decode(c, b)
-	if c.state.Load() != stateClosed {
-		_, _ = c.gc.Discard(-1)
-	}
+	c.transport().receive(c)
 }
 
 // decode processes b, the bytes behind those of the last call, in place. It

@@ -162,7 +162,7 @@ func (s *Shard) writeReply() {
 		s.dropReplies(c, replies)
 		return
 	}
-	n, full, err := s.writeNow(c, buf)
+	n, full, err := c.transport().writeNow(c, buf)
 	if err != nil {
 		s.dropReplies(c, replies)
 		s.closeLater(c, err)

@@ -125,9 +125,7 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 	before := q.cost
 	q.clear(func(f *Frame) { s.lost(c, f, why) })
 	q.cost, q.sealed = 0, 0
-	if c.tls() != nil {
-		c.tls().sealed = nil
-	}
+	c.transport().discard()
 	if f := q.current; f != nil {
 		q.current = nil
 		if !f.exempt {

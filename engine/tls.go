@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"time"
 	"unsafe"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 const (
@@ -92,6 +94,22 @@ func (t *tlsConn) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline does nothing.
 func (t *tlsConn) SetWriteDeadline(time.Time) error { return nil }
+
+// expectTLS makes c speak TLS if the listener does.
+func (s *Shard) expectTLS(c *Conn) {
+	if s.eng.cfg.TLSConfig != nil {
+		c.setTLS(&tlsConn{owner: c})
+	}
+}
+
+// earlyRefusal returns the response that refuses a connection before its
+// handshakes, or nil if its peer speaks TLS and could not read it.
+func (e *Engine) earlyRefusal(err *codec.RequestError) []byte {
+	if e.cfg.TLSConfig != nil {
+		return nil
+	}
+	return renderRefusal(err)
+}
 
 // errNothingReceived is the error of a Read without bytes. It is temporary, so
 // crypto/tls does not take it as the end of the stream and continues with the

@@ -68,8 +68,8 @@ type tlsHandshake struct {
 
 // beginHandshake starts the handshake of c, whose ClientHello is the first n
 // bytes of b.
-func (s *Shard) beginHandshake(c *Conn, b []byte, n int) {
-	t := c.tls()
+func (t *tlsConn) beginHandshake(c *Conn, b []byte, n int) {
+	s := c.shard
 	t.conn = tls.Server(t, s.eng.cfg.TLSConfig)
 	h := &tlsHandshake{conn: c, tls: t.conn, local: c.gc.LocalAddr(), in: append([]byte(nil), b...), behind: len(b) - n}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -243,30 +243,29 @@ func (h *tlsHandshake) RunInLoop(s *Shard) {
 	t := c.tls()
 	t.sealed = append(t.sealed, o.out...)
 	if o.ended && o.err != nil {
-		s.failTLS(c, o.err)
+		t.fail(c, o.err)
 		return
 	}
-	s.pushSealed(c)
+	t.pushSealed(c)
 	if o.ended || o.space {
 		s.unpause(c, pausedEarly)
 	}
 	if o.ended {
 		t.handshake = nil
-		s.openTLS(c, h.in) // the worker does not use it any more
+		t.open(c, h.in) // the worker does not use it any more
 	}
 }
 
 // feedHandshake hands b, which is borrowed, to the handshake of c.
-func (s *Shard) feedHandshake(c *Conn, b []byte) {
-	t := c.tls()
+func (t *tlsConn) feedHandshake(c *Conn, b []byte) {
 	n, err := t.handshake.feed(b)
 	switch {
 	case err != nil:
 		t.handshake.abandon()
 		t.sealed = append(t.sealed, alertUnexpectedMessage...)
-		s.failTLS(c, err)
+		t.fail(c, err)
 	case n > maxUnreadHandshake:
-		s.pauseEarly(c, n)
+		c.shard.pauseEarly(c, n)
 	}
 }
 

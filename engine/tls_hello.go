@@ -19,7 +19,8 @@ var (
 // readHello looks for a whole ClientHello in b and begins the handshake with
 // it. A partial hello takes no worker: it costs a socket until the handshake
 // timeout. readHello reports whether b was used.
-func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
+func (t *tlsConn) readHello(c *Conn, b []byte) (used bool) {
+	s := c.shard
 	n, err := findHello(b)
 	if n > 0 && len(b)-n > maxBehindHello {
 		err = errBehindHello
@@ -32,7 +33,7 @@ func (s *Shard) readHello(c *Conn, b []byte) (used bool) {
 		s.refuse(c, answerToNoTLS(b))
 		return true
 	case n > 0:
-		s.beginHandshake(c, b, n)
+		t.beginHandshake(c, b, n)
 	}
 	return n > 0
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"net/http"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,36 +21,60 @@ type tlsScratch struct {
 	raw    rawInput
 }
 
-// readTLS is readInLoop for a connection that speaks TLS.
-func (s *Shard) readTLS(c *Conn) {
+func (t *tlsConn) receive(c *Conn) {
 	b, _ := c.gc.Peek(-1)
-	switch t := c.tls(); {
+	switch {
 	case c.is(lingering) || c.is(gotClose) || c.is(pendingClose): // inbound bytes have no effect any more
 	case t.conn == nil:
-		if !s.readHello(c, b) {
+		if !t.readHello(c, b) {
 			return // the bytes stay in gnet's buffer
 		}
 	case t.handshake != nil:
-		s.feedHandshake(c, b)
+		t.feedHandshake(c, b)
 	default:
-		s.openTLS(c, b)
+		t.open(c, b)
 	}
 	if c.state.Load() != stateClosed {
 		_, _ = c.gc.Discard(-1)
 	}
 }
 
-// openTLS opens ciphertext, which is borrowed, and processes the plaintext.
-func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
-	t := c.tls()
+func (t *tlsConn) proceed(c *Conn) {
+	if c.state.Load() != stateHandshake && len(t.request.b) > 0 {
+		c.shard.decode(c, t.request.take())
+	}
+	if t.ready() {
+		t.open(c, nil) // the end of the stream may follow
+	}
+	plain{}.proceed(c)
+}
+
+func (t *tlsConn) describe(r *http.Request) {
+	state := t.conn.ConnectionState()
+	r.TLS = &state
+}
+
+func (t *tlsConn) readable() bool { return t.ready() }
+func (t *tlsConn) queued() int    { return len(t.sealed) }
+func (t *tlsConn) discard()       { t.sealed = nil }
+
+func (t *tlsConn) end() {
+	if t.handshake != nil {
+		t.handshake.abandon()
+	}
+}
+
+// open opens ciphertext, which is borrowed, and processes the plaintext.
+func (t *tlsConn) open(c *Conn, ciphertext []byte) {
+	s := c.shard
 	t.received = ciphertext
 	defer func() { t.received = nil }() // a handler may panic
 	s.tls.raw.lend(t.conn)
 	defer s.tls.raw.takeBack(t.conn)
 	for more := true; more && !c.is(lingering) && !c.is(gotClose) && !c.is(pendingClose) && c.state.Load() != stateClosed; {
-		n, err := s.fillOpened(t)
+		n, err := t.fillOpened(&s.tls)
 		if n > 0 {
-			s.readPlaintext(c, s.tls.opened[:n])
+			t.readPlaintext(c, s.tls.opened[:n])
 		}
 		switch {
 		case err == nil:
@@ -62,26 +87,26 @@ func (s *Shard) openTLS(c *Conn, ciphertext []byte) {
 		case s.holds(c) || c.is(pausedFlags):
 			more = false // crypto/tls repeats the error when c is resumed
 		case errors.Is(err, io.EOF):
-			s.endOfTLS(c)
+			t.endOfStream(c)
 		default:
-			s.failTLS(c, err)
+			t.fail(c, err)
 		}
 	}
 	if !c.is(pendingClose) {
-		s.pushSealed(c) // the answer to a key update
+		t.pushSealed(c) // the answer to a key update
 	}
 }
 
 var errSealedBytes = errors.New("ws: the peer makes TLS answer and does not read")
 
 // fillOpened opens as much plaintext as the shard's buffer takes.
-func (s *Shard) fillOpened(t *tlsConn) (n int, err error) {
-	if s.tls.opened == nil {
-		s.tls.opened = make([]byte, openBytes)
+func (t *tlsConn) fillOpened(scratch *tlsScratch) (n int, err error) {
+	if scratch.opened == nil {
+		scratch.opened = make([]byte, openBytes)
 	}
-	for n < len(s.tls.opened) && err == nil && len(t.sealed) <= maxSealedBytes {
+	for n < len(scratch.opened) && err == nil && len(t.sealed) <= maxSealedBytes {
 		var m int
-		m, err = t.conn.Read(s.tls.opened[n:])
+		m, err = t.conn.Read(scratch.opened[n:])
 		n += m
 	}
 	return n, err
@@ -89,9 +114,10 @@ func (s *Shard) fillOpened(t *tlsConn) (n int, err error) {
 
 // readPlaintext processes p, which is borrowed: a part of the upgrade request,
 // or frames.
-func (s *Shard) readPlaintext(c *Conn, p []byte) {
+func (t *tlsConn) readPlaintext(c *Conn, p []byte) {
+	s := c.shard
 	if c.state.Load() == stateHandshake {
-		in := &c.tls().request
+		in := &t.request
 		in.b = append(in.b, p...)
 		if !s.handshake(c, in) {
 			return
@@ -101,9 +127,10 @@ func (s *Shard) readPlaintext(c *Conn, p []byte) {
 	s.decode(c, p)
 }
 
-// endOfTLS ends a connection behind the answers to its messages, because the
+// endOfStream ends a connection behind the answers to its messages, because the
 // peer has sent close_notify, the FIN of TLS.
-func (s *Shard) endOfTLS(c *Conn) {
+func (t *tlsConn) endOfStream(c *Conn) {
+	s := c.shard
 	if c.state.Load() == stateOpen {
 		s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: io.EOF})
 		return
@@ -112,13 +139,13 @@ func (s *Shard) endOfTLS(c *Conn) {
 	s.closeLater(c, io.EOF)
 }
 
-// failTLS ends a connection whose TLS has failed. Queued frames cannot be
+// fail ends a connection whose TLS has failed. Queued frames cannot be
 // sealed any more; crypto/tls has written an alert, and the peer gets some time
 // to read it.
-func (s *Shard) failTLS(c *Conn, err error) {
+func (t *tlsConn) fail(c *Conn, err error) {
+	s := c.shard
 	s.eng.observer.OnReadError()
 	s.logTLS(c, err)
-	t := c.tls()
 	t.failed = true
 	if c.end() == nil {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
@@ -137,12 +164,13 @@ func (s *Shard) failTLS(c *Conn, err error) {
 		s.sentAll(c)
 		return
 	}
-	s.pushSealed(c)
+	t.pushSealed(c)
 }
 
 // pushSealed sends ciphertext that no queued frame carries along.
-func (s *Shard) pushSealed(c *Conn) {
-	if len(c.tls().sealed) == 0 && c.out == nil {
+func (t *tlsConn) pushSealed(c *Conn) {
+	s := c.shard
+	if len(t.sealed) == 0 && c.out == nil {
 		return
 	}
 	if c.out == nil {
@@ -155,26 +183,16 @@ func (s *Shard) pushSealed(c *Conn) {
 	s.markDirty(c)
 }
 
-// weighSealed adds the waiting ciphertext to the memory of c's queue.
-func (s *Shard) weighSealed(c *Conn) {
-	growth := len(c.tls().sealed) - c.out.sealed
-	c.out.sealed += growth
-	c.out.cost += growth
-	if c.is(blocked) {
-		s.reweigh(c, growth)
-	}
-}
-
-// flushTLS is flush for a connection that speaks TLS.
-func (s *Shard) flushTLS(c *Conn, most int) {
+func (t *tlsConn) flush(c *Conn, most int) {
+	s := c.shard
 	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
 		s.purge(c)
 		s.commit(c)
 		before := s.clock.work
-		err := s.sealQueue(c)
+		err := t.sealQueue(c)
 		var full bool
 		if err == nil {
-			full, err = s.writeSealed(c)
+			full, err = t.writeSealed(c)
 		}
 		most -= s.clock.work - before
 		switch {
@@ -182,7 +200,7 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 			s.closeLater(c, err)
 			s.eng.observer.OnWriteError()
 		case full:
-			if !s.sendRest(c) {
+			if !s.sendRest(c, t.writeRest) {
 				s.block(c)
 			}
 		case c.out.empty():
@@ -194,13 +212,13 @@ func (s *Shard) flushTLS(c *Conn, most int) {
 	}
 }
 
-// sendRestTLS is sendRest for a connection that speaks TLS.
-func (s *Shard) sendRestTLS(c *Conn) (done bool) {
+// writeRest writes the rest of the partly sent frame; see Shard.sendRest.
+func (t *tlsConn) writeRest(c *Conn) (done bool) {
 	q, f := c.out, c.out.current
-	full, err := s.writeSealed(c)
+	full, err := t.writeSealed(c)
 	for !full && err == nil && q.current == f {
-		if err = s.sealQueue(c); err == nil {
-			full, err = s.writeSealed(c)
+		if err = t.sealQueue(c); err == nil {
+			full, err = t.writeSealed(c)
 		}
 	}
 	return !full && err == nil && q.empty()
@@ -208,17 +226,18 @@ func (s *Shard) sendRestTLS(c *Conn) (done bool) {
 
 // sealQueue seals the next plaintext of c's queue, unless sealed bytes wait. A
 // batch of small frames becomes one record.
-func (s *Shard) sealQueue(c *Conn) error {
-	if !c.tls().ready() || len(c.tls().sealed) > maxSealBytes/16 {
+func (t *tlsConn) sealQueue(c *Conn) error {
+	s := c.shard
+	if !t.ready() || len(t.sealed) > maxSealBytes/16 {
 		return nil
 	}
 	iov, _ := c.out.gather(s.iov[:0], maxSealBytes)
-	p := s.join(iov)
+	p := s.tls.join(iov)
 	clear(iov)
 	if len(p) == 0 {
 		return nil
 	}
-	if err := s.seal(c, p); err != nil {
+	if err := t.seal(c, p); err != nil {
 		return err
 	}
 	s.sent(c, c.out.advance(len(p)))
@@ -226,33 +245,34 @@ func (s *Shard) sealQueue(c *Conn) error {
 }
 
 // join returns the first bytes that iov describes in one piece, borrowed.
-func (s *Shard) join(iov []unix.Iovec) []byte {
+func (scratch *tlsScratch) join(iov []unix.Iovec) []byte {
 	if len(iov) == 1 {
 		return unsafe.Slice(iov[0].Base, min(int(iov[0].Len), maxSealBytes))
 	}
-	p := s.tls.joined[:0]
+	p := scratch.joined[:0]
 	for _, v := range iov {
 		p = append(p, unsafe.Slice(v.Base, min(int(v.Len), maxSealBytes-len(p)))...)
 	}
-	s.tls.joined = p
+	scratch.joined = p
 	return p
 }
 
 // seal seals p, which is borrowed, into the ciphertext of c.
-func (s *Shard) seal(c *Conn, p []byte) error {
-	if c.tls().sealed == nil {
-		c.tls().sealed, s.tls.sealed = s.tls.sealed, nil
+func (t *tlsConn) seal(c *Conn, p []byte) error {
+	s := c.shard
+	if t.sealed == nil {
+		t.sealed, s.tls.sealed = s.tls.sealed, nil
 	}
 	s.clock.work += len(p)
-	_, err := c.tls().conn.Write(p)
+	_, err := t.conn.Write(p)
 	s.stats.bytesOut.add(uint64(len(p)))
 	return err
 }
 
 // writeSealed writes the ciphertext in one system call, and reports whether the
 // socket is full.
-func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
-	t := c.tls()
+func (t *tlsConn) writeSealed(c *Conn) (full bool, err error) {
+	s := c.shard
 	if len(t.sealed) == 0 {
 		return false, nil
 	}
@@ -277,24 +297,12 @@ func (s *Shard) writeSealed(c *Conn) (full bool, err error) {
 	return true, nil
 }
 
-// writeNow writes as much of b as the socket takes. It returns the number of
-// bytes and whether the socket is full. c has no queued frames.
-func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
-	if c.tls() == nil {
-		n, err = s.write(c, b)
-		s.stats.writes.add(1)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-			err = nil
-		}
-		n = max(n, 0)
-		s.stats.bytesOut.add(uint64(n))
-		return n, n < len(b), err
-	}
+func (t *tlsConn) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 	for n < len(b) && !full && err == nil {
 		p := b[n:min(len(b), n+maxSealBytes)]
-		if err = s.seal(c, p); err == nil {
+		if err = t.seal(c, p); err == nil {
 			n += len(p)
-			full, err = s.writeSealed(c)
+			full, err = t.writeSealed(c)
 		}
 	}
 	return n, full, err
@@ -302,14 +310,13 @@ func (s *Shard) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 
 // closeNotify sends close_notify, if TLS still can; a FIN follows on the
 // socket. Nothing is sealed after it.
-func (s *Shard) closeNotify(c *Conn) {
-	t := c.tls()
-	if t == nil || !t.ready() || t.failed || len(t.sealed) > 0 {
+func (t *tlsConn) closeNotify(c *Conn) {
+	if !t.ready() || t.failed || len(t.sealed) > 0 {
 		return
 	}
 	t.failed = true
 	if t.conn.CloseWrite() == nil {
-		_, _ = s.writeSealed(c)
+		_, _ = t.writeSealed(c)
 	}
 	t.sealed = nil
 }

@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"errors"
 	"math"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -122,43 +119,17 @@ func (s *Shard) flush(c *Conn) { s.flushSome(c, math.MaxInt) }
 func (s *Shard) flushSome(c *Conn, most int) {
 	s.mustBeInLoop()
 	c.unset(dirty)
-	if c.tls() != nil {
-		s.flushTLS(c, most)
-		return
-	}
-	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
-		s.purge(c)
-		s.commit(c)
-		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
-		if total == 0 { // all frames have expired
-			s.flushed(c)
-			return
-		}
-		n, err := s.writev(c, iov)
-		clear(iov)
-		s.stats.writes.add(1)
-		s.clock.work += writeWork
-		if n > 0 {
-			s.clock.work += n
-			s.stats.bytesOut.add(uint64(n))
-			s.sent(c, c.out.advance(n))
-		}
-		switch {
-		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
-			if !s.sendRest(c) {
-				s.block(c)
-			}
-		case err != nil && !errors.Is(err, unix.EINTR):
-			s.closeLater(c, err)
-			s.eng.observer.OnWriteError()
-		case c.out.empty():
-			s.flushed(c)
-		default:
-			if most -= n; most <= 0 {
-				s.markDirty(c)
-				return
-			}
-		}
+	c.transport().flush(c, most)
+}
+
+// noteWritten counts a write of n bytes of c's queue, or a failed one.
+func (s *Shard) noteWritten(c *Conn, n int) {
+	s.stats.writes.add(1)
+	s.clock.work += writeWork
+	if n > 0 {
+		s.clock.work += n
+		s.stats.bytesOut.add(uint64(n))
+		s.sent(c, c.out.advance(n))
 	}
 }
 
@@ -184,9 +155,7 @@ func (s *Shard) flushed(c *Conn) {
 
 // block makes c wait until its socket is writable again.
 func (s *Shard) block(c *Conn) {
-	if c.tls() != nil {
-		s.weighSealed(c)
-	}
+	s.weighSealed(c)
 	c.set(blocked)
 	c.queued[LaneNormal].Or(blockedBit)
 	now := s.eng.now.Load()
@@ -239,25 +208,25 @@ const minRest = 64 << 10
 // sendRest writes the rest of a long, partly sent frame without the bound of
 // unsent bytes, because nothing can replace or drop that rest: with the bound,
 // several wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU
-// instead of 1.0. The last write has ended early. It reports whether c has
-// nothing left to send.
-func (s *Shard) sendRest(c *Conn) (done bool) {
+// instead of 1.0. The last write has ended early. write writes the rest, and
+// reports whether c has nothing left to send.
+func (s *Shard) sendRest(c *Conn, write func(*Conn) (done bool)) (done bool) {
 	q, bound := c.out, s.eng.cfg.UnsentBytes
 	if bound == 0 || s.sim != nil || q.current == nil || len(q.current.data)-q.sent < minRest {
 		return false
 	}
 	_ = boundUnsent(int(c.fd), 0)
 	defer func() { _ = boundUnsent(int(c.fd), bound) }()
-	if c.tls() != nil {
-		return s.sendRestTLS(c)
+	return write(c)
+}
+
+// weighSealed adds the bytes that wait in the transport to the memory of c's
+// queue.
+func (s *Shard) weighSealed(c *Conn) {
+	growth := c.transport().queued() - c.out.sealed
+	c.out.sealed += growth
+	c.out.cost += growth
+	if c.is(blocked) {
+		s.reweigh(c, growth)
 	}
-	n, err := s.write(c, q.current.data[q.sent:])
-	s.stats.writes.add(1)
-	if err != nil {
-		return false // a failed connection becomes writable, and the next write fails
-	}
-	s.clock.work += writeWork + n
-	s.stats.bytesOut.add(uint64(n))
-	s.sent(c, q.advance(n))
-	return q.empty()
 }

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"errors"
+	"net/http"
+
+	"golang.org/x/sys/unix"
+)
+
+// transport carries the bytes of a connection between its socket and its
+// frames: plain, or a tlsConn.
+//
+// Loop-confined: use only on the event loop that owns the connection.
+type transport interface {
+	// receive processes the bytes that the socket has brought.
+	receive(c *Conn)
+	// proceed processes the bytes that were received before c was opened or
+	// resumed.
+	proceed(c *Conn)
+	// describe adds the state of the transport to an upgrade request.
+	describe(r *http.Request)
+	// readable reports whether the peer can read an answer.
+	readable() bool
+	// flush writes c's queue until it is empty, the socket is full or about
+	// most bytes are written. In the last case c waits for its next write.
+	flush(c *Conn, most int)
+	// writeNow writes as much of b, which is borrowed, as the socket takes. It
+	// returns the number of bytes and whether the socket is full. c has no
+	// queued frames.
+	writeNow(c *Conn, b []byte) (n int, full bool, err error)
+	// queued returns the number of bytes that wait here for the socket.
+	queued() int
+	// discard drops these bytes.
+	discard()
+	// closeNotify sends the end of the stream, ahead of the FIN.
+	closeNotify(c *Conn)
+	// end releases the transport of a connection that has ended.
+	end()
+}
+
+// transport returns the transport of c. Plain connections share one value, so
+// they need no memory for it.
+func (c *Conn) transport() transport {
+	if t := c.tls(); t != nil {
+		return t
+	}
+	return plain{}
+}
+
+// plain is the transport without TLS: the bytes of the frames are those of the
+// socket. Immutable.
+type plain struct{}
+
+func (plain) receive(c *Conn) {
+	s := c.shard
+	if c.state.Load() == stateHandshake && !s.handshake(c, c.gc) {
+		return // the bytes stay in gnet's buffer
+	}
+	b, _ := c.gc.Peek(-1)
+	s.decode(c, b)
+	if c.state.Load() != stateClosed {
+		_, _ = c.gc.Discard(-1)
+	}
+}
+
+func (plain) proceed(c *Conn) {
+	if c.state.Load() != stateClosed && c.gc.InboundBuffered() > 0 {
+		c.shard.readInLoop(c)
+	}
+}
+
+func (p plain) flush(c *Conn, most int) {
+	s := c.shard
+	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
+		s.purge(c)
+		s.commit(c)
+		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
+		if total == 0 { // all frames have expired
+			s.flushed(c)
+			return
+		}
+		n, err := s.writev(c, iov)
+		clear(iov)
+		s.noteWritten(c, n)
+		switch {
+		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
+			if !s.sendRest(c, p.writeRest) {
+				s.block(c)
+			}
+		case err != nil && !errors.Is(err, unix.EINTR):
+			s.closeLater(c, err)
+			s.eng.observer.OnWriteError()
+		case c.out.empty():
+			s.flushed(c)
+		default:
+			if most -= n; most <= 0 {
+				s.markDirty(c)
+				return
+			}
+		}
+	}
+}
+
+// writeRest writes the rest of the partly sent frame; see Shard.sendRest.
+func (plain) writeRest(c *Conn) (done bool) {
+	s, q := c.shard, c.out
+	n, _ := s.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
+	s.noteWritten(c, n)
+	return q.empty()
+}
+
+func (plain) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
+	s := c.shard
+	n, err = s.write(c, b)
+	s.stats.writes.add(1)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		err = nil
+	}
+	n = max(n, 0)
+	s.stats.bytesOut.add(uint64(n))
+	return n, n < len(b), err
+}
+
+func (plain) describe(*http.Request) {}
+func (plain) readable() bool         { return true }
+func (plain) queued() int            { return 0 }
+func (plain) discard()               {}
+func (plain) closeNotify(*Conn)      {}
+func (plain) end()                   {}
