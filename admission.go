@@ -9,24 +9,25 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// Admission bounds how fast new connections are let in, those of ListenAddr and
-// of HandleUpgrade together. Nobody is refused for it: a connection of ListenAddr
-// waits in the kernel's backlog, from which the event loops do not accept
-// meanwhile, and HandleUpgrade waits for its turn.
+// Admission is the policy that accepts new connections at a bounded pace, those of
+// ListenAddr and of HandleUpgrade together. It refuses no connection: one of ListenAddr
+// waits in the kernel's backlog until the event loops accept again, and HandleUpgrade waits
+// for its turn.
 type Admission struct {
-	// PerSecond is the number of connections that are let in each second. 0, the
+	// PerSecond is the number of connections that are accepted each second. 0, the
 	// default, is no limit.
 	PerSecond float64
-	// Burst is the number of connections that are let in at once after a quiet
-	// time. 0, the default, is a tenth of PerSecond, at least 1. With a burst of
-	// less than a few milliseconds of PerSecond the pace is slower than PerSecond,
-	// because timers are not finer.
+	// Burst is the number of connections that are accepted at once after a quiet
+	// time. 0, the default, is a tenth of PerSecond, at least 1. A burst below the
+	// connections of a few milliseconds makes the pace slower than PerSecond, because
+	// timers are not finer.
 	Burst int
 }
 
 func (a *Admission) validate() error {
 	return firstError(
-		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32), "Admission.PerSecond", "must be at least 0 and finite"),
+		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32),
+			"Admission.PerSecond", "must be at least 0 and finite"),
 		between("Admission.Burst", a.Burst, 0, math.MaxInt32),
 		invalidIf(a.Burst > 0 && a.PerSecond == 0, "Admission.Burst", "needs PerSecond"),
 	)

@@ -12,28 +12,28 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// authenticator runs the application's part of handshakes, Authenticate,
-// CheckOrigin and OnConnect, on a bounded number of goroutines, in the order in which the
-// requests came. A call whose context has ended is not begun; one that goes on
-// after that, because it ignores its context, gives its place to another.
+// authenticator runs the application's part of handshakes (Authenticate, CheckOrigin and
+// OnConnect) on a bounded number of goroutines, in the order of the requests. A call does
+// not begin after the end of its context. A running call that ignores the end of its context
+// gives its place to another call.
 // Safe for concurrent use.
 type authenticator struct {
 	// Immutable.
 	workers *pool.Workers
-	max     int // calls that may be replaced while they go on
+	max     int // stuck calls that may give their place to others
 
-	stuck atomic.Int64 // calls that go on after their context has ended
+	stuck atomic.Int64 // calls that run although their context has ended
 
 	mu       sync.Mutex
-	replaced int // guarded by mu; calls that have given their place to another
+	replaced int // guarded by mu; stuck calls that have given their place to others
 }
 
 func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
 	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers}
 }
 
-// start calls fn on a worker, unless ctx ends before its turn comes. It returns
-// false once the workers are closed.
+// start calls fn on a worker, unless ctx ends before a worker is free. It returns false
+// after the workers have closed.
 func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
 	call := &authCall{owner: a, fn: fn}
 	a.mu.Lock()
@@ -43,9 +43,8 @@ func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
 	return ok
 }
 
-// startWithin is start for a call that may take d. If it has not returned by then, or if
-// parent ends, late is called on another goroutine, perhaps though the call returns
-// just then.
+// startWithin is start for a call that may take d. After d, or when parent ends, it calls
+// late on another goroutine unless fn has returned; late may run while fn returns.
 func (a *authenticator) startWithin(parent context.Context, d time.Duration, fn, late func()) bool {
 	ctx, cancel := context.WithTimeout(parent, d)
 	call := &authCall{owner: a, fn: fn}
@@ -59,8 +58,8 @@ func (a *authenticator) startWithin(parent context.Context, d time.Duration, fn,
 	return a.workers.Submit(call)
 }
 
-// do is start, and waits for the call's end or that of ctx, whose error it
-// returns then. fn may go on.
+// do starts fn and waits until fn has returned or ctx has ended. It returns the error of
+// ctx; fn may still run then.
 func (a *authenticator) do(ctx context.Context, fn func()) error {
 	done := make(chan struct{})
 	started := a.start(ctx, func() {
@@ -78,13 +77,13 @@ func (a *authenticator) do(ctx context.Context, fn func()) error {
 	}
 }
 
-// authCall is one call in the line of an authenticator.
+// authCall is one call that waits or runs in an authenticator.
 type authCall struct {
 	owner  *authenticator
-	forget func() bool // of late; it also ends the context, if that is the call's own
+	forget func() bool // stops late; it also ends a context that belongs to the call
 
 	// Guarded by owner.mu.
-	fn       func() // nil once it runs or is not to run
+	fn       func() // nil when it runs or must not run
 	ticket   pool.Ticket
 	running  bool
 	stuck    bool
@@ -105,7 +104,7 @@ func (c *authCall) Run() {
 	fn()
 }
 
-// late runs when the call's context ends.
+// late runs at the end of the call's context.
 func (c *authCall) late() {
 	a := c.owner
 	a.mu.Lock()
@@ -124,7 +123,7 @@ func (c *authCall) late() {
 	}
 }
 
-// returned runs when fn has returned, or ended its goroutine.
+// returned runs after fn has returned or has ended its goroutine.
 func (c *authCall) returned() {
 	c.forget()
 	a := c.owner
@@ -140,15 +139,15 @@ func (c *authCall) returned() {
 	}
 }
 
-// close waits for the calls that run.
+// close waits for the running calls.
 func (a *authenticator) close() {
 	_ = a.workers.Close(context.Background()) // an error would be the context's
 }
 
-// guarded calls fn, which decides on r, and runs user code if foreign is set: on a
-// worker then, as a request over the loop is already, and no longer than r's
-// context. A panic is logged and refuses with 500, and so does the end of the
-// goroutine.
+// guarded calls fn, which decides on r. If foreign is set, fn runs code of the application:
+// then guarded runs fn on a worker, where a request over the loop is already, and waits no
+// longer than the context of r. A panic and the end of the goroutine are logged and refuse
+// r with 500.
 func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
 	if from == overLoop || !foreign {
 		return m.recovered(fn)
@@ -164,7 +163,7 @@ func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn fu
 	return m.lateError(err)
 }
 
-// recovered calls fn; a panic is logged and refuses with 500.
+// recovered calls fn. A panic is logged and refuses the request with 500.
 func (m *Manager) recovered(fn func() error) (err error) {
 	defer protect(nil, func(r any) {
 		m.reportPanic(r)

@@ -39,11 +39,11 @@ type Client struct {
 	conn    engine.Conn
 
 	mu          sync.Mutex
-	room        *membership // guarded by mu; the first of them, nil in no room
-	lazy        *lazyState  // guarded by mu; nil while nothing is in it
+	room        *membership // guarded by mu; the first membership, nil in no room
+	lazy        *lazyState  // guarded by mu; nil while empty
 	gone        bool        // guarded by mu; the connection has ended
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
-	shut        bool        // guarded by mu; CloseWithCode was called: the mailbox is not handled
+	shut        bool        // guarded by mu; CloseWithCode was called, so no inbound message is handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 }
@@ -64,13 +64,12 @@ func (m *Manager) newClient() *Client {
 // CloseWithCode.
 func (c *Client) Close() { c.CloseWithCode(CloseNormal, "") }
 
-// CloseWithCode begins the close handshake: queued messages are still sent, then
-// a close frame with code and reason, of which 123 bytes are sent. Code 0 or 1005
-// without a reason sends a close frame without a code; any other code that
-// must not be sent (RFC 6455 section 7.4) becomes 1000. No message is accepted
-// or handled any more. The connection ends when the client has answered, at the
-// latest after Config.CloseTimeout. It never waits. Calls after the first have no
-// effect.
+// CloseWithCode begins the close handshake: it sends the queued messages, then a close
+// frame with code and the first 123 bytes of reason. Code 0 or 1005 without a reason sends a
+// close frame without a code; any other code that must not be sent (RFC 6455 section 7.4)
+// becomes 1000. From then on no message is accepted or handled. The connection ends when the
+// client has answered, at the latest after Config.CloseTimeout. CloseWithCode never waits.
+// Calls after the first have no effect.
 func (c *Client) CloseWithCode(code int, reason string) {
 	cc := codec.CloseNormal
 	switch {
@@ -85,9 +84,10 @@ func (c *Client) CloseWithCode(code int, reason string) {
 	c.conn.Close(cc, reason)
 }
 
-// Abort ends the connection at once, without a close handshake: it is reset, and what
-// is queued, or on its way, is lost. Messages that wait for a worker are not handled. The
-// code of the disconnect is 1006. It never waits, and may follow CloseWithCode.
+// Abort ends the connection at once, without a close handshake: it resets the connection,
+// and all bytes that are queued or on their way are lost. Messages that wait for a worker are
+// not handled. The code of the disconnect is 1006. Abort never waits, and may follow
+// CloseWithCode.
 func (c *Client) Abort() {
 	c.mu.Lock()
 	c.shut = true
@@ -104,8 +104,8 @@ func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 
 // Context returns a context that ends with the connection, or when Shutdown begins.
 // A handler passes it on to the calls that it waits for, so that it does not work for a
-// client that has gone: a handler that runs is not interrupted otherwise. The first call costs some 200 bytes for as long as the
-// client is connected.
+// client that has gone: nothing else interrupts a running handler. The first call costs some
+// 200 bytes for as long as the client is connected.
 func (c *Client) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,8 +166,8 @@ func (c *Client) Subprotocol() string {
 	return c.manager.cfg.Subprotocols[c.subprotocol-1]
 }
 
-// newClientID returns 132 random bits in the 22 letters that fit into 24 bytes,
-// which is what the allocator gives.
+// newClientID returns 132 random bits in 22 letters: they fit into the 24 bytes that the
+// allocator gives for a string of this length.
 func newClientID() string {
 	var b [17]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -20,8 +20,8 @@ type CompressionConfig struct {
 	// WindowBits bounds the window of both directions: 2^WindowBits bytes, 8 to
 	// 15. 0, the default, is 15. A client may ask for a smaller one.
 	WindowBits int
-	// MaxRatio bounds the length of a message from a client by that of its compressed
-	// form: one that inflates to more than 64 KiB and to more than MaxRatio times its
+	// MaxRatio bounds the ratio of a message's length to its compressed length: a message
+	// from a client that inflates to more than 64 KiB and to more than MaxRatio times its
 	// compressed bytes closes the client with 1009. 0, the default, is 100; negative is
 	// no bound. DEFLATE reaches 1032.
 	MaxRatio int
@@ -57,7 +57,7 @@ func (c CompressionConfig) withDefaults() CompressionConfig {
 	return c
 }
 
-// options are the settings that the handshake needs.
+// options returns the settings that the handshake needs.
 func (c *CompressionConfig) options() codec.DeflateOptions {
 	return codec.DeflateOptions{Takeover: c.ContextTakeover, WindowBits: uint8(c.WindowBits)}
 }

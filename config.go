@@ -10,11 +10,10 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// OverflowPolicy decides on a message for a client whose queue is
-// full and whose socket takes nothing. It does not concern a client that reads:
-// when its queue fills up faster than it is written, it is written at once. No
-// policy drops the answer to a client's own request (see Handle): a client that
-// does not read its answers waits with its requests.
+// OverflowPolicy decides on a message for a blocked client: its queue and its socket are
+// full. The queue of a client that reads is written as soon as it is full. No policy drops
+// the answer to a client's own request (see Handle): a client that does not read its answers
+// waits with its requests.
 type OverflowPolicy uint8
 
 // The overflow policies.
@@ -40,7 +39,7 @@ type Config struct {
 	// has not answered is pinged more often: at every eighth of HeartbeatTimeout,
 	// if that is shorter. Default 30 s.
 	HeartbeatInterval time.Duration
-	// HeartbeatTimeout closes a client that shows no sign of life for so long. It
+	// HeartbeatTimeout closes a client that shows no sign of life for this time. It
 	// must exceed the interval. Default 90 s.
 	//
 	// Signs of life are bytes that the client sends, and bytes that it takes: a
@@ -92,12 +91,12 @@ type Config struct {
 	// short because of that is seen, too. It is looked at with each tick of the
 	// timers, at least four times a second. Default 2 s; 0 is never.
 	HighWaterAge time.Duration
-	// UnsentBytes is about how many bytes the kernel may hold for a client that
-	// it has not begun to send (TCP_NOTSENT_LOWAT). Beyond them a message stays in
-	// the client's queue, where ConflateKey, TTL and the OverflowPolicy act on it;
-	// the kernel's send buffer takes up to 4 MiB of messages, on which nothing
-	// acts. It may be exceeded by one segment, up to 64 KiB, and by the rest
-	// of a message half sent. It does not bound bytes on their way. 0 leaves it to the system
+	// UnsentBytes bounds, approximately, the bytes of a client that the kernel holds
+	// and has not begun to send (TCP_NOTSENT_LOWAT). Further messages stay in the
+	// client's queue, where ConflateKey, TTL and the OverflowPolicy act on them; the
+	// kernel's send buffer takes up to 4 MiB of messages, on which nothing acts. The
+	// bound may be exceeded by one segment, up to 64 KiB, and by the rest of a message
+	// half sent. It does not bound bytes on their way. 0 leaves it to the system
 	// (net.ipv4.tcp_notsent_lowat, which has no limit unless changed). Default
 	// 64 KiB.
 	UnsentBytes int
@@ -150,8 +149,8 @@ type Config struct {
 	// violation. Default 5 s.
 	CloseTimeout time.Duration
 
-	// OriginWhitelist, CheckOrigin and AllowAllOrigins say which web pages may
-	// connect; set one at most. With none, a request's Origin must have the
+	// OriginWhitelist, CheckOrigin and AllowAllOrigins choose the web pages that may
+	// connect; set one at most. Without any, a request's Origin must have the
 	// request's own host and port and the scheme http or https, and a request without
 	// Origin (not a browser) passes. Default ports, a dot at the host's end and the case of
 	// ASCII letters make no difference.
@@ -166,10 +165,10 @@ type Config struct {
 	AllowAllOrigins bool
 
 	// Subprotocols lists the subprotocols that the application speaks, in its
-	// order of preference, 255 at most: the first that a client offers is agreed
-	// on, see Client.Subprotocol. If it offers none of them it is connected
-	// without one; browsers then end the connection themselves, if the page asked
-	// for one. Default none.
+	// order of preference, 255 at most. The handshake chooses the first that the client
+	// offers; see Client.Subprotocol. A client that offers none of them connects
+	// without one; a browser then ends the connection if the page asked for one.
+	// Default none.
 	Subprotocols []string
 	// Authenticate runs before the handshake's answer; see WithAuthenticate.
 	Authenticate func(*http.Request) ([]ClientOption, error)
@@ -178,25 +177,25 @@ type Config struct {
 	// WithClientID. Default RefuseNew.
 	DuplicateID DuplicateIDPolicy
 
-	// OnConnect runs for each client that is connected, whichever way it came, after its
-	// EventClientConnected and the rooms of WithRooms, and before its 101 is sent: what
-	// OnConnect joins misses nothing that is published after the client has read the 101,
-	// and what it sends follows the 101, before all answers. None of the client's
-	// messages is handled before it returns.
+	// OnConnect runs for each client that connects, on both paths, after its
+	// EventClientConnected and the rooms of WithRooms, and before its 101 is sent: a room
+	// that OnConnect joins delivers all that is published after the client has read the
+	// 101. The messages of OnConnect follow the 101, before all answers. None of the
+	// client's messages is handled before it returns.
 	//
 	// An error closes the client with the code and reason of a *CloseError, and otherwise
 	// with code 1008; then it is logged, and published as EventError. So is a panic.
 	//
 	// It may block: it runs on the goroutines on which Authenticate runs, and may take
 	// HandshakeTimeout once more; a client that waits for longer is closed with 1008. Until
-	// it returns, what is sent to the client stays in its queue, within its bounds. Nil,
-	// the default, is none.
+	// it returns, messages to the client stay in its queue, within its bounds. Nil, the
+	// default, is none.
 	OnConnect func(*Client) error
 
 	// EnableCompression offers permessage-deflate (RFC 7692) to clients that ask
 	// for it. Default off.
 	EnableCompression bool
-	// Compression says how messages are compressed.
+	// Compression configures the compression.
 	Compression CompressionConfig
 	// Metrics receives measurements; nil is NoopMetrics.
 	Metrics Metrics
@@ -219,8 +218,8 @@ type Config struct {
 	// abstract socket of Linux. A connection over a Unix socket has the RemoteAddr "".
 	ListenAddr string
 	// UnixSocketMode is the mode of the socket file of a ListenAddr with a Unix
-	// path, such as 0o660: who may write to it can connect. It is set before the
-	// socket listens. 0, the default, leaves it to the umask.
+	// path, such as 0o660: a process that may write to the file can connect. It is set
+	// before the socket listens. 0, the default, leaves it to the umask.
 	UnixSocketMode fs.FileMode
 	// Simnet, if set, takes the place of sockets, for simulation: see the command
 	// sim of the bench suite. It excludes ListenAddr, Serve and HandleUpgrade. Default
@@ -230,12 +229,12 @@ type Config struct {
 	// none: there the application's http.Server speaks TLS.
 	TLSConfig *tls.Config
 	// TLSHandshakes bounds the TLS handshakes that compute at once on ListenAddr.
-	// Those that wait for their clients do not count: up to 16 times as many may be
-	// under way, and more wait for their turn, under HandshakeTimeout, too. While some
-	// wait, the handshake is cut off whose client was waited for first, and for a
-	// tenth of HandshakeTimeout in all. Default 256.
+	// A handshake that waits for its client does not count: up to 16 times as many may be
+	// under way. Further handshakes wait for their turn, under HandshakeTimeout, too.
+	// While any waits for its turn, the handshake that began first to wait for its client
+	// is cut off when it has waited for a tenth of HandshakeTimeout in all. Default 256.
 	TLSHandshakes int
-	// Admission bounds how fast new connections are let in. Default no limit.
+	// Admission bounds the pace of new connections. Default no limit.
 	Admission Admission
 	// Paths are the URL paths of the WebSocket on ListenAddr, compared without
 	// percent-encoding. One that ends in a slash matches itself and all paths below it:
@@ -245,7 +244,7 @@ type Config struct {
 	Paths []string
 	// LivePath and ReadyPath answer health checks on ListenAddr, whatever the method,
 	// HTTP/1.0 and a request without Host included. LivePath answers 200 while the event
-	// loops run, ReadyPath only while new clients are taken: 503 during Shutdown and at
+	// loops run, ReadyPath only while new clients are accepted: 503 during Shutdown and at
 	// MaxConnections. OPTIONS for / or *, the check of HAProxy's "option httpchk", is
 	// answered like ReadyPath. An empty path is off. Default "/healthz" and "/readyz".
 	LivePath  string
@@ -259,15 +258,15 @@ type Config struct {
 
 	// HandlerMode says where handlers run. Default Pooled.
 	HandlerMode HandlerMode
-	// Workers bounds the goroutines that run pooled handlers, and apart from
-	// these as many may run Authenticate; 0, the default, is 256 for each CPU.
+	// Workers bounds the goroutines that run pooled handlers; as many others may run
+	// Authenticate. 0, the default, is 256 for each CPU.
 	Workers int
-	// MailboxSize and MailboxBytes are the marks for the messages of one client
-	// that wait for a pooled handler, without the one that is being handled.
-	// Beyond one of them the client waits: its connection is not read until half
-	// of them is handled. One message of any size is always taken. A client holds
-	// at most these marks, one message more, and one read of 64 KiB. If it hangs up,
-	// they are dropped; see Handler. Default 64 messages and 1 MiB.
+	// MailboxSize and MailboxBytes bound the messages of one client that wait for a
+	// pooled handler, without the message that is being handled. Beyond one of them the
+	// client waits: its connection is not read until half of them are handled. One
+	// message of any size is always taken. A client holds at most this much, one message
+	// more, and one read of 64 KiB. When it hangs up, its messages are dropped; see
+	// Handler. Default 64 messages and 1 MiB.
 	MailboxSize  int
 	MailboxBytes int64
 
@@ -298,25 +297,25 @@ type RoomConfig struct {
 	// MaxRoomName bounds a room's ID in bytes: JoinRoom and CreateRoom return
 	// ErrInvalidRoom beyond it. Default 256; 0 is no limit.
 	MaxRoomName int
-	// CleanupInterval is how often empty rooms of CreateRoom are looked for.
+	// CleanupInterval is the time between two searches for empty rooms of CreateRoom.
 	// Default 5 min.
 	CleanupInterval time.Duration
-	// EmptyRoomTTL is how long a room of CreateRoom may be empty before it ends.
+	// EmptyRoomTTL is the time that a room of CreateRoom may be empty before it ends.
 	// Default 10 min. A room that JoinRoom has made ends with its last member.
 	EmptyRoomTTL time.Duration
 }
 
 // BroadcastConfig configures publishing.
 type BroadcastConfig struct {
-	// QueueSize is the number of slots of each loop's ring, rounded up to a
+	// QueueSize is the number of places in each loop's ring, rounded up to a
 	// power of two. Default 1,024.
 	QueueSize int
-	// BatchSize is how many messages a loop takes from its ring at once, before
-	// it writes; more are taken while it writes, up to twice as many ahead of the
-	// client that waits longest, but no more than half of MessageQueueSize. Larger
-	// batches take fewer system calls for a delivery under load, and let the first
-	// of them wait longer. 4,096 at most; 0 is the default, 64.
+	// BatchSize is the number of messages that a loop takes from its ring at once, before
+	// it writes. While it writes, it takes more: up to twice as many ahead of the client
+	// that waits longest, but no more than half of MessageQueueSize. Under load a larger
+	// batch needs fewer system calls for each delivery, and its first message waits
+	// longer. 4,096 at most; 0 is the default, 64.
 	BatchSize int
-	// Timeout is how long a publisher waits while a ring is full. Default 5 s.
+	// Timeout is the longest wait of a publisher for a full ring. Default 5 s.
 	Timeout time.Duration
 }
