@@ -37,7 +37,7 @@ func (c *Config) validateOrigins() error {
 	return nil
 }
 
-// isWildcard reports whether an entry of OriginWhitelist is meant as a pattern.
+// isWildcard reports whether an entry of OriginWhitelist is a pattern.
 func isWildcard(entry string) bool { return strings.Contains(entry, "*") }
 
 // warnOfWildcards logs the entries of OriginWhitelist that match nothing.
@@ -54,7 +54,7 @@ func (c *Config) warnOfWildcards() {
 	}
 }
 
-// maxSubprotocols is the largest number of a subprotocol in a Client.
+// maxSubprotocols is the largest value of Client.subprotocol.
 const maxSubprotocols = 255
 
 func (c *Config) validateSubprotocols() error {
@@ -97,7 +97,7 @@ func (c *Config) validateListenAddr() error {
 	return nil
 }
 
-// validateTLS refuses a setting that would fail every handshake.
+// validateTLS refuses a TLSConfig with which every handshake would fail.
 func (c *Config) validateTLS() error {
 	t := c.TLSConfig
 	switch {
@@ -109,7 +109,7 @@ func (c *Config) validateTLS() error {
 	return nil
 }
 
-// validatePaths checks the paths of ListenAddr.
+// validatePaths refuses paths of ListenAddr that are malformed or have two meanings.
 func (c *Config) validatePaths() error {
 	if len(c.Paths) == 0 {
 		return invalid("Paths", "is empty")
@@ -129,7 +129,7 @@ func (c *Config) validatePaths() error {
 	)
 }
 
-// validatePolicy takes 0 as well.
+// validatePolicy refuses unknown policies; 0 is valid.
 func validatePolicy(field string, p OverflowPolicy) error {
 	return invalidIf(p > Disconnect, field, "must be DropNewest, DropOldest or Disconnect")
 }

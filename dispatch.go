@@ -12,14 +12,14 @@ import (
 	"github.com/qi-realtime/ws/router"
 )
 
-// unknownEvent stands in metrics for events without a handler. Clients choose
-// their names: as labels they would grow without bound.
+// unknownEvent is the label of events without a handler in Metrics. Clients choose the
+// names of events, so these names as labels would grow without bound.
 const unknownEvent = "(unknown)"
 
-// maxInvalid is how many invalid messages in a row a client may send.
+// maxInvalid is the number of invalid messages in a row that a client may send.
 const maxInvalid = 10
 
-// workersFor decides where a message is handled: on workers, or inline for nil.
+// workersFor returns the workers that handle a message, nil for the event loop.
 func (m *Manager) workersFor(c *Client, op Opcode, payload []byte) *pool.Workers {
 	mode := m.defaultMode()
 	overrides := m.raw.Load() == nil && m.Router.routes.HasModeOverrides()
@@ -35,7 +35,7 @@ func (m *Manager) workersFor(c *Client, op Opcode, payload []byte) *pool.Workers
 	return nil
 }
 
-// defaultMode is the manager's handler mode.
+// defaultMode returns the manager's handler mode.
 func (m *Manager) defaultMode() router.Mode {
 	if m.cfg.HandlerMode == Inline {
 		return router.ModeInline
@@ -84,8 +84,8 @@ func (c *Client) handle(op Opcode, payload []byte) {
 // errBinary refuses a binary message that no handler takes.
 var errBinary = fmt.Errorf("%w: binary", ErrInvalidMessageType)
 
-// requestType returns the constant for the type of a client's message. One without a type
-// is a request.
+// requestType returns the constant for the type of a client's message. A message without a
+// type is a request.
 func requestType(t []byte) (msgType string, ok bool) {
 	switch string(t) {
 	case TypeRequest, "":
@@ -97,14 +97,14 @@ func requestType(t []byte) (msgType string, ok bool) {
 }
 
 // rejectType answers a valid envelope of an unknown type, such as an application's own
-// ping. It neither counts among the invalid messages that close a client nor ends their row.
+// ping. Such a message neither counts toward maxInvalid nor resets the count.
 func (c *Client) rejectType(e *envelope.Request) {
 	c.manager.metrics.IncrementInvalidMessages()
 	c.answerInvalid(string(e.RequestID), 400, fmt.Sprintf("invalid message type %q", shortened(string(e.Type))))
 }
 
-// rejectInvalid answers a message that is no envelope, and closes a client that sends
-// nothing else.
+// rejectInvalid answers a message that is no envelope, and closes a client after maxInvalid
+// of them in a row.
 func (c *Client) rejectInvalid(e *envelope.Request, err error) {
 	c.manager.metrics.IncrementInvalidMessages()
 	c.invalid++
@@ -158,7 +158,7 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 	}
 }
 
-// handlerPanicked logs a panic, publishes it, and answers the request.
+// handlerPanicked logs and publishes a panic of the handler of msg, and answers the request.
 func (c *Client) handlerPanicked(msg *Message, recovered any) {
 	m := c.manager
 	m.metrics.IncrementMessageErrors(msg.Event)
@@ -166,7 +166,7 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 		slog.String("trace_id", msg.TraceID()),
 		slog.Any("panic", recovered), loglimit.Stack())
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
-	_ = c.sendAnswer(&envelope.Reply{ // the same
+	_ = c.sendAnswer(&envelope.Reply{ // fails only for a client that is closing
 		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: msg.traceID(),
 	})
 }

@@ -6,10 +6,11 @@ import (
 )
 
 // DuplicateIDPolicy decides between two clients with one ID.
-// Whichever it is, one that is closing, whoever began that, keeps its ID for half a second
-// at most: then its connection is ended, however the close handshake stands. The new
-// client waits for that before it is answered. Its EventClientConnected comes after the
-// EventClientDisconnected of the other.
+//
+// Under each policy, an older client that is closing keeps its ID for half a second at most,
+// whichever side began the close: then its connection ends, even in the middle of the close
+// handshake. The new client waits for this end before it is answered. Its
+// EventClientConnected comes after the EventClientDisconnected of the other client.
 type DuplicateIDPolicy uint8
 
 const (
@@ -22,16 +23,17 @@ const (
 )
 
 const (
-	// replaceTimeout is how long a connection that is closing keeps its ID while another
-	// client waits for that.
+	// replaceTimeout is the longest time that a closing connection keeps its ID while
+	// another client waits for the ID.
 	replaceTimeout = 500 * time.Millisecond
-	// replacePoll is how often the other client looks. Few wait, and not for long.
+	// replacePoll is the interval at which the other client looks. Few clients wait, and
+	// not for long.
 	replacePoll = 5 * time.Millisecond
 )
 
-// register takes c in. It may wait, until ctx ends, for the end of an older connection
-// with its ID. On an event loop it does not: an ID of the application's comes from user
-// code, which runs elsewhere.
+// register adds c to the registry. It may wait, until ctx ends, for the end of an older
+// connection with the same ID. It never waits on an event loop, because an ID comes from
+// code of the application, which runs elsewhere.
 func (m *Manager) register(ctx context.Context, c *Client) error {
 	for {
 		old, err := m.clients.admit(c, m.cfg.MaxConnections)
@@ -50,13 +52,13 @@ func (m *Manager) register(ctx context.Context, c *Client) error {
 	}
 }
 
-// isLeaving reports whether the client is closing: by us, or by a close frame of its own
-// that waits for its handlers.
+// isLeaving reports whether the client is closing, by this side, or by its own close frame,
+// which waits for its handlers.
 func (c *Client) isLeaving() bool {
 	return c.conn.Closed() || c.closesWhenRead()
 }
 
-// giveWay ends the connection soon.
+// giveWay makes the connection end within replaceTimeout.
 func (c *Client) giveWay() {
 	switch {
 	case c.conn.Closed():

@@ -8,52 +8,51 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// engineHandler is the Manager as the engine's Handler.
+// engineHandler is the Manager as the engine calls it (engine.Handler).
 type engineHandler Manager
 
-// engineObserver is the Manager as the engine's Observer.
+// engineObserver is the Manager as the engine reports to it (engine.Observer).
 type engineObserver Manager
 
 // NewConn returns the connection of a new client.
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
 
-// AdmitOffLoop reports whether user code takes part in Admit.
+// AdmitOffLoop reports whether Admit calls code of the application for r.
 func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
 	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
 }
 
-// Abandon undoes Admit.
+// Abandon forgets a client that Admit has accepted and whose connection never opened.
 func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }
 
-// OnDrop counts a message that a client did not get. One that was conflated is
-// not lost.
+// OnDrop counts a lost message. A conflated message is not lost.
 func (o *engineObserver) OnDrop(why engine.DropReason) {
 	if why != engine.DropConflated {
 		o.metrics.IncrementDroppedMessages()
 	}
 }
 
-// OnSlow runs on the connection's event loop.
+// OnSlow notes that a client has become slow. It runs on the connection's event loop.
 func (o *engineObserver) OnSlow(conn *engine.Conn, queuedBytes int) {
 	o.slow.note(ownerOf(conn), true, queuedBytes)
 }
 
-// OnDrain runs on the connection's event loop.
+// OnDrain notes that a client is not slow any more. It runs on the connection's event loop.
 func (o *engineObserver) OnDrain(conn *engine.Conn) { o.slow.note(ownerOf(conn), false, 0) }
 
-// OnReadError counts a connection that the network ended.
+// OnReadError counts a connection that the network has ended.
 func (o *engineObserver) OnReadError() { o.metrics.IncrementReadErrors() }
 
 // OnWriteError counts a failed write.
 func (o *engineObserver) OnWriteError() { o.metrics.IncrementWriteErrors() }
 
-// OnInvalid counts a peer that broke the protocol.
+// OnInvalid counts and reports a violation of the protocol.
 func (o *engineObserver) OnInvalid(conn *engine.Conn, err error) {
 	o.metrics.IncrementInvalidMessages()
 	(*Manager)(o).reportError(ownerOf(conn), err)
 }
 
-// Go runs fn on a worker, if ctx does not end before.
+// Go runs fn on a worker, unless ctx ends before a worker is free.
 func (h *engineHandler) Go(ctx context.Context, fn func()) bool { return h.auth.start(ctx, fn) }
 
 // ownerOf returns the client of a connection.
@@ -61,12 +60,13 @@ func ownerOf(conn *engine.Conn) *Client {
 	return conn.Owner().(interface{ client() *Client }).client()
 }
 
-// clientOwner is the Client as its connection sees it.
+// clientOwner is the Client as its connection calls it (engine.Owner).
 type clientOwner Client
 
 func (o *clientOwner) client() *Client { return (*Client)(o) }
 
-// OnOpen runs on the client's event loop.
+// OnOpen registers the client as connected and welcomes it. It runs on the client's event
+// loop.
 func (o *clientOwner) OnOpen() {
 	c := (*Client)(o)
 	m := c.manager
@@ -76,7 +76,7 @@ func (o *clientOwner) OnOpen() {
 	c.welcomeInLoop()
 }
 
-// OnMessage runs on the client's event loop.
+// OnMessage handles a message on the client's event loop, or hands it to workers.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
 	workers := c.manager.workersFor(c, Opcode(op), payload)
@@ -90,17 +90,17 @@ func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 // Handling reports whether the caller is the client's handler on a worker.
 func (o *clientOwner) Handling() bool { return (*Client)(o).handling() }
 
-// OnPeerClose runs on the client's event loop: the messages before the close frame
-// are answered first.
+// OnPeerClose reports whether the client's close frame can be answered now: the messages
+// before it are answered first. It runs on the client's event loop.
 func (o *clientOwner) OnPeerClose() (ready bool) { return !(*Client)(o).resumeWhenRead() }
 
-// OnClosing runs on the client's event loop: it leaves all rooms, because nothing
-// that is published from here on reaches the client.
+// OnClosing leaves all rooms, because nothing that is published from here on reaches the
+// client. It runs on the client's event loop.
 func (o *clientOwner) OnClosing() { (*Client)(o).leaveAllInLoop() }
 
-// OnClose runs on the client's event loop: it leaves all rooms, drops the messages
-// of a client that has hung up, and publishes the disconnect behind the last
-// message that was handled.
+// OnClose leaves all rooms, drops the inbound messages of a client that has hung up, and
+// publishes the disconnect behind the last message that was handled. It runs on the client's
+// event loop.
 func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	c := (*Client)(o)
 	m := c.manager
@@ -109,11 +109,11 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	if c.dropsInbound(&end) {
 		c.dropInbound()
 	}
-	var closed *CloseError // nil if nobody wants it
+	var closed *CloseError // nil without a subscriber
 	if m.EventBus.wants(EventClientDisconnected) {
 		closed = &CloseError{Code: int(end.Code), Reason: end.Reason, Remote: end.Remote, Rooms: rooms, Err: end.Err}
 	}
-	unread := closed != nil && c.hasUnread() // if not, it stays so: only the event loop, which runs this, posts
+	unread := closed != nil && c.hasUnread() // false stays false: only this event loop adds messages
 	m.clients.closed(c, closed, unread)
 	if unread {
 		c.put(inboundMessage{})

@@ -42,8 +42,8 @@ var (
 	ErrRouterFrozen = errors.New("ws: router frozen")
 	// ErrInvalidMessage says that a message is not a valid envelope.
 	ErrInvalidMessage = errors.New("ws: invalid message")
-	// ErrInvalidMessageType says that a message's type or opcode is not one
-	// that a client may send, such as a binary message without HandleBinary.
+	// ErrInvalidMessageType says that a client may not send messages of this type or
+	// opcode, such as a binary message without HandleBinary.
 	ErrInvalidMessageType = errors.New("ws: invalid message type")
 	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit.
 	ErrMessageTooLarge = codec.ErrMessageTooLarge
@@ -54,7 +54,8 @@ var (
 	// ErrBroadcastTimeout is returned when a loop's ring stayed full for
 	// BroadcastConfig.Timeout. Nothing was published.
 	ErrBroadcastTimeout = engine.ErrTimeout
-	// ErrInvalidConfig is wrapped by an error that names the field.
+	// ErrInvalidConfig says that a setting is out of range. The error that wraps it
+	// names the field.
 	ErrInvalidConfig = errors.New("ws: invalid config")
 	// ErrManagerStopped is returned after Shutdown, or when Run was never
 	// called.
@@ -82,8 +83,8 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 // CloseError says how a connection ended. It is the Data of
 // EventClientDisconnected. Immutable after New.
 type CloseError struct {
-	// Code and Reason are those of the first close frame, whoever sent it;
-	// code 1006 if there was none.
+	// Code and Reason are those of the first close frame, of either side; code 1006
+	// if there was none.
 	Code   int
 	Reason string
 	// Remote reports whether the client closed first.

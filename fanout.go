@@ -8,20 +8,20 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// broadcast is the task that fans one frame out, the same on every loop.
+// broadcast is the task that fans one frame out; all loops run the same task.
 type broadcast struct {
 	manager *Manager
 	room    *roomEntry // nil for all clients, or devices
 	devices []*Client  // of one user, on all loops; nil otherwise
 	frame   *engine.Frame
 	exclude *Client
-	report  *deliveryReport // nil if nobody wants one
+	report  *deliveryReport // nil without a report
 
-	start time.Time    // for RecordBroadcastLatency; zero if nobody measures
+	start time.Time    // for RecordBroadcastLatency; zero without Metrics
 	loops atomic.Int32 // loops that have not fanned out yet
 }
 
-// post hands b to the loops.
+// post posts b to the loops.
 func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 	if len(targets) == 0 {
 		b.complete()
@@ -39,7 +39,7 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 	return nil
 }
 
-// RunInLoop fans out to the members on one loop, in several turns if they are many.
+// RunInLoop fans out to the recipients on one loop, over several turns if they are many.
 func (b *broadcast) RunInLoop(s *engine.Shard) {
 	w := &b.manager.walks[s.Index()]
 	if w.task != b {
@@ -70,15 +70,15 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 	}
 }
 
-// AbandonTask takes the place of RunInLoop on a loop that has ended, which has
-// no members any more.
+// AbandonTask takes the place of RunInLoop on a loop that has ended and has no recipients
+// any more.
 func (b *broadcast) AbandonTask(*engine.Shard) {
 	if b.loops.Add(-1) == 0 {
 		b.complete()
 	}
 }
 
-// complete notes that the last loop has fanned out.
+// complete completes the report after the last loop has fanned out.
 func (b *broadcast) complete() {
 	if b.report != nil {
 		close(b.report.done)
@@ -88,24 +88,23 @@ func (b *broadcast) complete() {
 	}
 }
 
-// fanOutWalk is how far the running broadcast of a loop has come. It may take
-// several turns of the loop; the tasks behind it wait, so there is one for each
-// loop.
+// fanOutWalk is the progress of the running broadcast on one loop. A broadcast may take
+// several turns of the loop; the tasks behind it wait, so each loop has one walk.
 //
 // Loop-confined: use only on the event loop that owns the clients.
 type fanOutWalk struct {
 	task *broadcast // nil between two broadcasts
-	next int        // the first member or device that was not visited
+	next int        // the first recipient that was not visited
 
-	_ [48]byte // the loops write each their own cache line
+	_ [48]byte // each loop writes a cache line of its own
 }
 
-// fanOutCount counts the connections that a fan-out has visited in one turn, and
-// those that have queued its message.
+// fanOutCount counts the connections that a fan-out visits in one turn, and those that
+// queue its message.
 type fanOutCount struct{ visited, queued int64 }
 
-// members delivers to the members of the task's room. done is false if the turn's
-// time is over before.
+// members delivers to the members of the task's room. done is false if the time of the turn
+// ends first.
 func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 	table, b := w.task.room.TableInLoop(s.Index()), w.task
 	for i := w.next; i < len(table); i++ {
@@ -123,8 +122,8 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 	return n, true
 }
 
-// devices delivers to the devices of the task that are on the loop. done is false if
-// the turn's time is over before.
+// devices delivers to the devices of the task that are on the loop. done is false if the
+// time of the turn ends first.
 func (w *fanOutWalk) devices(s *engine.Shard) (n fanOutCount, done bool) {
 	devices, b := w.task.devices, w.task
 	for i := w.next; i < len(devices); i++ {
@@ -142,8 +141,7 @@ func (w *fanOutWalk) devices(s *engine.Shard) (n fanOutCount, done bool) {
 	return n, true
 }
 
-// all delivers to all clients of the loop. done is false if the turn's time is over
-// before.
+// all delivers to all clients of the loop. done is false if the time of the turn ends first.
 func (b *broadcast) all(s *engine.Shard) (n fanOutCount, done bool) {
 	done = s.WalkInLoop(func(c *engine.Conn) {
 		n.visited++
@@ -154,8 +152,8 @@ func (b *broadcast) all(s *engine.Shard) (n fanOutCount, done bool) {
 	return n, done
 }
 
-// remove takes mem, whose client has ended, out of its room's table, through which
-// the broadcast may be on its way.
+// remove removes mem, whose client has ended, from its room's table, in which the walk may
+// be under way.
 func (w *fanOutWalk) remove(mem *membership, loop int) {
 	r := mem.Room()
 	if w.task != nil && w.task.room == r {

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// gauges reports values to Metrics. Two goroutines that change a value at the same
-// time would report it in any order: so one at a time reports a value, which it reads
-// anew as long as there were changes meanwhile. The last report is the true value, and
-// no lock is held while Metrics is called. Safe for concurrent use.
+// gauges reports values to Metrics. Two goroutines that change a value at the same time
+// would report it in any order, so only one goroutine at a time reports a value, and reads
+// it again as long as it has changed meanwhile. The last report is the true value. No lock
+// is held while Metrics is called. Safe for concurrent use.
 type gauges struct {
 	manager *Manager
 	metrics *guardedMetrics
@@ -16,11 +16,11 @@ type gauges struct {
 	shards  [16]gaugeShard
 }
 
-// gaugeShard holds the values that are being reported.
+// gaugeShard is the set of values that are being reported.
 type gaugeShard struct {
 	mu sync.Mutex
-	// running has an entry for each value that is being reported, which is true if
-	// it has changed since it was read. Guarded by mu.
+	// running has an entry for each value that is being reported: true if the value has
+	// changed since it was read. Guarded by mu.
 	running map[gauge]bool
 }
 
@@ -46,14 +46,14 @@ func newGauges(m *Manager, metrics *guardedMetrics) *gauges {
 	return g
 }
 
-// changed reports a value that has changed. No lock must be held.
+// changed reports a changed value. The caller must hold no lock.
 func (m *Manager) changed(kind gaugeKind, roomID string) {
 	if m.gauges != nil {
 		m.gauges.changed(gauge{kind, roomID})
 	}
 }
 
-// maxReports bounds how often a caller reports one value: it may be an event loop.
+// maxReports bounds the reports of one value by one caller, which may be an event loop.
 const maxReports = 16
 
 func (g *gauges) changed(v gauge) {
@@ -62,12 +62,12 @@ func (g *gauges) changed(v gauge) {
 	}
 }
 
-// reportSome reports v until it has not changed meanwhile. After maxReports a worker goes
-// on, and lets others have their turn before.
+// reportSome reports v until it does not change meanwhile. After maxReports a worker
+// continues, behind the tasks that wait.
 func (g *gauges) reportSome(v gauge) {
 	returned := false
 	defer func() {
-		if !returned { // Metrics have ended the goroutine (runtime.Goexit)
+		if !returned { // Metrics has ended the goroutine (runtime.Goexit)
 			g.forget(v)
 		}
 	}()
@@ -85,7 +85,7 @@ func (g *gauges) reportSome(v gauge) {
 	returned = true
 }
 
-// gaugeTask reports a value that others change all the time, on a worker.
+// gaugeTask continues the reports of a value on a worker.
 type gaugeTask struct {
 	gauges *gauges
 	value  gauge
@@ -98,8 +98,8 @@ func (g *gauges) shard(v gauge) *gaugeShard {
 	return &g.shards[(maphash.String(g.seed, v.roomID)+uint64(v.kind))%uint64(len(g.shards))]
 }
 
-// begin reports whether the caller is to report v. Otherwise somebody else is at it, and
-// reports once more.
+// begin reports whether the caller must report v. Otherwise another goroutine reports v,
+// and does so once more.
 func (g *gauges) begin(v gauge) bool {
 	s := g.shard(v)
 	s.mu.Lock()
@@ -133,7 +133,7 @@ func (g *gauges) forget(v gauge) {
 	delete(s.running, v)
 }
 
-// report calls Metrics.
+// report passes the present value of v to Metrics.
 func (g *gauges) report(v gauge) {
 	m := g.manager
 	switch v.kind {
