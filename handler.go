@@ -27,20 +27,20 @@ const (
 )
 
 // Handler handles one message of one client. The message is borrowed, its Data
-// included: copy the parts to keep. A *ClientError is sent to the client as it
-// is, and errors of the library, such as ErrRoomFull, with codes and texts of their
-// own; the text of any other error is logged, and the client reads code 500.
+// included: copy the parts to keep. The client reads a *ClientError unchanged, and errors of
+// the library, such as ErrRoomFull, with codes and texts of their own. The text of any other
+// error is logged, and the client reads code 500.
 //
 // It runs on a worker, or on the event loop if the manager's or the route's
 // mode is Inline; one message of a client at a time, in the order received.
 //
-// The messages that a client sent before a close frame, or before it broke the protocol,
-// and those that had come when Shutdown began, are handled. They are answered before our
-// close frame, unless that takes longer than CloseTimeout. Those of a client that hangs
-// up without a close frame are dropped unless their handler has begun, and counted in
-// Stats.Unhandled: nobody waits for their answers. Client.Context ends then.
+// The messages that arrive before a client's close frame, before its violation of the
+// protocol, or before Shutdown begins, are handled. They are answered before our close
+// frame, unless that takes longer than CloseTimeout. When a client hangs up without a close
+// frame, its messages are dropped unless their handler has begun, and counted in
+// Stats.Unhandled, because nobody waits for their answers. Client.Context ends then.
 //
-// A panic is logged, and the client reads code 500. So it is with runtime.Goexit (the
+// A panic is logged, and the client reads code 500. The same holds for runtime.Goexit (the
 // FailNow of a test calls it) on a worker. On an event loop it cannot be stopped: it ends
 // the loop, all connections, and Run with an error.
 type Handler func(c *Client, msg *Message) error
@@ -52,10 +52,10 @@ type Handler func(c *Client, msg *Message) error
 // goroutine, or later, it returns an error and has no effect.
 type NextFunc = func() error
 
-// MiddlewareFunc runs around every handler, where the handler runs, those of
-// HandleRaw and HandleBinary included (TypeRaw). It calls
-// next to go on, or returns without it to stop the message there. What it changes
-// in msg, the middleware behind it and the handler read.
+// MiddlewareFunc runs around every handler, on the goroutine of the handler; the handlers of
+// HandleRaw and HandleBinary are included (TypeRaw). It calls next to go on, or returns
+// without it to stop the message there. The next middleware and the handler read its changes
+// of msg.
 type MiddlewareFunc func(c *Client, msg *Message, next NextFunc) error
 
 // Router holds the handlers by event name. Safe for concurrent use.
@@ -77,8 +77,8 @@ func (m *Manager) Use(mw ...MiddlewareFunc) error {
 	return routerError(m.Router.routes.Use(middleware...))
 }
 
-// Register makes h the handler of event. It returns ErrHandlerExists if there
-// is one, whatever h is, and ErrRouterFrozen after Router.Freeze. The handler answers by
+// Register makes h the handler of event. It returns ErrHandlerExists if event has a handler,
+// also for a nil h, and ErrRouterFrozen after Router.Freeze. The handler answers by
 // itself (Client.SendResponse) unless it returns an error; see Handle for typed
 // handlers.
 func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
@@ -111,17 +111,16 @@ func routerError(err error) error {
 
 // Handle registers fn as the handler of event. Each request's data is decoded
 // into a new Req; if that fails, the client gets an error of code 400 that names
-// the field. What fn
-// returns is the data of a response of code 200; see Handler for its errors and
-// the goroutine it runs on. req is owned by fn.
+// the field. The result of fn is the data of a response of code 200; see Handler for its
+// errors and the goroutine it runs on. req is owned by fn.
 //
-// The memory that decoding takes depends on Req and may be many times the size of the
-// message. Measured with 512 KiB: an array of empty objects allocates 200 times its size as
-// a slice of structs of 100 bytes, and 1,600 times as one of structs of 1 KB, because an
-// element takes 3 bytes in the message and a whole struct in memory; an array as an any
-// takes 35 to 50 times. So use structs of fixed size, keep lists of large structs out of
-// Req, declare the parts that the handler only passes on as json.RawMessage (once its size), and set
-// Config.MessageSizeLimit and RateLimit.Bytes to the needs of the clients.
+// The memory for decoding depends on Req and may be many times the size of the message.
+// Measured with 512 KiB: an array of empty objects allocates 200 times its size as a slice
+// of structs of 100 bytes, and 1,600 times as a slice of structs of 1 KB, because an element
+// takes 3 bytes in the message and a whole struct in memory. An array as an any takes 35 to
+// 50 times its size. So use structs of fixed size, keep lists of large structs out of Req,
+// declare the parts that the handler only passes on as json.RawMessage (once its size), and
+// set Config.MessageSizeLimit and RateLimit.Bytes to the needs of the clients.
 func Handle[Req, Resp any](m *Manager, event string, fn func(c *Client, req *Req) (*Resp, error), opts ...RouteOption) error {
 	return m.Register(event, func(c *Client, msg *Message) error {
 		req, err := decode[Req](msg)
@@ -215,9 +214,9 @@ func decode[Req any](msg *Message) (*Req, error) {
 	return req, nil
 }
 
-// dataError returns the text that a client reads for err, with which encoding/json has refused
-// its data: the field and what it must be, in the words of JSON. The text of any other
-// error, such as one of a type's own UnmarshalJSON, is for the log.
+// dataError returns the error that a client reads for err, an error of encoding/json: its
+// text names the field and the value that it must have, in the words of JSON. The text of
+// any other error, such as an error of a type's own UnmarshalJSON, is for the log.
 func dataError(err error) *ClientError {
 	e := &ClientError{Code: 400, Message: "invalid data", cause: err, logged: true}
 	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
@@ -230,7 +229,7 @@ func dataError(err error) *ClientError {
 		e.Message += wrong.Field + " "
 	}
 	e.Message += "must be " + expectedValue(wrong.Type)
-	if kind, ok := valueKinds[wrong.Value]; ok { // and not a number that is out of range
+	if kind, ok := valueKinds[wrong.Value]; ok { // none for a number that is out of range
 		e.Message += ", not " + kind
 	}
 	return e
@@ -244,7 +243,7 @@ var valueKinds = map[string]string{
 // textUnmarshaler is the type of values that are strings in JSON.
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// expectedValue returns the JSON value that a type is decoded from.
+// expectedValue names the JSON value from which t is decoded.
 func expectedValue(t reflect.Type) string {
 	if t.Implements(textUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler) {
 		return "a string"

@@ -27,12 +27,12 @@ type handshake struct {
 type requestPath uint8
 
 const (
-	overLoop requestPath = iota // an event loop has parsed it, and a worker decides on it if user code takes part
-	overHTTP                    // net/http has parsed it, and its goroutine waits for the decision
+	overLoop requestPath = iota // parsed by an event loop; a worker decides if code of the application takes part
+	overHTTP                    // parsed by net/http, whose goroutine waits for the decision
 )
 
-// decide asks the questions of a handshake in the order of their cost, and refuses r at the
-// first that fails. opts are those of HandleUpgrade.
+// decide checks r in the order of the costs of the checks, and refuses it at the first that
+// fails. opts are the options of HandleUpgrade.
 func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption) (h handshake, err error) {
 	if err := m.stopped(); err != nil {
 		return h, err
@@ -89,7 +89,7 @@ func (m *Manager) checkSpace() error {
 	return nil
 }
 
-// authenticate applies opts, and those that Authenticate returns for r.
+// authenticate applies opts, then the options that Authenticate returns for r.
 func (m *Manager) authenticate(r *http.Request, from requestPath, opts []ClientOption) (o clientOptions, err error) {
 	for _, opt := range opts {
 		opt(&o)

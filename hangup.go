@@ -6,19 +6,19 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// hungUp reports whether a connection has ended in another way than by a close
-// handshake, whoever began that: nobody waits for the answers to its messages.
+// hungUp reports whether a connection has ended without a close handshake: then nobody waits
+// for the answers to its messages.
 func hungUp(end *engine.CloseInfo) bool { return end.Err != nil || end.Code == codec.CloseAbnormal }
 
-// dropsInbound reports whether the messages that wait when a connection ends are dropped.
+// dropsInbound reports whether the end of the connection drops the messages that wait.
 func (c *Client) dropsInbound(end *engine.CloseInfo) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.shut || hungUp(end)
 }
 
-// dropInbound drops the messages that wait for a worker, and the client's place in line for
-// one, at once: their memory must not wait until a worker is free.
+// dropInbound drops the messages that wait for a worker, and the client's place in the
+// workers' queue, at once: their memory must not wait until a worker is free.
 func (c *Client) dropInbound() {
 	c.mu.Lock()
 	box := c.mailboxLocked()
@@ -41,7 +41,7 @@ func (c *Client) dropInbound() {
 	}
 }
 
-// dropMessage counts a message that no handler gets.
+// dropMessage drops and counts a message that no handler gets.
 func (c *Client) dropMessage(in inboundMessage) {
 	pool.PutBuffer(in.buf)
 	c.manager.unhandled.Add(1)

@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// lazyState holds the parts of a client that most idle clients do not need: an idle client with
-// no more than one room does without. The client's mutex guards it.
+// lazyState holds the parts of a client that most idle clients do not need: an idle client
+// in at most one room has none. The client's mutex guards it.
 type lazyState struct {
 	mailbox *mailbox       // nil while no message waits for a worker
 	meta    map[string]any // nil while empty
-	user    string         // of WithUser, unless Client.UserID says it; immutable once connected
+	user    string         // of WithUser, "" with a Client.UserID; immutable once connected
 	rooms   memberships    // all but the first
 	first   []string       // IDs of the rooms of WithRooms, until the client is connected
-	left    []string       // IDs of the rooms that the client was in when its closing began
+	left    []string       // IDs of the rooms at the beginning of the close
 	ctx     context.Context
 	cancel  context.CancelFunc // of ctx; both nil until Client.Context is called
 }
@@ -35,7 +35,7 @@ func (c *Client) dropLazyLocked() {
 		return
 	}
 	c.lazy = nil
-	x.rooms = memberships{} // its array is as large as it was once
+	x.rooms = memberships{} // its array may be large
 	lazyStates.Put(x)
 }
 

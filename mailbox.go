@@ -8,39 +8,39 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// mailbox holds a client's messages that wait for a worker. It exists only
-// while there are some, and, where a manager has both inline and pooled
-// handlers, until what the last of them has sent is past the event loop's
-// inbox: an inline handler would overtake it. The client's mutex guards it.
+// mailbox holds a client's messages that wait for a worker. It exists only while messages
+// wait. Where a manager has both inline and pooled handlers, it exists until the messages of
+// the last pooled handler have passed the event loop's inbox, because an inline handler
+// would overtake them. The client's mutex guards it.
 type mailbox struct {
 	messages []inboundMessage
 	head     int
 	bytes    int64
-	workers  *pool.Workers // where the client reads its messages now
-	ticket   pool.Ticket   // of the client's last place in line there; 0 if it had none
+	workers  *pool.Workers // the workers that handle the client's messages now
+	ticket   pool.Ticket   // of the client's last place in their queue; 0 for none
 	handler  uintptr       // the goroutine that handles a message now; see gid.Current
-	reading  bool          // a worker is at it, or the client is in line for one
-	paused   bool          // the connection is paused until half of it is read
-	closing  bool          // the connection is paused until all of it is read
+	reading  bool          // a worker handles messages, or the client waits for a worker
+	paused   bool          // the connection is paused until half of the messages are read
+	closing  bool          // the connection is paused until all messages are read
 	fenced   bool          // a fenceTask is in the inbox
-	refence  bool          // more was read since it was posted
+	refence  bool          // messages were read since the fenceTask was posted
 }
 
 // inboundMessage is one message, or the end of the connection if buf is nil.
 type inboundMessage struct {
 	op      Opcode
 	buf     *pool.Buffer
-	workers *pool.Workers // where it is handled; nil is where the message before it was
+	workers *pool.Workers // workers that handle it; nil is those of the message before it
 }
 
-// full reports whether the mailbox holds more than its marks. One message of any
+// full reports whether the mailbox exceeds MailboxSize or MailboxBytes. One message of any
 // size is within them.
 func (b *mailbox) full(cfg *Config) bool {
 	n := b.len()
 	return n > cfg.MailboxSize || (n > 1 && b.bytes > cfg.MailboxBytes)
 }
 
-// halfFree reports whether the mailbox is at half of its marks, or below.
+// halfFree reports whether the mailbox is at most half full.
 func (b *mailbox) halfFree(cfg *Config) bool {
 	n := b.len()
 	return 2*n <= cfg.MailboxSize && (n <= 1 || 2*b.bytes <= cfg.MailboxBytes)
@@ -48,9 +48,9 @@ func (b *mailbox) halfFree(cfg *Config) bool {
 
 func (b *mailbox) len() int { return len(b.messages) - b.head }
 
-// add appends in. When the slice is full and half of it or more has
-// been read, what waits moves to its front: a client that always has something
-// waiting would make it grow for as long as it is connected.
+// add appends in. When the slice is full and at least half of it has been read, the messages
+// that wait move to its front: without that the slice of a client that always has messages
+// waiting would grow without bound.
 func (b *mailbox) add(in inboundMessage) {
 	if len(b.messages) == cap(b.messages) && b.head > 0 && b.head >= len(b.messages)/2 {
 		n := copy(b.messages, b.messages[b.head:])
@@ -60,17 +60,17 @@ func (b *mailbox) add(in inboundMessage) {
 	b.messages = append(b.messages, in)
 }
 
-// maxPooledMessages bounds the mailboxes that are kept for the next client.
+// maxPooledMessages bounds the capacity of the mailboxes that return to the pool.
 const maxPooledMessages = 1024
 
 var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 
-// maxRun is how many messages of one client a worker handles before others get
+// maxRun is the number of messages of one client that a worker handles before others get
 // their turn.
 const maxRun = 16
 
-// enqueue hands a copy of payload to workers. A client whose mailbox is full then
-// waits: its connection is paused. A message that was received is always taken.
+// enqueue hands a copy of payload to workers. If that fills the mailbox, the client waits:
+// its connection is paused. A received message is always taken.
 func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
@@ -79,8 +79,8 @@ func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers) {
 	}
 }
 
-// put adds in to the mailbox, and the client in line for a worker if it is
-// not there yet. It reports whether this has filled the mailbox.
+// put adds in to the mailbox, and lets the client wait for a worker unless it does already.
+// It reports whether in has filled the mailbox.
 func (c *Client) put(in inboundMessage) (full bool) {
 	cfg := &c.manager.cfg
 	c.mu.Lock()
@@ -110,15 +110,15 @@ func (c *Client) put(in inboundMessage) (full bool) {
 	return full
 }
 
-// weighInbound counts n bytes more, or less, in mailboxes, if there is a budget.
+// weighInbound adds n bytes to those in mailboxes, if there is an InboundBudget.
 func (m *Manager) weighInbound(n int64) {
 	if m.cfg.InboundBudget > 0 {
 		m.engine.AddInbound(n)
 	}
 }
 
-// hasUnread reports whether messages wait or are being handled, whether or not the
-// client is in line for a worker.
+// hasUnread reports whether messages wait or are being handled, also while the client does
+// not wait for a worker.
 func (c *Client) hasUnread() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,8 +141,8 @@ func (c *Client) hasInbound() bool {
 	return c.lazy != nil && c.lazy.mailbox != nil
 }
 
-// resumeWhenRead resumes the connection, which is about to be paused, when the last
-// message has been handled. It reports false if none waits or is being handled.
+// resumeWhenRead makes the connection, which is about to be paused, resume after the last
+// message has been handled. It reports false if no message waits or is being handled.
 func (c *Client) resumeWhenRead() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,8 +161,8 @@ func (c *Client) closesWhenRead() bool {
 	return box != nil && box.closing
 }
 
-// nextMessage takes the oldest message. It reports false when there is none, and the
-// reading ends.
+// nextMessage removes and returns the oldest message. Without a message it ends the reading
+// and reports false.
 func (c *Client) nextMessage() (in inboundMessage, ok bool) {
 	c.mu.Lock()
 	box := c.lazy.mailbox
@@ -215,8 +215,8 @@ func (c *Client) endReadingUnlock(box *mailbox) {
 	}
 }
 
-// moves reports whether the next message is for other workers than the client reads its
-// messages on now, which it does there then. No handler of it runs.
+// moves reports whether the next message is for other workers than those that handle the
+// client's messages now, and chooses these workers. No handler of the client runs.
 func (c *Client) moves() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +233,7 @@ func (c *Client) moves() bool {
 	return true
 }
 
-// dropMailboxLocked gives the empty mailbox back.
+// dropMailboxLocked gives the empty mailbox back to the pool.
 func (c *Client) dropMailboxLocked() {
 	box := c.lazy.mailbox
 	c.lazy.mailbox = nil
@@ -244,8 +244,8 @@ func (c *Client) dropMailboxLocked() {
 	}
 }
 
-// fenceTask is posted when a worker has read the mailbox to its end. When it
-// runs, so has everything that the worker's handlers have posted.
+// fenceTask is posted when a worker has emptied the mailbox. It runs behind all tasks that
+// the worker's handlers have posted.
 type fenceTask Client
 
 func (t *fenceTask) RunInLoop(*engine.Shard) {
@@ -263,7 +263,7 @@ func (t *fenceTask) RunInLoop(*engine.Shard) {
 	}
 }
 
-// discardInbound drops the waiting messages after the workers have ended.
+// discardInbound drops the messages that wait after the workers have ended.
 func (c *Client) discardInbound() {
 	for {
 		in, ok := c.nextMessage()
@@ -271,7 +271,7 @@ func (c *Client) discardInbound() {
 			return
 		}
 		if in.buf == nil {
-			c.deliver(in) // the end of the connection is reported all the same
+			c.deliver(in) // the end of the connection is still reported
 			continue
 		}
 		c.dropMessage(in)
@@ -282,13 +282,13 @@ func (c *Client) discardInbound() {
 // inboundReader is the Client as a task of the workers.
 type inboundReader Client
 
-// Run handles messages of the client, and lets others have their turn after
-// maxRun of them. While the workers are closing, it goes on to the last. A client
-// that does not read its answers waits with its messages.
+// Run handles messages of the client, and gives others their turn after maxRun of them.
+// While the workers are closing, it handles all messages. A client that does not read its
+// answers waits with its messages.
 func (r *inboundReader) Run() {
 	c := (*Client)(r)
 	done := false
-	defer func() { // in case that a handler ended its goroutine
+	defer func() { // if a handler has ended its goroutine
 		if !done {
 			r.OnSpace()
 		}
@@ -317,15 +317,15 @@ func (r *inboundReader) Run() {
 	}
 }
 
-// OnSpace puts the client in line again.
+// OnSpace lets the client wait for a worker again.
 func (r *inboundReader) OnSpace() {
 	if c := (*Client)(r); !c.lineUp() {
 		c.discardInbound()
 	}
 }
 
-// lineUp puts the client in line for a worker. It returns false once the workers are
-// closed. No handler of it runs.
+// lineUp lets the client wait for a worker. It returns false once the workers are closed. No
+// handler of the client runs.
 func (c *Client) lineUp() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -334,7 +334,7 @@ func (c *Client) lineUp() bool {
 	return c.lineUpLocked(box)
 }
 
-// lineUpLocked is lineUp.
+// lineUpLocked is lineUp for a caller that holds c.mu.
 func (c *Client) lineUpLocked(box *mailbox) (ok bool) {
 	box.ticket, ok = box.workers.SubmitTicket((*inboundReader)(c))
 	return ok

@@ -24,8 +24,8 @@ type Manager struct {
 
 	cfg      Config
 	metrics  Metrics
-	measures bool    // metrics is not the no-op
-	gauges   *gauges // nil if metrics is the no-op
+	measures bool    // metrics is not NoopMetrics
+	gauges   *gauges // nil with NoopMetrics
 	engine   *engine.Engine
 	clients  *registry
 	rooms    *room.Directory[*Client, roomData]
@@ -42,8 +42,8 @@ type Manager struct {
 	binary    atomic.Pointer[rawRoute] // of HandleBinary
 
 	limits      *limits       // nil without a RateLimit
-	created     time.Time     // where the limiters' clock begins
-	rateLimited atomic.Uint64 // messages refused
+	created     time.Time     // time 0 of the limiters
+	rateLimited atomic.Uint64 // refused messages
 	refusals    refusals
 
 	ctx        context.Context // of the clients
@@ -102,9 +102,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 	return m, nil
 }
 
-// Run starts the event loops and returns when they have ended: nil after
-// Shutdown, or an error that names the address if it cannot listen, or says why
-// the loops ended unasked. It may be called once.
+// Run starts the event loops and returns when they have ended: nil after Shutdown, an error
+// that names the address if it cannot listen, or the cause if the loops ended unasked. It
+// may be called once.
 func (m *Manager) Run() error {
 	ended := make(chan struct{})
 	var janitor sync.WaitGroup
@@ -115,8 +115,8 @@ func (m *Manager) Run() error {
 	return err
 }
 
-// clean looks for rooms that have been empty for long, until ended is closed. It is
-// replaced if the application's Metrics end its goroutine.
+// clean ends the rooms that have been empty for long, until ended is closed. Another
+// goroutine takes its place if the application's Metrics ends this one.
 func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 	returned := false
 	defer func() {
@@ -138,15 +138,13 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 	}
 }
 
-// Shutdown refuses new connections, closes all clients with code 1001 behind
-// what is queued for them, waits until they have answered, ends the event
-// loops, waits for the handlers that run, and hands out the events in wait. If
-// ctx ends first it closes the rest as it is and returns ctx.Err(); the end of
-// an event loop that an inline handler holds, and of handlers that run, then comes
-// when they return. It must
-// not be called by a handler or subscriber, for which it waits. Later calls wait
-// for the same end; if the context of one of them ends first, it ends the
-// connections for all.
+// Shutdown refuses new connections, closes all clients with code 1001 behind their queued
+// messages, waits until they have answered, ends the event loops, waits for the handlers
+// that run, and hands out the events that wait. If ctx ends first, it ends the remaining
+// connections at once and returns ctx.Err(); then running handlers, and an event loop that
+// an inline handler holds, end when the handlers return. A handler or subscriber must not
+// call it, because it waits for them. Later calls wait for the same end; if the context of
+// one of them ends first, it ends the connections for all.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.stopOnce.Do(func() {
 		close(m.stopping)
@@ -162,8 +160,8 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// finish waits for the handlers that run, however long they take, and then for
-// the subscribers: the disconnects that follow the last messages are not lost.
+// finish waits for all running handlers, and then for the subscribers, so that the
+// disconnects behind the last messages are not lost.
 func (m *Manager) finish() {
 	defer close(m.finished)
 	<-m.engine.Stopped()
@@ -196,11 +194,11 @@ func (m *Manager) GetClient(id string) (*Client, bool) { return m.clients.get(id
 // GetClientCount returns how many clients are connected.
 func (m *Manager) GetClientCount() int { return int(m.clients.open.Load()) }
 
-// RangeClients calls fn for every connected client until it returns false. No
-// lock is held meanwhile: clients that come or go may be seen or not.
+// RangeClients calls fn for every connected client until it returns false. No lock is held
+// meanwhile: fn may miss clients that come or go.
 func (m *Manager) RangeClients(fn func(*Client) bool) { m.clients.each(fn) }
 
-// reportError publishes an error of c's.
+// reportError publishes an error of c.
 func (m *Manager) reportError(c *Client, err error) {
 	m.EventBus.publish(EventError, c, err)
 }

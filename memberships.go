@@ -2,16 +2,16 @@ package ws
 
 import "iter"
 
-// memberships is a list of a client's memberships, in the order in which it joined. The
-// client's mutex guards it.
+// memberships is a list of a client's memberships, in the order of joining. The client's
+// mutex guards it.
 type memberships struct {
-	list  []*membership  // with an index, nil in the places of those that have ended
-	index map[string]int // places in list by the room's ID; nil while there were no more than maxUnindexed
+	list  []*membership  // with an index, nil in place of an ended membership
+	index map[string]int // places in list by the room's ID; nil for up to maxUnindexed
 	first int            // no place before it holds a membership
 }
 
-// maxUnindexed is the number of memberships up to which looking through all of them
-// is as fast as a map.
+// maxUnindexed is the number of memberships up to which a search through the list is as fast
+// as a map.
 const maxUnindexed = 16
 
 func (l *memberships) len() int {
@@ -72,7 +72,7 @@ func (l *memberships) takeFirst() *membership {
 	return nil
 }
 
-// compact removes the places of memberships that have ended.
+// compact removes the places of ended memberships.
 func (l *memberships) compact() {
 	kept := make([]*membership, 0, len(l.index)+1)
 	for _, mem := range l.list {
@@ -93,7 +93,7 @@ func (l *memberships) reindex() {
 	}
 }
 
-// roomsLocked are the client's memberships, in the order in which it joined.
+// roomsLocked yields the client's memberships in the order of joining.
 func (c *Client) roomsLocked() iter.Seq[*membership] {
 	return func(yield func(*membership) bool) {
 		if c.room == nil || !yield(c.room) || c.lazy == nil {
@@ -107,7 +107,7 @@ func (c *Client) roomsLocked() iter.Seq[*membership] {
 	}
 }
 
-// addRoomLocked puts mem behind the client's other memberships.
+// addRoomLocked adds mem behind the client's other memberships.
 func (c *Client) addRoomLocked(mem *membership) {
 	if c.room == nil {
 		c.room = mem
@@ -117,8 +117,8 @@ func (c *Client) addRoomLocked(mem *membership) {
 	x.rooms.add(mem)
 }
 
-// roomLocked returns the client's membership in the room of that ID, nil if there is none (there is
-// one at most), and in how many rooms the client is.
+// roomLocked returns the client's membership in the room of that ID, nil for none, and the
+// number of the client's rooms.
 func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 	if c.room == nil {
 		return nil, 0
@@ -138,8 +138,8 @@ func (c *Client) roomLocked(id string) (mem *membership, rooms int) {
 	return mem, rooms
 }
 
-// forgetRoomLocked takes the membership of r off the client's list and returns
-// it; nil if the client is not in r.
+// forgetRoomLocked removes the client's membership in r and returns it; nil if the client is
+// not in r.
 func (c *Client) forgetRoomLocked(r *roomEntry) *membership {
 	x, mem := c.lazy, c.room
 	switch {

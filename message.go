@@ -19,10 +19,10 @@ const (
 )
 
 // Message is the envelope of a request or notification. Encode it with
-// encoding/json or send it with Client.SendJSON. One that a client sends has a
-// request_id of at most 256 bytes, and its values nest at most 128 deep: else the
-// client reads an error with code 400, which repeats no longer request_id. Without a
-// type it is a request. Not safe for concurrent use.
+// encoding/json or send it with Client.SendJSON. A client's message has a request_id of at
+// most 256 bytes, and its values nest at most 128 deep: otherwise the client reads an error
+// with code 400, which does not repeat a longer request_id. Without a type it is a request.
+// Not safe for concurrent use.
 type Message struct {
 	Type      string          `json:"type"`
 	Event     string          `json:"event,omitempty"`
@@ -68,8 +68,7 @@ type ErrorResponse struct {
 	Timestamp int64           `json:"timestamp"`
 }
 
-// messagePool holds Messages: those that handlers receive, and those of
-// NewMessage that were released.
+// messagePool holds the Messages for handlers, and released Messages of NewMessage.
 var messagePool = sync.Pool{New: func() any { return new(Message) }}
 
 // NewMessage returns a request for event with data encoded as JSON, taken from

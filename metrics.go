@@ -2,8 +2,8 @@ package ws
 
 // Metrics receives measurements. Its methods are called on event loops and
 // workers, also at the same time: they must be safe for concurrent use and must
-// not block. Times are in nanoseconds. What a Set method gets last is the true
-// value; values between may be left out. No lock is held meanwhile. RoomMetrics has
+// not block. Times are in nanoseconds. The last value that a Set method receives is the true
+// one; values between may be left out. No lock is held meanwhile. RoomMetrics has
 // more methods.
 type Metrics interface {
 	IncrementConnections()
@@ -12,26 +12,26 @@ type Metrics interface {
 	// IncrementMessageCount counts a received message by its event; the event
 	// is "" for messages that HandleRaw takes.
 	IncrementMessageCount(event string)
-	// RecordMessageLatency is the time a handler took.
+	// RecordMessageLatency records the running time of a handler.
 	RecordMessageLatency(event string, ns int64)
 	// IncrementMessageErrors counts handlers that returned an error or
 	// panicked.
 	IncrementMessageErrors(event string)
 	SetRoomCount(count int)
 	SetRoomMemberCount(roomID string, count int)
-	// RecordBroadcastLatency is the time from publishing to the last member's
+	// RecordBroadcastLatency records the time from publishing to the last member's
 	// queue.
 	RecordBroadcastLatency(ns int64)
-	// IncrementDroppedMessages counts a message that a client did not get, for
-	// any reason but that a newer one has conflated it; see Stats.
+	// IncrementDroppedMessages counts a message that a client did not get, for any
+	// reason except a newer message with the same ConflateKey; see Stats.
 	IncrementDroppedMessages()
 	IncrementReadErrors()
 	IncrementWriteErrors()
 	IncrementInvalidMessages()
 }
 
-// RoomMetrics is a second interface that a Metrics may implement, for which the same
-// holds.
+// RoomMetrics is a second interface that a Metrics may implement. The same rules hold for
+// it.
 type RoomMetrics interface {
 	// RoomEnded reports that there is no room of that ID any more, so that state
 	// kept for it, such as a label, can be given up. It comes behind the last
@@ -84,9 +84,8 @@ func (NoopMetrics) IncrementWriteErrors() {}
 // IncrementInvalidMessages does nothing.
 func (NoopMetrics) IncrementInvalidMessages() {}
 
-// guardedMetrics calls an application's Metrics; a panic in it is reported and
-// ends there. Metrics are called where a connection is taken apart or a loop
-// writes: nothing of that may be left half done. Safe for concurrent use.
+// guardedMetrics calls an application's Metrics and reports its panics, which end there: the
+// callers end connections and write, and must not stop halfway. Safe for concurrent use.
 type guardedMetrics struct {
 	metrics Metrics
 	report  func(recovered any)
