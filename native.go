@@ -26,13 +26,13 @@ import (
 // refused with 503, because the socket may be shared, for example with systemd.
 //
 // l is a TCP or Unix listener, such as one that net.FileListener makes of a
-// descriptor of systemd, or a wrapper. A connection that a wrapper returns is moved
-// by its SyscallConn or File method, and is closed then. Its Read and Write are never
-// called, so the wrapper must not have read bytes of the client's, and must not
-// change them. If its RemoteAddr is a *net.TCPAddr, as with the PROXY protocol, that
-// is the client's. Accept and RemoteAddr run on one goroutine: while they wait for a
-// client, the next ones wait, too. A connection with neither method ends Serve with
-// an error, and so does a listener of crypto/tls: see WithTLSConfig.
+// descriptor of systemd, or a wrapper. A connection of a wrapper is moved to an event loop by
+// its SyscallConn or File method, and then closed. Its Read and Write are never called, so
+// the wrapper must neither have read bytes of the client nor change them. If its RemoteAddr
+// is a *net.TCPAddr, as with the PROXY protocol, that is the client's address. Accept and
+// RemoteAddr run on one goroutine: while they wait for a client, the next clients wait, too.
+// A connection with neither method ends Serve with an error, and so does a listener of
+// crypto/tls: see WithTLSConfig.
 func (m *Manager) Serve(l net.Listener) error {
 	if err := m.stopped(); err != nil {
 		_ = l.Close()
@@ -45,9 +45,8 @@ func (m *Manager) Serve(l net.Listener) error {
 	return fmt.Errorf("ws: serve %s: %w", l.Addr(), err)
 }
 
-// Addr returns the address of the native path's listener, nil without
-// WithListenAddr. It waits until Run has started listening; if Run was not
-// called, that is until Shutdown.
+// Addr returns the address of the native path's listener, nil without WithListenAddr. It
+// waits until Run has started listening, or, if Run is never called, until Shutdown.
 func (m *Manager) Addr() net.Addr {
 	if m.cfg.ListenAddr == "" {
 		return nil
@@ -104,13 +103,15 @@ func (o *engineObserver) OnRefused(conn *engine.Conn, r *http.Request, err error
 	m, e := (*Manager)(o), asHandshakeError(err)
 	m.refusals[e.why].Add(1)
 	level := slog.LevelDebug
-	if errors.Is(e, errResponseHeader) { // a mistake of the application's
+	if errors.Is(e, errResponseHeader) { // a mistake of the application
 		level = slog.LevelError
 	}
 	if !m.cfg.Logger.Enabled(context.Background(), level) {
 		return
 	}
-	attrs := []slog.Attr{slog.Int("status", e.Status), slog.String("reason", e.Reason), slog.Any("remote", conn.RemoteAddr())}
+	attrs := []slog.Attr{
+		slog.Int("status", e.Status), slog.String("reason", e.Reason), slog.Any("remote", conn.RemoteAddr()),
+	}
 	if r != nil {
 		attrs = append(attrs, slog.String("host", r.Host), slog.String("origin", r.Header.Get("Origin")))
 	}
@@ -130,7 +131,7 @@ const (
 	serveReady
 )
 
-// serviceOf returns the service that r asks for.
+// serviceOf returns the service of the path of r.
 func (c *Config) serviceOf(r *http.Request) service {
 	path := cmp.Or(r.URL.Path, "/") // a target like ws://host asks for the root (RFC 9110 section 4.2.3)
 	switch {
@@ -152,11 +153,11 @@ func matchPath(pattern, path string) bool {
 	return path == pattern || strings.HasSuffix(pattern, "/") && strings.HasPrefix(path, pattern)
 }
 
-// healthy is the answer to a health check that succeeds.
+// healthy is the answer to a successful health check.
 const healthy = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n" +
 	"Content-Length: 3\r\nConnection: close\r\n\r\nok\n"
 
-// readiness returns the answer to a check whether new clients may be sent here.
+// readiness returns the answer to a health check on ReadyPath.
 func (m *Manager) readiness() []byte {
 	switch {
 	case m.stopped() != nil:

@@ -8,15 +8,14 @@ import (
 	"sync"
 )
 
-// A client that joins rooms by WithRooms, or that OnConnect looks at, is open for its
-// event loop and for others, but its 101 is written last. So whoever has read the 101
-// finds the client in its rooms.
+// A client with WithRooms or OnConnect is open for its event loop and for other goroutines
+// before its 101 is written: the 101 comes last, so a peer that has read it is in its rooms.
 
 // errConnectTimeout closes a client whose OnConnect takes too long.
 var errConnectTimeout = &CloseError{Code: ClosePolicyViolation, Reason: "handshake timeout"}
 
-// welcomeInLoop lets the client, which has just opened, join the rooms of WithRooms, and
-// has OnConnect called.
+// welcomeInLoop makes the client, which has just opened, join the rooms of WithRooms, and
+// starts OnConnect.
 func (c *Client) welcomeInLoop() {
 	for _, id := range c.takeFirstRooms() {
 		if err := c.JoinRoom(id); err != nil && !errors.Is(err, ErrAlreadyInRoom) {
@@ -30,7 +29,7 @@ func (c *Client) welcomeInLoop() {
 	}
 }
 
-// takeFirstRooms returns the IDs that WithRooms has set, and forgets them.
+// takeFirstRooms removes and returns the IDs that WithRooms has set.
 func (c *Client) takeFirstRooms() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,8 +42,8 @@ func (c *Client) takeFirstRooms() []string {
 	return ids
 }
 
-// startOnConnect has OnConnect called on a worker, and the client go on when that has
-// returned or its time is over.
+// startOnConnect calls OnConnect on a worker. The client continues when OnConnect has returned
+// or its time has ended.
 func (c *Client) startOnConnect() {
 	m := c.manager
 	var once sync.Once
@@ -67,8 +66,8 @@ func (c *Client) startOnConnect() {
 	}
 }
 
-// callOnConnect calls OnConnect unless the client has gone meanwhile. A panic in it is
-// logged and is its error.
+// callOnConnect calls OnConnect unless the client has gone meanwhile. It logs a panic, and
+// returns it as an error.
 func (c *Client) callOnConnect() (err error) {
 	m := c.manager
 	defer protect(nil, func(r any) {

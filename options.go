@@ -81,8 +81,8 @@ func WithOnSlow(fn func(c *Client, queuedBytes int)) Option { return func(c *Con
 // WithOnDrain sets Config.OnDrain.
 func WithOnDrain(fn func(c *Client)) Option { return func(c *Config) { c.OnDrain = fn } }
 
-// WithCheckOriginWhitelist sets Config.OriginWhitelist. Of this option, WithCheckOrigin
-// and WithAllowAllOrigins the last holds: it clears the fields of the other two.
+// WithCheckOriginWhitelist sets Config.OriginWhitelist. It clears the fields of
+// WithCheckOrigin and WithAllowAllOrigins, as each of the three does: the last one holds.
 func WithCheckOriginWhitelist(origins []string) Option {
 	return func(c *Config) { c.OriginWhitelist, c.CheckOrigin, c.AllowAllOrigins = origins, nil, false }
 }
@@ -124,16 +124,16 @@ func WithUnixSocketMode(mode fs.FileMode) Option { return func(c *Config) { c.Un
 // unless NextProtos is set, and has DynamicRecordSizingDisabled set.
 // GetCertificate and the other callbacks run on a worker and may block for a
 // while; their context ends with the connection, HandshakeTimeout at the latest.
-// A certificate that GetCertificate returns anew serves the handshakes that
-// follow. What the client has proved, such as its certificate, is in the TLS field
-// of the request that WithAuthenticate sees.
+// A new certificate of GetCertificate serves the handshakes that follow. The TLS field of
+// the request of WithAuthenticate holds the state of the connection, such as the client's
+// certificate.
 func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSConfig = config } }
 
 // WithTLSHandshakes sets Config.TLSHandshakes.
 func WithTLSHandshakes(n int) Option { return func(c *Config) { c.TLSHandshakes = n } }
 
-// WithAdmission sets Config.Admission: a storm of new connections is taken in at
-// a pace, for example Admission{PerSecond: 2000}, and nobody is refused.
+// WithAdmission sets Config.Admission: it accepts a storm of new connections at a pace, for
+// example Admission{PerSecond: 2000}, and refuses none.
 func WithAdmission(a Admission) Option { return func(c *Config) { c.Admission = a } }
 
 // WithHeadLimits sets Config.HeadBytes and Config.HeadLines.
@@ -150,12 +150,12 @@ func WithHealthPaths(live, ready string) Option {
 }
 
 // WithAuthenticate sets Config.Authenticate: auth decides on each upgrade
-// request before it is answered, whichever way the connection came, and
+// request before it is answered, on both paths, and
 // returns the options of the client. An error refuses with 401, or with the
 // status of a *HandshakeError. It may block: it runs off the event loops, on
 // the goroutine of HandleUpgrade or on a worker, and the request's context ends
 // after HandshakeTimeout. The request's body is empty, and its strings share one
-// piece of memory: use strings.Clone for those that metadata is to keep.
+// piece of memory: use strings.Clone for strings that metadata keeps.
 func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
 	return func(c *Config) { c.Authenticate = auth }
 }
@@ -214,7 +214,7 @@ func WithRateLimit(r RateLimit) Option { return func(c *Config) { c.RateLimit = 
 // WithControlFrameLimit sets Config.ControlFrameLimit, in pings and pongs a second.
 func WithControlFrameLimit(n int) Option { return func(c *Config) { c.ControlFrameLimit = n } }
 
-// ClientOption sets something on one client at its upgrade.
+// ClientOption sets a property of one client at its upgrade.
 type ClientOption func(*clientOptions)
 
 // clientOptions holds the fields that ClientOptions set.
@@ -237,7 +237,7 @@ func WithMetadata(key string, value any) ClientOption {
 }
 
 // WithRooms makes the client a member of rooms, as if it called JoinRoom for each,
-// before its 101 is sent: it gets all that is published after it has read that. An error
+// before its 101 is sent: it gets all messages that are published after it has read the 101. An error
 // of JoinRoom closes the client with code 1008. Several of these options add up. A copy
 // of ids is kept.
 func WithRooms(ids ...string) ClientOption {
@@ -252,9 +252,9 @@ func WithRooms(ids ...string) ClientOption {
 // Set-Cookie; a refusal does not have them, see HandshakeError.Header. Several of
 // these options add up. Lines of the handshake itself (Connection, Upgrade,
 // Sec-WebSocket-...), lines that announce a body, malformed names and control
-// characters in values are a mistake of the application's: they refuse the
-// client with 500, and the error is returned by HandleUpgrade or, on the native
-// path, logged. h must not change until the client is connected.
+// characters in values are a mistake of the application: they refuse the client with 500,
+// and HandleUpgrade returns the error, or the native path logs it. h must not change until
+// the client is connected.
 func WithResponseHeader(h http.Header) ClientOption {
 	return func(o *clientOptions) {
 		if o.header == nil {

@@ -20,8 +20,8 @@ import (
 // out. Only beyond 1,024 such messages for one message of a client does it return
 // ErrChannelFull.
 //
-// What happens to the message for a member whose queue is full is said by the
-// OverflowPolicy; the others are not held up. Publish reports on it.
+// The OverflowPolicy decides on the message for a member whose queue is full; the others are
+// not held up. Publish reports on it.
 func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
 	_, err := m.publishToRoom(context.Background(), roomID, &publication{
 		payload: msg, messageOptions: messageOptions{op: OpText, exclude: exclude},
@@ -37,16 +37,17 @@ func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client)
 	return err
 }
 
-// Publish is BroadcastToRoom with options, and with a report of how many
-// members the message was queued for.
+// Publish is BroadcastToRoom with options, and with a report of the number of members for
+// which the message was queued.
 func (m *Manager) Publish(roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
 	return m.PublishContext(context.Background(), roomID, msg, opts...)
 }
 
-// PublishContext is Publish; where that waits because an event loop's ring is
-// full, the wait also ends with ctx, whose error it then returns. Nobody gets
-// the message then.
-func (m *Manager) PublishContext(ctx context.Context, roomID string, msg []byte, opts ...MessageOption) (Delivery, error) {
+// PublishContext is Publish with a context: a wait for the full ring of an event loop also
+// ends with ctx. Then it returns the error of ctx, and nobody gets the message.
+func (m *Manager) PublishContext(
+	ctx context.Context, roomID string, msg []byte, opts ...MessageOption,
+) (Delivery, error) {
 	return m.publishToRoom(ctx, roomID, &publication{
 		payload: msg, messageOptions: newMessageOptions(OpText, opts), reported: true,
 	})
@@ -83,19 +84,19 @@ func (m *Manager) BroadcastAll(msg []byte) {
 }
 
 // BroadcastToUser queues msg, which is borrowed, as one text message for every
-// client of the user (WithUserID), the user's devices. Its cost grows with these,
-// not with all connections, and it takes one place in the ring of each event loop
-// that has some. It returns ErrBroadcastTimeout if a loop's ring stayed full: then
-// no device gets the message; ErrManagerStopped after Shutdown. A user without a
-// device is no error. A device whose queue is full is treated by the
-// OverflowPolicy. For a handler on an event loop see BroadcastToRoom.
+// client of the user (WithUserID), the user's devices. Its cost grows with the devices, not
+// with all connections, and it takes one place in the ring of each event loop that has
+// devices. It returns ErrBroadcastTimeout if a loop's ring stayed full: then no device gets
+// the message; ErrManagerStopped after Shutdown. A user without a device is no error. The
+// OverflowPolicy decides for a device whose queue is full. For a handler on an event loop
+// see BroadcastToRoom.
 func (m *Manager) BroadcastToUser(userID int64, msg []byte) error {
 	_, err := m.publishToUser(user{id: userID}, &publication{payload: msg, messageOptions: messageOptions{op: OpText}})
 	return err
 }
 
-// PublishToUser is BroadcastToUser with options, and with a report of how many
-// devices the message was queued for. Exclude leaves out one of them. name is the name given to
+// PublishToUser is BroadcastToUser with options, and with a report of the number of devices
+// for which the message was queued. Exclude leaves out one device. name is the name given to
 // WithUser, or the decimal text of the ID given to WithUserID.
 func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) (Delivery, error) {
 	return m.publishToUser(userNamed(name), &publication{
@@ -182,12 +183,11 @@ func (p *publication) frame() *engine.Frame {
 	return newFrame(p.op, p.payload, p.Handling)
 }
 
-// Delivery is the report on one published message. The event loops fan out
-// after Publish has returned, each to the members that it owns; the report is
-// complete when the last of them has, in general within a millisecond. It says
-// queued messages, not arrived ones: a slow client may lose later what was
-// queued for it, which Stats and Room.Drops count. What a client loses in the step
-// that queues the message is not queued but dropped: the QueueBudget may take this
+// Delivery is the report on one published message. The event loops fan out after Publish has
+// returned, each to the members that it owns; the report is complete when the last loop has
+// finished, in general within a millisecond. It counts queued messages, not arrived ones: a
+// slow client may lose a queued message later, and Stats and Room.Drops count that. A message
+// that is lost in the step that queues it counts as dropped: the QueueBudget may drop this
 // very message, or close its client. Safe for concurrent use.
 type Delivery struct {
 	report *deliveryReport // nil for no message
@@ -199,15 +199,15 @@ type deliveryReport struct {
 	done            chan struct{}
 }
 
-// closed is the Done of a report on nothing.
+// closed is the Done of a Delivery without a report.
 var closed = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// Done is closed when the report is complete, or no event loop will add to it
-// any more because the manager has stopped.
+// Done returns a channel that is closed when the report is complete, or when no event loop
+// can add to it because the manager has stopped.
 func (d Delivery) Done() <-chan struct{} {
 	if d.report == nil {
 		return closed
@@ -226,8 +226,8 @@ func (d Delivery) Wait(ctx context.Context) error {
 	}
 }
 
-// Queued returns for how many members the message was queued so far, those
-// included whose older message of the same ConflateKey it replaced.
+// Queued returns the number of members for which the message was queued so far. Members
+// whose older message of the same ConflateKey it replaced are included.
 func (d Delivery) Queued() int {
 	if d.report == nil {
 		return 0
@@ -235,8 +235,8 @@ func (d Delivery) Queued() int {
 	return int(d.report.queued.Load())
 }
 
-// Dropped returns for how many members it was dropped so far: their queue was
-// full, all queues together were over the budget, or they are being closed.
+// Dropped returns the number of members for which the message was dropped so far: their queue
+// was full, all queues together were over the budget, or they are closing.
 func (d Delivery) Dropped() int {
 	if d.report == nil {
 		return 0

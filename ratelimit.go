@@ -11,39 +11,38 @@ import (
 
 // RateLimit bounds the traffic of one client: data messages and the bytes of
 // their payloads, each by a token bucket. A compressed message counts with its
-// compressed bytes and those that it inflates to. Control frames do not count. The
+// compressed bytes and its inflated bytes. Control frames do not count. The
 // zero value is no limit.
 //
-// A message is admitted if both buckets have the tokens for it. A bucket that is
-// full admits one message of any size: one that is larger than the bucket leaves
-// it in debt, and nothing more is admitted until that is paid. A message that is
-// refused costs no tokens and is not handled, whatever the handler mode: the
-// client reads an error with code 429 and the message's request_id, at once and
-// so perhaps before the answers to earlier messages. With Manager.HandleRaw there
-// is no answer. Stats counts the refused messages.
+// A message is accepted if both buckets have the tokens for it. A full bucket accepts one
+// message of any size: a message larger than the bucket leaves it in debt, and nothing more
+// is accepted until the debt is paid. A refused message costs no tokens and is not handled,
+// in any handler mode: the client reads an error with code 429 and the message's request_id,
+// at once and so perhaps before the answers to earlier messages. With Manager.HandleRaw
+// there is no answer. Stats counts the refused messages.
 type RateLimit struct {
-	// Messages and Bytes are how many of them are admitted in a second, on
-	// average; 0 is no limit. Fractions are allowed.
+	// Messages and Bytes are the numbers that are accepted in a second, on average; 0 is
+	// no limit. Fractions are allowed.
 	Messages, Bytes float64
-	// MessageBurst and ByteBurst are the sizes of the buckets: how many may
-	// come at once. 0 is the amount of one second, but 1 message at least. A
-	// burst without its rate has no effect.
+	// MessageBurst and ByteBurst are the sizes of the buckets, the numbers that are
+	// accepted at once. 0 is the amount of one second, but 1 message at least. A burst
+	// without its rate has no effect.
 	MessageBurst int
 	ByteBurst    int64
-	// Tolerance is how many messages may be refused at once: at one more the client is
-	// closed with 1008, and its waiting messages are not handled. The count of
-	// refused messages falls as the buckets fill, by one in the time in which the limit
-	// admits one message of the size of the last that was refused, and to 0 when both
-	// buckets are full. So a client that is a little over its limit for long loses what
-	// is over, and stays; one that sends at more than twice its limit is closed. 0 is
-	// 10; more than 16,777,215 is that.
+	// Tolerance is the number of messages that may be refused at once: one more closes
+	// the client with 1008, and its waiting messages are not handled. The count of refused
+	// messages falls as the buckets fill, by one in the time in which the limit accepts one
+	// message of the size of the last refused one, and to 0 when both buckets are full. So
+	// a client that is a little over its limit for long loses the excess and stays; one
+	// that sends at more than twice its limit is closed. 0 is 10; more than 16,777,215 is
+	// 16,777,215.
 	Tolerance int
 }
 
 const (
 	// defaultTolerance stands for a Tolerance of 0.
 	defaultTolerance = 10
-	// maxTolerance is up to where limiter.refused counts by one.
+	// maxTolerance is the largest count in limiter.refused to which 1 can be added exactly.
 	maxTolerance = 1<<24 - 1
 )
 
@@ -62,8 +61,7 @@ func validRate(field string, rate float64) error {
 	return invalidIf(!(rate >= 0) || math.IsInf(rate, 1), field, "must be 0 or a positive, finite number")
 }
 
-// limits is a RateLimit with defaults in place of zeros. Immutable after
-// New.
+// limits is a RateLimit with defaults in place of zeros. Immutable after New.
 type limits struct {
 	messages, bytes bucket
 	tolerance       int
@@ -91,7 +89,7 @@ func newLimits(r RateLimit) *limits {
 	return l
 }
 
-// admits returns how many messages of n bytes are admitted in a second, on average.
+// admits returns the number of messages of n bytes that are accepted in a second, on average.
 func (l *limits) admits(n int) float64 {
 	rate := math.Inf(1)
 	if l.messages.rate > 0 {
@@ -103,14 +101,14 @@ func (l *limits) admits(n int) float64 {
 	return rate
 }
 
-// bucket describes a token bucket. What is missing in it is the client's: 0 is
-// full, more than size is debt. Immutable after New.
+// bucket describes a token bucket. Each client's limiter holds the missing tokens: 0 is a full
+// bucket, more than size is debt. Immutable after New.
 type bucket struct {
 	rate float64 // tokens for each second; 0 is no limit
 	size float64
 }
 
-// refill returns the missing tokens after some time.
+// refill returns the missing tokens after elapsed.
 func (b bucket) refill(missing float64, elapsed time.Duration) float64 {
 	return max(0, missing-b.rate*float64(elapsed)/float64(time.Second))
 }
@@ -120,7 +118,7 @@ func (b bucket) has(missing, n float64) bool {
 	return b.rate == 0 || missing == 0 || missing+n <= b.size
 }
 
-// take returns the missing tokens after n more were taken.
+// take returns the missing tokens after n more are taken.
 func (b bucket) take(missing, n float64) float64 {
 	if b.rate == 0 {
 		return 0
@@ -128,18 +126,17 @@ func (b bucket) take(missing, n float64) float64 {
 	return missing + n
 }
 
-// limiter counts the use that one client has made of its limits. The zero value has full
-// buckets. Not safe for concurrent use.
+// limiter is the state of one client's buckets. The zero value has full buckets. Not safe for
+// concurrent use.
 type limiter struct {
-	messages, bytes float64       // missing in the buckets at last
-	last            time.Duration // when a message was last admitted
-	refused         float32       // messages beyond those that were forgiven; see RateLimit.Tolerance
-	refusedAt       uint32        // when a message was last refused, in milliseconds that wrap around
+	messages, bytes float64       // missing in the buckets at the time last
+	last            time.Duration // time of the last accepted message
+	refused         float32       // messages that are refused and not forgiven; see RateLimit.Tolerance
+	refusedAt       uint32        // time of the last refused message, in milliseconds that wrap around
 }
 
-// admit decides on a message of n bytes that comes at now, a time on any clock
-// that the limiter's calls share. A clock that goes back adds no tokens, and
-// none twice.
+// admit decides on a message of n bytes at the time now, on any clock that all calls of the
+// limiter share. A clock that goes back adds no tokens, and none twice.
 func (l *limiter) admit(lim *limits, now time.Duration, n int) bool {
 	now = max(now, l.last)
 	messages := lim.messages.refill(l.messages, now-l.last)
@@ -168,12 +165,12 @@ func (l *limiter) refuse(lim *limits, now time.Duration, n int) {
 	l.refused++
 }
 
-// exhausted reports whether more was refused than is tolerated.
+// exhausted reports whether more messages were refused than are tolerated.
 func (l *limiter) exhausted(lim *limits) bool { return l.refused > float32(lim.tolerance) }
 
-// limitedClient is a Client of a manager with a RateLimit, as its connection
-// sees it. The limiter is here so that clients without a limit neither hold nor
-// ask for one. It must stay within 224 bytes, which a test holds.
+// limitedClient is a Client of a manager with a RateLimit, as its connection calls it. The
+// limiter is here so that clients without a limit neither hold it nor check for it. It must
+// stay within 224 bytes, which a test holds.
 type limitedClient struct {
 	clientOwner
 	limiter limiter // loop-confined
@@ -181,7 +178,7 @@ type limitedClient struct {
 
 var errRateLimited = errors.New("ws: client sends faster than its rate limit")
 
-// OnMessage runs on the client's event loop.
+// OnMessage handles or refuses a message. It runs on the client's event loop.
 func (l *limitedClient) OnMessage(op codec.Opcode, payload []byte) {
 	m := l.manager
 	if l.limiter.admit(m.limits, time.Since(m.created), len(payload)+l.conn.CompressedInLoop()) {
@@ -203,6 +200,6 @@ func (c *Client) refuse(payload []byte) {
 		return
 	}
 	var e envelope.Request
-	_ = envelope.Parse(payload, &e) // of an invalid one, too, the request_id is read
+	_ = envelope.Parse(payload, &e) // it reads the request_id of an invalid envelope, too
 	c.answerInvalid(string(e.RequestID), 429, "too many requests")
 }

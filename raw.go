@@ -11,10 +11,10 @@ import (
 // it is valid until the handler returns.
 type RawHandler func(c *Client, op Opcode, payload []byte)
 
-// rawRoute is a raw handler. Immutable.
+// rawRoute is a raw handler in its two forms. Immutable.
 type rawRoute struct {
 	fn      RawHandler
-	handler router.Handler[*Client, *Message] // fn as middleware sees it
+	handler router.Handler[*Client, *Message] // fn inside middleware
 }
 
 func newRawRoute(fn RawHandler) *rawRoute {
@@ -26,7 +26,7 @@ func newRawRoute(fn RawHandler) *rawRoute {
 
 // HandleRaw makes fn the handler of all messages, text and binary, in place of
 // the envelope, the router and EventMessageReceived. It runs in the manager's
-// handler mode. nil brings the envelope back.
+// handler mode. nil restores the envelope.
 //
 // Middleware runs around it, and reads a message of TypeRaw whose Data is the payload.
 // An error of a middleware is not answered, because the client reads no envelopes.
@@ -44,9 +44,9 @@ func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 }
 
 // HandleBinary makes fn the handler of binary messages beside the envelopes, which are
-// text. The payload is borrowed. It runs in the manager's handler mode, in the order in which
-// the client's messages come. Middleware runs around it as around HandleRaw; an error of
-// one is answered, without a request_id. Without a handler, or with nil, a binary message is
+// text. The payload is borrowed. It runs in the manager's handler mode, in the order of the
+// client's messages. Middleware runs around it as around HandleRaw; the error of a middleware
+// is answered, without a request_id. Without a handler, or with nil, a binary message is
 // answered with code 400. HandleRaw takes all messages in place of it.
 func (m *Manager) HandleBinary(fn func(c *Client, payload []byte)) {
 	if fn == nil {
@@ -89,7 +89,7 @@ func (c *Client) handleRaw(raw *rawRoute, op Opcode, payload []byte) {
 	}
 }
 
-// callRaw calls the raw handler, with the middleware around it if there is some.
+// callRaw calls the raw handler, inside the middleware if there is any.
 func (c *Client) callRaw(raw *rawRoute, op Opcode, payload []byte) error {
 	routes := c.manager.Router.routes
 	if !routes.HasMiddleware() {

@@ -20,13 +20,13 @@ func refuse(why refusalReason, status int, reason string, err error) *HandshakeE
 	return &HandshakeError{Status: status, Reason: reason, Err: err, why: why}
 }
 
-// errInternal refuses a request for a fault of ours or of the application's, of which the
-// client reads nothing.
+// errInternal refuses a request because of a fault of the library or the application. The
+// client does not read its text.
 func errInternal(err error) *HandshakeError {
 	return refuse(refusedFailed, http.StatusInternalServerError, "internal error", err)
 }
 
-// asHandshakeError says how an error of admit is answered.
+// asHandshakeError returns the answer to a request that is refused because of err.
 func asHandshakeError(err error) *HandshakeError {
 	var h *HandshakeError
 	var bad *codec.RequestError

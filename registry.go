@@ -6,17 +6,17 @@ import (
 	"sync/atomic"
 )
 
-// registryShards is a power of two, large enough that accepting and looking up
-// seldom meet at a lock.
+// registryShards is the number of shards: a power of two, large enough that goroutines seldom
+// meet at a lock.
 const registryShards = 64
 
-// registry finds clients by ID and by user. It publishes connects and disconnects, in
-// the order in which it takes clients in and forgets them. Safe for concurrent use.
+// registry finds clients by ID and by user. It publishes connects and disconnects in the
+// order in which it adds and removes clients. Safe for concurrent use.
 type registry struct {
 	bus      *EventBus
 	seed     maphash.Seed
-	admitted atomic.Int64 // clients from Admit on, for MaxConnections
-	open     atomic.Int64 // clients whose connection is open
+	admitted atomic.Int64 // clients from admit on, for MaxConnections
+	open     atomic.Int64 // clients with an open connection
 	shards   [registryShards]registryShard
 }
 
@@ -26,8 +26,8 @@ type registryShard struct {
 	byID  clientTable // guarded by mu
 	users deviceTable // guarded by mu
 
-	// unread holds the clients that have gone while their handlers were at work, and
-	// whose disconnect is not published. Guarded by mu; nil while there was none.
+	// unread holds the clients that have gone while their handlers run, and whose
+	// disconnect is not published yet. Guarded by mu; nil until the first of them.
 	unread map[string]goneClient
 }
 
@@ -58,8 +58,8 @@ func (r *registry) userShard(u user) *registryShard {
 }
 
 // admit counts c and takes its ID. It returns ErrClientIDExists with the client that
-// has the ID, or ErrTooManyConnections. A client that is refused is not counted even for a moment, in
-// which others would be refused on its account.
+// has the ID, or ErrTooManyConnections. It never counts a refused client, not even for a
+// moment, because others would be refused in that moment.
 func (r *registry) admit(c *Client, limit int) (old *Client, err error) {
 	s := r.shard(c.ID)
 	s.mu.Lock()
@@ -87,7 +87,7 @@ func (r *registry) count(limit int) bool {
 	}
 }
 
-// opened publishes the connect of c, which was admitted, and lets it be found.
+// opened publishes the connect of c, which was admitted, and makes it visible.
 func (r *registry) opened(c *Client) {
 	r.open.Add(1)
 	s := r.shard(c.ID)
@@ -120,9 +120,9 @@ func (r *registry) abandon(c *Client) {
 	r.admitted.Add(-1)
 }
 
-// closed forgets c, whose connection has ended, and publishes its disconnect, unless
-// closed is nil. While messages of it are unread, that is left to finished, or to
-// another client with its ID that connects.
+// closed forgets c, whose connection has ended, and publishes its disconnect, unless closed is
+// nil. While messages of c are unread, finished publishes the disconnect, or another client
+// with its ID that connects.
 func (r *registry) closed(c *Client, closed *CloseError, unread bool) {
 	r.removeDevice(c)
 	r.open.Add(-1)
@@ -143,8 +143,8 @@ func (r *registry) closed(c *Client, closed *CloseError, unread bool) {
 	}
 }
 
-// finished publishes the disconnect of c, whose last message was handled, unless that
-// was done.
+// finished publishes the disconnect of c, whose last message was handled, unless it is
+// published already.
 func (r *registry) finished(c *Client) {
 	s := r.shard(c.ID)
 	s.mu.Lock()
@@ -154,8 +154,8 @@ func (r *registry) finished(c *Client) {
 	}
 }
 
-// finishedLocked publishes the disconnect of the client of that ID that has gone, if
-// there is one.
+// finishedLocked publishes the disconnect of a client of that ID that has gone, if there is
+// one.
 func (s *registryShard) finishedLocked(bus *EventBus, id string) {
 	if gone, ok := s.unread[id]; ok {
 		delete(s.unread, id)
@@ -216,9 +216,9 @@ func (r *registry) each(fn func(*Client) bool) {
 	}
 }
 
-// clientTable is a set of clients by ID: a hash table with linear probing that
-// holds nothing but pointers, since the IDs are in the clients. It takes about
-// 13 bytes for each client, where a map with string keys takes 40.
+// clientTable is a set of clients by ID: a hash table with linear probing that holds only
+// pointers, because the IDs are in the clients. It takes about 13 bytes for each client; a
+// map with string keys takes 40.
 // Not safe for concurrent use.
 type clientTable struct {
 	seed  maphash.Seed
@@ -226,15 +226,15 @@ type clientTable struct {
 	size  int
 }
 
-// minTable is the first size of a table, and its smallest.
+// minTable is the smallest size of a table.
 const minTable = 8
 
-// home returns the slot where the search for id begins.
+// home returns the slot at which the search for id begins.
 func (t *clientTable) home(id string) int {
 	return int(maphash.String(t.seed, id) & uint64(len(t.slots)-1))
 }
 
-// find returns the slot of id, or the free slot where it belongs.
+// find returns the slot of id, or the free slot for it.
 func (t *clientTable) find(id string) int {
 	i := t.home(id)
 	for t.slots[i] != nil && t.slots[i].ID != id {
@@ -264,8 +264,7 @@ func (t *clientTable) insert(c *Client) bool {
 	return true
 }
 
-// remove takes c out, and moves up the clients that a search would no longer find past the
-// gap.
+// remove removes c, and moves the clients that a search would not find behind the gap.
 func (t *clientTable) remove(c *Client) {
 	if t.size == 0 {
 		return

@@ -40,8 +40,8 @@ func (c *Client) sendReply(r *envelope.Reply) error {
 	return c.sent(c.conn.SendReply(codec.OpText, buf.B))
 }
 
-// sendAnswer is sendReply for the answer to a message of the client, one for each
-// message at most: no bound and no policy drops it.
+// sendAnswer is sendReply for the one answer to a message of the client: no bound and no
+// policy drops it.
 func (c *Client) sendAnswer(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
@@ -49,7 +49,7 @@ func (c *Client) sendAnswer(r *envelope.Reply) error {
 	return c.sent(c.conn.SendAnswer(codec.OpText, buf.B))
 }
 
-// answerInvalid answers a message that no handler gets.
+// answerInvalid answers a message that reaches no handler with an error.
 func (c *Client) answerInvalid(requestID string, code int, message string) {
 	_ = c.sendAnswer(&envelope.Reply{ // fails only for a client that is closing
 		Type: TypeError, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID(),
@@ -60,17 +60,17 @@ func (c *Client) answerInvalid(requestID string, code int, message string) {
 // request. It is no secret.
 func newTraceID() uint64 { return rand.Uint64() }
 
-// ClientError is an error whose code, message and data a handler wants the client
-// to read. Of other errors the client reads those of the library, such as
-// ErrRoomFull (409), ErrRoomNotFound (404) and ErrChannelFull (503), as their code
-// and text; the text of any further error stays in the log. Immutable after New.
+// ClientError is an error for the client, which reads its code, message and data. The client
+// also reads the code and text of the library's errors, such as ErrRoomFull (409),
+// ErrRoomNotFound (404) and ErrChannelFull (503). The text of any other error stays in the
+// log. Immutable after New.
 type ClientError struct {
 	Code    int
 	Message string
 	Data    any // encoded as JSON; nil sends none
 
 	cause  error // behind it; may be nil
-	logged bool  // the cause goes to the log, because Message does not say it
+	logged bool  // the cause goes to the log, because Message lacks it
 }
 
 // NewClientError returns a ClientError. Codes follow those of HTTP.
@@ -89,8 +89,7 @@ func (e *ClientError) Error() string { return fmt.Sprintf("%s (code %d)", e.Mess
 
 func (e *ClientError) Unwrap() error { return e.cause }
 
-// errorCodes are the codes of the library's errors that a handler returns. The first row
-// that matches counts.
+// errorCodes lists the codes of the library's errors. The first row that matches counts.
 var errorCodes = []struct {
 	err  error
 	code int
@@ -126,7 +125,8 @@ func clientErrorOf(err error) *ClientError {
 	return &ClientError{Code: 500, Message: "internal error", cause: err, logged: true}
 }
 
-// answerError sends a handler's error to the client, as far as it may know it.
+// answerError answers msg with the part of a handler's error that the client may read, and
+// logs the rest.
 func (c *Client) answerError(msg *Message, err error) {
 	known := clientErrorOf(err)
 	r := envelope.Reply{
@@ -158,7 +158,7 @@ func (c *Client) answerError(msg *Message, err error) {
 // maxErrorText bounds the part of an answer's text that the client has chosen, in bytes.
 const maxErrorText = 256
 
-// shortened returns the beginning of text.
+// shortened returns text, or its beginning if it is longer than maxErrorText.
 func shortened(text string) string {
 	if len(text) <= maxErrorText {
 		return text
