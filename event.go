@@ -18,9 +18,9 @@ type EventType string
 const (
 	// EventClientConnected is the first event of a client. Data: nil.
 	EventClientConnected EventType = "client.connected"
-	// EventClientDisconnected comes after the client's last message was handled,
-	// and before the EventClientConnected of a client that takes over its ID, even
-	// if a handler of the first one is still running then. Data: *CloseError.
+	// EventClientDisconnected comes after the client's last message was handled, and
+	// before the EventClientConnected of a client that takes over its ID, even while a
+	// handler of the first client still runs. Data: *CloseError.
 	EventClientDisconnected EventType = "client.disconnected"
 	// EventMessageReceived reports a valid message, before its handler runs.
 	// Data: *Message, a copy that the subscriber may keep.
@@ -40,27 +40,26 @@ const (
 	EventError EventType = "error"
 )
 
-// Event is something that happened to a client or room.
+// Event is a change of a client or room, or an error.
 type Event struct {
 	Type     EventType
 	ClientID string
-	// Client is the client that ClientID names, also if it has gone: its UserID,
-	// metadata and address stay readable. It is nil for an event of no client.
+	// Client is the client of ClientID, also after it has gone: its UserID, metadata and
+	// address stay readable. It is nil for an event of no client.
 	Client *Client
 	Data   any
 	Time   time.Time
 }
 
 // EventBus hands events to subscribers, one after the other on one goroutine of
-// its own. For one client ID, and for one client and room, they come in the order in
-// which the things happened. The bus never blocks an event loop. Connects and
-// disconnects are never dropped: while 8,192 of them wait, or twice
-// Config.MaxConnections if that is more, new clients are refused as if they were beyond
-// MaxConnections. The other events are dropped, and counted, while 8,192 of them or
-// 8 MiB of received messages wait. Safe for concurrent use.
+// its own. For one client ID, and for one client and room, they come in the order of the
+// changes. The bus never blocks an event loop. Connects and disconnects are never dropped:
+// while 8,192 of them wait, or twice Config.MaxConnections if that is more, new clients are
+// refused as if they exceeded MaxConnections. The other events are dropped, and counted,
+// while 8,192 of them or 8 MiB of received messages wait. Safe for concurrent use.
 type EventBus struct {
 	logger  *slog.Logger
-	most    int // connects and disconnects that may wait while a client is taken in
+	most    int // connects and disconnects that may wait when a client is accepted
 	dropped atomic.Int64
 	wanted  atomic.Uint32 // a bit for each type with subscribers
 	done    chan struct{}
@@ -84,13 +83,13 @@ func newEventBus(logger *slog.Logger, maxConnections int) *EventBus {
 	return b
 }
 
-// GetDroppedEventCount returns how many events were dropped.
+// GetDroppedEventCount returns the number of dropped events.
 func (b *EventBus) GetDroppedEventCount() int64 { return b.dropped.Load() }
 
 // ResetDroppedEventCount sets the count of dropped events to 0.
 func (b *EventBus) ResetDroppedEventCount() { b.dropped.Store(0) }
 
-// bit numbers the event types.
+// bit returns the bit of the event type in EventBus.wanted.
 func (t EventType) bit() uint32 {
 	switch t {
 	case EventClientConnected:
@@ -130,11 +129,11 @@ func (b *EventBus) subscribe(t EventType, fn func(Event)) {
 	}
 }
 
-// wants reports whether anybody subscribed to t. Ask before making an event.
+// wants reports whether t has subscribers. Call it before making an event.
 func (b *EventBus) wants(t EventType) bool { return b.wanted.Load()&t.bit() != 0 }
 
-// isBehind reports whether the bound of waiting connects and disconnects is reached, so that
-// no client is to be taken in.
+// isBehind reports whether connects and disconnects wait up to their bound: then no client may
+// be accepted.
 func (b *EventBus) isBehind() bool {
 	if b.wanted.Load()&lifecycle == 0 {
 		return false
@@ -144,9 +143,9 @@ func (b *EventBus) isBehind() bool {
 	return b.queue.lifecycle >= b.most
 }
 
-// publish queues an event that somebody wants; c may be nil. It runs no code of the application:
-// where the order of events matters, it is called with the lock held under which the
-// thing was decided.
+// publish queues an event if t has subscribers; c may be nil. It runs no code of the
+// application. Where the order of events matters, the caller holds the lock under which the
+// change was decided.
 func (b *EventBus) publish(t EventType, c *Client, data any) {
 	if !b.wants(t) {
 		return
@@ -166,8 +165,8 @@ func (b *EventBus) publish(t EventType, c *Client, data any) {
 	b.ready.Signal()
 }
 
-// publishMessage queues a copy of m, which is borrowed, if somebody wants it. No
-// copy is made of a message for which there is no space.
+// publishMessage queues a copy of m, which is borrowed, if EventMessageReceived has
+// subscribers. It makes no copy without space in the queue.
 func (b *EventBus) publishMessage(c *Client, m *Message) {
 	if !b.wants(EventMessageReceived) {
 		return
@@ -182,7 +181,7 @@ func (b *EventBus) publishMessage(c *Client, m *Message) {
 	b.publish(EventMessageReceived, c, m.clone())
 }
 
-// run hands out events until close, and then those that wait.
+// run hands out events until close, and then the events that wait.
 func (b *EventBus) run() {
 	closed := false
 	defer func() {
@@ -197,17 +196,15 @@ func (b *EventBus) run() {
 	}
 }
 
-// handout is the event that is handed out, with the subscribers that have not got it
-// yet. It outlives a goroutine that a subscriber ends. Only the bus's goroutine
-// touches it.
+// handout is the event that is handed out, with the subscribers that do not have it yet. It
+// outlives a goroutine that a subscriber ends. Only the bus's goroutine touches it.
 type handout struct {
 	event       Event
-	bytes       int // its part of the queue's bytes
+	bytes       int // bytes of the event in the queue's sum
 	subscribers []func(Event)
 }
 
-// deliverNext hands out one event and forgets it. It returns false if the bus is
-// closed and no event waits.
+// deliverNext hands out one event. It returns false if the bus is closed and no event waits.
 func (b *EventBus) deliverNext() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -243,7 +240,7 @@ func (b *EventBus) deliverUnlocked() {
 	}
 }
 
-// call runs one subscriber; its panic is its own.
+// call runs one subscriber, and logs a panic in it.
 func (b *EventBus) call(fn func(Event), e Event) {
 	defer protect(nil, func(r any) {
 		b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
@@ -252,8 +249,8 @@ func (b *EventBus) call(fn func(Event), e Event) {
 	fn(e)
 }
 
-// close refuses further events and returns a channel that is closed when those
-// that wait have been handed out.
+// close refuses further events. It returns a channel that is closed when the events that wait
+// have been handed out.
 func (b *EventBus) close() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -279,14 +276,14 @@ const (
 	eventChunkSize = 64
 )
 
-// eventQueue holds the events that wait. Its memory is given up chunk by chunk,
-// as the events are delivered. Not safe for concurrent use.
+// eventQueue holds the events that wait. It releases its memory chunk by chunk, as the events
+// are delivered. Not safe for concurrent use.
 type eventQueue struct {
 	first, last *eventChunk // nil if no event waits
-	read        int         // events of first that were taken
+	read        int         // events taken from first
 	len         int
 	lifecycle   int // connects and disconnects among them
-	bytes       int // of messages, those that are being delivered included
+	bytes       int // of messages, including messages that are being delivered
 }
 
 // eventChunk holds events in the order in which they came.
@@ -296,8 +293,8 @@ type eventChunk struct {
 	next   *eventChunk
 }
 
-// takes reports whether there is space for an event whose message, if any, has
-// so many bytes.
+// takes reports whether there is space for an event with a message of that many bytes; 0 is an
+// event without a message.
 func (q *eventQueue) takes(bytes int) bool {
 	if q.len-q.lifecycle >= maxQueuedEvents {
 		return false
@@ -323,8 +320,8 @@ func (q *eventQueue) push(e Event) {
 	q.bytes += e.bytes()
 }
 
-// pop takes the first event; there must be one. The bytes of
-// its message count until the caller takes them off, when it is delivered.
+// pop removes and returns the first event; there must be one. The bytes of its message count
+// until the caller subtracts them after the delivery.
 func (q *eventQueue) pop() (e Event, bytes int) {
 	e = q.first.events[q.read]
 	q.first.events[q.read] = Event{}
@@ -342,7 +339,7 @@ func (q *eventQueue) pop() (e Event, bytes int) {
 	return e, e.bytes()
 }
 
-// bytes returns the memory that the event's message takes.
+// bytes returns the memory of the event's message, 0 for none.
 func (e *Event) bytes() int {
 	if m, ok := e.Data.(*Message); ok {
 		return m.bytes()
@@ -350,7 +347,7 @@ func (e *Event) bytes() int {
 	return 0
 }
 
-// bytes returns the memory that a copy of m takes.
+// bytes returns the memory of a copy of m.
 func (m *Message) bytes() int {
 	return messageCost + len(m.Event) + len(m.RequestID) + len(m.Data)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/qi-realtime/ws/room"
 )
 
-// roomEntry is a room in the directory, and membership one client in it.
+// roomEntry is a room of the directory, and membership is one client in it.
 type (
 	roomEntry  = room.Room[*Client, roomData]
 	membership = room.Member[*Client, roomData]
@@ -30,12 +30,11 @@ type Room struct {
 	room *roomEntry
 }
 
-// RoomOption sets something on one room when it is created.
+// RoomOption sets a property of one room when it is created.
 type RoomOption func(*roomData)
 
-// WithRoomOverflowPolicy decides on a message that is published to
-// the room, for a member whose queue is full, in place of the manager's
-// OverflowPolicy.
+// WithRoomOverflowPolicy sets the policy for messages of the room to members whose queue is
+// full, in place of Config.OverflowPolicy.
 func WithRoomOverflowPolicy(p OverflowPolicy) RoomOption {
 	return func(d *roomData) { d.policy = p }
 }
@@ -46,20 +45,19 @@ func (r *Room) ID() string { return r.room.ID() }
 // Metadata returns a copy of the metadata that CreateRoom was given.
 func (r *Room) Metadata() map[string]any { return maps.Clone(r.room.Data().meta) }
 
-// MemberCount returns how many clients are in the room.
+// MemberCount returns the number of clients in the room.
 func (r *Room) MemberCount() int { return r.room.Len() }
 
-// Drops counts the messages published to the room that members did not get.
+// Drops counts the messages of the room that members did not get.
 func (r *Room) Drops() DropCounts { return DropCounts(r.room.Data().drops.Counts()) }
 
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
 // if there is one of that ID, ErrInvalidConfig for an option out of range,
 // ErrInvalidRoom for an ID that is too long, and ErrManagerStopped after Shutdown.
 //
-// A room that stays empty for RoomConfig.EmptyRoomTTL ends, and with it meta and the
-// options: a JoinRoom after that makes a room without them. EventRoomEnded says so. An
-// application that wants them again calls CreateRoom before each JoinRoom and ignores
-// ErrRoomExists.
+// A room that stays empty for RoomConfig.EmptyRoomTTL ends, with its meta and its options: a
+// later JoinRoom makes a room without them. EventRoomEnded reports the end. To have them
+// again, call CreateRoom before each JoinRoom and ignore ErrRoomExists.
 func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption) (*Room, error) {
 	if err := m.stopped(); err != nil {
 		return nil, err
@@ -82,7 +80,7 @@ func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption)
 	return &Room{r}, nil
 }
 
-// checkRoom returns why no room of that ID can be made.
+// checkRoom returns an error if a room of that ID cannot be made.
 func (m *Manager) checkRoom(id string) error {
 	if most := m.cfg.Room.MaxRoomName; most > 0 && len(id) > most {
 		return ErrInvalidRoom
@@ -99,8 +97,8 @@ func (m *Manager) GetRoom(id string) (*Room, bool) {
 	return &Room{r}, true
 }
 
-// GetRoomMembers returns the clients in the room, in no order, as they are at
-// this moment; nil if there is no such room.
+// GetRoomMembers returns the present members of the room, in no order; nil if there is no
+// such room.
 func (m *Manager) GetRoomMembers(id string) []*Client {
 	r, ok := m.rooms.Get(id)
 	if !ok {
@@ -109,11 +107,11 @@ func (m *Manager) GetRoomMembers(id string) []*Client {
 	return r.Members()
 }
 
-// GetRoomCount returns how many rooms there are.
+// GetRoomCount returns the number of rooms.
 func (m *Manager) GetRoomCount() int { return m.rooms.Len() }
 
-// DeleteRoom ends the room, and never waits: every member leaves, and stays connected. What was
-// published before is still delivered.
+// DeleteRoom ends the room, and never waits: every member leaves, and stays connected. Messages
+// that were published before are still delivered.
 func (m *Manager) DeleteRoom(id string) {
 	r, ok := m.rooms.Delete(id)
 	if !ok {
@@ -131,7 +129,7 @@ func (m *Manager) DeleteRoom(id string) {
 	m.roomChanged(id)
 }
 
-// roomChanged measures that a room of that ID was created or has ended.
+// roomChanged reports to Metrics that a room of that ID was created or has ended.
 func (m *Manager) roomChanged(id string) {
 	m.changed(roomCount, "")
 	m.changed(roomMembers, id)
@@ -151,8 +149,8 @@ func (t *dissolveTask) RunInLoop(s *engine.Shard) {
 }
 
 const (
-	dissolveStep = 64  // members that leave a table between two looks at the turn's time
-	dissolveWork = 128 // for each, in bytes written
+	dissolveStep = 64  // members that leave a table between two checks of the turn's time
+	dissolveWork = 128 // work for each, in bytes written
 )
 
 // endEmptyRooms ends the rooms that have been empty for long.
@@ -163,12 +161,12 @@ func (m *Manager) endEmptyRooms(now time.Time) {
 }
 
 // JoinRoom makes the client a member of the room, which is created if it is
-// missing, and then ends with its last member. It returns ErrRoomFull,
-// ErrAlreadyInRoom, ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and
-// ErrBroadcastTimeout if the ring of the client's event loop
-// stayed full for BroadcastConfig.Timeout, during which it waits unless it is called
-// on an event loop. With an error it has no effect.
-// Once it has returned, the client receives all that is published to the room.
+// missing, and then ends with its last member. It returns ErrRoomFull, ErrAlreadyInRoom,
+// ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and ErrBroadcastTimeout if the
+// ring of the client's event loop stays full. It waits for the ring, for
+// BroadcastConfig.Timeout at most, unless it is called on an event loop. With an error it
+// has no effect. The client receives all messages that are published to the room after
+// JoinRoom has returned.
 func (c *Client) JoinRoom(id string) error {
 	m := c.manager
 	if !c.conn.Open() {
@@ -206,7 +204,7 @@ func (c *Client) enterRoom(id string, reservation engine.Reservation) (created b
 	return created, nil
 }
 
-// joinLocked decides on a membership, and creates the room that is missing.
+// joinLocked decides on a membership, and creates a missing room.
 func (c *Client) joinLocked(id string) (mem *membership, created bool, err error) {
 	if c.gone || !c.conn.Open() {
 		return nil, false, ErrConnectionClosed
@@ -215,7 +213,7 @@ func (c *Client) joinLocked(id string) (mem *membership, created bool, err error
 	if old != nil && !old.Room().Deleted() {
 		return nil, false, ErrAlreadyInRoom
 	}
-	if old != nil { // DeleteRoom has yet to come to this member
+	if old != nil { // DeleteRoom has not reached this member yet
 		c.leaveDeletedLocked(old.Room())
 		rooms--
 	}
@@ -227,7 +225,7 @@ func (c *Client) joinLocked(id string) (mem *membership, created bool, err error
 		created = created || made
 		mem, err = r.Join(c, c.conn.Shard().Index())
 		switch {
-		case errors.Is(err, room.ErrDeleted): // it ended just now; the next round creates it anew
+		case errors.Is(err, room.ErrDeleted): // it has just ended; the next round creates another
 			continue
 		case errors.Is(err, room.ErrFull):
 			return nil, created, ErrRoomFull
@@ -236,8 +234,8 @@ func (c *Client) joinLocked(id string) (mem *membership, created bool, err error
 	}
 }
 
-// LeaveRoom ends the membership, and never waits. It has no effect on a client that
-// is not in the room. What was published before is still delivered.
+// LeaveRoom ends the membership, and never waits. It has no effect on a client that is not in
+// the room. Messages that were published before are still delivered.
 func (c *Client) LeaveRoom(id string) {
 	r, ok := c.manager.rooms.Get(id)
 	if !ok || !c.conn.Opened() {
@@ -248,7 +246,7 @@ func (c *Client) LeaveRoom(id string) {
 	}
 }
 
-// left measures that c has left r, and whether that has ended.
+// left reports to Metrics that c has left r, and that r has ended if ended is set.
 func (c *Client) left(r *roomEntry, ended bool) {
 	if ended {
 		c.manager.changed(roomCount, "")
@@ -256,8 +254,8 @@ func (c *Client) left(r *roomEntry, ended bool) {
 	c.manager.changed(roomMembers, r.ID())
 }
 
-// exitRoom is the reverse of enterRoom. It reports whether c was in the room, and
-// whether that has ended: a room that JoinRoom has made ends with its last member.
+// exitRoom is the reverse of enterRoom. left reports whether c was in the room, and ended
+// whether the room has ended: a room that JoinRoom has made ends with its last member.
 func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 	reservation := c.conn.Shard().TryReserve()
 	c.mu.Lock()
@@ -272,8 +270,8 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 	return true, ended
 }
 
-// leaveDeleted ends the membership in a room that was deleted, if there is one. The
-// table is emptied by the dissolveTask.
+// leaveDeleted ends the membership in a deleted room, if there is one. A dissolveTask empties
+// the table.
 func (c *Client) leaveDeleted(r *roomEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,8 +317,8 @@ func (c *Client) leaveAllInLoop() {
 	}
 }
 
-// endInLoop ends the context of a client whose connection has ended, and returns
-// the IDs of the rooms that it was in when that or the closing began.
+// endInLoop ends the context of a client whose connection has ended, and returns the IDs of
+// the rooms that the client was in at the beginning of the close.
 func (c *Client) endInLoop() (rooms []string) {
 	c.mu.Lock()
 	c.gone = true
@@ -337,7 +335,7 @@ func (c *Client) endInLoop() (rooms []string) {
 	return rooms
 }
 
-// joinTask puts a member into its loop's table.
+// joinTask inserts a member into the table of its loop.
 type joinTask membership
 
 func (t *joinTask) RunInLoop(s *engine.Shard) {
@@ -345,7 +343,7 @@ func (t *joinTask) RunInLoop(s *engine.Shard) {
 	mem.Room().InsertInLoop(mem, s.Index())
 }
 
-// leaveTask takes a member out of its loop's table.
+// leaveTask removes a member from the table of its loop.
 type leaveTask membership
 
 func (t *leaveTask) RunInLoop(s *engine.Shard) {

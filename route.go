@@ -16,7 +16,7 @@ import (
 	"github.com/qi-realtime/ws/router"
 )
 
-// RouteOption sets something on one registered handler.
+// RouteOption sets a property of one registered handler.
 type RouteOption func(*routeOptions)
 
 // routeOptions holds the settings of one handler.
@@ -48,10 +48,10 @@ func RunPooled() RouteOption {
 	return func(o *routeOptions) { o.mode, o.pool = router.ModePooled, nil }
 }
 
-// RunOn runs the handler on a worker of p, so that handlers which block for long
-// take no worker from other routes. Several routes may share a pool. The messages
-// of one client are handled in the order received, on whichever pool: a message
-// for p still waits for the client's earlier messages.
+// RunOn runs the handler on a worker of p, so that handlers which block for long take no worker
+// from other routes. Several routes may share a pool. The messages of one client are handled
+// in the order received, also on several pools: a message for p waits for the client's
+// earlier messages.
 func RunOn(p *Pool) RouteOption {
 	return func(o *routeOptions) { o.mode, o.pool = router.ModePooled, p }
 }
@@ -64,7 +64,7 @@ func LogAfter(d time.Duration) RouteOption { return func(o *routeOptions) { o.li
 // Doc describes the event, for Describe.
 func Doc(text string) RouteOption { return func(o *routeOptions) { o.doc = text } }
 
-// typed keeps the types of a typed handler. One of them may be nil.
+// typed sets the types of a typed handler. One of them may be nil.
 func typed(request, response reflect.Type) RouteOption {
 	return func(o *routeOptions) { o.request, o.response = request, response }
 }
@@ -91,13 +91,13 @@ type namedPool struct {
 	workers *pool.Workers
 }
 
-// maxPools bounds the pools of a manager: the router's modes number them.
+// maxPools bounds the pools of a manager, which the router's modes number.
 const maxPools = 1<<8 - 1 - int(router.ModePool)
 
 var errTooManyPools = errors.New("ws: too many pools")
 
-// modeOf returns the router's mode for o. A pool that the manager does not know
-// gets its workers here.
+// modeOf returns the router's mode for o, and starts the workers of a pool that is new to the
+// manager.
 func (m *Manager) modeOf(o *routeOptions) (router.Mode, error) {
 	if o.pool == nil {
 		return o.mode, nil
@@ -137,7 +137,7 @@ func (m *Manager) closePools() {
 	}
 }
 
-// waitingTasks returns how many clients wait for a worker of any pool.
+// waitingTasks returns the number of clients that wait for a worker of any pool.
 func (m *Manager) waitingTasks() int {
 	n := m.workers.Waiting()
 	if pools := m.pools.Load(); pools != nil {
@@ -153,14 +153,14 @@ func (m *Manager) waitingTasks() int {
 type lateHandlers struct {
 	logger *slog.Logger
 	count  atomic.Uint64
-	dumped atomic.Int64 // when stacks were last taken, in Unix nanoseconds
+	dumped atomic.Int64 // time of the last dump of stacks, in Unix nanoseconds
 }
 
 const (
 	// stacksEvery is the shortest time between two dumps of all stacks: each stops
 	// the process for a moment.
 	stacksEvery = time.Second
-	// maxStackBytes bounds such a dump.
+	// maxStackBytes bounds a dump of all stacks.
 	maxStackBytes = 8 << 20
 )
 
@@ -177,7 +177,8 @@ func (l *lateHandlers) watch(event string, limit time.Duration, h Handler) Handl
 // report logs one late call. It runs on the timer's goroutine.
 func (l *lateHandlers) report(event, client string, limit time.Duration, goroutine []byte) {
 	l.count.Add(1)
-	message, attrs := "ws: handler is late", []any{slog.String("event", event), slog.String("client", client), slog.Duration("limit", limit)}
+	message := "ws: handler is late"
+	attrs := []any{slog.String("event", event), slog.String("client", client), slog.Duration("limit", limit)}
 	now := time.Now().UnixNano()
 	if last := l.dumped.Load(); now-last >= int64(stacksEvery) && l.dumped.CompareAndSwap(last, now) {
 		// Messages are counted by their text: others must not suppress this one.

@@ -29,11 +29,11 @@ func newFrame(op Opcode, payload []byte, h engine.Handling) *engine.Frame {
 
 // SendBytes queues b, which is borrowed, as one text message. It must be UTF-8
 // (RFC 6455 section 5.6), which no method that sends or publishes checks: browsers end a
-// connection with any other text. It returns ErrConnectionClosed, or ErrChannelFull if the client's queue is at a bound, its
-// socket is full, and the OverflowPolicy is DropNewest; then nothing was queued. A
-// sender that is only ahead of the client's event loop waits for the loop, up to
-// BroadcastConfig.Timeout, but never on an event loop. SendContext waits for the
-// client as well.
+// connection with any other text. It returns ErrConnectionClosed, or ErrChannelFull if the
+// client's queue is at a bound, its socket is full, and the OverflowPolicy is DropNewest;
+// then nothing was queued. A sender that is only ahead of the client's event loop waits for
+// the loop, up to BroadcastConfig.Timeout, but never on an event loop. SendContext waits for
+// the client as well.
 func (c *Client) SendBytes(b []byte) error { return c.send(OpText, b, engine.LaneNormal) }
 
 // SendBytesHigh is SendBytes for system messages: they overtake normal messages
@@ -50,21 +50,20 @@ func (c *Client) SendPrepared(p *Prepared) error {
 }
 
 // Send queues b, which is borrowed, as one message with options. It returns
-// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once.
-// Off the client's event loop it cannot say so of a message with a ConflateKey,
-// or under another OverflowPolicy than DropNewest, where the loop decides what
-// is dropped; all drops are counted.
+// ErrConnectionClosed, and ErrChannelFull if the message was dropped at once. With a
+// ConflateKey, or under another OverflowPolicy than DropNewest, the client's event loop
+// decides on drops, so Send reports them only if it is called there. All drops are counted.
 func (c *Client) Send(b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
 	return c.sent(c.conn.Send(newFrame(o.op, b, o.Handling)))
 }
 
-// SendContext is Send for a sender that waits: while the client's queue is at a
-// bound it waits for space, whatever the OverflowPolicy, until ctx ends. So a
-// pooled handler can send a history of any length to a client that reads it. It
-// returns the context's error, or ErrConnectionClosed if the connection ends
-// first; Client.Context is a context that ends with it. On an event loop, where
-// nothing may wait, it returns ErrChannelFull instead of waiting.
+// SendContext is Send for a sender that waits: while the client's queue is at a bound, it waits
+// for space until ctx ends, under every OverflowPolicy. So a pooled handler can send a history
+// of any length to a client that reads it. It returns the error of ctx, or
+// ErrConnectionClosed if the connection ends first; Client.Context is a context that ends
+// with the connection. On an event loop, where nothing may wait, it returns ErrChannelFull
+// instead of waiting.
 func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOption) error {
 	o := newMessageOptions(OpText, opts)
 	return c.sent(c.conn.SendContext(ctx, newFrame(o.op, b, o.Handling)))
@@ -83,7 +82,7 @@ func (c *Client) send(op Opcode, b []byte, lane engine.Lane) error {
 	return c.sent(c.conn.SendPayload(codec.Opcode(op), b, lane))
 }
 
-// sent reports a message that was queued.
+// sent publishes EventMessageSent unless err is set, and returns err.
 func (c *Client) sent(err error) error {
 	if err == nil && c.manager.EventBus.wants(EventMessageSent) {
 		c.manager.EventBus.publish(EventMessageSent, c, nil)
@@ -107,7 +106,7 @@ func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 	return &Prepared{frame: newFrame(o.op, payload, o.Handling)}
 }
 
-// MessageOption says how one message is treated while it waits in a client's
+// MessageOption sets the kind of one message, or its handling while it waits in a client's
 // queue.
 type MessageOption func(*messageOptions)
 
@@ -126,17 +125,16 @@ func newMessageOptions(op Opcode, opts []MessageOption) messageOptions {
 	return o
 }
 
-// ConflateKey makes the message take the place of one with the same key that
-// still waits in a client's queue: a slow client gets the newest, and never a
-// backlog of old ones. Keys are apart by room, and those of Client.Send are the
-// client's own. Only where that would exceed the queue's bounds does it queue
-// like another message. An empty key does nothing.
+// ConflateKey makes the message replace an older message with the same key that waits in a
+// client's queue: a slow client gets the newest message, and never a backlog of old ones.
+// Keys are scoped to the room, or to the client for Client.Send. If the replacement would
+// exceed the queue's bounds, the message queues like any other. An empty key has no effect.
 func ConflateKey(key string) MessageOption { return func(o *messageOptions) { o.Key = key } }
 
-// TTL bounds the time that the message may wait, from the time it is sent: a
-// client that it cannot be written to by then does not get it, which is counted.
-// What is in the socket's buffer, or half in it, is written. 0 is no limit; with
-// a negative d nobody gets it.
+// TTL bounds the time from the sending of the message to its writing: a client for which it
+// waits longer does not get it, and the drop is counted. A message that is in the socket's
+// buffer, wholly or in part, is written. 0 is no limit; with a negative d nobody gets the
+// message.
 func TTL(d time.Duration) MessageOption { return func(o *messageOptions) { o.TTL = d } }
 
 // HighPriority makes the message overtake normal ones that are still queued,

@@ -4,28 +4,27 @@ import (
 	"sync"
 )
 
-// slowWatch reports slow clients to the application, on the worker pool.
-// For each client at most one call runs or waits, however often it goes back
-// and forth: an episode that is over before it can be reported is left out. Safe
-// for concurrent use.
+// slowWatch reports slow clients to the application, on the worker pool. For each client at
+// most one call runs or waits, so an episode that ends before it can be reported is left
+// out. Safe for concurrent use.
 type slowWatch struct {
 	manager *Manager
 
 	mu      sync.Mutex
-	pending map[*Client]*slowEdge // guarded by mu; those with a call that runs or waits
+	pending map[*Client]*slowEdge // guarded by mu; clients with a call that runs or waits
 }
 
-// slowEdge is a task of the workers: one client has become slow, or is not any
-// more. Its fields are guarded by the watch's mu.
+// slowEdge is a task of the workers that reports a client as slow, or as slow no more. The
+// watch's mu guards its fields.
 type slowEdge struct {
 	watch    *slowWatch
 	client   *Client
 	slow     bool // the state now
-	reported bool // the state that the application knows, or will when the running call has begun
+	reported bool // the state of the last call, or of the one that runs
 	bytes    int  // queued when it became slow
 }
 
-// note takes the new state of c.
+// note stores the new state of c, and starts a report if none is under way.
 func (w *slowWatch) note(c *Client, slow bool, bytes int) {
 	if cfg := &w.manager.cfg; cfg.OnSlow == nil && cfg.OnDrain == nil {
 		return
@@ -43,7 +42,7 @@ func (w *slowWatch) note(c *Client, slow bool, bytes int) {
 	e.slow, e.bytes = slow, bytes
 }
 
-// Run makes one call, and lets others have their turn before the next.
+// Run makes one call, and gives other tasks their turn before the next call.
 func (e *slowEdge) Run() {
 	w := e.watch
 	w.mu.Lock()
@@ -66,7 +65,7 @@ func (e *slowEdge) next() {
 	}
 }
 
-// report calls the application; its panic is logged.
+// report calls OnSlow or OnDrain, and logs a panic in it.
 func (e *slowEdge) report(slow bool, bytes int) {
 	m := e.watch.manager
 	defer protect(nil, m.reportPanic)

@@ -15,29 +15,29 @@ import (
 
 // HandleUpgrade answers the upgrade request r and hands its connection to an
 // event loop; no goroutine stays behind. It waits until Run has started. If it
-// refuses, it has written the HTTP error and returns why: ErrTooManyConnections
-// (503; also while the process has no descriptors to spare), ErrClientIDExists (409), ErrManagerStopped (503), or a *HandshakeError;
-// any other error is the network's.
+// refuses, it has written the HTTP error and returns the cause: ErrTooManyConnections (503;
+// also while the process has no descriptors to spare), ErrClientIDExists (409),
+// ErrManagerStopped (503), or a *HandshakeError; any other error is the network's.
 //
 // OnConnect may still run when it returns nil: the client is answered after that.
 //
 // With WithAdmission it waits for its turn, within HandshakeTimeout; if that ends
 // first, it refuses with a *HandshakeError of status 503.
 //
-// opts are the options of the client; those that Authenticate returns are
-// applied after them. Of the lines of w.Header() only Set-Cookie is in the answer
-// that accepts, see WithResponseHeader; a refusal has all of it.
+// opts are the options of the client; the options that Authenticate returns are applied after
+// them. The answer that accepts has only the Set-Cookie lines of w.Header(); see
+// WithResponseHeader. A refusal has all lines.
 //
-// The http.Server bounds the request's size and the time that a client takes to send
-// it: set its ReadHeaderTimeout. Its parser joins folded lines, ends a line at a lone LF and
-// merges equal Content-Lengths of 0, which ListenAddr refuses; after it there is
-// nothing left to see of them. The
-// connection must be TCP or a Unix socket, plain or with the TLS of net/http,
-// over which the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused
-// with 505. w must be an http.Hijacker, or have an Unwrap method that leads to one
-// (see http.ResponseController): http.TimeoutHandler and some middleware give no such
-// writer (500), and the adaptors of fasthttp and fiber wrap the connection (501); the
-// error names the type and the remedy.
+// The http.Server bounds the request's size and the time that a client takes to send it: set
+// its ReadHeaderTimeout. Its parser accepts heads that ListenAddr refuses, and leaves no
+// trace of it: it joins folded lines, ends a line at a lone LF and merges equal
+// Content-Lengths of 0.
+//
+// The connection must be TCP or a Unix socket, plain or with the TLS of net/http, over which
+// the client must speak HTTP/1.1: a WebSocket over HTTP/2 is refused with 505. w must be an
+// http.Hijacker, or have an Unwrap method that leads to one (see http.ResponseController):
+// http.TimeoutHandler and some middleware give no such writer (500), and the adaptors of
+// fasthttp and fiber wrap the connection (501); the error names the type and the remedy.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
 	err := m.upgrade(w, r, opts)
 	if err != nil {
@@ -67,8 +67,8 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	return nil
 }
 
-// accept decides on r once the event loops run, and returns the client that it makes, with
-// the answer.
+// accept decides on r once the event loops run. It returns the client that it makes, and the
+// answer.
 func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, answer codec.Accept, err error) {
 	if err := m.awaitRun(r.Context()); err != nil {
 		return nil, answer, err
@@ -109,21 +109,21 @@ func (m *Manager) hijack(
 		return hijackError(w, err)
 	}
 	if err := engine.CheckEnroll(nc); err != nil {
-		_ = nc.SetWriteDeadline(time.Now().Add(time.Second)) // it may be a pipe that nobody reads
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second)) // a pipe, perhaps, that nobody reads
 		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
 		_ = nc.Close()
 		return fmt.Errorf("ws: hijack %T: %w; the native path needs no net/http: see WithListenAddr", w, err)
 	}
 	addCookies(&accept, w.Header())
 	early := make([]byte, rw.Reader.Buffered())
-	_, _ = rw.Read(early) // from the buffer, in whole
+	_, _ = rw.Read(early) // all of it is in the buffer
 	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, accept), early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil
 }
 
-// hijackError says why w does not give its connection away, and how to avoid that.
+// hijackError returns the error of a w without a connection to hijack, with the remedy.
 func hijackError(w http.ResponseWriter, err error) error {
 	if !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("ws: hijack %T: %w", w, err)

@@ -11,8 +11,8 @@ type user struct {
 	name string // "" for a user whose name is the decimal text of id
 }
 
-// userNamed returns the user of that name, which is one with an id if the name is the text
-// of an integer as WithUserID would write it.
+// userNamed returns the user of that name: by its id if the name is the decimal text of an
+// integer other than 0.
 func userNamed(name string) user {
 	id, err := strconv.ParseInt(name, 10, 64)
 	if err == nil && id != 0 && strconv.FormatInt(id, 10) == name {
@@ -58,18 +58,18 @@ func (c *Client) user() user {
 func (m *Manager) UserClients(name string) []*Client { return m.clients.devices(userNamed(name)) }
 
 const (
-	// maxScanned is the number of devices up to which a device is searched for in
-	// its user's list; those of a longer list have their places in an index.
+	// maxScanned is the number of devices up to which a search scans the user's list; a
+	// longer list has an index of places.
 	maxScanned = 64
 	// minIndexed is the length at which a list that becomes shorter loses its index.
 	minIndexed = maxScanned / 2
 )
 
-// deviceTable holds the open clients of each user. Adding and removing one takes
-// the same time however many devices its user has. Not safe for concurrent use.
+// deviceTable holds the open clients of each user. The time to add or remove a client does not
+// grow with the number of its user's devices. Not safe for concurrent use.
 type deviceTable struct {
 	users  map[user][]*Client
-	places map[*Client]int // in the lists that have an index
+	places map[*Client]int // in the lists with an index
 }
 
 func newDeviceTable() deviceTable {
@@ -97,7 +97,7 @@ func (t *deviceTable) indexed(devices []*Client) bool {
 	return ok
 }
 
-// remove takes c out of the devices of u, if it is there.
+// remove removes c from the devices of u, if it is there.
 func (t *deviceTable) remove(u user, c *Client) {
 	devices := t.users[u]
 	if len(devices) == 0 {
@@ -129,8 +129,8 @@ func (t *deviceTable) find(devices []*Client, c *Client) (i int, indexed bool) {
 	return slices.Index(devices, c), false
 }
 
-// shorten stores the list of a user after a removal, and gives up the memory
-// that it does not need any more.
+// shorten stores the list of a user after a removal, and releases memory that it does not need
+// any more.
 func (t *deviceTable) shorten(u user, devices []*Client, indexed bool) {
 	if len(devices) == 0 {
 		delete(t.users, u)
