@@ -19,7 +19,7 @@ import (
 const (
 	maxName    = 24   // runes in a name or a room's name
 	maxText    = 2000 // runes in a message
-	maxMembers = 100  // members a presence notify names; it always counts all of them
+	maxMembers = 100  // names in a presence notification, which counts all members
 
 	statsInterval    = time.Second
 	presenceInterval = 200 * time.Millisecond
@@ -56,19 +56,19 @@ type (
 	}
 )
 
-// chat holds what the service knows beyond the manager's rooms. Safe for concurrent use.
+// chat holds the state of the service beyond the manager's rooms. Safe for concurrent use.
 type chat struct {
 	m        *ws.Manager
-	messages atomic.Int64 // sent since the last stats notify
+	messages atomic.Int64 // sent since the last stats notification
 
 	mu      sync.Mutex
-	changed map[string]struct{} // rooms whose members changed since their last presence notify
+	changed map[string]struct{} // rooms whose members changed since their last presence notification
 }
 
 // newChat registers the chat's handlers and subscriptions with m.
 func newChat(m *ws.Manager) (*chat, error) {
 	c := &chat{m: m, changed: make(map[string]struct{})}
-	// Not EventRoomLeft, which may be dropped when very many leave at once.
+	// EventRoomLeft would not do, because it may be dropped when very many leave at once.
 	m.Subscribe(ws.EventClientDisconnected, func(e ws.Event) {
 		if end, ok := e.Data.(*ws.CloseError); ok {
 			c.markChanged(end.Rooms...)
@@ -113,8 +113,8 @@ func (c *chat) leave(client *ws.Client, _ *struct{}) error {
 	return nil
 }
 
-// send passes a message on to the sender's room, the sender included, so that everyone there
-// reads the same messages in the same order.
+// send passes a message on to the sender's room, the sender included, so that all members read
+// the same messages in the same order.
 func (c *chat) send(client *ws.Client, req *sendRequest) error {
 	rooms := client.GetRooms()
 	if len(rooms) == 0 {
@@ -129,7 +129,7 @@ func (c *chat) send(client *ws.Client, req *sendRequest) error {
 	return c.m.BroadcastToRoom(rooms[0], notify("chat.message", message), nil)
 }
 
-// publish sends stats to everyone, and presence to the rooms that changed, until ctx ends.
+// publish sends stats to all clients, and presence to the rooms that changed, until ctx ends.
 func (c *chat) publish(ctx context.Context) {
 	statsTick, presenceTick := time.NewTicker(statsInterval), time.NewTicker(presenceInterval)
 	defer statsTick.Stop()
@@ -147,8 +147,9 @@ func (c *chat) publish(ctx context.Context) {
 	}
 }
 
-// publishPresence tells each changed room who is there. Changes are collected between two ticks:
-// when 1,000 clients of a room reconnect together, that is a few notifies and not 1,000.
+// publishPresence sends the names of the members to each changed room. It collects the changes
+// between two ticks: when 1,000 clients of a room reconnect together, it sends a few
+// notifications and not 1,000.
 func (c *chat) publishPresence() {
 	c.mu.Lock()
 	rooms := c.changed
@@ -178,7 +179,7 @@ func (c *chat) markChanged(rooms ...string) {
 	}
 }
 
-// notify encodes what the server pushes, once for all who receive it.
+// notify encodes a notification, once for all receivers.
 func notify(event string, data any) []byte {
 	msg, err := ws.NewNotifyMessageSimple(event, data)
 	if err != nil {
@@ -197,7 +198,7 @@ func nameOf(client *ws.Client) string {
 	return s
 }
 
-// visible returns s without characters that cannot be seen, and without space around it: two names
+// visible returns s without invisible characters, and without space around it, so that two names
 // that look the same are the same.
 func visible(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {

@@ -1,4 +1,4 @@
-// Command chat is a complete chat service: a page, rooms, who is there, and live counts.
+// Command chat is a complete chat service: a page, rooms, the members present, and live counts.
 //
 //	go run ./examples/chat
 //
@@ -30,7 +30,7 @@ import (
 //go:embed static
 var static embed.FS
 
-// shutdownTimeout bounds how long a stopping server flushes what its clients still have queued.
+// shutdownTimeout is the time in which a stopping server flushes the queues of its clients.
 const shutdownTimeout = 10 * time.Second
 
 func main() {
@@ -87,7 +87,7 @@ func run(ctx context.Context, addr, native string, ready chan<- string) error {
 	return errors.Join(err, server.Shutdown(limit), m.Shutdown(limit))
 }
 
-// pageURL is what to type into a browser on this machine.
+// pageURL returns the address of the page for a browser on this machine.
 func pageURL(l net.Listener) string {
 	addr := l.Addr().(*net.TCPAddr)
 	if addr.IP.IsUnspecified() {
@@ -96,7 +96,7 @@ func pageURL(l net.Listener) string {
 	return "http://" + addr.String()
 }
 
-// routes serves the page, WebSocket through net/http, and what the page must know of the native path.
+// routes serves the page, WebSocket through net/http, and the port of the native path for the page.
 func routes(m *ws.Manager) http.Handler {
 	page, err := fs.Sub(static, "static")
 	if err != nil {
@@ -105,7 +105,7 @@ func routes(m *ws.Manager) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /", http.FileServerFS(page))
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
-		if err := m.HandleUpgrade(w, r); err != nil { // which has answered the request
+		if err := m.HandleUpgrade(w, r); err != nil { // HandleUpgrade has answered the request
 			slog.Debug("upgrade", "remote", r.RemoteAddr, "err", err)
 		}
 	})
@@ -116,7 +116,7 @@ func routes(m *ws.Manager) http.Handler {
 	return mux
 }
 
-// nativePort is the port of the native path, or empty without one.
+// nativePort returns the port of the native path, or "" without one.
 func nativePort(m *ws.Manager) string {
 	addr := m.Addr()
 	if addr == nil {
@@ -126,8 +126,8 @@ func nativePort(m *ws.Manager) string {
 	return port
 }
 
-// sameHost lets pages of this host in, from whichever port they came: the page's own port is
-// another than the native path's. Clients that are no browsers send no Origin.
+// sameHost accepts pages of this host from any port, because the page's port differs from the
+// native path's. Clients that are no browsers send no Origin.
 func sameHost(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {

@@ -185,7 +185,7 @@ func TestSameHost(t *testing.T) {
 	}
 }
 
-// server is a running chat, with the addresses it got.
+// server is a running chat with its addresses.
 type server struct {
 	page, native string
 	stop         context.CancelFunc
