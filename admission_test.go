@@ -34,7 +34,8 @@ func TestAdmission(t *testing.T) {
 		assert.EqualValues(t, 1, st.Pace.Times)
 		assert.Positive(t, st.Pace.Time)
 		assert.Zero(t, st.Descriptors)
-		harness.Eventually(t, func() bool { st := s.Stats().Accept; return !st.Pace.Resting && st.Upgrades == 0 }, "somebody waits")
+		harness.Eventually(t, func() bool { st := s.Stats().Accept; return !st.Pace.Resting && st.Upgrades == 0 },
+			"somebody waits")
 	})
 }
 

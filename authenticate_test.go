@@ -78,7 +78,8 @@ func TestAuthenticateSkipsTheDead(t *testing.T) {
 		for range dead {
 			clients = append(clients, tryUpgrade(s, w, "/ws"))
 		}
-		harness.Eventually(t, func() bool { return w == harness.NetHTTP || s.Stats().Total.Connections == dead+1 }, "not accepted")
+		harness.Eventually(t, func() bool { return w == harness.NetHTTP || s.Stats().Total.Connections == dead+1 },
+			"not accepted")
 		for _, c := range clients {
 			c.Abort()
 		}

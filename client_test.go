@@ -227,7 +227,10 @@ func TestClose(t *testing.T) {
 		{"0 with a reason", func(c *ws.Client) { c.CloseWithCode(0, "late") }, 1000, "late"},
 		{"negative", func(c *ws.Client) { c.CloseWithCode(-1, "") }, 1000, ""},
 		{"too large", func(c *ws.Client) { c.CloseWithCode(1<<16+1000, "") }, 1000, ""},
-		{"the first counts", func(c *ws.Client) { c.CloseWithCode(4000, "a"); c.CloseWithCode(4001, "b"); c.Close() }, 4000, "a"},
+		{
+			"the first counts", func(c *ws.Client) { c.CloseWithCode(4000, "a"); c.CloseWithCode(4001, "b"); c.Close() },
+			4000, "a",
+		},
 	}
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t)

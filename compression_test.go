@@ -112,7 +112,8 @@ func TestCompressedEcho(t *testing.T) {
 				op, got, compressed := c.message()
 				require.Equal(t, gobwas.OpBinary, op)
 				require.Equal(t, string(random), got)
-				require.Equal(t, takeover, compressed, "a message that does not become shorter is compressed only to keep the context")
+				require.Equal(t, takeover, compressed,
+					"a message that does not become shorter is compressed only to keep the context")
 			})
 		}
 	}
@@ -231,7 +232,10 @@ func TestBadCompression(t *testing.T) {
 	}{
 		{"garbage", "\xff\xff\xff", gobwas.OpText, codec.CloseInvalidPayload},
 		{"bomb", bomb, gobwas.OpBinary, codec.CloseMessageTooBig},
-		{"not UTF-8", string(codec.NewDeflater(1).Append(nil, []byte("abc\xff"), nil, 15)), gobwas.OpText, codec.CloseInvalidPayload},
+		{
+			"not UTF-8", string(codec.NewDeflater(1).Append(nil, []byte("abc\xff"), nil, 15)), gobwas.OpText,
+			codec.CloseInvalidPayload,
+		},
 		{"control frame", "", gobwas.OpPing, codec.CloseProtocolError},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -356,7 +360,9 @@ func TestInflateRatioOfPart(t *testing.T) {
 // are handled in order, and none is lost.
 func TestInflateShare(t *testing.T) {
 	messages := harness.FewerUnderRace(100)
-	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode,
+		start func(opts ...ws.Option) *harness.Endpoint,
+	) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{MaxRatio: -1}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 			_ = c.SendBytes([]byte(strconv.Itoa(len(payload))))
@@ -417,7 +423,9 @@ func deflatedFrame(payload []byte) string {
 // of other connections wait for it. They are handled in order; plain messages do not wait.
 func TestInflateInSteps(t *testing.T) {
 	text, deflated := dearMessage(t)
-	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode,
+		start func(opts ...ws.Option) *harness.Endpoint,
+	) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{}))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 			if len(payload) == len(text) && string(payload) != text {
@@ -452,7 +460,9 @@ func TestInflateInSteps(t *testing.T) {
 // nothing behind, and the others go on.
 func TestInflateInStepsOfClosedConnections(t *testing.T) {
 	text, deflated := dearMessage(t)
-	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(opts ...ws.Option) *harness.Endpoint) {
+	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode,
+		start func(opts ...ws.Option) *harness.Endpoint,
+	) {
 		s := start(ws.WithLoops(1), ws.WithCompression(ws.CompressionConfig{}))
 		clients := make(chan *ws.Client, 1)
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
@@ -498,7 +508,8 @@ func TestRateLimitCountsCompressedBytes(t *testing.T) {
 		message := strings.Repeat("a", 1000)
 		wire := len(codec.NewDeflater(6).Append(nil, []byte(message), nil, 15))
 		burst := int64(3*(1000+wire) + 5)
-		s := harness.Start(t, mode, ws.WithCompression(ws.CompressionConfig{}), ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: burst}))
+		s := harness.Start(t, mode, ws.WithCompression(ws.CompressionConfig{}),
+			ws.WithRateLimit(ws.RateLimit{Bytes: never, ByteBurst: burst}))
 		s.HandleRaw(harness.Echo)
 		c := dialDeflate(s, w, "permessage-deflate")
 		for range 3 {

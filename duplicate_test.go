@@ -31,7 +31,8 @@ func dialInTime(s *harness.Server, w harness.Way, query string) (*harness.Client
 // on a server that takes no more.
 func TestReplaceOld(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
-		s := harness.Start(t, mode, harness.WithDeepQueue, ws.WithAuthenticate(harness.ByQuery), ws.WithDuplicateID(ws.ReplaceOld), ws.WithMaxConnections(1))
+		s := harness.Start(t, mode, harness.WithDeepQueue, ws.WithAuthenticate(harness.ByQuery),
+			ws.WithDuplicateID(ws.ReplaceOld), ws.WithMaxConnections(1))
 		harness.RegisterGreetings(t, s.Manager)
 		p := harness.FollowEvents(s.Manager)
 		ends := s.Events(ws.EventClientDisconnected)

@@ -291,7 +291,8 @@ func TestConnectsAreRefusedWhileSubscribersAreBehind(t *testing.T) {
 		assert.Equal(t, 503, resp.StatusCode, body)
 	}
 	resume()
-	harness.Eventually(t, func() bool { return connects.Load() == 2 && disconnects.Load() == most-1 }, "events are missing")
+	harness.Eventually(t, func() bool { return connects.Load() == 2 && disconnects.Load() == most-1 },
+		"events are missing")
 	s.Dial(harness.Native)
 	s.Dial(harness.NetHTTP)
 }
@@ -335,7 +336,8 @@ func TestEventBusIsBoundedInBytes(t *testing.T) {
 		assert.Greater(t, kept.Load(), int64(ws.MaxQueuedEventBytes-2*length), "the space is used")
 		c.Send(harness.Request("store", "3", data))
 		c.ExpectReply("3", 200, "")
-		harness.Eventually(t, func() bool { return kept.Load() == 1+(messages-dropped+1)*length }, "the space is not given back")
+		harness.Eventually(t, func() bool { return kept.Load() == 1+(messages-dropped+1)*length },
+			"the space is not given back")
 	})
 }
 

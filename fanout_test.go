@@ -100,7 +100,8 @@ func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
 			for range publishes {
 				publish(n, make([]byte, 64<<10))
 			}
-			require.Eventually(t, func() bool { return n.Manager.Stats().Total.MessagesOut == members*publishes }, 10*time.Second, time.Millisecond, "%+v", n.Manager.Stats())
+			require.Eventually(t, func() bool { return n.Manager.Stats().Total.MessagesOut == members*publishes },
+				10*time.Second, time.Millisecond, "%+v", n.Manager.Stats())
 			done.Store(true)
 			n.Wait()
 			assert.Equal(t, members*publishes, all)
@@ -117,7 +118,8 @@ func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
 // and are sent heartbeats.
 func TestClientsEndWithinAFanOut(t *testing.T) {
 	const clients, publishes = 10_000, 60
-	n := startSlowNetwork(t, clients, ws.WithHandlerMode(ws.Inline), ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(time.Hour))
+	n := startSlowNetwork(t, clients, ws.WithHandlerMode(ws.Inline), ws.WithHeartbeatInterval(100*time.Millisecond),
+		ws.WithHeartbeatTimeout(time.Hour))
 	var mu sync.Mutex
 	received := make(map[int][]uint32) // guarded by mu
 	gone := make(map[int]bool)         // guarded by mu
@@ -165,7 +167,8 @@ func TestClientsEndWithinAFanOut(t *testing.T) {
 	}
 	for peer := range clients {
 		if gone[peer] {
-			assert.True(t, slices.Equal(want[:len(received[peer])], received[peer]), "peer %d, which has ended, got %v", peer, received[peer])
+			assert.True(t, slices.Equal(want[:len(received[peer])], received[peer]),
+				"peer %d, which has ended, got %v", peer, received[peer])
 		} else {
 			assert.Equal(t, want, received[peer], "peer %d", peer)
 		}

@@ -173,7 +173,10 @@ func TestInvalidMessages(t *testing.T) {
 			"timestamp is a string", `{"type":"request","event":"only","timestamp":"now","request_id":"r"}`,
 			"r", "invalid message: timestamp must be a 64-bit integer at byte 45",
 		},
-		{"request_id is a number", `{"event":"only","request_id":7}`, "7", "invalid message: request_id must be a string at byte 29"},
+		{
+			"request_id is a number", `{"event":"only","request_id":7}`, "7",
+			"invalid message: request_id must be a string at byte 29",
+		},
 		{"type response", `{"type":"response","event":"only"}`, "", `invalid message type "response"`},
 		{"type error", `{"type":"error","event":"only"}`, "", `invalid message type "error"`},
 		{"unknown type", `{"type":"REQUEST","event":"only","request_id":"r"}`, "r", `invalid message type "REQUEST"`},

@@ -67,7 +67,10 @@ func TestHandshake(t *testing.T) {
 		{"4.2.1 Connection: close", replace("Connection: Upgrade", "Connection: close"), 400, both},
 		{"4.2.1 Connection in another case", replace("Connection: Upgrade", "CONNECTION: uPGRADE"), 101, both},
 		{"4.2.1 Connection in a list", replace("Connection: Upgrade", "Connection: keep-alive ,\tupgrade,"), 101, both},
-		{"4.2.1 Connection in two lines", replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"), 101, both},
+		{
+			"4.2.1 Connection in two lines", replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"),
+			101, both,
+		},
 		{"4.2.1 Connection of two words", replace("Connection: Upgrade", "Connection: Upgrade now"), 400, both},
 		{"4.2.1 no Upgrade", replace("Upgrade: websocket\r\n", ""), 426, both},
 		{"4.2.1 Upgrade to another", replace("Upgrade: websocket", "Upgrade: h2c"), 426, both},
@@ -89,8 +92,14 @@ func TestHandshake(t *testing.T) {
 		{"RFC 9112 3.2.2 absolute-form, ws", replace("/ws", "ws://example.com/ws?a=b"), 101, both},
 		{"RFC 9112 3.2.2 absolute-form, wss", replace("/ws", "WSS://example.com:443/ws"), 101, both},
 		{"RFC 9112 3.2.2 absolute-form, another Host", replace("/ws", "http://example.org/ws"), 101, both},
-		{"RFC 9112 3.2.2 absolute-form, no Host", "GET http://example.com/ws HTTP/1.1" + strings.TrimPrefix(replace(host, ""), "GET /ws HTTP/1.1"), 400, both},
-		{"RFC 9112 3.2.2 absolute-form, two Hosts", strings.Replace(with(host), "/ws", "http://example.com/ws", 1), 400, both},
+		{
+			"RFC 9112 3.2.2 absolute-form, no Host",
+			"GET http://example.com/ws HTTP/1.1" + strings.TrimPrefix(replace(host, ""), "GET /ws HTTP/1.1"), 400, both,
+		},
+		{
+			"RFC 9112 3.2.2 absolute-form, two Hosts", strings.Replace(with(host), "/ws", "http://example.com/ws", 1),
+			400, both,
+		},
 		{"RFC 9112 3.2.2 absolute-form, ftp", replace("/ws", "ftp://example.com/ws"), 400, both},
 		{"RFC 9112 3.2.2 absolute-form, user info", replace("/ws", "http://me:x@example.com/ws"), 400, both},
 		{"RFC 9112 3.2.2 absolute-form, no host in it", replace("/ws", "http:///ws"), 400, 101},
@@ -123,7 +132,10 @@ func TestHandshake(t *testing.T) {
 		{"RFC 9112 6.3 two lengths", with("Content-Length: 0\r\nContent-Length: 5\r\n"), 400, both},
 		{"RFC 9112 6.3 length twice", with("Content-Length: 0\r\nContent-Length: 0\r\n"), 400, 101},
 		{"RFC 9112 6.1 chunked", with("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, both},
-		{"RFC 9112 6.1 chunked and a length", with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, both},
+		{
+			"RFC 9112 6.1 chunked and a length", with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+			400, both,
+		},
 		{"RFC 9112 6.1 another coding", with("Transfer-Encoding: identity\r\n"), 400, 501},
 
 		{"one header more than the limit", with(strings.Repeat("X: 1\r\n", 128+1-5)), 431, 101},
@@ -375,7 +387,8 @@ func TestWithResponseHeader(t *testing.T) {
 		c.WriteRaw(harness.UpgradeRequest("/", ""))
 		resp, _ := c.ReadResponse()
 		require.Equal(t, 101, resp.StatusCode)
-		assert.Equal(t, []string{"session=1; HttpOnly", "x=1  Evil: 1", "a=1; Path=/", "b=2", "c=3"}, resp.Header["Set-Cookie"])
+		assert.Equal(t, []string{"session=1; HttpOnly", "x=1  Evil: 1", "a=1; Path=/", "b=2", "c=3"},
+			resp.Header["Set-Cookie"])
 		assert.NotContains(t, resp.Header, "Evil")
 		assert.NotContains(t, resp.Header, "X-Not-Sent")
 	})

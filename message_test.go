@@ -106,7 +106,8 @@ func TestReceivedMessage(t *testing.T) {
 		c := s.Dial(w)
 		text := harness.Request("chat.send", "req_ä", `{"text": [1, "ü"]}`)
 		want := ws.Message{
-			Type: "request", Event: "chat.send", RequestID: "req_ä", Data: json.RawMessage(`{"text": [1, "ü"]}`), Timestamp: 1707552000,
+			Type: "request", Event: "chat.send", RequestID: "req_ä", Data: json.RawMessage(`{"text": [1, "ü"]}`),
+			Timestamp: 1707552000,
 		}
 		c.Send(text)
 		assert.Equal(t, want, harness.Receive(t, got, "no message"))
@@ -129,19 +130,24 @@ func TestResponsesInJSON(t *testing.T) {
 		TraceID: "t", Timestamp: 1707552001,
 	})
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"type":"response","request_id":"req_1","code":200,"message":"success","data":{"a":1},"trace_id":"t","timestamp":1707552001}`, string(b))
+	assert.JSONEq(t, `{"type":"response","request_id":"req_1","code":200,"message":"success",
+		"data":{"a":1},"trace_id":"t","timestamp":1707552001}`, string(b))
 	b, err = json.Marshal(ws.ErrorResponse{
 		Type: ws.TypeError, RequestID: "req_1", Code: 400, Message: "bad", TraceID: "t", Timestamp: 1707552001,
 	})
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"type":"error","request_id":"req_1","code":400,"message":"bad","trace_id":"t","timestamp":1707552001}`, string(b))
+	assert.JSONEq(t, `{"type":"error","request_id":"req_1","code":400,"message":"bad",
+		"trace_id":"t","timestamp":1707552001}`, string(b))
 }
 
 // What the library encodes by hand is what encoding/json would, for any text.
 func TestReplyEncoding(t *testing.T) {
 	s := harness.Start(t)
 	c, sc := s.DialClient(harness.Native)
-	for _, text := range []string{"", "plain", `"quoted" \ back`, "line\nbreak\x00\x1f", "ü 😀 \u2028", "<b>&</b>", "broken \xff UTF-8"} {
+	for _, text := range []string{
+		"", "plain", `"quoted" \ back`, "line\nbreak\x00\x1f", "ü 😀 \u2028", "<b>&</b>",
+		"broken \xff UTF-8",
+	} {
 		require.NoError(t, sc.SendError(text, 418, text))
 		clean, _ := json.Marshal(text)
 		var want string

@@ -29,7 +29,8 @@ func TestMetrics(t *testing.T) {
 
 		for _, message := range []string{
 			harness.Request("greet", "1", `{"name":"Ann"}`), harness.Request("greet", "2", `{"name":"forbidden"}`),
-			harness.Request("greet", "3", `{"name":"panic"}`), harness.Request("only", "4", ""), harness.Request("nobody", "5", ""), "no JSON",
+			harness.Request("greet", "3", `{"name":"panic"}`), harness.Request("only", "4", ""),
+			harness.Request("nobody", "5", ""), "no JSON",
 		} {
 			c.Send(message)
 			c.Next()

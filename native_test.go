@@ -15,9 +15,10 @@ import (
 )
 
 func TestWithPath(t *testing.T) {
-	s := harness.Start(t, ws.WithPath("/chat", "/rooms/"), ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
-		return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Path": {r.URL.Path}})}, nil
-	}))
+	s := harness.Start(t, ws.WithPath("/chat", "/rooms/"),
+		ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Path": {r.URL.Path}})}, nil
+		}))
 	tests := []struct {
 		target string
 		want   int
@@ -77,7 +78,11 @@ var healthChecks = []struct {
 	{"HAProxy's option httpchk", "OPTIONS / HTTP/1.0\r\n\r\n", 200},
 	{"HAProxy's option httpchk with HTTP/1.1", "OPTIONS / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n", 200},
 	{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 200},
-	{"nginx's proxy_pass", "GET /healthz HTTP/1.0\r\nHost: backend\r\nConnection: close\r\nUser-Agent: curl/8\r\n\r\n", 200},
+	{
+		"nginx's proxy_pass",
+		"GET /healthz HTTP/1.0\r\nHost: backend\r\nConnection: close\r\nUser-Agent: curl/8\r\n\r\n",
+		200,
+	},
 	{"nginx's proxy_pass of a handshake", "GET /ws HTTP/1.0\r\nHost: backend\r\nConnection: close\r\n\r\n", 505},
 	{"GET /", "GET / HTTP/1.0\r\n\r\n", 404},
 	{"OPTIONS of another path", "OPTIONS /other HTTP/1.0\r\n\r\n", 404},

@@ -141,10 +141,11 @@ func TestOnConnectFails(t *testing.T) {
 // A room of WithRooms that takes nobody closes the client.
 func TestWithRoomsFails(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-		s := harness.Start(t, ws.WithAuthenticate(withRooms), ws.WithMaxRoomsPerClient(1), ws.WithOnConnect(func(*ws.Client) error {
-			t.Error("OnConnect is called for a client that is closed")
-			return nil
-		}))
+		s := harness.Start(t, ws.WithAuthenticate(withRooms), ws.WithMaxRoomsPerClient(1),
+			ws.WithOnConnect(func(*ws.Client) error {
+				t.Error("OnConnect is called for a client that is closed")
+				return nil
+			}))
 		c := s.Dial(w, "room=a", "room=b")
 		assert.Equal(t, strings.TrimPrefix(ws.ErrTooManyRooms.Error(), "ws: "), c.ExpectClose(1008))
 		c.Finish(1008)

@@ -37,7 +37,10 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Zero(t, cfg.RecvBuffer)
 	assert.Zero(t, cfg.SendBuffer)
 	assert.Equal(t, 10*time.Second, cfg.HandshakeTimeout)
-	assert.Equal(t, ws.RoomConfig{MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute, EmptyRoomTTL: 10 * time.Minute}, cfg.Room)
+	assert.Equal(t, ws.RoomConfig{
+		MaxRoomsPerClient: 1024, MaxRoomName: 256, CleanupInterval: 5 * time.Minute,
+		EmptyRoomTTL: 10 * time.Minute,
+	}, cfg.Room)
 	assert.Equal(t, 5*time.Second, cfg.Broadcast.Timeout)
 	assert.Positive(t, cfg.Broadcast.QueueSize)
 	assert.Equal(t, 64, cfg.Broadcast.BatchSize)
@@ -106,7 +109,10 @@ func TestBadOptions(t *testing.T) {
 		{"many lines", "HeadLines", ws.WithHeadLimits(16<<10, 1025)},
 		{"no close timeout", "CloseTimeout", ws.WithCloseTimeout(0)},
 		{"rooms without an interval", "Room.CleanupInterval", ws.WithRoomConfig(ws.RoomConfig{MaxRoomSize: 1})},
-		{"broadcasts without a ring", "Broadcast.QueueSize", ws.WithBroadcastConfig(ws.BroadcastConfig{Timeout: time.Second})},
+		{
+			"broadcasts without a ring", "Broadcast.QueueSize",
+			ws.WithBroadcastConfig(ws.BroadcastConfig{Timeout: time.Second}),
+		},
 		{"empty subprotocol", "Subprotocols", ws.WithSubprotocols("a", "")},
 		{"subprotocol with a space", "Subprotocols", ws.WithSubprotocols("a b")},
 		{"subprotocols in one string", "Subprotocols", ws.WithSubprotocols("a,b")},
@@ -242,7 +248,8 @@ func TestGoodOptions(t *testing.T) {
 func TestWildcardOrigins(t *testing.T) {
 	log := new(harness.Buffer)
 	list := []string{"https://*.example.com", "*", "https://exact.example", "http://localhost:*"}
-	s := harness.Start(t, ws.WithCheckOriginWhitelist(list), func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	s := harness.Start(t, ws.WithCheckOriginWhitelist(list),
+		func(c *ws.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 	for origin, want := range map[string]int{
 		"https://exact.example": 101, "https://a.example.com": 403, "https://*.example.com": 403, "*": 403,
 		"https://other.example": 403, "http://localhost:80": 403, "http://localhost:*": 403,

@@ -62,30 +62,59 @@ func TestLimiterAdmits(t *testing.T) {
 			{0, 9, 100, 5}, {100*ms - 1, 1, 100, 0}, {100 * ms, 2, 100, 1}, {1100 * ms, 1, 500, 1},
 		}},
 		{"default byte burst", ws.RateLimit{Bytes: 1000}, []arrival{{0, 9, 250, 4}}},
-		{"empty messages have no bytes", ws.RateLimit{Bytes: 1, ByteBurst: 1}, []arrival{{0, 9, 0, 9}, {0, 2, 1, 1}, {0, 9, 0, 9}}},
+		{
+			"empty messages have no bytes",
+			ws.RateLimit{Bytes: 1, ByteBurst: 1},
+			[]arrival{{0, 9, 0, 9}, {0, 2, 1, 1}, {0, 9, 0, 9}},
+		},
 		{"larger than the burst: a full bucket only", ws.RateLimit{Bytes: 1000, ByteBurst: 500}, []arrival{
 			{0, 1, 1, 1}, {1*ms - 1, 1, 501, 0}, {1 * ms, 1, 501, 1},
 		}},
 		{"debt is paid", ws.RateLimit{Bytes: 1000, ByteBurst: 500}, []arrival{
-			{0, 1, 10_000, 1}, {0, 1, 0, 0}, {9499 * ms, 1, 0, 0}, {9500 * ms, 1, 0, 1}, {9999 * ms, 2, 499, 1}, {10_499 * ms, 1, 10_000, 1},
+			{0, 1, 10_000, 1},
+			{0, 1, 0, 0},
+			{9499 * ms, 1, 0, 0},
+			{9500 * ms, 1, 0, 1},
+			{9999 * ms, 2, 499, 1},
+			{10_499 * ms, 1, 10_000, 1},
 		}},
-		{"messages refuse, bytes are not charged", ws.RateLimit{Messages: 1, MessageBurst: 1, Bytes: 1, ByteBurst: 100}, []arrival{
-			{0, 3, 10, 1}, {time.Second, 1, 91, 1},
-		}},
-		{"bytes refuse, messages are not charged", ws.RateLimit{Messages: 1, MessageBurst: 3, Bytes: 1, ByteBurst: 100}, []arrival{
-			{0, 1, 100, 1}, {0, 5, 1, 0}, {0, 9, 0, 2},
-		}},
-		{"the clock does not move", ws.RateLimit{Messages: 1e9, MessageBurst: 2}, []arrival{{5, 9, 1, 2}, {5, 9, 1, 0}, {6, 9, 1, 1}}},
+		{
+			"messages refuse, bytes are not charged",
+			ws.RateLimit{Messages: 1, MessageBurst: 1, Bytes: 1, ByteBurst: 100},
+			[]arrival{
+				{0, 3, 10, 1}, {time.Second, 1, 91, 1},
+			},
+		},
+		{
+			"bytes refuse, messages are not charged",
+			ws.RateLimit{Messages: 1, MessageBurst: 3, Bytes: 1, ByteBurst: 100},
+			[]arrival{
+				{0, 1, 100, 1}, {0, 5, 1, 0}, {0, 9, 0, 2},
+			},
+		},
+		{
+			"the clock does not move",
+			ws.RateLimit{Messages: 1e9, MessageBurst: 2},
+			[]arrival{{5, 9, 1, 2}, {5, 9, 1, 0}, {6, 9, 1, 1}},
+		},
 		{"the clock goes back", ws.RateLimit{Messages: 1, MessageBurst: 2}, []arrival{
 			{10 * time.Second, 9, 1, 2}, {0, 9, 1, 0}, {9 * time.Second, 9, 1, 0}, {11 * time.Second, 9, 1, 1},
 		}},
-		{"a clock below zero", ws.RateLimit{Messages: 1, MessageBurst: 2}, []arrival{{-time.Hour, 9, 1, 2}, {time.Second, 9, 1, 1}}},
+		{
+			"a clock below zero",
+			ws.RateLimit{Messages: 1, MessageBurst: 2},
+			[]arrival{{-time.Hour, 9, 1, 2}, {time.Second, 9, 1, 1}},
+		},
 		{"the fastest rate", ws.RateLimit{Messages: math.MaxFloat64, MessageBurst: 2}, []arrival{{0, 9, 1, 2}, {1, 9, 1, 2}}},
 		{"the slowest rate", ws.RateLimit{Messages: math.SmallestNonzeroFloat64, MessageBurst: 2}, []arrival{
 			{0, 9, 1, 2}, {math.MaxInt64, 9, 1, 0},
 		}},
 		{"the largest burst", ws.RateLimit{Bytes: 1, ByteBurst: math.MaxInt64}, []arrival{{0, 9, math.MaxInt32, 9}}},
-		{"a burst without its rate", ws.RateLimit{Messages: 1, ByteBurst: 1}, []arrival{{0, 9, 1000, 1}, {time.Second, 9, 1000, 1}}},
+		{
+			"a burst without its rate",
+			ws.RateLimit{Messages: 1, ByteBurst: 1},
+			[]arrival{{0, 9, 1000, 1}, {time.Second, 9, 1000, 1}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -450,7 +479,8 @@ func TestRateLimitCountsDataMessages(t *testing.T) {
 		for range 20 {
 			c.Sync()
 		}
-		c.WriteRaw(harness.Fragment(gobwas.OpText, false, "a") + harness.Fragment(gobwas.OpContinuation, false, "b") + harness.Fragment(gobwas.OpContinuation, true, "c"))
+		c.WriteRaw(harness.Fragment(gobwas.OpText, false, "a") + harness.Fragment(gobwas.OpContinuation, false, "b") +
+			harness.Fragment(gobwas.OpContinuation, true, "c"))
 		c.Expect("abc")
 		assert.Zero(t, s.Stats().RateLimited)
 	})

@@ -31,7 +31,8 @@ func TestHandleRaw(t *testing.T) {
 				assert.True(t, payload == string(f.Payload), "%d bytes", n)
 			}
 		}
-		c.WriteRaw(harness.Fragment(2, false, "a") + harness.Frame(9, "p") + harness.Fragment(0, false, "b") + harness.Fragment(0, true, "c"))
+		c.WriteRaw(harness.Fragment(2, false, "a") + harness.Frame(9, "p") +
+			harness.Fragment(0, false, "b") + harness.Fragment(0, true, "c"))
 		f := c.Next()
 		assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)
 		assert.Equal(t, "abc", string(f.Payload))
@@ -151,7 +152,8 @@ func TestHandleBinary(t *testing.T) {
 		c := s.Dial(w)
 		for round := range 3 {
 			for range 20 {
-				c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff\x00") + harness.Frame(gobwas.OpText, harness.Request("only", "r", "")) + harness.Frame(gobwas.OpBinary, ""))
+				c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff\x00") +
+					harness.Frame(gobwas.OpText, harness.Request("only", "r", "")) + harness.Frame(gobwas.OpBinary, ""))
 			}
 			for range 20 {
 				f := c.Next()
@@ -164,7 +166,8 @@ func TestHandleBinary(t *testing.T) {
 			if round == 1 {
 				opposite = ws.RunPooled()
 			}
-			require.NoError(t, s.Register([]string{"a", "b", "c"}[round], func(*ws.Client, *ws.Message) error { return nil }, opposite))
+			require.NoError(t, s.Register([]string{"a", "b", "c"}[round], func(*ws.Client, *ws.Message) error { return nil },
+				opposite))
 		}
 		for range 10 { // a binary message ends the row of invalid ones
 			c.Send("?")
@@ -200,7 +203,8 @@ func TestMiddlewareAroundRawHandlers(t *testing.T) {
 		c := s.Dial(w)
 		failures := s.Events(ws.EventError)
 		s.HandleBinary(func(c *ws.Client, payload []byte) { _ = c.SendBinary(payload) })
-		c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff") + harness.Frame(gobwas.OpBinary, "refuse") + harness.Frame(gobwas.OpBinary, "fail") + harness.Frame(gobwas.OpBinary, "change"))
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "\xff") + harness.Frame(gobwas.OpBinary, "refuse") +
+			harness.Frame(gobwas.OpBinary, "fail") + harness.Frame(gobwas.OpBinary, "change"))
 		assert.Equal(t, "\xff", string(c.Next().Payload))
 		c.ExpectReply("", 403, "no entry")
 		c.ExpectReply("", 500, "internal error")
@@ -210,7 +214,8 @@ func TestMiddlewareAroundRawHandlers(t *testing.T) {
 		assert.ErrorContains(t, harness.Receive(t, failures, "no EventError").Data.(error), "hunter2")
 
 		s.HandleRaw(harness.Echo)
-		c.WriteRaw(harness.Frame(gobwas.OpText, "refuse") + harness.Frame(gobwas.OpText, "fail") + harness.Frame(gobwas.OpText, "change") + harness.Frame(gobwas.OpBinary, "\xff"))
+		c.WriteRaw(harness.Frame(gobwas.OpText, "refuse") + harness.Frame(gobwas.OpText, "fail") +
+			harness.Frame(gobwas.OpText, "change") + harness.Frame(gobwas.OpBinary, "\xff"))
 		c.Expect("changed")
 		f := c.Next()
 		assert.Equal(t, gobwas.OpBinary, f.Header.OpCode)

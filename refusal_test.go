@@ -51,14 +51,34 @@ func TestRefusalsAreCounted(t *testing.T) {
 		logged        string
 	}{
 		{"malformed", "hello\r\n\r\n", 400, ws.RefusalCounts{Malformed: 1}, `reason="malformed`},
-		{"version", strings.Replace(harness.UpgradeRequest("/ws", ok), "13", "8", 1), 426, ws.RefusalCounts{Malformed: 1}, "status=426"},
-		{"key", strings.Replace(harness.UpgradeRequest("/ws", ok), "ZQ==", "", 1), 400, ws.RefusalCounts{Malformed: 1}, "Sec-WebSocket-Key"},
+		{
+			"version", strings.Replace(harness.UpgradeRequest("/ws", ok), "13", "8", 1), 426,
+			ws.RefusalCounts{Malformed: 1},
+			"status=426",
+		},
+		{
+			"key", strings.Replace(harness.UpgradeRequest("/ws", ok), "ZQ==", "", 1), 400,
+			ws.RefusalCounts{Malformed: 1},
+			"Sec-WebSocket-Key",
+		},
 		{"path", harness.UpgradeRequest("/other", ok), 404, ws.RefusalCounts{Path: 1}, "status=404"},
-		{"origin", harness.UpgradeRequest("/ws", "Origin: http://evil.example\r\n"), 403, ws.RefusalCounts{Origin: 1}, `origin=http://evil.example`},
+		{
+			"origin", harness.UpgradeRequest("/ws", "Origin: http://evil.example\r\n"), 403,
+			ws.RefusalCounts{Origin: 1},
+			`origin=http://evil.example`,
+		},
 		{"Authenticate", harness.UpgradeRequest("/ws?deny", ok), 401, ws.RefusalCounts{Auth: 1}, `error="wrong password"`},
-		{"Authenticate with a status", harness.UpgradeRequest("/ws?pay", ok), 402, ws.RefusalCounts{Auth: 1}, `reason="pay first"`},
+		{
+			"Authenticate with a status", harness.UpgradeRequest("/ws?pay", ok), 402,
+			ws.RefusalCounts{Auth: 1},
+			`reason="pay first"`,
+		},
 		{"a panic", harness.UpgradeRequest("/ws?panic", ok), 500, ws.RefusalCounts{Failed: 1}, "authenticate"},
-		{"a malformed response header", harness.UpgradeRequest("/ws?header", ok), 500, ws.RefusalCounts{Failed: 1}, "level=ERROR"},
+		{
+			"a malformed response header", harness.UpgradeRequest("/ws?header", ok), 500,
+			ws.RefusalCounts{Failed: 1},
+			"level=ERROR",
+		},
 		{"client ID", harness.UpgradeRequest("/ws?id=ann", ok), 409, ws.RefusalCounts{ClientID: 1}, "status=409"},
 	}
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
@@ -97,7 +117,8 @@ func TestRefusalsAreCounted(t *testing.T) {
 			c := s.DialTCP(w)
 			c.WriteRaw(harness.UpgradeRequest("/ws?wait", ok))
 			_, _ = c.ReadResponse()
-			harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 && s.Stats().Refused.Timeout == 1 }, "%+v", s.Stats().Refused)
+			harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 && s.Stats().Refused.Timeout == 1 },
+				"%+v", s.Stats().Refused)
 			refused := s.Stats().Refused
 			assert.EqualValues(t, 1, refused.Total(), "%+v", refused)
 		})

@@ -54,7 +54,8 @@ func TestLibraryErrorsAreAnswered(t *testing.T) {
 			assert.Equal(t, tt.text, e.Message, "%v", tt.err)
 			if tt.logged {
 				assert.ErrorIs(t, harness.Receive(t, errs, "no EventError of %v", tt.err).Data.(error), tt.err)
-				harness.Eventually(t, func() bool { return harness.ContainsLine(log.String(), e.TraceID, "hunter2", "ERROR") }, "%v", tt.err)
+				harness.Eventually(t, func() bool { return harness.ContainsLine(log.String(), e.TraceID, "hunter2", "ERROR") },
+					"%v", tt.err)
 			} else {
 				assert.NotContains(t, log.String(), e.TraceID)
 			}
@@ -71,7 +72,8 @@ func TestRoomErrorsOfHandlers(t *testing.T) {
 		return s.BroadcastToRoom(*room, []byte("hi"), nil)
 	}))
 	a, b := s.Dial(harness.Native), s.Dial(harness.NetHTTP)
-	a.Send(harness.Request("join", "1", `"r"`), harness.Request("join", "2", `"r"`), harness.Request("say", "3", `"nowhere"`))
+	a.Send(harness.Request("join", "1", `"r"`), harness.Request("join", "2", `"r"`),
+		harness.Request("say", "3", `"nowhere"`))
 	a.ExpectReply("1", 200, "success")
 	a.ExpectReply("2", 409, "already in room")
 	a.ExpectReply("3", 404, "room not found")
@@ -93,7 +95,8 @@ func TestClientErrorData(t *testing.T) {
 			return invalid
 		}))
 		c := s.Dial(w)
-		c.Send(harness.Request("form", "1", `"fields"`), harness.Request("form", "2", `"unencodable"`), harness.Request("form", "3", `""`))
+		c.Send(harness.Request("form", "1", `"fields"`), harness.Request("form", "2", `"unencodable"`),
+			harness.Request("form", "3", `""`))
 		assert.JSONEq(t, `{"email":"is missing"}`, c.ExpectReply("1", 422, "invalid form"))
 		assert.Empty(t, c.ExpectReply("2", 422, "invalid form"))
 		assert.Empty(t, c.ExpectReply("3", 422, "invalid form"), "WithData returns a copy")
@@ -139,7 +142,10 @@ func TestDecodeErrorsNameTheField(t *testing.T) {
 		{`{"extra":[]}`, "invalid data: extra must be an object, not an array"},
 		{`{"addr":1}`, "invalid data: addr must be a string, not a number"},
 		{`{"addr":"nowhere"}`, "invalid data"},
-		{`{"next":"x"}`, "invalid data: next must be an integer from -9223372036854775808 to 9223372036854775807, not a string"},
+		{
+			`{"next":"x"}`,
+			"invalid data: next must be an integer from -9223372036854775808 to 9223372036854775807, not a string",
+		},
 		{`{"secret":1}`, "invalid data"},
 		{`{"at":"yesterday"}`, "invalid data"},
 	}

@@ -317,7 +317,8 @@ func TestSlowMember(t *testing.T) {
 			require.NoError(t, s.BroadcastToRoom("r", []byte(text), nil))
 			fast.Expect(text)
 		}
-		harness.Eventually(t, func() bool { return s.Stats().Total.Drops.Full == n-(queue-1) }, "dropped %d", s.Stats().Total.Drops.Full)
+		harness.Eventually(t, func() bool { return s.Stats().Total.Drops.Full == n-(queue-1) },
+			"dropped %d", s.Stats().Total.Drops.Full)
 		assert.False(t, slowClient.IsClosed())
 		slow.Expect(harness.BigMessage)
 		for i := range queue - 1 {
@@ -427,7 +428,8 @@ func TestRoomEnds(t *testing.T) {
 	events := s.Events(ws.EventRoomEnded, ws.EventRoomLeft)
 	ended := func(id string, types ...ws.EventType) {
 		t.Helper()
-		harness.Eventually(t, func() bool { return r.Get("members "+id) == -1 }, "%s has %d members", id, r.Get("members "+id))
+		harness.Eventually(t, func() bool { return r.Get("members "+id) == -1 },
+			"%s has %d members", id, r.Get("members "+id))
 		for _, want := range types {
 			e := harness.Receive(t, events, "no %s", want)
 			assert.Equal(t, want, e.Type)

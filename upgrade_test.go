@@ -34,7 +34,10 @@ func countUpgradeErrors(s *harness.Server, n int, want error) (count int) {
 
 func TestOrigins(t *testing.T) {
 	same := []ws.Option{}
-	list := []ws.Option{ws.WithCheckOriginWhitelist([]string{"https://a.example", "http://b.example:8080", "https://kiosk.example:443", "app://x.example"})}
+	list := []ws.Option{ws.WithCheckOriginWhitelist([]string{
+		"https://a.example", "http://b.example:8080",
+		"https://kiosk.example:443", "app://x.example",
+	})}
 	all := []ws.Option{ws.WithAllowAllOrigins()}
 	own := []ws.Option{ws.WithCheckOrigin(func(r *http.Request) bool { return r.Header.Get("X-Pass") == "yes" })}
 	tests := []struct {
@@ -428,7 +431,8 @@ func TestEarlyBytes(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode)
 		harness.RegisterGreetings(t, s.Manager)
-		stream := harness.UpgradeRequest("/ws", "") + harness.Frame(1, harness.Request("only", "1", "")) + harness.Frame(1, harness.Request("only", "2", ""))
+		stream := harness.UpgradeRequest("/ws", "") + harness.Frame(1, harness.Request("only", "1", "")) +
+			harness.Frame(1, harness.Request("only", "2", ""))
 		for i := 1; i <= len(stream); i += 13 {
 			c := s.DialTCP(w)
 			c.WriteRaw(stream[:i])

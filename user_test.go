@@ -19,7 +19,8 @@ func TestBroadcastToUserReachesAllDevices(t *testing.T) {
 	devices := map[int64][]*harness.Client{}
 	for i := range 24 {
 		user := int64(i % 5)
-		devices[user] = append(devices[user], s.Dial([]harness.Way{harness.Native, harness.NetHTTP}[i%2], fmt.Sprint("user=", user)))
+		devices[user] = append(devices[user], s.Dial([]harness.Way{harness.Native, harness.NetHTTP}[i%2],
+			fmt.Sprint("user=", user)))
 	}
 	for user := range int64(5) {
 		s.BroadcastToUser(user, fmt.Append(nil, "for user ", user))

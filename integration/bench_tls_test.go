@@ -22,7 +22,12 @@ var transports = []struct {
 	name string
 	way  harness.Way
 	tls  bool
-}{{"plain", harness.Native, false}, {"plain-serve", harness.Served, false}, {"tls", harness.Native, true}, {"tls-net-http", harness.NetHTTP, true}}
+}{
+	{"plain", harness.Native, false},
+	{"plain-serve", harness.Served, false},
+	{"tls", harness.Native, true},
+	{"tls-net-http", harness.NetHTTP, true},
+}
 
 // startTransport runs an inline echo and returns a function that connects.
 func startTransport(b *testing.B, w harness.Way, secure bool) (dial func() net.Conn) {

@@ -90,8 +90,8 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 	heap := int64(scenarioHeap()) - int64(heapBefore)
 	debug.FreeOSMemory()
 	after := scenarioRSS(t)
-	t.Logf("budget %d MiB, held %d MiB, dropped %d; the heap grew by %d MiB, RSS by %d MiB, at the peak by %d MiB", budget>>20,
-		stats.QueuedMemory>>20, stats.Drops.Budget, heap>>20, (after-before)>>20, (peak-before)>>20)
+	t.Logf("budget %d MiB, held %d MiB, dropped %d; the heap grew by %d MiB, RSS by %d MiB, at the peak by %d MiB",
+		budget>>20, stats.QueuedMemory>>20, stats.Drops.Budget, heap>>20, (after-before)>>20, (peak-before)>>20)
 	assert.Positive(t, stats.Drops.Budget)
 	assert.Greater(t, stats.QueuedMemory, int64(budget*3/4), "the budget is used")
 	assert.LessOrEqual(t, heap, int64(budget*11/10))

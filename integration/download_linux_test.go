@@ -151,7 +151,8 @@ func (sd slowDownload) from(t *testing.T, s *harness.Server, c *harness.Client) 
 func TestHungDownloadEnds(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		t.Parallel()
-		s := harness.StartTLS(t, nil, ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
+		s := harness.StartTLS(t, nil, ws.WithHeartbeatInterval(100*time.Millisecond),
+			ws.WithHeartbeatTimeout(400*time.Millisecond))
 		c := s.DialTLS(w, s.ClientConfig(tls.VersionTLS13))
 		var sc *ws.Client
 		s.RangeClients(func(found *ws.Client) bool { sc = found; return false })

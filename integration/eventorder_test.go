@@ -17,7 +17,9 @@ import (
 )
 
 // settles waits until p and the manager's gauges agree with the truth.
-func settles(p *harness.Presence, t *testing.T, s *harness.Server, r *slowRecorder, clients, members int, rooms ...string) {
+func settles(p *harness.Presence, t *testing.T, s *harness.Server, r *slowRecorder, clients, members int,
+	rooms ...string,
+) {
 	t.Helper()
 	harness.Eventually(t, func() bool {
 		connected, in := p.Count()

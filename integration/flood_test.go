@@ -15,9 +15,10 @@ import (
 // need does not.
 func TestFloods(t *testing.T) {
 	for name, flood := range map[string]string{
-		"pings":           strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 20_000),
-		"pongs":           strings.Repeat(harness.Frame(gobwas.OpPong, ""), 20_000),
-		"empty fragments": harness.Fragment(gobwas.OpText, false, "") + strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 1100),
+		"pings": strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 20_000),
+		"pongs": strings.Repeat(harness.Frame(gobwas.OpPong, ""), 20_000),
+		"empty fragments": harness.Fragment(gobwas.OpText, false, "") +
+			strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 1100),
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
@@ -36,7 +37,8 @@ func TestFloods(t *testing.T) {
 	c := s.Dial(harness.Native)
 	for range 10 {
 		c.WriteRaw(strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 10) + harness.Fragment(gobwas.OpText, false, "") +
-			strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 999) + harness.Fragment(gobwas.OpContinuation, true, "end"))
+			strings.Repeat(harness.Fragment(gobwas.OpContinuation, false, ""), 999) +
+			harness.Fragment(gobwas.OpContinuation, true, "end"))
 		c.Expect("end")
 	}
 }

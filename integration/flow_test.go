@@ -53,7 +53,8 @@ type ordered struct {
 func burstOf(event string, n int) string {
 	var b strings.Builder
 	for i := range n {
-		b.WriteString(harness.Frame(gobwas.OpText, fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
+		b.WriteString(harness.Frame(gobwas.OpText,
+			fmt.Sprintf(`{"type":"request","event":%q,"request_id":"%d","data":{"n":%d},"timestamp":1707552000}`, event, i, i)))
 	}
 	return b.String()
 }
@@ -67,7 +68,8 @@ func TestFlowBurst(t *testing.T) {
 		if s.Way == harness.Native && s.Wrap == nil {
 			n = harness.FewerUnderRace(100_000)
 		}
-		require.NoError(t, ws.Handle(s.Manager, "noop", func(_ *ws.Client, req *ordered) (*ordered, error) { return req, nil }))
+		require.NoError(t, ws.Handle(s.Manager, "noop",
+			func(_ *ws.Client, req *ordered) (*ordered, error) { return req, nil }))
 		c := s.Connect()
 		most := mostHeld(s.Server)
 		wait := c.WriteInBackground(burstOf("noop", n))
@@ -199,7 +201,8 @@ func TestFlowUnreadAnswers(t *testing.T) {
 		}))
 		c := s.Connect()
 		_ = c.WriteInBackground(burstOf("get", 20_000)) // does not end: the client waits
-		harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.BlockedTotal > 0 }, "not paused")
+		harness.Eventually(t, func() bool { return s.Stats().Total.Paused == 1 && s.Stats().Total.BlockedTotal > 0 },
+			"not paused")
 		last, since := int64(-1), 0
 		harness.Eventually(t, func() bool { // polls every millisecond
 			if n := handled.Load(); n != last {
@@ -263,7 +266,8 @@ func TestFlowSendContext(t *testing.T) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		harness.Eventually(t, func() bool { return errors.Is(sc.SendBytes(nil), ws.ErrChannelFull) }, "the queue does not fill")
+		harness.Eventually(t, func() bool { return errors.Is(sc.SendBytes(nil), ws.ErrChannelFull) },
+			"the queue does not fill")
 		require.ErrorIs(t, sc.SendContext(ctx, []byte("late")), context.DeadlineExceeded)
 		require.Empty(t, sent)
 		c.Expect(harness.BigMessage)
@@ -286,7 +290,8 @@ func TestFlowSendContext(t *testing.T) {
 
 // On an event loop SendContext does not wait.
 func TestFlowSendContextInline(t *testing.T) {
-	s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithMessageQueueSize(4), harness.WithDeepQueue, ws.WithLoops(1))
+	s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithMessageQueueSize(4), harness.WithDeepQueue,
+		ws.WithLoops(1))
 	result := make(chan error, 1)
 	_, stalled := s.DialClient(harness.Native)
 	s.Stall(stalled)
@@ -404,7 +409,8 @@ func TestFlowLogAfter(t *testing.T) {
 			}, mode, ws.LogAfter(10*time.Millisecond)))
 			c := s.Dial(harness.Native)
 			c.Send(harness.Request("late", "1", ""))
-			harness.Eventually(t, func() bool { return strings.Contains(log.String(), "theHandlerThatIsLate") }, "no stack in %s", log.String())
+			harness.Eventually(t, func() bool { return strings.Contains(log.String(), "theHandlerThatIsLate") },
+				"no stack in %s", log.String())
 			assert.Contains(t, log.String(), "event=late")
 			assert.EqualValues(t, 1, s.Stats().LateHandlers)
 			close(release)

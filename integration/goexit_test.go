@@ -193,15 +193,16 @@ func TestGoexitSubscriber(t *testing.T) {
 // Authenticate that ends its goroutine refuses, and takes no worker away.
 func TestGoexitAuthenticate(t *testing.T) {
 	withTimeout := func(c *ws.Config) { c.HandshakeTimeout = time.Second }
-	s := harness.Start(t, ws.WithWorkers(1), withTimeout, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
-		switch {
-		case r.URL.Query().Has("exit"):
-			runtime.Goexit()
-		case r.URL.Query().Has("wait"):
-			<-r.Context().Done()
-		}
-		return nil, nil
-	}))
+	s := harness.Start(t, ws.WithWorkers(1), withTimeout,
+		ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			switch {
+			case r.URL.Query().Has("exit"):
+				runtime.Goexit()
+			case r.URL.Query().Has("wait"):
+				<-r.Context().Done()
+			}
+			return nil, nil
+		}))
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		for range 5 {
 			_, err := s.TryDial(w, "exit=1")

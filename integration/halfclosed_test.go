@@ -42,7 +42,9 @@ func TestHalfClosedClientsGetTheirAnswers(t *testing.T) {
 	} {
 		for _, requests := range []int{1, 30, 500} { // a mailbox takes 64
 			t.Run(name+", "+strconv.Itoa(requests), func(t *testing.T) {
-				harness.OnEachTransportAndMode(t, func(t *testing.T, mode ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
+				harness.OnEachTransportAndMode(t, func(t *testing.T, mode ws.HandlerMode,
+					start func(...ws.Option) *harness.Endpoint,
+				) {
 					s := start()
 					ends := s.Events(ws.EventClientDisconnected)
 					entered, release := harness.RegisterBlock(t, s.Manager)

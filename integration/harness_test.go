@@ -202,7 +202,7 @@ type scenarioDial struct {
 	query     string               // of the URL
 	onMessage func(payload []byte) // see scenarioConn
 	mute      bool                 // never read anything behind the handshake
-	recvBuf   int                  // SO_RCVBUF, 0 for the system's choice; otherwise the server's send buffer is small, too
+	recvBuf   int                  // SO_RCVBUF; not 0: the server's send buffer is small, too
 }
 
 // scenarioTCP opens a blocking socket to a loopback address.

@@ -128,7 +128,8 @@ func TestAcceptorWithAHeldLoop(t *testing.T) {
 	for range clients {
 		dial()
 	}
-	harness.Eventually(t, func() bool { return s.GetClientCount() >= clients/2 }, "newcomers wait for the loop that is held")
+	harness.Eventually(t, func() bool { return s.GetClientCount() >= clients/2 },
+		"newcomers wait for the loop that is held")
 	release()
 	harness.Eventually(t, func() bool { return s.GetClientCount() == clients+1 }, "not all came in")
 }
@@ -200,9 +201,12 @@ func TestHungUpDuringAuthenticateIsNoClient(t *testing.T) {
 	harness.Eventually(t, func() bool { return s.Stats().Stuck == 0 }, "Authenticate does not return")
 	_, ok := s.GetClient("ann")
 	assert.False(t, ok, "found though it has never connected")
-	s.RangeClients(func(c *ws.Client) bool { return assert.NotEqual(t, "ann", c.ID, "found though it has never connected") })
+	s.RangeClients(func(c *ws.Client) bool {
+		return assert.NotEqual(t, "ann", c.ID, "found though it has never connected")
+	})
 	release()
-	harness.Eventually(t, func() bool { return upgradeStatus(s, "/ws?again") == http.StatusSwitchingProtocols }, "its ID is not given back")
+	harness.Eventually(t, func() bool { return upgradeStatus(s, "/ws?again") == http.StatusSwitchingProtocols },
+		"its ID is not given back")
 }
 
 // upgradeStatus is the answer of net/http to an upgrade request.
@@ -216,7 +220,9 @@ func upgradeStatus(s *harness.Server, path string) int {
 // While a loop is held and its ring is full, nothing waits for ever: a join gives up,
 // and what cannot be refused does not wait.
 func TestCallsOnAHeldLoop(t *testing.T) {
-	s := harness.Start(t, ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond })
+	s := harness.Start(t, ws.WithLoops(1), func(c *ws.Config) {
+		c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond
+	})
 	held, release := heldLoop(s)
 	conn, c := s.DialClient(harness.Native)
 	for _, room := range []string{"to leave", "to delete", "to stay"} {

@@ -31,7 +31,8 @@ func TestOrderOfOneConnection(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-				s := harness.Start(t, ws.WithHandlerMode(tt.mode), func(c *ws.Config) { c.MailboxSize, c.MessageQueueSize = 10_000, 10_000 })
+				s := harness.Start(t, ws.WithHandlerMode(tt.mode),
+					func(c *ws.Config) { c.MailboxSize, c.MessageQueueSize = 10_000, 10_000 })
 				var running sync.Map // a client's messages never run at the same time
 				handler := func(c *ws.Client, req *int) (*int, error) {
 					if _, busy := running.LoadOrStore(c.ID, true); busy {

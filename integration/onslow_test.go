@@ -103,7 +103,8 @@ func TestHealthyClientsAreNeverSlow(t *testing.T) {
 // bytes and messages.
 func TestLosingMakesSlow(t *testing.T) {
 	var log slowLog
-	s := harness.Start(t, log.options(), ws.WithMessageQueueSize(1000), ws.WithHighQueueSize(1000), harness.WithDeepQueue, ws.WithQueueBudget(1))
+	s := harness.Start(t, log.options(), ws.WithMessageQueueSize(1000), ws.WithHighQueueSize(1000), harness.WithDeepQueue,
+		ws.WithQueueBudget(1))
 	_, sc := s.DialClient(harness.Native)
 	stallQuietly(s, sc)
 	assert.Equal(t, "slow "+sc.ID, harness.Receive(t, log.calls, "no OnSlow"))
@@ -266,8 +267,8 @@ func TestQueueBudget(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			t.Run(fmt.Sprintf("policy %d, %d loops", policy, loops), func(t *testing.T) {
 				// Without a bound of unsent bytes a socket that is full stays full.
-				s := harness.Start(t, harness.WithDeepQueue, ws.WithMessageQueueSize(1<<20), ws.WithOverflowPolicy(policy), ws.WithLoops(loops),
-					ws.WithQueueBudget(budget), ws.WithUnsentBytes(0))
+				s := harness.Start(t, harness.WithDeepQueue, ws.WithMessageQueueSize(1<<20), ws.WithOverflowPolicy(policy),
+					ws.WithLoops(loops), ws.WithQueueBudget(budget), ws.WithUnsentBytes(0))
 				var clients []*ws.Client
 				var conns []*harness.Client
 				var sent []int
@@ -324,12 +325,15 @@ func TestQueueBudget(t *testing.T) {
 				assert.LessOrEqual(t, most-least, most/4+2*size, "all of them lose alike: from %d to %d", least, most)
 				got, wait := drain(conns, size)
 				for i, sc := range clients {
-					harness.Eventually(t, func() bool { return sc.QueuedBytes() == 0 }, "client %d: %d bytes left", i, sc.QueuedBytes())
+					harness.Eventually(t, func() bool { return sc.QueuedBytes() == 0 },
+						"client %d: %d bytes left", i, sc.QueuedBytes())
 				}
-				harness.Eventually(t, func() bool { return s.Stats().Total.QueuedMemory == 0 }, "%d left", s.Stats().Total.QueuedMemory)
+				harness.Eventually(t, func() bool { return s.Stats().Total.QueuedMemory == 0 },
+					"%d left", s.Stats().Total.QueuedMemory)
 				for i := range conns {
 					if i >= large {
-						harness.Eventually(t, func() bool { return got[i].Load() == int64(sent[i]+3) }, "client %d holds little and lost", i)
+						harness.Eventually(t, func() bool { return got[i].Load() == int64(sent[i]+3) },
+							"client %d holds little and lost", i)
 					}
 					_ = conns[i].Close()
 				}

@@ -277,7 +277,8 @@ func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 	for n := range 2 * pairs {
 		event := []string{"pooled", "inline"}[n%2]
 		for _, c := range conns {
-			require.NoError(t, c.send(gobwas.OpText, fmt.Appendf(nil, `{"type":"request","event":%q,"request_id":"r","data":%d}`, event, n)))
+			require.NoError(t, c.send(gobwas.OpText,
+				fmt.Appendf(nil, `{"type":"request","event":%q,"request_id":"r","data":%d}`, event, n)))
 		}
 	}
 	for i, c := range conns {
@@ -406,7 +407,9 @@ func TestScenarioFullRing(t *testing.T) {
 	refused := map[string]func() error{
 		"room on the loop held": func() error { return h.BroadcastToRoom("held", []byte("no"), nil) },
 		"room on both loops":    func() error { return h.BroadcastToRoom("both", []byte("no"), nil) },
-		"prepared":              func() error { return h.BroadcastPrepared("both", ws.Prepare(ws.OpText, []byte("no")), nil) },
+		"prepared": func() error {
+			return h.BroadcastPrepared("both", ws.Prepare(ws.OpText, []byte("no")), nil)
+		},
 	}
 	for name, publish := range refused {
 		began := time.Now()

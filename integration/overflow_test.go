@@ -49,7 +49,9 @@ var senders = []sender{
 
 // onAllSenders runs test with a client of user 7 in room "r" whose socket is
 // full: a bigMessage is half sent.
-func onAllSenders(t *testing.T, opts []ws.Option, test func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client, send func(string) error)) {
+func onAllSenders(t *testing.T, opts []ws.Option,
+	test func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client, send func(string) error),
+) {
 	t.Helper()
 	for _, sender := range senders {
 		t.Run(sender.name, func(t *testing.T) {
@@ -96,7 +98,9 @@ func numbers(from, to int) (texts []string) {
 
 func TestDropNewestKeepsTheOldest(t *testing.T) {
 	opts := []ws.Option{ws.WithMessageQueueSize(4)} // one of them is half sent
-	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client, send func(string) error) {
+	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client,
+		send func(string) error,
+	) {
 		for _, text := range numbers(0, 10) {
 			_ = send(text)
 		}
@@ -111,7 +115,9 @@ func TestDropNewestKeepsTheOldest(t *testing.T) {
 
 func TestDropOldestKeepsTheNewest(t *testing.T) {
 	opts := []ws.Option{ws.WithMessageQueueSize(4), ws.WithOverflowPolicy(ws.DropOldest)}
-	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client, send func(string) error) {
+	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client,
+		send func(string) error,
+	) {
 		for _, text := range numbers(0, 10) {
 			require.NoError(t, send(text))
 		}
@@ -140,7 +146,9 @@ func TestDropOldestCountsBytes(t *testing.T) {
 
 func TestDisconnectClosesWith1013(t *testing.T) {
 	opts := []ws.Option{ws.WithMessageQueueSize(4), ws.WithOverflowPolicy(ws.Disconnect)}
-	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client, send func(string) error) {
+	onAllSenders(t, opts, func(t *testing.T, s *harness.Server, c *harness.Client, sc *ws.Client,
+		send func(string) error,
+	) {
 		ended := s.Events(ws.EventClientDisconnected)
 		for _, text := range numbers(0, 3) {
 			require.NoError(t, send(text))
@@ -180,7 +188,8 @@ func TestDisconnectDoesNotWaitForever(t *testing.T) {
 // BroadcastAll walks over the shard's connections, which a disconnect must not
 // change.
 func TestBroadcastAllDisconnectsSlowClients(t *testing.T) {
-	s := harness.Start(t, harness.WithDeepQueue, ws.WithLoops(1), ws.WithMessageQueueSize(2), ws.WithOverflowPolicy(ws.Disconnect))
+	s := harness.Start(t, harness.WithDeepQueue, ws.WithLoops(1), ws.WithMessageQueueSize(2),
+		ws.WithOverflowPolicy(ws.Disconnect))
 	var slow, healthy []*harness.Client
 	for range 20 {
 		c, sc := s.DialClient(harness.Native)
@@ -344,7 +353,8 @@ func TestExpiredMessagesMakeRoom(t *testing.T) {
 }
 
 func TestHighLaneHasItsOwnBounds(t *testing.T) {
-	s := harness.Start(t, harness.WithDeepQueue, ws.WithMessageQueueSize(3), ws.WithHighQueueSize(2), ws.WithHighQueueBytes(100))
+	s := harness.Start(t, harness.WithDeepQueue, ws.WithMessageQueueSize(3), ws.WithHighQueueSize(2),
+		ws.WithHighQueueBytes(100))
 	c, sc := s.DialClient(harness.Native)
 	require.NoError(t, sc.JoinRoom("r"))
 	s.Stall(sc)

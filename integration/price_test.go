@@ -132,7 +132,9 @@ func onlyClient(s *harness.Server) (sc *ws.Client) {
 }
 
 // onAllTransports runs test on both ways, plain and with TLS.
-func onAllTransports(t *testing.T, opts []ws.Option, test func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config)) {
+func onAllTransports(t *testing.T, opts []ws.Option,
+	test func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config),
+) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		t.Run("plain", func(t *testing.T) { test(t, harness.Start(t, opts...), w, nil) })
 		t.Run("TLS", func(t *testing.T) {

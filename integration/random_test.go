@@ -187,7 +187,8 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 		harness.Eventually(t, id.conn.over.Load, "seed %d: end of connection %d", plan.seed, id.number)
 	}
 	r.check()
-	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.BlockedTotal, stats.Drops.Full, r.full.Load())
+	t.Logf("sockets were full %d times, %d messages dropped, %d direct sends refused", stats.BlockedTotal,
+		stats.Drops.Full, r.full.Load())
 	require.Positive(t, stats.BlockedTotal, "no stall was felt")
 	if plan.scarce {
 		require.Positive(t, accept.Descriptors.Times, "descriptors never ran out")
@@ -259,7 +260,8 @@ func (r *scenarioRandomRun) confirm(id *scenarioIdentity) {
 	at := r.clock.Add(1)
 	want := id.echoed.Load() + 1
 	scenarioPublish(r.T, func() error { return id.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(want))) })
-	if scenarioSoon(r.T, func() bool { return id.echoed.Load() == want }, "seed %d, connection %d: not confirmed", r.seed, id.number) {
+	if scenarioSoon(r.T, func() bool { return id.echoed.Load() == want },
+		"seed %d, connection %d: not confirmed", r.seed, id.number) {
 		id.confirmed = at
 	}
 }
@@ -510,7 +512,8 @@ func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uin
 		got[g] = true
 		m := sent[g[0]][g[1]]
 		require.NotNil(r.T, m, "%s: message %v was not published", what, g)
-		require.True(r.T, r.mayReach(id, m), "%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
+		require.True(r.T, r.mayReach(id, m),
+			"%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
 	}
 	for i := range r.messages {
 		m := &r.messages[i]

@@ -55,7 +55,8 @@ func (w *scenarioWorker) trouble() {
 // ask makes a witness send a request. Nobody reads the answer.
 func (w *scenarioWorker) ask(event string, n int) {
 	witness := w.witnesses[w.rnd.IntN(len(w.witnesses))]
-	_ = witness.send(gobwas.OpText, fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"1","data":"%0*d"}`, event, n, 0))
+	_ = witness.send(gobwas.OpText, fmt.Appendf(nil, `{"type":"request","event":"%s","request_id":"1","data":"%0*d"}`,
+		event, n, 0))
 }
 
 // vanish opens a connection and resets it: before, within or behind its upgrade

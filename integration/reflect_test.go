@@ -36,7 +36,10 @@ func TestAnswersRepeatLittle(t *testing.T) {
 		{"request_id too long", harness.Request("typed", tooLong, ""), 400, "", tooLongText},
 		{"huge request_id", harness.Request("typed", strings.Repeat(`\u0001`, huge/6), ""), 400, "", tooLongText},
 		{"no request", `{"type":"x","request_id":"` + tooLong + `"}`, 400, "", tooLongText},
-		{"nested too deep", harness.Request("typed", "id", strings.Repeat("[", 128)+strings.Repeat("]", 128)), 400, "id", "invalid message: values nest deeper than 128, at byte "},
+		{
+			"nested too deep", harness.Request("typed", "id", strings.Repeat("[", 128)+strings.Repeat("]", 128)),
+			400, "id", "invalid message: values nest deeper than 128, at byte ",
+		},
 		{"huge event", harness.Request(strings.Repeat("e", huge), "id", ""), 404, "id", "handler not found"},
 		{"huge type", `{"type":"` + strings.Repeat("t", huge) + `","request_id":"id"}`, 400, "id", "invalid message type "},
 		{"huge number", harness.Request("typed", "id", `{"N":`+strings.Repeat("1", huge)+`}`), 400, "id", ""},
@@ -67,7 +70,8 @@ func TestRateLimitRepeatsLittle(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode, ws.WithRateLimit(ws.RateLimit{Messages: math.SmallestNonzeroFloat64, MessageBurst: 1}))
 		c := s.Dial(w)
-		c.Send(harness.Request("none", "1", ""), harness.Request("none", strings.Repeat("i", 256), ""), harness.Request("none", strings.Repeat("i", 257), ""))
+		c.Send(harness.Request("none", "1", ""), harness.Request("none", strings.Repeat("i", 256), ""),
+			harness.Request("none", strings.Repeat("i", 257), ""))
 		answers := map[int][]string{}
 		for range 3 {
 			e := c.ReadEnvelope()

@@ -27,7 +27,10 @@ var (
 		"connection and client", "unfinished message", "message in its handler", "mailbox",
 		"queue", "queue of high priority", "rooms",
 	}
-	otherRows = []string{"message that waits to be inflated", "rest of a read", "request head", "bytes behind the request", "TLS ClientHello", "TLS handshake"}
+	otherRows = []string{
+		"message that waits to be inflated", "rest of a read", "request head", "bytes behind the request",
+		"TLS ClientHello", "TLS handshake",
+	}
 )
 
 // securityRow is a row of the table of memory: it begins with the resource and
@@ -80,7 +83,8 @@ func TestSecurityTable(t *testing.T) {
 	go func() { run <- m.Run() }() // until Shutdown
 	mem.Connect(1, []byte(harness.UpgradeRequest("/ws", "")))
 	mem.HangUp(0) // the first client makes the server allocate what is not its own
-	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 && mem.Stats().Upgraded == 1 }, "the first client stays")
+	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 && mem.Stats().Upgraded == 1 },
+		"the first client stays")
 	before := liveHeap()
 
 	first := mem.Connect(clients, []byte(harness.UpgradeRequest("/ws", "")))
@@ -111,7 +115,8 @@ func TestSecurityTable(t *testing.T) {
 		mem.HangUp(first + i)
 	}
 	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 }, "the clients have not gone")
-	harness.Eventually(t, func() bool { return liveHeap()-before < bound }, "the clients have gone and their memory has not")
+	harness.Eventually(t, func() bool { return liveHeap()-before < bound },
+		"the clients have gone and their memory has not")
 	require.NoError(t, m.Shutdown(t.Context()))
 	require.NoError(t, <-run)
 }

@@ -236,8 +236,11 @@ func TestServeRefusesListeners(t *testing.T) {
 		connect  bool // it shows with the first connection
 		want     string
 	}{
-		"tls":         {secure, false, "WithTLSConfig"},
-		"wrapped tls": {func(l net.Listener) net.Listener { return &wrappedListener{Listener: secure(l)} }, true, "WithTLSConfig"},
+		"tls": {secure, false, "WithTLSConfig"},
+		"wrapped tls": {
+			func(l net.Listener) net.Listener { return &wrappedListener{Listener: secure(l)} }, true,
+			"WithTLSConfig",
+		},
 		"no descriptor": {func(l net.Listener) net.Listener {
 			return &wrappedListener{Listener: l, wrap: func(nc net.Conn) net.Conn { return plainConn{nc} }}
 		}, true, "connection is a integration_test.plainConn, which has neither SyscallConn nor File"},

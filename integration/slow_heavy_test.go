@@ -166,7 +166,8 @@ func scenarioSlowMessage(n int) []byte {
 // settle waits until every healthy member has everything.
 func (r *scenarioSlowRun) settle() {
 	r.t.Helper()
-	harness.Eventually(r.t, func() bool { return int(r.client.at.Load()) == r.published }, "the healthy members are behind")
+	harness.Eventually(r.t, func() bool { return int(r.client.at.Load()) == r.published },
+		"the healthy members are behind")
 }
 
 // publishAll publishes at the rate of the plan, or what the machine can do of
@@ -216,8 +217,8 @@ func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
 	references := len(r.slow) * scenarioSlowBound * 16 // a slice has room for twice as many
 	budget := frames + references + slack
 	copies := len(r.slow) * scenarioSlowBound * scenarioSlowSize
-	r.t.Logf("heap grew by %d KiB, RSS by %d KiB; budget %d KiB = frames %d + references %d + slack %d; copies were %d KiB",
-		heap>>10, rss>>10, budget>>10, frames>>10, references>>10, slack>>10, copies>>10)
+	r.t.Logf("heap grew by %d KiB, RSS by %d KiB; budget %d KiB = frames %d + references %d + slack %d; "+
+		"copies were %d KiB", heap>>10, rss>>10, budget>>10, frames>>10, references>>10, slack>>10, copies>>10)
 	require.Less(r.t, budget, copies/4, "the budget shows nothing")
 	if race.Enabled {
 		return // its shadow memory is no measure
@@ -468,9 +469,10 @@ func (c *scenarioSlowClients) dial(order scenarioSlowOrder) {
 	for i := range order.Members { // the slow are spread among the healthy
 		if i%order.SlowEvery != 0 {
 			member := len(c.healthy)
-			c.healthy = append(c.healthy, swarm.dial(order.Addr, scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
-				c.takeHealthy(&c.last[member], c.number(b), numHealthy)
-			}}))
+			c.healthy = append(c.healthy, swarm.dial(order.Addr,
+				scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+					c.takeHealthy(&c.last[member], c.number(b), numHealthy)
+				}}))
 			continue
 		}
 		member := len(c.slow)
@@ -513,7 +515,8 @@ func (c *scenarioSlowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
 // report waits for the last message, and prints what the members have seen.
 func (c *scenarioSlowClients) report(messages int64) {
 	for i, conn := range append(append([]*scenarioConn(nil), c.healthy...), c.slow...) {
-		harness.Eventually(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() }, "the last message of member %d", i)
+		harness.Eventually(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() },
+			"the last message of member %d", i)
 	}
 	r := scenarioSlowReport{Disorder: c.disorder, Torn: c.torn}
 	for i, log := range c.logs {

@@ -44,7 +44,8 @@ func (c *scenarioConn) resume() {
 
 // watch puts a socket into the swarm's epoll.
 func (s *scenarioSwarm) watch(fd int) error {
-	return unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)})
+	return unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)})
 }
 
 // scenarioSoon is scenarioUntil for goroutines other than the test's: it
@@ -142,7 +143,8 @@ func (r *scenarioReuser) dial(id uint64) (*scenarioConn, *ws.Client) {
 	last := uint64(0)
 	conn, err := r.swarm.tryDial(r.AddrOf(r.way), scenarioDial{query: query, recvBuf: 4096, onMessage: func(b []byte) {
 		stamp := binary.BigEndian.Uint64(b)
-		if len(b) != scenarioReuseSize || stamp>>32 != id || stamp&math.MaxUint32 <= last || !bytes.Equal(b[8:], b[:len(b)-8]) {
+		if len(b) != scenarioReuseSize || stamp>>32 != id || stamp&math.MaxUint32 <= last ||
+			!bytes.Equal(b[8:], b[:len(b)-8]) {
 			r.wrong.Add(1)
 		}
 		last = stamp & math.MaxUint32
@@ -225,7 +227,8 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 				}
 				scenarioSoon(t, func() bool { return conn.received.Load() >= 2 }, "a new connection gets nothing")
 				conn.stall()
-				scenarioSoon(t, func() bool { return side.QueuedBytes() > queueBytes-2*scenarioReuseSize }, "the queue did not fill")
+				scenarioSoon(t, func() bool { return side.QueuedBytes() > queueBytes-2*scenarioReuseSize },
+					"the queue did not fill")
 				conn.abort()
 			}
 		})
@@ -267,9 +270,10 @@ func dialReader(s *harness.Server, swarm *scenarioSwarm, id, size, recvBuf int) 
 	s.T.Helper()
 	r := new(scenarioReader)
 	query := scenarioQuery(0, id)
-	r.scenarioConn = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
-		r.take(b, size)
-	}})
+	r.scenarioConn = swarm.dial(s.AddrOf(harness.Native),
+		scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
+			r.take(b, size)
+		}})
 	r.side = serverSide(s, query)
 	return r
 }
@@ -429,7 +433,8 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	assert.Equal(t, code, end.Code)
 	assert.True(t, end.Remote)
 	assert.Equal(t, []string{"news"}, end.Rooms)
-	assert.Equal(t, ws.DropCounts{Full: uint64(refused)}, s.Stats().Total.Drops, "what did not fit; it was out of its room")
+	assert.Equal(t, ws.DropCounts{Full: uint64(refused)}, s.Stats().Total.Drops,
+		"what did not fit; it was out of its room")
 	expectEmpty(s, r)
 }
 
@@ -470,7 +475,8 @@ func disconnections(s *harness.Server) <-chan *ws.CloseError {
 // expectEmpty waits until nothing is left of the only client.
 func expectEmpty(s *harness.Server, r *scenarioReader) {
 	s.T.Helper()
-	harness.Eventually(s.T, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 }, "the end of the only client")
+	harness.Eventually(s.T, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 },
+		"the end of the only client")
 	assert.Zero(s.T, r.side.QueuedBytes())
 	assert.Empty(s.T, r.side.GetRooms())
 	assert.Empty(s.T, s.GetRoomMembers("news"))
@@ -711,7 +717,8 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 	logs := make([]scenarioLog, steady)
 	for i := range conns {
 		logs[i] = make(scenarioLog, len(c.tickers))
-		conns[i] = c.swarm.dial(c.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
+		conns[i] = c.swarm.dial(c.AddrOf(harness.Native),
+			scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
 		require.NoError(t, serverSide(c.Server, scenarioQuery(0, -1-i)).JoinRoom("news"))
 	}
 	var stop atomic.Bool
@@ -742,7 +749,8 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 			}
 		}
 	}
-	harness.Eventually(t, func() bool { return len(c.GetRoomMembers("news")) == steady && c.GetClientCount() == steady }, "only the steady are left")
+	harness.Eventually(t, func() bool { return len(c.GetRoomMembers("news")) == steady && c.GetClientCount() == steady },
+		"only the steady are left")
 	t.Logf("%d messages, %d visits", total, churners*visits*4)
 }
 

@@ -20,9 +20,12 @@ import (
 func TestMessageTimeout(t *testing.T) {
 	whole := harness.Frame(gobwas.OpText, "a message that is never whole")
 	for name, trickle := range map[string][]string{
-		"header":    {whole[:1]},
-		"payload":   {whole[:8], whole[8:9], whole[9:10], whole[10:11]},
-		"fragments": {harness.Fragment(gobwas.OpText, false, "a"), harness.Frame(gobwas.OpPing, ""), harness.Fragment(gobwas.OpContinuation, false, "b"), harness.Frame(gobwas.OpPing, "")},
+		"header":  {whole[:1]},
+		"payload": {whole[:8], whole[8:9], whole[9:10], whole[10:11]},
+		"fragments": {
+			harness.Fragment(gobwas.OpText, false, "a"), harness.Frame(gobwas.OpPing, ""),
+			harness.Fragment(gobwas.OpContinuation, false, "b"), harness.Frame(gobwas.OpPing, ""),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {

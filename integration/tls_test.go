@@ -54,7 +54,8 @@ func TestTLSEarlyBytes(t *testing.T) {
 	harness.OnBothTLS(t, func(t *testing.T, w harness.Way, version uint16) {
 		s := harness.StartTLS(t, nil)
 		harness.RegisterGreetings(t, s.Manager)
-		stream := harness.UpgradeRequest("/ws", "") + harness.Frame(1, harness.Request("only", "1", "")) + harness.Frame(1, harness.Request("only", "2", ""))
+		stream := harness.UpgradeRequest("/ws", "") + harness.Frame(1, harness.Request("only", "1", "")) +
+			harness.Frame(1, harness.Request("only", "2", ""))
 		for i := 1; i <= len(stream); i += 41 {
 			c := s.DialTCP(w)
 			plug := &pluggedConn{Conn: c.Conn}
@@ -191,7 +192,8 @@ func TestHandleUpgradeOfAnotherConnection(t *testing.T) {
 	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
 	resp, _ := c.ReadResponse()
 	assert.Equal(t, 501, resp.StatusCode)
-	require.ErrorContains(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"), "integration_test.wrappedConn")
+	require.ErrorContains(t, harness.Receive(t, s.Upgrades, "HandleUpgrade did not return"),
+		"integration_test.wrappedConn")
 	_ = nc.Close()
 	_ = web.Close()
 	<-ended
@@ -265,7 +267,8 @@ func TestTLSOpenSSL(t *testing.T) {
 		dial := func(t *testing.T, args ...string) *harness.Client {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(context.Background(), 2*harness.Patience)
-			cmd := exec.CommandContext(ctx, openssl, append([]string{"s_client", "-quiet", "-no_ign_eof", "-connect", s.AddrOf(w)}, args...)...)
+			cmd := exec.CommandContext(ctx, openssl,
+				append([]string{"s_client", "-quiet", "-no_ign_eof", "-connect", s.AddrOf(w)}, args...)...)
 			in, err := cmd.StdinPipe()
 			require.NoError(t, err)
 			out, err := cmd.StdoutPipe()

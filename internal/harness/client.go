@@ -88,7 +88,8 @@ func Request(event, id, data string) string {
 	if data == "" {
 		data = "null"
 	}
-	return `{"type":"request","event":"` + event + `","request_id":"` + id + `","data":` + data + `,"timestamp":1707552000}`
+	return `{"type":"request","event":"` + event + `","request_id":"` + id + `","data":` +
+		data + `,"timestamp":1707552000}`
 }
 
 // ReadFrame reads one frame.

@@ -48,7 +48,9 @@ func OnEachTransport(t *testing.T, test func(t *testing.T, start func(opts ...ws
 }
 
 // OnEachTransportAndMode runs test with pooled and with inline handlers, too.
-func OnEachTransportAndMode(t *testing.T, test func(t *testing.T, mode ws.HandlerMode, start func(opts ...ws.Option) *Endpoint)) {
+func OnEachTransportAndMode(t *testing.T,
+	test func(t *testing.T, mode ws.HandlerMode, start func(opts ...ws.Option) *Endpoint),
+) {
 	t.Helper()
 	for name, mode := range map[string]ws.HandlerMode{"pooled": ws.Pooled, "inline": ws.Inline} {
 		t.Run(name, func(t *testing.T) {
