@@ -109,7 +109,7 @@ func newAcceptGate(e *Engine) *acceptGate {
 // start begins to watch. It runs before the loops.
 func (g *acceptGate) start() (err error) {
 	g.usage.open()
-	if g.eng.cfg.Simnet != nil && g.pace.perSecond == 0 {
+	if len(g.eng.loops) == 0 && g.pace.perSecond == 0 {
 		close(g.ended)
 		return nil
 	}

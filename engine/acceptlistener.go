@@ -14,7 +14,7 @@ import (
 // loopListener is the listening socket of one loop.
 type loopListener struct {
 	turn
-	shard  *Shard
+	loop   *gnetLoop
 	fd     int
 	index  int           // among the gate's listeners
 	credit atomic.Int32  // connections that the loop may accept before it asks again
@@ -48,7 +48,7 @@ func (l *loopListener) arm(credit int) error {
 		return nil
 	}
 	l.inLoop = true
-	return l.shard.ready.Load().resume(l.fd)
+	return l.loop.ready.Load().resume(l.fd)
 }
 
 // disarm removes the listener from the loop's epoll. The loop may accept one
@@ -57,7 +57,7 @@ func (l *loopListener) disarm() {
 	l.credit.Store(0)
 	if l.inLoop {
 		l.inLoop = false
-		_ = l.shard.ready.Load().pause(l.fd) // fails only for a closed descriptor
+		_ = l.loop.ready.Load().pause(l.fd) // fails only for a closed descriptor
 	}
 }
 
@@ -69,20 +69,20 @@ func (g *acceptGate) adopt() {
 	if g.watch == nil || g.closed {
 		return
 	}
-	for _, s := range g.eng.shards {
-		for _, fd := range s.ready.Load().listeners {
-			l := &loopListener{shard: s, fd: fd, index: len(g.listeners)}
+	for _, loop := range g.eng.loops {
+		for _, fd := range loop.ready.Load().listeners {
+			l := &loopListener{loop: loop, fd: fd, index: len(g.listeners)}
 			l.listener = l
-			err := s.ready.Load().pause(fd)
+			err := loop.ready.Load().pause(fd)
 			if err == nil {
 				err = g.watch.add(fd, l.index)
 			}
 			if err != nil {
 				g.logLocked(slog.LevelWarn, "ws: a listener cannot be paused", slog.Any("error", err))
-				_ = s.ready.Load().resume(fd)
+				_ = loop.ready.Load().resume(fd)
 				continue
 			}
-			s.listener.Store(l)
+			loop.listener.Store(l)
 			g.listeners = append(g.listeners, l)
 		}
 	}
@@ -90,8 +90,8 @@ func (g *acceptGate) adopt() {
 
 // accepted is called on a loop that has accepted a connection. It reports
 // whether the gate has granted that turn.
-func (g *acceptGate) accepted(s *Shard) bool {
-	l := s.listener.Load()
+func (g *acceptGate) accepted(loop *gnetLoop) bool {
+	l := loop.listener.Load()
 	if l == nil {
 		return false
 	}
@@ -203,7 +203,7 @@ func (g *acceptGate) handOver(l *loopListener) {
 	if err != nil {
 		return
 	}
-	g.enroll(fd, acceptedByUs{}, l.shard.place)
+	g.enroll(fd, acceptedByUs{}, l.loop.shard.place)
 	_ = unix.Close(fd)
 }
 
@@ -246,7 +246,7 @@ func (g *acceptGate) isOver() bool {
 func (g *acceptGate) giveUp(ctx context.Context) {
 	listeners := g.removeListeners()
 	for _, l := range listeners {
-		if !g.eng.awaitRound(ctx, l.shard) {
+		if !g.eng.awaitRound(ctx, l.loop) {
 			return
 		}
 	}
@@ -270,22 +270,22 @@ func (g *acceptGate) removeListeners() []*loopListener {
 	}
 	g.closeLocked()
 	for _, l := range g.listeners {
-		_ = l.shard.ready.Load().remove(l.fd)
+		_ = l.loop.ready.Load().remove(l.fd)
 		g.watch.remove(l.fd)
 	}
 	return g.listeners
 }
 
-// awaitRound waits until the loop of s has handled all events that its epoll
+// awaitRound waits until loop has handled all events that its epoll
 // had reported. Until then the loop may accept from a removed listener, and
 // gnet ends all loops if that listener has been shut down meanwhile. It returns
 // false if ctx or the engine ends first.
-func (e *Engine) awaitRound(ctx context.Context, s *Shard) bool {
+func (e *Engine) awaitRound(ctx context.Context, loop *gnetLoop) bool {
 	done := make(chan struct{})
 	e.gate.RLock()
 	// gnet runs tasks after the events of a round.
 	if !e.halting.Load() {
-		_ = s.loop.Execute(ctx, gnet.RunnableFunc(func(context.Context) error {
+		_ = loop.Execute(ctx, gnet.RunnableFunc(func(context.Context) error {
 			close(done)
 			return nil
 		}))

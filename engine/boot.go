@@ -110,22 +110,22 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 		e.mu.Lock()
 		bound := e.bound
 		e.mu.Unlock()
-		if bound == len(e.shards) {
+		if bound == len(e.loops) {
 			break
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d loops came up", bound, len(e.shards))
+			return fmt.Errorf("%d of %d loops came up", bound, len(e.loops))
 		}
 		if err := e.enrollWaker(enroll); err != nil {
 			return err
 		}
 	}
-	for _, s := range e.shards {
-		if s.wake != nil {
+	for _, l := range e.loops {
+		if l.wake != nil {
 			continue
 		}
 		if err := e.enrollWaker(func(ctx context.Context, c net.Conn) error {
-			result, err := s.loop.Enroll(ctx, c)
+			result, err := l.Enroll(ctx, c)
 			return awaitEnroll(result, err, e.closing)
 		}); err != nil {
 			return err
@@ -137,9 +137,9 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 // bindReadiness finds the epoll of each loop, while there are few descriptors
 // to search.
 func (e *Engine) bindReadiness() {
-	fds := make([]int, len(e.shards))
-	for i, s := range e.shards {
-		fds[i] = s.wake.loopFD
+	fds := make([]int, len(e.loops))
+	for i, l := range e.loops {
+		fds[i] = l.wake.loopFD
 	}
 	found, err := []readiness(nil), errNoReadiness
 	if !e.cfg.NoReadiness {
@@ -151,8 +151,8 @@ func (e *Engine) bindReadiness() {
 		return
 	}
 	e.boundListeners(found)
-	for i, s := range e.shards {
-		s.ready.Store(&found[i])
+	for i, l := range e.loops {
+		l.ready.Store(&found[i])
 	}
 	e.accept.adopt()
 }
@@ -188,20 +188,6 @@ type waker struct {
 func (w *waker) yield() {
 	// A full socket means that enough requests are waiting.
 	_, _ = unix.Write(w.fd, []byte{0})
-}
-
-// yield requests another turn of s after its connections are served.
-func (s *Shard) yield() {
-	switch {
-	case s.wake != nil:
-		s.wake.yield()
-	case s.sim != nil: // its loop handles all events in one order
-		_ = s.loop.Execute(context.Background(), s)
-	default:
-		go func() { // ends at once; only while the engine boots
-			_ = s.loop.Execute(context.Background(), s)
-		}()
-	}
 }
 
 // wakerEnd is the context of a waker's connection on its loop.

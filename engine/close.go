@@ -75,7 +75,7 @@ type abortTask Conn
 
 func (t *abortTask) RunInLoop(s *Shard) {
 	if c := (*Conn)(t); c.state.Load() != stateClosed {
-		s.resetOnClose(c)
+		s.driver.resetOnClose(c)
 		s.closeLater(c, errAborted)
 	}
 }
@@ -213,12 +213,12 @@ func (s *Shard) sentAll(c *Conn) {
 		// The peer reads the end first, even if more of its bytes come before
 		// the socket is closed, which resets the connection then.
 		c.transport().closeNotify(c)
-		s.halfClose(c)
-		s.drainSocket(c)
+		s.driver.halfClose(c)
+		s.driver.drain(c)
 		s.closeLater(c, nil)
 	case c.is(lingering):
 		c.transport().closeNotify(c)
-		s.halfClose(c)
+		s.driver.halfClose(c)
 		s.wheel.schedule(c, s.eng.after(min(lingerTime, s.eng.cfg.CloseTimeout)))
 	}
 }
@@ -285,7 +285,7 @@ func (s *Shard) closeDisconnected(c *Conn) {
 func (s *Shard) closeNow(c *Conn) {
 	if c.state.Load() != stateClosed {
 		c.transport().closeNotify(c)
-		s.closeSocket(c)
+		s.driver.close(c)
 	}
 }
 
@@ -308,7 +308,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.is(blocked) {
 		s.removeBlocked(c)
 		s.unblock(c)
-		s.disarm(c)
+		s.driver.disarm(c)
 	}
 	if c.is(slow) {
 		s.stats.slow.add(^uint64(0))

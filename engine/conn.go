@@ -172,13 +172,12 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
-	s.tuneSocket(c, ours.foreign)
 	if ours.peer != nil {
 		c.setPeer(ours.peer)
 	} else {
 		c.setPeer(gc.RemoteAddr())
 	}
-	s.peerFields.forget(gc)
+	s.driver.adopt(c, ours.foreign)
 	c.generation = s.eng.generations.Add(1)
 	c.lastLife = s.presence.ticks
 	s.wheel.walk.setVisited(c)

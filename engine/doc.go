@@ -70,8 +70,9 @@
 //
 // Networks:
 //
-//	socket.go       the system calls on a connection
+//	driver.go       the loop and the sockets below a shard
+//	gnetloop.go     the driver on gnet
 //	transport.go    the way of the bytes between socket and frames, and the plain one
 //	tls.go          the one of TLS; tls_hello.go, tls_handshake.go, tls_workers.go, tls_io.go
-//	simnet.go       the simulated network; simloop.go is its event loop
+//	simnet.go       the simulated network; simloop.go is its driver
 package engine

@@ -46,6 +46,7 @@ type Engine struct {
 	silence      silence
 	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
+	loops        []*gnetLoop // of the shards; none with a Simnet
 	handshakes   *handshakes // nil without cfg.TLSConfig
 
 	started chan struct{} // closed once every shard is bound to its loop
@@ -127,7 +128,10 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	}
 	for i := range cfg.Loops {
 		s := &Shard{eng: e, index: i, in: newInbox(cfg.BroadcastQueueSize), iov: make([]unix.Iovec, 0, maxWritev)}
-		s.ready.Store(&noReadiness)
+		if cfg.Simnet == nil {
+			l := newGnetLoop(s)
+			s.driver, e.loops = l, append(e.loops, l)
+		}
 		e.shards = append(e.shards, s)
 	}
 	return e

@@ -46,7 +46,7 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	}
 	p := e.choosePlace()
 	e.enrolling.Store(c, &enrolling{place: p, response: response, early: early})
-	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, c), nc)
+	result, err := p.shard.driver.Enroll(gnet.NewContext(ctx, c), nc)
 	if err != nil {
 		p.giveUp()
 	} else {
@@ -206,7 +206,7 @@ func (p *place) enroll(fd int, from acceptedByUs) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), enrollTime)
 	defer cancel()
-	result, err := p.shard.loop.Enroll(gnet.NewContext(ctx, from), nc)
+	result, err := p.shard.driver.Enroll(gnet.NewContext(ctx, from), nc)
 	if err != nil {
 		p.giveUp()
 		_ = nc.Close()

@@ -15,11 +15,11 @@ func FilesLeft(content string) int { return parseFileNr(content) }
 
 // InheritsUnsent reports whether the loop relies on its listener's bound of
 // unsent bytes.
-func (s *Shard) InheritsUnsent() bool { return s.inheritsInLoop() }
+func (s *Shard) InheritsUnsent() bool { return s.driver.(*gnetLoop).inheritsInLoop() }
 
 // WatchedEvents returns the events of c for which the loop's epoll waits.
 func (c *Conn) WatchedEvents() (events uint32, err error) {
-	targets, err := epollTargets(c.shard.ready.Load().epfd)
+	targets, err := epollTargets(c.shard.driver.(*gnetLoop).ready.Load().epfd)
 	return targets[int(c.fd)], err
 }
 

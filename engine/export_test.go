@@ -48,7 +48,7 @@ func (c *Conn) FD() int { return int(c.fd) }
 // GnetRemoteAddr returns the peer's address in gnet's connection, and whether
 // gnet's fields were found.
 func (c *Conn) GnetRemoteAddr() (addr net.Addr, known bool) {
-	return c.gc.RemoteAddr(), c.shard.peerFields.known
+	return c.gc.RemoteAddr(), c.shard.driver.(*gnetLoop).peerFields.known
 }
 
 // NewSendTask returns a send in transit to the loop.
@@ -161,7 +161,7 @@ func (s *Shard) FreeQueuesInLoop() int { return len(s.free.queues) }
 // Readiness reports whether the epoll of the shard's loop was found, and
 // returns the number of its listening sockets.
 func (s *Shard) Readiness() (known bool, listeners int) {
-	r := s.ready.Load()
+	r := s.driver.(*gnetLoop).ready.Load()
 	return r.known(), len(r.listeners)
 }
 

@@ -58,21 +58,21 @@ func (ev *events) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 // opened is OnOpen without the guard against Goexit.
 func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	e := (*Engine)(ev)
-	s := e.bind(gc.EventLoop())
+	l := e.bind(gc.EventLoop())
 	switch from := gc.Context().(type) {
 	case *wakerEnd:
-		if s.wake != nil {
+		if l.wake != nil {
 			return nil, gnet.Close
 		}
-		s.wake = from.waker
-		s.wake.loopFD, s.wake.loopEnd = gc.Fd(), gc
+		l.wake = from.waker
+		l.wake.loopFD, l.wake.loopEnd = gc.Fd(), gc
 		return nil, gnet.None
 	case *Conn:
 		if gc.Fd() < e.accept.limit() {
 			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
 				brought := brought.(*enrolling)
 				defer brought.place.take()
-				return nil, s.attach(gc, from, brought, acceptedByUs{foreign: true})
+				return nil, l.shard.attach(gc, from, brought, acceptedByUs{foreign: true})
 			}
 		}
 		gc.SetContext(nil) // Enroll has given up, or will
@@ -82,11 +82,11 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	if byUs {
 		defer ours.place.take()
 	}
-	if !byUs && !e.accept.accepted(s) && gc.Fd() >= e.accept.limit() {
+	if !byUs && !e.accept.accepted(l) && gc.Fd() >= e.accept.limit() {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
 		return e.earlyRefusal(errTooMany), gnet.Close
 	}
-	return nil, s.attach(gc, nil, nil, ours)
+	return nil, l.shard.attach(gc, nil, nil, ours)
 }
 
 // OnTraffic processes the bytes that a connection has received.
@@ -107,7 +107,7 @@ func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 		if e.halting.Load() {
 			return gnet.Shutdown
 		}
-		e.bind(gc.EventLoop()).turn()
+		e.bind(gc.EventLoop()).shard.turn()
 		return gnet.None
 	}
 	c.shard.traffic(c)
@@ -133,7 +133,7 @@ func (ev *events) closed(gc gnet.Conn, err error) {
 	defer (*Engine)(ev).guard("close")
 	switch c := gc.Context().(type) {
 	case *wakerEnd: // the loop ends
-		(*Engine)(ev).bind(gc.EventLoop()).closeAllHalfClosed()
+		(*Engine)(ev).bind(gc.EventLoop()).shard.closeAllHalfClosed()
 	case *Conn:
 		if !c.shard.keepHalfClosed(c, err) {
 			c.shard.detach(c, err)
@@ -150,20 +150,21 @@ func (s *Shard) Run(context.Context) error {
 	return nil
 }
 
-// bind returns the shard of a loop. It runs on that loop. The first call for a
+// bind returns the driver of a loop. It runs on that loop. The first call for a
 // loop takes the next free shard.
-func (e *Engine) bind(loop gnet.EventLoop) *Shard {
+func (e *Engine) bind(loop gnet.EventLoop) *gnetLoop {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range e.shards[:e.bound] {
-		if s.loop == loop {
-			return s
+	for _, l := range e.loops[:e.bound] {
+		if l.eventLoop == loop {
+			return l
 		}
 	}
-	s := e.shards[e.bound]
-	s.bindInLoop(loop)
+	l := e.loops[e.bound]
+	l.eventLoop = loop
+	l.shard.bindInLoop()
 	e.bound++
-	return s
+	return l
 }
 
 // options returns gnet's settings. Each loop accepts for itself (SO_REUSEPORT),

@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"context"
 	"errors"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
@@ -41,31 +38,22 @@ func (s *Shard) endLoop() {
 	if e.failed == nil {
 		e.failed = errGoexit
 	}
-	eng := e.gnet
 	e.mu.Unlock()
 	e.halt()
-	if s.sim == nil && e.cfg.ListenAddr != "" && !e.listensOnUnix() {
-		// This loop, perhaps the only one, does not notice its waker any more.
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = eng.Stop(ended) // does not wait
-	}
 	s.reading, s.reply = nil, replyBatch{}
+	s.driver.ended()
 	s.closeAllSockets()
 }
 
 // closeAllSockets closes the connections of the loop at once, as gnet would
 // when the loop returns.
 func (s *Shard) closeAllSockets() {
-	if s.wake != nil {
-		_ = s.wake.loopEnd.EventLoop().Close(s.wake.loopEnd)
-	}
 	conns := make([]*Conn, 0, s.wheel.size)
 	s.wheel.each(func(c *Conn) { conns = append(conns, c) })
 	defer func() { // some are left if a callback calls Goexit again
 		for _, c := range conns {
-			if s.sim == nil && c.state.Load() != stateClosed {
-				_ = unix.Close(int(c.fd))
+			if c.state.Load() != stateClosed {
+				s.driver.release(c)
 			}
 		}
 	}()
@@ -79,6 +67,6 @@ func (s *Shard) closeAllSockets() {
 func (s *Shard) closeGuarded(c *Conn) {
 	defer s.eng.guard("close")
 	if c.state.Load() != stateClosed {
-		s.closeSocket(c)
+		s.driver.close(c)
 	}
 }

@@ -34,14 +34,14 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 	}
 	rearm := c.is(blocked) && !c.is(withheld)
 	if rearm {
-		s.disarm(c)
+		s.driver.disarm(c)
 	}
 	c.gc.SetContext(nil)
 	c.gc, c.fd = noConn{}, int32(fd)
 	c.set(halfClosed | unwatched)
 	s.halfClosed++
 	if rearm {
-		if err := s.arm(c); err != nil {
+		if err := s.driver.arm(c); err != nil {
 			s.closeLater(c, err)
 		}
 	}

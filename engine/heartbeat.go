@@ -140,7 +140,7 @@ func (s *Shard) excused(c *Conn) bool {
 	if c.is(pausedFlags | unwatched) {
 		return !c.is(blocked)
 	}
-	return s.hasUnread(c)
+	return s.driver.hasUnread(c)
 }
 
 // heartbeat sends a ping to c, or closes c after too long a silence. c has just
@@ -184,7 +184,7 @@ func (s *Shard) probe(c *Conn) {
 // look compares the progress of c's peer with the last base, and records a sign
 // of life.
 func (s *Shard) look(c *Conn) overduePong {
-	p := s.progress(c)
+	p := s.driver.progress(c)
 	o, known := s.overdue[c]
 	switch {
 	case !known:

@@ -275,7 +275,7 @@ func (s *Shard) forgetInflation(c *Conn) {
 
 // canPause reports whether pausing c keeps its bytes in the kernel.
 func (s *Shard) canPause(c *Conn) bool {
-	return c.end() == nil && (s.sim != nil || s.ready.Load().known())
+	return c.end() == nil && s.driver.canPause()
 }
 
 // pauseForOthers leaves the rest of c's read to a turn, so that the loop serves

@@ -120,7 +120,7 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	h := s.needHeld(c)
 	h.buf.B = append(h.buf.B, b...)
 	s.stats.heldBytes.add(uint64(len(b)))
-	if !c.is(unwatched) && s.sim == nil && int64(len(h.buf.B)-h.from) > s.eng.cfg.MailboxBytes {
+	if !c.is(unwatched) && int64(len(h.buf.B)-h.from) > s.eng.cfg.MailboxBytes {
 		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
 	}
 }
@@ -202,10 +202,10 @@ func (s *Shard) forgetPaused(c *Conn) {
 
 // unwatch removes c from the loop's readiness.
 func (s *Shard) unwatch(c *Conn) {
-	if s.sim != nil || c.is(unwatched) || !s.ready.Load().known() {
+	if c.is(unwatched) || !s.driver.canPause() {
 		return
 	}
-	if err := s.ready.Load().pause(int(c.fd)); err != nil {
+	if err := s.driver.unwatch(c); err != nil {
 		s.eng.cfg.Logger.Error("ws: pausing a connection", slog.Any("error", err))
 		return // its bytes are held, up to a bound
 	}
@@ -218,7 +218,7 @@ func (s *Shard) watch(c *Conn) {
 		return
 	}
 	c.unset(unwatched)
-	if err := s.ready.Load().resume(int(c.fd)); err != nil {
+	if err := s.driver.watch(c); err != nil {
 		s.closeLater(c, err)
 	}
 }

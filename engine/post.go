@@ -180,7 +180,7 @@ func (s *Shard) wakeUp() {
 	s.eng.gate.RLock()
 	defer s.eng.gate.RUnlock()
 	if !s.eng.halting.Load() {
-		_ = s.loop.Execute(context.Background(), s) // fails only once the engine has stopped
+		_ = s.driver.Execute(context.Background(), s) // fails only once the engine has stopped
 	}
 }
 

@@ -17,20 +17,13 @@ import (
 // Loop-confined otherwise: use only on the event loop that owns the connection.
 type Shard struct {
 	// Immutable once the loop is bound.
-	eng   *Engine
-	index int
-	loop  eventLoop
-	wake  *waker
-	sim   *simLoop // nil with real sockets
+	eng    *Engine
+	index  int
+	driver driver
 
 	in      *inbox
-	enrolls atomic.Int64              // connections on their way to the loop
-	gid     atomic.Uintptr            // the loop's goroutine
-	ready   atomic.Pointer[readiness] // replaced once, before Engine.Started
-
-	// listener is the listener of this loop, nil if there is none or it cannot
-	// be paused. It is set once, before Engine.Started.
-	listener atomic.Pointer[loopListener]
+	enrolls atomic.Int64   // connections on their way to the loop
+	gid     atomic.Uintptr // the loop's goroutine
 
 	wheel    wheel
 	due      bool   // deadlines have come that were not acted on
@@ -68,8 +61,6 @@ type Shard struct {
 	largestQueue atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
 	trimming     atomic.Bool  // a trimTask is in the inbox
 
-	peerFields peerFields
-
 	iov   []unix.Iovec // scratch for writev
 	reply replyBatch
 	tls   tlsScratch
@@ -91,8 +82,7 @@ type Shard struct {
 }
 
 // bindInLoop ties the shard to its loop. It runs on that loop's goroutine.
-func (s *Shard) bindInLoop(loop eventLoop) {
-	s.loop = loop
+func (s *Shard) bindInLoop() {
 	s.wheel.now = s.eng.now.Load()
 	s.presence.seen = s.wheel.now
 	s.gid.Store(gid.Current())

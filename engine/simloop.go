@@ -78,7 +78,7 @@ func (l *simLoop) push(ev simEvent) bool {
 	return true
 }
 
-// Execute implements eventLoop.
+// Execute implements driver.
 func (l *simLoop) Execute(_ context.Context, task gnet.Runnable) error {
 	if !l.push(simEvent{kind: simTask, task: task}) {
 		return ErrStopped
@@ -86,7 +86,7 @@ func (l *simLoop) Execute(_ context.Context, task gnet.Runnable) error {
 	return nil
 }
 
-// Enroll implements eventLoop.
+// Enroll implements driver.
 func (l *simLoop) Enroll(context.Context, net.Conn) (<-chan gnet.RegisteredResult, error) {
 	return nil, errNoSockets
 }
@@ -95,7 +95,7 @@ var errNoSockets = errors.New("ws: a Simnet takes no sockets")
 
 // run serves the loop until it is closed.
 func (l *simLoop) run(bound *sync.WaitGroup) {
-	l.shard.bindInLoop(l)
+	l.shard.bindInLoop()
 	bound.Done()
 	defer l.endAll() // also if a handler has ended the goroutine
 	var batch []simEvent
@@ -253,7 +253,10 @@ type simPeer struct {
 }
 
 // arm records that c waits for its peer to read.
-func (l *simLoop) arm(c *Conn) { l.peers[c.fd].armed = true }
+func (l *simLoop) arm(c *Conn) error {
+	l.peers[c.fd].armed = true
+	return nil
+}
 
 // disarm takes arm back.
 func (l *simLoop) disarm(c *Conn) { l.peers[c.fd].armed = false }
@@ -332,12 +335,30 @@ func maskedControl(op codec.Opcode, payload []byte) []byte {
 // finBit is FIN in the first byte of a frame, and MASK in the second.
 const finBit = 0x80
 
+// A simulated peer sends regardless of unwatch: its bytes are held here.
+func (l *simLoop) canPause() bool      { return true }
+func (l *simLoop) unwatch(*Conn) error { return nil }
+func (l *simLoop) watch(*Conn) error   { return nil }
+
+// yield implements driver. The loop handles all events in one order.
+func (l *simLoop) yield() { _ = l.Execute(context.Background(), l.shard) }
+
+func (l *simLoop) ended()                      {}
+func (l *simLoop) adopt(*Conn, bool)           {}
+func (l *simLoop) boundUnsent(*Conn, int) bool { return false }
+func (l *simLoop) hasUnread(*Conn) bool        { return false }
+func (l *simLoop) progress(*Conn) progress     { return progress{} }
+func (l *simLoop) resetOnClose(*Conn)          {}
+func (l *simLoop) drain(*Conn)                 {}
+func (l *simLoop) close(c *Conn)               { l.end(c, nil) }
+func (l *simLoop) release(*Conn)               {}
+
 // simConn is a connection in the role of gnet's. It costs nothing, because
 // its state is in the connection itself and in its loop.
 type simConn Conn
 
 func (c *simConn) rest() *plaintext {
-	l := c.shard.sim
+	l := c.shard.driver.(*simLoop)
 	if l.reading == (*Conn)(c) {
 		return &l.in
 	}
@@ -359,6 +380,6 @@ func (c *simConn) Fd() int { return int(c.fd) }
 
 func (c *simConn) SetContext(any) {}
 
-func (c *simConn) LocalAddr() net.Addr { return c.shard.sim.net.addr }
+func (c *simConn) LocalAddr() net.Addr { return c.shard.driver.(*simLoop).net.addr }
 
-func (c *simConn) RemoteAddr() net.Addr { return c.shard.sim.net.addr }
+func (c *simConn) RemoteAddr() net.Addr { return c.shard.driver.(*simLoop).net.addr }

@@ -81,7 +81,7 @@ func (e *Engine) runSimnet() error {
 	for i, s := range e.shards {
 		l := &simLoop{net: m, shard: s, index: i, unread: make(map[int32]*plaintext)}
 		l.more.L = &l.mu
-		s.sim = l
+		s.driver = l
 		m.loops = append(m.loops, l)
 		bound.Add(1)
 		m.running.Go(func() { l.run(&bound) }) // owned by this call: stop ends it and waits

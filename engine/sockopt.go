@@ -30,37 +30,34 @@ func (e *Engine) boundListeners(found []readiness) {
 	}
 }
 
-// tuneSocket sets the options that c's socket has not inherited from a listener
+// tune sets the options that c's socket has not inherited from a listener
 // of gnet; foreign is true for sockets of other listeners. Only TCP sockets
 // have a bound of unsent bytes.
-func (s *Shard) tuneSocket(c *Conn, foreign bool) {
-	cfg := &s.eng.cfg
-	if s.sim != nil {
-		return
-	}
-	if cfg.UnsentBytes > 0 && (foreign || !s.inheritsInLoop()) {
+func (l *gnetLoop) tune(c *Conn, foreign bool) {
+	cfg := &l.shard.eng.cfg
+	if cfg.UnsentBytes > 0 && (foreign || !l.inheritsInLoop()) {
 		_ = boundUnsent(int(c.fd), cfg.UnsentBytes)
 	}
 	if !foreign {
 		return // gnet has set the buffers of the listener
 	}
-	s.setBuffer(c, unix.SO_RCVBUF, cfg.RecvBuffer)
-	s.setBuffer(c, unix.SO_SNDBUF, cfg.SendBuffer)
+	l.setBuffer(c, unix.SO_RCVBUF, cfg.RecvBuffer)
+	l.setBuffer(c, unix.SO_SNDBUF, cfg.SendBuffer)
 }
 
 // setBuffer sets the size of a buffer of c's socket, unless size is 0.
-func (s *Shard) setBuffer(c *Conn, option, size int) {
+func (l *gnetLoop) setBuffer(c *Conn, option, size int) {
 	if size == 0 {
 		return
 	}
 	if err := unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, option, size); err != nil {
-		s.eng.cfg.Logger.Warn("ws: setting the size of a socket buffer", slog.Any("error", err))
+		l.shard.eng.cfg.Logger.Warn("ws: setting the size of a socket buffer", slog.Any("error", err))
 	}
 }
 
 // inheritsInLoop reports whether a connection that the loop accepts now has
 // inherited the bound of its listener.
-func (s *Shard) inheritsInLoop() bool {
-	r := s.ready.Load()
-	return r.inherited && int32(s.eng.now.Load()-r.inheritedFrom) >= 0
+func (l *gnetLoop) inheritsInLoop() bool {
+	r := l.ready.Load()
+	return r.inherited && int32(l.shard.eng.now.Load()-r.inheritedFrom) >= 0
 }

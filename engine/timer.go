@@ -169,7 +169,7 @@ func (s *Shard) checkUnfinishedMessages() {
 // failLate fails c if its unfinished message m takes too long, and reports
 // whether it does.
 func (s *Shard) failLate(c *Conn, m unfinishedMessage) bool {
-	if s.eng.messageTicks == 0 || s.presence.ticks-m.since < s.eng.messageTicks || s.hasUnread(c) {
+	if s.eng.messageTicks == 0 || s.presence.ticks-m.since < s.eng.messageTicks || s.driver.hasUnread(c) {
 		return false
 	}
 	s.forgetUnfinished(c)
@@ -199,7 +199,7 @@ func (s *Shard) checkStall(c *Conn) {
 		return
 	}
 	st.looked = now
-	p := s.progress(c)
+	p := s.driver.progress(c)
 	switch {
 	case p.since(st.base, 0):
 		st.base, st.since = p, now

@@ -276,7 +276,7 @@ func (t *tlsConn) writeSealed(c *Conn) (full bool, err error) {
 	if len(t.sealed) == 0 {
 		return false, nil
 	}
-	n, err := s.write(c, t.sealed)
+	n, err := s.driver.write(c, t.sealed)
 	s.stats.writes.add(1)
 	s.clock.work += writeWork + max(n, 0)
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {

@@ -79,7 +79,7 @@ func (p plain) flush(c *Conn, most int) {
 			s.flushed(c)
 			return
 		}
-		n, err := s.writev(c, iov)
+		n, err := s.driver.writev(c, iov)
 		clear(iov)
 		s.noteWritten(c, n)
 		switch {
@@ -104,14 +104,14 @@ func (p plain) flush(c *Conn, most int) {
 // writeRest writes the rest of the partly sent frame; see Shard.sendRest.
 func (plain) writeRest(c *Conn) (done bool) {
 	s, q := c.shard, c.out
-	n, _ := s.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
+	n, _ := s.driver.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
 	s.noteWritten(c, n)
 	return q.empty()
 }
 
 func (plain) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 	s := c.shard
-	n, err = s.write(c, b)
+	n, err = s.driver.write(c, b)
 	s.stats.writes.add(1)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		err = nil

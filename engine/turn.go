@@ -88,7 +88,7 @@ func (s *Shard) turn() {
 		s.inTurn, s.again = false, false
 		if r := recover(); r != nil {
 			s.eng.reportPanic("inbox", r)
-			s.yield()
+			s.driver.yield()
 		}
 	}()
 	s.clock.begin()
@@ -175,7 +175,7 @@ func (s *Shard) cutShort() {
 	s.stats.yields.add(1)
 	s.closePending()
 	s.clock.yielded = time.Now()
-	s.yield()
+	s.driver.yield()
 }
 
 // OutOfTimeInLoop reports whether the running turn has used up its time. A task
@@ -235,7 +235,7 @@ func (s *Shard) leave() {
 	}
 	left := !s.flushAtEnd()
 	if left = !s.closePending() || left; left && !s.in.awake.Swap(true) {
-		s.yield()
+		s.driver.yield()
 	}
 }
 

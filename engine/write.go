@@ -165,7 +165,7 @@ func (s *Shard) block(c *Conn) {
 	s.addBlocked(c)
 	if !c.is(withheld) {
 		s.stats.blockedTotal.add(1)
-		if err := s.arm(c); err != nil {
+		if err := s.driver.arm(c); err != nil {
 			s.closeLater(c, err)
 		}
 	}
@@ -212,11 +212,13 @@ const minRest = 64 << 10
 // reports whether c has nothing left to send.
 func (s *Shard) sendRest(c *Conn, write func(*Conn) (done bool)) (done bool) {
 	q, bound := c.out, s.eng.cfg.UnsentBytes
-	if bound == 0 || s.sim != nil || q.current == nil || len(q.current.data)-q.sent < minRest {
+	if bound == 0 || q.current == nil || len(q.current.data)-q.sent < minRest {
 		return false
 	}
-	_ = boundUnsent(int(c.fd), 0)
-	defer func() { _ = boundUnsent(int(c.fd), bound) }()
+	if !s.driver.boundUnsent(c, 0) {
+		return false
+	}
+	defer func() { s.driver.boundUnsent(c, bound) }()
 	return write(c)
 }
 
