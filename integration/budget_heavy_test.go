@@ -16,17 +16,17 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// scenarioAloneEnv is set in the process of a test that runs alone.
-const scenarioAloneEnv = "WS_SCENARIO_ALONE"
+// aloneEnv is set in the process of a test that runs alone.
+const aloneEnv = "WS_SCENARIO_ALONE"
 
-// scenarioAlone runs the test in a process of its own, since how much memory one
+// alone runs the test in a process of its own, since how much memory one
 // takes depends on the tests that ran in it before. It reports true there.
-func scenarioAlone(t *testing.T) bool {
-	if os.Getenv(scenarioAloneEnv) != "" {
+func alone(t *testing.T) bool {
+	if os.Getenv(aloneEnv) != "" {
 		return true
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), scenarioAloneEnv+"=1")
+	cmd.Env = append(os.Environ(), aloneEnv+"=1")
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	require.NoError(t, err)
@@ -40,16 +40,16 @@ func scenarioAlone(t *testing.T) bool {
 // freed yet comes on top, at the peak, which is logged: that is the collector's pace,
 // with a limit as GOMEMLIMIT sets it.
 func TestScenarioHeavyQueueBudget(t *testing.T) {
-	if !scenarioAlone(t) {
+	if !alone(t) {
 		return
 	}
 	const clients, budget, size, each = 2000, 64 << 20, 1024, 150 // 300 MiB on offer
-	s := scenarioStart(t, ws.WithQueueBudget(budget), ws.WithMessageQueueSize(1<<20), ws.WithQueueBytes(1<<30))
-	swarm := scenarioNewSwarm(t)
-	healthy := swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0)})
-	hc := serverSide(s, scenarioQuery(0, 0))
+	s := startScenario(t, ws.WithQueueBudget(budget), ws.WithMessageQueueSize(1<<20), ws.WithQueueBytes(1<<30))
+	swarm := newSwarm(t)
+	healthy := swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, 0)})
+	hc := serverSide(s, queryOf(0, 0))
 	for i := range clients {
-		swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i+1), mute: true, recvBuf: 4096})
+		swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, i+1), mute: true, recvBuf: 4096})
 	}
 	var stalled []*ws.Client
 	s.RangeClients(func(c *ws.Client) bool {
@@ -66,9 +66,9 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 		require.NoError(t, err)
 		<-delivery.Done()
 	}
-	heapBefore := scenarioHeap()
+	heapBefore := heapInUse()
 	debug.FreeOSMemory()
-	before := scenarioRSS(t)
+	before := residentBytes(t)
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(int64(before + budget)))
 
 	sent, peak := int64(0), before
@@ -82,14 +82,14 @@ func TestScenarioHeavyQueueBudget(t *testing.T) {
 				sent++
 			}
 		}
-		peak = max(peak, scenarioRSS(t))
+		peak = max(peak, residentBytes(t))
 		harness.Eventually(t, func() bool { return healthy.received.Load() == received+sent }, "the healthy client")
 		require.LessOrEqual(t, s.Stats().Total.QueuedMemory, int64(budget+budget/100))
 	}
 	stats := s.Stats().Total
-	heap := int64(scenarioHeap()) - int64(heapBefore)
+	heap := int64(heapInUse()) - int64(heapBefore)
 	debug.FreeOSMemory()
-	after := scenarioRSS(t)
+	after := residentBytes(t)
 	t.Logf("budget %d MiB, held %d MiB, dropped %d; the heap grew by %d MiB, RSS by %d MiB, at the peak by %d MiB",
 		budget>>20, stats.QueuedMemory>>20, stats.Drops.Budget, heap>>20, (after-before)>>20, (peak-before)>>20)
 	assert.Positive(t, stats.Drops.Budget)

@@ -26,15 +26,15 @@ import (
 	"github.com/qi-realtime/ws/internal/leak"
 )
 
-// scenarioUnbounded lifts the bounds of the outbound queues, for scenarios in
+// unbounded lifts the bounds of the outbound queues, for scenarios in
 // which a publisher may be far ahead of the clients and nothing may be lost.
-func scenarioUnbounded(c *ws.Config) {
+func unbounded(c *ws.Config) {
 	c.MessageQueueSize = 1 << 20
 	c.QueueBytes = 1 << 38
 }
 
-// scenarioManager returns a manager for a scenario, that does not run yet.
-func scenarioManager(t testing.TB, opts ...ws.Option) *ws.Manager {
+// newManager returns a manager for a scenario, that does not run yet.
+func newManager(t testing.TB, opts ...ws.Option) *ws.Manager {
 	t.Helper()
 	defaults := func(c *ws.Config) {
 		c.ListenAddr = "tcp://127.0.0.1:0"
@@ -45,15 +45,15 @@ func scenarioManager(t testing.TB, opts ...ws.Option) *ws.Manager {
 		c.CloseTimeout = 20 * time.Second
 		c.Broadcast.Timeout = harness.Patience
 		c.Logger = slog.New(slog.DiscardHandler)
-		c.Authenticate = scenarioAuthenticate
+		c.Authenticate = authenticate
 	}
 	m, err := ws.NewManager(append([]ws.Option{defaults}, opts...)...)
 	require.NoError(t, err)
 	return m
 }
 
-// scenarioAuthenticate takes the user's number from the query: /ws?user=7.
-func scenarioAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
+// authenticate takes the user's number from the query: /ws?user=7.
+func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 	var user int64
 	if q := r.URL.RawQuery; q != "" {
 		if _, err := fmt.Sscanf(q, "user=%d&id=%d", &user, new(int)); err != nil {
@@ -65,16 +65,16 @@ func scenarioAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
 	}, nil
 }
 
-// scenarioStart runs a manager until the test ends, and then checks that
+// startScenario runs a manager until the test ends, and then checks that
 // neither goroutines nor descriptors are left.
-func scenarioStart(t testing.TB, opts ...ws.Option) *harness.Server {
+func startScenario(t testing.TB, opts ...ws.Option) *harness.Server {
 	t.Helper()
-	scenarioLeavesNothing(t)
-	return harness.Run(t, scenarioManager(t, opts...))
+	leavesNothing(t)
+	return harness.Run(t, newManager(t, opts...))
 }
 
-// scenarioWithin runs fn on a goroutine of its own and fails if it hangs.
-func scenarioWithin(t testing.TB, what string, fn func()) {
+// endsInTime runs fn on a goroutine of its own and fails if it hangs.
+func endsInTime(t testing.TB, what string, fn func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -89,11 +89,11 @@ func scenarioWithin(t testing.TB, what string, fn func()) {
 	}
 }
 
-// scenarioLeavesNothing checks at the end of the test, after all other
+// leavesNothing checks at the end of the test, after all other
 // cleanups, that no goroutine and no descriptor is left of it.
-func scenarioLeavesNothing(t testing.TB) {
+func leavesNothing(t testing.TB) {
 	t.Helper()
-	scenarioRaiseLimit(t)
+	raiseLimit(t)
 	goroutines, descriptors := len(leak.Goroutines()), leak.Descriptors()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -102,20 +102,20 @@ func scenarioLeavesNothing(t testing.TB) {
 		harness.Eventually(t, func() bool {
 			return len(leak.Goroutines()) <= goroutines && leak.Descriptors() <= descriptors
 		}, "goroutines or descriptors left: %d and %d before\n%s", goroutines, descriptors,
-			scenarioText(func() string {
+			lazyText(func() string {
 				return fmt.Sprintf("%d descriptors\n%s", leak.Descriptors(), strings.Join(leak.Goroutines(), "\n\n"))
 			}))
 	})
 }
 
-// scenarioText is a text that is made when it is printed.
-type scenarioText func() string
+// lazyText is a text that is made when it is printed.
+type lazyText func() string
 
-func (s scenarioText) String() string { return s() }
+func (s lazyText) String() string { return s() }
 
-// scenarioRaiseLimit raises the limit of descriptors to what the process may
+// raiseLimit raises the limit of descriptors to what the process may
 // have.
-func scenarioRaiseLimit(t testing.TB) {
+func raiseLimit(t testing.TB) {
 	t.Helper()
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
@@ -125,11 +125,11 @@ func scenarioRaiseLimit(t testing.TB) {
 	}
 }
 
-// scenarioConnections returns how many of n in-process connections the limit of
+// connections returns how many of n in-process connections the limit of
 // descriptors allows: each takes two.
-func scenarioConnections(t testing.TB, n int) int {
+func connections(t testing.TB, n int) int {
 	t.Helper()
-	scenarioRaiseLimit(t)
+	raiseLimit(t)
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	allowed := int(min(limit.Cur, 1<<20))/2 - 1000
@@ -139,21 +139,21 @@ func scenarioConnections(t testing.TB, n int) int {
 	return min(n, allowed)
 }
 
-// scenarioSwarm is a client for many connections: non-blocking sockets in an
+// clientSwarm is a client for many connections: non-blocking sockets in an
 // epoll that one goroutine serves. It answers pings and close frames.
-type scenarioSwarm struct {
+type clientSwarm struct {
 	t     testing.TB
 	epfd  int
 	endFD int
 	ended chan struct{}
 
 	mu    sync.Mutex
-	conns map[int32]*scenarioConn // guarded by mu
+	conns map[int32]*swarmConn // guarded by mu
 }
 
-// scenarioConn is one connection of a swarm.
-type scenarioConn struct {
-	swarm *scenarioSwarm
+// swarmConn is one connection of a swarm.
+type swarmConn struct {
+	swarm *clientSwarm
 	buf   []byte // bytes of a frame in parts; the swarm's goroutine only
 
 	// onMessage receives each data message, on the swarm's goroutine. The
@@ -169,7 +169,7 @@ type scenarioConn struct {
 	closed bool // the close frame is sent, nothing may follow it; guarded by mu
 }
 
-func scenarioNewSwarm(t testing.TB) *scenarioSwarm {
+func newSwarm(t testing.TB) *clientSwarm {
 	t.Helper()
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	require.NoError(t, err)
@@ -177,19 +177,19 @@ func scenarioNewSwarm(t testing.TB) *scenarioSwarm {
 	require.NoError(t, err)
 	require.NoError(t, unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, endFD,
 		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(endFD)}))
-	s := &scenarioSwarm{t: t, epfd: epfd, endFD: endFD, ended: make(chan struct{}), conns: make(map[int32]*scenarioConn)}
+	s := &clientSwarm{t: t, epfd: epfd, endFD: endFD, ended: make(chan struct{}), conns: make(map[int32]*swarmConn)}
 	go s.run() // ends in close
 	t.Cleanup(s.close)
 	return s
 }
 
 // close ends the goroutine and all connections.
-func (s *scenarioSwarm) close() {
+func (s *clientSwarm) close() {
 	_, _ = unix.Write(s.endFD, binary.NativeEndian.AppendUint64(nil, 1))
 	<-s.ended
 	s.mu.Lock()
 	conns := s.conns
-	s.conns = make(map[int32]*scenarioConn)
+	s.conns = make(map[int32]*swarmConn)
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.hangUp()
@@ -197,16 +197,16 @@ func (s *scenarioSwarm) close() {
 	_, _ = unix.Close(s.epfd), unix.Close(s.endFD)
 }
 
-// scenarioDial says how to open one connection.
-type scenarioDial struct {
+// dialOptions says how to open one connection.
+type dialOptions struct {
 	query     string               // of the URL
-	onMessage func(payload []byte) // see scenarioConn
+	onMessage func(payload []byte) // see swarmConn
 	mute      bool                 // never read anything behind the handshake
 	recvBuf   int                  // SO_RCVBUF; not 0: the server's send buffer is small, too
 }
 
-// scenarioTCP opens a blocking socket to a loopback address.
-func scenarioTCP(addr string, recvBuf int) (fd int, err error) {
+// connectTCP opens a blocking socket to a loopback address.
+func connectTCP(addr string, recvBuf int) (fd int, err error) {
 	tcp, err := net.ResolveTCPAddr("tcp4", addr)
 	if err != nil {
 		return -1, err
@@ -238,9 +238,9 @@ func scenarioTCP(addr string, recvBuf int) (fd int, err error) {
 	return fd, nil
 }
 
-// scenarioHandshake upgrades on a blocking socket and returns what came behind
+// handshake upgrades on a blocking socket and returns what came behind
 // the answer.
-func scenarioHandshake(fd int, query string) (early []byte, err error) {
+func handshake(fd int, query string) (early []byte, err error) {
 	if _, err := unix.Write(fd, []byte(harness.UpgradeRequest("/ws?"+query, ""))); err != nil {
 		return nil, err
 	}
@@ -267,12 +267,12 @@ func scenarioHandshake(fd int, query string) (early []byte, err error) {
 }
 
 // tryDial opens a connection. It blocks, and needs no goroutine.
-func (s *scenarioSwarm) tryDial(addr string, d scenarioDial) (*scenarioConn, error) {
-	fd, err := scenarioTCP(addr, d.recvBuf)
+func (s *clientSwarm) tryDial(addr string, d dialOptions) (*swarmConn, error) {
+	fd, err := connectTCP(addr, d.recvBuf)
 	if err != nil {
 		return nil, err
 	}
-	early, err := scenarioHandshake(fd, d.query)
+	early, err := handshake(fd, d.query)
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
 	}
@@ -280,7 +280,7 @@ func (s *scenarioSwarm) tryDial(addr string, d scenarioDial) (*scenarioConn, err
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	c := &scenarioConn{swarm: s, fd: fd, onMessage: d.onMessage}
+	c := &swarmConn{swarm: s, fd: fd, onMessage: d.onMessage}
 	if d.mute {
 		s.mu.Lock()
 		s.conns[int32(fd)] = c
@@ -294,7 +294,7 @@ func (s *scenarioSwarm) tryDial(addr string, d scenarioDial) (*scenarioConn, err
 	return c, s.watch(fd)
 }
 
-func (s *scenarioSwarm) dial(addr string, d scenarioDial) *scenarioConn {
+func (s *clientSwarm) dial(addr string, d dialOptions) *swarmConn {
 	s.t.Helper()
 	c, err := s.tryDial(addr, d)
 	require.NoError(s.t, err)
@@ -302,7 +302,7 @@ func (s *scenarioSwarm) dial(addr string, d scenarioDial) *scenarioConn {
 }
 
 // run serves the connections.
-func (s *scenarioSwarm) run() {
+func (s *clientSwarm) run() {
 	defer close(s.ended)
 	events := make([]unix.EpollEvent, 256)
 	buf := make([]byte, 64<<10)
@@ -326,7 +326,7 @@ func (s *scenarioSwarm) run() {
 }
 
 // read takes what came. It runs on the swarm's goroutine.
-func (c *scenarioConn) read(buf []byte) {
+func (c *swarmConn) read(buf []byte) {
 	c.mu.Lock()
 	if c.fd < 0 {
 		c.mu.Unlock()
@@ -347,14 +347,14 @@ func (c *scenarioConn) read(buf []byte) {
 }
 
 // take decodes what came.
-func (c *scenarioConn) take(b []byte) {
+func (c *swarmConn) take(b []byte) {
 	if len(c.buf) > 0 {
 		c.buf = append(c.buf, b...)
 		b = c.buf
 	}
 	came := len(b)
 	for {
-		op, payload, rest, ok := scenarioFrame(b)
+		op, payload, rest, ok := cutFrame(b)
 		if !ok {
 			break
 		}
@@ -370,7 +370,7 @@ func (c *scenarioConn) take(b []byte) {
 	}
 }
 
-func (c *scenarioConn) handle(op gobwas.OpCode, payload []byte) {
+func (c *swarmConn) handle(op gobwas.OpCode, payload []byte) {
 	switch op {
 	case gobwas.OpPing:
 		_ = c.send(gobwas.OpPong, payload)
@@ -390,9 +390,9 @@ func (c *scenarioConn) handle(op gobwas.OpCode, payload []byte) {
 	}
 }
 
-// scenarioFrame takes one of the server's frames, which are neither masked nor
+// cutFrame takes one of the server's frames, which are neither masked nor
 // fragmented, from the front of b.
-func scenarioFrame(b []byte) (op gobwas.OpCode, payload, rest []byte, ok bool) {
+func cutFrame(b []byte) (op gobwas.OpCode, payload, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return 0, nil, b, false
 	}
@@ -413,8 +413,8 @@ func scenarioFrame(b []byte) (op gobwas.OpCode, payload, rest []byte, ok bool) {
 	return gobwas.OpCode(b[0] & 0xf), b[head : head+size], b[head+size:], true
 }
 
-// scenarioMasked encodes a client's frame.
-func scenarioMasked(op gobwas.OpCode, payload []byte) []byte {
+// maskedFrame encodes a client's frame.
+func maskedFrame(op gobwas.OpCode, payload []byte) []byte {
 	var b bytes.Buffer
 	if err := gobwas.WriteFrame(&b, gobwas.MaskFrame(gobwas.NewFrame(op, true, payload))); err != nil {
 		panic(err)
@@ -423,25 +423,25 @@ func scenarioMasked(op gobwas.OpCode, payload []byte) []byte {
 }
 
 // send writes one frame. Nothing is sent behind a close frame.
-func (c *scenarioConn) send(op gobwas.OpCode, payload []byte) error {
+func (c *swarmConn) send(op gobwas.OpCode, payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return net.ErrClosed
 	}
 	c.closed = op == gobwas.OpClose
-	return c.writeLocked(scenarioMasked(op, payload))
+	return c.writeLocked(maskedFrame(op, payload))
 }
 
 // raw writes bytes as they are.
-func (c *scenarioConn) raw(b []byte) error {
+func (c *swarmConn) raw(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writeLocked(b)
 }
 
 // writeLocked writes b, and waits while the socket is full.
-func (c *scenarioConn) writeLocked(b []byte) error {
+func (c *swarmConn) writeLocked(b []byte) error {
 	for len(b) > 0 {
 		if c.fd < 0 {
 			return net.ErrClosed
@@ -461,7 +461,7 @@ func (c *scenarioConn) writeLocked(b []byte) error {
 }
 
 // hangUp closes the socket.
-func (c *scenarioConn) hangUp() {
+func (c *swarmConn) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd < 0 {
@@ -476,7 +476,7 @@ func (c *scenarioConn) hangUp() {
 }
 
 // abort closes the socket with a reset.
-func (c *scenarioConn) abort() {
+func (c *swarmConn) abort() {
 	c.mu.Lock()
 	if c.fd >= 0 {
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -512,11 +512,11 @@ func serverSides(s *harness.Server) map[string]*ws.Client {
 	return found
 }
 
-// scenarioQuery names a connection: its user and its number.
-func scenarioQuery(user, id int) string { return fmt.Sprintf("user=%d&id=%d", user, id) }
+// queryOf names a connection: its user and its number.
+func queryOf(user, id int) string { return fmt.Sprintf("user=%d&id=%d", user, id) }
 
-// scenarioHeap returns the bytes of reachable heap.
-func scenarioHeap() uint64 {
+// heapInUse returns the bytes of reachable heap.
+func heapInUse() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.GC()

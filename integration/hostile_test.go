@@ -19,12 +19,12 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// scenarioHostile is one client that means harm, on a blocking socket. It
+// hostile is one client that means harm, on a blocking socket. It
 // returns the socket if it keeps it open, or -1.
-type scenarioHostile func(rnd *rand.Rand, addr string) (fd int, err error)
+type hostile func(rnd *rand.Rand, addr string) (fd int, err error)
 
-// scenarioGarbage returns random bytes.
-func scenarioGarbage(rnd *rand.Rand, most int) []byte {
+// garbage returns random bytes.
+func garbage(rnd *rand.Rand, most int) []byte {
 	b := make([]byte, 1+rnd.IntN(most))
 	for i := range b {
 		b[i] = byte(rnd.Uint32())
@@ -32,83 +32,83 @@ func scenarioGarbage(rnd *rand.Rand, most int) []byte {
 	return b
 }
 
-// scenarioSay connects and sends bytes. The server may hang up meanwhile.
-func scenarioSay(addr string, b []byte) (fd int, err error) {
-	if fd, err = scenarioTCP(addr, 0); err == nil {
+// connectAndWrite connects and sends bytes. The server may hang up meanwhile.
+func connectAndWrite(addr string, b []byte) (fd int, err error) {
+	if fd, err = connectTCP(addr, 0); err == nil {
 		_, _ = unix.SendmsgN(fd, b, nil, nil, unix.MSG_NOSIGNAL)
 	}
 	return fd, err
 }
 
-// scenarioReset closes the socket with a reset.
-func scenarioReset(fd int) {
+// reset closes the socket with a reset.
+func reset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	_ = unix.Close(fd)
 }
 
-var scenarioHostiles = map[string]scenarioHostile{
+var hostiles = map[string]hostile{
 	"garbage in place of a request": func(rnd *rand.Rand, addr string) (int, error) {
-		return scenarioSay(addr, scenarioGarbage(rnd, 4096))
+		return connectAndWrite(addr, garbage(rnd, 4096))
 	},
 	"a broken request": func(rnd *rand.Rand, addr string) (int, error) {
 		b := []byte(harness.UpgradeRequest("/ws", ""))
 		b[rnd.IntN(len(b))] ^= byte(1 + rnd.IntN(255))
-		return scenarioSay(addr, b)
+		return connectAndWrite(addr, b)
 	},
 	"a request without an end": func(rnd *rand.Rand, addr string) (int, error) {
 		b := []byte(harness.UpgradeRequest("/ws", ""))
-		return scenarioSay(addr, b[:1+rnd.IntN(len(b)-1)])
+		return connectAndWrite(addr, b[:1+rnd.IntN(len(b)-1)])
 	},
 	"a header that never ends": func(_ *rand.Rand, addr string) (int, error) {
 		b := []byte("GET /ws HTTP/1.1\r\nHost: x\r\nX: ")
-		return scenarioSay(addr, append(b, make([]byte, 64<<10)...))
+		return connectAndWrite(addr, append(b, make([]byte, 64<<10)...))
 	},
-	"silence": func(_ *rand.Rand, addr string) (int, error) { return scenarioTCP(addr, 0) },
+	"silence": func(_ *rand.Rand, addr string) (int, error) { return connectTCP(addr, 0) },
 	"connect and reset": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioTCP(addr, 0)
+		fd, err := connectTCP(addr, 0)
 		if err == nil {
-			scenarioReset(fd)
+			reset(fd)
 		}
 		return -1, err
 	},
 	"reset behind the request": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
+		fd, err := connectAndWrite(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err == nil {
-			scenarioReset(fd)
+			reset(fd)
 		}
 		return -1, err
 	},
 	"garbage in place of frames": func(rnd *rand.Rand, addr string) (int, error) {
-		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), scenarioGarbage(rnd, 4096)...))
+		return connectAndWrite(addr, append([]byte(harness.UpgradeRequest("/ws", "")), garbage(rnd, 4096)...))
 	},
 	"a broken frame": func(rnd *rand.Rand, addr string) (int, error) {
-		b := scenarioMasked(gobwas.OpText, []byte("hello"))
+		b := maskedFrame(gobwas.OpText, []byte("hello"))
 		b[rnd.IntN(2)] ^= byte(1 + rnd.IntN(255))
-		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b...))
+		return connectAndWrite(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b...))
 	},
 	"a frame without an end": func(_ *rand.Rand, addr string) (int, error) {
-		b := scenarioMasked(gobwas.OpBinary, make([]byte, 4096))
-		return scenarioSay(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b[:2048]...))
+		b := maskedFrame(gobwas.OpBinary, make([]byte, 4096))
+		return connectAndWrite(addr, append([]byte(harness.UpgradeRequest("/ws", "")), b[:2048]...))
 	},
 	"half open": func(_ *rand.Rand, addr string) (int, error) { // never answers a ping
-		return scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
+		return connectAndWrite(addr, []byte(harness.UpgradeRequest("/ws", "")))
 	},
 	"half closed": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
+		fd, err := connectAndWrite(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err == nil {
 			_ = unix.Shutdown(fd, unix.SHUT_WR)
 		}
 		return fd, err
 	},
 	"an echo flood that reads nothing": func(_ *rand.Rand, addr string) (int, error) {
-		fd, err := scenarioSay(addr, []byte(harness.UpgradeRequest("/ws", "")))
+		fd, err := connectAndWrite(addr, []byte(harness.UpgradeRequest("/ws", "")))
 		if err != nil {
 			return fd, err
 		}
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return fd, err
 		}
-		b := scenarioMasked(gobwas.OpBinary, make([]byte, 32<<10))
+		b := maskedFrame(gobwas.OpBinary, make([]byte, 32<<10))
 		for range 100 {
 			if _, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_NOSIGNAL); err != nil {
 				break
@@ -120,14 +120,14 @@ var scenarioHostiles = map[string]scenarioHostile{
 
 // Clients that mean harm come in numbers, and a witness is served throughout;
 // when the timeouts have passed all of them are gone.
-func TestScenarioHostileClients(t *testing.T) { scenarioHostility(t, 12) }
+func TestScenarioHostileClients(t *testing.T) { hostility(t, 12) }
 
-func scenarioHostility(t *testing.T, each int) {
+func hostility(t *testing.T, each int) {
 	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run(string(way), func(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			s := scenarioStart(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
+			s := startScenario(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
 				c.HandshakeTimeout = 300 * time.Millisecond
 				c.CloseTimeout = 300 * time.Millisecond
 				c.HeartbeatInterval = 200 * time.Millisecond
@@ -143,8 +143,8 @@ func scenarioHostility(t *testing.T, each int) {
 					_ = unix.Close(fd)
 				}
 			})
-			swarm := scenarioNewSwarm(t)
-			witness := swarm.dial(s.AddrOf(way), scenarioDial{})
+			swarm := newSwarm(t)
+			witness := swarm.dial(s.AddrOf(way), dialOptions{})
 			var stop atomic.Bool
 			var serving sync.WaitGroup
 			echoes := int64(0)
@@ -164,7 +164,7 @@ func scenarioHostility(t *testing.T, each int) {
 			})
 			rnd := rand.New(rand.NewPCG(seed, 0))
 			for range each {
-				for name, attack := range scenarioHostiles {
+				for name, attack := range hostiles {
 					fd, err := attack(rnd, s.AddrOf(way))
 					require.NoError(t, err, name)
 					if fd >= 0 {
@@ -173,13 +173,13 @@ func scenarioHostility(t *testing.T, each int) {
 				}
 			}
 			harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 && s.GetClientCount() == 1 },
-				"seed %d: only the witness is left: %v", seed, scenarioText(func() string {
+				"seed %d: only the witness is left: %v", seed, lazyText(func() string {
 					return fmt.Sprintf("%d connections, %d clients", s.Stats().Total.Connections, s.GetClientCount())
 				}))
 			stop.Store(true)
 			serving.Wait()
 			assert.Positive(t, echoes)
-			t.Logf("%d hostile clients, %d echoes meanwhile", each*len(scenarioHostiles), echoes)
+			t.Logf("%d hostile clients, %d echoes meanwhile", each*len(hostiles), echoes)
 		})
 	}
 }

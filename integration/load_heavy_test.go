@@ -24,26 +24,26 @@ import (
 // As many in-process connections as a process of 20,000 descriptors holds.
 func TestScenarioHeavyFanOut(t *testing.T) {
 	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
-		t.Run(string(way), func(t *testing.T) { scenarioFanOut(t, way, scenarioConnections(t, 7000), 100) })
+		t.Run(string(way), func(t *testing.T) { fanOut(t, way, connections(t, 7000), 100) })
 	}
 }
 
 func TestScenarioHeavyReconnectStorm(t *testing.T) {
 	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
-		t.Run("the server closes, "+string(way), func(t *testing.T) { scenarioStorm(t, way, 2000, scenarioServerCloses) })
-		t.Run("the clients reset, "+string(way), func(t *testing.T) { scenarioStorm(t, way, 2000, scenarioClientsReset) })
+		t.Run("the server closes, "+string(way), func(t *testing.T) { reconnectStorm(t, way, 2000, serverCloses) })
+		t.Run("the clients reset, "+string(way), func(t *testing.T) { reconnectStorm(t, way, 2000, clientsReset) })
 	}
 }
 
-func TestScenarioHeavyHostileClients(t *testing.T) { scenarioHostility(t, 100) }
+func TestScenarioHeavyHostileClients(t *testing.T) { hostility(t, 100) }
 
-func TestScenarioHeavyQuickCycles(t *testing.T) { scenarioCycles(t, 200) }
+func TestScenarioHeavyQuickCycles(t *testing.T) { quickCycles(t, 200) }
 
 // Random operations for a minute, in runs with seeds of their own.
 func TestScenarioHeavyRandomOperations(t *testing.T) {
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		for _, queueBytes := range scenarioRandomBounds {
-			scenarioRandomOnce(t, scenarioRandomPlan{
+		for _, queueBytes := range randomBounds {
+			randomOperationsOnce(t, randomPlan{
 				seed: rand.Uint64(), workers: 8, clients: 64, operations: 5000, queueBytes: 2 * queueBytes,
 			})
 		}
@@ -53,30 +53,30 @@ func TestScenarioHeavyRandomOperations(t *testing.T) {
 	}
 }
 
-func scenarioRandomOnce(t *testing.T, plan scenarioRandomPlan) {
-	t.Run(strconv.FormatUint(plan.seed, 10), func(t *testing.T) { scenarioRandom(t, plan) })
+func randomOperationsOnce(t *testing.T, plan randomPlan) {
+	t.Run(strconv.FormatUint(plan.seed, 10), func(t *testing.T) { randomOperations(t, plan) })
 }
 
-// scenarioClientEnv makes the test binary a client process: it holds the
+// clientEnv makes the test binary a client process: it holds the
 // address of the server.
-const scenarioClientEnv = "WS_SCENARIO_CLIENT"
+const clientEnv = "WS_SCENARIO_CLIENT"
 
 // Not a test of its own: what the client process of TestScenarioHeavyMemory
 // runs. It reads from its standard input how many connections to have, opens
 // them, says so, and ends with its input.
 func TestScenarioClientProcess(t *testing.T) {
-	addr := os.Getenv(scenarioClientEnv)
+	addr := os.Getenv(clientEnv)
 	if addr == "" {
 		t.Skip("run by TestScenarioHeavyMemory")
 	}
-	scenarioRaiseLimit(t)
-	swarm := scenarioNewSwarm(t)
+	raiseLimit(t)
+	swarm := newSwarm(t)
 	have := 0
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		n, err := strconv.Atoi(in.Text())
 		require.NoError(t, err)
 		for ; have < n; have++ {
-			swarm.dial(addr, scenarioDial{})
+			swarm.dial(addr, dialOptions{})
 		}
 		_, _ = fmt.Fprintln(os.Stdout, "connected", have)
 	}
@@ -86,9 +86,9 @@ func TestScenarioClientProcess(t *testing.T) {
 // between 2,000 and 14,000 connections, with the clients in another process.
 func TestScenarioHeavyMemory(t *testing.T) {
 	const few, many, heapBudget = 2000, 14_000, 800 // bytes: 700 and a margin
-	s := scenarioStart(t, func(c *ws.Config) { c.Authenticate = nil })
+	s := startScenario(t, func(c *ws.Config) { c.Authenticate = nil })
 	client := exec.Command(os.Args[0], "-test.run=^TestScenarioClientProcess$")
-	client.Env = append(os.Environ(), scenarioClientEnv+"="+s.AddrOf(harness.Native))
+	client.Env = append(os.Environ(), clientEnv+"="+s.AddrOf(harness.Native))
 	in, err := client.StdinPipe()
 	require.NoError(t, err)
 	out, err := client.StdoutPipe()
@@ -105,9 +105,9 @@ func TestScenarioHeavyMemory(t *testing.T) {
 		require.True(t, answers.Scan(), "the client process has ended")
 		require.Equal(t, fmt.Sprint("connected ", n), answers.Text())
 		harness.Eventually(t, func() bool { return s.GetClientCount() == n }, "%d clients", n)
-		heap = float64(scenarioHeap())
+		heap = float64(heapInUse())
 		debug.FreeOSMemory()
-		return heap, float64(scenarioRSS(t))
+		return heap, float64(residentBytes(t))
 	}
 	measure(few / 2) // what is made once exists now
 	heap0, rss0 := measure(few)
@@ -117,8 +117,8 @@ func TestScenarioHeavyMemory(t *testing.T) {
 	assert.LessOrEqual(t, heap, float64(heapBudget))
 }
 
-// scenarioRSS returns the resident memory of the process in bytes.
-func scenarioRSS(t testing.TB) int {
+// residentBytes returns the resident memory of the process in bytes.
+func residentBytes(t testing.TB) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -23,20 +23,20 @@ import (
 func TestScenarioManyConnectionsTakeNoGoroutines(t *testing.T) {
 	for _, way := range []harness.Way{harness.Native, harness.NetHTTP} {
 		t.Run(string(way), func(t *testing.T) {
-			scenarioFanOut(t, way, scenarioConnections(t, 5000), 10)
+			fanOut(t, way, connections(t, 5000), 10)
 		})
 	}
 }
 
-// scenarioFanOut opens n connections, publishes a number of messages to all of
+// fanOut opens n connections, publishes a number of messages to all of
 // them, and shuts down.
-func scenarioFanOut(t *testing.T, way harness.Way, n, messages int) {
-	s := scenarioStart(t, func(c *ws.Config) { c.Authenticate = nil })
-	swarm := scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, 0, n)
+func fanOut(t *testing.T, way harness.Way, n, messages int) {
+	s := startScenario(t, func(c *ws.Config) { c.Authenticate = nil })
+	swarm := newSwarm(t)
+	conns := make([]*swarmConn, 0, n)
 	open := func(upTo int) {
 		for len(conns) < upTo {
-			conns = append(conns, swarm.dial(s.AddrOf(way), scenarioDial{}))
+			conns = append(conns, swarm.dial(s.AddrOf(way), dialOptions{}))
 		}
 		harness.Eventually(t, func() bool { return s.GetClientCount() == upTo }, "%d clients", upTo)
 	}
@@ -46,7 +46,7 @@ func scenarioFanOut(t *testing.T, way harness.Way, n, messages int) {
 	const slack = 16 // handlers of net/http and workers of gnet that are about to end
 	harness.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+slack },
 		"%d goroutines with 100 connections, with %d: %v", before, n,
-		scenarioText(func() string { return fmt.Sprint(runtime.NumGoroutine()) }))
+		lazyText(func() string { return fmt.Sprint(runtime.NumGoroutine()) }))
 	t.Logf("goroutines: %d with 100 connections, %d with %d", before, runtime.NumGoroutine(), n)
 
 	joined := 0
@@ -77,17 +77,17 @@ func scenarioFanOut(t *testing.T, way harness.Way, n, messages int) {
 	assert.Empty(t, s.GetRoomMembers("all"))
 }
 
-// scenarioCut ends many connections at once.
-type scenarioCut func(s *harness.Server, conns []*scenarioConn)
+// cut ends many connections at once.
+type cut func(s *harness.Server, conns []*swarmConn)
 
-func scenarioServerCloses(s *harness.Server, _ []*scenarioConn) {
+func serverCloses(s *harness.Server, _ []*swarmConn) {
 	s.RangeClients(func(c *ws.Client) bool {
 		c.CloseWithCode(ws.CloseTryAgainLater, "again")
 		return true
 	})
 }
 
-func scenarioClientsReset(_ *harness.Server, conns []*scenarioConn) {
+func clientsReset(_ *harness.Server, conns []*swarmConn) {
 	for _, c := range conns {
 		c.abort()
 	}
@@ -96,24 +96,24 @@ func scenarioClientsReset(_ *harness.Server, conns []*scenarioConn) {
 // All clients are cut off at once and are back at once, while the server
 // publishes to everybody.
 func TestScenarioReconnectStorm(t *testing.T) {
-	t.Run("the server closes", func(t *testing.T) { scenarioStorm(t, harness.NetHTTP, 1000, scenarioServerCloses) })
-	t.Run("the clients reset", func(t *testing.T) { scenarioStorm(t, harness.Native, 1000, scenarioClientsReset) })
+	t.Run("the server closes", func(t *testing.T) { reconnectStorm(t, harness.NetHTTP, 1000, serverCloses) })
+	t.Run("the clients reset", func(t *testing.T) { reconnectStorm(t, harness.Native, 1000, clientsReset) })
 }
 
-func scenarioStorm(t *testing.T, way harness.Way, n int, cut scenarioCut) {
+func reconnectStorm(t *testing.T, way harness.Way, n int, cut cut) {
 	const dialers = 8
 	var connected, disconnected atomic.Int64
-	s := scenarioStart(t)
+	s := startScenario(t)
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { connected.Add(1) })
 	s.Subscribe(ws.EventClientDisconnected, func(ws.Event) { disconnected.Add(1) })
-	swarm := scenarioNewSwarm(t)
-	dialAll := func() []*scenarioConn {
-		conns := make([]*scenarioConn, n)
+	swarm := newSwarm(t)
+	dialAll := func() []*swarmConn {
+		conns := make([]*swarmConn, n)
 		var wg sync.WaitGroup
 		for d := range dialers {
 			wg.Go(func() {
 				for i := d; i < n; i += dialers {
-					c, err := swarm.tryDial(s.AddrOf(way), scenarioDial{query: scenarioQuery(i, i)})
+					c, err := swarm.tryDial(s.AddrOf(way), dialOptions{query: queryOf(i, i)})
 					if assert.NoError(t, err) {
 						conns[i] = c
 					}
@@ -147,7 +147,7 @@ func scenarioStorm(t *testing.T, way harness.Way, n int, cut scenarioCut) {
 		harness.Eventually(t, c.over.Load, "end of connection %d", i)
 	}
 	harness.Eventually(t, func() bool { return s.GetClientCount() == n }, "clients after the storm: %v",
-		scenarioText(func() string { return fmt.Sprint(s.GetClientCount()) }))
+		lazyText(func() string { return fmt.Sprint(s.GetClientCount()) }))
 	had := make([]int64, n)
 	for i, c := range second {
 		had[i] = c.received.Load()
@@ -159,15 +159,15 @@ func scenarioStorm(t *testing.T, way harness.Way, n int, cut scenarioCut) {
 	publishing.Wait()
 	for i, c := range second {
 		require.False(t, c.over.Load(), "new connection %d has ended", i)
-		require.Len(t, scenarioClientsOf(s, int64(i)), 1, "user %d", i)
+		require.Len(t, clientsOf(s, int64(i)), 1, "user %d", i)
 	}
 	s.Stop()
 	assert.EqualValues(t, 2*n, connected.Load())
 	assert.EqualValues(t, 2*n, disconnected.Load())
 }
 
-// scenarioClientsOf returns the connected clients of a user.
-func scenarioClientsOf(s *harness.Server, user int64) (clients []*ws.Client) {
+// clientsOf returns the connected clients of a user.
+func clientsOf(s *harness.Server, user int64) (clients []*ws.Client) {
 	s.RangeClients(func(c *ws.Client) bool {
 		if c.UserID == user {
 			clients = append(clients, c)
@@ -177,13 +177,13 @@ func scenarioClientsOf(s *harness.Server, user int64) (clients []*ws.Client) {
 	return clients
 }
 
-// scenarioDropMeter counts what the metrics hear of.
-type scenarioDropMeter struct {
+// dropMeter counts what the metrics hear of.
+type dropMeter struct {
 	ws.NoopMetrics
 	dropped atomic.Int64
 }
 
-func (m *scenarioDropMeter) IncrementDroppedMessages() { m.dropped.Add(1) }
+func (m *dropMeter) IncrementDroppedMessages() { m.dropped.Add(1) }
 
 // One member in twenty never reads. The others lose nothing and see the order;
 // what waits for the slow ones stays within their bounds, and every message
@@ -191,15 +191,15 @@ func (m *scenarioDropMeter) IncrementDroppedMessages() { m.dropped.Add(1) }
 func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	const members, every, size = 500, 20, 512
 	const queueFrames, queueBytes = 128, 48 << 10 // bytes bind first
-	var meter scenarioDropMeter
-	s := scenarioStart(t, ws.WithMessageQueueSize(queueFrames), ws.WithQueueBytes(queueBytes), ws.WithMetrics(&meter))
-	swarm := scenarioNewSwarm(t)
-	var healthy []*scenarioConn
+	var meter dropMeter
+	s := startScenario(t, ws.WithMessageQueueSize(queueFrames), ws.WithQueueBytes(queueBytes), ws.WithMetrics(&meter))
+	swarm := newSwarm(t)
+	var healthy []*swarmConn
 	var slow []*ws.Client
 	var disorder atomic.Int64
 	for i := range members {
-		query := scenarioQuery(0, i)
-		d := scenarioDial{query: query}
+		query := queryOf(0, i)
+		d := dialOptions{query: query}
 		if d.mute = i%every == 0; d.mute {
 			d.recvBuf = 4096
 			swarm.dial(s.AddrOf(harness.Native), d)
@@ -223,7 +223,7 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	// which therefore must not lose anything.
 	const burst, least, most = queueBytes / size / 2, 2000, 40_000
 	published := 0
-	heap := scenarioHeap()
+	heap := heapInUse()
 	full := func() bool {
 		for _, c := range slow {
 			if c.QueuedBytes() < queueBytes-2*size {
@@ -261,7 +261,7 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 		queued += c.QueuedBytes()
 	}
 	// Frames are shared; if each slow reader had its own copies, that were its queue.
-	grown := int64(scenarioHeap()) - int64(heap)
+	grown := int64(heapInUse()) - int64(heap)
 	t.Logf("%d messages, %d drops, %d bytes queued for %d slow readers, heap grew by %d bytes",
 		published, stats.Total.Drops.Full, queued, len(slow), grown)
 	assert.Less(t, grown, int64(len(slow)*queueBytes+4<<20))

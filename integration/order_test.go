@@ -22,25 +22,25 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// scenarioLog is what one client has received: the numbers of each publisher's
+// numberLog is what one client has received: the numbers of each publisher's
 // messages. Only the swarm's goroutine writes it, until the swarm is quiet.
-type scenarioLog [][]uint32
+type numberLog [][]uint32
 
-// scenarioStamp encodes a message that names its publisher and its number.
-func scenarioStamp(publisher int, number uint32) []byte {
+// stamp encodes a message that names its publisher and its number.
+func stamp(publisher int, number uint32) []byte {
 	b := make([]byte, 0, 24)
 	b = binary.BigEndian.AppendUint32(b, uint32(publisher))
 	return binary.BigEndian.AppendUint32(b, number)
 }
 
 // take records a stamped message.
-func (l scenarioLog) take(payload []byte) {
+func (l numberLog) take(payload []byte) {
 	p := binary.BigEndian.Uint32(payload)
 	l[p] = append(l[p], binary.BigEndian.Uint32(payload[4:]))
 }
 
-// scenarioPublish repeats a publish as its errors allow: nothing was sent then.
-func scenarioPublish(t testing.TB, publish func() error) {
+// publish repeats a publish as its errors allow: nothing was sent then.
+func publish(t testing.TB, publish func() error) {
 	for {
 		err := publish()
 		if errors.Is(err, ws.ErrBroadcastTimeout) || errors.Is(err, ws.ErrChannelFull) {
@@ -56,21 +56,21 @@ func scenarioPublish(t testing.TB, publish func() error) {
 // they were sent, all of them and each once.
 func TestScenarioOrderOfPublishers(t *testing.T) {
 	for _, ring := range []int{1, 8, 1024} {
-		t.Run(fmt.Sprintf("ring=%d", ring), func(t *testing.T) { scenarioOrder(t, ring) })
+		t.Run(fmt.Sprintf("ring=%d", ring), func(t *testing.T) { orderOfPublishers(t, ring) })
 	}
 }
 
-func scenarioOrder(t *testing.T, ring int) {
+func orderOfPublishers(t *testing.T, ring int) {
 	const clients, users, rooms, publishers, messages = 60, 12, 5, 6, 1500
-	s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
-	swarm := scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, clients)
-	logs := make([]scenarioLog, clients)
+	s := startScenario(t, unbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
+	swarm := newSwarm(t)
+	conns := make([]*swarmConn, clients)
+	logs := make([]numberLog, clients)
 	members := make([][]int, rooms)
 	for i := range conns {
 		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
-		logs[i] = make(scenarioLog, publishers)
-		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: scenarioQuery(1+i%users, i), onMessage: logs[i].take})
+		logs[i] = make(numberLog, publishers)
+		conns[i] = swarm.dial(s.AddrOf(way), dialOptions{query: queryOf(1+i%users, i), onMessage: logs[i].take})
 	}
 	sides := make([]*ws.Client, clients)
 	for query, c := range serverSides(s) {
@@ -85,14 +85,14 @@ func scenarioOrder(t *testing.T, ring int) {
 		}
 	}
 
-	want := make([]scenarioLog, publishers) // by publisher, then client
+	want := make([]numberLog, publishers) // by publisher, then client
 	var publishing sync.WaitGroup
 	for p := range publishers {
-		want[p] = make(scenarioLog, clients)
+		want[p] = make(numberLog, clients)
 		publishing.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(p), 1))
 			for n := range uint32(messages) {
-				msg := scenarioStamp(p, n)
+				msg := stamp(p, n)
 				reach := func(i int) { want[p][i] = append(want[p][i], n) }
 				switch rnd.IntN(8) {
 				case 0:
@@ -108,7 +108,7 @@ func scenarioOrder(t *testing.T, ring int) {
 					}
 				case 2, 3, 4:
 					r, exclude := rnd.IntN(rooms), rnd.IntN(clients)
-					scenarioPublish(t, func() error { return s.BroadcastToRoom(fmt.Sprint("room ", r), msg, sides[exclude]) })
+					publish(t, func() error { return s.BroadcastToRoom(fmt.Sprint("room ", r), msg, sides[exclude]) })
 					for _, i := range members[r] {
 						if i != exclude {
 							reach(i)
@@ -116,20 +116,20 @@ func scenarioOrder(t *testing.T, ring int) {
 					}
 				default:
 					i := rnd.IntN(clients)
-					scenarioPublish(t, func() error { return sides[i].SendBytes(msg) })
+					publish(t, func() error { return sides[i].SendBytes(msg) })
 					reach(i)
 				}
 			}
 		})
 	}
-	scenarioWithin(t, "publishing", publishing.Wait)
+	endsInTime(t, "publishing", publishing.Wait)
 	for i, c := range conns {
 		total := 0
 		for p := range publishers {
 			total += len(want[p][i])
 		}
 		harness.Eventually(t, func() bool { return c.received.Load() >= int64(total) }, "%d messages on connection %d: %v",
-			total, i, scenarioText(func() string { return fmt.Sprint(c.received.Load()) }))
+			total, i, lazyText(func() string { return fmt.Sprint(c.received.Load()) }))
 	}
 	s.Stop() // nothing more can come
 	for i := range conns {
@@ -151,29 +151,29 @@ func TestScenarioOrderOfInlinePublishers(t *testing.T) {
 	for name, mode := range inline {
 		for _, ring := range []int{2, 1024} {
 			t.Run(fmt.Sprintf("%s, ring=%d", name, ring), func(t *testing.T) {
-				scenarioInlineOrder(t, mode(nil, nil), ring)
+				orderOfInlinePublishers(t, mode(nil, nil), ring)
 			})
 		}
 	}
 }
 
-// scenarioInlinePublisher is one client whose handler publishes. Only its event
+// inlinePublisher is one client whose handler publishes. Only its event
 // loop touches it.
-type scenarioInlinePublisher struct {
+type inlinePublisher struct {
 	number  uint32
 	refused int
-	want    scenarioLog // by client
+	want    numberLog // by client
 }
 
-func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
+func orderOfInlinePublishers(t *testing.T, mode ws.Option, ring int) {
 	const clients, requests, each = 16, 150, 6
 	const rooms = 3
-	s := scenarioStart(t, scenarioUnbounded, mode, func(c *ws.Config) {
+	s := startScenario(t, unbounded, mode, func(c *ws.Config) {
 		c.Broadcast.QueueSize = ring
 		c.MailboxSize = 1 << 20
 	})
 	sides := make([]*ws.Client, clients)
-	publishers := make([]*scenarioInlinePublisher, clients)
+	publishers := make([]*inlinePublisher, clients)
 	index := make(map[*ws.Client]int) // written before the first request
 	var handled atomic.Int64
 	require.NoError(t, s.Register("publish", func(c *ws.Client, msg *ws.Message) error {
@@ -199,28 +199,28 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 			for i := room; i < clients; i += rooms {
 				members = append(members, i)
 			}
-			try(s.BroadcastToRoom(fmt.Sprint("room ", room), scenarioStamp(me, p.number), nil), members...)
-			try(c.SendBytes(scenarioStamp(me, p.number)), me)
+			try(s.BroadcastToRoom(fmt.Sprint("room ", room), stamp(me, p.number), nil), members...)
+			try(c.SendBytes(stamp(me, p.number)), me)
 			other := (me + 1 + k) % clients
-			try(sides[other].SendBytes(scenarioStamp(me, p.number)), other)
+			try(sides[other].SendBytes(stamp(me, p.number)), other)
 		}
 		return nil
 	}, ws.RunInline()))
 
-	swarm := scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, clients)
-	logs := make([]scenarioLog, clients)
+	swarm := newSwarm(t)
+	conns := make([]*swarmConn, clients)
+	logs := make([]numberLog, clients)
 	for i := range conns {
 		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
-		query := scenarioQuery(0, i)
-		logs[i] = make(scenarioLog, clients)
-		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: query, onMessage: logs[i].take})
+		query := queryOf(0, i)
+		logs[i] = make(numberLog, clients)
+		conns[i] = swarm.dial(s.AddrOf(way), dialOptions{query: query, onMessage: logs[i].take})
 		sides[i] = serverSide(s, query)
 		index[sides[i]] = i
-		publishers[i] = &scenarioInlinePublisher{want: make(scenarioLog, clients)}
+		publishers[i] = &inlinePublisher{want: make(numberLog, clients)}
 		require.NoError(t, sides[i].JoinRoom(fmt.Sprint("room ", i%rooms)))
 	}
-	request := scenarioMasked(gobwas.OpText, []byte(`{"type":"notify","event":"publish"}`))
+	request := maskedFrame(gobwas.OpText, []byte(`{"type":"notify","event":"publish"}`))
 	var sending sync.WaitGroup
 	for half := range 2 {
 		sending.Go(func() {
@@ -232,13 +232,13 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 			}
 		})
 	}
-	scenarioWithin(t, "sending", sending.Wait)
+	endsInTime(t, "sending", sending.Wait)
 	total := 0
 	for n := range requests {
 		total += (1 + n%3) * clients
 	}
 	harness.Eventually(t, func() bool { return handled.Load() == int64(total) }, "%d requests: %v", total,
-		scenarioText(func() string { return fmt.Sprint(handled.Load()) }))
+		lazyText(func() string { return fmt.Sprint(handled.Load()) }))
 	s.Stop()
 	refused := 0
 	for i, c := range conns {
@@ -258,16 +258,16 @@ func scenarioInlineOrder(t *testing.T, mode ws.Option, ring int) {
 // the replies come in that order, too.
 func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 	const clients, pairs = 8, 500
-	s := scenarioStart(t, func(c *ws.Config) { c.MailboxSize = 1 << 20 }, scenarioUnbounded)
+	s := startScenario(t, func(c *ws.Config) { c.MailboxSize = 1 << 20 }, unbounded)
 	reply := func(c *ws.Client, msg *ws.Message) error { return c.SendBytes(msg.Data) }
 	require.NoError(t, s.Register("pooled", reply, ws.RunPooled()))
 	require.NoError(t, s.Register("inline", reply, ws.RunInline()))
-	swarm := scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, clients)
+	swarm := newSwarm(t)
+	conns := make([]*swarmConn, clients)
 	var disorder atomic.Int64
 	for i := range conns {
 		next := 0
-		conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+		conns[i] = swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, i), onMessage: func(b []byte) {
 			if string(b) != strconv.Itoa(next) {
 				disorder.Add(1)
 			}
@@ -287,44 +287,44 @@ func TestScenarioOrderOfMixedHandlers(t *testing.T) {
 	assert.Zero(t, disorder.Load(), "replies out of order")
 }
 
-// scenarioHold is a server with one event loop that an inline handler holds.
-type scenarioHold struct {
+// heldServer is a server with one event loop that an inline handler holds.
+type heldServer struct {
 	*harness.Server
-	free        chan struct{}                // ends the hold
-	held, other *ws.Client                   // on the loop held, on the other one
-	conns       map[*ws.Client]*scenarioConn // the clients' ends
-	texts       map[*ws.Client]*scenarioTexts
+	free        chan struct{}             // ends the hold
+	held, other *ws.Client                // on the loop held, on the other one
+	conns       map[*ws.Client]*swarmConn // the clients' ends
+	texts       map[*ws.Client]*texts
 	inline      chan func(*ws.Client) // what the "run" message does, on the loop of its client
 }
 
-// scenarioTexts collects messages.
-type scenarioTexts struct {
+// texts collects messages.
+type texts struct {
 	mu    sync.Mutex
 	texts []string // guarded by mu
 }
 
-func (l *scenarioTexts) take(b []byte) {
+func (l *texts) take(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.texts = append(l.texts, string(b))
 }
 
-func (l *scenarioTexts) list() []string {
+func (l *texts) list() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.texts...)
 }
 
-// scenarioHoldLoop starts two loops with a client on each, both in the room
+// holdLoop starts two loops with a client on each, both in the room
 // "both" and each in a room of its own, "held" and "other"; then an inline
 // handler of the first client holds its loop.
-func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
+func holdLoop(t *testing.T, opts ...ws.Option) *heldServer {
 	t.Helper()
-	h := &scenarioHold{
-		free: make(chan struct{}), conns: make(map[*ws.Client]*scenarioConn),
-		texts: make(map[*ws.Client]*scenarioTexts), inline: make(chan func(*ws.Client), 1),
+	h := &heldServer{
+		free: make(chan struct{}), conns: make(map[*ws.Client]*swarmConn),
+		texts: make(map[*ws.Client]*texts), inline: make(chan func(*ws.Client), 1),
 	}
-	h.Server = scenarioStart(t, append([]ws.Option{ws.WithHandlerMode(ws.Inline)}, opts...)...)
+	h.Server = startScenario(t, append([]ws.Option{ws.WithHandlerMode(ws.Inline)}, opts...)...)
 	holding := make(chan struct{})
 	h.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 		switch string(payload) {
@@ -335,14 +335,14 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 			(<-h.inline)(c)
 		}
 	})
-	swarm := scenarioNewSwarm(t)
+	swarm := newSwarm(t)
 	t.Cleanup(sync.OnceFunc(h.release))
 	var byLoop [2]*ws.Client
 	for i := 0; byLoop[0] == nil || byLoop[1] == nil; i++ {
 		before := h.Stats()
-		query := scenarioQuery(0, i)
-		texts := new(scenarioTexts)
-		conn := swarm.dial(h.AddrOf(harness.Native), scenarioDial{query: query, onMessage: texts.take})
+		query := queryOf(0, i)
+		texts := new(texts)
+		conn := swarm.dial(h.AddrOf(harness.Native), dialOptions{query: query, onMessage: texts.take})
 		after := h.Stats()
 		for loop := range byLoop {
 			if after.Loops[loop].Opened > before.Loops[loop].Opened && byLoop[loop] == nil {
@@ -366,7 +366,7 @@ func scenarioHoldLoop(t *testing.T, opts ...ws.Option) *scenarioHold {
 }
 
 // release ends the hold.
-func (h *scenarioHold) release() {
+func (h *heldServer) release() {
 	select {
 	case <-h.free:
 	default:
@@ -375,15 +375,15 @@ func (h *scenarioHold) release() {
 }
 
 // expect waits until c has received just these texts, in that order.
-func (h *scenarioHold) expect(c *ws.Client, texts ...string) {
+func (h *heldServer) expect(c *ws.Client, texts ...string) {
 	h.T.Helper()
 	harness.Eventually(h.T, func() bool { return len(h.texts[c].list()) >= len(texts) }, "want %q, got %v", texts,
-		scenarioText(func() string { return fmt.Sprintf("%q", h.texts[c].list()) }))
+		lazyText(func() string { return fmt.Sprintf("%q", h.texts[c].list()) }))
 	require.Equal(h.T, texts, h.texts[c].list())
 }
 
 // onOther runs fn in an inline handler on the loop that is not held.
-func (h *scenarioHold) onOther(fn func(*ws.Client)) {
+func (h *heldServer) onOther(fn func(*ws.Client)) {
 	h.T.Helper()
 	done := make(chan struct{})
 	h.inline <- func(c *ws.Client) {
@@ -400,7 +400,7 @@ func (h *scenarioHold) onOther(fn func(*ws.Client)) {
 // paused. When the loop is free again everything flows.
 func TestScenarioFullRing(t *testing.T) {
 	const ring, timeout = 4, 250 * time.Millisecond
-	h := scenarioHoldLoop(t, func(c *ws.Config) { c.Broadcast = ws.BroadcastConfig{QueueSize: ring, Timeout: timeout} })
+	h := holdLoop(t, func(c *ws.Config) { c.Broadcast = ws.BroadcastConfig{QueueSize: ring, Timeout: timeout} })
 	for i := range ring {
 		require.NoError(t, h.BroadcastToRoom("held", fmt.Appendf(nil, "in the ring %d", i), nil))
 	}
@@ -439,14 +439,14 @@ func TestScenarioFullRing(t *testing.T) {
 	for range cap(began) {
 		waiting.Go(func() {
 			began <- struct{}{}
-			scenarioPublish(t, func() error { return h.BroadcastToRoom("held", []byte("waited"), nil) })
+			publish(t, func() error { return h.BroadcastToRoom("held", []byte("waited"), nil) })
 		})
 	}
 	for range cap(began) {
 		<-began
 	}
 	h.release()
-	scenarioWithin(t, "waiting publishers", waiting.Wait)
+	endsInTime(t, "waiting publishers", waiting.Wait)
 	want := []string{
 		"ready", "in the ring 0", "in the ring 1", "in the ring 2", "in the ring 3",
 		"inline: both", "inline: held", "inline: direct",
@@ -467,7 +467,7 @@ func TestScenarioFullRing(t *testing.T) {
 // what is sent to that client behind it.
 func TestScenarioBroadcastAheadOfDirectSends(t *testing.T) {
 	const queue = 16
-	h := scenarioHoldLoop(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) {
+	h := holdLoop(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) {
 		c.Broadcast.Timeout = 100 * time.Millisecond // a sender ahead of the loop waits so long
 	})
 	require.NoError(t, h.BroadcastToRoom("held", []byte("broadcast"), nil))
@@ -488,13 +488,13 @@ func TestScenarioBroadcastAheadOfDirectSends(t *testing.T) {
 // Publishers that find the smallest ring full never sleep past its emptying.
 func TestScenarioWaitingPublishersWake(t *testing.T) {
 	const publishers, messages = 8, 2000
-	s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
+	s := startScenario(t, unbounded, func(c *ws.Config) {
 		c.Broadcast = ws.BroadcastConfig{QueueSize: 1, Timeout: 2 * time.Second}
 		c.Loops = 1
 	})
-	swarm := scenarioNewSwarm(t)
-	conn := swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0)})
-	client := serverSide(s, scenarioQuery(0, 0))
+	swarm := newSwarm(t)
+	conn := swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, 0)})
+	client := serverSide(s, queryOf(0, 0))
 	require.NoError(t, client.JoinRoom("room"))
 	var publishing sync.WaitGroup
 	var late atomic.Int64
@@ -507,7 +507,7 @@ func TestScenarioWaitingPublishersWake(t *testing.T) {
 			}
 		})
 	}
-	scenarioWithin(t, "publishing", publishing.Wait)
+	endsInTime(t, "publishing", publishing.Wait)
 	assert.Zero(t, late.Load(), "publishes timed out although the loop was idle")
 	harness.Eventually(t, func() bool { return conn.received.Load() == publishers*messages-late.Load() }, "all messages")
 }
@@ -516,18 +516,18 @@ func TestScenarioWaitingPublishersWake(t *testing.T) {
 // it: whatever the order, no message comes twice.
 func TestScenarioConcurrentJoinAndLeave(t *testing.T) {
 	const rounds = 300_000
-	s := scenarioStart(t, scenarioUnbounded)
-	swarm := scenarioNewSwarm(t)
+	s := startScenario(t, unbounded)
+	swarm := newSwarm(t)
 	var twice atomic.Int64
 	last := int64(-1)
-	swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, 0), onMessage: func(b []byte) {
+	swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, 0), onMessage: func(b []byte) {
 		n, _ := strconv.ParseInt(string(b), 10, 64)
 		if n <= last {
 			twice.Add(1)
 		}
 		last = n
 	}})
-	client := serverSide(s, scenarioQuery(0, 0))
+	client := serverSide(s, queryOf(0, 0))
 	_, err := s.CreateRoom("room", nil)
 	require.NoError(t, err)
 	var stop atomic.Bool
@@ -550,7 +550,7 @@ func TestScenarioConcurrentJoinAndLeave(t *testing.T) {
 		require.NoError(t, s.BroadcastToRoom("room", strconv.AppendInt(nil, int64(n), 10), nil))
 	}
 	stop.Store(true)
-	scenarioWithin(t, "joining and leaving", others.Wait)
+	endsInTime(t, "joining and leaving", others.Wait)
 	s.Stop()
 	assert.Zero(t, twice.Load(), "messages that came twice")
 }

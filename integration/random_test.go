@@ -30,27 +30,27 @@ import (
 // without bounds they lose nothing either; with bounds they may lose what is
 // broadcast, and the others still lose nothing.
 func TestScenarioRandomOperations(t *testing.T) {
-	for _, queueBytes := range scenarioRandomBounds {
-		t.Run(scenarioBoundName(queueBytes), func(t *testing.T) {
-			scenarioRandom(t, scenarioRandomPlan{
+	for _, queueBytes := range randomBounds {
+		t.Run(boundName(queueBytes), func(t *testing.T) {
+			randomOperations(t, randomPlan{
 				seed: rand.Uint64(), workers: 6, clients: 36, operations: 2000, queueBytes: queueBytes,
 			})
 		})
 	}
 }
 
-// scenarioRandomBounds are the values of scenarioRandomPlan.queueBytes.
-var scenarioRandomBounds = []int64{0, 256 << 10}
+// randomBounds are the values of randomPlan.queueBytes.
+var randomBounds = []int64{0, 256 << 10}
 
-func scenarioBoundName(queueBytes int64) string {
+func boundName(queueBytes int64) string {
 	if queueBytes == 0 {
 		return "unbounded queues"
 	}
 	return fmt.Sprintf("queues of %d bytes", queueBytes)
 }
 
-// scenarioRandomPlan is the size of a run.
-type scenarioRandomPlan struct {
+// randomPlan is the size of a run.
+type randomPlan struct {
 	seed                         uint64
 	workers, clients, operations int
 	queueBytes                   int64 // bound of each client's queue; 0 for none
@@ -58,57 +58,57 @@ type scenarioRandomPlan struct {
 }
 
 const (
-	scenarioRooms     = 6
-	scenarioWildRooms = 2 // the last of them; joins and deletions of them run at once
-	scenarioUsers     = 8
+	rooms     = 6
+	wildRooms = 2 // the last of them; joins and deletions of them run at once
+	users     = 8
 
-	// scenarioStallable is one client in so many: their sockets are small, and
+	// stallable is one client in so many: their sockets are small, and
 	// they stop reading at times.
-	scenarioStallable = 3
-	scenarioFat       = 64 << 10 // padding of a large message
+	stallable = 3
+	fat       = 64 << 10 // padding of a large message
 )
 
-// scenarioPadding is what a large message has behind its stamp.
-var scenarioPadding = bytes.Repeat([]byte("padding "), scenarioFat/8)
+// padding is what a large message has behind its stamp.
+var padding = bytes.Repeat([]byte("padding "), fat/8)
 
-// scenarioSpan is the time of a call, on the model's clock.
-type scenarioSpan struct{ call, ret int64 }
+// span is the time of a call, on the model's clock.
+type span struct{ call, ret int64 }
 
-// scenarioForever is the time of what has not happened.
-const scenarioForever = math.MaxInt64
+// forever is the time of what has not happened.
+const forever = math.MaxInt64
 
-// scenarioStay is the time that a client was somewhere.
-type scenarioStay struct {
+// stay is the time that a client was somewhere.
+type stay struct {
 	room        int // -1: connected
-	enter, exit scenarioSpan
+	enter, exit span
 }
 
 // within reports whether a publish at that time must reach who stays.
-func (s *scenarioStay) within(at scenarioSpan) bool {
+func (s *stay) within(at span) bool {
 	return at.call > s.enter.ret && at.ret < s.exit.call
 }
 
 // touches reports whether a publish at that time may reach who stays.
-func (s *scenarioStay) touches(at scenarioSpan) bool {
+func (s *stay) touches(at span) bool {
 	return at.ret > s.enter.call && at.call < s.exit.ret
 }
 
-// scenarioMessage is one publish that was accepted.
-type scenarioMessage struct {
+// message is one publish that was accepted.
+type message struct {
 	publisher int
 	number    uint32
-	at        scenarioSpan
-	room      int               // -1 if it went to user or only
-	user      int               // -1 if not; 0 is everybody
-	only      *scenarioIdentity // nil if it is no direct send
-	exclude   *scenarioIdentity
+	at        span
+	room      int       // -1 if it went to user or only
+	user      int       // -1 if not; 0 is everybody
+	only      *identity // nil if it is no direct send
+	exclude   *identity
 }
 
-// scenarioIdentity is one connection of a random run.
-type scenarioIdentity struct {
+// identity is one connection of a random run.
+type identity struct {
 	number int
 	user   int
-	conn   *scenarioConn
+	conn   *swarmConn
 	side   *ws.Client
 
 	stallable bool
@@ -120,50 +120,50 @@ type scenarioIdentity struct {
 
 	// Of the worker that owns the client.
 	stalled   bool
-	stays     []*scenarioStay // the first is the connection itself
-	in        [scenarioRooms]*scenarioStay
+	stays     []*stay // the first is the connection itself
+	in        [rooms]*stay
 	cutOff    bool  // ended without waiting for what is under way
 	confirmed int64 // all that was published before has arrived
 }
 
-// scenarioRandomRun is the state of a random run.
-type scenarioRandomRun struct {
-	scenarioRandomPlan
+// randomRun is the state of a random run.
+type randomRun struct {
+	randomPlan
 	*harness.Server
-	swarm *scenarioSwarm
+	swarm *clientSwarm
 	clock atomic.Int64
 	next  atomic.Int64 // number of the next connection
 
-	witnesses []*scenarioWitness // one on each loop
-	fat       sync.Mutex         // held while a large message is under way
-	full      atomic.Int64       // direct sends that a full queue refused
-	crowd     sync.Mutex         // held by the worker that takes descriptors
+	witnesses []*witness   // one on each loop
+	fat       sync.Mutex   // held while a large message is under way
+	full      atomic.Int64 // direct sends that a full queue refused
+	crowd     sync.Mutex   // held by the worker that takes descriptors
 
 	// Deleting one of the tame rooms excludes joins and leaves, so that the
 	// model knows who was in it.
-	deleting [scenarioRooms]sync.RWMutex
+	deleting [rooms]sync.RWMutex
 
 	mu       sync.Mutex
-	all      []*scenarioIdentity                           // guarded by mu
-	current  []*scenarioIdentity                           // guarded by mu; by client
-	members  [scenarioRooms]map[*scenarioIdentity]struct{} // guarded by mu; of tame rooms
-	messages []scenarioMessage                             // guarded by mu
+	all      []*identity                   // guarded by mu
+	current  []*identity                   // guarded by mu; by client
+	members  [rooms]map[*identity]struct{} // guarded by mu; of tame rooms
+	messages []message                     // guarded by mu
 }
 
-func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
+func randomOperations(t *testing.T, plan randomPlan) {
 	t.Logf("seed %d", plan.seed)
-	r := &scenarioRandomRun{scenarioRandomPlan: plan, current: make([]*scenarioIdentity, plan.clients)}
-	r.Server = scenarioStart(t, scenarioUnbounded, func(c *ws.Config) {
+	r := &randomRun{randomPlan: plan, current: make([]*identity, plan.clients)}
+	r.Server = startScenario(t, unbounded, func(c *ws.Config) {
 		c.Broadcast.QueueSize = 32
 		if plan.queueBytes > 0 {
 			c.QueueBytes = plan.queueBytes
 		}
 	})
 	r.registerTrouble()
-	r.swarm = scenarioNewSwarm(t)
+	r.swarm = newSwarm(t)
 	r.witnesses = witnesses(r.Server, r.swarm)
 	for i := range r.members {
-		r.members[i] = make(map[*scenarioIdentity]struct{})
+		r.members[i] = make(map[*identity]struct{})
 	}
 	for i := range r.current {
 		r.connect(rand.New(rand.NewPCG(plan.seed, uint64(i))), i)
@@ -171,13 +171,13 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 	var working sync.WaitGroup
 	for w := range plan.workers {
 		working.Go(func() {
-			worker := &scenarioWorker{scenarioRandomRun: r, index: w, rnd: rand.New(rand.NewPCG(plan.seed, uint64(1000+w)))}
+			worker := &worker{randomRun: r, index: w, rnd: rand.New(rand.NewPCG(plan.seed, uint64(1000+w)))}
 			for n := 0; n < plan.operations && !t.Failed(); n++ {
 				worker.step()
 			}
 		})
 	}
-	scenarioWithin(t, "random operations", working.Wait)
+	endsInTime(t, "random operations", working.Wait)
 	for _, id := range r.current {
 		r.confirm(id)
 	}
@@ -196,7 +196,7 @@ func scenarioRandom(t *testing.T, plan scenarioRandomPlan) {
 }
 
 // span measures a call on the model's clock.
-func (r *scenarioRandomRun) span(call func()) (s scenarioSpan) {
+func (r *randomRun) span(call func()) (s span) {
 	s.call = r.clock.Add(1)
 	call()
 	s.ret = r.clock.Add(1)
@@ -204,18 +204,18 @@ func (r *scenarioRandomRun) span(call func()) (s scenarioSpan) {
 }
 
 // connect opens a new connection for a client.
-func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
+func (r *randomRun) connect(rnd *rand.Rand, client int) {
 	number := int(r.next.Add(1))
-	id := &scenarioIdentity{number: number, user: 1 + client%scenarioUsers, stallable: r.stallable(client)}
-	dial := scenarioDial{query: scenarioQuery(id.user, number), onMessage: id.take}
+	id := &identity{number: number, user: 1 + client%users, stallable: r.stallable(client)}
+	dial := dialOptions{query: queryOf(id.user, number), onMessage: id.take}
 	if id.stallable {
 		dial.recvBuf = 4096
 	}
 	way := r.anyWay(rnd)
-	stay := &scenarioStay{room: -1, exit: scenarioSpan{scenarioForever, scenarioForever}}
+	stay := &stay{room: -1, exit: span{forever, forever}}
 	stay.enter = r.span(func() {
 		var err error
-		scenarioSoon(r.T, func() bool {
+		soon(r.T, func() bool {
 			id.conn, err = r.swarm.tryDial(r.AddrOf(way), dial)
 			return !errors.Is(err, unix.EMFILE)
 		}, "seed %d: no descriptors for a client", r.seed)
@@ -233,41 +233,41 @@ func (r *scenarioRandomRun) connect(rnd *rand.Rand, client int) {
 }
 
 // stallable tells which clients stop reading at times.
-func (r *scenarioRandomRun) stallable(client int) bool {
-	return client/r.workers%scenarioStallable == 0
+func (r *randomRun) stallable(client int) bool {
+	return client/r.workers%stallable == 0
 }
 
 // take records a message. It runs on the swarm's goroutine.
-func (id *scenarioIdentity) take(b []byte) {
+func (id *identity) take(b []byte) {
 	p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
-	if p == scenarioConfirms {
+	if p == confirms {
 		id.echoed.Store(int64(n))
 		return
 	}
 	id.got = append(id.got, [2]uint32{p, n})
-	if b = b[8:]; len(b) > 0 && !bytes.Equal(b, scenarioPadding) {
+	if b = b[8:]; len(b) > 0 && !bytes.Equal(b, padding) {
 		id.torn.Store(true)
 	}
 }
 
 // confirm waits until the client has received all that was published so far. A
 // client that has stalled goes on.
-func (r *scenarioRandomRun) confirm(id *scenarioIdentity) {
-	if id.stays[0].exit.call != scenarioForever {
+func (r *randomRun) confirm(id *identity) {
+	if id.stays[0].exit.call != forever {
 		return
 	}
 	id.resume()
 	at := r.clock.Add(1)
 	want := id.echoed.Load() + 1
-	scenarioPublish(r.T, func() error { return id.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(want))) })
-	if scenarioSoon(r.T, func() bool { return id.echoed.Load() == want },
+	publish(r.T, func() error { return id.side.SendBytes(stamp(confirms, uint32(want))) })
+	if soon(r.T, func() bool { return id.echoed.Load() == want },
 		"seed %d, connection %d: not confirmed", r.seed, id.number) {
 		id.confirmed = at
 	}
 }
 
 // stall makes the client stop reading.
-func (id *scenarioIdentity) stall() {
+func (id *identity) stall() {
 	if !id.stalled {
 		id.slow.Store(true)
 		id.stalled = true
@@ -276,35 +276,35 @@ func (id *scenarioIdentity) stall() {
 }
 
 // resume makes the client read again.
-func (id *scenarioIdentity) resume() {
+func (id *identity) resume() {
 	if id.stalled {
 		id.stalled = false
 		id.conn.resume()
 	}
 }
 
-// scenarioWorker is one of the goroutines. It alone operates on the clients
+// worker is one of the goroutines. It alone operates on the clients
 // whose number is its own modulo the number of workers, and publishes to all.
-type scenarioWorker struct {
-	*scenarioRandomRun
+type worker struct {
+	*randomRun
 	index  int
 	rnd    *rand.Rand
 	number uint32 // of the last message
 }
 
 // step does one random operation.
-func (w *scenarioWorker) step() {
+func (w *worker) step() {
 	client := w.index + w.workers*w.rnd.IntN(w.clients/w.workers)
 	w.mu.Lock()
 	id := w.current[client]
 	w.mu.Unlock()
 	switch n := w.rnd.IntN(1000); {
 	case n < 200:
-		w.join(id, w.rnd.IntN(scenarioRooms))
+		w.join(id, w.rnd.IntN(rooms))
 	case n < 320:
-		w.leave(id, w.rnd.IntN(scenarioRooms))
+		w.leave(id, w.rnd.IntN(rooms))
 	case n < 325:
-		w.delete(w.rnd.IntN(scenarioRooms))
+		w.delete(w.rnd.IntN(rooms))
 	case n < 340:
 		w.end(id)
 		w.connect(w.rnd, client)
@@ -321,14 +321,14 @@ func (w *scenarioWorker) step() {
 	}
 }
 
-func scenarioTame(room int) bool { return room < scenarioRooms-scenarioWildRooms }
+func tame(room int) bool { return room < rooms-wildRooms }
 
-func (w *scenarioWorker) join(id *scenarioIdentity, room int) {
+func (w *worker) join(id *identity, room int) {
 	w.deleting[room].RLock()
 	defer w.deleting[room].RUnlock()
 	var err error
 	at := w.span(func() { err = id.side.JoinRoom(fmt.Sprint("room ", room)) })
-	if !scenarioTame(room) {
+	if !tame(room) {
 		return
 	}
 	if id.in[room] != nil {
@@ -338,7 +338,7 @@ func (w *scenarioWorker) join(id *scenarioIdentity, room int) {
 	if !assert.NoError(w.T, err, "seed %d, connection %d", w.seed, id.number) {
 		return
 	}
-	stay := &scenarioStay{room: room, enter: at, exit: scenarioSpan{scenarioForever, scenarioForever}}
+	stay := &stay{room: room, enter: at, exit: span{forever, forever}}
 	id.stays = append(id.stays, stay)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -346,7 +346,7 @@ func (w *scenarioWorker) join(id *scenarioIdentity, room int) {
 	w.members[room][id] = struct{}{}
 }
 
-func (w *scenarioWorker) leave(id *scenarioIdentity, room int) {
+func (w *worker) leave(id *identity, room int) {
 	w.deleting[room].RLock()
 	defer w.deleting[room].RUnlock()
 	at := w.span(func() { id.side.LeaveRoom(fmt.Sprint("room ", room)) })
@@ -354,7 +354,7 @@ func (w *scenarioWorker) leave(id *scenarioIdentity, room int) {
 }
 
 // left ends a stay in the model, if there is one.
-func (w *scenarioWorker) left(id *scenarioIdentity, room int, at scenarioSpan) {
+func (w *worker) left(id *identity, room int, at span) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if stay := id.in[room]; stay != nil {
@@ -363,17 +363,17 @@ func (w *scenarioWorker) left(id *scenarioIdentity, room int, at scenarioSpan) {
 	}
 }
 
-func (w *scenarioWorker) delete(room int) {
-	if scenarioTame(room) {
+func (w *worker) delete(room int) {
+	if tame(room) {
 		w.deleting[room].Lock()
 		defer w.deleting[room].Unlock()
 	}
 	at := w.span(func() { w.DeleteRoom(fmt.Sprint("room ", room)) })
-	if !scenarioTame(room) {
+	if !tame(room) {
 		return
 	}
 	w.mu.Lock()
-	members := make([]*scenarioIdentity, 0, len(w.members[room]))
+	members := make([]*identity, 0, len(w.members[room]))
 	for id := range w.members[room] {
 		members = append(members, id)
 	}
@@ -384,12 +384,12 @@ func (w *scenarioWorker) delete(room int) {
 }
 
 // end ends the connection in one of several ways.
-func (w *scenarioWorker) end(id *scenarioIdentity) {
-	for room := range scenarioRooms {
+func (w *worker) end(id *identity) {
+	for room := range rooms {
 		w.deleting[room].RLock()
 		defer w.deleting[room].RUnlock()
 	}
-	var at scenarioSpan
+	var at span
 	switch w.rnd.IntN(3) {
 	case 0: // what was published before is still sent
 		at = w.span(func() { id.side.CloseWithCode(ws.CloseNormal, "") })
@@ -399,26 +399,26 @@ func (w *scenarioWorker) end(id *scenarioIdentity) {
 		w.confirm(id)
 		id.cutOff = true
 		at = w.span(id.conn.abort)
-		at.ret = scenarioForever // the server hears of it later
+		at.ret = forever // the server hears of it later
 	default:
 		id.cutOff = true
 		at = w.span(id.conn.abort)
-		at.ret = scenarioForever
+		at.ret = forever
 	}
 	id.stays[0].exit = at
-	for room := range scenarioRooms {
+	for room := range rooms {
 		w.left(id, room, at)
 	}
 }
 
-func (w *scenarioWorker) publish() {
+func (w *worker) publish() {
 	w.number++
-	m := scenarioMessage{publisher: w.index, number: w.number, room: -1, user: -1}
-	msg := scenarioStamp(w.index, w.number)
+	m := message{publisher: w.index, number: w.number, room: -1, user: -1}
+	msg := stamp(w.index, w.number)
 	kind := w.rnd.IntN(10)
 	toRoomOrAll := kind == 0 || kind > 4 // what is sent directly counts as queued while it is on its way
 	if w.rnd.IntN(60) == 0 && (toRoomOrAll || w.queueBytes == 0) {
-		msg = append(msg, scenarioPadding...)
+		msg = append(msg, padding...)
 		w.fat.Lock()
 		defer w.fat.Unlock()
 		defer w.settle()
@@ -429,13 +429,13 @@ func (w *scenarioWorker) publish() {
 		m.user = 0
 		m.at = w.span(func() { w.BroadcastAll(msg) })
 	case 1:
-		m.user = 1 + w.rnd.IntN(scenarioUsers)
+		m.user = 1 + w.rnd.IntN(users)
 		m.at = w.span(func() { w.BroadcastToUser(int64(m.user), msg) })
 	case 2, 3, 4:
 		m.only = w.anyone()
 		m.at = w.span(func() { err = m.only.side.SendBytes(msg) })
 	default:
-		m.room = w.rnd.IntN(scenarioRooms)
+		m.room = w.rnd.IntN(rooms)
 		var exclude *ws.Client
 		if w.rnd.IntN(4) == 0 {
 			m.exclude = w.anyone()
@@ -461,7 +461,7 @@ func (w *scenarioWorker) publish() {
 
 // settle waits until a large message is written to all clients that have never
 // stalled: their queues hold one at most, and so never overflow.
-func (r *scenarioRandomRun) settle() {
+func (r *randomRun) settle() {
 	for _, w := range r.witnesses {
 		if !w.hear(r.T) {
 			return
@@ -471,23 +471,23 @@ func (r *scenarioRandomRun) settle() {
 	current := slices.Clone(r.current)
 	r.mu.Unlock()
 	for _, id := range current {
-		scenarioSoon(r.T, func() bool { return id.slow.Load() || id.side.QueuedBytes() < scenarioFat },
+		soon(r.T, func() bool { return id.slow.Load() || id.side.QueuedBytes() < fat },
 			"seed %d, connection %d: a large message stays queued", r.seed, id.number)
 	}
 }
 
 // anyone returns a connection, that of another worker too.
-func (w *scenarioWorker) anyone() *scenarioIdentity {
+func (w *worker) anyone() *identity {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.current[w.rnd.IntN(len(w.current))]
 }
 
 // check compares what came with the model.
-func (r *scenarioRandomRun) check() {
-	byPublisher := make([]map[uint32]*scenarioMessage, r.workers)
+func (r *randomRun) check() {
+	byPublisher := make([]map[uint32]*message, r.workers)
 	for i := range byPublisher {
-		byPublisher[i] = make(map[uint32]*scenarioMessage)
+		byPublisher[i] = make(map[uint32]*message)
 	}
 	for i := range r.messages {
 		m := &r.messages[i]
@@ -501,7 +501,7 @@ func (r *scenarioRandomRun) check() {
 	r.T.Logf("%d connections, %d messages published, %d delivered", len(r.all), len(r.messages), delivered)
 }
 
-func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uint32]*scenarioMessage) {
+func (r *randomRun) checkConnection(id *identity, sent []map[uint32]*message) {
 	what := fmt.Sprintf("seed %d, connection %d", r.seed, id.number)
 	require.False(r.T, id.torn.Load(), "%s: a large message came in another shape", what)
 	got := make(map[[2]uint32]bool, len(id.got))
@@ -513,19 +513,19 @@ func (r *scenarioRandomRun) checkConnection(id *scenarioIdentity, sent []map[uin
 		m := sent[g[0]][g[1]]
 		require.NotNil(r.T, m, "%s: message %v was not published", what, g)
 		require.True(r.T, r.mayReach(id, m),
-			"%s: message %+v was not for it; its stays: %v", what, *m, scenarioText(id.history))
+			"%s: message %+v was not for it; its stays: %v", what, *m, lazyText(id.history))
 	}
 	for i := range r.messages {
 		m := &r.messages[i]
 		if r.mustReach(id, m) {
 			require.True(r.T, got[[2]uint32{uint32(m.publisher), m.number}],
-				"%s: message %+v is lost; its stays: %v", what, *m, scenarioText(id.history))
+				"%s: message %+v is lost; its stays: %v", what, *m, lazyText(id.history))
 		}
 	}
 }
 
 // history prints the stays of a connection.
-func (id *scenarioIdentity) history() (text string) {
+func (id *identity) history() (text string) {
 	for _, s := range id.stays {
 		text += fmt.Sprintf("\n%+v", *s)
 	}
@@ -533,7 +533,7 @@ func (id *scenarioIdentity) history() (text string) {
 }
 
 // mayReach reports whether the model allows the delivery.
-func (r *scenarioRandomRun) mayReach(id *scenarioIdentity, m *scenarioMessage) bool {
+func (r *randomRun) mayReach(id *identity, m *message) bool {
 	if m.exclude == id {
 		return false
 	}
@@ -548,14 +548,14 @@ func (r *scenarioRandomRun) mayReach(id *scenarioIdentity, m *scenarioMessage) b
 		return m.only == id
 	case m.user >= 0:
 		return m.user == id.user
-	case !scenarioTame(m.room):
+	case !tame(m.room):
 		return true
 	}
-	return slices.ContainsFunc(id.stays[1:], func(s *scenarioStay) bool { return s.room == m.room && s.touches(m.at) })
+	return slices.ContainsFunc(id.stays[1:], func(s *stay) bool { return s.room == m.room && s.touches(m.at) })
 }
 
 // mustReach reports whether the model demands the delivery.
-func (r *scenarioRandomRun) mustReach(id *scenarioIdentity, m *scenarioMessage) bool {
+func (r *randomRun) mustReach(id *identity, m *message) bool {
 	if !id.stays[0].within(m.at) || m.exclude == id || (id.cutOff && m.at.ret >= id.confirmed) {
 		return false
 	}
@@ -566,8 +566,8 @@ func (r *scenarioRandomRun) mustReach(id *scenarioIdentity, m *scenarioMessage) 
 		return false
 	case m.user >= 0:
 		return m.user == 0 || m.user == id.user
-	case !scenarioTame(m.room):
+	case !tame(m.room):
 		return false
 	}
-	return slices.ContainsFunc(id.stays[1:], func(s *scenarioStay) bool { return s.room == m.room && s.within(m.at) })
+	return slices.ContainsFunc(id.stays[1:], func(s *stay) bool { return s.room == m.room && s.within(m.at) })
 }

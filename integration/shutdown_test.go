@@ -28,13 +28,13 @@ import (
 func TestScenarioShutdownUnderLoad(t *testing.T) {
 	for _, mode := range []ws.HandlerMode{ws.Pooled, ws.Inline} {
 		name := map[ws.HandlerMode]string{ws.Pooled: "pooled", ws.Inline: "inline"}[mode]
-		t.Run(name, func(t *testing.T) { scenarioShutdownUnderLoad(t, mode) })
+		t.Run(name, func(t *testing.T) { shutdownUnderLoad(t, mode) })
 	}
 }
 
-func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
+func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	const clients, publishers = 200, 4
-	s := scenarioStart(t, ws.WithHandlerMode(mode), func(c *ws.Config) {
+	s := startScenario(t, ws.WithHandlerMode(mode), func(c *ws.Config) {
 		c.Broadcast.QueueSize = 64
 		c.MailboxSize = 1 << 20
 	})
@@ -46,15 +46,15 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 			assert.True(t, errors.Is(err, ws.ErrConnectionClosed) || errors.Is(err, ws.ErrChannelFull), "%v", err)
 		}
 	})
-	swarm := scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, clients)
-	logs := make([]scenarioLog, clients)
+	swarm := newSwarm(t)
+	conns := make([]*swarmConn, clients)
+	logs := make([]numberLog, clients)
 	sides := make([]*ws.Client, clients)
 	for i := range conns {
-		query := scenarioQuery(1, i)
-		logs[i] = make(scenarioLog, publishers+1)
+		query := queryOf(1, i)
+		logs[i] = make(numberLog, publishers+1)
 		way := []harness.Way{harness.Native, harness.NetHTTP}[i/2%2]
-		conns[i] = swarm.dial(s.AddrOf(way), scenarioDial{query: query, onMessage: logs[i].take})
+		conns[i] = swarm.dial(s.AddrOf(way), dialOptions{query: query, onMessage: logs[i].take})
 		sides[i] = serverSide(s, query)
 		require.NoError(t, sides[i].JoinRoom("all"))
 	}
@@ -62,17 +62,17 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	var working sync.WaitGroup
 	defer working.Wait()
 	defer stop.Store(true)
-	accepted := make([]scenarioLog, publishers) // direct sends by publisher, then client
+	accepted := make([]numberLog, publishers) // direct sends by publisher, then client
 	for p := range publishers {
-		accepted[p] = make(scenarioLog, clients)
+		accepted[p] = make(numberLog, clients)
 		working.Go(func() {
 			for n := uint32(0); !stop.Load(); n++ {
 				i := int(n) % clients
 				if n%20 == 0 {
-					if err := s.BroadcastToRoom("all", scenarioStamp(p, n), nil); err != nil {
+					if err := s.BroadcastToRoom("all", stamp(p, n), nil); err != nil {
 						assert.ErrorIs(t, err, ws.ErrManagerStopped)
 					}
-				} else if sides[i].SendBytes(scenarioStamp(p, n)) == nil {
+				} else if sides[i].SendBytes(stamp(p, n)) == nil {
 					accepted[p][i] = append(accepted[p][i], n)
 				}
 			}
@@ -84,14 +84,14 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 		for n := uint32(0); !stop.Load(); n++ {
 			<-pace.C
 			for _, c := range conns {
-				_ = c.send(gobwas.OpBinary, scenarioStamp(publishers, n)) // fails once the connection has ended
+				_ = c.send(gobwas.OpBinary, stamp(publishers, n)) // fails once the connection has ended
 			}
 		}
 	})
-	late := make([]*scenarioConn, 0, 64)
+	late := make([]*swarmConn, 0, 64)
 	working.Go(func() { // clients that come during the shutdown
 		for !stop.Load() && len(late) < cap(late) {
-			c, err := swarm.tryDial(s.AddrOf(harness.Native), scenarioDial{})
+			c, err := swarm.tryDial(s.AddrOf(harness.Native), dialOptions{})
 			if err != nil {
 				return // refused or reset: it is too late
 			}
@@ -101,9 +101,9 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	for i, c := range conns {
 		harness.Eventually(t, func() bool { return c.received.Load() >= 20 }, "messages on connection %d", i)
 	}
-	scenarioWithin(t, "Shutdown", func() { s.Stop() })
+	endsInTime(t, "Shutdown", func() { s.Stop() })
 	stop.Store(true)
-	scenarioWithin(t, "publishers and clients", working.Wait)
+	endsInTime(t, "publishers and clients", working.Wait)
 
 	for i, c := range append(conns, late...) {
 		harness.Eventually(t, c.over.Load, "end of connection %d", i)
@@ -118,17 +118,17 @@ func scenarioShutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 			}
 		}
 		for p := range publishers {
-			scenarioPrefix(t, accepted[p][i], logs[i][p], p, i)
+			publisherPrefix(t, accepted[p][i], logs[i][p], p, i)
 		}
 	}
 	assert.EqualValues(t, clients+len(late), opened.Load())
 	assert.EqualValues(t, opened.Load(), closed.Load())
-	scenarioAfterShutdown(t, s.Manager, sides[0])
+	afterShutdown(t, s.Manager, sides[0])
 }
 
-// scenarioPrefix checks that what came of a publisher's accepted direct sends
+// publisherPrefix checks that what came of a publisher's accepted direct sends
 // is all of them up to some point: the close frame.
-func scenarioPrefix(t *testing.T, accepted, got []uint32, publisher, client int) {
+func publisherPrefix(t *testing.T, accepted, got []uint32, publisher, client int) {
 	t.Helper()
 	arrived := make(map[uint32]bool, len(got))
 	for _, n := range got {
@@ -146,22 +146,22 @@ func scenarioPrefix(t *testing.T, accepted, got []uint32, publisher, client int)
 // A client that breaks the protocol after it was told of the end is not kept
 // until the close timeout.
 func TestScenarioProtocolErrorWhileClosing(t *testing.T) {
-	s := scenarioStart(t, func(c *ws.Config) { c.CloseTimeout = time.Hour })
-	swarm := scenarioNewSwarm(t)
-	conn := swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true, query: scenarioQuery(0, 0)})
-	serverSide(s, scenarioQuery(0, 0)).Close()
+	s := startScenario(t, func(c *ws.Config) { c.CloseTimeout = time.Hour })
+	swarm := newSwarm(t)
+	conn := swarm.dial(s.AddrOf(harness.Native), dialOptions{mute: true, query: queryOf(0, 0)})
+	serverSide(s, queryOf(0, 0)).Close()
 	harness.Eventually(t, func() bool { return s.Stats().Total.Writes >= 2 }, "the close frame")
 	require.NoError(t, conn.send(gobwas.OpText, []byte{0xff})) // no UTF-8
 	require.NoError(t, conn.send(gobwas.OpClose, []byte{3, 232}))
 	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
 }
 
-// scenarioAfterShutdown makes every call that there is on a manager that was
+// afterShutdown makes every call that there is on a manager that was
 // shut down, and on a client of it, if it had one: they return what is
 // documented, and none hangs.
-func scenarioAfterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
+func afterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
 	t.Helper()
-	scenarioWithin(t, "a call after Shutdown", func() {
+	endsInTime(t, "a call after Shutdown", func() {
 		for range 3 {
 			if err := m.BroadcastToRoom("all", []byte("x"), nil); err != nil {
 				assert.True(t, errors.Is(err, ws.ErrRoomNotFound) || errors.Is(err, ws.ErrManagerStopped), "%v", err)
@@ -207,20 +207,20 @@ func scenarioAfterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
 // Clients that do not answer the close frame are cut off when the context ends,
 // and Shutdown says so.
 func TestScenarioShutdownCutsOffWhoDoesNotAnswer(t *testing.T) {
-	scenarioLeavesNothing(t)
-	m := scenarioManager(t)
+	leavesNothing(t)
+	m := newManager(t)
 	s := harness.Run(t, m)
-	swarm := scenarioNewSwarm(t)
+	swarm := newSwarm(t)
 	for range 50 {
-		swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true})
-		swarm.dial(s.AddrOf(harness.NetHTTP), scenarioDial{mute: true})
+		swarm.dial(s.AddrOf(harness.Native), dialOptions{mute: true})
+		swarm.dial(s.AddrOf(harness.NetHTTP), dialOptions{mute: true})
 	}
 	harness.Eventually(t, func() bool { return m.GetClientCount() == 100 }, "100 clients")
 	s.Abandon()
 	s.Web.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	scenarioWithin(t, "Shutdown", func() { assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded) })
+	endsInTime(t, "Shutdown", func() { assert.ErrorIs(t, m.Shutdown(ctx), context.DeadlineExceeded) })
 	require.NoError(t, harness.Receive(t, s.Ran, "Run's return"))
 	assert.Zero(t, m.GetClientCount())
 }
@@ -230,11 +230,11 @@ func TestScenarioShutdownCutsOffWhoDoesNotAnswer(t *testing.T) {
 func TestScenarioShutdownWithEndedContext(t *testing.T) {
 	for _, when := range []string{"running", "with a client", "starting", "never run"} {
 		t.Run(when, func(t *testing.T) {
-			scenarioLeavesNothing(t)
+			leavesNothing(t)
 			ended, cancel := context.WithCancel(context.Background())
 			cancel()
 			for range 8 { // the outcome must not depend on chance
-				m := scenarioManager(t)
+				m := newManager(t)
 				ran := make(chan error, 1)
 				switch when {
 				case "running", "with a client":
@@ -246,15 +246,15 @@ func TestScenarioShutdownWithEndedContext(t *testing.T) {
 					ran <- nil
 				}
 				if when == "with a client" {
-					scenarioNewSwarm(t).dial(m.Addr().String(), scenarioDial{mute: true})
+					newSwarm(t).dial(m.Addr().String(), dialOptions{mute: true})
 				}
-				scenarioWithin(t, "Shutdown", func() {
+				endsInTime(t, "Shutdown", func() {
 					if err := m.Shutdown(ended); err != nil {
 						assert.ErrorIs(t, err, context.Canceled)
 					}
 				})
 				require.NoError(t, harness.Receive(t, ran, "Run's return"))
-				scenarioAfterShutdown(t, m, nil)
+				afterShutdown(t, m, nil)
 			}
 		})
 	}
@@ -268,44 +268,44 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 		return ctx
 	}
 	t.Run("Shutdown right after Run", func(t *testing.T) {
-		scenarioLeavesNothing(t)
+		leavesNothing(t)
 		for i := range 20 {
 			var opts []ws.Option
 			if i%2 == 0 {
 				opts = append(opts, ws.WithListenAddr("")) // loops without a listener
 			}
-			m := scenarioManager(t, opts...)
+			m := newManager(t, opts...)
 			ran := make(chan error, 1)
 			go func() { ran <- m.Run() }()
-			scenarioWithin(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
+			endsInTime(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
 			require.NoError(t, harness.Receive(t, ran, "Run's return"))
 		}
 	})
 	t.Run("never run", func(t *testing.T) {
-		scenarioLeavesNothing(t)
-		m := scenarioManager(t)
-		scenarioWithin(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
-		scenarioAfterShutdown(t, m, nil)
+		leavesNothing(t)
+		m := newManager(t)
+		endsInTime(t, "Shutdown", func() { assert.NoError(t, m.Shutdown(ctx(t))) })
+		afterShutdown(t, m, nil)
 	})
 	t.Run("Run twice", func(t *testing.T) {
-		s := scenarioStart(t)
-		scenarioWithin(t, "the second Run", func() { assert.Error(t, s.Run()) })
+		s := startScenario(t)
+		endsInTime(t, "the second Run", func() { assert.Error(t, s.Run()) })
 		require.NotNil(t, s.Addr())
-		scenarioNewSwarm(t).dial(s.AddrOf(harness.Native), scenarioDial{})
+		newSwarm(t).dial(s.AddrOf(harness.Native), dialOptions{})
 		s.Stop()
 	})
 	t.Run("Shutdown from many goroutines", func(t *testing.T) {
-		s := scenarioStart(t)
-		swarm := scenarioNewSwarm(t)
-		conns := make([]*scenarioConn, 100)
+		s := startScenario(t)
+		swarm := newSwarm(t)
+		conns := make([]*swarmConn, 100)
 		for i := range conns {
-			conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{})
+			conns[i] = swarm.dial(s.AddrOf(harness.Native), dialOptions{})
 		}
 		var stopping sync.WaitGroup
 		for range 8 {
 			stopping.Go(func() { assert.NoError(t, s.Shutdown(ctx(t))) })
 		}
-		scenarioWithin(t, "Shutdown", stopping.Wait)
+		endsInTime(t, "Shutdown", stopping.Wait)
 		s.Stop()
 		for i, c := range conns {
 			harness.Eventually(t, c.over.Load, "end of connection %d", i)
@@ -313,9 +313,9 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 		}
 	})
 	t.Run("a second Shutdown with less time", func(t *testing.T) {
-		s := scenarioStart(t)
-		swarm := scenarioNewSwarm(t)
-		swarm.dial(s.AddrOf(harness.Native), scenarioDial{mute: true})
+		s := startScenario(t)
+		swarm := newSwarm(t)
+		swarm.dial(s.AddrOf(harness.Native), dialOptions{mute: true})
 		first := make(chan error, 1)
 		go func() { first <- s.Shutdown(ctx(t)) }()
 		harness.Eventually(t, func() bool { // its close frame is on the way: it has begun
@@ -323,7 +323,7 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 		}, "the first Shutdown's close frame")
 		hurry, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		scenarioWithin(t, "the second Shutdown", func() { assert.ErrorIs(t, s.Shutdown(hurry), context.DeadlineExceeded) })
+		endsInTime(t, "the second Shutdown", func() { assert.ErrorIs(t, s.Shutdown(hurry), context.DeadlineExceeded) })
 		swarm.close() // now the first may end as well
 		swarm.ended = make(chan struct{})
 		close(swarm.ended)
@@ -334,22 +334,22 @@ func TestScenarioStartAndStopRaces(t *testing.T) {
 
 // Managers start and stop in quick succession with connections in every stage
 // of their life.
-func TestScenarioQuickCycles(t *testing.T) { scenarioCycles(t, 50) }
+func TestScenarioQuickCycles(t *testing.T) { quickCycles(t, 50) }
 
-func scenarioCycles(t *testing.T, cycles int) {
-	scenarioLeavesNothing(t)
+func quickCycles(t *testing.T, cycles int) {
+	leavesNothing(t)
 	for i := range cycles {
-		t.Run(fmt.Sprint(i), func(t *testing.T) { scenarioCycle(t, i) })
+		t.Run(fmt.Sprint(i), func(t *testing.T) { quickCycle(t, i) })
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-func scenarioCycle(t *testing.T, i int) {
-	s := harness.Run(t, scenarioManager(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond }))
+func quickCycle(t *testing.T, i int) {
+	s := harness.Run(t, newManager(t, func(c *ws.Config) { c.CloseTimeout = 100 * time.Millisecond }))
 	s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
-	swarm := scenarioNewSwarm(t)
+	swarm := newSwarm(t)
 	var dialing sync.WaitGroup
 	var stop atomic.Bool
 	for d := range 4 {
@@ -358,13 +358,13 @@ func scenarioCycle(t *testing.T, i int) {
 			for n := 0; !stop.Load() && n < 50; n++ {
 				switch d {
 				case 2: // in the middle of the handshake
-					if fd, err := scenarioTCP(addr, 0); err == nil {
-						c := &scenarioConn{swarm: swarm, fd: fd}
+					if fd, err := connectTCP(addr, 0); err == nil {
+						c := &swarmConn{swarm: swarm, fd: fd}
 						_ = c.raw([]byte(strings.TrimSuffix(harness.UpgradeRequest("/ws", ""), "\n")))
 						c.abort()
 					}
 				default:
-					c, err := swarm.tryDial(addr, scenarioDial{mute: n%10 == 0})
+					c, err := swarm.tryDial(addr, dialOptions{mute: n%10 == 0})
 					if err != nil {
 						return // the server has stopped
 					}
@@ -377,7 +377,7 @@ func scenarioCycle(t *testing.T, i int) {
 		})
 	}
 	harness.Eventually(t, func() bool { return s.Stats().Total.Opened > uint64(i%20) }, "connections")
-	scenarioWithin(t, "Shutdown", func() { s.Stop() })
+	endsInTime(t, "Shutdown", func() { s.Stop() })
 	stop.Store(true)
-	scenarioWithin(t, "dialing", dialing.Wait)
+	endsInTime(t, "dialing", dialing.Wait)
 }

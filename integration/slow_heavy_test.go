@@ -29,35 +29,35 @@ import (
 // and what the server keeps for the slow ones is references to frames that all
 // share.
 func TestScenarioHeavySlowMembers(t *testing.T) {
-	plans := []scenarioSlowPlan{
-		{name: "the newest message is dropped", lose: scenarioLosesTheNewest},
+	plans := []slowPlan{
+		{name: "the newest message is dropped", lose: losesTheNewest},
 		{
-			name: "the oldest message is dropped", lose: scenarioLosesTheOldest,
+			name: "the oldest message is dropped", lose: losesTheOldest,
 			opts: []ws.Option{ws.WithOverflowPolicy(ws.DropOldest)},
 		},
 		{
-			name: "the client is disconnected", lose: scenarioLosesTheConnection,
+			name: "the client is disconnected", lose: losesTheConnection,
 			opts: []ws.Option{ws.WithOverflowPolicy(ws.Disconnect), func(c *ws.Config) { c.CloseTimeout = 10 * time.Minute }},
 		},
 		{
-			name: "messages are conflated", lose: scenarioLosesTheConflated,
+			name: "messages are conflated", lose: losesTheConflated,
 			message: func(n int) []ws.MessageOption {
-				return []ws.MessageOption{ws.ConflateKey(fmt.Sprint(n % scenarioSlowKeys))}
+				return []ws.MessageOption{ws.ConflateKey(fmt.Sprint(n % slowKeys))}
 			},
 		},
 		{
-			name: "messages expire", lose: scenarioLosesTheExpired,
+			name: "messages expire", lose: losesTheExpired,
 			message: func(int) []ws.MessageOption { return []ws.MessageOption{ws.TTL(4 * time.Second)} },
 		},
 	}
 	for _, plan := range plans {
 		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, 50, 20*time.Second
-		t.Run(plan.name, func(t *testing.T) { scenarioSlowMembers(t, plan) })
+		t.Run(plan.name, func(t *testing.T) { slowMembers(t, plan) })
 	}
 }
 
-// scenarioSlowPlan is a run of scenarioSlowMembers.
-type scenarioSlowPlan struct {
+// slowPlan is a run of slowMembers.
+type slowPlan struct {
 	name               string
 	members, slowEvery int           // of so many members one never reads
 	rate               int           // messages per second that are published
@@ -65,59 +65,59 @@ type scenarioSlowPlan struct {
 	opts               []ws.Option
 	message            func(n int) []ws.MessageOption // of message n; nil for none
 	// lose checks what the slow members have lost.
-	lose func(t *testing.T, r *scenarioSlowRun)
+	lose func(t *testing.T, r *slowRun)
 }
 
 const (
-	scenarioSlowBound = 256  // messages of a client's queue, the default
-	scenarioSlowSize  = 1024 // bytes of a message
-	scenarioSlowFrame = scenarioSlowSize + 4
-	scenarioSlowLeast = 2 * scenarioSlowBound // messages that fill sockets and queues of the slow
-	scenarioSlowUser  = 1                     // user of the slow members
+	slowBound = 256  // messages of a client's queue, the default
+	slowSize  = 1024 // bytes of a message
+	slowFrame = slowSize + 4
+	slowLeast = 2 * slowBound // messages that fill sockets and queues of the slow
+	slowUser  = 1             // user of the slow members
 
-	// scenarioSlowAhead is how many messages the publisher may be ahead of any
+	// slowAhead is how many messages the publisher may be ahead of any
 	// healthy member. It bounds how deep their queues get, whose memory is kept
 	// for reuse: 4 MiB at most, which are there before anything is measured.
-	scenarioSlowAhead = 32
+	slowAhead = 32
 )
 
-// scenarioSlowRun is the state of a run.
-type scenarioSlowRun struct {
-	scenarioSlowPlan
+// slowRun is the state of a run.
+type slowRun struct {
+	slowPlan
 	*harness.Server
 	t      *testing.T
-	client *scenarioSlowProcess
+	client *slowProcess
 	slow   []*ws.Client
 
 	published int           // all messages, numbered from 0
 	dropped   ws.DropCounts // while the slow members did not read
-	report    scenarioSlowReport
+	report    slowReport
 }
 
-func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
-	r := &scenarioSlowRun{scenarioSlowPlan: plan, t: t}
-	r.Server = scenarioStart(t, plan.opts...)
-	r.client = scenarioStartSlowProcess(t, scenarioSlowOrder{r.AddrOf(harness.Native), plan.members, plan.slowEvery})
+func slowMembers(t *testing.T, plan slowPlan) {
+	r := &slowRun{slowPlan: plan, t: t}
+	r.Server = startScenario(t, plan.opts...)
+	r.client = startSlowProcess(t, slowOrder{r.AddrOf(harness.Native), plan.members, plan.slowEvery})
 	r.client.expect(t, "connected")
 	harness.Eventually(t, func() bool { return r.GetClientCount() == plan.members }, "%d clients", plan.members)
 	r.RangeClients(func(c *ws.Client) bool {
-		if c.UserID == scenarioSlowUser {
+		if c.UserID == slowUser {
 			r.slow = append(r.slow, c)
 		}
 		return assert.NoError(t, c.JoinRoom("prices"))
 	})
 	require.Len(t, r.slow, plan.members/plan.slowEvery)
-	for range scenarioSlowAhead { // queues as deep as they will be are in the free list after this
+	for range slowAhead { // queues as deep as they will be are in the free list after this
 		r.publish()
 	}
 	r.settle()
 
-	heap, rss := scenarioSlowMemory(t)
+	heap, rss := slowMemory(t)
 	before := r.Stats().Total
 	warm, queued := r.published, r.queuedMessages()
 	r.publishAll()
 	r.settle()
-	heap1, rss1 := scenarioSlowMemory(t)
+	heap1, rss1 := slowMemory(t)
 	r.checkMemory(r.published-warm, heap1-heap, rss1-rss)
 	after := r.Stats().Total
 	r.dropped = after.Drops
@@ -144,27 +144,27 @@ func scenarioSlowMembers(t *testing.T, plan scenarioSlowPlan) {
 }
 
 // publish publishes one message, when no healthy member is too far behind.
-func (r *scenarioSlowRun) publish() {
+func (r *slowRun) publish() {
 	r.t.Helper()
-	harness.Eventually(r.t, func() bool { return r.published-int(r.client.at.Load()) < scenarioSlowAhead },
+	harness.Eventually(r.t, func() bool { return r.published-int(r.client.at.Load()) < slowAhead },
 		"the healthy members are behind")
 	if r.message == nil {
-		require.NoError(r.t, r.BroadcastToRoom("prices", scenarioSlowMessage(r.published), nil))
+		require.NoError(r.t, r.BroadcastToRoom("prices", slowMessage(r.published), nil))
 	} else {
-		_, err := r.Publish("prices", scenarioSlowMessage(r.published), r.message(r.published)...)
+		_, err := r.Publish("prices", slowMessage(r.published), r.message(r.published)...)
 		require.NoError(r.t, err)
 	}
 	r.published++
 }
 
-// scenarioSlowMessage is the message of a number.
-func scenarioSlowMessage(n int) []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, scenarioSlowSize), uint64(n))
-	return append(b, bytes.Repeat([]byte{byte(n)}, scenarioSlowSize-len(b))...)
+// slowMessage is the message of a number.
+func slowMessage(n int) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, slowSize), uint64(n))
+	return append(b, bytes.Repeat([]byte{byte(n)}, slowSize-len(b))...)
 }
 
 // settle waits until every healthy member has everything.
-func (r *scenarioSlowRun) settle() {
+func (r *slowRun) settle() {
 	r.t.Helper()
 	harness.Eventually(r.t, func() bool { return int(r.client.at.Load()) == r.published },
 		"the healthy members are behind")
@@ -172,18 +172,18 @@ func (r *scenarioSlowRun) settle() {
 
 // publishAll publishes at the rate of the plan, or what the machine can do of
 // it, and at least what fills the queues of the slow.
-func (r *scenarioSlowRun) publishAll() {
+func (r *slowRun) publishAll() {
 	r.t.Helper()
 	began, first := time.Now(), r.published
 	tick := time.NewTimer(0)
 	defer tick.Stop()
-	for n := 0; time.Since(began) < r.length || n < scenarioSlowLeast; n++ {
+	for n := 0; time.Since(began) < r.length || n < slowLeast; n++ {
 		tick.Reset(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(r.rate))))
 		<-tick.C
 		r.publish()
 		if n%r.rate == 0 {
 			for _, c := range r.slow { // a message that is about to be refused is counted for a moment
-				require.LessOrEqual(r.t, c.QueuedBytes(), (scenarioSlowBound+1)*scenarioSlowFrame)
+				require.LessOrEqual(r.t, c.QueuedBytes(), (slowBound+1)*slowFrame)
 			}
 		}
 	}
@@ -193,30 +193,30 @@ func (r *scenarioSlowRun) publishAll() {
 }
 
 // queuedMessages counts the messages that wait for all members.
-func (r *scenarioSlowRun) queuedMessages() (n int) {
+func (r *slowRun) queuedMessages() (n int) {
 	r.RangeClients(func(c *ws.Client) bool {
-		n += c.QueuedBytes() / scenarioSlowFrame
+		n += c.QueuedBytes() / slowFrame
 		return true
 	})
 	return n
 }
 
-// scenarioSlowMemory returns the reachable heap and the resident memory.
-func scenarioSlowMemory(t *testing.T) (heap, rss int) {
+// slowMemory returns the reachable heap and the resident memory.
+func slowMemory(t *testing.T) (heap, rss int) {
 	t.Helper()
-	heap = int(scenarioHeap())
+	heap = int(heapInUse())
 	debug.FreeOSMemory()
-	return heap, scenarioRSS(t)
+	return heap, residentBytes(t)
 }
 
 // checkMemory checks by how much the memory has grown while messages were
 // published: by the frames, once each, and by the references to them.
-func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
+func (r *slowRun) checkMemory(messages, heap, rss int) {
 	const slack = 4 << 20
-	frames := messages * 1330                          // with its header and the allocator's rounding
-	references := len(r.slow) * scenarioSlowBound * 16 // a slice has room for twice as many
+	frames := messages * 1330                  // with its header and the allocator's rounding
+	references := len(r.slow) * slowBound * 16 // a slice has room for twice as many
 	budget := frames + references + slack
-	copies := len(r.slow) * scenarioSlowBound * scenarioSlowSize
+	copies := len(r.slow) * slowBound * slowSize
 	r.t.Logf("heap grew by %d KiB, RSS by %d KiB; budget %d KiB = frames %d + references %d + slack %d; "+
 		"copies were %d KiB", heap>>10, rss>>10, budget>>10, frames>>10, references>>10, slack>>10, copies>>10)
 	require.Less(r.t, budget, copies/4, "the budget shows nothing")
@@ -228,40 +228,40 @@ func (r *scenarioSlowRun) checkMemory(messages, heap, rss int) {
 }
 
 // lost counts the messages before the last that the slow members did not get.
-func (r *scenarioSlowRun) lost() (n int) {
+func (r *slowRun) lost() (n int) {
 	for _, m := range r.report.Slow {
 		n += r.published - m.Count
 	}
 	return n
 }
 
-// scenarioLosesTheNewest is what the slow members lose if a full queue refuses
+// losesTheNewest is what the slow members lose if a full queue refuses
 // what is new.
-func scenarioLosesTheNewest(t *testing.T, r *scenarioSlowRun) {
+func losesTheNewest(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
 		require.Equal(t, m.Prefix+1, m.Count, "slow member %d has the oldest and the last", i)
-		require.GreaterOrEqual(t, m.Prefix, scenarioSlowBound, "slow member %d", i)
+		require.GreaterOrEqual(t, m.Prefix, slowBound, "slow member %d", i)
 	}
 	assert.Equal(t, ws.DropCounts{Full: uint64(r.lost())}, r.dropped)
 	assert.Positive(t, r.lost())
 }
 
-// scenarioLosesTheOldest is what they lose if a full queue drops what waits
+// losesTheOldest is what they lose if a full queue drops what waits
 // longest: they have the newest messages that it holds.
-func scenarioLosesTheOldest(t *testing.T, r *scenarioSlowRun) {
+func losesTheOldest(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.True(t, m.Ordered, "slow member %d", i)
 		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
 		require.Equal(t, m.Prefix+m.Suffix, m.Count, "slow member %d has the first and the last", i)
-		require.GreaterOrEqual(t, m.Suffix, scenarioSlowBound-1, "slow member %d: all but the one half sent", i)
+		require.GreaterOrEqual(t, m.Suffix, slowBound-1, "slow member %d: all but the one half sent", i)
 	}
 	assert.Equal(t, ws.DropCounts{Full: uint64(r.lost())}, r.dropped)
 	assert.Positive(t, r.lost())
 }
 
-// scenarioLosesTheConnection is what they lose if they are disconnected.
-func scenarioLosesTheConnection(t *testing.T, r *scenarioSlowRun) {
+// losesTheConnection is what they lose if they are disconnected.
+func losesTheConnection(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.Equal(t, ws.CloseTryAgainLater, m.CloseCode, "slow member %d", i)
 		require.True(t, m.Ended, "slow member %d", i)
@@ -269,38 +269,38 @@ func scenarioLosesTheConnection(t *testing.T, r *scenarioSlowRun) {
 	}
 	assert.Equal(t, len(r.healthy()), r.GetClientCount())
 	assert.EqualValues(t, len(r.slow), r.dropped.Full, "one message was too many for each")
-	assert.GreaterOrEqual(t, r.dropped.Lost(), uint64(len(r.slow)*scenarioSlowBound), "the queue of each")
+	assert.GreaterOrEqual(t, r.dropped.Lost(), uint64(len(r.slow)*slowBound), "the queue of each")
 	assert.LessOrEqual(t, r.dropped.Lost(), uint64(r.lost()), "most of what follows is not for them any more")
 }
 
 // healthy returns the members that read.
-func (r *scenarioSlowRun) healthy() (clients []*ws.Client) {
+func (r *slowRun) healthy() (clients []*ws.Client) {
 	for _, c := range r.GetRoomMembers("prices") {
-		if c.UserID != scenarioSlowUser {
+		if c.UserID != slowUser {
 			clients = append(clients, c)
 		}
 	}
 	return clients
 }
 
-// scenarioSlowKeys is the number of conflation keys: more than the messages that
+// slowKeys is the number of conflation keys: more than the messages that
 // wait for a healthy member, which therefore loses none.
-const scenarioSlowKeys = 2 * scenarioSlowAhead
+const slowKeys = 2 * slowAhead
 
-// scenarioLosesTheConflated is what they lose if newer messages take the place
+// losesTheConflated is what they lose if newer messages take the place
 // of older ones: they have the newest of each key.
-func scenarioLosesTheConflated(t *testing.T, r *scenarioSlowRun) {
+func losesTheConflated(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
-		require.Equal(t, scenarioSlowKeys, m.Recent, "slow member %d has the newest of each key", i)
+		require.Equal(t, slowKeys, m.Recent, "slow member %d has the newest of each key", i)
 	}
 	assert.Equal(t, ws.DropCounts{Conflated: uint64(r.lost())}, r.dropped)
 	assert.Positive(t, r.lost())
 }
 
-// scenarioLosesTheExpired is what they lose if messages may wait for a few
+// losesTheExpired is what they lose if messages may wait for a few
 // seconds: they have what came last.
-func scenarioLosesTheExpired(t *testing.T, r *scenarioSlowRun) {
+func losesTheExpired(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.True(t, m.Ordered, "slow member %d", i)
 		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
@@ -313,51 +313,51 @@ func scenarioLosesTheExpired(t *testing.T, r *scenarioSlowRun) {
 	assert.Positive(t, r.dropped.Expired)
 }
 
-// scenarioSlowOrder is what a client process of scenarioSlowMembers has to do.
-type scenarioSlowOrder struct {
+// slowOrder is what a client process of slowMembers has to do.
+type slowOrder struct {
 	Addr               string
 	Members, SlowEvery int
 }
 
-// scenarioSlowReport is what it has seen.
-type scenarioSlowReport struct {
+// slowReport is what it has seen.
+type slowReport struct {
 	Disorder, Torn int
-	Slow           []scenarioSlowMember
+	Slow           []slowMember
 }
 
-// scenarioSlowMember is what a member that did not read for long has received
+// slowMember is what a member that did not read for long has received
 // in the end.
-type scenarioSlowMember struct {
+type slowMember struct {
 	Count  int  // messages
 	Prefix int  // messages 0, 1, 2, ... without a gap
 	Suffix int  // the same from the last one back
 	Last   int  // number of the last
-	Recent int  // how many of the last scenarioSlowKeys messages it has
+	Recent int  // how many of the last slowKeys messages it has
 	Ended  bool // the connection has ended
 
 	CloseCode int
 	Ordered   bool
 }
 
-// scenarioSlowProcess is a client process as the server's process sees it.
-type scenarioSlowProcess struct {
+// slowProcess is a client process as the server's process sees it.
+type slowProcess struct {
 	in      io.WriteCloser
 	answers chan string
 	at      atomic.Int64 // messages that every healthy member has
 }
 
-// scenarioSlowClientEnv makes the test binary a client process: it holds a
-// scenarioSlowOrder.
-const scenarioSlowClientEnv = "WS_SCENARIO_SLOW_CLIENT"
+// slowClientEnv makes the test binary a client process: it holds a
+// slowOrder.
+const slowClientEnv = "WS_SCENARIO_SLOW_CLIENT"
 
-func scenarioStartSlowProcess(t *testing.T, order scenarioSlowOrder) *scenarioSlowProcess {
+func startSlowProcess(t *testing.T, order slowOrder) *slowProcess {
 	t.Helper()
 	b, err := json.Marshal(order)
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestScenarioSlowClientProcess$")
-	cmd.Env = append(os.Environ(), scenarioSlowClientEnv+"="+string(b))
+	cmd.Env = append(os.Environ(), slowClientEnv+"="+string(b))
 	cmd.Stderr = os.Stderr
-	p := &scenarioSlowProcess{answers: make(chan string, 16)}
+	p := &slowProcess{answers: make(chan string, 16)}
 	p.in, err = cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -394,10 +394,10 @@ func scenarioStartSlowProcess(t *testing.T, order scenarioSlowOrder) *scenarioSl
 }
 
 // say sends a command.
-func (p *scenarioSlowProcess) say(command string) { _, _ = fmt.Fprintln(p.in, command) }
+func (p *slowProcess) say(command string) { _, _ = fmt.Fprintln(p.in, command) }
 
 // expect waits for an answer that begins with a word, and returns the rest.
-func (p *scenarioSlowProcess) expect(t *testing.T, word string) string {
+func (p *slowProcess) expect(t *testing.T, word string) string {
 	t.Helper()
 	line := harness.Receive(t, p.answers, word)
 	rest, ok := strings.CutPrefix(line, word)
@@ -407,17 +407,17 @@ func (p *scenarioSlowProcess) expect(t *testing.T, word string) string {
 
 // report waits until all members have the last of so many messages and returns
 // what they have seen.
-func (p *scenarioSlowProcess) report(t *testing.T, messages int) (r scenarioSlowReport) {
+func (p *slowProcess) report(t *testing.T, messages int) (r slowReport) {
 	t.Helper()
 	p.say(fmt.Sprint("report ", messages))
 	require.NoError(t, json.Unmarshal([]byte(p.expect(t, "report")), &r))
 	return r
 }
 
-// scenarioSlowClients is a client process from within.
-type scenarioSlowClients struct {
+// slowClients is a client process from within.
+type slowClients struct {
 	t             *testing.T
-	healthy, slow []*scenarioConn
+	healthy, slow []*swarmConn
 
 	// Of the swarm's goroutine, until it is quiet.
 	reached  []int   // healthy members that have message n
@@ -432,14 +432,14 @@ type scenarioSlowClients struct {
 // opens the connections, says "connected", says "at n" when all healthy members
 // have n messages, and obeys the commands of its standard input.
 func TestScenarioSlowClientProcess(t *testing.T) {
-	env := os.Getenv(scenarioSlowClientEnv)
+	env := os.Getenv(slowClientEnv)
 	if env == "" {
 		t.Skip("run by TestScenarioHeavySlowMembers")
 	}
-	var order scenarioSlowOrder
+	var order slowOrder
 	require.NoError(t, json.Unmarshal([]byte(env), &order))
-	scenarioRaiseLimit(t)
-	c := &scenarioSlowClients{t: t}
+	raiseLimit(t)
+	c := &slowClients{t: t}
 	c.dial(order)
 	_, _ = fmt.Fprintln(os.Stdout, "connected")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
@@ -457,8 +457,8 @@ func TestScenarioSlowClientProcess(t *testing.T) {
 	}
 }
 
-func (c *scenarioSlowClients) dial(order scenarioSlowOrder) {
-	swarm := scenarioNewSwarm(c.t)
+func (c *slowClients) dial(order slowOrder) {
+	swarm := newSwarm(c.t)
 	numSlow := order.Members / order.SlowEvery
 	numHealthy := order.Members - numSlow
 	c.last = make([]atomic.Int64, order.Members)
@@ -470,14 +470,14 @@ func (c *scenarioSlowClients) dial(order scenarioSlowOrder) {
 		if i%order.SlowEvery != 0 {
 			member := len(c.healthy)
 			c.healthy = append(c.healthy, swarm.dial(order.Addr,
-				scenarioDial{query: scenarioQuery(0, i), onMessage: func(b []byte) {
+				dialOptions{query: queryOf(0, i), onMessage: func(b []byte) {
 					c.takeHealthy(&c.last[member], c.number(b), numHealthy)
 				}}))
 			continue
 		}
 		member := len(c.slow)
-		conn := swarm.dial(order.Addr, scenarioDial{
-			query: scenarioQuery(scenarioSlowUser, i), recvBuf: 4096, onMessage: func(b []byte) {
+		conn := swarm.dial(order.Addr, dialOptions{
+			query: queryOf(slowUser, i), recvBuf: 4096, onMessage: func(b []byte) {
 				n := c.number(b)
 				c.logs[member] = append(c.logs[member], n)
 				c.last[numHealthy+member].Store(int64(n))
@@ -489,16 +489,16 @@ func (c *scenarioSlowClients) dial(order scenarioSlowOrder) {
 }
 
 // number returns the number of a message, and looks at its shape.
-func (c *scenarioSlowClients) number(b []byte) int {
+func (c *slowClients) number(b []byte) int {
 	n := int(binary.BigEndian.Uint64(b))
-	if len(b) != scenarioSlowSize || b[8] != byte(n) || !bytes.Equal(b[8:len(b)-1], b[9:]) {
+	if len(b) != slowSize || b[8] != byte(n) || !bytes.Equal(b[8:len(b)-1], b[9:]) {
 		c.torn++
 	}
 	return n
 }
 
 // takeHealthy records message n of a healthy member.
-func (c *scenarioSlowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
+func (c *slowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
 	if int64(n) != last.Load()+1 {
 		c.disorder++
 	}
@@ -513,14 +513,14 @@ func (c *scenarioSlowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
 }
 
 // report waits for the last message, and prints what the members have seen.
-func (c *scenarioSlowClients) report(messages int64) {
-	for i, conn := range append(append([]*scenarioConn(nil), c.healthy...), c.slow...) {
+func (c *slowClients) report(messages int64) {
+	for i, conn := range append(append([]*swarmConn(nil), c.healthy...), c.slow...) {
 		harness.Eventually(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() },
 			"the last message of member %d", i)
 	}
-	r := scenarioSlowReport{Disorder: c.disorder, Torn: c.torn}
+	r := slowReport{Disorder: c.disorder, Torn: c.torn}
 	for i, log := range c.logs {
-		m := scenarioSlowMember{
+		m := slowMember{
 			Count: len(log), Last: int(c.last[len(c.healthy)+i].Load()), Ordered: true,
 			Ended: c.slow[i].over.Load(), CloseCode: int(c.slow[i].closeCode.Load()),
 		}
@@ -531,7 +531,7 @@ func (c *scenarioSlowClients) report(messages int64) {
 			m.Ordered = m.Ordered && (k == 0 || log[k-1] < n)
 		}
 		for _, n := range log {
-			if n >= int(messages)-scenarioSlowKeys {
+			if n >= int(messages)-slowKeys {
 				m.Recent++
 			}
 		}
@@ -545,4 +545,4 @@ func (c *scenarioSlowClients) report(messages int64) {
 	_, _ = fmt.Fprintf(os.Stdout, "report%s\n", b)
 }
 
-func TestScenarioHeavyPublishersInATightLoop(t *testing.T) { scenarioTightLoop(t, 10*time.Second) }
+func TestScenarioHeavyPublishersInATightLoop(t *testing.T) { tightLoop(t, 10*time.Second) }

@@ -25,7 +25,7 @@ import (
 
 // stall makes the client stop reading: the swarm does not look at its socket
 // any more, until resume.
-func (c *scenarioConn) stall() {
+func (c *swarmConn) stall() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd >= 0 {
@@ -34,7 +34,7 @@ func (c *scenarioConn) stall() {
 }
 
 // resume makes the client read again.
-func (c *scenarioConn) resume() {
+func (c *swarmConn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd >= 0 {
@@ -43,15 +43,15 @@ func (c *scenarioConn) resume() {
 }
 
 // watch puts a socket into the swarm's epoll.
-func (s *scenarioSwarm) watch(fd int) error {
+func (s *clientSwarm) watch(fd int) error {
 	return unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd,
 		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)})
 }
 
-// scenarioSoon is scenarioUntil for goroutines other than the test's: it
+// soon is harness.Eventually for goroutines other than the test's: it
 // reports whether the condition holds in time, and marks the test as failed if
 // not. Its patience is shorter than that of who waits for the goroutine.
-func scenarioSoon(t testing.TB, condition func() bool, format string, args ...any) bool {
+func soon(t testing.TB, condition func() bool, format string, args ...any) bool {
 	deadline := time.Now().Add(harness.Patience / 2)
 	poll := time.NewTicker(100 * time.Microsecond)
 	defer poll.Stop()
@@ -66,33 +66,33 @@ func scenarioSoon(t testing.TB, condition func() bool, format string, args ...an
 	return true
 }
 
-// scenarioConfirms is the publisher's number in a stamp that confirms all
+// confirms is the publisher's number in a stamp that confirms all
 // before it.
-const scenarioConfirms = math.MaxUint32
+const confirms = math.MaxUint32
 
-// scenarioWitness is a client that reads at all times.
-type scenarioWitness struct {
-	*scenarioConn
+// witness is a client that reads at all times.
+type witness struct {
+	*swarmConn
 	side  *ws.Client
-	heard atomic.Int64 // number of the last stamp of scenarioConfirms
+	heard atomic.Int64 // number of the last stamp of confirms
 }
 
 // witnesses opens one connection on each event loop.
-func witnesses(s *harness.Server, swarm *scenarioSwarm) []*scenarioWitness {
+func witnesses(s *harness.Server, swarm *clientSwarm) []*witness {
 	s.T.Helper()
-	found := make([]*scenarioWitness, len(s.Stats().Loops))
+	found := make([]*witness, len(s.Stats().Loops))
 	for try := 0; slices.Contains(found, nil); try++ {
 		before := s.Stats()
-		w := new(scenarioWitness)
-		query := scenarioQuery(0, -1-try)
-		w.scenarioConn = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: query, onMessage: func(b []byte) {
-			if len(b) >= 8 && binary.BigEndian.Uint32(b) == scenarioConfirms {
+		w := new(witness)
+		query := queryOf(0, -1-try)
+		w.swarmConn = swarm.dial(s.AddrOf(harness.Native), dialOptions{query: query, onMessage: func(b []byte) {
+			if len(b) >= 8 && binary.BigEndian.Uint32(b) == confirms {
 				w.heard.Store(int64(binary.BigEndian.Uint32(b[4:])))
 			}
 		}})
 		w.side = serverSide(s, query)
 		after := s.Stats()
-		loop := slices.IndexFunc(found, func(w *scenarioWitness) bool { return w == nil })
+		loop := slices.IndexFunc(found, func(w *witness) bool { return w == nil })
 		for i := range found {
 			if after.Loops[i].Opened > before.Loops[i].Opened {
 				loop = i
@@ -109,41 +109,41 @@ func witnesses(s *harness.Server, swarm *scenarioSwarm) []*scenarioWitness {
 
 // hear sends the witness a message and waits until it has come: its loop has
 // then written, or tried to, what was posted to it before.
-func (w *scenarioWitness) hear(t testing.TB) bool {
+func (w *witness) hear(t testing.TB) bool {
 	next := w.heard.Load() + 1
-	scenarioPublish(t, func() error { return w.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(next))) })
-	return scenarioSoon(t, func() bool { return w.heard.Load() == next }, "the witness heard nothing")
+	publish(t, func() error { return w.side.SendBytes(stamp(confirms, uint32(next))) })
+	return soon(t, func() bool { return w.heard.Load() == next }, "the witness heard nothing")
 }
 
-// scenarioReuser is one worker of TestScenarioReusedDescriptors: it opens
+// reuser is one worker of TestScenarioReusedDescriptors: it opens
 // connections one after the other, each in a room of its own.
-type scenarioReuser struct {
+type reuser struct {
 	*harness.Server
-	swarm *scenarioSwarm
+	swarm *clientSwarm
 	way   harness.Way
 	id    atomic.Uint64 // of the running connection
 	wrong atomic.Int64  // messages that were not for their connection, or came in another shape
 }
 
-// scenarioReuseSize is the size of a message: a few of them fill a socket.
-const scenarioReuseSize = 16 << 10
+// reuseSize is the size of a message: a few of them fill a socket.
+const reuseSize = 16 << 10
 
-// scenarioReuseRoom is the room of a connection.
-func scenarioReuseRoom(id uint64) string { return fmt.Sprint("of connection ", id) }
+// reuseRoom is the room of a connection.
+func reuseRoom(id uint64) string { return fmt.Sprint("of connection ", id) }
 
 // message is the n-th message to a connection: its identity is all over it.
-func (r *scenarioReuser) message(id, n uint64) []byte {
-	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, id<<32|n), scenarioReuseSize/8)
+func (r *reuser) message(id, n uint64) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, id<<32|n), reuseSize/8)
 }
 
 // dial opens a connection and joins its room. The connection checks that it
 // gets nothing but what was published there.
-func (r *scenarioReuser) dial(id uint64) (*scenarioConn, *ws.Client) {
-	query := scenarioQuery(1, int(id))
+func (r *reuser) dial(id uint64) (*swarmConn, *ws.Client) {
+	query := queryOf(1, int(id))
 	last := uint64(0)
-	conn, err := r.swarm.tryDial(r.AddrOf(r.way), scenarioDial{query: query, recvBuf: 4096, onMessage: func(b []byte) {
+	conn, err := r.swarm.tryDial(r.AddrOf(r.way), dialOptions{query: query, recvBuf: 4096, onMessage: func(b []byte) {
 		stamp := binary.BigEndian.Uint64(b)
-		if len(b) != scenarioReuseSize || stamp>>32 != id || stamp&math.MaxUint32 <= last ||
+		if len(b) != reuseSize || stamp>>32 != id || stamp&math.MaxUint32 <= last ||
 			!bytes.Equal(b[8:], b[:len(b)-8]) {
 			r.wrong.Add(1)
 		}
@@ -153,25 +153,25 @@ func (r *scenarioReuser) dial(id uint64) (*scenarioConn, *ws.Client) {
 		return nil, nil
 	}
 	side := serverSide(r.Server, query)
-	assert.NoError(r.T, side.JoinRoom(scenarioReuseRoom(id)))
+	assert.NoError(r.T, side.JoinRoom(reuseRoom(id)))
 	r.id.Store(id)
 	return conn, side
 }
 
 // publish publishes to the running connection's room, and to that of the one
 // before, whose member is gone or goes, until stop.
-func (r *scenarioReuser) publish(stop *atomic.Bool) {
+func (r *reuser) publish(stop *atomic.Bool) {
 	for n := uint64(1); !stop.Load(); n++ {
 		for _, id := range []uint64{r.id.Load(), r.id.Load() - 1} {
-			if err := r.BroadcastToRoom(scenarioReuseRoom(id), r.message(id, n), nil); err != nil {
+			if err := r.BroadcastToRoom(reuseRoom(id), r.message(id, n), nil); err != nil {
 				assert.ErrorIs(r.T, err, ws.ErrRoomNotFound)
 			}
 		}
 	}
 }
 
-// scenarioFDs knows which of the server's descriptors were in use.
-type scenarioFDs struct {
+// usedDescriptors knows which of the server's descriptors were in use.
+type usedDescriptors struct {
 	mu     sync.Mutex
 	seen   map[int]int // connections by descriptor; guarded by mu
 	reused int         // connections whose descriptor another had before; guarded by mu
@@ -179,7 +179,7 @@ type scenarioFDs struct {
 
 // note finds the server's descriptor of a connection: the socket in this
 // process whose peer it is.
-func (f *scenarioFDs) note(c *scenarioConn) {
+func (f *usedDescriptors) note(c *swarmConn) {
 	c.mu.Lock()
 	local, err := unix.Getsockname(c.fd)
 	c.mu.Unlock()
@@ -203,13 +203,13 @@ func (f *scenarioFDs) note(c *scenarioConn) {
 // connection sees a byte that was for another.
 func TestScenarioReusedDescriptors(t *testing.T) {
 	const workers, rounds, queueBytes = 4, 30, 256 << 10
-	s := scenarioStart(t, ws.WithQueueBytes(queueBytes), func(c *ws.Config) { c.Broadcast.QueueSize = 64 })
-	swarm := scenarioNewSwarm(t)
-	fds := &scenarioFDs{seen: make(map[int]int)}
+	s := startScenario(t, ws.WithQueueBytes(queueBytes), func(c *ws.Config) { c.Broadcast.QueueSize = 64 })
+	swarm := newSwarm(t)
+	fds := &usedDescriptors{seen: make(map[int]int)}
 	var working sync.WaitGroup
-	reusers := make([]*scenarioReuser, workers)
+	reusers := make([]*reuser, workers)
 	for w := range reusers {
-		r := &scenarioReuser{Server: s, swarm: swarm, way: []harness.Way{harness.Native, harness.NetHTTP}[w/3]}
+		r := &reuser{Server: s, swarm: swarm, way: []harness.Way{harness.Native, harness.NetHTTP}[w/3]}
 		reusers[w] = r
 		working.Go(func() {
 			var stop atomic.Bool
@@ -225,15 +225,15 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 				if r.way == harness.Native {
 					fds.note(conn)
 				}
-				scenarioSoon(t, func() bool { return conn.received.Load() >= 2 }, "a new connection gets nothing")
+				soon(t, func() bool { return conn.received.Load() >= 2 }, "a new connection gets nothing")
 				conn.stall()
-				scenarioSoon(t, func() bool { return side.QueuedBytes() > queueBytes-2*scenarioReuseSize },
+				soon(t, func() bool { return side.QueuedBytes() > queueBytes-2*reuseSize },
 					"the queue did not fill")
 				conn.abort()
 			}
 		})
 	}
-	scenarioWithin(t, "churn", working.Wait)
+	endsInTime(t, "churn", working.Wait)
 	for w, r := range reusers {
 		assert.Zero(t, r.wrong.Load(), "worker %d: messages that were for others, or torn", w)
 	}
@@ -243,51 +243,51 @@ func TestScenarioReusedDescriptors(t *testing.T) {
 
 // echo sends a message from the witness and waits until it has come back, from
 // a server that echoes.
-func (w *scenarioWitness) echo(t testing.TB) bool {
+func (w *witness) echo(t testing.TB) bool {
 	next := w.heard.Load() + 1
-	return assert.NoError(t, w.send(gobwas.OpBinary, scenarioStamp(scenarioConfirms, uint32(next)))) &&
-		scenarioSoon(t, func() bool { return w.heard.Load() == next }, "the witness is not served")
+	return assert.NoError(t, w.send(gobwas.OpBinary, stamp(confirms, uint32(next)))) &&
+		soon(t, func() bool { return w.heard.Load() == next }, "the witness is not served")
 }
 
-// scenarioReader is a member that checks the numbers of what it gets.
-type scenarioReader struct {
-	*scenarioConn
+// reader is a member that checks the numbers of what it gets.
+type reader struct {
+	*swarmConn
 	side    *ws.Client
 	numbers []uint64 // what came; the swarm's goroutine only, until the member is quiet
 	wrong   atomic.Int64
 	last    atomic.Int64 // number of the last message; they begin with 1
 }
 
-// scenarioNumbered is message n of so many bytes.
-func scenarioNumbered(n, size int) []byte {
+// numbered is message n of so many bytes.
+func numbered(n, size int) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, size), uint64(n))
 	return append(b, bytes.Repeat([]byte{byte(n)}, size-len(b))...)
 }
 
 // dialReader opens a connection that reads numbered messages of one size. With
 // small buffers if it is to stall.
-func dialReader(s *harness.Server, swarm *scenarioSwarm, id, size, recvBuf int) *scenarioReader {
+func dialReader(s *harness.Server, swarm *clientSwarm, id, size, recvBuf int) *reader {
 	s.T.Helper()
-	r := new(scenarioReader)
-	query := scenarioQuery(0, id)
-	r.scenarioConn = swarm.dial(s.AddrOf(harness.Native),
-		scenarioDial{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
+	r := new(reader)
+	query := queryOf(0, id)
+	r.swarmConn = swarm.dial(s.AddrOf(harness.Native),
+		dialOptions{query: query, recvBuf: recvBuf, onMessage: func(b []byte) {
 			r.take(b, size)
 		}})
 	r.side = serverSide(s, query)
 	return r
 }
 
-func (r *scenarioReader) take(b []byte, size int) {
+func (r *reader) take(b []byte, size int) {
 	if len(b) < 8 {
 		r.wrong.Add(1)
 		return
 	}
 	n := binary.BigEndian.Uint64(b)
-	if r.scenarioConn != nil && r.closeCode.Load() != 0 {
+	if r.swarmConn != nil && r.closeCode.Load() != 0 {
 		r.wrong.Add(1) // nothing may follow a close frame
 	}
-	if len(b) != size || n <= uint64(r.last.Load()) || !bytes.Equal(b, scenarioNumbered(int(n), size)) {
+	if len(b) != size || n <= uint64(r.last.Load()) || !bytes.Equal(b, numbered(int(n), size)) {
 		r.wrong.Add(1)
 	}
 	r.numbers = append(r.numbers, n)
@@ -295,7 +295,7 @@ func (r *scenarioReader) take(b []byte, size int) {
 }
 
 // complete checks that a member has got messages 1 to n, all of them.
-func (r *scenarioReader) complete(t testing.TB, n int) {
+func (r *reader) complete(t testing.TB, n int) {
 	t.Helper()
 	harness.Eventually(t, func() bool { return r.received.Load() >= int64(n) }, "message %d", n)
 	require.EqualValues(t, n, r.received.Load(), "no duplicate")
@@ -309,16 +309,16 @@ func (r *scenarioReader) complete(t testing.TB, n int) {
 func TestScenarioTricklingReader(t *testing.T) {
 	const members, size, seconds = 40, 1024, 3
 	const queue, burst = 64, 32
-	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
-	swarm := scenarioNewSwarm(t)
-	fd, err := scenarioTCP(s.AddrOf(harness.Native), 4096) // a blocking socket
+	s := startScenario(t, ws.WithMessageQueueSize(queue))
+	swarm := newSwarm(t)
+	fd, err := connectTCP(s.AddrOf(harness.Native), 4096) // a blocking socket
 	require.NoError(t, err)
 	defer func() { _ = unix.Close(fd) }()
-	stream, err := scenarioHandshake(fd, scenarioQuery(0, members))
+	stream, err := handshake(fd, queryOf(0, members))
 	require.NoError(t, err)
-	trickling := serverSide(s, scenarioQuery(0, members))
+	trickling := serverSide(s, queryOf(0, members))
 	require.NoError(t, trickling.JoinRoom("news")) // first, so that all others come behind it
-	healthy := make([]*scenarioReader, members)
+	healthy := make([]*reader, members)
 	for i := range healthy {
 		healthy[i] = dialReader(s, swarm, i, size, 0)
 		require.NoError(t, healthy[i].side.JoinRoom("news"))
@@ -328,7 +328,7 @@ func TestScenarioTricklingReader(t *testing.T) {
 	publish := func() { // never more than half a queue ahead of the healthy
 		for range burst {
 			published++
-			require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(published, size), nil))
+			require.NoError(t, s.BroadcastToRoom("news", numbered(published, size), nil))
 		}
 		for _, r := range healthy {
 			r.complete(t, published)
@@ -364,9 +364,9 @@ func TestScenarioTricklingReader(t *testing.T) {
 		return trickling.QueuedBytes() == 0
 	}, "%d bytes stay queued", trickling.QueuedBytes())
 	publish() // these reach it again
-	got := &scenarioReader{}
+	got := &reader{}
 	for got.last.Load() < int64(published) {
-		op, payload, rest, ok := scenarioFrame(stream)
+		op, payload, rest, ok := cutFrame(stream)
 		if !ok {
 			read(64 << 10)
 			continue
@@ -384,13 +384,13 @@ func TestScenarioTricklingReader(t *testing.T) {
 // fill sends numbered messages to a client that has stalled until its queue is
 // full and its socket as well. It returns how many it took and how many it
 // refused; none of them is on its way to the loop any more.
-func fillReader(s *harness.Server, r *scenarioReader, size int) (taken, refused int) {
+func fillReader(s *harness.Server, r *reader, size int) (taken, refused int) {
 	s.T.Helper()
 	require.NoError(s.T, r.side.JoinRoom("fill"))
 	defer s.DeleteRoom("fill")
 	blocked := s.Stats().Total.BlockedTotal
 	harness.Eventually(s.T, func() bool {
-		err := r.side.SendBytes(scenarioNumbered(taken+1, size))
+		err := r.side.SendBytes(numbered(taken+1, size))
 		if err == nil {
 			taken++
 			return false
@@ -410,9 +410,9 @@ func fillReader(s *harness.Server, r *scenarioReader, size int) (taken, refused 
 // refused.
 func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	const queue, size, code = 64, 2048, 4001
-	s := scenarioStart(t, ws.WithMessageQueueSize(queue))
+	s := startScenario(t, ws.WithMessageQueueSize(queue))
 	closed := disconnections(s)
-	swarm := scenarioNewSwarm(t)
+	swarm := newSwarm(t)
 	r := dialReader(s, swarm, 0, size, 4096)
 	_, err := s.CreateRoom("news", nil)
 	require.NoError(t, err)
@@ -421,8 +421,8 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	taken, refused := fillReader(s, r, size)
 	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(code, "enough")))
 	harness.Eventually(t, r.side.IsClosed, "the close frame was read")
-	require.ErrorIs(t, r.side.SendBytes(scenarioNumbered(taken+1, size)), ws.ErrConnectionClosed)
-	require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(taken+1, size), nil))
+	require.ErrorIs(t, r.side.SendBytes(numbered(taken+1, size)), ws.ErrConnectionClosed)
+	require.NoError(t, s.BroadcastToRoom("news", numbered(taken+1, size), nil))
 	require.Positive(t, r.side.QueuedBytes(), "what was queued is still to be sent")
 	r.resume()
 	harness.Eventually(t, r.over.Load, "the end of the connection")
@@ -442,9 +442,9 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 // was queued is counted.
 func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	const queue, size, timeout = 64, 2048, 300 * time.Millisecond
-	s := scenarioStart(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
+	s := startScenario(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
 	closed := disconnections(s)
-	swarm := scenarioNewSwarm(t)
+	swarm := newSwarm(t)
 	r := dialReader(s, swarm, 0, size, 4096)
 	require.NoError(t, r.side.JoinRoom("news"))
 	r.stall()
@@ -473,7 +473,7 @@ func disconnections(s *harness.Server) <-chan *ws.CloseError {
 }
 
 // expectEmpty waits until nothing is left of the only client.
-func expectEmpty(s *harness.Server, r *scenarioReader) {
+func expectEmpty(s *harness.Server, r *reader) {
 	s.T.Helper()
 	harness.Eventually(s.T, func() bool { return s.GetClientCount() == 0 && s.Stats().Total.Connections == 0 },
 		"the end of the only client")
@@ -482,8 +482,8 @@ func expectEmpty(s *harness.Server, r *scenarioReader) {
 	assert.Empty(s.T, s.GetRoomMembers("news"))
 }
 
-// scenarioEcho makes the server echo what clients send, on the event loops.
-func scenarioEcho(m *ws.Manager) {
+// echoAll makes the server echo what clients send, on the event loops.
+func echoAll(m *ws.Manager) {
 	m.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendPrepared(ws.Prepare(op, payload)) })
 }
 
@@ -493,11 +493,11 @@ func scenarioEcho(m *ws.Manager) {
 func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 	const members, size, queue = 300, 2048, 64
 	const during, after = 400, 10
-	s := scenarioStart(t, ws.WithMessageQueueSize(queue), ws.WithHandlerMode(ws.Inline))
-	scenarioEcho(s.Manager)
-	swarm := scenarioNewSwarm(t)
+	s := startScenario(t, ws.WithMessageQueueSize(queue), ws.WithHandlerMode(ws.Inline))
+	echoAll(s.Manager)
+	swarm := newSwarm(t)
 	witnesses := witnesses(s, swarm)
-	room := make([]*scenarioReader, members)
+	room := make([]*reader, members)
 	for i := range room {
 		room[i] = dialReader(s, swarm, i, size, 4096)
 	}
@@ -507,7 +507,7 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 	published := 0
 	publish := func() {
 		published++
-		require.NoError(t, s.BroadcastToRoom("news", scenarioNumbered(published, size), nil))
+		require.NoError(t, s.BroadcastToRoom("news", numbered(published, size), nil))
 	}
 	publish()
 	for _, r := range room {
@@ -552,48 +552,48 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 	t.Logf("%d messages to %d members, %d lost", published, members, lost)
 }
 
-// scenarioTicker is one publisher of numbered messages at full speed.
-type scenarioTicker struct {
+// ticker is one publisher of numbered messages at full speed.
+type ticker struct {
 	begun, finished atomic.Uint32 // messages whose publish was called, has returned
 }
 
-// scenarioTimes are the numbers of each publisher at one moment.
-type scenarioTimes [2]uint32
+// times are the numbers of each publisher at one moment.
+type times [2]uint32
 
-// scenarioVisit is a time that a member was in the room, on the publishers'
+// visit is a time that a member was in the room, on the publishers'
 // clocks.
-type scenarioVisit struct {
-	after   scenarioTimes // all up to these must not come
-	from    scenarioTimes // all behind these must come
-	until   scenarioTimes // up to these
-	before  scenarioTimes // none behind these may come
-	mayLose bool          // it went by itself
+type visit struct {
+	after   times // all up to these must not come
+	from    times // all behind these must come
+	until   times // up to these
+	before  times // none behind these may come
+	mayLose bool  // it went by itself
 }
 
-// scenarioChurn is the state of TestScenarioMembersGoDuringFanOut.
-type scenarioChurn struct {
+// churn is the state of TestScenarioMembersGoDuringFanOut.
+type churn struct {
 	*harness.Server
-	swarm   *scenarioSwarm
-	tickers [2]scenarioTicker
+	swarm   *clientSwarm
+	tickers [2]ticker
 }
 
-func (c *scenarioChurn) begun() (t scenarioTimes) {
+func (c *churn) begun() (t times) {
 	for p := range c.tickers {
 		t[p] = c.tickers[p].begun.Load()
 	}
 	return t
 }
 
-func (c *scenarioChurn) finished() (t scenarioTimes) {
+func (c *churn) finished() (t times) {
 	for p := range c.tickers {
 		t[p] = c.tickers[p].finished.Load()
 	}
 	return t
 }
 
-// scenarioVisitor is a member that comes and goes.
-type scenarioVisitor struct {
-	*scenarioConn
+// visitor is a member that comes and goes.
+type visitor struct {
+	*swarmConn
 	side  *ws.Client
 	heard atomic.Int64
 
@@ -601,9 +601,9 @@ type scenarioVisitor struct {
 	got [2][]uint32 // of each publisher; guarded by mu
 }
 
-func (v *scenarioVisitor) take(b []byte) {
+func (v *visitor) take(b []byte) {
 	p, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
-	if p == scenarioConfirms {
+	if p == confirms {
 		v.heard.Store(int64(n))
 		return
 	}
@@ -614,7 +614,7 @@ func (v *scenarioVisitor) take(b []byte) {
 
 // check compares what came during a visit with what the model allows: one run
 // of each publisher's messages without a gap.
-func (v *scenarioVisitor) check(t testing.TB, at scenarioVisit, how string) {
+func (v *visitor) check(t testing.TB, at visit, how string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for p, got := range v.got {
@@ -636,48 +636,48 @@ func (v *scenarioVisitor) check(t testing.TB, at scenarioVisit, how string) {
 }
 
 // confirm waits until all has come that was sent before.
-func (v *scenarioVisitor) confirm(t testing.TB) bool {
+func (v *visitor) confirm(t testing.TB) bool {
 	next := v.heard.Load() + 1
-	scenarioPublish(t, func() error { return v.side.SendBytes(scenarioStamp(scenarioConfirms, uint32(next))) })
-	return scenarioSoon(t, func() bool { return v.heard.Load() == next }, "not confirmed")
+	publish(t, func() error { return v.side.SendBytes(stamp(confirms, uint32(next))) })
+	return soon(t, func() bool { return v.heard.Load() == next }, "not confirmed")
 }
 
 // visit lets a new connection join and leave several times, and then end.
-func (c *scenarioChurn) visit(id int) {
-	v := new(scenarioVisitor)
-	query := scenarioQuery(0, id)
+func (c *churn) visit(id int) {
+	v := new(visitor)
+	query := queryOf(0, id)
 	way := []harness.Way{harness.Native, harness.NetHTTP}[id%2]
 	var err error
-	v.scenarioConn, err = c.swarm.tryDial(c.AddrOf(way), scenarioDial{query: query, onMessage: v.take})
+	v.swarmConn, err = c.swarm.tryDial(c.AddrOf(way), dialOptions{query: query, onMessage: v.take})
 	if !assert.NoError(c.T, err) {
 		return
 	}
 	v.side = serverSide(c.Server, query)
 	for round := range 4 {
-		var at scenarioVisit
+		var at visit
 		at.after = c.finished()
 		assert.NoError(c.T, v.side.JoinRoom("news"))
 		at.from = c.begun()
 		enough := 1 + id%7
-		scenarioSoon(c.T, func() bool { return c.finished()[0] > at.from[0]+uint32(enough) }, "the publisher stands")
+		soon(c.T, func() bool { return c.finished()[0] > at.from[0]+uint32(enough) }, "the publisher stands")
 		at.until = c.finished()
 		switch {
 		case round < 3:
 			v.side.LeaveRoom("news")
 			at.before = c.begun()
-			scenarioSoon(c.T, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
+			soon(c.T, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
 			if v.confirm(c.T) { // with room for what must not come
 				v.check(c.T, at, "left")
 			}
 		case id%3 == 0:
 			v.side.CloseWithCode(4002, "")
 			at.before = c.begun()
-			scenarioSoon(c.T, v.over.Load, "the end of a connection")
+			soon(c.T, v.over.Load, "the end of a connection")
 			assert.EqualValues(c.T, 4002, v.closeCode.Load())
 			v.check(c.T, at, "closed by the server")
 		case id%3 == 1:
 			assert.NoError(c.T, v.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4003, "")))
-			scenarioSoon(c.T, v.over.Load, "the end of a connection")
+			soon(c.T, v.over.Load, "the end of a connection")
 			at.before, at.mayLose = c.begun(), true // its close frame is read before what waits in the ring
 			v.check(c.T, at, "closed by the client")
 		default:
@@ -690,16 +690,16 @@ func (c *scenarioChurn) visit(id int) {
 
 // publish publishes at full speed until stop, but not so far ahead of the
 // steady members that memory matters.
-func (c *scenarioChurn) publish(p int, steady []*scenarioConn, stop *atomic.Bool) {
+func (c *churn) publish(p int, steady []*swarmConn, stop *atomic.Bool) {
 	for !stop.Load() && !c.T.Failed() {
 		n := c.tickers[p].begun.Add(1)
-		if !assert.NoError(c.T, c.BroadcastToRoom("news", scenarioStamp(p, n), nil)) {
+		if !assert.NoError(c.T, c.BroadcastToRoom("news", stamp(p, n), nil)) {
 			return
 		}
 		c.tickers[p].finished.Store(n)
 		if n%512 == 0 {
 			for _, s := range steady {
-				scenarioSoon(c.T, func() bool { return s.received.Load() > int64(n)-2048 }, "a steady member is behind")
+				soon(c.T, func() bool { return s.received.Load() > int64(n)-2048 }, "a steady member is behind")
 			}
 		}
 	}
@@ -711,15 +711,15 @@ func (c *scenarioChurn) publish(p int, steady []*scenarioConn, stop *atomic.Bool
 // nothing.
 func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 	const steady, churners, visits = 20, 4, 24
-	c := &scenarioChurn{Server: scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 64 })}
-	c.swarm = scenarioNewSwarm(t)
-	conns := make([]*scenarioConn, steady)
-	logs := make([]scenarioLog, steady)
+	c := &churn{Server: startScenario(t, unbounded, func(c *ws.Config) { c.Broadcast.QueueSize = 64 })}
+	c.swarm = newSwarm(t)
+	conns := make([]*swarmConn, steady)
+	logs := make([]numberLog, steady)
 	for i := range conns {
-		logs[i] = make(scenarioLog, len(c.tickers))
+		logs[i] = make(numberLog, len(c.tickers))
 		conns[i] = c.swarm.dial(c.AddrOf(harness.Native),
-			scenarioDial{query: scenarioQuery(0, -1-i), onMessage: logs[i].take})
-		require.NoError(t, serverSide(c.Server, scenarioQuery(0, -1-i)).JoinRoom("news"))
+			dialOptions{query: queryOf(0, -1-i), onMessage: logs[i].take})
+		require.NoError(t, serverSide(c.Server, queryOf(0, -1-i)).JoinRoom("news"))
 	}
 	var stop atomic.Bool
 	var publishing, churning sync.WaitGroup
@@ -733,9 +733,9 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 			}
 		})
 	}
-	scenarioWithin(t, "churn", churning.Wait)
+	endsInTime(t, "churn", churning.Wait)
 	stop.Store(true)
-	scenarioWithin(t, "publishing", publishing.Wait)
+	endsInTime(t, "publishing", publishing.Wait)
 	total := int64(0)
 	for _, n := range c.finished() {
 		total += int64(n)
@@ -760,15 +760,15 @@ func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 	const publishers, members, rounds = 4, 12, 400
 	for _, ring := range []int{2, 1024} {
 		t.Run(fmt.Sprintf("ring=%d", ring), func(t *testing.T) {
-			s := scenarioStart(t, scenarioUnbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
-			swarm := scenarioNewSwarm(t)
-			conns := make([]*scenarioConn, members)
-			logs := make([]scenarioLog, members)
+			s := startScenario(t, unbounded, func(c *ws.Config) { c.Broadcast.QueueSize = ring })
+			swarm := newSwarm(t)
+			conns := make([]*swarmConn, members)
+			logs := make([]numberLog, members)
 			sides := make([]*ws.Client, members)
 			for i := range conns {
-				logs[i] = make(scenarioLog, publishers)
-				conns[i] = swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i), onMessage: logs[i].take})
-				sides[i] = serverSide(s, scenarioQuery(0, i))
+				logs[i] = make(numberLog, publishers)
+				conns[i] = swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, i), onMessage: logs[i].take})
+				sides[i] = serverSide(s, queryOf(0, i))
 			}
 			var publishing sync.WaitGroup
 			for p := range publishers {
@@ -778,20 +778,20 @@ func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 						for _, c := range sides {
 							assert.NoError(t, c.JoinRoom(room))
 						}
-						assert.NoError(t, s.BroadcastToRoom(room, scenarioStamp(p, 2*n), nil))
+						assert.NoError(t, s.BroadcastToRoom(room, stamp(p, 2*n), nil))
 						s.DeleteRoom(room)
-						assert.ErrorIs(t, s.BroadcastToRoom(room, scenarioStamp(p, 0), nil), ws.ErrRoomNotFound)
+						assert.ErrorIs(t, s.BroadcastToRoom(room, stamp(p, 0), nil), ws.ErrRoomNotFound)
 						for _, c := range sides {
-							scenarioPublish(t, func() error { return c.SendBytes(scenarioStamp(p, 2*n+1)) })
+							publish(t, func() error { return c.SendBytes(stamp(p, 2*n+1)) })
 						}
 					}
 				})
 			}
-			scenarioWithin(t, "publishing", publishing.Wait)
+			endsInTime(t, "publishing", publishing.Wait)
 			const all = publishers * rounds * 2
 			for i, c := range conns {
 				harness.Eventually(t, func() bool { return c.received.Load() >= all }, "all messages to member %d: %v", i,
-					scenarioText(func() string { return fmt.Sprintf("%d of %d", c.received.Load(), all) }))
+					lazyText(func() string { return fmt.Sprintf("%d of %d", c.received.Load(), all) }))
 				for p, log := range logs[i] {
 					require.Len(t, log, rounds*2, "publisher %d to member %d", p, i)
 					for k, n := range log {
@@ -806,20 +806,20 @@ func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 
 // Publishers in a tight loop do not keep the only event loop from serving a
 // client that sends.
-func TestScenarioPublishersInATightLoop(t *testing.T) { scenarioTightLoop(t, 2*time.Second) }
+func TestScenarioPublishersInATightLoop(t *testing.T) { tightLoop(t, 2*time.Second) }
 
-func scenarioTightLoop(t *testing.T, length time.Duration) {
+func tightLoop(t *testing.T, length time.Duration) {
 	const publishers, members, size = 4, 300, 512
-	s := scenarioStart(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) { c.Loops = 1 })
-	scenarioEcho(s.Manager)
-	swarm := scenarioNewSwarm(t)
+	s := startScenario(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) { c.Loops = 1 })
+	echoAll(s.Manager)
+	swarm := newSwarm(t)
 	for i := range members {
-		swarm.dial(s.AddrOf(harness.Native), scenarioDial{query: scenarioQuery(0, i)})
+		swarm.dial(s.AddrOf(harness.Native), dialOptions{query: queryOf(0, i)})
 	}
 	for _, c := range serverSides(s) {
 		require.NoError(t, c.JoinRoom("news"))
 	}
-	witness := witnesses(s, scenarioNewSwarm(t))[0] // a swarm of its own: the members' must not hold it up
+	witness := witnesses(s, newSwarm(t))[0] // a swarm of its own: the members' must not hold it up
 	var stop atomic.Bool
 	var publishing sync.WaitGroup
 	var published atomic.Int64
