@@ -18,11 +18,6 @@ const (
 	maxTestLines = 600
 )
 
-// long are the files that are too long still.
-var long = []string{
-	"integration/harness_test.go", "integration/slow_test.go",
-}
-
 // TestLengthOfFiles holds Go files to a length that a reader can keep in mind.
 func TestLengthOfFiles(t *testing.T) {
 	eachFile(t, ".go", func(path string) {
@@ -30,7 +25,7 @@ func TestLengthOfFiles(t *testing.T) {
 		require.NoError(t, err)
 		most := maxFileLines
 		switch {
-		case slices.Contains(long, path), bytes.HasPrefix(text, []byte("// Code generated")):
+		case bytes.HasPrefix(text, []byte("// Code generated")):
 			return
 		case strings.HasSuffix(path, "_test.go"):
 			most = maxTestLines
