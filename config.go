@@ -27,9 +27,8 @@ const (
 	Disconnect = OverflowPolicy(engine.Disconnect)
 )
 
-// Config holds every setting of a Manager. Start from DefaultConfig: unless a
-// field says what zero means, zero and negative values are refused. NewManager
-// copies it.
+// Config holds every setting of a Manager. Start from DefaultConfig: zero and negative values
+// are refused, except for fields whose comment gives zero a meaning. NewManager copies it.
 type Config struct {
 	// MaxConnections is how many clients may be connected; one more is refused
 	// with HTTP 503 and ErrTooManyConnections. Default 10,000. Keep it below

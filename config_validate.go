@@ -59,7 +59,8 @@ const maxSubprotocols = 255
 
 func (c *Config) validateSubprotocols() error {
 	if len(c.Subprotocols) > maxSubprotocols {
-		return invalid("Subprotocols", fmt.Sprintf("has %d names, must have at most %d", len(c.Subprotocols), maxSubprotocols))
+		return invalid("Subprotocols",
+			fmt.Sprintf("has %d names, must have at most %d", len(c.Subprotocols), maxSubprotocols))
 	}
 	seen := make(map[string]bool, len(c.Subprotocols))
 	for _, name := range c.Subprotocols {

@@ -121,7 +121,9 @@ func routerError(err error) error {
 // 50 times its size. So use structs of fixed size, keep lists of large structs out of Req,
 // declare the parts that the handler only passes on as json.RawMessage (once its size), and
 // set Config.MessageSizeLimit and RateLimit.Bytes to the needs of the clients.
-func Handle[Req, Resp any](m *Manager, event string, fn func(c *Client, req *Req) (*Resp, error), opts ...RouteOption) error {
+func Handle[Req, Resp any](
+	m *Manager, event string, fn func(c *Client, req *Req) (*Resp, error), opts ...RouteOption,
+) error {
 	return m.Register(event, func(c *Client, msg *Message) error {
 		req, err := decode[Req](msg)
 		if err != nil {
