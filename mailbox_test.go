@@ -1,8 +1,11 @@
 package ws_test
 
 import (
+	"crypto/tls"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -125,4 +128,97 @@ func TestMailboxMemory(t *testing.T) {
 	for id, got := range handled {
 		require.Equal(t, strconv.Itoa(id), got)
 	}
+}
+
+// hangUp resets the connection. A client that has sent a FIN may still read.
+func hangUp(c *harness.Client) {
+	if tc, ok := c.Conn.(*tls.Conn); ok {
+		c.Conn = tc.NetConn()
+	}
+	c.Abort()
+}
+
+// The messages of clients that have hung up are dropped and counted. Only the
+// handlers that run go on, and a healthy client waits for those alone.
+func TestHangUpDropsMessages(t *testing.T) {
+	const workers, dead, each = 2, 10, 30
+	routes := map[string][]ws.RouteOption{"shared pool": nil, "own pool": {ws.RunOn(ws.NewPool(workers))}}
+	for route, opts := range routes {
+		t.Run(route, func(t *testing.T) {
+			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
+				s := start(ws.WithWorkers(workers))
+				events := s.Events(ws.EventClientDisconnected)
+				entered, release := make(chan struct{}, dead*each+1), make(chan struct{})
+				free := sync.OnceFunc(func() { close(release) })
+				t.Cleanup(free)
+				var late atomic.Int64
+				require.NoError(t, s.Register("slow", func(c *ws.Client, msg *ws.Message) error {
+					entered <- struct{}{}
+					<-release
+					if c.Context().Err() == nil && msg.RequestID != "healthy" {
+						late.Add(1)
+					}
+					return c.SendResponse(msg.RequestID, 200, "success", nil)
+				}, opts...))
+				for range dead {
+					c := s.Connect()
+					for id := range each {
+						c.Send(harness.Request("slow", strconv.Itoa(id), ""))
+					}
+					c.Sync()
+					hangUp(c)
+				}
+				for range workers {
+					harness.Receive(t, entered, "not called")
+				}
+				harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
+				for range dead - workers {
+					harness.Receive(t, events, "a client waits for a worker while none of its messages is handled")
+				}
+				assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
+				healthy := s.Connect()
+				healthy.Send(harness.Request("slow", "healthy", ""))
+				healthy.Sync()
+				assert.Empty(t, entered)
+				free()
+				healthy.ExpectReply("healthy", 200, "")
+				assert.Len(t, entered, 1, "messages of clients that have hung up were handled")
+				assert.Zero(t, late.Load(), "the context of a client that has hung up had not ended")
+				for range workers {
+					harness.Receive(t, events, "no disconnect of a client whose handler ran")
+				}
+				harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "tasks are left")
+				assert.Empty(t, events)
+				assert.Equal(t, uint64(dead*each-workers), s.Stats().Unhandled)
+			})
+		})
+	}
+}
+
+// Clients that have hung up are not kept in line for a worker, however long that takes.
+func TestHangUpLeavesTheLine(t *testing.T) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithWorkers(1))
+		entered, release := make(chan struct{}, 1), make(chan struct{})
+		t.Cleanup(sync.OnceFunc(func() { close(release) }))
+		require.NoError(t, s.Register("slow", func(*ws.Client, *ws.Message) error {
+			entered <- struct{}{}
+			<-release
+			return nil
+		}))
+		s.Dial(w).Send(harness.Request("slow", "1", ""))
+		harness.Receive(t, entered, "the handler does not run")
+		var clients []*harness.Client
+		for range 20 {
+			c := s.Dial(w)
+			c.Send(harness.Request("slow", "1", ""))
+			clients = append(clients, c)
+		}
+		harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == len(clients) }, "not all wait")
+		for _, c := range clients {
+			hangUp(c)
+		}
+		harness.Eventually(t, func() bool { return s.Stats().WaitingTasks == 0 }, "the dead wait for a worker")
+		harness.Eventually(t, func() bool { return s.Stats().Unhandled == uint64(len(clients)) }, "not all are counted")
+	})
 }
