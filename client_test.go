@@ -72,7 +72,7 @@ func TestMetadata(t *testing.T) {
 
 func TestSends(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-		s := harness.Start(t, ws.WithQueueBytes(4<<20)) // so that 1 MiB may follow what just left
+		s := harness.Start(t, ws.WithQueueBytes(4<<20)) // so that 1 MiB may follow the bytes that just left
 		c, sc := s.DialClient(w)
 		payload := []byte("borrowed")
 		require.NoError(t, sc.SendBytes(payload))

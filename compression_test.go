@@ -62,7 +62,7 @@ func (c *deflateClient) rawDeflated(op gobwas.OpCode, payload string) {
 	c.WriteRaw(b.String())
 }
 
-// message reads one data message, and tells whether it came compressed.
+// message reads one data message, and reports whether it came compressed.
 func (c *deflateClient) message() (op gobwas.OpCode, payload string, compressed bool) {
 	c.T.Helper()
 	f := c.Next()
@@ -176,8 +176,8 @@ func TestCompressedBroadcast(t *testing.T) {
 	}
 }
 
-// A client with context takeover that stalls loses messages by the policy; what
-// it gets afterwards can be inflated all the same.
+// A client with context takeover that stalls loses messages by the policy; later messages can be
+// inflated all the same.
 func TestContextTakeoverSurvivesDrops(t *testing.T) {
 	for _, policy := range []ws.OverflowPolicy{ws.DropNewest, ws.DropOldest} {
 		s := harness.Start(t, ws.WithOverflowPolicy(policy), ws.WithMessageQueueSize(20), ws.WithQueueBytes(1<<30),
@@ -220,8 +220,7 @@ func TestContextTakeoverSurvivesDrops(t *testing.T) {
 	}
 }
 
-// What is wrong closes with the right code, and nothing of it reaches the
-// handler.
+// Invalid messages close with the right code, and nothing of them reaches the handler.
 func TestBadCompression(t *testing.T) {
 	bomb := string(codec.NewDeflater(9).Append(nil, make([]byte, 64<<20), nil, 15))
 	for _, tt := range []struct {
@@ -262,9 +261,8 @@ func TestCompressionOff(t *testing.T) {
 	c.ExpectClose(int(codec.CloseProtocolError))
 }
 
-// BenchmarkEchoCompression sends batches of 64 messages of 512 B, similar to what
-// applications send, over one connection, and reads the echoes: the time of
-// both sides for one message.
+// BenchmarkEchoCompression sends batches of 64 messages of 512 B, similar to messages of
+// applications, over one connection, and reads the echoes: the time of both sides for one message.
 func BenchmarkEchoCompression(b *testing.B) {
 	message := strings.Repeat(`{"type":"notify","event":"price","data":{"id":1234,"bid":1.0842}} `, 9)[:512]
 	for _, compressed := range []bool{false, true} {

@@ -71,7 +71,7 @@ func TestEvents(t *testing.T) {
 		end, ok := next(ws.EventClientDisconnected).Data.(*ws.CloseError)
 		require.True(t, ok)
 		assert.Equal(t, 1000, end.Code)
-		// What an event holds is the subscriber's to keep.
+		// A subscriber may keep the data of an event.
 		assert.Equal(t, "greet", m.Event)
 		assert.JSONEq(t, `{"name":"Ann"}`, string(m.Data))
 	})
@@ -237,8 +237,8 @@ func TestDisconnectComesLast(t *testing.T) {
 	})
 }
 
-// Events of one client come in the order in which they happened, and the bus
-// hands out what waits before Shutdown returns.
+// Events of one client come in the order in which they happened, and the bus hands out waiting
+// events before Shutdown returns.
 func TestEventsBeforeShutdownReturns(t *testing.T) {
 	s := harness.Start(t)
 	var connected, disconnected atomic.Int64
@@ -389,7 +389,7 @@ func TestSubscriberEndsItsGoroutine(t *testing.T) {
 	}
 }
 
-// The queue against a list, and what it makes of its bounds.
+// The queue against a list, and its bounds.
 func TestEventQueue(t *testing.T) {
 	var q ws.EventQueue
 	var model []int

@@ -72,7 +72,7 @@ func Example() {
 	// {"type":"error","request_id":"3","code":404,"message":"handler not found"
 }
 
-// Clients that join a room receive what is published to it.
+// Clients that join a room receive the messages that are published to it.
 func ExampleManager_BroadcastToRoom() {
 	m, err := ws.NewManager(ws.WithListenAddr("tcp://127.0.0.1:0"))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"unsafe"
 )
 
-// What the tests in package ws_test see of the internals.
+// This file opens internals to the tests in package ws_test.
 
 // MinTable is the smallest size of a ClientTable.
 const MinTable = minTable
@@ -41,7 +41,7 @@ func NewTestClient(m *Manager) *Client { return m.newClient() }
 // HandleMessage handles payload as a text message of c.
 func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
 
-// LimitedClientSize is what a connection with a RateLimit costs.
+// LimitedClientSize is the size of a client with a RateLimit.
 const LimitedClientSize = unsafe.Sizeof(limitedClient{})
 
 // Limiter opens limiter, with its limits.
@@ -74,7 +74,7 @@ func MailboxCap(c *Client) int {
 	return cap(c.lazy.mailbox.messages)
 }
 
-// HasLazyState reports whether c has anything beyond what every client has.
+// HasLazyState reports whether c has lazy state.
 func HasLazyState(c *Client) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

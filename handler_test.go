@@ -68,7 +68,7 @@ func TestHandle(t *testing.T) {
 	})
 }
 
-// What the client must not read goes to the log, with the reply's trace ID.
+// Texts that the client must not read go to the log, with the reply's trace ID.
 func TestHandlerErrorIsLogged(t *testing.T) {
 	for _, name := range []string{"secret", "panic"} {
 		t.Run(name, func(t *testing.T) {
@@ -314,7 +314,7 @@ func TestTraceID(t *testing.T) {
 	})
 }
 
-// trace is a list of what happened. Safe for concurrent use.
+// trace is a list of steps. Safe for concurrent use.
 type trace struct {
 	mu    sync.Mutex
 	steps []string // guarded by mu
@@ -341,7 +341,7 @@ func (tr *trace) peek() string {
 	return strings.Join(tr.steps, " ")
 }
 
-// around is a middleware that tells when it begins and ends.
+// around is a middleware that records its begin and end.
 func (tr *trace) around(name string) ws.MiddlewareFunc {
 	return func(_ *ws.Client, _ *ws.Message, next ws.NextFunc) error {
 		tr.add(name + "(")

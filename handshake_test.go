@@ -249,8 +249,8 @@ func TestAllowsOrigin(t *testing.T) {
 	}
 }
 
-// The host of an absolute-form target replaces that of the field (RFC 9112
-// section 3.2.2), also for the check of the origin.
+// The host of an absolute-form target replaces the host of the field (RFC 9112 section 3.2.2), also
+// for the check of the origin.
 func TestAbsoluteFormReplacesHost(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {

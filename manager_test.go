@@ -16,7 +16,7 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// Every client gets what is queued for it, then 1001.
+// Every client gets its queued messages, then 1001.
 func TestShutdown(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t)
@@ -229,8 +229,8 @@ func TestBothWaysAtOnce(t *testing.T) {
 	b.Expect("both")
 }
 
-// What waits in a mailbox when Shutdown comes is handled to the last message,
-// and the disconnect comes behind it.
+// Messages that wait in a mailbox when Shutdown comes are all handled, and the disconnect comes
+// behind it.
 func TestShutdownHandlesWhatWasReceived(t *testing.T) {
 	const messages = 60 // several turns of a worker
 	s := harness.Start(t)

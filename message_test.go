@@ -140,7 +140,7 @@ func TestResponsesInJSON(t *testing.T) {
 		"trace_id":"t","timestamp":1707552001}`, string(b))
 }
 
-// What the library encodes by hand is what encoding/json would, for any text.
+// The library's encoder and encoding/json agree on any text.
 func TestReplyEncoding(t *testing.T) {
 	s := harness.Start(t)
 	c, sc := s.DialClient(harness.Native)

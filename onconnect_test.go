@@ -27,8 +27,8 @@ func withRooms(r *http.Request) ([]ws.ClientOption, error) {
 	return nil, nil
 }
 
-// Whoever has read its 101 gets what is published after that, in rooms of WithRooms and
-// in those that OnConnect joins.
+// A client that has read its 101 gets all later messages, in rooms of WithRooms and in those that
+// OnConnect joins.
 func TestNothingIsMissedAfterThe101(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode, ws.WithAuthenticate(withRooms), ws.WithOnConnect(func(c *ws.Client) error {
@@ -54,8 +54,8 @@ func TestNothingIsMissedAfterThe101(t *testing.T) {
 	})
 }
 
-// What OnConnect sends follows the 101 in order; messages, and broadcasts of others,
-// come after it has returned, however long it takes.
+// The messages of OnConnect follow the 101 in order; messages, and broadcasts of others, come after
+// it has returned, however long it takes.
 func TestOnConnectComesFirst(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		const sends = 100
@@ -93,8 +93,7 @@ func TestOnConnectComesFirst(t *testing.T) {
 	})
 }
 
-// An error closes with the code of a CloseError, and with 1008 otherwise, behind what
-// was sent.
+// An error closes with the code of a CloseError, and with 1008 otherwise, behind sent messages.
 func TestOnConnectFails(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fn     func(*ws.Client) error

@@ -145,8 +145,8 @@ func TestLimiterRate(t *testing.T) {
 	}
 }
 
-// A client that is a little over its limit for long is refused what is over, and is not
-// closed. One that floods is closed.
+// A client that is a little over its limit for long has the excess refused, and is not closed. One
+// that floods is closed.
 func TestLimiterToleranceDecays(t *testing.T) {
 	messages := ws.RateLimit{Messages: 10, MessageBurst: 20}
 	bytes := ws.RateLimit{Bytes: 10_000, ByteBurst: 20_000}
@@ -202,7 +202,7 @@ func TestLimiterToleranceDecays(t *testing.T) {
 	}
 }
 
-// A client is closed for what was refused beyond what its limit has admitted since.
+// A client is closed when its refused messages exceed the number that its limit has admitted since.
 func TestLimiterTolerance(t *testing.T) {
 	l := ws.NewLimiter(ws.RateLimit{Messages: 1, MessageBurst: 2, Bytes: 1000, ByteBurst: 10_000, Tolerance: 3})
 	refuse := func(at time.Duration, n int) {
@@ -240,8 +240,8 @@ func TestLimiterTolerance(t *testing.T) {
 	assert.True(t, l.Exhausted())
 }
 
-// What was refused is forgiven by its size: empty messages in between, which cost
-// nothing, make up for none.
+// Refused messages are forgiven by their size: empty messages in between, which cost nothing, make
+// up for none.
 func TestLimiterToleranceBySize(t *testing.T) {
 	l := ws.NewLimiter(ws.RateLimit{Bytes: 1000, ByteBurst: 1000, Tolerance: 3})
 	require.True(t, l.Admit(0, 1000))
@@ -315,8 +315,8 @@ func expectAnswers(c *harness.Client, admitted, n int) {
 	require.Equal(c.T, admitted, served)
 }
 
-// What is over the limit is refused, in either measure; what is within it is
-// handled in order. Each client has a limit of its own.
+// Messages over the limit are refused, in either measure; messages within it are handled in order.
+// Each client has a limit of its own.
 func TestRateLimit(t *testing.T) {
 	length := int64(len(requests(1, 1)[0]))
 	tests := map[string]ws.RateLimit{

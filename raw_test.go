@@ -85,9 +85,9 @@ func TestHandleRawPanics(t *testing.T) {
 	})
 }
 
-// An inline handler that joins rooms fills the ring of its own loop, which takes
-// nothing from it until the handler has returned: what it then sends to its
-// client is not refused for that, and stays behind the joins.
+// An inline handler that joins rooms fills the ring of its own loop, which takes nothing from it
+// until the handler has returned: its later messages to its client are not refused for that, and
+// stays behind the joins.
 func TestSendBehindJoinsIsNotRefused(t *testing.T) {
 	s := harness.Start(t, ws.WithHandlerMode(ws.Inline), ws.WithLoops(1), func(c *ws.Config) { c.Broadcast.QueueSize = 4 })
 	errs := make(chan error, 200)

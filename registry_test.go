@@ -103,8 +103,8 @@ func TestClientTableAgainstAMap(t *testing.T) {
 	require.Equal(t, ws.MinTable, table.Slots(), "an empty table gives its memory back")
 }
 
-// The end of one device takes no longer because its user has many others: the
-// lock under which it happens is that of other users, too.
+// The end of one device takes no longer because its user has many others: other users need the lock
+// under which it happens, too.
 func TestDevicesOfAUserAreRemovedInConstantTime(t *testing.T) {
 	const few, many = 1_000, 300_000
 	quickest := func(devices int) time.Duration {

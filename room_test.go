@@ -165,8 +165,8 @@ func TestBroadcasts(t *testing.T) {
 	})
 }
 
-// What is published between JoinRoom and LeaveRoom or DeleteRoom is delivered,
-// and nothing else, also while the event loop is behind.
+// Messages that are published between JoinRoom and LeaveRoom or DeleteRoom are delivered, and no
+// others, also while the event loop is behind.
 func TestPublishOrder(t *testing.T) {
 	steps := map[string]func(s *harness.Server, c *ws.Client){
 		"join":    func(s *harness.Server, c *ws.Client) { assert.NoError(s.T, c.JoinRoom("r")) },
@@ -370,7 +370,7 @@ func TestBroadcastTimeout(t *testing.T) {
 	c.Expect("after")
 }
 
-// On an event loop a publisher never waits, and what it may not lose is kept.
+// On an event loop a publisher never waits, and messages that it may not lose are kept.
 func TestPublishFromTheLoop(t *testing.T) {
 	s := harness.Start(t, harness.OneBlockingLoop, func(c *ws.Config) {
 		c.Broadcast.QueueSize, c.MessageQueueSize = 8, 1000

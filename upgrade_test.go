@@ -426,7 +426,7 @@ func TestHandleUpgradeErrors(t *testing.T) {
 	})
 }
 
-// The request and what follows it may arrive in any pieces.
+// The request and the bytes behind it may arrive in any pieces.
 func TestEarlyBytes(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode)

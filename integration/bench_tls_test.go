@@ -16,8 +16,8 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// transports are what the benchmarks compare: plain connections, and TLS on
-// both ways, and plain connections of Serve.
+// transports are the transports that the benchmarks compare: plain connections, and TLS on both
+// ways, and plain connections of Serve.
 var transports = []struct {
 	name string
 	way  harness.Way
@@ -42,9 +42,8 @@ func startTransport(b *testing.B, w harness.Way, secure bool) (dial func() net.C
 	return func() net.Conn { return s.DialTLS(w, s.ClientConfig(tls.VersionTLS13)).Conn }
 }
 
-// BenchmarkTLSIdle opens 1,000 connections, of which each has echoed 16 KiB, and
-// tells what one costs; of the client, which is in the same process, only the
-// socket is kept. Run it with -benchtime=1x.
+// BenchmarkTLSIdle opens 1,000 connections, echoes 16 KiB on each, and reports the cost of one. The
+// client is in the same process and keeps its socket only. Run it with -benchtime=1x.
 func BenchmarkTLSIdle(b *testing.B) {
 	for _, t := range transports {
 		b.Run("transport="+t.name, func(b *testing.B) {
@@ -82,7 +81,7 @@ func BenchmarkTLSIdle(b *testing.B) {
 func memory(b *testing.B) (heap, rss int64) {
 	b.Helper()
 	debug.FreeOSMemory()
-	debug.FreeOSMemory() // what finalizers and pools let go
+	debug.FreeOSMemory() // memory of finalizers and pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	if f, err := os.Open("/proc/self/statm"); err == nil {

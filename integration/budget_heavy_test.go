@@ -34,11 +34,10 @@ func alone(t *testing.T) bool {
 	return false
 }
 
-// Messages that no two clients share, for 2,000 clients that read nothing: the
-// live heap that they take stays within the budget and a tenth, and what the process
-// takes within the budget and a fifth. What it has dropped and the collector has not
-// freed yet comes on top, at the peak, which is logged: that is the collector's pace,
-// with a limit as GOMEMLIMIT sets it.
+// Messages that no two clients share, for 2,000 clients that read nothing: the live heap that they
+// take stays within the budget and a tenth, and the memory of the process within the budget and a
+// fifth. Dropped memory that the collector has not freed yet comes on top, at the peak, which is
+// logged: that is the collector's pace, with a limit as GOMEMLIMIT sets it.
 func TestScenarioHeavyQueueBudget(t *testing.T) {
 	if !alone(t) {
 		return

@@ -79,8 +79,8 @@ func (v *visitor) take(b []byte) {
 	v.got[p] = append(v.got[p], n)
 }
 
-// check compares what came during a visit with what the model allows: one run
-// of each publisher's messages without a gap.
+// check compares the messages of a visit with the model: one run of each publisher's messages
+// without a gap.
 func (v *visitor) check(t testing.TB, at visit, how string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -133,7 +133,7 @@ func (c *churn) visit(id int) {
 			v.side.LeaveRoom("news")
 			at.before = c.begun()
 			soon(c.T, func() bool { return c.finished()[0] > at.before[0]+16 }, "the publisher stands")
-			if v.confirm(c.T) { // with room for what must not come
+			if v.confirm(c.T) { // with space for messages that must not come
 				v.check(c.T, at, "left")
 			}
 		case id%3 == 0:
@@ -145,7 +145,7 @@ func (c *churn) visit(id int) {
 		case id%3 == 1:
 			assert.NoError(c.T, v.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4003, "")))
 			soon(c.T, v.over.Load, "the end of a connection")
-			at.before, at.mayLose = c.begun(), true // its close frame is read before what waits in the ring
+			at.before, at.mayLose = c.begun(), true // its close frame is read before the messages that wait in the ring
 			v.check(c.T, at, "closed by the client")
 		default:
 			v.abort()
@@ -221,8 +221,8 @@ func TestScenarioMembersGoDuringFanOut(t *testing.T) {
 	t.Logf("%d messages, %d visits", total, churners*visits*4)
 }
 
-// A room is deleted right after a publish to it: the message arrives always,
-// and ahead of what is sent afterwards.
+// A room is deleted right after a publish to it: the message arrives always, and ahead of later
+// messages.
 func TestScenarioDeleteRoomRightAfterBroadcast(t *testing.T) {
 	const publishers, members, rounds = 4, 12, 400
 	for _, ring := range []int{2, 1024} {

@@ -39,7 +39,7 @@ type scarceServer struct {
 	log          *scarceLog
 }
 
-// scarceLog keeps what the process logs.
+// scarceLog keeps the log of the process.
 type scarceLog struct {
 	mu  sync.Mutex
 	buf bytes.Buffer // guarded by mu

@@ -11,8 +11,8 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// A flood of pings, pongs or empty fragments ends with 1008; what a client may
-// need does not.
+// A flood of pings, pongs or empty fragments ends with 1008; a number that a client may need does
+// not.
 func TestFloods(t *testing.T) {
 	for name, flood := range map[string]string{
 		"pings": strings.Repeat(harness.Frame(gobwas.OpPing, "x"), 20_000),

@@ -41,8 +41,8 @@ func mostHeld(s *harness.Server) (stop func() int64) {
 	return func() int64 { close(end); return <-most }
 }
 
-// maxRead is the most that one read leaves undecoded: gnet's buffer, and a TLS
-// record of which a part came before.
+// maxRead is the most that one read leaves undecoded: gnet's buffer, and a TLS record whose first
+// part came before.
 const maxRead = 64<<10 + 17<<10
 
 type ordered struct {
@@ -422,8 +422,8 @@ func TestFlowLogAfter(t *testing.T) {
 //go:noinline
 func theHandlerThatIsLate(release <-chan struct{}) { <-release }
 
-// What inline handlers publish while a ring is full is not refused: it arrives, in
-// each publisher's order, and the publishers' connections wait.
+// Messages that inline handlers publish while a ring is full are not refused: they arrive in each
+// publisher's order, and the publishers' connections wait.
 func TestFlowInlinePublishers(t *testing.T) {
 	const publishers, members = 10, 6
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {

@@ -14,7 +14,7 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// halfClose ends what c sends: with close_notify and a FIN over TLS, with a FIN else.
+// halfClose ends the sending direction of c: with close_notify and a FIN over TLS, with a FIN else.
 func halfClose(c *harness.Client) {
 	c.T.Helper()
 	conn := c.Conn
@@ -160,7 +160,7 @@ func TestHalfClosedClientsThatDoNotRead(t *testing.T) {
 	})
 }
 
-// corkedConn keeps what is written until it is uncorked.
+// corkedConn keeps written bytes until it is uncorked.
 type corkedConn struct {
 	net.Conn
 	corked bool

@@ -217,8 +217,8 @@ func upgradeStatus(s *harness.Server, path string) int {
 	return resp.StatusCode
 }
 
-// While a loop is held and its ring is full, nothing waits for ever: a join gives up,
-// and what cannot be refused does not wait.
+// While a loop is held and its ring is full, nothing waits for ever: a join gives up, and a call
+// that cannot be refused does not wait.
 func TestCallsOnAHeldLoop(t *testing.T) {
 	s := harness.Start(t, ws.WithLoops(1), func(c *ws.Config) {
 		c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 50*time.Millisecond

@@ -23,8 +23,7 @@ func expectServed(s *harness.Server, path string) {
 	_ = c.Close()
 }
 
-// runOn returns what Run returns for a manager that listens on addr, which it
-// must not be able to do.
+// runOn returns the error of Run for a manager that cannot listen on addr.
 func runOn(t *testing.T, addr string) error {
 	t.Helper()
 	m := harness.NewManager(t, ws.WithListenAddr(addr))
@@ -103,7 +102,7 @@ func leaveSocket(t *testing.T, path string) {
 	require.NoError(t, l.Close())
 }
 
-// What is no stream socket is an error, and stays.
+// A file that is no stream socket is an error, and stays.
 func TestUnixPathOfSomethingElse(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
 		"file":      func(path string) error { return os.WriteFile(path, []byte("precious"), 0o600) },
@@ -145,7 +144,7 @@ func TestUnixPathOfASuccessor(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-// A relative path is that of the start, wherever the process goes.
+// A relative path is relative to the folder in which Run was called, also after a chdir.
 func TestRelativeUnixPath(t *testing.T) {
 	root := t.TempDir()
 	t.Chdir(root)
@@ -182,7 +181,7 @@ func TestRemoteAddrOfAUnixSocket(t *testing.T) {
 	_ = c.Close()
 }
 
-// tree lists what is below root.
+// tree lists the files below root.
 func tree(t *testing.T, root string) (paths []string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {

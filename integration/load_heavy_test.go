@@ -61,9 +61,8 @@ func randomOperationsOnce(t *testing.T, plan randomPlan) {
 // address of the server.
 const clientEnv = "WS_SCENARIO_CLIENT"
 
-// Not a test of its own: what the client process of TestScenarioHeavyMemory
-// runs. It reads from its standard input how many connections to have, opens
-// them, says so, and ends with its input.
+// Not a test of its own: the client process of TestScenarioHeavyMemory. It reads from its standard
+// input how many connections to have, opens them, says so, and ends with its input.
 func TestScenarioClientProcess(t *testing.T) {
 	addr := os.Getenv(clientEnv)
 	if addr == "" {
@@ -109,7 +108,7 @@ func TestScenarioHeavyMemory(t *testing.T) {
 		debug.FreeOSMemory()
 		return heap, float64(residentBytes(t))
 	}
-	measure(few / 2) // what is made once exists now
+	measure(few / 2) // objects that are made once exist now
 	heap0, rss0 := measure(few)
 	heap1, rss1 := measure(many)
 	heap, rss := (heap1-heap0)/(many-few), (rss1-rss0)/(many-few)

@@ -177,7 +177,7 @@ func clientsOf(s *harness.Server, user int64) (clients []*ws.Client) {
 	return clients
 }
 
-// dropMeter counts what the metrics hear of.
+// dropMeter counts the drops that reach the metrics.
 type dropMeter struct {
 	ws.NoopMetrics
 	dropped atomic.Int64
@@ -185,9 +185,8 @@ type dropMeter struct {
 
 func (m *dropMeter) IncrementDroppedMessages() { m.dropped.Add(1) }
 
-// One member in twenty never reads. The others lose nothing and see the order;
-// what waits for the slow ones stays within their bounds, and every message
-// that they lose is counted.
+// One member in twenty never reads. The others lose nothing and see the order; the queues of the
+// slow ones stay within their bounds, and every message that they lose is counted.
 func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	const members, every, size = 500, 20, 512
 	const queueFrames, queueBytes = 128, 48 << 10 // bytes bind first
@@ -265,7 +264,7 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 	t.Logf("%d messages, %d drops, %d bytes queued for %d slow readers, heap grew by %d bytes",
 		published, stats.Total.Drops.Full, queued, len(slow), grown)
 	assert.Less(t, grown, int64(len(slow)*queueBytes+4<<20))
-	// What is accounted for: sent, queued or dropped, for each member.
+	// Each message is accounted for: sent, queued or dropped, for each member.
 	sent := stats.Total.MessagesOut
 	waiting := uint64(queued / (size + 4))
 	assert.EqualValues(t, members*published, sent+waiting+stats.Total.Drops.Full)

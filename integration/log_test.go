@@ -18,11 +18,11 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// logCounter is a slog.Handler that counts records and what they tell of others.
+// logCounter is a slog.Handler that counts records and the others that they report as suppressed.
 // Safe for concurrent use.
 type logCounter struct {
 	mu         sync.Mutex
-	records    map[string]int   // by message, without those that tell of others
+	records    map[string]int   // by message, without those that report others
 	suppressed map[string]int64 // by message
 	stacks     int
 	first      time.Time
@@ -94,7 +94,7 @@ func TestLogFloods(t *testing.T) {
 					}
 				}
 				c.Abort()
-				s.Stop() // it tells the rest
+				s.Stop() // it reports the rest
 				log.mu.Lock()
 				defer log.mu.Unlock()
 				windows := int(log.last.Sub(log.first)/time.Second) + 1

@@ -171,7 +171,7 @@ func TestSlowClientThatCloses(t *testing.T) {
 	drops(s, ws.DropCounts{Closed: 2}) // the second may have been on its way to the loop still
 }
 
-// What an inline handler sends within one read is bounded like all else.
+// The messages that an inline handler sends within one read are bounded like all others.
 func TestInlineReplies(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -309,7 +309,7 @@ func TestQueueBudget(t *testing.T) {
 							open++
 							continue
 						}
-						conns[i].ExpectClose(ws.CloseTryAgainLater) // behind what was half sent
+						conns[i].ExpectClose(ws.CloseTryAgainLater) // behind the half-sent message
 						conns[i].Finish(ws.CloseTryAgainLater)
 					}
 					assert.Less(t, open, large+small)

@@ -22,8 +22,8 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// numberLog is what one client has received: the numbers of each publisher's
-// messages. Only the swarm's goroutine writes it, until the swarm is quiet.
+// numberLog holds the messages that one client has received: the numbers of each publisher. Only
+// the swarm's goroutine writes it, until the swarm is quiet.
 type numberLog [][]uint32
 
 // stamp encodes a message that names its publisher and its number.
@@ -140,9 +140,9 @@ func orderOfPublishers(t *testing.T, ring int) {
 	assert.Zero(t, s.Stats().Total.Drops.Full)
 }
 
-// The publishers are inline handlers: each broadcasts to rooms that have its
-// own client and members on other loops, and then sends to its client and to
-// another. They must not wait: what a full ring refuses was not sent.
+// The publishers are inline handlers: each broadcasts to rooms that have its own client and members
+// on other loops, and then sends to its client and to another. They must not wait: a message that a
+// full ring refuses was not sent.
 func TestScenarioOrderOfInlinePublishers(t *testing.T) {
 	inline := map[string]func(m *ws.Manager, handle func(*ws.Client, []byte)) ws.Option{
 		"mode of the manager": func(*ws.Manager, func(*ws.Client, []byte)) ws.Option { return ws.WithHandlerMode(ws.Inline) },
@@ -294,7 +294,7 @@ type heldServer struct {
 	held, other *ws.Client                // on the loop held, on the other one
 	conns       map[*ws.Client]*swarmConn // the clients' ends
 	texts       map[*ws.Client]*texts
-	inline      chan func(*ws.Client) // what the "run" message does, on the loop of its client
+	inline      chan func(*ws.Client) // the handler of the "run" message, on the loop of its client
 }
 
 // texts collects messages.
@@ -394,10 +394,9 @@ func (h *heldServer) onOther(fn func(*ws.Client)) {
 	harness.Receive(h.T, done, "the inline handler")
 }
 
-// One loop's ring is full and stays full: a publish waits for as long as it was
-// told, and then nobody has the message, on any loop. A handler on another loop does
-// not wait: what it posts keeps its place beside the ring, and its client is
-// paused. When the loop is free again everything flows.
+// One loop's ring is full and stays full: a publish waits for as long as it was told, and then
+// nobody has the message, on any loop. A handler on another loop does not wait: its task keeps its
+// place beside the ring, and its client is paused. When the loop is free again everything flows.
 func TestScenarioFullRing(t *testing.T) {
 	const ring, timeout = 4, 250 * time.Millisecond
 	h := holdLoop(t, func(c *ws.Config) { c.Broadcast = ws.BroadcastConfig{QueueSize: ring, Timeout: timeout} })
@@ -463,8 +462,8 @@ func TestScenarioFullRing(t *testing.T) {
 	require.Zero(t, h.Stats().Total.Paused)
 }
 
-// A broadcast that was accepted is not lost to a client that reads because of
-// what is sent to that client behind it.
+// A broadcast that was accepted is not lost to a client that reads because of later messages to
+// that client.
 func TestScenarioBroadcastAheadOfDirectSends(t *testing.T) {
 	const queue = 16
 	h := holdLoop(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) {

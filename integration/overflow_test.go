@@ -22,8 +22,8 @@ type sender struct {
 	send func(s *harness.Server, c *ws.Client, text string) error
 }
 
-// senders are the ways that end in a client's normal queue. What inline
-// handlers send goes another way through the engine; see TestInlineReplies.
+// senders are the ways that end in a client's normal queue. Messages of inline handlers go another
+// way through the engine; see TestInlineReplies.
 var senders = []sender{
 	{"SendBytes", func(_ *harness.Server, c *ws.Client, text string) error { return c.SendBytes([]byte(text)) }},
 	{"Send", func(_ *harness.Server, c *ws.Client, text string) error { return c.Send([]byte(text)) }},
@@ -160,7 +160,7 @@ func TestDisconnectClosesWith1013(t *testing.T) {
 		drops(s, ws.DropCounts{Full: 1, Closed: 3})
 		require.ErrorIs(t, sc.SendBytes([]byte("late")), ws.ErrConnectionClosed)
 
-		c.Expect(harness.BigMessage) // what was half sent is sent
+		c.Expect(harness.BigMessage) // the half-sent message is sent
 		assert.Equal(t, "client reads too slowly", c.ExpectClose(ws.CloseTryAgainLater))
 		c.Finish(ws.CloseTryAgainLater)
 		end := harness.Receive(t, ended, "no disconnect").Data.(*ws.CloseError)
@@ -269,7 +269,7 @@ func TestConflation(t *testing.T) {
 		require.NoError(t, sc.SendPrepared(ws.Prepare(ws.OpText, []byte(fmt.Sprint("direct ", i)), ws.ConflateKey("A"))))
 	}
 	settle(s)
-	// The queue is full; what conflates still gets in.
+	// The queue is full; a message that conflates still gets in.
 	require.ErrorIs(t, sc.SendBytes([]byte("no room")), ws.ErrChannelFull)
 	publish("prices", "A", "the last A")
 	drops(s, ws.DropCounts{Full: 1, Conflated: 101 + 100 + 199})

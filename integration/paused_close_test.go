@@ -86,7 +86,7 @@ func TestFlowReset(t *testing.T) {
 	})
 }
 
-// Shutdown does not wait for what paused clients have not had read.
+// Shutdown does not wait for unread messages of paused clients.
 func TestFlowShutdown(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()

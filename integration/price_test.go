@@ -27,7 +27,7 @@ const (
 	quoteFrame = quoteSize + 4
 	// segment is the most that one segment adds to Config.UnsentBytes.
 	segment = 64 << 10
-	// sealedBytes is what TLS seals at once.
+	// sealedBytes is the number of bytes that TLS seals at once.
 	sealedBytes = 32 << 10
 )
 

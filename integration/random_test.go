@@ -22,13 +22,12 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// Random operations of several goroutines on many clients, against a model of
-// what each of them must have received: what was published between the return
-// of JoinRoom and the call of LeaveRoom, nothing that was published before the
-// one was called or after the other returned, each message once, and those of
-// one publisher in order. Some of the clients stop reading and go on later:
-// without bounds they lose nothing either; with bounds they may lose what is
-// broadcast, and the others still lose nothing.
+// Random operations of several goroutines on many clients, against a model of the messages that
+// each of them must have received: all that were published between the return of JoinRoom and the
+// call of LeaveRoom, nothing that was published before the one was called or after the other
+// returned, each message once, and those of one publisher in order. Some of the clients stop
+// reading and go on later: without bounds they lose nothing either; with bounds they may lose
+// broadcasts, and the others still lose nothing.
 func TestScenarioRandomOperations(t *testing.T) {
 	for _, queueBytes := range randomBounds {
 		t.Run(boundName(queueBytes), func(t *testing.T) {
@@ -62,19 +61,19 @@ const (
 	wildRooms = 2 // the last of them; joins and deletions of them run at once
 	users     = 8
 
-	// stallable is one client in so many: their sockets are small, and
+	// stallable is the number of clients for each one that may stall: their sockets are small, and
 	// they stop reading at times.
 	stallable = 3
 	fat       = 64 << 10 // padding of a large message
 )
 
-// padding is what a large message has behind its stamp.
+// padding follows the stamp of a large message.
 var padding = bytes.Repeat([]byte("padding "), fat/8)
 
 // span is the time of a call, on the model's clock.
 type span struct{ call, ret int64 }
 
-// forever is the time of what has not happened.
+// forever is the time of an event that has not happened.
 const forever = math.MaxInt64
 
 // stay is the time that a client was somewhere.
@@ -122,7 +121,7 @@ type identity struct {
 	stalled   bool
 	stays     []*stay // the first is the connection itself
 	in        [rooms]*stay
-	cutOff    bool  // ended without waiting for what is under way
+	cutOff    bool  // ended without waiting for messages under way
 	confirmed int64 // all that was published before has arrived
 }
 
@@ -232,7 +231,7 @@ func (r *randomRun) connect(rnd *rand.Rand, client int) {
 	r.current[client] = id
 }
 
-// stallable tells which clients stop reading at times.
+// stallable reports whether a client stops reading at times.
 func (r *randomRun) stallable(client int) bool {
 	return client/r.workers%stallable == 0
 }
@@ -391,7 +390,7 @@ func (w *worker) end(id *identity) {
 	}
 	var at span
 	switch w.rnd.IntN(3) {
-	case 0: // what was published before is still sent
+	case 0: // earlier messages are still sent
 		at = w.span(func() { id.side.CloseWithCode(ws.CloseNormal, "") })
 		assert.ErrorIs(w.T, id.side.SendBytes([]byte("too late")), ws.ErrConnectionClosed)
 		id.resume()
@@ -416,7 +415,7 @@ func (w *worker) publish() {
 	m := message{publisher: w.index, number: w.number, room: -1, user: -1}
 	msg := stamp(w.index, w.number)
 	kind := w.rnd.IntN(10)
-	toRoomOrAll := kind == 0 || kind > 4 // what is sent directly counts as queued while it is on its way
+	toRoomOrAll := kind == 0 || kind > 4 // a direct send counts as queued while it is on its way
 	if w.rnd.IntN(60) == 0 && (toRoomOrAll || w.queueBytes == 0) {
 		msg = append(msg, padding...)
 		w.fat.Lock()
@@ -476,14 +475,14 @@ func (r *randomRun) settle() {
 	}
 }
 
-// anyone returns a connection, that of another worker too.
+// anyone returns a connection, of any worker.
 func (w *worker) anyone() *identity {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.current[w.rnd.IntN(len(w.current))]
 }
 
-// check compares what came with the model.
+// check compares the received messages with the model.
 func (r *randomRun) check() {
 	byPublisher := make([]map[uint32]*message, r.workers)
 	for i := range byPublisher {

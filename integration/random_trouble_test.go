@@ -94,8 +94,8 @@ func (r *randomRun) anyWay(rnd *rand.Rand) harness.Way {
 	return harness.NetHTTP
 }
 
-// takeDescriptors opens so many silent connections that the server has no
-// descriptors for a moment. One worker at a time does so.
+// takeDescriptors opens silent connections until the server has no descriptors for a moment. One
+// worker at a time does so.
 func (w *worker) takeDescriptors() {
 	if !w.scarce || !w.crowd.TryLock() {
 		return

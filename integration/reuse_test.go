@@ -40,8 +40,8 @@ func (r *reuser) message(id, n uint64) []byte {
 	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, id<<32|n), reuseSize/8)
 }
 
-// dial opens a connection and joins its room. The connection checks that it
-// gets nothing but what was published there.
+// dial opens a connection and joins its room. The connection checks that it gets only messages that
+// were published there.
 func (r *reuser) dial(id uint64) (*swarmConn, *ws.Client) {
 	query := queryOf(1, int(id))
 	last := uint64(0)
@@ -62,8 +62,8 @@ func (r *reuser) dial(id uint64) (*swarmConn, *ws.Client) {
 	return conn, side
 }
 
-// publish publishes to the running connection's room, and to that of the one
-// before, whose member is gone or goes, until stop.
+// publish publishes to the running connection's room, and to the room of the connection before,
+// whose member is gone or goes, until stop.
 func (r *reuser) publish(stop *atomic.Bool) {
 	for n := uint64(1); !stop.Load(); n++ {
 		for _, id := range []uint64{r.id.Load(), r.id.Load() - 1} {

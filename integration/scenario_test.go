@@ -90,7 +90,7 @@ func leavesNothing(t testing.TB) {
 	goroutines, descriptors := len(leak.Goroutines()), leak.Descriptors()
 	t.Cleanup(func() {
 		if t.Failed() {
-			return // what is left then is no news
+			return // leftovers of a failed test are no news
 		}
 		harness.Eventually(t, func() bool {
 			return len(leak.Goroutines()) <= goroutines && leak.Descriptors() <= descriptors
@@ -106,8 +106,7 @@ type lazyText func() string
 
 func (s lazyText) String() string { return s() }
 
-// raiseLimit raises the limit of descriptors to what the process may
-// have.
+// raiseLimit raises the limit of descriptors to the hard limit.
 func raiseLimit(t testing.TB) {
 	t.Helper()
 	var limit unix.Rlimit

@@ -58,7 +58,7 @@ func securityTable(t *testing.T) map[string]int64 {
 func liveHeap() int64 {
 	var ms runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what pools hold goes in the second
+	runtime.GC() // memory in pools goes in the second
 	runtime.ReadMemStats(&ms)
 	return int64(ms.HeapAlloc)
 }
@@ -82,7 +82,7 @@ func TestSecurityTable(t *testing.T) {
 	run := make(chan error, 1)
 	go func() { run <- m.Run() }() // until Shutdown
 	mem.Connect(1, []byte(harness.UpgradeRequest("/ws", "")))
-	mem.HangUp(0) // the first client makes the server allocate what is not its own
+	mem.HangUp(0) // the first client makes the server allocate shared memory
 	harness.Eventually(t, func() bool { mem.Wait(); return m.GetClientCount() == 0 && mem.Stats().Upgraded == 1 },
 		"the first client stays")
 	before := liveHeap()

@@ -311,7 +311,7 @@ func (l *logRecorder) WithAttrs([]slog.Attr) slog.Handler { return l }
 
 func (l *logRecorder) WithGroup(string) slog.Handler { return l }
 
-// Shutdown ends a Serve that waits for a turn, and tells its client.
+// Shutdown ends a Serve that waits for a turn, and answers its client.
 func TestShutdownWhileServeWaits(t *testing.T) {
 	s := harness.Start(t, withoutListenAddr, ws.WithAdmission(ws.Admission{PerSecond: 1e-6, Burst: 1}))
 	l := harness.Listen(t, "tcp", "127.0.0.1:0")

@@ -126,8 +126,8 @@ func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	afterShutdown(t, s.Manager, sides[0])
 }
 
-// publisherPrefix checks that what came of a publisher's accepted direct sends
-// is all of them up to some point: the close frame.
+// publisherPrefix checks that the received direct sends of a publisher are all accepted ones up to
+// some point, the close frame.
 func publisherPrefix(t *testing.T, accepted, got []uint32, publisher, client int) {
 	t.Helper()
 	arrived := make(map[uint32]bool, len(got))
@@ -156,9 +156,8 @@ func TestScenarioProtocolErrorWhileClosing(t *testing.T) {
 	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the end of the connection")
 }
 
-// afterShutdown makes every call that there is on a manager that was
-// shut down, and on a client of it, if it had one: they return what is
-// documented, and none hangs.
+// afterShutdown makes every call that there is on a manager that was shut down, and on a client of
+// it, if it had one: they return as documented, and none hangs.
 func afterShutdown(t *testing.T, m *ws.Manager, c *ws.Client) {
 	t.Helper()
 	endsInTime(t, "a call after Shutdown", func() {

@@ -15,8 +15,8 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// A manager on a Simnet does what it does on sockets: clients connect, join,
-// echo, publish, leave, and are told of its end.
+// A manager on a Simnet works as on sockets: clients connect, join, echo, publish, leave, and read
+// a close frame at its end.
 func TestManagerOnSimnet(t *testing.T) {
 	const clients, members = 1000, 100
 	mem := ws.NewSimnet()

@@ -25,9 +25,8 @@ import (
 	"github.com/qi-realtime/ws/internal/race"
 )
 
-// One member in twenty of a large room never reads: the others lose nothing,
-// and what the server keeps for the slow ones is references to frames that all
-// share.
+// One member in twenty of a large room never reads: the others lose nothing, and the server keeps
+// only references to frames that all share for the slow ones.
 func TestScenarioHeavySlowMembers(t *testing.T) {
 	plans := []slowPlan{
 		{name: "the newest message is dropped", lose: losesTheNewest},
@@ -59,12 +58,12 @@ func TestScenarioHeavySlowMembers(t *testing.T) {
 // slowPlan is a run of slowMembers.
 type slowPlan struct {
 	name               string
-	members, slowEvery int           // of so many members one never reads
+	members, slowEvery int           // one of this number of members never reads
 	rate               int           // messages per second that are published
 	length             time.Duration // how long
 	opts               []ws.Option
 	message            func(n int) []ws.MessageOption // of message n; nil for none
-	// lose checks what the slow members have lost.
+	// lose checks the losses of the slow members.
 	lose func(t *testing.T, r *slowRun)
 }
 
@@ -170,8 +169,8 @@ func (r *slowRun) settle() {
 		"the healthy members are behind")
 }
 
-// publishAll publishes at the rate of the plan, or what the machine can do of
-// it, and at least what fills the queues of the slow.
+// publishAll publishes at the rate of the plan, or as fast as the machine can, and at least enough
+// to fill the queues of the slow.
 func (r *slowRun) publishAll() {
 	r.t.Helper()
 	began, first := time.Now(), r.published
@@ -235,11 +234,10 @@ func (r *slowRun) lost() (n int) {
 	return n
 }
 
-// losesTheNewest is what the slow members lose if a full queue refuses
-// what is new.
+// losesTheNewest checks the losses of slow members if a full queue refuses new messages.
 func losesTheNewest(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
-		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has the messages that came when it read again", i)
 		require.Equal(t, m.Prefix+1, m.Count, "slow member %d has the oldest and the last", i)
 		require.GreaterOrEqual(t, m.Prefix, slowBound, "slow member %d", i)
 	}
@@ -247,12 +245,12 @@ func losesTheNewest(t *testing.T, r *slowRun) {
 	assert.Positive(t, r.lost())
 }
 
-// losesTheOldest is what they lose if a full queue drops what waits
-// longest: they have the newest messages that it holds.
+// losesTheOldest checks the losses of slow members if a full queue drops the oldest messages: they
+// have the newest messages that it holds.
 func losesTheOldest(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.True(t, m.Ordered, "slow member %d", i)
-		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has the messages that came when it read again", i)
 		require.Equal(t, m.Prefix+m.Suffix, m.Count, "slow member %d has the first and the last", i)
 		require.GreaterOrEqual(t, m.Suffix, slowBound-1, "slow member %d: all but the one half sent", i)
 	}
@@ -260,7 +258,7 @@ func losesTheOldest(t *testing.T, r *slowRun) {
 	assert.Positive(t, r.lost())
 }
 
-// losesTheConnection is what they lose if they are disconnected.
+// losesTheConnection checks the losses of slow members that are disconnected.
 func losesTheConnection(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.Equal(t, ws.CloseTryAgainLater, m.CloseCode, "slow member %d", i)
@@ -270,7 +268,7 @@ func losesTheConnection(t *testing.T, r *slowRun) {
 	assert.Equal(t, len(r.healthy()), r.GetClientCount())
 	assert.EqualValues(t, len(r.slow), r.dropped.Full, "one message was too many for each")
 	assert.GreaterOrEqual(t, r.dropped.Lost(), uint64(len(r.slow)*slowBound), "the queue of each")
-	assert.LessOrEqual(t, r.dropped.Lost(), uint64(r.lost()), "most of what follows is not for them any more")
+	assert.LessOrEqual(t, r.dropped.Lost(), uint64(r.lost()), "most later messages are not for them any more")
 }
 
 // healthy returns the members that read.
@@ -287,23 +285,23 @@ func (r *slowRun) healthy() (clients []*ws.Client) {
 // wait for a healthy member, which therefore loses none.
 const slowKeys = 2 * slowAhead
 
-// losesTheConflated is what they lose if newer messages take the place
-// of older ones: they have the newest of each key.
+// losesTheConflated checks the losses of slow members if newer messages replace older ones: they
+// have the newest of each key.
 func losesTheConflated(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
-		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has the messages that came when it read again", i)
 		require.Equal(t, slowKeys, m.Recent, "slow member %d has the newest of each key", i)
 	}
 	assert.Equal(t, ws.DropCounts{Conflated: uint64(r.lost())}, r.dropped)
 	assert.Positive(t, r.lost())
 }
 
-// losesTheExpired is what they lose if messages may wait for a few
-// seconds: they have what came last.
+// losesTheExpired checks the losses of slow members if messages may wait for a few seconds: they
+// have the latest.
 func losesTheExpired(t *testing.T, r *slowRun) {
 	for i, m := range r.report.Slow {
 		require.True(t, m.Ordered, "slow member %d", i)
-		require.Equal(t, r.published-1, m.Last, "slow member %d has what came when it read again", i)
+		require.Equal(t, r.published-1, m.Last, "slow member %d has the messages that came when it read again", i)
 		require.Less(t, m.Prefix+m.Suffix, r.published, "slow member %d has lost nothing", i)
 	}
 	all := r.Stats().Total.Drops // some expired while the slow read again
@@ -313,20 +311,19 @@ func losesTheExpired(t *testing.T, r *slowRun) {
 	assert.Positive(t, r.dropped.Expired)
 }
 
-// slowOrder is what a client process of slowMembers has to do.
+// slowOrder is the task of a client process of slowMembers.
 type slowOrder struct {
 	Addr               string
 	Members, SlowEvery int
 }
 
-// slowReport is what it has seen.
+// slowReport is its report.
 type slowReport struct {
 	Disorder, Torn int
 	Slow           []slowMember
 }
 
-// slowMember is what a member that did not read for long has received
-// in the end.
+// slowMember holds the messages that a member that did not read for long has received in the end.
 type slowMember struct {
 	Count  int  // messages
 	Prefix int  // messages 0, 1, 2, ... without a gap
@@ -405,8 +402,7 @@ func (p *slowProcess) expect(t *testing.T, word string) string {
 	return rest
 }
 
-// report waits until all members have the last of so many messages and returns
-// what they have seen.
+// report waits until all members have the last message and returns their reports.
 func (p *slowProcess) report(t *testing.T, messages int) (r slowReport) {
 	t.Helper()
 	p.say(fmt.Sprint("report ", messages))
@@ -512,7 +508,7 @@ func (c *slowClients) takeHealthy(last *atomic.Int64, n, healthy int) {
 	}
 }
 
-// report waits for the last message, and prints what the members have seen.
+// report waits for the last message, and prints the members' reports.
 func (c *slowClients) report(messages int64) {
 	for i, conn := range append(append([]*swarmConn(nil), c.healthy...), c.slow...) {
 		harness.Eventually(c.t, func() bool { return c.last[i].Load() == messages-1 || conn.over.Load() },

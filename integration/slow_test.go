@@ -18,16 +18,16 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// reader is a member that checks the numbers of what it gets.
+// reader is a member that checks the numbers of its messages.
 type reader struct {
 	*swarmConn
 	side    *ws.Client
-	numbers []uint64 // what came; the swarm's goroutine only, until the member is quiet
+	numbers []uint64 // received bytes; the swarm's goroutine only, until the member is quiet
 	wrong   atomic.Int64
 	last    atomic.Int64 // number of the last message; they begin with 1
 }
 
-// numbered is message n of so many bytes.
+// numbered returns message n, with size bytes.
 func numbered(n, size int) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, size), uint64(n))
 	return append(b, bytes.Repeat([]byte{byte(n)}, size-len(b))...)
@@ -72,9 +72,8 @@ func (r *reader) complete(t testing.TB, n int) {
 	require.Zero(t, r.wrong.Load(), "out of order or in another shape")
 }
 
-// A member that reads one byte a second, and later byte by byte, holds up
-// nobody: the others lose nothing. What it gets itself are whole frames in
-// order.
+// A member that reads one byte a second, and later byte by byte, holds up nobody: the others lose
+// nothing. It gets whole frames in order itself.
 func TestScenarioTricklingReader(t *testing.T) {
 	const members, size, seconds = 40, 1024, 3
 	const queue, burst = 64, 32
@@ -121,12 +120,12 @@ func TestScenarioTricklingReader(t *testing.T) {
 		default:
 		}
 	}
-	require.Positive(t, s.Stats().Total.Drops.Full, "the trickling member loses what its queue does not hold")
+	require.Positive(t, s.Stats().Total.Drops.Full, "the trickling member loses the messages that its queue does not hold")
 	for range 20 * size {
 		read(1)
 	}
 	b := make([]byte, 64<<10)
-	harness.Eventually(t, func() bool { // what is queued may have been read already
+	harness.Eventually(t, func() bool { // queued messages may have been read already
 		if n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); err == nil {
 			stream = append(stream, b[:n]...)
 		}
@@ -146,7 +145,7 @@ func TestScenarioTricklingReader(t *testing.T) {
 	}
 	require.Empty(t, stream, "bytes behind the last frame")
 	require.Zero(t, got.wrong.Load(), "out of order or in another shape")
-	require.EqualValues(t, s.Stats().Total.Drops.Full, published-len(got.numbers), "what it lost is counted")
+	require.EqualValues(t, s.Stats().Total.Drops.Full, published-len(got.numbers), "the losses are counted")
 	t.Logf("%d messages published, %d reached the trickling member", published, len(got.numbers))
 }
 
@@ -166,17 +165,16 @@ func fillReader(s *harness.Server, r *reader, size int) (taken, refused int) {
 		}
 		require.ErrorIs(s.T, err, ws.ErrChannelFull)
 		refused++
-		d, err := s.Publish("fill", nil, ws.Exclude(r.side)) // comes to the loop behind what was sent
+		d, err := s.Publish("fill", nil, ws.Exclude(r.side)) // comes to the loop behind the messages
 		require.NoError(s.T, err)
-		harness.Receive(s.T, d.Done(), "what was sent")
+		harness.Receive(s.T, d.Done(), "the sent messages")
 		return s.Stats().Total.BlockedTotal > blocked
 	}, "the queue did not fill")
 	return taken, refused
 }
 
-// A client closes while its queue is full. If it reads on, it gets all that was
-// queued and then the answer to its close frame; what is sent afterwards is
-// refused.
+// A client closes while its queue is full. If it reads on, it gets all that was queued and then the
+// answer to its close frame; later messages are refused.
 func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	const queue, size, code = 64, 2048, 4001
 	s := startScenario(t, ws.WithMessageQueueSize(queue))
@@ -192,7 +190,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	harness.Eventually(t, r.side.IsClosed, "the close frame was read")
 	require.ErrorIs(t, r.side.SendBytes(numbered(taken+1, size)), ws.ErrConnectionClosed)
 	require.NoError(t, s.BroadcastToRoom("news", numbered(taken+1, size), nil))
-	require.Positive(t, r.side.QueuedBytes(), "what was queued is still to be sent")
+	require.Positive(t, r.side.QueuedBytes(), "queued messages are still to be sent")
 	r.resume()
 	harness.Eventually(t, r.over.Load, "the end of the connection")
 	r.complete(t, taken)
@@ -203,12 +201,12 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 	assert.True(t, end.Remote)
 	assert.Equal(t, []string{"news"}, end.Rooms)
 	assert.Equal(t, ws.DropCounts{Full: uint64(refused)}, s.Stats().Total.Drops,
-		"what did not fit; it was out of its room")
+		"messages that did not fit; it was out of its room")
 	expectEmpty(s, r)
 }
 
-// The same, and the client never reads: it ends at the close timeout, and what
-// was queued is counted.
+// The same, and the client never reads: it ends at the close timeout, and the queued messages are
+// counted.
 func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	const queue, size, timeout = 64, 2048, 300 * time.Millisecond
 	s := startScenario(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
@@ -228,7 +226,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	total := s.Stats().Total
 	assert.EqualValues(t, taken, total.MessagesOut+total.Drops.Closed, "each was sent or is counted")
 	assert.Positive(t, total.Drops.Closed)
-	r.resume() // what the socket had is whole, up to where it was cut
+	r.resume() // the bytes of the socket are whole frames, up to the cut
 	harness.Eventually(t, r.over.Load, "the end of the connection")
 	assert.Zero(t, r.wrong.Load(), "out of order or in another shape")
 	assert.LessOrEqual(t, r.last.Load(), int64(total.MessagesOut))
@@ -251,14 +249,14 @@ func expectEmpty(s *harness.Server, r *reader) {
 	assert.Empty(s.T, s.GetRoomMembers("news"))
 }
 
-// echoAll makes the server echo what clients send, on the event loops.
+// echoAll makes the server echo all messages, on the event loops.
 func echoAll(m *ws.Manager) {
 	m.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { _ = c.SendPrepared(ws.Prepare(op, payload)) })
 }
 
-// All members of a room stall at once while the publisher goes on. Other
-// clients of the same loops are served meanwhile. When all go on, each sees
-// messages in order and none twice, and at the end what is published then.
+// All members of a room stall at once while the publisher goes on. Other clients of the same loops
+// are served meanwhile. When all go on, each sees messages in order and none twice, and at the end
+// the messages that are published then.
 func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 	const members, size, queue = 300, 2048, 64
 	const during, after = 400, 10
@@ -313,7 +311,7 @@ func TestScenarioAllMembersSlowAtOnce(t *testing.T) {
 		harness.Eventually(t, func() bool { return r.received.Load() == int64(len(r.numbers)) }, "the end of member %d", i)
 		require.Zero(t, r.wrong.Load(), "member %d: out of order, twice or in another shape", i)
 		tail := r.numbers[len(r.numbers)-after-1:]
-		require.EqualValues(t, published-after+1, tail[1], "member %d lost what came when it read again", i)
+		require.EqualValues(t, published-after+1, tail[1], "member %d lost messages that came when it read again", i)
 		require.LessOrEqual(t, tail[0], uint64(published-after), "member %d", i)
 		lost += published - len(r.numbers)
 	}

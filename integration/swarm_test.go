@@ -119,8 +119,7 @@ func connectTCP(addr string, recvBuf int) (fd int, err error) {
 	return fd, nil
 }
 
-// handshake upgrades on a blocking socket and returns what came behind
-// the answer.
+// handshake upgrades on a blocking socket and returns the bytes behind the answer.
 func handshake(fd int, query string) (early []byte, err error) {
 	if _, err := unix.Write(fd, []byte(harness.UpgradeRequest("/ws?"+query, ""))); err != nil {
 		return nil, err
@@ -206,7 +205,7 @@ func (s *clientSwarm) run() {
 	}
 }
 
-// read takes what came. It runs on the swarm's goroutine.
+// read takes the received bytes. It runs on the swarm's goroutine.
 func (c *swarmConn) read(buf []byte) {
 	c.mu.Lock()
 	if c.fd < 0 {
@@ -227,7 +226,7 @@ func (c *swarmConn) read(buf []byte) {
 	}
 }
 
-// take decodes what came.
+// take decodes received bytes.
 func (c *swarmConn) take(b []byte) {
 	if len(c.buf) > 0 {
 		c.buf = append(c.buf, b...)

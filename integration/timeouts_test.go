@@ -82,8 +82,8 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 	})
 }
 
-// A client that takes nothing of what waits for it is ended, though its connection
-// stands; one that reads slowly lives.
+// A client that takes none of its queued messages is ended, though its connection stands; one that
+// reads slowly lives.
 func TestWriteTimeout(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithWriteTimeout(2*time.Second), ws.WithSocketBuffers(0, 64<<10))
@@ -118,8 +118,8 @@ func TestWriteTimeout(t *testing.T) {
 	})
 }
 
-// A client that goes on sending behind a violation is not read: it can send what the
-// buffers of the kernels take, reads the close frame, and its connection ends.
+// A client that goes on sending behind a violation is not read: it can fill the buffers of the
+// kernels, reads the close frame, and its connection ends.
 func TestViolatorsAreNotRead(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		for name, violate := range map[string]string{
@@ -155,8 +155,7 @@ func TestViolatorsAreNotRead(t *testing.T) {
 	})
 }
 
-// A client that answers our close frame behind what it had under way has closed in
-// order.
+// A client that answers our close frame behind messages under way has closed in order.
 func TestCloseBehindDataUnderWay(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithMessageSizeLimit(1 << 20))

@@ -49,7 +49,7 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// What crypto/tls and net/http have read ahead is not lost.
+// Bytes that crypto/tls and net/http have read ahead are not lost.
 func TestTLSEarlyBytes(t *testing.T) {
 	harness.OnBothTLS(t, func(t *testing.T, w harness.Way, version uint16) {
 		s := harness.StartTLS(t, nil)
@@ -78,7 +78,7 @@ func TestTLSEarlyBytes(t *testing.T) {
 	})
 }
 
-// pluggedConn keeps what is written while it is plugged.
+// pluggedConn keeps written bytes while it is plugged.
 type pluggedConn struct {
 	net.Conn
 	plugged bool
@@ -92,7 +92,7 @@ func (c *pluggedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// What the client proved, and what was negotiated, reach Authenticate.
+// The client's certificate and the negotiated protocol reach Authenticate.
 func TestTLSClientCertificate(t *testing.T) {
 	harness.OnBothTLS(t, func(t *testing.T, w harness.Way, version uint16) {
 		mine, clients := testcert.New("ann")
@@ -242,8 +242,8 @@ func TestTLSShutdown(t *testing.T) {
 	})
 }
 
-// openssl can do what crypto/tls's clients cannot: K asks for a key update and
-// for one in return, R renegotiates.
+// openssl has two commands that clients of crypto/tls lack: K asks for a key update and for one in
+// return, R renegotiates.
 func TestTLSOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
@@ -253,8 +253,8 @@ func TestTLSOpenSSL(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.StartTLS(t, nil)
 		s.HandleRaw(harness.Echo)
-		// command enters a command, which openssl knows only at the start of what it
-		// reads, and waits until it is carried out.
+		// command enters a command, which openssl knows only at the start of a read, and waits
+		// until it is carried out.
 		command := func(c *harness.Client, letter, answer string) {
 			t.Helper()
 			c.WriteRaw(letter + "\n")

@@ -25,7 +25,7 @@ var violations = map[string]struct {
 	"too large":       {"\x81\xff\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00", 1009},
 }
 
-// What came whole before a violation is answered before the close frame, by pooled
+// Messages that came whole before a violation are answered before the close frame, by pooled
 // handlers as by inline ones.
 func TestViolationIsAnsweredLast(t *testing.T) {
 	for name, v := range violations {

@@ -17,9 +17,9 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// soon is harness.Eventually for goroutines other than the test's: it
-// reports whether the condition holds in time, and marks the test as failed if
-// not. Its patience is shorter than that of who waits for the goroutine.
+// soon is harness.Eventually for goroutines other than the test's: it reports whether the condition
+// holds in time, and marks the test as failed if not. Its patience is half of Patience, so that it
+// fails before the test gives up on the goroutine.
 func soon(t testing.TB, condition func() bool, format string, args ...any) bool {
 	deadline := time.Now().Add(harness.Patience / 2)
 	poll := time.NewTicker(100 * time.Microsecond)
@@ -76,8 +76,8 @@ func witnesses(s *harness.Server, swarm *clientSwarm) []*witness {
 	return found
 }
 
-// hear sends the witness a message and waits until it has come: its loop has
-// then written, or tried to, what was posted to it before.
+// hear sends the witness a message and waits until it has come: its loop has then written, or tried
+// to, all messages that were posted to it before.
 func (w *witness) hear(t testing.TB) bool {
 	next := w.heard.Load() + 1
 	publish(t, func() error { return w.side.SendBytes(stamp(confirms, uint32(next))) })
