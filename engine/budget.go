@@ -116,8 +116,30 @@ func (s *Shard) rotateBudget() {
 	if len(s.budgetLine) == 0 && len(s.favored) == 0 {
 		return
 	}
-	budget, now := s.eng.cfg.InboundBudget, s.presence.ticks
+	budget := s.eng.cfg.InboundBudget
 	over := s.eng.Inbound() > budget-budget/8
+	s.endFavors(over)
+	s.budgetLine = slices.DeleteFunc(s.budgetLine, func(c *Conn) bool { return !c.is(pausedByBudget) })
+	for len(s.budgetLine) > 0 && (!over || len(s.favored) < maxFavored) {
+		c := s.budgetLine[0]
+		s.budgetLine[0] = nil
+		s.budgetLine = s.budgetLine[1:]
+		if over {
+			c.set(favored)
+			s.favored = append(s.favored, favoredConn{c, s.presence.ticks, s.unfinished[c].bytes})
+		}
+		s.unpause(c, pausedByBudget)
+	}
+	if len(s.budgetLine) == 0 {
+		s.budgetLine = nil
+	}
+	s.stats.budgetPaused.v.Store(uint64(len(s.budgetLine)))
+}
+
+// endFavors ends the favors of the connections that have finished or have
+// brought little, or all if the budget is not exceeded any more.
+func (s *Shard) endFavors(over bool) {
+	now := s.presence.ticks
 	kept := s.favored[:0]
 	for _, f := range s.favored {
 		switch {
@@ -133,21 +155,6 @@ func (s *Shard) rotateBudget() {
 	}
 	clear(s.favored[len(kept):])
 	s.favored = kept
-	s.budgetLine = slices.DeleteFunc(s.budgetLine, func(c *Conn) bool { return !c.is(pausedByBudget) })
-	for len(s.budgetLine) > 0 && (!over || len(s.favored) < maxFavored) {
-		c := s.budgetLine[0]
-		s.budgetLine[0] = nil
-		s.budgetLine = s.budgetLine[1:]
-		if over {
-			c.set(favored)
-			s.favored = append(s.favored, favoredConn{c, now, s.unfinished[c].bytes})
-		}
-		s.unpause(c, pausedByBudget)
-	}
-	if len(s.budgetLine) == 0 {
-		s.budgetLine = nil
-	}
-	s.stats.budgetPaused.v.Store(uint64(len(s.budgetLine)))
 }
 
 // weighed adds growth to the queued memory of the blocked connections of this

@@ -27,14 +27,14 @@ type Config struct {
 	HighWaterMark        float64          // share of a lane's bounds at which a blocked connection is slow
 	LowWaterMark         float64          // share below which it is not slow any more
 	HighWaterAge         time.Duration    // age of the oldest frame at which a blocked connection is slow; 0 is never
-	UnsentBytes          int              // approximate unsent bytes of a connection in the kernel; 0 is the system's default
+	UnsentBytes          int              // approximate unsent bytes of a connection in the kernel; 0 is the system's
 	RecvBuffer           int              // bytes of a socket's receive buffer; 0 is the system's default
 	SendBuffer           int              // the same for its send buffer
 	CompressionLevel     int              // of permessage-deflate, 1 to 9
 	CompressionThreshold int              // size from which on a message is compressed, in bytes
 	CompressionMaxRatio  int              // inflated bytes for each compressed one, above 64 KiB; at most 0 is no limit
 	MessageSizeLimit     int64            // largest inbound message; 0 is no limit
-	MailboxBytes         int64            // held bytes at which a paused connection closes where its loop's epoll is unknown
+	MailboxBytes         int64            // held bytes at which a paused connection closes if the loop's epoll is unknown
 	ControlFrameLimit    int              // pings and pongs that a peer may send in a second; 0 is no limit
 	MaxDescriptors       int              // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
 	AdmissionPerSecond   float64          // connections accepted each second; more wait. 0 is no limit

@@ -65,7 +65,8 @@ func TestFact01ConnectionsBeyondTheDescriptorReserveWait(t *testing.T) {
 			default:
 			}
 		}
-		s.eventually(func() bool { return len(waiting) < left || s.opened.Load() > int64(n-left) }, "no connection is accepted")
+		s.eventually(func() bool { return len(waiting) < left || s.opened.Load() > int64(n-left) },
+			"no connection is accepted")
 	}
 	st := s.AcceptStats().Descriptors
 	require.EqualValues(t, 1, st.Times)

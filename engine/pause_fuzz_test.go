@@ -159,7 +159,10 @@ func (p *pausing) disturb(n int, o *peer, r *rand.Rand) {
 // pauseStream turns fuzzer input into frames, most of them valid.
 func pauseStream(b []byte, seed uint64, compressed bool) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
-	ops := []gobwas.OpCode{gobwas.OpText, gobwas.OpBinary, gobwas.OpText, gobwas.OpBinary, gobwas.OpPing, gobwas.OpPong, gobwas.OpText, gobwas.OpClose}
+	ops := []gobwas.OpCode{
+		gobwas.OpText, gobwas.OpBinary, gobwas.OpText, gobwas.OpBinary,
+		gobwas.OpPing, gobwas.OpPong, gobwas.OpText, gobwas.OpClose,
+	}
 	var stream bytes.Buffer
 	open := false // within a message
 	for len(b) > 0 {

@@ -30,7 +30,8 @@ func TestPausedConnectionCostsNothing(t *testing.T) {
 	before, cpu := shard.Stats(), processTime(t)
 	written := floodFor(t, c, 300*time.Millisecond)
 	after := shard.Stats()
-	t.Logf("%d bytes went into socket buffers; CPU time of the process, most of it the client's: %v", written, processTime(t)-cpu)
+	t.Logf("%d bytes went into socket buffers; CPU time of the process, most of it the client's: %v",
+		written, processTime(t)-cpu)
 	events, err := p.conn.WatchedEvents()
 	require.NoError(t, err)
 	assert.EqualValues(t, unix.EPOLLERR|unix.EPOLLHUP, events, "the kernel adds these itself")

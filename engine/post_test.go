@@ -295,5 +295,6 @@ func TestTasksPostedUnderALockKeepTheirOrder(t *testing.T) {
 		})
 	}
 	publishing.Wait()
-	s.eventually(func() bool { return seen[0].Load()+seen[1].Load()+seen[2].Load() == 3*publishers*rounds }, "tasks are missing")
+	s.eventually(func() bool { return seen[0].Load()+seen[1].Load()+seen[2].Load() == 3*publishers*rounds },
+		"tasks are missing")
 }

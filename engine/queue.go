@@ -19,7 +19,7 @@ type queue struct {
 	cost    int           // memory of the frames and of the sealed bytes
 	sealed  int           // TLS ciphertext counted in cost, in bytes
 	rank    int32         // position in the shard's heap of blocked connections
-	begun   uint32        // tick since which current, or frames that nothing overtakes, wait for a full socket; 0 if none do
+	begun   uint32        // tick since which current, or frames that nothing overtakes, wait for a full socket; 0 if none
 	marks   [dataLanes]marks
 	stall   stall
 }

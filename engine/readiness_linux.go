@@ -60,7 +60,8 @@ func findReadiness(fds []int) ([]readiness, error) {
 				continue
 			}
 			if found[i].known() || events != readEvents|alwaysEvents {
-				return nil, fmt.Errorf("%w: descriptor %d is registered several times or with events %#x", errNoReadiness, fd, events)
+				return nil, fmt.Errorf("%w: descriptor %d is registered several times or with events %#x",
+					errNoReadiness, fd, events)
 			}
 			found[i] = readiness{epfd: epfd, listeners: listening(targets)}
 		}

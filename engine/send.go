@@ -28,10 +28,16 @@ func (c *Conn) Send(f *Frame) error {
 		}
 		return nil
 	}
-	caller := s.eng.callersShard()
 	if f.key != "" || s.policyOf(f) != DropNewest {
 		return s.countRefusal(f, s.postWait(&sendTask{conn: c, frame: f}))
 	}
+	return c.sendToLoop(f)
+}
+
+// sendToLoop reserves space for a plain frame under DropNewest, and posts it.
+func (c *Conn) sendToLoop(f *Frame) error {
+	s := c.shard
+	caller := s.eng.callersShard()
 	if !c.reserve(f) && (caller != nil || !c.reserveHandled(f)) {
 		switch {
 		case c.blockedNow() || (caller == nil && !c.reserveInTime(f)):

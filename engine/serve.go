@@ -52,7 +52,8 @@ func (e *Engine) Serve(l net.Listener) error {
 // tlsListener is the type of the listeners of crypto/tls.
 var tlsListener = reflect.TypeOf(tls.NewListener(nil, nil))
 
-var errTLSListener = errors.New("TLS of a tls.Listener: give its configuration to WithTLSConfig, and Serve the listener below it")
+var errTLSListener = errors.New("TLS of a tls.Listener: give its configuration to WithTLSConfig, " +
+	"and Serve the listener below it")
 
 // beginServe registers a listener for Stop to close. It returns false if the
 // engine stops.

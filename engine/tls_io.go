@@ -71,7 +71,7 @@ func (t *tlsConn) open(c *Conn, ciphertext []byte) {
 	defer func() { t.received = nil }() // a handler may panic
 	s.tls.raw.lend(t.conn)
 	defer s.tls.raw.takeBack(t.conn)
-	for more := true; more && !c.is(lingering) && !c.is(gotClose) && !c.is(pendingClose) && c.state.Load() != stateClosed; {
+	for more := true; more && !c.is(lingering|gotClose|pendingClose) && c.state.Load() != stateClosed; {
 		n, err := t.fillOpened(&s.tls)
 		if n > 0 {
 			t.readPlaintext(c, s.tls.opened[:n])

@@ -471,7 +471,8 @@ func TestTLSBroadcast(t *testing.T) {
 		assert.LessOrEqual(t, p.conn.QueuedBytes(), 1<<20)
 	}
 	s.mu.Unlock()
-	assert.EqualValues(t, members*messages, total.MessagesOut+total.Drops.Full+uint64(queued), "each is sent, queued or dropped")
+	assert.EqualValues(t, members*messages, total.MessagesOut+total.Drops.Full+uint64(queued),
+		"each is sent, queued or dropped")
 	assert.LessOrEqual(t, total.QueuedMemory, int64(stalled*(34*(length+300)+34<<10)), "ciphertext included")
 	// A client that reads again gets whole messages, in order.
 	c := clients[0]

@@ -30,9 +30,11 @@ type handshakes struct {
 	computing chan struct{} // has an element for each handshake that computes
 
 	mu       sync.Mutex
-	unended  int       // handshakes in progress and waiting for a worker; guarded by mu
-	yielding int       // those that were closed for others and have not ended; guarded by mu
-	owing    list.List // of *tlsHandshake in progress that have waited for their peers, in the order of their first waits; guarded by mu
+	unended  int // handshakes in progress and waiting for a worker; guarded by mu
+	yielding int // those that were closed for others and have not ended; guarded by mu
+	// owing lists the *tlsHandshake in progress that have waited for their peers,
+	// in the order of their first waits; guarded by mu.
+	owing list.List
 }
 
 func newHandshakes(e *Engine) *handshakes {

@@ -138,7 +138,8 @@ func (s *Shard) runUrgent() {
 func (s *Shard) takeTasks() (ran bool) {
 	var taken, credits int
 	resumed := s.resume()
-	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) && taken < s.eng.cfg.BroadcastBatchSize && s.mayTakeMore() {
+	for s.rest == nil && ((taken == 0 && !resumed) || !s.clock.outOfTime()) &&
+		taken < s.eng.cfg.BroadcastBatchSize && s.mayTakeMore() {
 		t, credit, ok := s.in.popInLoop()
 		if !ok {
 			break

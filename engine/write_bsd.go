@@ -10,7 +10,8 @@ import (
 
 // writev writes the buffers of iov in one system call.
 func writev(fd int, iov []unix.Iovec) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV,
+		uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
 	if errno != 0 {
 		return 0, errno
 	}

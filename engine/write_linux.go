@@ -12,7 +12,8 @@ import (
 // system call saves offering the processor to another thread and getting it
 // back.
 func writev(fd int, iov []unix.Iovec) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV,
+		uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
 	if errno != 0 {
 		return 0, errno
 	}
@@ -21,7 +22,8 @@ func writev(fd int, iov []unix.Iovec) (int, error) {
 
 // write writes b in one system call.
 func write(fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE,
+		uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return 0, errno
 	}
