@@ -9,6 +9,14 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
+// The states of a connection, in order.
+const (
+	stateHandshake uint32 = iota
+	stateOpen
+	stateClosing // a close frame is queued, sent or received; no more messages either way
+	stateClosed
+)
+
 // CloseInfo describes the end of a connection.
 type CloseInfo struct {
 	// Code and Reason come from the first close frame, the peer's or ours;
@@ -204,6 +212,9 @@ func (s *Shard) readClosing(c *Conn) (taken bool) {
 	_, _ = c.gc.Discard(-1)
 	return true
 }
+
+// lingerTime is the time that a peer has to read the reason of its close.
+const lingerTime = time.Second
 
 // sentAll runs when the last queued byte of c is sent.
 func (s *Shard) sentAll(c *Conn) {

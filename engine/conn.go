@@ -35,14 +35,6 @@ type Owner interface {
 	OnClose(end CloseInfo)
 }
 
-// The states of a connection, in order.
-const (
-	stateHandshake uint32 = iota
-	stateOpen
-	stateClosing // a close frame is queued, sent or received; no more messages either way
-	stateClosed
-)
-
 // Conn is one connection, tied to one event loop for life. Embed it by value in
 // its Owner and call Init before use; an idle connection then costs this struct
 // and gnet's own state. A test holds it within 128 bytes.

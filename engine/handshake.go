@@ -9,13 +9,9 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
-const (
-	// maxEarlyBytes is the number of bytes that a client may send behind its
-	// upgrade request before the decision.
-	maxEarlyBytes = 64 << 10
-	// lingerTime is the time that a peer has to read the reason of its close.
-	lingerTime = time.Second
-)
+// maxEarlyBytes is the number of bytes that a client may send behind its
+// upgrade request before the decision.
+const maxEarlyBytes = 64 << 10
 
 // handshake looks for a whole upgrade request. It returns true once the
 // connection is past the handshake and the following bytes must be decoded.
