@@ -9,12 +9,25 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
+// A connection closes in the steps of this table. A step that has to wait leaves
+// a state, or a flag of stateClosing:
+//
+//	event                           functions                            leaves
+//	Close, CloseWithin, Stop        beginCloseInLoop                     stateClosing
+//	a full queue under Disconnect   disconnect, closeDisconnected        stateClosing
+//	the peer's close frame          handleClose, endInOrder, answerClose gotClose
+//	the peer's FIN, answers waiting keepHalfClosed, endInOrder           halfClosed, gotClose
+//	the peer's violation            fail, endInOrder, closeLingering     lingering
+//	the queue is sent               sentAll                              FIN; after gotClose pendingClose
+//	Abort, failure, CloseTimeout    closeLater                           pendingClose
+//	the callback or turn ends       closePending, closeNow               stateClosed, by detach
+
 // The states of a connection, in order.
 const (
-	stateHandshake uint32 = iota
+	stateHandshake uint32 = iota // its upgrade request has yet to come or to be answered
 	stateOpen
 	stateClosing // a close frame is queued, sent or received; no more messages either way
-	stateClosed
+	stateClosed  // its socket is closed
 )
 
 // CloseInfo describes the end of a connection.
