@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 // ErrNoDescriptors is returned by AwaitAdmission while the process has no
@@ -323,6 +325,20 @@ func (g *acceptGate) scheduleLocked(now time.Time, short bool, wait time.Duratio
 		g.wakeTime = at
 		g.watch.wakeAt(at)
 	}
+}
+
+// admitPeer decides whether a peer that a loop has accepted comes in, before it has a
+// Conn. It is the one door of these peers, as AwaitAdmission is for those of net/http.
+// byUs is true for a socket that the gate or Serve has accepted. A refused peer is
+// answered with the returned error.
+func (e *Engine) admitPeer(l *gnetLoop, fd int, byUs bool) *codec.RequestError {
+	switch {
+	case !byUs && !e.accept.accepted(l) && fd >= e.accept.limit():
+		return errTooMany
+	case e.draining.Load():
+		return errStopping
+	}
+	return nil
 }
 
 // AwaitAdmission waits until the pace allows one more connection. It returns

@@ -203,7 +203,7 @@ func (g *acceptGate) handOver(l *loopListener) {
 	if err != nil {
 		return
 	}
-	g.enroll(fd, acceptedByUs{}, l.loop.shard.place)
+	g.enroll(fd, arrival{}, l.loop.shard.place)
 	_ = unix.Close(fd)
 }
 

@@ -151,7 +151,7 @@ func (c *Conn) updateExtra(change func(*connExtra)) {
 func (c *Conn) Init(owner Owner) { c.owner = owner }
 
 // attach makes c, or a new connection if c is nil, the owner of gc's traffic.
-func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) (action gnet.Action) {
+func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action gnet.Action) {
 	s.enter()
 	defer s.leave()
 	defer func() {
@@ -164,12 +164,12 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
-	if ours.peer != nil {
-		c.setPeer(ours.peer)
+	if a.peer != nil {
+		c.setPeer(a.peer)
 	} else {
 		c.setPeer(gc.RemoteAddr())
 	}
-	s.driver.adopt(c, ours.foreign)
+	s.driver.adopt(c, a.foreign)
 	c.generation = s.eng.generations.Add(1)
 	c.lastLife = s.presence.ticks
 	s.wheel.walk.setVisited(c)
@@ -179,8 +179,8 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, ours acceptedByUs) 
 	if from == nil {
 		s.expectTLS(c)
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
-		if s.eng.draining.Load() {
-			return s.turnAway(c)
+		if a.refusal != nil {
+			return s.turnAway(c, a.refusal)
 		}
 		return gnet.None
 	}

@@ -125,15 +125,15 @@ func (d *drain) RunInLoop(s *Shard) {
 // errStopping refuses an upgrade request while the engine stops.
 var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
 
-// turnAway refuses a connection that comes while the engine stops. The engine
-// does not wait for its end.
-func (s *Shard) turnAway(c *Conn) gnet.Action {
+// turnAway refuses a connection that does not come in. The engine does not wait for
+// its end.
+func (s *Shard) turnAway(c *Conn, refusal *codec.RequestError) gnet.Action {
 	c.set(uncounted)
 	s.eng.open.Add(-1)
 	if !c.transport().readable() {
 		return gnet.Close // the peer could not read a refusal
 	}
-	s.refuseRequest(c, errStopping)
+	s.refuseRequest(c, refusal)
 	return gnet.None
 }
 

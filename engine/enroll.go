@@ -177,7 +177,7 @@ const (
 // choose returns a place; from describes the socket. It waits while no
 // descriptor is free for that, or while the loop is held and many sockets
 // precede this one. When the gate gives no turns any more, it refuses the peer.
-func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
+func (g *acceptGate) enroll(fd int, from arrival, choose func() *place) {
 	for g.eng.beginEnroll() {
 		p := choose()
 		if p.shard.enrolls.Load() > maxEnrolls {
@@ -197,7 +197,7 @@ func (g *acceptGate) enroll(fd int, from acceptedByUs, choose func() *place) {
 
 // enroll hands a duplicate of an accepted socket to the loop. fd stays open.
 // Without an error the connection is enrolled, or a goroutine enrolls it later.
-func (p *place) enroll(fd int, from acceptedByUs) error {
+func (p *place) enroll(fd int, from arrival) error {
 	from.place = p
 	nc, err := connOf(fd)
 	if err != nil {
@@ -220,7 +220,7 @@ func (p *place) enroll(fd int, from acceptedByUs) error {
 
 // enrollLate waits in a goroutine for a loop that has not taken the socket in
 // time, and enrolls it once more if gnet finds no descriptor for it.
-func (p *place) enrollLate(result <-chan gnet.RegisteredResult, fd int, from acceptedByUs) error {
+func (p *place) enrollLate(result <-chan gnet.RegisteredResult, fd int, from arrival) error {
 	kept, err := duplicate(fd)
 	if err != nil {
 		return p.await(result, nil) // nothing else could be accepted, either

@@ -29,5 +29,5 @@ func (s *Shard) EnrollLate(fd int, err error) error {
 	s.eng.beginEnroll()
 	result := make(chan gnet.RegisteredResult, 1)
 	result <- gnet.RegisteredResult{Err: err}
-	return s.place().enrollLate(result, fd, acceptedByUs{})
+	return s.place().enrollLate(result, fd, arrival{})
 }

@@ -72,21 +72,22 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
 				brought := brought.(*enrolling)
 				defer brought.place.take()
-				return nil, l.shard.attach(gc, from, brought, acceptedByUs{foreign: true})
+				return nil, l.shard.attach(gc, from, brought, arrival{foreign: true})
 			}
 		}
 		gc.SetContext(nil) // Enroll has given up, or will
 		return nil, gnet.Close
 	}
-	ours, byUs := gc.Context().(acceptedByUs)
+	a, byUs := gc.Context().(arrival)
 	if byUs {
-		defer ours.place.take()
+		defer a.place.take()
 	}
-	if !byUs && !e.accept.accepted(l) && gc.Fd() >= e.accept.limit() {
+	a.refusal = e.admitPeer(l, gc.Fd(), byUs)
+	if a.refusal == errTooMany {
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
-		return e.earlyRefusal(errTooMany), gnet.Close
+		return e.earlyRefusal(a.refusal), gnet.Close
 	}
-	return nil, l.shard.attach(gc, nil, nil, ours)
+	return nil, l.shard.attach(gc, nil, nil, a)
 }
 
 // OnTraffic processes the bytes that a connection has received.

@@ -10,13 +10,17 @@ import (
 	"os"
 	"reflect"
 	"syscall"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
-// acceptedByUs is gnet's context for a connection that gnet has not accepted.
-type acceptedByUs struct {
-	place   *place
-	peer    net.Addr // in place of the socket's address; nil is none
-	foreign bool     // the socket has no options of gnet's listeners
+// arrival describes a peer before it has a Conn. It is gnet's context for a
+// connection that gnet has not accepted.
+type arrival struct {
+	place   *place              // nil if gnet has accepted it
+	peer    net.Addr            // in place of the socket's address; nil is none
+	foreign bool                // the socket has no options of gnet's listeners
+	refusal *codec.RequestError // see admitPeer; nil if it comes in
 }
 
 // served is a listener in use by acceptFrom.
@@ -135,7 +139,7 @@ func (e *Engine) letIn(nc net.Conn) error {
 		e.refuse(nc)
 		return nil
 	}
-	from := acceptedByUs{peer: peerOf(nc), foreign: true}
+	from := arrival{peer: peerOf(nc), foreign: true}
 	for {
 		err := withDescriptor(nc, func(fd int) { e.accept.enroll(fd, from, e.choosePlace) })
 		if !isExhausted(err) || e.accept.isOver() {

@@ -190,7 +190,7 @@ func (l *simLoop) open(request []byte) {
 	c := l.shard.eng.handler.NewConn()
 	c.fd = int32(len(l.peers) - 1)
 	l.peers[c.fd].conn = c
-	if l.shard.attach((*simConn)(c), c, nil, acceptedByUs{}) != gnet.None {
+	if l.shard.attach((*simConn)(c), c, nil, arrival{refusal: l.shard.eng.admitPeer(nil, 0, true)}) != gnet.None {
 		l.end(c, nil)
 		return
 	}
