@@ -146,8 +146,8 @@ func (a *authenticator) close() {
 
 // guarded calls fn, which decides on r. If foreign is set, fn runs code of the application:
 // then guarded runs fn on a worker, where a request over the loop is already, and waits no
-// longer than the context of r. A panic and the end of the goroutine are logged and refuse
-// r with 500.
+// longer than the context of r. A panic is logged, and refuses r with 500, as the end of the
+// goroutine does.
 func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
 	if from == overLoop || !foreign {
 		return m.recovered(fn)
