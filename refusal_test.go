@@ -23,26 +23,29 @@ func withDebugLog(log *harness.Buffer) ws.Option {
 	}
 }
 
+// refuseByQuery is an Authenticate that refuses a request as its query asks.
+func refuseByQuery(r *http.Request) ([]ws.ClientOption, error) {
+	switch q := r.URL.Query(); {
+	case q.Has("deny"):
+		return nil, errors.New("wrong password")
+	case q.Has("pay"):
+		return nil, &ws.HandshakeError{Status: 402, Reason: "pay first"}
+	case q.Has("panic"):
+		panic("authenticate")
+	case q.Has("wait"):
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	case q.Has("header"):
+		return []ws.ClientOption{ws.WithResponseHeader(http.Header{"Connection": {"x"}})}, nil
+	default:
+		return harness.ByQuery(r)
+	}
+}
+
 // Each refusal is counted under its reason on both ways. On the native path, where
 // nobody reads HandleUpgrade's error, it is logged at debug.
 func TestRefusalsAreCounted(t *testing.T) {
-	auth := ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
-		switch q := r.URL.Query(); {
-		case q.Has("deny"):
-			return nil, errors.New("wrong password")
-		case q.Has("pay"):
-			return nil, &ws.HandshakeError{Status: 402, Reason: "pay first"}
-		case q.Has("panic"):
-			panic("authenticate")
-		case q.Has("wait"):
-			<-r.Context().Done()
-			return nil, r.Context().Err()
-		case q.Has("header"):
-			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"Connection": {"x"}})}, nil
-		default:
-			return harness.ByQuery(r)
-		}
-	})
+	auth := ws.WithAuthenticate(refuseByQuery)
 	const ok = "Origin: http://example.com\r\n"
 	tests := []struct {
 		name, request string
