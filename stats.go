@@ -22,10 +22,10 @@ type Stats struct {
 	WaitingTasks  int           // clients whose messages wait for a worker
 	DroppedEvents int64         // events that the EventBus dropped since ResetDroppedEventCount
 	RateLimited   uint64        // messages refused by Config.RateLimit
-	Unhandled     uint64        // messages received that no handler got, because the client hung up, or CloseWithCode or Shutdown came first
+	Unhandled     uint64        // messages received without a handler: the client had hung up, or a close came first
 	LateHandlers  uint64        // calls of handlers that took longer than LogAfter
 	InboundMemory int64         // bytes that count against Config.InboundBudget; 0 without one
-	Stuck         int           // calls of Authenticate and CheckOrigin that go on after HandshakeTimeout, or though their client has gone
+	Stuck         int           // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
 	Refused       RefusalCounts // refused upgrade requests
 	Accept        AcceptStats   // new connections that wait
 	Loops         []LoopStats   // one for each event loop
@@ -34,28 +34,30 @@ type Stats struct {
 
 // LoopStats is a snapshot of one event loop.
 type LoopStats struct {
-	Connections  int           // sockets, those in the handshake included
-	Opened       uint64        // connections that finished the handshake
-	Closed       uint64        // connections that finished the handshake and ended
-	MessagesIn   uint64        // data messages received
-	MessagesOut  uint64        // data messages sent
-	BytesIn      uint64        // bytes received
-	BytesOut     uint64        // bytes sent
-	Writes       uint64        // write and writev calls
-	BlockedTotal uint64        // times a socket was full
-	Blocked      int           // connections whose socket is full
-	QueuedMemory int64         // memory of the queues of blocked connections, bounded by QueueBudget; a frame that waits in several is counted in each
-	Slow         int           // connections between OnSlow and OnDrain
-	Paused       int           // connections that are not read, so that their clients wait
-	BudgetPaused int           // connections paused for the InboundBudget; counted about four times a second
-	PausedTotal  uint64        // times a connection was paused
-	HeldBytes    int64         // bytes received of paused connections that are not decoded yet
-	Tasks        uint64        // tasks run from the inbox
-	Yields       uint64        // turns cut short for fairness
-	InboxLen     int           // tasks waiting in the inbox
-	OldestWait   time.Duration // least age of the oldest message that waits for a full socket, or of the one it replaced by its conflation key; measured about four times a second
-	WakeUps      uint64        // times the loop was woken for its inbox
-	Drops        DropCounts    // messages that were not sent
+	Connections  int    // sockets, those in the handshake included
+	Opened       uint64 // connections that finished the handshake
+	Closed       uint64 // connections that finished the handshake and ended
+	MessagesIn   uint64 // data messages received
+	MessagesOut  uint64 // data messages sent
+	BytesIn      uint64 // bytes received
+	BytesOut     uint64 // bytes sent
+	Writes       uint64 // write and writev calls
+	BlockedTotal uint64 // times a socket was full
+	Blocked      int    // connections whose socket is full
+	QueuedMemory int64  // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue
+	Slow         int    // connections between OnSlow and OnDrain
+	Paused       int    // connections that are not read, so that their clients wait
+	BudgetPaused int    // connections paused for the InboundBudget; counted about four times a second
+	PausedTotal  uint64 // times a connection was paused
+	HeldBytes    int64  // bytes received of paused connections that are not decoded yet
+	Tasks        uint64 // tasks run from the inbox
+	Yields       uint64 // turns cut short for fairness
+	InboxLen     int    // tasks waiting in the inbox
+	// OldestWait is at least the age of the oldest message that waits for a full socket. A
+	// message that replaced another by its conflation key has the age of the first.
+	OldestWait time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
+	WakeUps    uint64        // times the loop was woken for its inbox
+	Drops      DropCounts    // messages that were not sent
 }
 
 // DropCounts is the numbers of messages that clients did not get, by reason. A message

@@ -72,7 +72,7 @@ type ShardStats struct {
 	Writes       uint64        // write and writev calls
 	BlockedTotal uint64        // times a socket was full
 	Blocked      int           // connections whose socket is full
-	QueuedMemory int64         // memory of the queues of blocked connections, bounded by QueueBudget; a frame that waits in several is counted in each
+	QueuedMemory int64         // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue
 	Slow         int           // connections between OnSlow and OnDrain
 	Paused       int           // connections that are not read, so that their clients wait
 	BudgetPaused int           // connections paused for the InboundBudget; counted about four times a second
@@ -81,7 +81,7 @@ type ShardStats struct {
 	Tasks        uint64        // tasks run from the inbox
 	Yields       uint64        // turns cut short for fairness
 	InboxLen     int           // tasks waiting in the inbox
-	OldestWait   time.Duration // least age of the oldest message that waits for a full socket, or of the one it replaced by its conflation key; measured about four times a second
+	OldestWait   time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
 	WakeUps      uint64        // times the loop was woken for its inbox
 	Drops        DropCounts    // messages that were not sent
 }
