@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,19 @@ const (
 	// once.
 	maxFavored = 4
 )
+
+// budgetState is the part of a Shard that the budgets of memory use.
+//
+// largestQueue and trimming are safe for concurrent use. Loop-confined
+// otherwise: use only on the event loop that owns the connections.
+type budgetState struct {
+	budgetLine   []*Conn       // paused by the InboundBudget, oldest first
+	favored      []favoredConn // read although the budget is exceeded
+	newest       newest
+	free         freeQueues
+	largestQueue atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
+	trimming     atomic.Bool  // a trimTask is in the inbox
+}
 
 // AddInbound adds n bytes that wait for the owner, or removes -n if n is
 // negative. Safe for concurrent use.

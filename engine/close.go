@@ -45,6 +45,14 @@ type CloseInfo struct {
 	taken    int64 // bytes read since the closing began; loop-confined
 }
 
+// closeState is the part of a Shard that the end of connections uses.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type closeState struct {
+	pendingCloses []*Conn
+	halfClosed    int // connections that have left gnet; see keepHalfClosed
+}
+
 // Close begins the close handshake behind everything that is already queued.
 // Calls after the first have no effect.
 func (c *Conn) Close(code codec.CloseCode, reason string) {

@@ -86,6 +86,17 @@ func (k *inflateClock) endRead() {
 // refuses reports whether a read of n bytes must wait for a turn.
 func (k *inflateClock) refuses(n int) bool { return k.round > inflateRound && n > largeRead }
 
+// inflateState is the part of a Shard that compressed messages use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type inflateState struct {
+	inflated     []byte // scratch for one inflated message
+	wireBytes    int    // compressed size of the message that is handed over; 0 if it came plain
+	inflateClock inflateClock
+	inflations   map[*Conn]*inflation // nil before the first
+	inflateLine  []*Conn              // connections with unfinished inflations, and some that have ended
+}
+
 // inflate returns the inflated payload of m, in a buffer that is valid until
 // the next call. If a later turn must finish it, c is paused and ok is false.
 func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err error) {

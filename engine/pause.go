@@ -21,6 +21,14 @@ const pausedFlags = pausedByOwner | pausedByTasks | pausedByQueue | pausedEarly 
 
 var errHeldBytes = errors.New("ws: client sends faster than its messages are handled")
 
+// pauseState is the part of a Shard that paused connections use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type pauseState struct {
+	held    map[*Conn]*held // nil before the first
+	resumed []*Conn         // to continue with, oldest first
+}
+
 // PauseInLoop stops reading from the connection until Resume is called. The
 // owner calls it within OnMessage, which is not called again until then. It has
 // no effect on a connection that is closing.

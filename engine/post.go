@@ -6,6 +6,15 @@ import (
 	"time"
 )
 
+// postState is the part of a Shard that posts of its own loop use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type postState struct {
+	posted  bool          // the loop itself has posted to its own inbox
+	lastOwn uint64        // position of the last such task
+	beside  map[*Conn]int // tasks that wait beside a ring, by the connection that is paused for them
+}
+
 // Post hands t to the shard's loop and does not wait. It is for tasks that are
 // few for each connection or room: while the ring is full, t is kept beside it,
 // in its place in the order. If an event loop posts then, the connection of its

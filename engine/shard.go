@@ -25,58 +25,26 @@ type Shard struct {
 	enrolls atomic.Int64   // connections on their way to the loop
 	gid     atomic.Uintptr // the loop's goroutine
 
-	wheel    wheel
-	due      bool   // deadlines have come that were not acted on
-	checked  uint32 // tick of the last checks beside the deadlines
-	presence presence
-	absence  absence
-	overdue  map[*Conn]overduePong // nil until there is one
-
-	halfClosed int // connections that have left gnet; see keepHalfClosed
-
-	unfinished        map[*Conn]unfinishedMessage // nil until there is one
-	unfinishedChecked uint32
-	budgetLine        []*Conn       // paused by the InboundBudget, oldest first
-	favored           []favoredConn // read although the budget is exceeded
-
-	dirty         dirtyList
-	offered       uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
-	offer         int    // bytes that the running task offers; see NoteOfferInLoop
-	rest          Task   // the rest of a suspended task, or nil
-	urgent        []Task // taken from the inbox, not run
-	clock         turnClock
-	pendingCloses []*Conn
-	free          freeQueues
+	// The parts, each declared in the file of its concept.
+	timerState
+	turnState
+	postState
+	pauseState
+	inflateState
+	slowState
+	budgetState
+	closeState
 
 	reading    *Conn                        // connection whose message is being handled
 	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil before the first
-	held       map[*Conn]*held              // of paused connections; nil before the first
-	resumed    []*Conn                      // to continue with, oldest first
-	beside     map[*Conn]int                // tasks that wait beside a ring, by the connection that is paused for them
-	spaceWaits map[*Conn][]*spaceWait
+	spaceWaits map[*Conn][]*spaceWait       // see spaceWait
 
-	blocked      blockedHeap
-	newest       newest
-	disconnected []*Conn      // slow connections whose close frame is pending
-	largestQueue atomic.Int64 // memory of the largest queue of a blocked connection; kept for a budget only
-	trimming     atomic.Bool  // a trimTask is in the inbox
+	reply    replyBatch
+	tls      tlsScratch
+	iov      []unix.Iovec // scratch for writev
+	deflated []byte       // scratch for one compressed message
 
-	iov   []unix.Iovec // scratch for writev
-	reply replyBatch
-	tls   tlsScratch
-
-	deflated, inflated []byte // scratch for one compressed and one inflated message
-	wireBytes          int    // compressed size of the message that is handed over; 0 if it came plain
-
-	inflateClock inflateClock
-	inflations   map[*Conn]*inflation // nil before the first
-	inflateLine  []*Conn              // connections with unfinished inflations, and some that have ended
-
-	inTurn  bool   // a callback is running that looks at the inbox at its end
-	again   bool   // the inbox needs a turn at the end of this callback
-	ended   bool   // a handler has ended the loop's goroutine
-	posted  bool   // the loop itself has posted to its own inbox
-	lastOwn uint64 // position of the last such task
+	ended bool // a handler has ended the loop's goroutine
 
 	stats shardStats
 }

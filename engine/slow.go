@@ -6,6 +6,14 @@ import (
 	"github.com/qi-realtime/ws/codec"
 )
 
+// slowState is the part of a Shard that blocked and slow connections use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type slowState struct {
+	blocked      blockedHeap
+	disconnected []*Conn // slow connections whose close frame is pending
+}
+
 // conflate puts f in the place of a queued frame with the same key, if there is
 // one and f fits there. kept reports whether f is still there, because the
 // budget may have dropped it.

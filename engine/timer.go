@@ -38,6 +38,21 @@ func (e *Engine) jitter() time.Duration {
 	return time.Duration(rand.Int64N(int64(e.cfg.HeartbeatInterval)))
 }
 
+// timerState is the part of a Shard that deadlines, heartbeats and timeouts use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type timerState struct {
+	wheel    wheel
+	due      bool   // deadlines have come that were not acted on
+	checked  uint32 // tick of the last checks beside the deadlines
+	presence presence
+	absence  absence
+	overdue  map[*Conn]overduePong // nil until there is one
+
+	unfinished        map[*Conn]unfinishedMessage // nil until there is one
+	unfinishedChecked uint32                      // tick of the last check, on the presence clock
+}
+
 // tick fires the deadlines that have come, and frees expired frames in queues
 // of blocked connections. After an absence the loop first reads the bytes that
 // wait in the kernel: the deadlines wait for a tick, but only once. caughtUp

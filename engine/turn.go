@@ -72,6 +72,20 @@ func (t *turnClock) look() bool {
 	return t.over
 }
 
+// turnState is the part of a Shard that its turns use.
+//
+// Loop-confined: use only on the event loop that owns the connections.
+type turnState struct {
+	clock   turnClock
+	urgent  []Task // taken from the inbox, not run
+	rest    Task   // the rest of a suspended task, or nil
+	offer   int    // bytes that the running task offers; see NoteOfferInLoop
+	offered uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
+	dirty   dirtyList
+	inTurn  bool // a callback is running that looks at the inbox at its end
+	again   bool // the inbox needs a turn at the end of this callback
+}
+
 // guardedTurn is turn as a task of gnet.
 func (s *Shard) guardedTurn() {
 	defer s.eng.guard("inbox")
