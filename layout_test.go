@@ -125,3 +125,24 @@ func TestTestsHaveASource(t *testing.T) {
 		}
 	}
 }
+
+// TestMapOfTheEngine asserts that the package comment of engine names each of its files.
+func TestMapOfTheEngine(t *testing.T) {
+	text, err := os.ReadFile("engine/doc.go")
+	require.NoError(t, err)
+	named := regexp.MustCompile(`[a-z_*]+\.go`).FindAllString(string(text), -1)
+	for _, file := range folders(t)["engine"] {
+		if strings.HasSuffix(file, "_test.go") || file == "doc.go" {
+			continue
+		}
+		assert.True(t, slices.ContainsFunc(named, func(pattern string) bool {
+			matches, err := filepath.Match(pattern, file)
+			return err == nil && matches
+		}), "the map lacks %s", file)
+	}
+	for _, pattern := range named {
+		found, err := filepath.Glob(filepath.Join("engine", pattern))
+		require.NoError(t, err)
+		assert.NotEmpty(t, found, "%s does not exist", pattern)
+	}
+}

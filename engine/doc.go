@@ -9,70 +9,71 @@
 //
 // The engine and its loops:
 //
-//	engine.go       Engine, its settings in ticks, Run
-//	config.go       Config, and Handler, the user of the engine
-//	errors.go       the errors
-//	boot.go         the start of gnet's loops; the waker of each loop
-//	gnet.go         gnet's callbacks and settings
-//	goexit.go       a handler that ends the goroutine of its loop
-//	drain.go        Stop and the end of the loops
-//	shard.go        Shard, the state of one loop
-//	stats.go        counters; counters.go lists them, drops.go those of drops
+//	engine.go           Engine, its settings in ticks, Run
+//	config.go           Config, and Handler, the user of the engine
+//	errors.go           the errors
+//	boot.go             the start of gnet's loops; the waker of each loop
+//	gnet.go             gnet's callbacks and settings
+//	goexit.go           a handler that ends the goroutine of its loop
+//	drain.go            Stop and the end of the loops
+//	shard.go            Shard, the state of one loop
+//	stats.go            counters; counters.go lists them, drops.go those of drops
 //
 // Tasks for a loop:
 //
-//	post.go         posting, reservations, tasks beside a full ring
-//	inbox.go        the order of the tasks of one shard
-//	ring.go         the bounded queue in the inbox
-//	credits.go      the wait for space in a ring
-//	turn.go         the work of a loop on its inbox, its time, the flush at its end
+//	post.go             posting, reservations, tasks beside a full ring
+//	inbox.go            the order of the tasks of one shard
+//	ring.go             the bounded queue in the inbox
+//	credits.go          the wait for space in a ring
+//	turn.go             the work of a loop on its inbox, its time, the flush at its end
 //
 // The life of a connection:
 //
-//	accept.go       the gate: turns of new connections
-//	acceptlistener.go  listeners of gnet's loops, opened and closed by the gate
-//	listenwatch_*.go   the gate's wait for connections
-//	pace.go         the rate of new connections
-//	descriptors*.go the free descriptors of the process
-//	listen.go       the address: ports and Unix sockets
-//	serve.go        listeners of the application
-//	enroll.go       sockets that come from elsewhere
-//	conn.go         Conn, its states and flags
-//	remoteaddr.go   the peer's address
-//	sockopt.go      options of sockets; unsent*.go is the bound of unsent bytes
-//	handshake.go    the upgrade request, its decision and its answer
-//	timer.go        deadlines, MessageTimeout, WriteTimeout
-//	timerwheel.go   the wheel, and walks through all connections
-//	heartbeat.go    pings and silence; progress_*.go is the progress of a peer
-//	close.go        the close of a connection, from its causes to detach
-//	halfclosed.go   connections whose peer has sent its FIN
+//	accept.go           the gate: turns of new connections
+//	acceptlistener.go   listeners of gnet's loops, opened and closed by the gate
+//	listenwatch_*.go    the gate's wait for connections
+//	pace.go             the rate of new connections
+//	descriptors*.go     the free descriptors of the process
+//	listen.go           the address: ports and Unix sockets
+//	serve.go            listeners of the application
+//	enroll.go           sockets that come from elsewhere
+//	conn.go             Conn, its lazily kept parts, its flags
+//	remoteaddr.go       the peer's address
+//	sockopt.go          options of sockets; unsent*.go is the bound of unsent bytes
+//	handshake.go        the upgrade request, its decision and its answer
+//	timer.go            deadlines, MessageTimeout, WriteTimeout
+//	timerwheel.go       the wheel, and walks through all connections
+//	heartbeat.go        pings and silence; progress_*.go is the progress of a peer
+//	close.go            the close of a connection: its states, and its steps from the causes to detach
+//	halfclosed.go       connections whose peer has sent its FIN
 //
 // Inbound:
 //
-//	read.go         from received bytes to messages
-//	pause.go        backpressure on the peer; HoldInLoop
-//	readiness*.go   the events that the loop's epoll waits for
-//	inflate.go      compressed messages, in steps
+//	read.go             from received bytes to messages
+//	pause.go            backpressure on the peer; HoldInLoop
+//	readiness*.go       the events that the loop's epoll waits for
+//	inflate.go          compressed messages, in steps
 //
 // Outbound:
 //
-//	frame.go        Frame, its lane and policy
-//	bounds.go       the bounds of a queue
-//	send.go         Send, and the wait for space in a queue
-//	reply.go        answers: SendReply, SendAnswer, the batch of a read
-//	queue.go        the queue of a connection; fifo.go is one lane of it
-//	write.go        queueing frames, flushing queues, full sockets
-//	write_*.go      the system calls
-//	writable_*.go   the wait for full sockets
-//	slow.go         policies of a full queue, slow and blocked connections
-//	budget.go       the budgets of memory, and free queues
-//	deflate.go      compressing messages
+//	frame.go            Frame, its lane and policy
+//	bounds.go           the bounds of a queue
+//	send.go             Send, and the wait for space in a queue
+//	reply.go            answers: SendReply, SendAnswer, the batch of a read
+//	queue.go            the queue of a connection; fifo.go is one lane of it
+//	write.go            queueing frames, flushing queues, full sockets
+//	write_*.go          the system calls
+//	writable_*.go       the wait for full sockets
+//	slow.go             policies of a full queue, slow and blocked connections
+//	budget.go           the budgets of memory, and free queues
+//	deflate.go          compressing messages
 //
 // Networks:
 //
-//	driver.go       the loop and the sockets below a shard
-//	gnetloop.go     the driver on gnet
-//	transport.go    the way of the bytes between socket and frames, and the plain one
-//	tls.go          the one of TLS; tls_hello.go, tls_handshake.go, tls_workers.go, tls_io.go
-//	simnet.go       the simulated network; simloop.go is its driver
+//	driver.go           the loop and the sockets below a shard
+//	gnetloop.go         the driver on gnet
+//	transport.go        the bytes between socket and frames: the interface, and plain connections
+//	tls.go              the transport of TLS; tls_hello.go begins it, then tls_handshake.go and its
+//	                    tls_workers.go, then tls_io.go
+//	simnet.go           the simulated network; simloop.go is its driver
 package engine
