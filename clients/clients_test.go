@@ -1,5 +1,5 @@
-// Package clients_test holds the server against the WebSocket clients that people use in Go:
-// the same conversation with each library and each kind of echo server.
+// Package clients_test tests the server with the WebSocket clients that Go programs use: the
+// same conversation with each library and each kind of echo server.
 package clients_test
 
 import (

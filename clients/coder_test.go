@@ -10,7 +10,7 @@ import (
 	"github.com/qi-realtime/ws/clients/echoserver"
 )
 
-// coder is a peer of coder/websocket. Its methods want to be cut off by a context.
+// coder is a peer of coder/websocket. Contexts bound the time of its methods.
 type coder struct {
 	conn  *websocket.Conn
 	pongs chan string
@@ -62,7 +62,7 @@ func (c *coder) receive() (message, error) {
 	return message{kind == websocket.MessageBinary, string(payload)}, err
 }
 
-// ping ignores the payload, which the library chooses; it needs a reader meanwhile.
+// ping ignores payload, because the library chooses its own. It needs a reader meanwhile.
 func (c *coder) ping(string) error {
 	ctx, cancel := limited()
 	defer cancel()

@@ -45,7 +45,7 @@ func (g *gorilla) receive() (message, error) {
 	return message{kind == websocket.BinaryMessage, string(payload)}, err
 }
 
-// ping needs a message behind it: pongs are handled while one is read.
+// ping needs a message behind it, because the library handles pongs while it reads one.
 func (g *gorilla) ping(payload string) error {
 	if err := g.conn.WriteControl(websocket.PingMessage, []byte(payload), time.Now().Add(patience)); err != nil {
 		return err

@@ -17,13 +17,13 @@ import (
 // patience is how long a test waits for anything.
 const patience = 20 * time.Second
 
-// message is what one data frame or more carried.
+// message is one message, received whole.
 type message struct {
 	binary  bool
 	payload string
 }
 
-// dialOptions are what the libraries have in common.
+// dialOptions are the options that every library has.
 type dialOptions struct {
 	tls          *tls.Config
 	subprotocols []string
@@ -43,26 +43,26 @@ type peer interface {
 	// close sends a close frame. It returns the code that came back, or 0 if the library does
 	// not wait for it.
 	close(code int, reason string) (int, error)
-	// subprotocol returns what was negotiated.
+	// subprotocol returns the negotiated subprotocol.
 	subprotocol() string
 	// abandon ends the connection without a close frame, if it is still there.
 	abandon()
 }
 
-// library is a WebSocket client of Go's world.
+// library is a WebSocket client written in Go.
 type library struct {
 	name string
 	dial func(ctx context.Context, url string, o dialOptions) (peer, *http.Response, error)
 }
 
-// libraries are those that are tested.
+// libraries lists the tested libraries.
 var libraries = []library{
 	{"gorilla", dialGorilla},
 	{"coder", dialCoder},
 	{"gws", dialGWS},
 }
 
-// closeError is a close frame that was received.
+// closeError reports a received close frame.
 type closeError struct {
 	code   int
 	reason string
@@ -70,10 +70,10 @@ type closeError struct {
 
 func (e *closeError) Error() string { return "closed: " + e.reason }
 
-// identity is that of all servers.
+// identity returns the certificate that all servers share.
 var identity = sync.OnceValues(echoserver.NewIdentity)
 
-// server is a running echo server and how to reach it.
+// server is a running echo server, with the TLS configuration of its clients.
 type server struct {
 	*echoserver.Server
 	tls *tls.Config
@@ -122,7 +122,7 @@ func (c *connection) echo(m message) {
 	}
 }
 
-// ended returns how the server saw its next connection end.
+// ended returns the code and reason with which the server's next connection ends.
 func (s *server) ended(t *testing.T) *ws.CloseError {
 	t.Helper()
 	timer := time.NewTimer(patience)

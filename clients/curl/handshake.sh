@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# curl against every kind of echo server: the handshake and its refusals, as HTTP, since Debian's
-# curl sends no frames. ECHO_BINARY names clients/echo.
+# Tests every kind of echo server with curl: the handshake and its refusals, as HTTP, because Debian's
+# curl sends no frames. ECHO_BINARY is the path of the built clients/echo.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -8,7 +8,7 @@ trap 'exec 8>&-; rm -rf "$work"' EXIT
 mkfifo "$work/stdin"
 "$ECHO_BINARY" <"$work/stdin" >"$work/list" &
 server=$!
-exec 8>"$work/stdin" # the server ends when it is closed
+exec 8>"$work/stdin" # the server ends when this is closed
 for _ in $(seq 200); do
   [[ -s $work/list ]] && break
   sleep 0.05
@@ -24,8 +24,8 @@ passed=0 failed=0
 readonly KEY='Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
 readonly HANDSHAKE=(-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H "$KEY")
 
-# get ARGUMENTS... leaves the lines of the answer's head in $work/lines. An accepted handshake
-# stays open, so curl is ended once the blank line is there.
+# get ARGUMENTS... writes the lines of the answer's head to $work/lines. An accepted handshake
+# stays open, so get ends curl after the blank line.
 get() {
   : >"$work/head"
   curl --silent --http1.1 --no-buffer --max-time 20 --cacert "$work/cert.pem" \
@@ -82,7 +82,7 @@ for i in "${!urls[@]}"; do
   get "${HANDSHAKE[@]}" -H "X: $(printf 'x%.0s' {1..9000})" "$http"
   expect 'many cookies' 101
   get "${HANDSHAKE[@]}" -H "X: $(printf 'x%.0s' {1..20000})" "$http"
-  # An http.Server has a limit of its own, 1 MiB.
+  # An http.Server has its own limit, 1 MiB.
   if [[ ${nethttp[i]} == true ]]; then expect 'a long header' 101; else expect 'a long header' 431; fi
   get --no-alpn --http1.0 "${HANDSHAKE[@]}" "$http"
   expect 'HTTP/1.0' 505

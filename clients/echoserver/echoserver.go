@@ -1,5 +1,5 @@
-// Package echoserver is what the tests with real clients talk to: echo servers on both paths,
-// plain and over TLS, compressed and not. Rows lists them all.
+// Package echoserver has the echo servers for the tests with real clients: on both paths,
+// plain and over TLS, with and without compression. Rows lists them all.
 package echoserver
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/qi-realtime/ws"
 )
 
-// Compression is how a server uses permessage-deflate.
+// Compression is a server's use of permessage-deflate.
 type Compression string
 
 // The ways of using permessage-deflate.
@@ -70,18 +70,19 @@ const (
 	ProtocolV1 = "echo.v1"
 )
 
-// MessageSizeLimit is what a server echoes at most.
+// MessageSizeLimit bounds the messages that a server echoes.
 const MessageSizeLimit = 4 << 20
 
-// Server is a running echo server on a port of its own. It echoes messages, but a text message
-// like "close 4001 reason" makes it close with that code and reason, "sleep 2s" is echoed only
-// after that time, during which no other message of the client is handled, and "subprotocol" makes
-// it answer with the subprotocol that was negotiated. It refuses pages of evil.example with 403 and requests with
-// ?deny with 401. Safe for concurrent use.
+// Server is a running echo server on a port of its own. It echoes messages, except for these texts:
+//   - "close 4001 reason": it closes with that code and reason.
+//   - "sleep 2s": it echoes this after that time, and handles no other message of the client meanwhile.
+//   - "subprotocol": it answers with the negotiated subprotocol.
+//
+// It refuses pages of evil.example with 403, and requests with ?deny with 401. Safe for concurrent use.
 type Server struct {
 	Row     Row
 	URL     string                // of the WebSocket
-	Closed  <-chan *ws.CloseError // how connections ended; the oldest 1,024 that nobody took
+	Closed  <-chan *ws.CloseError // one for each connection that ended; at most 1,024 wait
 	manager *ws.Manager
 	web     *http.Server // nil on the native path
 	ran     chan error
@@ -130,7 +131,7 @@ func Start(row Row, identity *Identity) (*Server, error) {
 	return s, nil
 }
 
-// authenticate adds lines to the answer, and refuses what asks for it.
+// authenticate adds header lines to the answer, and refuses requests with ?deny.
 func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 	if r.URL.Query().Has("deny") {
 		return nil, errors.New("asked for it")
@@ -143,8 +144,8 @@ func authenticate(r *http.Request) ([]ws.ClientOption, error) {
 // maxSleep bounds the time of a "sleep".
 const maxSleep = 10 * time.Second
 
-// echo answers one message. It runs on a worker and waits for space in the client's queue, so that
-// a client that reads slowly loses no answer; payload is borrowed.
+// echo answers one message. It runs on a worker and waits for space in the client's queue, so
+// a client that reads slowly loses no answer. payload is borrowed.
 func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	var err error
 	if op == ws.OpBinary {
@@ -167,7 +168,7 @@ func echo(c *ws.Client, op ws.Opcode, payload []byte) {
 	}
 }
 
-// listen finds out the native path's address, or starts the http.Server.
+// listen sets the URL of the native path, or starts the http.Server.
 func (s *Server) listen(identity *Identity) error {
 	scheme := "ws"
 	if s.Row.TLS {
@@ -188,7 +189,7 @@ func (s *Server) listen(identity *Identity) error {
 	s.URL = fmt.Sprintf("%s://%s/ws", scheme, listener.Addr())
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
-		_ = s.manager.HandleUpgrade(w, r) // it has answered; the tests refuse on purpose
+		_ = s.manager.HandleUpgrade(w, r) // the client has its answer; the tests provoke refusals
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { // for browsers
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Debian's python3-websockets against every kind of echo server: ECHO_BINARY names clients/echo."""
+"""Tests every kind of echo server with Debian's python3-websockets. ECHO_BINARY is the path of the built clients/echo."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ MESSAGES = [
     random.Random(MIB).randbytes(MIB),
 ] + [json.dumps({"type": "tick", "n": i}) for i in range(50)]
 
-# What a client may ask for: the library's default, nothing, and each parameter of RFC 7692.
+# The offers of a client: the library's default, nothing, and each parameter of RFC 7692.
 OFFERS = {
     "default": {"compression": "deflate"},
     "plain": {"compression": None},
@@ -50,7 +50,7 @@ OFFERS = {
 
 
 class Tests:
-    """The tests, each for one server; one with a parameter runs once for each offer."""
+    """The tests. Each runs for one server; a test with a parameter runs once for each offer."""
 
     def __init__(self, server, context):
         self.server, self.context = server, context
