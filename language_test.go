@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -24,11 +23,6 @@ var (
 	what     = regexp.MustCompile(`(?i)\bwhat\b`)
 	question = regexp.MustCompile(`(?i)\bwhat\b[^.;:]*\?`)
 )
-
-// unread are the folders and documents whose language is not mended yet.
-var unread = []string{
-	"clients", "clients/echoserver",
-}
 
 // maxWhats is the number of "what" as a noun that 1,000 words may have.
 const maxWhats = 1
@@ -81,9 +75,6 @@ func TestLanguageOfCode(t *testing.T) {
 	folders := make(map[string]*prose)
 	eachFile(t, ".go", func(path string) {
 		folder := filepath.Dir(path)
-		if slices.Contains(unread, folder) {
-			return
-		}
 		if folders[folder] == nil {
 			folders[folder] = new(prose)
 		}
@@ -136,9 +127,6 @@ var (
 // TestLanguageOfDocuments holds the documents to plain language.
 func TestLanguageOfDocuments(t *testing.T) {
 	eachFile(t, ".md", func(path string) {
-		if slices.Contains(unread, path) {
-			return
-		}
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)
 		t.Run(path, func(t *testing.T) {
