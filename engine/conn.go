@@ -54,7 +54,7 @@ type Conn struct {
 	// Atomic.
 	state  atomic.Uint32
 	queued [dataLanes]atomic.Uint64  // for the bounds: frames<<queuedShift | bytes; LaneNormal also has blockedBit
-	extra  atomic.Pointer[connExtra] // nil without such parts
+	lazy   atomic.Pointer[lazyState] // nil without such parts
 
 	// Loop-confined.
 	out        *queue // nil while nothing is pending
@@ -103,45 +103,47 @@ func (c *Conn) set(f connFlags) { c.flags |= f }
 
 func (c *Conn) unset(f connFlags) { c.flags &^= f }
 
-// connExtra holds the parts of a connection that an idle one needs only with
+// lazyState holds the parts of a connection that an idle one needs only with
 // TLS, with compression, or over IPv6. Immutable: it is replaced as a whole.
-type connExtra struct {
+type lazyState struct {
 	tls     *tlsConn     // nil for a plain connection
 	deflate *deflate     // permessage-deflate; nil if not negotiated. Set before the connection is open
 	end     *CloseInfo   // set when closing begins
 	peer    *net.TCPAddr // for IPv6; set when the connection is attached
 }
 
-var noExtra connExtra
+var noLazyState lazyState
 
-func (c *Conn) getExtra() *connExtra {
-	if x := c.extra.Load(); x != nil {
+// lazyState returns the lazy state of c, an empty one if c has none. Safe for
+// concurrent use.
+func (c *Conn) lazyState() *lazyState {
+	if x := c.lazy.Load(); x != nil {
 		return x
 	}
-	return &noExtra
+	return &noLazyState
 }
 
-func (c *Conn) tls() *tlsConn { return c.getExtra().tls }
+func (c *Conn) tls() *tlsConn { return c.lazyState().tls }
 
-func (c *Conn) deflate() *deflate { return c.getExtra().deflate }
+func (c *Conn) deflate() *deflate { return c.lazyState().deflate }
 
-func (c *Conn) end() *CloseInfo { return c.getExtra().end }
+func (c *Conn) end() *CloseInfo { return c.lazyState().end }
 
-func (c *Conn) setTLS(t *tlsConn) { c.updateExtra(func(x *connExtra) { x.tls = t }) }
+func (c *Conn) setTLS(t *tlsConn) { c.updateLazy(func(x *lazyState) { x.tls = t }) }
 
-func (c *Conn) setEnd(end *CloseInfo) { c.updateExtra(func(x *connExtra) { x.end = end }) }
+func (c *Conn) setEnd(end *CloseInfo) { c.updateLazy(func(x *lazyState) { x.end = end }) }
 
-// updateExtra replaces the connection's extra with a changed copy. Safe for
+// updateLazy replaces the lazy state with a changed copy. Safe for
 // concurrent use.
-func (c *Conn) updateExtra(change func(*connExtra)) {
+func (c *Conn) updateLazy(change func(*lazyState)) {
 	for {
-		old := c.extra.Load()
-		next := new(connExtra)
+		old := c.lazy.Load()
+		next := new(lazyState)
 		if old != nil {
 			*next = *old
 		}
 		change(next)
-		if c.extra.CompareAndSwap(old, next) {
+		if c.lazy.CompareAndSwap(old, next) {
 			return
 		}
 	}

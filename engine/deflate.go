@@ -18,10 +18,10 @@ type deflate struct {
 
 // sharedDeflates are the parts, by the server's window, of connections without
 // context takeover and without other parts.
-var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*connExtra) {
+var sharedDeflates = func() (shared [codec.MaxWindowBits + 1]*lazyState) {
 	for bits := range shared {
 		d := &deflate{Deflate: codec.Deflate{ServerBits: uint8(bits), ClientBits: codec.MaxWindowBits}}
-		shared[bits] = &connExtra{deflate: d}
+		shared[bits] = &lazyState{deflate: d}
 	}
 	return shared
 }()
@@ -32,10 +32,10 @@ func (c *Conn) SetDeflate(d codec.Deflate) {
 	if d.ServerBits == 0 {
 		return
 	}
-	if !d.ServerTakeover && !d.ClientTakeover && c.extra.CompareAndSwap(nil, sharedDeflates[d.ServerBits]) {
+	if !d.ServerTakeover && !d.ClientTakeover && c.lazy.CompareAndSwap(nil, sharedDeflates[d.ServerBits]) {
 		return
 	}
-	c.updateExtra(func(x *connExtra) { x.deflate = &deflate{Deflate: d} })
+	c.updateLazy(func(x *lazyState) { x.deflate = &deflate{Deflate: d} })
 }
 
 // variants are the compressed forms of a frame, by the bits of the window. Safe

@@ -30,7 +30,7 @@ func (c *Conn) setPeer(addr net.Addr) {
 			c.peer = peerIPv4{[4]byte(ip), uint16(tcp.Port)}
 			return
 		}
-		c.updateExtra(func(x *connExtra) { x.peer = tcp })
+		c.updateLazy(func(x *lazyState) { x.peer = tcp })
 	}
 }
 
@@ -39,8 +39,8 @@ func (c *Conn) RemoteAddr() net.Addr {
 	switch {
 	case c.peer != peerIPv4{}:
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(c.peer.ip), c.peer.port))
-	case c.getExtra().peer != nil:
-		return c.getExtra().peer
+	case c.lazyState().peer != nil:
+		return c.lazyState().peer
 	case c.shard != nil:
 		return unixPeer
 	default:
