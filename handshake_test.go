@@ -16,23 +16,32 @@ import (
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
-// TestHandshake sends whole requests on both ways. Where net/http forgives more
-// than the native path, or refuses with another status, its status is named.
-func TestHandshake(t *testing.T) {
-	valid := harness.UpgradeRequest("/ws", "")
-	replace := func(old, with string) string {
+// handshakeTest is a request and its status. Where net/http forgives more than the native
+// path, or refuses with another status, its status is named.
+type handshakeTest struct {
+	name, request string
+	want          int
+	wantNet       int // both if it is the same
+}
+
+const both = 0
+
+// validWith returns a valid request with more lines.
+func validWith(lines string) string { return harness.UpgradeRequest("/ws", lines) }
+
+// validBut returns a valid request in which with stands instead of old.
+func validBut(t *testing.T) func(old, with string) string {
+	valid := validWith("")
+	return func(old, with string) string {
 		require.Contains(t, valid, old)
 		return strings.Replace(valid, old, with, 1)
 	}
-	with := func(lines string) string { return harness.UpgradeRequest("/ws", lines) }
-	of := func(n int) string { return strings.Repeat("x", n) }
-	const both = 0
+}
+
+func handshakesOfWebSocket(t *testing.T) []handshakeTest {
+	valid, with, replace := validWith(""), validWith, validBut(t)
 	const host, key = "Host: example.com\r\n", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-	tests := []struct {
-		name, request string
-		want          int
-		wantNet       int // if it differs
-	}{
+	return []handshakeTest{
 		{"valid", valid, 101, both},
 
 		{"4.1 POST", replace("GET", "POST"), 405, both},
@@ -110,7 +119,13 @@ func TestHandshake(t *testing.T) {
 		{"RFC 9112 3.2 target not ASCII", replace("/ws", "/ws?\u00e9=\xff"), 101, both},
 		{"RFC 9112 3.2 bad escape", replace("/ws", "/ws%zz"), 400, both},
 		{"RFC 9112 3.2 escaped path", replace("/ws", "/%77s"), 101, both},
+	}
+}
 
+func handshakesOfHTTP(t *testing.T) []handshakeTest {
+	valid, with, replace := validWith(""), validWith, validBut(t)
+	of := func(n int) string { return strings.Repeat("x", n) }
+	return []handshakeTest{
 		{"RFC 9112 5.2 line folding", replace("Upgrade: websocket", "Upgrade:\r\n websocket"), 400, 101},
 		{"RFC 9112 5.2 line folding in the key", replace("IHNh", "\r\n\tIHNh"), 400, both},
 		{"RFC 9112 2.2 space before the first header", replace("Host", " Host"), 400, both},
@@ -153,6 +168,11 @@ func TestHandshake(t *testing.T) {
 		{"4.1 subprotocol twice in two lines", with("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: a\r\n"), 101, both},
 		{"RFC 6454 7.3 two origins", with("Origin: http://example.com\r\nOrigin: http://evil.example\r\n"), 400, both},
 	}
+}
+
+// TestHandshake sends whole requests on both ways.
+func TestHandshake(t *testing.T) {
+	tests := append(handshakesOfWebSocket(t), handshakesOfHTTP(t)...)
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t)
 		for _, tt := range tests {

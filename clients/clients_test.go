@@ -110,7 +110,14 @@ func TestPing(t *testing.T) {
 }
 
 func TestClientCloses(t *testing.T) {
-	tests := []closeError{{1000, ""}, {1000, "done"}, {1001, "leaving"}, {3000, "registered"}, {4000, "gr\u00fc\u00df"}, {4999, "last"}}
+	tests := []closeError{
+		{1000, ""},
+		{1000, "done"},
+		{1001, "leaving"},
+		{3000, "registered"},
+		{4000, "gr\u00fc\u00df"},
+		{4999, "last"},
+	}
 	forEach(t, func(t *testing.T, lib library, s *server) {
 		for _, tt := range tests {
 			t.Run(fmt.Sprint(tt.code, tt.reason), func(t *testing.T) {
@@ -128,7 +135,15 @@ func TestClientCloses(t *testing.T) {
 }
 
 func TestServerCloses(t *testing.T) {
-	tests := []closeError{{1000, ""}, {1001, "restart"}, {1008, "no"}, {1013, "later"}, {3001, "x"}, {4001, "gr\u00fc\u00df"}, {4999, strings.Repeat("r", 123)}}
+	tests := []closeError{
+		{1000, ""},
+		{1001, "restart"},
+		{1008, "no"},
+		{1013, "later"},
+		{3001, "x"},
+		{4001, "gr\u00fc\u00df"},
+		{4999, strings.Repeat("r", 123)},
+	}
 	forEach(t, func(t *testing.T, lib library, s *server) {
 		for _, tt := range tests {
 			t.Run(fmt.Sprint(tt.code), func(t *testing.T) {

@@ -1,6 +1,7 @@
 package codec_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -119,10 +120,7 @@ func TestDecoderRejects(t *testing.T) {
 				assert.Equal(t, tt.events, events, name)
 				assert.False(t, d.HasPartial(), "%s: an error releases the state", name)
 			}
-			needs := tt.needs
-			if needs == 0 {
-				needs = len(tt.stream)
-			}
+			needs := cmp.Or(tt.needs, len(tt.stream))
 			_, err := decode(new(codec.Decoder), tt.stream[:needs], 0, whole)
 			require.Equal(t, tt.err, err, "as soon as %d bytes are there", needs)
 			_, err = decode(new(codec.Decoder), tt.stream[:needs-1], 0, whole)

@@ -24,7 +24,6 @@ func TestNegotiateDeflate(t *testing.T) {
 		want   Deflate
 	}{
 		{"none", def, nil, "", Deflate{}},
-		{"another extension", def, []string{"x-webkit-deflate-frame"}, "", Deflate{}},
 		{"plain", def, []string{"permessage-deflate"}, both, Deflate{ServerBits: 15, ClientBits: 15}},
 		{
 			"chromium", def,
@@ -105,20 +104,6 @@ func TestNegotiateDeflate(t *testing.T) {
 			both + "; server_max_window_bits=9",
 			Deflate{ServerBits: 9, ClientBits: 15},
 		},
-		{"unknown parameter", def, []string{"permessage-deflate; foo"}, "", Deflate{}},
-		{
-			"repeated parameter", def,
-			[]string{"permessage-deflate; client_max_window_bits; client_max_window_bits=10"},
-			"",
-			Deflate{},
-		},
-		{"flag with a value", def, []string{"permessage-deflate; server_no_context_takeover=1"}, "", Deflate{}},
-		{"client flag with a value", def, []string{"permessage-deflate; client_no_context_takeover=true"}, "", Deflate{}},
-		{"window without a value", def, []string{"permessage-deflate; server_max_window_bits"}, "", Deflate{}},
-		{"window 7", def, []string{"permessage-deflate; client_max_window_bits=7"}, "", Deflate{}},
-		{"window 16", def, []string{"permessage-deflate; server_max_window_bits=16"}, "", Deflate{}},
-		{"window 08", def, []string{"permessage-deflate; server_max_window_bits=08"}, "", Deflate{}},
-		{"window +9", def, []string{"permessage-deflate; server_max_window_bits=+9"}, "", Deflate{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, answer, err := NegotiateDeflate(tt.offers, tt.opts)
@@ -127,13 +112,38 @@ func TestNegotiateDeflate(t *testing.T) {
 			assert.Equal(t, tt.want, d)
 		})
 	}
+}
+
+func TestNegotiateDeflateDeclines(t *testing.T) {
+	for _, tt := range []struct{ name, offer string }{
+		{"another extension", "x-webkit-deflate-frame"},
+		{"unknown parameter", "permessage-deflate; foo"},
+		{"repeated parameter", "permessage-deflate; client_max_window_bits; client_max_window_bits=10"},
+		{"flag with a value", "permessage-deflate; server_no_context_takeover=1"},
+		{"client flag with a value", "permessage-deflate; client_no_context_takeover=true"},
+		{"window without a value", "permessage-deflate; server_max_window_bits"},
+		{"window 7", "permessage-deflate; client_max_window_bits=7"},
+		{"window 16", "permessage-deflate; server_max_window_bits=16"},
+		{"window 08", "permessage-deflate; server_max_window_bits=08"},
+		{"window +9", "permessage-deflate; server_max_window_bits=+9"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, answer, err := NegotiateDeflate([]string{tt.offer}, DeflateOptions{WindowBits: 15})
+			require.NoError(t, err)
+			assert.Empty(t, answer)
+			assert.Zero(t, d)
+		})
+	}
+}
+
+func TestNegotiateDeflateRefuses(t *testing.T) {
 	for _, bad := range []string{
 		"permessage-deflate;", "; a", "permessage-deflate; =1", "permessage-deflate; a=", `permessage-deflate; a="`,
 		`permessage-deflate; a=""`, `permessage-deflate; a="b c"`, `permessage-deflate; a="b\"`,
 		`permessage-deflate; a="\"b"`, `permessage-deflate; a="b\`, "permessage-deflate b",
 		"permessage-deflate; a b", "a/b", "a; b=\x00",
 	} {
-		_, _, err := NegotiateDeflate([]string{"permessage-deflate", bad}, def)
+		_, _, err := NegotiateDeflate([]string{"permessage-deflate", bad}, DeflateOptions{WindowBits: 15})
 		var refused *RequestError
 		require.ErrorAs(t, err, &refused, "%q", bad)
 		assert.Equal(t, 400, refused.Status)

@@ -28,74 +28,92 @@ func change(old, by string) string {
 	return r
 }
 
+// handshakeCases collects cases: strict ones for the native path only, the others for
+// net/http, too.
+type handshakeCases []handshakeCase
+
+func (c *handshakeCases) both(status int, id, request string) {
+	*c = append(*c, handshakeCase{id: id, request: request, status: status})
+}
+
+func (c *handshakeCases) strict(status int, id, request string) {
+	*c = append(*c, handshakeCase{id: id, request: request, status: status, native: true})
+}
+
+// The lines of the sample request that a case changes.
+const (
+	lineOfRequest = "GET /ws HTTP/1.1\r\n"
+	lineOfHost    = "Host: example.com\r\n"
+)
+
 func handshakes() []handshakeCase {
+	var cases handshakeCases
+	cases.webSocket()
+	cases.http()
+	cases.limits()
+	return cases
+}
+
+// webSocket adds the cases of RFC 6455.
+func (c *handshakeCases) webSocket() {
 	const (
 		connection = "Connection: Upgrade\r\n"
 		upgrade    = "Upgrade: websocket\r\n"
 		version    = "Sec-WebSocket-Version: 13\r\n"
 		key        = "Sec-WebSocket-Key: " + sampleKey + "\r\n"
-		host       = "Host: example.com\r\n"
-		line       = "GET /ws HTTP/1.1\r\n"
 	)
-	var cases []handshakeCase
-	both := func(status int, id, request string) {
-		cases = append(cases, handshakeCase{id: id, request: request, status: status})
-	}
-	strict := func(status int, id, request string) {
-		cases = append(cases, handshakeCase{id: id, request: request, status: status, native: true})
-	}
-	both(101, "4.1/valid", upgradeRequest(""))
-	both(101, "4.1/query", change("/ws ", "/ws?a=b&c=%20 "))
-	both(101, "4.1/absolute-form", change("/ws ", "http://example.com/ws "))
-	both(
+	c.both(101, "4.1/valid", upgradeRequest(""))
+	c.both(101, "4.1/query", change("/ws ", "/ws?a=b&c=%20 "))
+	c.both(101, "4.1/absolute-form", change("/ws ", "http://example.com/ws "))
+	c.both(
 		101, "4.1/names in lower case",
 		strings.NewReplacer(
 			"Connection:", "connection:", "Upgrade: w", "upgrade: w", "Sec-WebSocket-", "sec-websocket-", "Host:",
 			"host:",
 		).Replace(upgradeRequest("")),
 	)
-	both(
+	c.both(
 		101, "4.1/names in upper case",
 		strings.NewReplacer("Connection:", "CONNECTION:", "Sec-WebSocket-", "SEC-WEBSOCKET-").Replace(upgradeRequest("")),
 	)
-	both(101, "4.1/Host with a port", change("example.com", "example.com:8080"))
-	both(101, "4.1/Host is an IPv6 address", change("example.com", "[::1]:8080"))
-	both(101, "4.1/no space behind the colons", strings.ReplaceAll(upgradeRequest(""), ": ", ":"))
-	both(101, "4.1/tabs and spaces around values", strings.ReplaceAll(upgradeRequest(""), ": ", ":\t  "))
-	both(101, "4.1/Content-Length 0", upgradeRequest("Content-Length: 0\r\n"))
-	both(101, "4.1/unknown headers", upgradeRequest("X-Anything: x\r\nCookie: a=b; c=d\r\n"))
-	both(101, "4.1/an extension nobody knows", upgradeRequest("Sec-WebSocket-Extensions: x-unknown; a=b\r\n"))
-	both(101, "4.1/a subprotocol nobody knows", upgradeRequest("Sec-WebSocket-Protocol: chat, superchat\r\n"))
+	c.both(101, "4.1/Host with a port", change("example.com", "example.com:8080"))
+	c.both(101, "4.1/Host is an IPv6 address", change("example.com", "[::1]:8080"))
+	c.both(101, "4.1/no space behind the colons", strings.ReplaceAll(upgradeRequest(""), ": ", ":"))
+	c.both(101, "4.1/tabs and spaces around values", strings.ReplaceAll(upgradeRequest(""), ": ", ":\t  "))
+	c.both(101, "4.1/Content-Length 0", upgradeRequest("Content-Length: 0\r\n"))
+	c.both(101, "4.1/unknown headers", upgradeRequest("X-Anything: x\r\nCookie: a=b; c=d\r\n"))
+	c.both(101, "4.1/an extension nobody knows", upgradeRequest("Sec-WebSocket-Extensions: x-unknown; a=b\r\n"))
+	c.both(101, "4.1/a subprotocol nobody knows", upgradeRequest("Sec-WebSocket-Protocol: chat, superchat\r\n"))
 	for _, v := range []string{
 		"upgrade", "UPGRADE", "keep-alive, Upgrade", "Upgrade,keep-alive", "keep-alive ,\tuPgRaDe", ",, Upgrade ,",
 	} {
-		both(101, "4.2.1/Connection: "+v, change(connection, "Connection: "+v+"\r\n"))
+		c.both(101, "4.2.1/Connection: "+v, change(connection, "Connection: "+v+"\r\n"))
 	}
-	both(101, "4.2.1/Connection in two lines", change(connection, "Connection: keep-alive\r\n"+connection))
+	c.both(101, "4.2.1/Connection in two lines", change(connection, "Connection: keep-alive\r\n"+connection))
 	for _, v := range []string{"WebSocket", "WEBSOCKET", "h2c, websocket", "websocket, h2c"} {
-		both(101, "4.2.1/Upgrade: "+v, change(upgrade, "Upgrade: "+v+"\r\n"))
+		c.both(101, "4.2.1/Upgrade: "+v, change(upgrade, "Upgrade: "+v+"\r\n"))
 	}
 	for _, v := range []string{"keep-alive", "Upgraded", "upgrade now", "\"upgrade\"", ""} {
-		both(400, "4.2.1/Connection: "+v+" is none", change(connection, "Connection: "+v+"\r\n"))
+		c.both(400, "4.2.1/Connection: "+v+" is none", change(connection, "Connection: "+v+"\r\n"))
 	}
-	both(400, "4.2.1/no Connection", change(connection, ""))
-	both(426, "4.2.1/no Upgrade", change(upgrade, ""))
+	c.both(400, "4.2.1/no Connection", change(connection, ""))
+	c.both(426, "4.2.1/no Upgrade", change(upgrade, ""))
 	for _, v := range []string{"websocket2", "web socket", "h2c", ""} {
-		both(426, "4.2.1/Upgrade: "+v+" is none", change(upgrade, "Upgrade: "+v+"\r\n"))
+		c.both(426, "4.2.1/Upgrade: "+v+" is none", change(upgrade, "Upgrade: "+v+"\r\n"))
 	}
 	for _, m := range []string{"POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "get", "XYZ"} {
-		both(405, "4.1/method "+m, change("GET", m))
+		c.both(405, "4.1/method "+m, change("GET", m))
 	}
 	for _, m := range []string{"GET", "HEAD"} {
-		strict(200, "RFC 9110 9.3/"+m+" of the health check", m+" /healthz HTTP/1.1\r\n"+host+"\r\n")
-		both(404, "RFC 9110 9.3/"+m+" of another path", m+" /other HTTP/1.1\r\n"+host+"\r\n")
+		c.strict(200, "RFC 9110 9.3/"+m+" of the health check", m+" /healthz HTTP/1.1\r\n"+lineOfHost+"\r\n")
+		c.both(404, "RFC 9110 9.3/"+m+" of another path", m+" /other HTTP/1.1\r\n"+lineOfHost+"\r\n")
 	}
-	both(405, "RFC 9110 9.3/plain HEAD", "HEAD /ws HTTP/1.1\r\n"+host+"\r\n")
+	c.both(405, "RFC 9110 9.3/plain HEAD", "HEAD /ws HTTP/1.1\r\n"+lineOfHost+"\r\n")
 	for _, v := range []string{"0", "7", "8", "12", "14", "255", "013", "13.0", "+13", "x", "13, 8", ""} {
-		both(426, "4.4/version "+v, change(version, "Sec-WebSocket-Version: "+v+"\r\n"))
+		c.both(426, "4.4/version "+v, change(version, "Sec-WebSocket-Version: "+v+"\r\n"))
 	}
-	both(426, "4.4/no version", change(version, ""))
-	both(400, "11.3.5/two versions", change(version, version+version))
+	c.both(426, "4.4/no version", change(version, ""))
+	c.both(400, "11.3.5/two versions", change(version, version+version))
 	for name, k := range map[string]string{
 		"empty": "", "of 15 bytes": "dGhlIHNhbXBsZSBub25j", "of 17 bytes": "dGhlIHNhbXBsZSBub25jZWE=",
 		"of 18 bytes":     "dGhlIHNhbXBsZSBub25jZWFh",
@@ -104,66 +122,75 @@ func handshakes() []handshakeCase {
 		"too much padding": sampleKey + "=", "with a space within": "dGhlIHNhbXBs ZSBub25jZQ==",
 		"a list": sampleKey + ", " + sampleKey,
 	} {
-		both(400, "4.2.1/key "+name, change(sampleKey, k))
+		c.both(400, "4.2.1/key "+name, change(sampleKey, k))
 	}
 	for _, v := range []string{"", ",", "a,, a", "a b", "caf\u00e9"} {
-		both(101, "4.1/subprotocol offer "+v, upgradeRequest("Sec-WebSocket-Protocol: "+v+"\r\n"))
+		c.both(101, "4.1/subprotocol offer "+v, upgradeRequest("Sec-WebSocket-Protocol: "+v+"\r\n"))
 	}
-	both(101, "RFC 9112 3.2/bytes beyond ASCII in the query", change("/ws ", "/ws?q=\u00e9\xff "))
-	both(101, "RFC 9112 3.2/# in the query", change("/ws ", "/ws?a#b "))
-	both(404, "RFC 9112 3.2/# in the path", change("/ws ", "/ws#b "))
-	both(400, "4.2.1/no key", change(key, ""))
-	both(400, "11.3.1/two keys", change(key, key+key))
-	both(400, "4.2.1/no Host", change(host, ""))
-	both(400, "4.2.1/two Hosts", change(host, host+host))
-	strict(400, "4.2.1/empty Host", change(host, "Host:\r\n"))
-	strict(505, "4.2.1/HTTP/1.0", change("HTTP/1.1", "HTTP/1.0"))
-	strict(505, "4.2.1/HTTP/2.0", change("HTTP/1.1", "HTTP/2.0"))
-	both(400, "4.1/no HTTP version", change(" HTTP/1.1", ""))
-	strict(400, "4.1/version in lower case", change("HTTP/1.1", "http/1.1"))
-	strict(400, "4.1/two spaces before the target", change("GET ", "GET  "))
-	strict(400, "4.1/two spaces before the version", change("/ws ", "/ws  "))
-	strict(400, "4.1/a tab in the request line", change("GET ", "GET\t"))
-	both(404, "4.1/another path", change("/ws ", "/other "))
-	both(400, "4.2.1/a body", upgradeRequest("Content-Length: 5\r\n")+"hello")
-	strict(400, "4.2.1/a chunked body", upgradeRequest("Transfer-Encoding: chunked\r\n"))
-	strict(400, "4.2.1/two Content-Lengths", upgradeRequest("Content-Length: 0\r\nContent-Length: 5\r\n"))
-	strict(400, "4.2.1/a signed Content-Length", upgradeRequest("Content-Length: +0\r\n"))
-	strict(400, "RFC 9112 5.2/folded line", upgradeRequest("X-Folded: a\r\n b\r\n"))
-	strict(400, "RFC 9112 5.2/folded line with a tab", upgradeRequest("X-Folded: a\r\n\tb\r\n"))
-	strict(400, "RFC 9112 5.2/first line folded", change(line, line+" folded: x\r\n"))
-	both(400, "RFC 9112 5.1/space before the colon", upgradeRequest("X-Space : a\r\n"))
-	both(400, "RFC 9112 5.1/no colon", upgradeRequest("X-None\r\n"))
-	both(400, "RFC 9112 5.1/no name", upgradeRequest(": a\r\n"))
-	for _, c := range []byte{0, 1, 7, 8, 11, 12, 27, 127} {
-		both(400, fmt.Sprintf("RFC 9110 5.5/byte %#x in a value", c), upgradeRequest("X-Control: a"+string(rune(c))+"b\r\n"))
+	c.both(400, "4.2.1/no key", change(key, ""))
+	c.both(400, "11.3.1/two keys", change(key, key+key))
+	c.both(400, "4.2.1/no Host", change(lineOfHost, ""))
+	c.both(400, "4.2.1/two Hosts", change(lineOfHost, lineOfHost+lineOfHost))
+}
+
+// http adds the cases of RFC 9110 and RFC 9112.
+func (c *handshakeCases) http() {
+	c.both(101, "RFC 9112 3.2/bytes beyond ASCII in the query", change("/ws ", "/ws?q=\u00e9\xff "))
+	c.both(101, "RFC 9112 3.2/# in the query", change("/ws ", "/ws?a#b "))
+	c.both(404, "RFC 9112 3.2/# in the path", change("/ws ", "/ws#b "))
+	c.strict(400, "4.2.1/empty Host", change(lineOfHost, "Host:\r\n"))
+	c.strict(505, "4.2.1/HTTP/1.0", change("HTTP/1.1", "HTTP/1.0"))
+	c.strict(505, "4.2.1/HTTP/2.0", change("HTTP/1.1", "HTTP/2.0"))
+	c.both(400, "4.1/no HTTP version", change(" HTTP/1.1", ""))
+	c.strict(400, "4.1/version in lower case", change("HTTP/1.1", "http/1.1"))
+	c.strict(400, "4.1/two spaces before the target", change("GET ", "GET  "))
+	c.strict(400, "4.1/two spaces before the version", change("/ws ", "/ws  "))
+	c.strict(400, "4.1/a tab in the request line", change("GET ", "GET\t"))
+	c.both(404, "4.1/another path", change("/ws ", "/other "))
+	c.both(400, "4.2.1/a body", upgradeRequest("Content-Length: 5\r\n")+"hello")
+	c.strict(400, "4.2.1/a chunked body", upgradeRequest("Transfer-Encoding: chunked\r\n"))
+	c.strict(400, "4.2.1/two Content-Lengths", upgradeRequest("Content-Length: 0\r\nContent-Length: 5\r\n"))
+	c.strict(400, "4.2.1/a signed Content-Length", upgradeRequest("Content-Length: +0\r\n"))
+	c.strict(400, "RFC 9112 5.2/folded line", upgradeRequest("X-Folded: a\r\n b\r\n"))
+	c.strict(400, "RFC 9112 5.2/folded line with a tab", upgradeRequest("X-Folded: a\r\n\tb\r\n"))
+	c.strict(400, "RFC 9112 5.2/first line folded", change(lineOfRequest, lineOfRequest+" folded: x\r\n"))
+	c.both(400, "RFC 9112 5.1/space before the colon", upgradeRequest("X-Space : a\r\n"))
+	c.both(400, "RFC 9112 5.1/no colon", upgradeRequest("X-None\r\n"))
+	c.both(400, "RFC 9112 5.1/no name", upgradeRequest(": a\r\n"))
+	for _, b := range []byte{0, 1, 7, 8, 11, 12, 27, 127} {
+		c.both(400, fmt.Sprintf("RFC 9110 5.5/byte %#x in a value", b),
+			upgradeRequest("X-Control: a"+string(rune(b))+"b\r\n"))
 	}
-	for _, c := range "()<>@;\\\"/[]?={} " {
-		both(400, fmt.Sprintf("RFC 9110 5.1/%q in a name", c), upgradeRequest("X-N"+string(c)+"me: a\r\n"))
+	for _, r := range "()<>@;\\\"/[]?={} " {
+		c.both(400, fmt.Sprintf("RFC 9110 5.1/%q in a name", r), upgradeRequest("X-N"+string(r)+"me: a\r\n"))
 	}
-	strict(400, "RFC 9112 2.2/bare CR in a value", upgradeRequest("X-CR: a\rb\r\n"))
-	strict(400, "RFC 9112 2.2/bare LF", upgradeRequest("X-LF: a\nX-Smuggled: b\r\n"))
-	strict(400, "RFC 9112 2.2/LF alone everywhere", strings.ReplaceAll(upgradeRequest(""), "\r\n", "\n"))
+	c.strict(400, "RFC 9112 2.2/bare CR in a value", upgradeRequest("X-CR: a\rb\r\n"))
+	c.strict(400, "RFC 9112 2.2/bare LF", upgradeRequest("X-LF: a\nX-Smuggled: b\r\n"))
+	c.strict(400, "RFC 9112 2.2/LF alone everywhere", strings.ReplaceAll(upgradeRequest(""), "\r\n", "\n"))
 	for _, target := range []string{
 		"ws", "http://", "ftp://example.com/ws", "http://user@example.com/ws", "*", "example.com:80",
 	} {
-		strict(400, "RFC 9112 3.2/target "+target, change("/ws ", target+" "))
+		c.strict(400, "RFC 9112 3.2/target "+target, change("/ws ", target+" "))
 	}
+}
+
+// limits adds the cases of the limits of a request.
+func (c *handshakeCases) limits() {
 	headers := func(n int) string { // beside the five of the sample
 		return upgradeRequest(strings.Repeat("X-Many: x\r\n", n-5))
 	}
-	strict(101, "limits/128 headers", headers(128))
-	strict(431, "limits/129 headers", headers(129))
-	both(101, "limits/8.7 KB of cookies", upgradeRequest("Cookie: "+strings.Repeat("c=0123456; ", 8700/11)+"\r\n"))
+	c.strict(101, "limits/128 headers", headers(128))
+	c.strict(431, "limits/129 headers", headers(129))
+	c.both(101, "limits/8.7 KB of cookies", upgradeRequest("Cookie: "+strings.Repeat("c=0123456; ", 8700/11)+"\r\n"))
 	bytes := func(n int) string {
 		return upgradeRequest("X-Long: " + strings.Repeat("x", n-len(upgradeRequest("X-Long: \r\n"))) + "\r\n")
 	}
-	strict(101, "limits/16383 bytes", bytes(16383))
-	strict(101, "limits/16384 bytes", bytes(16384))
-	strict(431, "limits/16385 bytes", bytes(16385))
-	strict(431, "limits/a header that never ends", change(line, line+"X-Endless: "+strings.Repeat("x", 17000)))
-	strict(414, "limits/a target that never ends", "GET /"+strings.Repeat("x", 17000))
-	return cases
+	c.strict(101, "limits/16383 bytes", bytes(16383))
+	c.strict(101, "limits/16384 bytes", bytes(16384))
+	c.strict(431, "limits/16385 bytes", bytes(16385))
+	c.strict(431, "limits/a header that never ends", change(lineOfRequest,
+		lineOfRequest+"X-Endless: "+strings.Repeat("x", 17000)))
+	c.strict(414, "limits/a target that never ends", "GET /"+strings.Repeat("x", 17000))
 }
 
 // TestHandshake sends each request whole and byte by byte.

@@ -120,128 +120,159 @@ func TestQueuePurgesExpiredFrames(t *testing.T) {
 	assert.Equal(t, "sent stays ", waiting(&q))
 }
 
-// modelLane is a slow, obvious queue of one lane.
-type modelLane []*engine.Frame
+// lanesInOrder are the lanes in the order in which a Queue sends them.
+var lanesInOrder = []engine.Lane{engine.LaneControl, engine.LaneHigh, engine.LaneNormal}
+
+// queueModel is a Queue, and beside it a slow, obvious one of plain slices.
+type queueModel struct {
+	*testing.T
+	rng    *rand.Rand
+	q      engine.Queue
+	lanes  [3][]*engine.Frame
+	half   *engine.Frame // half sent
+	sent   int           // bytes of half
+	scopes [2]*engine.Drops
+	now    time.Duration
+	number int // of the last frame
+}
 
 // TestQueueAgainstAModel does random operations and compares with plain slices.
 func TestQueueAgainstAModel(t *testing.T) {
 	for seed := range uint64(20) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { queueAgainstAModel(t, rand.New(rand.NewPCG(seed, 4))) })
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			m := &queueModel{T: t, rng: rand.New(rand.NewPCG(seed, 4)), now: 1}
+			m.scopes[1] = new(engine.Drops)
+			m.run()
+		})
 	}
 }
 
-func queueAgainstAModel(t *testing.T, rng *rand.Rand) {
-	var q engine.Queue
-	var lanes [3]modelLane
-	var half *engine.Frame // half sent
-	var sent int
-	scopes := []*engine.Drops{nil, new(engine.Drops)}
-	order := []engine.Lane{engine.LaneControl, engine.LaneHigh, engine.LaneNormal}
-	now, number := time.Duration(1), 0
-	newFrame := func() *engine.Frame {
-		number++
-		text := fmt.Appendf(nil, "<%d:%s>", number, bytes.Repeat([]byte("x"), rng.IntN(30)))
-		if rng.IntN(10) == 0 {
-			return engine.ControlFrame(text)
-		}
-		h := engine.Handling{Lane: engine.Lane(rng.IntN(2)), Scope: scopes[rng.IntN(2)]}
-		if rng.IntN(2) == 0 {
-			h.Key = fmt.Sprint(rng.IntN(60))
-		}
-		f := engine.RawFrame(text, h)
-		if rng.IntN(4) == 0 {
-			f.ExpiringAt(now + time.Duration(rng.IntN(50)))
-		}
-		return f
-	}
+func (m *queueModel) run() {
 	for range 5000 {
-		now++
-		switch n := rng.IntN(100); {
+		m.now++
+		switch n := m.rng.IntN(100); {
 		case n < 60:
-			f := newFrame()
-			l := &lanes[f.Lane()]
-			i := -1
-			for j, g := range *l {
-				if f.Key() != "" && g.Key() == f.Key() && g.Scope() == f.Scope() {
-					i = j
-				}
-			}
-			var old *engine.Frame
-			if f.Key() != "" {
-				old = q.Replace(f)
-			}
-			if i >= 0 {
-				require.Same(t, (*l)[i], old)
-				(*l)[i] = f
-				continue
-			}
-			require.Nil(t, old)
-			q.Push(f)
-			*l = append(*l, f)
-		case n < 65: // evict
-			lane, oldest := engine.Lane(rng.IntN(2)), rng.IntN(2) == 0
-			l := &lanes[lane]
-			if len(*l) == 0 {
-				continue
-			}
-			i := len(*l) - 1
-			if oldest {
-				i = 0
-			}
-			require.Same(t, (*l)[i], q.Evict(lane, oldest))
-			*l = slices.Delete(*l, i, i+1)
-		case n < 70: // expire
-			want, got := 0, 0
-			for i := range lanes {
-				lanes[i] = slices.DeleteFunc(lanes[i], func(f *engine.Frame) bool {
-					expired := f.Expires() != 0 && f.Expires() <= now
-					if expired {
-						want++
-					}
-					return expired
-				})
-			}
-			q.Purge(now, func(*engine.Frame) { got++ })
-			require.Equal(t, want, got)
+			m.push(m.newFrame())
+		case n < 65:
+			m.evict(engine.Lane(m.rng.IntN(2)), m.rng.IntN(2) == 0)
+		case n < 70:
+			m.purge()
 		case n == 70:
-			q.Clear(func(*engine.Frame) {})
-			lanes = [3]modelLane{}
-		default: // send
-			_, total := q.Gather(make([]unix.Iovec, 0, 1+rng.IntN(64)), 1+rng.IntN(200))
-			n := rng.IntN(total + 1)
-			q.Advance(n)
-			for n > 0 {
-				if half == nil {
-					for _, lane := range order {
-						if len(lanes[lane]) > 0 {
-							half, sent = lanes[lane][0], 0
-							lanes[lane] = lanes[lane][1:]
-							break
-						}
-					}
-				}
-				step := min(n, half.Len()-sent)
-				if sent, n = sent+step, n-step; sent == half.Len() {
-					half = nil
-				}
-			}
+			m.q.Clear(func(*engine.Frame) {})
+			clear(m.lanes[:])
+		default:
+			_, total := m.q.Gather(make([]unix.Iovec, 0, 1+m.rng.IntN(64)), 1+m.rng.IntN(200))
+			n := m.rng.IntN(total + 1)
+			m.q.Advance(n)
+			m.send(n)
 		}
-		var want []byte
-		cost := 0
-		if half != nil {
-			want = append(want, half.Data()[sent:]...)
-			cost += half.Cost()
-		}
-		for _, lane := range order {
-			for _, f := range lanes[lane] {
-				want = append(want, f.Data()...)
-				cost += f.Cost()
-			}
-		}
-		require.Equal(t, string(want), waiting(&q))
-		require.Equal(t, cost, q.Cost())
-		require.Equal(t, len(want) == 0, q.Empty())
+		m.check()
 	}
+}
+
+func (m *queueModel) newFrame() *engine.Frame {
+	m.number++
+	text := fmt.Appendf(nil, "<%d:%s>", m.number, bytes.Repeat([]byte("x"), m.rng.IntN(30)))
+	if m.rng.IntN(10) == 0 {
+		return engine.ControlFrame(text)
+	}
+	h := engine.Handling{Lane: engine.Lane(m.rng.IntN(2)), Scope: m.scopes[m.rng.IntN(2)]}
+	if m.rng.IntN(2) == 0 {
+		h.Key = fmt.Sprint(m.rng.IntN(60))
+	}
+	f := engine.RawFrame(text, h)
+	if m.rng.IntN(4) == 0 {
+		f.ExpiringAt(m.now + time.Duration(m.rng.IntN(50)))
+	}
+	return f
+}
+
+// push appends f, or replaces the frame with its key.
+func (m *queueModel) push(f *engine.Frame) {
+	lane := &m.lanes[f.Lane()]
+	if f.Key() != "" {
+		old := m.q.Replace(f)
+		if i := slices.IndexFunc(*lane, func(g *engine.Frame) bool {
+			return g.Key() == f.Key() && g.Scope() == f.Scope()
+		}); i >= 0 {
+			require.Same(m, (*lane)[i], old)
+			(*lane)[i] = f
+			return
+		}
+		require.Nil(m, old)
+	}
+	m.q.Push(f)
+	*lane = append(*lane, f)
+}
+
+func (m *queueModel) evict(lane engine.Lane, oldest bool) {
+	l := &m.lanes[lane]
+	if len(*l) == 0 {
+		return
+	}
+	i := len(*l) - 1
+	if oldest {
+		i = 0
+	}
+	require.Same(m, (*l)[i], m.q.Evict(lane, oldest))
+	*l = slices.Delete(*l, i, i+1)
+}
+
+// purge removes the expired frames.
+func (m *queueModel) purge() {
+	want, got := 0, 0
+	for i := range m.lanes {
+		before := len(m.lanes[i])
+		m.lanes[i] = slices.DeleteFunc(m.lanes[i], func(f *engine.Frame) bool {
+			return f.Expires() != 0 && f.Expires() <= m.now
+		})
+		want += before - len(m.lanes[i])
+	}
+	m.q.Purge(m.now, func(*engine.Frame) { got++ })
+	require.Equal(m, want, got)
+}
+
+// send removes the n bytes that were sent from the slices.
+func (m *queueModel) send(n int) {
+	for n > 0 {
+		if m.half == nil {
+			m.half, m.sent = m.first(), 0
+		}
+		step := min(n, m.half.Len()-m.sent)
+		if m.sent, n = m.sent+step, n-step; m.sent == m.half.Len() {
+			m.half = nil
+		}
+	}
+}
+
+// first removes the frame that is sent next.
+func (m *queueModel) first() *engine.Frame {
+	for _, lane := range lanesInOrder {
+		if l := m.lanes[lane]; len(l) > 0 {
+			m.lanes[lane] = l[1:]
+			return l[0]
+		}
+	}
+	return nil
+}
+
+// check compares the queue with the slices.
+func (m *queueModel) check() {
+	var want []byte
+	cost := 0
+	if m.half != nil {
+		want = append(want, m.half.Data()[m.sent:]...)
+		cost += m.half.Cost()
+	}
+	for _, lane := range lanesInOrder {
+		for _, f := range m.lanes[lane] {
+			want = append(want, f.Data()...)
+			cost += f.Cost()
+		}
+	}
+	require.Equal(m, string(want), waiting(&m.q))
+	require.Equal(m, cost, m.q.Cost())
+	require.Equal(m, len(want) == 0, m.q.Empty())
 }
 
 // TestConnSize holds the budget in the comment of Conn.

@@ -85,6 +85,7 @@ func orderOfPublishers(t *testing.T, ring int) {
 		}
 	}
 
+	audience := &orderAudience{Server: s, sides: sides, users: users, members: members}
 	want := make([]numberLog, publishers) // by publisher, then client
 	var publishing sync.WaitGroup
 	for p := range publishers {
@@ -92,33 +93,7 @@ func orderOfPublishers(t *testing.T, ring int) {
 		publishing.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(p), 1))
 			for n := range uint32(messages) {
-				msg := stamp(p, n)
-				reach := func(i int) { want[p][i] = append(want[p][i], n) }
-				switch rnd.IntN(8) {
-				case 0:
-					s.BroadcastAll(msg)
-					for i := range clients {
-						reach(i)
-					}
-				case 1:
-					user := rnd.IntN(users)
-					s.BroadcastToUser(int64(1+user), msg)
-					for i := user; i < clients; i += users {
-						reach(i)
-					}
-				case 2, 3, 4:
-					r, exclude := rnd.IntN(rooms), rnd.IntN(clients)
-					publish(t, func() error { return s.BroadcastToRoom(fmt.Sprint("room ", r), msg, sides[exclude]) })
-					for _, i := range members[r] {
-						if i != exclude {
-							reach(i)
-						}
-					}
-				default:
-					i := rnd.IntN(clients)
-					publish(t, func() error { return sides[i].SendBytes(msg) })
-					reach(i)
-				}
+				audience.publish(rnd, stamp(p, n), func(i int) { want[p][i] = append(want[p][i], n) })
 			}
 		})
 	}
@@ -138,6 +113,44 @@ func orderOfPublishers(t *testing.T, ring int) {
 		}
 	}
 	assert.Zero(t, s.Stats().Total.Drops.Full)
+}
+
+// orderAudience is the clients that a publisher can reach.
+type orderAudience struct {
+	*harness.Server
+	sides   []*ws.Client
+	users   int     // client i belongs to user 1+i%users
+	members [][]int // by room
+}
+
+// publish sends msg in one of the ways, drawn from rnd, and reports each client that
+// receives it.
+func (a *orderAudience) publish(rnd *rand.Rand, msg []byte, receives func(i int)) {
+	switch rnd.IntN(8) {
+	case 0:
+		a.BroadcastAll(msg)
+		for i := range a.sides {
+			receives(i)
+		}
+	case 1:
+		user := rnd.IntN(a.users)
+		a.BroadcastToUser(int64(1+user), msg)
+		for i := user; i < len(a.sides); i += a.users {
+			receives(i)
+		}
+	case 2, 3, 4:
+		r, exclude := rnd.IntN(len(a.members)), rnd.IntN(len(a.sides))
+		publish(a.T, func() error { return a.BroadcastToRoom(fmt.Sprint("room ", r), msg, a.sides[exclude]) })
+		for _, i := range a.members[r] {
+			if i != exclude {
+				receives(i)
+			}
+		}
+	default:
+		i := rnd.IntN(len(a.sides))
+		publish(a.T, func() error { return a.sides[i].SendBytes(msg) })
+		receives(i)
+	}
 }
 
 // The publishers are inline handlers: each broadcasts to rooms that have its own client and members

@@ -65,29 +65,9 @@ func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	accepted := make([]numberLog, publishers) // direct sends by publisher, then client
 	for p := range publishers {
 		accepted[p] = make(numberLog, clients)
-		working.Go(func() {
-			for n := uint32(0); !stop.Load(); n++ {
-				i := int(n) % clients
-				if n%20 == 0 {
-					if err := s.BroadcastToRoom("all", stamp(p, n), nil); err != nil {
-						assert.ErrorIs(t, err, ws.ErrManagerStopped)
-					}
-				} else if sides[i].SendBytes(stamp(p, n)) == nil {
-					accepted[p][i] = append(accepted[p][i], n)
-				}
-			}
-		})
+		working.Go(func() { publishUntil(&stop, s, sides, p, accepted[p]) })
 	}
-	working.Go(func() { // the clients send, too
-		pace := time.NewTicker(2 * time.Millisecond)
-		defer pace.Stop()
-		for n := uint32(0); !stop.Load(); n++ {
-			<-pace.C
-			for _, c := range conns {
-				_ = c.send(gobwas.OpBinary, stamp(publishers, n)) // fails once the connection has ended
-			}
-		}
-	})
+	working.Go(func() { sendAll(conns, publishers, &stop) })
 	late := make([]*swarmConn, 0, 64)
 	working.Go(func() { // clients that come during the shutdown
 		for !stop.Load() && len(late) < cap(late) {
@@ -112,11 +92,7 @@ func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 		require.Empty(t, c.buf, "connection %d ended within a frame", i)
 	}
 	for i := range conns {
-		for p, log := range logs[i] {
-			for k := 1; k < len(log); k++ {
-				require.Less(t, log[k-1], log[k], "publisher %d to client %d: out of order", p, i)
-			}
-		}
+		ascendingLogs(t, logs[i], i)
 		for p := range publishers {
 			publisherPrefix(t, accepted[p][i], logs[i][p], p, i)
 		}
@@ -124,6 +100,43 @@ func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	assert.EqualValues(t, clients+len(late), opened.Load())
 	assert.EqualValues(t, opened.Load(), closed.Load())
 	afterShutdown(t, s.Manager, sides[0])
+}
+
+// publishUntil sends numbered messages to all clients and to each, until stop.
+// It notes in accepted the direct sends, by client.
+func publishUntil(stop *atomic.Bool, s *harness.Server, sides []*ws.Client, p int, accepted numberLog) {
+	for n := uint32(0); !stop.Load(); n++ {
+		i := int(n) % len(sides)
+		if n%20 == 0 {
+			if err := s.BroadcastToRoom("all", stamp(p, n), nil); err != nil {
+				assert.ErrorIs(s.T, err, ws.ErrManagerStopped)
+			}
+		} else if sides[i].SendBytes(stamp(p, n)) == nil {
+			accepted[i] = append(accepted[i], n)
+		}
+	}
+}
+
+// sendAll sends numbered messages on all connections until stop.
+func sendAll(conns []*swarmConn, sender int, stop *atomic.Bool) {
+	pace := time.NewTicker(2 * time.Millisecond)
+	defer pace.Stop()
+	for n := uint32(0); !stop.Load(); n++ {
+		<-pace.C
+		for _, c := range conns {
+			_ = c.send(gobwas.OpBinary, stamp(sender, n)) // fails once the connection has ended
+		}
+	}
+}
+
+// ascendingLogs checks that a client received each publisher's messages in order.
+func ascendingLogs(t *testing.T, log numberLog, client int) {
+	t.Helper()
+	for p, numbers := range log {
+		for k := 1; k < len(numbers); k++ {
+			require.Less(t, numbers[k-1], numbers[k], "publisher %d to client %d: out of order", p, client)
+		}
+	}
 }
 
 // publisherPrefix checks that the received direct sends of a publisher are all accepted ones up to

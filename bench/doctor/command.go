@@ -80,7 +80,8 @@ func doctorTable(d *Diagnosis) *result.Table {
 			},
 		},
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("The limits allow %d connections now; the narrowest is %s.", d.Allowed, d.Binding))
+	t.Notes = append(t.Notes,
+		fmt.Sprintf("The limits allow %d connections now; the narrowest is %s.", d.Allowed, d.Binding))
 	if missing := d.Missing(); len(missing) > 0 {
 		t.Notes = append(t.Notes, fmt.Sprintf("Too low for %d: %s.", d.Target, strings.Join(missing, ", ")))
 	}
