@@ -124,39 +124,6 @@ func (nothingReceivedError) Timeout() bool { return true }
 
 func (nothingReceivedError) Temporary() bool { return true }
 
-// unread is a source of received bytes that are not processed: gnet's buffer,
-// or plaintext.
-type unread interface {
-	// Peek returns all bytes, borrowed, for a negative n.
-	Peek(n int) ([]byte, error)
-	// Discard forgets the first n bytes, or all for a negative n.
-	Discard(n int) (int, error)
-	InboundBuffered() int
-}
-
-// plaintext is unread plaintext.
-type plaintext struct{ b []byte }
-
-func (p *plaintext) Peek(int) ([]byte, error) { return p.b, nil }
-
-func (p *plaintext) Discard(n int) (int, error) {
-	if n < 0 || n >= len(p.b) {
-		n, p.b = len(p.b), nil
-	} else {
-		p.b = p.b[n:]
-	}
-	return n, nil
-}
-
-func (p *plaintext) InboundBuffered() int { return len(p.b) }
-
-// take returns all bytes and empties p.
-func (p *plaintext) take() []byte {
-	b := p.b
-	p.b = nil
-	return b
-}
-
 // net/http hands over a TLS connection as a *tls.Conn. Its keys cannot be taken
 // out, and it reads from and writes to the net.Conn below it. To move the
 // connection to a loop without a goroutine, that net.Conn must be replaced by

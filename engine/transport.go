@@ -122,8 +122,46 @@ func (plain) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 }
 
 func (plain) describe(*http.Request) {}
-func (plain) readable() bool         { return true }
-func (plain) queued() int            { return 0 }
-func (plain) discard()               {}
-func (plain) closeNotify(*Conn)      {}
-func (plain) end()                   {}
+
+func (plain) readable() bool { return true }
+
+func (plain) queued() int { return 0 }
+
+func (plain) discard() {}
+
+func (plain) closeNotify(*Conn) {}
+
+func (plain) end() {}
+
+// unread is a source of received bytes that are not processed: gnet's buffer,
+// or plaintext.
+type unread interface {
+	// Peek returns all bytes, borrowed, for a negative n.
+	Peek(n int) ([]byte, error)
+	// Discard forgets the first n bytes, or all for a negative n.
+	Discard(n int) (int, error)
+	InboundBuffered() int
+}
+
+// plaintext is unread plaintext.
+type plaintext struct{ b []byte }
+
+func (p *plaintext) Peek(int) ([]byte, error) { return p.b, nil }
+
+func (p *plaintext) Discard(n int) (int, error) {
+	if n < 0 || n >= len(p.b) {
+		n, p.b = len(p.b), nil
+	} else {
+		p.b = p.b[n:]
+	}
+	return n, nil
+}
+
+func (p *plaintext) InboundBuffered() int { return len(p.b) }
+
+// take returns all bytes and empties p.
+func (p *plaintext) take() []byte {
+	b := p.b
+	p.b = nil
+	return b
+}
