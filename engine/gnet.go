@@ -25,23 +25,11 @@ func (ev *events) OnBoot(eng gnet.Engine) gnet.Action {
 // OnShutdown runs before the loops end.
 func (ev *events) OnShutdown(gnet.Engine) { ev.accept.end() }
 
-// OnTick runs on a goroutine of gnet, off the loops. It moves the clock and
-// wakes every loop to look at its timers.
+// OnTick runs on a goroutine of gnet, off the loops.
 func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	e := (*Engine)(ev)
-	defer e.guard("tick")
 	e.tickOnce.Do(func() { close(e.ticking) })
-	e.now.Store(uint32(e.elapsed() / e.tickTime))
-	if e.handshakes != nil {
-		e.handshakes.relieve()
-	}
-	select {
-	case <-e.started:
-		for _, s := range e.shards {
-			s.wakeUp()
-		}
-	default:
-	}
+	e.tick()
 	return e.tickTime, gnet.None
 }
 

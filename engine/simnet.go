@@ -116,7 +116,7 @@ func (m *Simnet) Advance(d time.Duration) {
 	m.passed.Add(int64(d))
 	m.mu.Lock()
 	defer m.mu.Unlock() // ticks come one after the other
-	(*events)(m.eng).OnTick()
+	m.eng.tick()
 }
 
 // Wait returns when the loops have nothing left to do, or have ended. It does

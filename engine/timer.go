@@ -38,6 +38,23 @@ func (e *Engine) jitter() time.Duration {
 	return time.Duration(rand.Int64N(int64(e.cfg.HeartbeatInterval)))
 }
 
+// tick moves the clock and wakes every loop to look at its timers. It runs off
+// the loops.
+func (e *Engine) tick() {
+	defer e.guard("tick")
+	e.now.Store(uint32(e.elapsed() / e.tickTime))
+	if e.handshakes != nil {
+		e.handshakes.relieve()
+	}
+	select {
+	case <-e.started:
+		for _, s := range e.shards {
+			s.wakeUp()
+		}
+	default:
+	}
+}
+
 // timerState is the part of a Shard that deadlines, heartbeats and timeouts use.
 //
 // Loop-confined: use only on the event loop that owns the connections.
