@@ -98,10 +98,8 @@ const (
 
 // is, set and unset are loop-confined like the flags.
 func (c *Conn) is(f connFlags) bool { return c.flags&f != 0 }
-
-func (c *Conn) set(f connFlags) { c.flags |= f }
-
-func (c *Conn) unset(f connFlags) { c.flags &^= f }
+func (c *Conn) set(f connFlags)     { c.flags |= f }
+func (c *Conn) unset(f connFlags)   { c.flags &^= f }
 
 // lazyState holds the parts of a connection that an idle one needs only with
 // TLS, with compression, or over IPv6. Immutable: it is replaced as a whole.
@@ -123,14 +121,10 @@ func (c *Conn) lazyState() *lazyState {
 	return &noLazyState
 }
 
-func (c *Conn) tls() *tlsConn { return c.lazyState().tls }
-
-func (c *Conn) deflate() *deflate { return c.lazyState().deflate }
-
-func (c *Conn) end() *CloseInfo { return c.lazyState().end }
-
-func (c *Conn) setTLS(t *tlsConn) { c.updateLazy(func(x *lazyState) { x.tls = t }) }
-
+func (c *Conn) tls() *tlsConn         { return c.lazyState().tls }
+func (c *Conn) deflate() *deflate     { return c.lazyState().deflate }
+func (c *Conn) end() *CloseInfo       { return c.lazyState().end }
+func (c *Conn) setTLS(t *tlsConn)     { c.updateLazy(func(x *lazyState) { x.tls = t }) }
 func (c *Conn) setEnd(end *CloseInfo) { c.updateLazy(func(x *lazyState) { x.end = end }) }
 
 // updateLazy replaces the lazy state with a changed copy. Safe for

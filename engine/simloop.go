@@ -341,8 +341,7 @@ func (l *simLoop) unwatch(*Conn) error { return nil }
 func (l *simLoop) watch(*Conn) error   { return nil }
 
 // yield implements driver. The loop handles all events in one order.
-func (l *simLoop) yield() { _ = l.Execute(context.Background(), l.shard) }
-
+func (l *simLoop) yield()                      { _ = l.Execute(context.Background(), l.shard) }
 func (l *simLoop) ended()                      {}
 func (l *simLoop) adopt(*Conn, bool)           {}
 func (l *simLoop) boundUnsent(*Conn, int) bool { return false }
@@ -370,16 +369,11 @@ func (c *simConn) rest() *plaintext {
 
 // Peek, Discard and InboundBuffered implement unread.
 func (c *simConn) Peek(n int) ([]byte, error) { return c.rest().Peek(n) }
-
 func (c *simConn) Discard(n int) (int, error) { return c.rest().Discard(n) }
-
-func (c *simConn) InboundBuffered() int { return c.rest().InboundBuffered() }
+func (c *simConn) InboundBuffered() int       { return c.rest().InboundBuffered() }
 
 // Fd returns the connection's number on its loop.
-func (c *simConn) Fd() int { return int(c.fd) }
-
-func (c *simConn) SetContext(any) {}
-
-func (c *simConn) LocalAddr() net.Addr { return c.shard.driver.(*simLoop).net.addr }
-
+func (c *simConn) Fd() int              { return int(c.fd) }
+func (c *simConn) SetContext(any)       {}
+func (c *simConn) LocalAddr() net.Addr  { return c.shard.driver.(*simLoop).net.addr }
 func (c *simConn) RemoteAddr() net.Addr { return c.shard.driver.(*simLoop).net.addr }

@@ -112,8 +112,7 @@ func (k *walk) begin(w *wheel) {
 
 // visited reports whether c has been visited, or came after the walk began.
 func (k *walk) visited(c *Conn) bool { return c.flags&walked == k.seen }
-
-func (k *walk) setVisited(c *Conn) { c.flags = c.flags&^walked | k.seen }
+func (k *walk) setVisited(c *Conn)   { c.flags = c.flags&^walked | k.seen }
 
 // scheduled records that c has come to the head of slot.
 func (k *walk) scheduled(c *Conn, slot int) {

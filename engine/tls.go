@@ -118,10 +118,8 @@ var errNothingReceived net.Error = nothingReceivedError{}
 
 type nothingReceivedError struct{}
 
-func (nothingReceivedError) Error() string { return "ws: nothing received" }
-
-func (nothingReceivedError) Timeout() bool { return true }
-
+func (nothingReceivedError) Error() string   { return "ws: nothing received" }
+func (nothingReceivedError) Timeout() bool   { return true }
 func (nothingReceivedError) Temporary() bool { return true }
 
 // net/http hands over a TLS connection as a *tls.Conn. Its keys cannot be taken

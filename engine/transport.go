@@ -122,16 +122,11 @@ func (plain) writeNow(c *Conn, b []byte) (n int, full bool, err error) {
 }
 
 func (plain) describe(*http.Request) {}
-
-func (plain) readable() bool { return true }
-
-func (plain) queued() int { return 0 }
-
-func (plain) discard() {}
-
-func (plain) closeNotify(*Conn) {}
-
-func (plain) end() {}
+func (plain) readable() bool         { return true }
+func (plain) queued() int            { return 0 }
+func (plain) discard()               {}
+func (plain) closeNotify(*Conn)      {}
+func (plain) end()                   {}
 
 // unread is a source of received bytes that are not processed: gnet's buffer,
 // or plaintext.

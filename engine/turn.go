@@ -307,8 +307,7 @@ type dirtyConn struct {
 // minDirty is the first length of the ring.
 const minDirty = 64
 
-func (d *dirtyList) len() int { return d.size }
-
+func (d *dirtyList) len() int    { return d.size }
 func (d *dirtyList) empty() bool { return d.size == 0 }
 
 // since returns the value of Shard.offered at the arrival of the first
