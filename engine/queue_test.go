@@ -350,11 +350,14 @@ func TestAgeAgainstAModel(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		var q engine.Queue
-		var lanes [2][]uint32 // ticks of the frames
-		var expiring [2][]bool
+		type queued struct {
+			tick    uint32
+			expires bool
+		}
+		var lanes [2][]queued
 		for now := uint32(1); now < 3000; now++ {
 			lane := rng.IntN(2)
-			l, x := &lanes[lane], &expiring[lane]
+			l := &lanes[lane]
 			switch n := rng.IntN(20); {
 			case n < 11:
 				f := raw("x", engine.Handling{Lane: engine.Lane(lane)})
@@ -364,11 +367,11 @@ func TestAgeAgainstAModel(t *testing.T) {
 				}
 				q.Push(f)
 				q.NoteAges(now, 30)
-				*l, *x = append(*l, now), append(*x, expires)
+				*l = append(*l, queued{now, expires})
 			case n < 13 && len(*l) > 0: // evict
 				at := rng.IntN(2) * (len(*l) - 1)
 				q.Evict(engine.Lane(lane), at == 0)
-				*l, *x = slices.Delete(*l, at, at+1), slices.Delete(*x, at, at+1)
+				*l = slices.Delete(*l, at, at+1)
 			case n < 19: // send
 				lane := 1
 				if len(lanes[1]) == 0 {
@@ -376,24 +379,18 @@ func TestAgeAgainstAModel(t *testing.T) {
 				}
 				if len(lanes[lane]) > 0 {
 					_, _ = q.Advance(1)
-					lanes[lane], expiring[lane] = lanes[lane][1:], expiring[lane][1:]
+					lanes[lane] = lanes[lane][1:]
 				}
 			default: // expire
 				q.Purge(time.Duration(now), func(*engine.Frame) {})
 				for i := range lanes {
-					var kept []uint32
-					for j, tick := range lanes[i] {
-						if !expiring[i][j] {
-							kept = append(kept, tick)
-						}
-					}
-					lanes[i], expiring[i] = kept, make([]bool, len(kept))
+					lanes[i] = slices.DeleteFunc(lanes[i], func(f queued) bool { return f.expires })
 				}
 			}
 			oldest := uint32(0)
 			for _, l := range lanes {
 				if len(l) > 0 {
-					oldest = max(oldest, now-l[0])
+					oldest = max(oldest, now-l[0].tick)
 				}
 			}
 			require.LessOrEqual(t, q.Age(now), oldest, "seed %d, tick %d", seed, now)

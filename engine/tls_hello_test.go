@@ -60,25 +60,25 @@ func FuzzHello(f *testing.F) {
 		whole, err := engine.FindHello(b)
 		require.False(t, whole && err != nil)
 		require.True(t, whole || err != nil || len(b) <= engine.MaxHelloBytes, "it waits for more than the limit")
-		decided := false
 		for _, n := range []int{0, 1, 2, 5, 6, 9, int(at) - 1, int(at), int(at) + 1, len(b) / 2, len(b) - 1} {
-			if n < 0 || n >= len(b) {
-				continue
+			if n >= 0 && n < len(b) {
+				requireSameVerdict(t, b[:n:n], whole, err)
 			}
-			early, earlyErr := engine.FindHello(b[:n:n])
-			if early || earlyErr != nil {
-				decided = true
-				require.Equal(t, whole, early, "the verdict on %d bytes of %d", n, len(b))
-				require.Equal(t, err, earlyErr, "the verdict on %d bytes of %d", n, len(b))
-			}
-		}
-		if !whole && err == nil {
-			require.False(t, decided)
 		}
 		found, wantsMore := findsHello(b)
 		require.False(t, whole && wantsMore, "crypto/tls waits for the rest of it, on a worker")
 		require.False(t, found && !whole && err == nil, "it waits, and has a whole one")
 	})
+}
+
+// requireSameVerdict asserts that FindHello waits for more than b, the first bytes of a
+// connection, or decides as it does on all of them.
+func requireSameVerdict(t *testing.T, b []byte, whole bool, wholeErr error) {
+	t.Helper()
+	if found, err := engine.FindHello(b); found || err != nil {
+		require.Equal(t, whole, found, "the verdict on %d bytes", len(b))
+		require.Equal(t, wholeErr, err, "the verdict on %d bytes", len(b))
+	}
 }
 
 // findsHello reports whether crypto/tls, as a server, finds a ClientHello in b,
