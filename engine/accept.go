@@ -30,12 +30,12 @@ const (
 // more. A listener is in one of these states:
 //
 //	idle     no connection waits; the gate's own epoll watches the listener
-//	waiting  connections wait for descriptors or their turn, in the kernel's backlog
+//	waiting  connections wait for descriptors or a permit, in the kernel's backlog
 //	armed    it is in the loop's epoll, and the loop may accept some (its credit)
 //	by hand  descriptors are scarce, and the gate accepts one itself
 //
-// Connections that are accepted already (HandleUpgrade, acceptFrom) take turns
-// at the same pace. The gate gives turns in the order of requests, to the
+// Connections that are accepted already (HandleUpgrade, acceptFrom) need permits
+// at the same pace. The gate gives permits in the order of requests, to the
 // listeners and to HandleUpgrade alternately.
 //
 // Safe for concurrent use.
@@ -45,13 +45,13 @@ type acceptGate struct {
 	watch *listenWatch // nil with a simulated network without a pace
 	ended chan struct{}
 	hands sync.WaitGroup // acceptByHand
-	over  chan struct{}  // closed when the gate gives no turns any more
+	over  chan struct{}  // closed when the gate gives no permits any more
 
 	mu        sync.Mutex
 	listeners []*loopListener // guarded by mu, like all fields below
 	armed     int             // listeners that are armed
-	queues    [2]list.List    // of *turn, by turnKind
-	next      turnKind        // kind of the queue that is served first
+	queues    [2]list.List    // of *permit, by permitKind
+	next      permitKind      // kind of the queue that is served first
 	pace      pace
 	usage     descriptorUsage
 	rests     [2]rest // by restReason
@@ -85,17 +85,17 @@ func (g *acceptGate) unlock() {
 	}
 }
 
-// turnKind is the kind of a request for a turn.
-type turnKind uint8
+// permitKind is the kind of a request for a permit.
+type permitKind uint8
 
 const (
-	turnAccept  turnKind = iota // of a listener; it needs a descriptor
-	turnUpgrade                 // of HandleUpgrade, whose connection has one
+	permitAccept  permitKind = iota // of a listener; it needs a descriptor
+	permitUpgrade                   // of HandleUpgrade, whose connection has one
 )
 
-// turn is the wait of one connection for the gate. At its end listener is
+// permit is the wait of one connection for the gate. At its end listener is
 // armed, or granted is closed.
-type turn struct {
+type permit struct {
 	listener *loopListener
 	granted  chan struct{}
 	element  *list.Element // in its queue; nil once granted. Guarded by acceptGate.mu
@@ -187,31 +187,31 @@ func (g *acceptGate) look(ready []int) {
 	for _, i := range ready {
 		if i < len(g.listeners) && g.listeners[i].state == listenerIdle {
 			g.listeners[i].state = listenerWaiting
-			g.enqueueLocked(&g.listeners[i].turn, turnAccept)
+			g.enqueueLocked(&g.listeners[i].permit, permitAccept)
 		}
 	}
 	g.checkArmedLocked(now)
 	g.serveLocked(now)
 }
 
-func (g *acceptGate) enqueueLocked(t *turn, kind turnKind) {
-	t.element = g.queues[kind].PushBack(t)
+func (g *acceptGate) enqueueLocked(p *permit, kind permitKind) {
+	p.element = g.queues[kind].PushBack(p)
 }
 
-// await waits for a turn. It returns ErrStopped when the gate gives no turns
+// await waits for a permit. It returns ErrStopped when the gate gives no permits
 // any more.
-func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
-	t := &turn{granted: make(chan struct{})}
+func (g *acceptGate) await(ctx context.Context, kind permitKind) error {
+	p := &permit{granted: make(chan struct{})}
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
 		return ErrStopped
 	}
-	g.enqueueLocked(t, kind)
+	g.enqueueLocked(p, kind)
 	g.serveLocked(time.Now())
 	g.unlock()
 	select {
-	case <-t.granted:
+	case <-p.granted:
 		return nil
 	case <-g.over:
 		return ErrStopped
@@ -219,17 +219,17 @@ func (g *acceptGate) await(ctx context.Context, kind turnKind) error {
 	}
 	g.mu.Lock()
 	defer g.unlock()
-	if t.element == nil {
+	if p.element == nil {
 		return nil
 	}
 	if !g.closed {
-		g.queues[kind].Remove(t.element)
+		g.queues[kind].Remove(p.element)
 		g.serveLocked(time.Now())
 	}
 	return ctx.Err()
 }
 
-// serveLocked gives turns, as far as descriptors and pace allow, and sets the
+// serveLocked gives permits, as far as descriptors and pace allow, and sets the
 // time of the next look.
 func (g *acceptGate) serveLocked(now time.Time) {
 	if g.closed {
@@ -238,7 +238,7 @@ func (g *acceptGate) serveLocked(now time.Time) {
 	var wait time.Duration // until the pace allows one more
 	var short bool
 	for {
-		accepting := g.queues[turnAccept].Len() > 0
+		accepting := g.queues[permitAccept].Len() > 0
 		short = accepting && g.usage.short(now, g.outstandingLocked())
 		kind, ok := g.chooseLocked(accepting && !short)
 		if !ok {
@@ -257,40 +257,40 @@ func (g *acceptGate) serveLocked(now time.Time) {
 	g.scheduleLocked(now, short, wait)
 }
 
-// chooseLocked returns the kind whose turn it is, or the other one if none of
+// chooseLocked returns the kind whose permit comes next, or the other one if none of
 // that kind waits.
-func (g *acceptGate) chooseLocked(accepting bool) (turnKind, bool) {
-	upgrading := g.queues[turnUpgrade].Len() > 0
+func (g *acceptGate) chooseLocked(accepting bool) (permitKind, bool) {
+	upgrading := g.queues[permitUpgrade].Len() > 0
 	switch {
-	case accepting && (g.next == turnAccept || !upgrading):
-		return turnAccept, true
+	case accepting && (g.next == permitAccept || !upgrading):
+		return permitAccept, true
 	case upgrading:
-		return turnUpgrade, true
+		return permitUpgrade, true
 	}
 	return 0, false
 }
 
-// grantLocked gives the first turn of a queue.
-func (g *acceptGate) grantLocked(kind turnKind) {
-	g.next = turnUpgrade - kind
-	t := g.queues[kind].Remove(g.queues[kind].Front()).(*turn)
-	t.element = nil
-	if t.listener == nil {
-		close(t.granted)
-		if kind == turnAccept {
+// grantLocked gives the first permit of a queue.
+func (g *acceptGate) grantLocked(kind permitKind) {
+	g.next = permitUpgrade - kind
+	p := g.queues[kind].Remove(g.queues[kind].Front()).(*permit)
+	p.element = nil
+	if p.listener == nil {
+		close(p.granted)
+		if kind == permitAccept {
 			g.usage.granted++
 		}
 		return
 	}
 	if g.usage.left-g.usage.granted < scarceDescriptors {
-		g.acceptByHand(t.listener)
+		g.acceptByHand(p.listener)
 		return
 	}
 	credit := 1
 	if g.pace.perSecond == 0 {
 		credit = min(max(g.usage.left/perCredit, 1), maxCredit)
 	}
-	if err := t.listener.arm(credit); err != nil {
+	if err := p.listener.arm(credit); err != nil {
 		g.logLocked(slog.LevelError, "ws: accepting", slog.Any("error", err))
 	}
 	g.armed++
@@ -355,7 +355,7 @@ func (e *Engine) AwaitAdmission(ctx context.Context) error {
 	case g.watch == nil || g.pace.perSecond == 0:
 		return nil
 	}
-	return g.await(ctx, turnUpgrade)
+	return g.await(ctx, permitUpgrade)
 }
 
 // limit returns the exclusive bound of a connection's descriptor, for
@@ -381,7 +381,7 @@ func (g *acceptGate) exhausted(err error) {
 	g.rest()
 }
 
-// rest waits for restInterval, or until the gate gives no turns any more.
+// rest waits for restInterval, or until the gate gives no permits any more.
 func (g *acceptGate) rest() {
 	select {
 	case <-g.over:

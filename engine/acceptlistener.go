@@ -13,7 +13,7 @@ import (
 
 // loopListener is the listening socket of one loop.
 type loopListener struct {
-	turn
+	permit
 	loop   *gnetLoop
 	fd     int
 	index  int           // among the gate's listeners
@@ -89,7 +89,7 @@ func (g *acceptGate) adopt() {
 }
 
 // accepted is called on a loop that has accepted a connection. It reports
-// whether the gate has granted that turn.
+// whether the gate has granted that.
 func (g *acceptGate) accepted(loop *gnetLoop) bool {
 	l := loop.listener.Load()
 	if l == nil {
@@ -110,7 +110,7 @@ func (g *acceptGate) accepted(loop *gnetLoop) bool {
 		return true
 	}
 	l.state = listenerWaiting
-	g.enqueueLocked(&l.turn, turnAccept)
+	g.enqueueLocked(&l.permit, permitAccept)
 	g.serveLocked(time.Now())
 	if l.state != listenerArmed {
 		l.disarm()
@@ -158,7 +158,7 @@ func (g *acceptGate) checkArmedLocked(now time.Time) {
 			g.armed--
 			l.disarm()
 			l.state = listenerWaiting
-			g.enqueueLocked(&l.turn, turnAccept)
+			g.enqueueLocked(&l.permit, permitAccept)
 		case credit == l.seen && !readable(l.fd):
 			g.armed--
 			g.idleLocked(l)
@@ -192,7 +192,7 @@ func (g *acceptGate) acceptByHand(l *loopListener) {
 			return
 		}
 		l.state = listenerWaiting
-		g.enqueueLocked(&l.turn, turnAccept)
+		g.enqueueLocked(&l.permit, permitAccept)
 		g.serveLocked(time.Now())
 	})
 }
@@ -231,7 +231,7 @@ func isExhausted(err error) bool {
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// isOver reports whether the gate gives no turns any more.
+// isOver reports whether the gate gives no permits any more.
 func (g *acceptGate) isOver() bool {
 	select {
 	case <-g.over:

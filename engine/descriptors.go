@@ -19,7 +19,7 @@ type descriptorUsage struct {
 	used    int      // descriptors of this process, at the last look
 	limit   int      // descriptors at which connections wait
 	left    int      // the smaller number of free ones, at the last look
-	granted int      // turns given since, and those not used yet
+	granted int      // permits given since, and those not used yet
 	looked  time.Time
 }
 

@@ -29,7 +29,7 @@
 //
 // The life of a connection:
 //
-//	accept.go           the gate: turns of new connections
+//	accept.go           the gate, which permits new connections
 //	acceptlistener.go   listeners of gnet's loops, opened and closed by the gate
 //	listenwatch_*.go    the gate's wait for connections
 //	pace.go             the rate of new connections

@@ -176,7 +176,7 @@ const (
 // enroll hands the accepted socket fd, which stays open, to a loop on which
 // choose returns a place; from describes the socket. It waits while no
 // descriptor is free for that, or while the loop is held and many sockets
-// precede this one. When the gate gives no turns any more, it refuses the peer.
+// precede this one. When the gate gives no permits any more, it refuses the peer.
 func (g *acceptGate) enroll(fd int, from arrival, choose func() *place) {
 	for g.eng.beginEnroll() {
 		p := choose()

@@ -92,9 +92,9 @@ type AcceptStats struct {
 	// Descriptors describes the waits of the listeners because the process, or
 	// the machine, has no descriptors to spare.
 	Descriptors RestStats
-	// Pace describes the waits for a turn at the pace of Admission.
+	// Pace describes the waits for a permit at the pace of Admission.
 	Pace RestStats
-	// Upgrades is the number of HandleUpgrade calls that wait for their turn
+	// Upgrades is the number of HandleUpgrade calls that wait for their permit
 	// now.
 	Upgrades int
 }
@@ -107,6 +107,6 @@ func (e *Engine) AcceptStats() AcceptStats {
 	now := time.Now()
 	return AcceptStats{
 		Descriptors: g.rests[restDescriptors].stats(now), Pace: g.rests[restPace].stats(now),
-		Upgrades: g.queues[turnUpgrade].Len(),
+		Upgrades: g.queues[permitUpgrade].Len(),
 	}
 }

@@ -81,7 +81,7 @@ func (e *Engine) endServe(s *served) {
 }
 
 // closeServed closes the listeners of acceptFrom, which ends it. The gate gives
-// no turns any more.
+// no permits any more.
 func (e *Engine) closeServed() {
 	e.mu.Lock()
 	serving := e.serving
@@ -93,7 +93,7 @@ func (e *Engine) closeServed() {
 }
 
 // acceptFrom accepts from l, which is not gnet's. A connection waits here for
-// its turn. It returns nil when the gate gives no turns any more.
+// its permit. It returns nil when the gate gives no permits any more.
 func (e *Engine) acceptFrom(l net.Listener) error {
 	for {
 		nc, err := l.Accept()
@@ -128,14 +128,14 @@ func isTemporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-// letIn waits for the connection's turn and hands it to a loop. It returns an
+// letIn waits for the connection's permit and hands it to a loop. It returns an
 // error if connections of that type cannot be moved.
 func (e *Engine) letIn(nc net.Conn) error {
 	defer func() { _ = nc.Close() }()
 	if err := checkServed(nc); err != nil {
 		return err
 	}
-	if e.accept.await(context.Background(), turnAccept) != nil {
+	if e.accept.await(context.Background(), permitAccept) != nil {
 		e.refuse(nc)
 		return nil
 	}
