@@ -75,7 +75,7 @@ export async function runTests(tests, cleanUp) {
   process.exit(failed ? 1 : 0);
 }
 
-// EchoServers runs the binary of clients/echo that ECHO_BINARY names: one echo server of each kind.
+// EchoServers runs the binary of interop/clients/echo that ECHO_BINARY names: one echo server of each kind.
 export class EchoServers {
   static async start() {
     const binary = process.env.ECHO_BINARY;

@@ -1,4 +1,4 @@
-package interop_test
+package proxies_test
 
 import (
 	"net/http"
@@ -57,7 +57,7 @@ func TestClientAddress(t *testing.T) {
 
 // The function in docs/proxies.md is the one that is tested.
 func TestClientAddressIsDocumented(t *testing.T) {
-	page, err := os.ReadFile("../docs/proxies.md")
+	page, err := os.ReadFile("../../docs/proxies.md")
 	require.NoError(t, err)
 	source, err := os.ReadFile("address_test.go")
 	require.NoError(t, err)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/lxzan/gws"
 
-	"github.com/qi-realtime/ws/clients/echoserver"
+	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
 // gwsPeer is a peer of lxzan/gws, whose callbacks it turns into channels.

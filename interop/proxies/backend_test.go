@@ -1,6 +1,6 @@
 // Package interop_test holds the server against its real neighbors: HAProxy and nginx before it,
 // and the routers and middlewares of net/http around HandleUpgrade.
-package interop_test
+package proxies_test
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests every kind of echo server with curl: the handshake and its refusals, as HTTP, because Debian's
-# curl sends no frames. ECHO_BINARY is the path of the built clients/echo.
+# curl sends no frames. ECHO_BINARY is the path of the built interop/clients/echo.
 set -euo pipefail
 
 work=$(mktemp -d)

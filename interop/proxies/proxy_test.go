@@ -1,4 +1,4 @@
-package interop_test
+package proxies_test
 
 import (
 	"bytes"
@@ -109,7 +109,7 @@ var haproxy = &product{
 // documented returns the configuration in docs/proxies.md.
 func (p *product) documented(t *testing.T) string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/proxies.md")
+	page, err := os.ReadFile("../../docs/proxies.md")
 	require.NoError(t, err)
 	_, rest, ok := strings.Cut(string(page), "```"+p.name+"\n")
 	require.True(t, ok)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	"github.com/qi-realtime/ws/clients/echoserver"
+	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
 // patience is how long a test waits for anything.

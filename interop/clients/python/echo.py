@@ -1,4 +1,4 @@
-"""Tests every kind of echo server with Debian's python3-websockets. ECHO_BINARY is the path of the built clients/echo."""
+"""Tests every kind of echo server with Debian's python3-websockets. ECHO_BINARY is the path of the built interop/clients/echo."""
 
 import asyncio
 import contextlib

@@ -7,7 +7,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/qi-realtime/ws/clients/echoserver"
+	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
 // coder is a peer of coder/websocket. Contexts bound the time of its methods.

@@ -1,4 +1,4 @@
-package interop_test
+package proxies_test
 
 import (
 	"context"

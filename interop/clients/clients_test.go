@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/qi-realtime/ws/clients/echoserver"
+	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
 // forEach runs test with each library against each kind of server.

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/qi-realtime/ws/clients/echoserver"
+	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
 // server is one kind of server in the printed list.
