@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
-	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 // within a minute. Not safe for concurrent use.
 type Client struct {
 	t        testing.TB
-	conn     net.Conn
+	conn     stream
 	in       io.Reader
 	requests int
 
@@ -28,7 +27,13 @@ type Client struct {
 	reason  string
 }
 
-func newClient(t testing.TB, conn net.Conn, early *bufio.Reader) *Client {
+// stream is the part of a connection that a Client uses.
+type stream interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+}
+
+func newClient(t testing.TB, conn stream, early *bufio.Reader) *Client {
 	c := &Client{t: t, conn: conn, in: conn}
 	if early != nil { // messages that arrived with the answer to the upgrade
 		c.in = early

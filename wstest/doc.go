@@ -1,6 +1,7 @@
-// Package wstest tests the handlers of a [ws.Manager] over real sockets: Start serves a
-// Manager on a loopback address, and a Client sends requests to it and waits for messages.
-// No call sleeps. Each wait ends when the message arrives, or fails the test after a minute.
+// Package wstest tests the handlers of a [ws.Manager]: Start serves a Manager on a loopback
+// address, and a Client sends requests to it and waits for messages. Each wait ends when the
+// message arrives, or fails the test after a minute. A [Network] takes the place of sockets
+// and of time, for tests of heartbeats and timeouts.
 //
 //	func TestGreet(t *testing.T) {
 //		m, err := newManager() // the application's own

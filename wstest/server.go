@@ -16,12 +16,13 @@ import (
 // patience is the longest time that a test waits for one event.
 const patience = time.Minute
 
-// Server serves a Manager on a loopback address. Safe for concurrent use.
+// Server serves a Manager on a loopback address or on a Network. Safe for concurrent use.
 type Server struct {
 	Manager *ws.Manager
-	URL     string // ws://127.0.0.1:port
+	URL     string // ws://127.0.0.1:port; empty on a Network
 
-	t testing.TB
+	t       testing.TB
+	network *Network // nil on a loopback address
 }
 
 // Start runs m and lets clients connect to it through HandleUpgrade, with opts for each of
@@ -29,23 +30,28 @@ type Server struct {
 // shut down.
 func Start(t testing.TB, m *ws.Manager, opts ...ws.ClientOption) *Server {
 	t.Helper()
-	run := make(chan error, 1)
-	go func() { run <- m.Run() }() // until Shutdown
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = m.HandleUpgrade(w, r, opts...) // it has answered the request in either case
 	}))
+	t.Cleanup(server.Close)
+	run(t, m)
+	return &Server{Manager: m, URL: "ws" + strings.TrimPrefix(server.URL, "http"), t: t}
+}
+
+// run runs m until the end of the test.
+func run(t testing.TB, m *ws.Manager) {
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run() }() // until Shutdown
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := m.Shutdown(ctx); err != nil {
 			t.Errorf("wstest: shutdown: %v", err)
 		}
-		if err := <-run; err != nil {
+		if err := <-ended; err != nil {
 			t.Errorf("wstest: run: %v", err)
 		}
-		server.Close()
 	})
-	return &Server{Manager: m, URL: "ws" + strings.TrimPrefix(server.URL, "http"), t: t}
 }
 
 // Dial connects a client, whose upgrade request has the lines of header beside its own. The
@@ -59,9 +65,12 @@ func (s *Server) Dial(header http.Header) *Client {
 	return c
 }
 
-// TryDial is Dial for a client that may be refused. The error of a refusal is a
-// gobwas/ws.StatusError, whose integer is the HTTP status.
+// TryDial is Dial for a client that may be refused. On a loopback address the error of a
+// refusal is a gobwas/ws.StatusError, whose integer is the HTTP status.
 func (s *Server) TryDial(header http.Header) (*Client, error) {
+	if s.network != nil {
+		return s.network.dial(header)
+	}
 	dialer := gobwas.Dialer{Timeout: patience, Header: gobwas.HandshakeHeaderHTTP(header)}
 	conn, early, _, err := dialer.Dial(context.Background(), s.URL)
 	if err != nil {
