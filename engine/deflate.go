@@ -91,7 +91,7 @@ func (f *Frame) deflated(z *codec.Deflater, bits uint8) *Frame {
 
 // compress returns f compressed; the result may be longer.
 func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
-	op, payload := codec.SplitFrame(f.data)
+	op, payload := f.Payload()
 	deflated := z.Append(make([]byte, 0, len(payload)/2), payload, history, bits)
 	g := f.copy()
 	g.data, g.origin = codec.NewDeflatedFrame(op, deflated), nil
@@ -147,7 +147,7 @@ func (s *Shard) commit(c *Conn) {
 				// it.
 				s.clock.work += deflateWork * f.Len()
 				g = f.compress(s.eng.deflater, z.sent, z.ServerBits)
-				_, payload := codec.SplitFrame(f.data)
+				_, payload := f.Payload()
 				z.sent = codec.AppendHistory(z.sent, payload, z.ServerBits)
 				g.key, g.expires = "", 0
 				c.queued[f.lane].Add(uint64(int64(g.Len() - f.Len()))) // wraps around for a negative one

@@ -66,6 +66,10 @@ func (f *Frame) copy() *Frame {
 	return g
 }
 
+// Payload returns the opcode and the payload, which is shared. NewFrame makes an equal
+// frame from them, also on another node.
+func (f *Frame) Payload() (op codec.Opcode, payload []byte) { return codec.SplitFrame(f.data) }
+
 // Len returns the size of the encoded frame in bytes.
 func (f *Frame) Len() int { return len(f.data) }
 
