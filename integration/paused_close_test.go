@@ -157,7 +157,7 @@ func TestFlowPausedIsAlive(t *testing.T) {
 // A paused client that takes none of its answers is called silent in the end.
 func TestFlowPausedAndStalled(t *testing.T) {
 	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
-		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(400*time.Millisecond))
+		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
 		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
 			answer := strings.Repeat("a", 64<<10)
 			return &answer, nil
