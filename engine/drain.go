@@ -74,30 +74,45 @@ func (e *Engine) beginDrain(end CloseInfo) {
 // Loop-confined: use only on the event loop that owns the connections.
 type drain struct {
 	end   CloseInfo
-	slot  int // of the wheel
-	clean int // slots in a row that had no connection to close
+	slot  int   // of the wheel
+	next  *Conn // in slot; nil at its end
+	clean int   // slots in a row that had no connection to close
 }
 
 // step closes up to most connections, as far as the turn's time allows, and reports whether
-// none is left.
+// none is left. A shard has one drain at a time.
 func (d *drain) step(s *Shard, most int) (done bool) {
-	for ; d.clean < wheelSlots; d.slot = (d.slot + 1) % wheelSlots {
-		d.clean++
-		for c := s.wheel.slots[d.slot]; c != nil; {
-			next := c.next
-			if s.drains(c) {
-				d.clean = 0
-				if most == 0 || s.clock.outOfTime() {
-					return false
-				}
-				most--
-				s.drain(c, d.end)
-				s.clock.work += walkWork
-			}
-			c = next
+	s.wheel.drain = d
+	for d.clean <= wheelSlots {
+		c := d.next
+		switch {
+		case c == nil:
+			d.clean++
+			d.slot = (d.slot + 1) % wheelSlots
+			d.next = s.wheel.slots[d.slot]
+		case !s.drains(c):
+			d.next = c.next
+		case most == 0:
+			return false
+		default:
+			most--
+			d.clean = 0
+			d.next = c.next
+			s.drain(c, d.end)
+		}
+		if s.clock.work += walkWork; s.clock.outOfTime() {
+			return false
 		}
 	}
+	s.wheel.drain = nil
 	return true
+}
+
+// canceled records that c is about to leave its slot.
+func (d *drain) canceled(c *Conn) {
+	if d != nil && d.next == c {
+		d.next = c.next
+	}
 }
 
 // drains reports whether a drain has yet to close c.

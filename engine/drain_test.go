@@ -35,6 +35,8 @@ func TestDrainWithAPace(t *testing.T) {
 	shard := m.Shards()[0]
 	d := engine.NewDrain(engine.CloseInfo{Code: codec.CloseGoingAway})
 	for step, done := 1, false; !done; step++ {
+		m.HangUp(step * 37 % connections) // perhaps the next one, which leaves the wheel
+		m.Wait()
 		before := m.closed.Load()
 		onLoop(shard, func(s *engine.Shard) { done = d.Step(s, most) })
 		m.Wait()

@@ -213,3 +213,13 @@ func NewDrain(end CloseInfo) *Drain { return &Drain{drain{end: end}} }
 
 // Step closes up to most connections of s, and reports whether none is left.
 func (d *Drain) Step(s *Shard, most int) (done bool) { return d.step(s, most) }
+
+// EachInLoop calls fn for every connection of s that takes data. fn may queue
+// frames on it.
+func (s *Shard) EachInLoop(fn func(*Conn)) {
+	s.wheel.each(func(c *Conn) {
+		if c.takesDataInLoop() {
+			fn(c)
+		}
+	})
+}

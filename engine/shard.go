@@ -56,16 +56,6 @@ func (s *Shard) bindInLoop() {
 	s.gid.Store(gid.Current())
 }
 
-// EachInLoop calls fn for every connection of s that takes data. fn may queue
-// frames on it.
-func (s *Shard) EachInLoop(fn func(*Conn)) {
-	s.wheel.each(func(c *Conn) {
-		if c.takesDataInLoop() {
-			fn(c)
-		}
-	})
-}
-
 // Index returns the shard's number, from 0.
 func (s *Shard) Index() int { return s.index }
 

@@ -16,6 +16,7 @@ type wheel struct {
 	now   uint32 // the last processed tick
 	size  int
 	walk  walk
+	drain *drain // nil while none is in progress
 }
 
 // schedule sets c's deadline, in ticks, in place of the old one. A deadline
@@ -45,6 +46,7 @@ func (w *wheel) cancel(c *Conn) {
 		return
 	}
 	w.walk.canceled(c)
+	w.drain.canceled(c)
 	if c.prev != nil {
 		c.prev.next = c.next
 	} else {

@@ -43,7 +43,7 @@ type swarmConn struct {
 	received  atomic.Int64 // data messages
 	closeCode atomic.Int32 // of the close frame that came, 0 before
 	orderly   atomic.Bool  // the end was a FIN, not a reset
-	over      atomic.Bool  // the connection has ended, whoever ended it
+	over      atomic.Bool  // the connection has ended, by either side
 
 	mu     sync.Mutex
 	fd     int  // -1 when closed; guarded by mu
