@@ -68,15 +68,15 @@ func (e *Engine) beginDrain(end CloseInfo) {
 
 // drain closes the connections of a shard in the order of its timer wheel. It is a
 // cursor, which may rest after each connection: Stop rests at the end of a turn, and a
-// drain with a pace between its steps. A connection that its timer moves behind the cursor
-// is found in the next round; the drain is done after a round that finds none.
+// drain with a pace between its steps. It is done after a round that finds none, and in
+// which no connection has moved on the wheel, perhaps behind the cursor.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type drain struct {
 	end   CloseInfo
 	slot  int   // of the wheel
 	next  *Conn // in slot; nil at its end
-	clean int   // slots in a row that had no connection to close
+	clean int   // slots in a row without a connection to close, and since one has moved
 }
 
 // step closes up to most connections, as far as the turn's time allows, and reports whether
@@ -106,6 +106,13 @@ func (d *drain) step(s *Shard, most int) (done bool) {
 	}
 	s.wheel.drain = nil
 	return true
+}
+
+// scheduled records that a connection has come to a slot.
+func (d *drain) scheduled() {
+	if d != nil {
+		d.clean = 0
+	}
 }
 
 // canceled records that c is about to leave its slot.

@@ -45,3 +45,55 @@ func TestDrainWithAPace(t *testing.T) {
 	m.eventually(func() bool { return m.closed.Load() == connections }, "not all are closed")
 	m.connect(1) // a drain alone refuses nobody
 }
+
+// TestDrainPassesConnectionsThatEnd has each second client hang up in its handshake, just
+// before the drain comes to it.
+func TestDrainPassesConnectionsThatEnd(t *testing.T) {
+	const connections = 50
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m.Connect(connections, []byte("GET / HTTP/1.1\r\n"))
+	m.Wait()
+	shard := m.Shards()[0]
+	d := engine.NewDrain(engine.CloseInfo{Code: codec.CloseGoingAway})
+	for last := connections - 1; last > 0; last -= 2 { // the last to come is the first in the wheel's slot
+		onLoop(shard, func(s *engine.Shard) { d.Step(s, 1) })
+		m.HangUp(last - 1)
+		m.Wait()
+	}
+	require.EqualValues(t, connections/2, m.Simnet.Stats().Refused)
+	var done bool
+	onLoop(shard, func(s *engine.Shard) { done = d.Step(s, connections) })
+	require.True(t, done)
+	require.EqualValues(t, connections/2, m.Simnet.Stats().Refused, "nobody is refused after its end")
+}
+
+// TestDrainFindsConnectionsThatMove has a timer move a connection behind the cursor.
+func TestDrainFindsConnectionsThatMove(t *testing.T) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
+		cfg.Loops, cfg.HandshakeTimeout, cfg.HeartbeatInterval = 1, 20*time.Second, time.Second
+	})
+	const half = len(upgradeRequest) / 2
+	m.Connect(1, []byte(upgradeRequest[:half]))
+	m.Wait()
+	d := engine.NewDrain(engine.CloseInfo{Code: codec.CloseGoingAway})
+	next := func() (done bool) { // one slot, or one connection
+		onLoop(m.Shards()[0], func(s *engine.Shard) {
+			for !s.OutOfTimeInLoop() {
+				s.NoteWorkInLoop(1 << 20)
+			}
+			done = d.Step(s, 1)
+		})
+		return done
+	}
+	for range 30 {
+		require.False(t, next())
+	}
+	m.Send(0, []byte(upgradeRequest[half:])) // its next timer is the heartbeat's
+	m.Wait()
+	require.EqualValues(t, 1, m.opened.Load())
+	for !next() {
+		continue
+	}
+	m.Wait()
+	require.EqualValues(t, 1, m.closed.Load())
+}

@@ -38,6 +38,7 @@ func (w *wheel) schedule(c *Conn, deadline uint32) {
 	*head = c
 	w.size++
 	w.walk.scheduled(c, int(deadline%wheelSlots))
+	w.drain.scheduled()
 }
 
 // cancel removes c from the wheel.
