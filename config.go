@@ -318,3 +318,18 @@ type BroadcastConfig struct {
 	// Timeout is the longest wait of a publisher for a full ring. Default 5 s.
 	Timeout time.Duration
 }
+
+// Admission is the policy that accepts new connections at a bounded pace, those of
+// ListenAddr and of HandleUpgrade together. It refuses no connection: one of ListenAddr
+// waits in the kernel's backlog until the event loops accept again, and HandleUpgrade waits
+// for its turn.
+type Admission struct {
+	// PerSecond is the number of connections that are accepted each second. 0, the
+	// default, is no limit.
+	PerSecond float64
+	// Burst is the number of connections that are accepted at once after a quiet
+	// time. 0, the default, is a tenth of PerSecond, at least 1. A burst below the
+	// connections of a few milliseconds makes the pace slower than PerSecond, because
+	// timers are not finer.
+	Burst int
+}

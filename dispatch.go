@@ -170,3 +170,49 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: msg.traceID(),
 	})
 }
+
+// rawRouteFor returns the raw handler of a message, nil for an envelope.
+func (m *Manager) rawRouteFor(op Opcode) *rawRoute {
+	if raw := m.raw.Load(); raw != nil || op == OpText {
+		return raw
+	}
+	return m.binary.Load()
+}
+
+// handleRaw calls the raw handler; a panic in it is logged and published.
+func (c *Client) handleRaw(raw *rawRoute, op Opcode, payload []byte) {
+	m := c.manager
+	returned := false
+	defer protect(&returned, func(r any) {
+		m.metrics.IncrementMessageErrors("")
+		m.reportPanic(r)
+		m.reportError(c, fmt.Errorf("ws: raw handler panicked: %v", r))
+	})
+	m.metrics.IncrementMessageCount("")
+	var start time.Time
+	if m.measures {
+		start = time.Now()
+	}
+	err := c.callRaw(raw, op, payload)
+	returned = true
+	if m.measures {
+		m.metrics.RecordMessageLatency("", time.Since(start).Nanoseconds())
+	}
+	if err != nil {
+		m.metrics.IncrementMessageErrors("")
+		c.answerError(&Message{Type: TypeRaw}, err)
+	}
+}
+
+// callRaw calls the raw handler, inside the middleware if there is any.
+func (c *Client) callRaw(raw *rawRoute, op Opcode, payload []byte) error {
+	routes := c.manager.Router.routes
+	if !routes.HasMiddleware() {
+		raw.fn(c, op, payload)
+		return nil
+	}
+	msg := messagePool.Get().(*Message)
+	defer msg.Release()
+	*msg = Message{Type: TypeRaw, Data: payload, op: op}
+	return routes.Call(raw.handler, c, msg)
+}

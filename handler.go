@@ -272,3 +272,52 @@ func expectedValue(t reflect.Type) string {
 		return "another value"
 	}
 }
+
+// RawHandler handles messages without the envelope. The payload is borrowed:
+// it is valid until the handler returns.
+type RawHandler func(c *Client, op Opcode, payload []byte)
+
+// rawRoute is a raw handler in its two forms. Immutable.
+type rawRoute struct {
+	fn      RawHandler
+	handler router.Handler[*Client, *Message] // fn inside middleware
+}
+
+func newRawRoute(fn RawHandler) *rawRoute {
+	return &rawRoute{fn, func(c *Client, msg *Message) error {
+		fn(c, msg.op, msg.Data)
+		return nil
+	}}
+}
+
+// HandleRaw makes fn the handler of all messages, text and binary, in place of
+// the envelope, the router and EventMessageReceived. It runs in the manager's
+// handler mode. nil restores the envelope.
+//
+// Middleware runs around it, and reads a message of TypeRaw whose Data is the payload.
+// An error of a middleware is not answered, because the client reads no envelopes.
+//
+// A raw handler that answers each message with one is never refused, however slowly
+// the client reads: one message of a handler to its own client may exceed the
+// bounds of the queue, and the next message waits until it is within them. For more
+// use Client.SendContext, which waits for space.
+func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
+	if fn == nil {
+		m.raw.Store(nil)
+		return
+	}
+	m.raw.Store(newRawRoute(fn))
+}
+
+// HandleBinary makes fn the handler of binary messages beside the envelopes, which are
+// text. The payload is borrowed. It runs in the manager's handler mode, in the order of the
+// client's messages. Middleware runs around it as around HandleRaw; the error of a middleware
+// is answered, without a request_id. Without a handler, or with nil, a binary message is
+// answered with code 400. HandleRaw takes all messages in place of it.
+func (m *Manager) HandleBinary(fn func(c *Client, payload []byte)) {
+	if fn == nil {
+		m.binary.Store(nil)
+		return
+	}
+	m.binary.Store(newRawRoute(func(c *Client, _ Opcode, payload []byte) { fn(c, payload) }))
+}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
@@ -190,4 +191,116 @@ func TestNotReadyWhileStopping(t *testing.T) {
 	assert.Equal(t, 503, status)
 	holder.Finish(1001)
 	require.NoError(t, harness.Receive(t, done, "Shutdown did not return"))
+}
+
+// The host of an absolute-form target replaces the host of the field (RFC 9112 section 3.2.2), also
+// for the check of the origin.
+func TestAbsoluteFormReplacesHost(t *testing.T) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		s := harness.Start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			return []ws.ClientOption{ws.WithResponseHeader(http.Header{"X-Host": {r.Host}})}, nil
+		}))
+		for origin, want := range map[string]int{"http://example.org:81": 101, "http://example.com": 403} {
+			c := s.DialTCP(w)
+			c.WriteRaw(harness.UpgradeRequest("http://example.org:81/ws", "Origin: "+origin+"\r\n"))
+			resp, _ := c.ReadResponse()
+			assert.Equal(t, want, resp.StatusCode)
+			if want == 101 {
+				assert.Equal(t, "example.org:81", resp.Header.Get("X-Host"))
+			}
+		}
+	})
+}
+
+// A target like ws://host asks for the root.
+func TestAbsoluteFormWithoutPath(t *testing.T) {
+	s := harness.Start(t, ws.WithPath("/"))
+	c := s.DialTCP(harness.Native)
+	c.WriteRaw(harness.UpgradeRequest("ws://example.com", ""))
+	resp, _ := c.ReadResponse()
+	assert.Equal(t, 101, resp.StatusCode)
+}
+
+// A client that sends its request byte by byte, without end, is refused in
+// time; one that ends it in time is not.
+func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = timeout })
+	tests := []struct{ name, endless string }{
+		{"request line", "GET /" + strings.Repeat("a", 8000)},
+		{"header", "GET /ws HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 8000)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := s.DialTCP(harness.Native)
+			answered := make(chan struct{})
+			var resp *http.Response
+			var err error
+			from := time.Now()
+			go func() { // ends with the answer, which the connection's deadline bounds
+				defer close(answered)
+				resp, err = http.ReadResponse(c.R, nil)
+			}()
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
+			sent := 0
+			for waiting := true; waiting; {
+				select {
+				case <-answered:
+					waiting = false
+				case <-pace.C:
+					if sent < len(tt.endless) {
+						_, _ = c.Write([]byte{tt.endless[sent]})
+						sent++
+					}
+				}
+			}
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			assert.Equal(t, 408, resp.StatusCode)
+			assert.GreaterOrEqual(t, time.Since(from), timeout/2)
+			assert.Less(t, sent, len(tt.endless), "it was still sending")
+		})
+	}
+	t.Run("one that ends it in time", func(t *testing.T) {
+		patient := harness.Start(t)
+		c := patient.DialTCP(harness.Native)
+		request := harness.UpgradeRequest("/ws", "")
+		for i := range len(request) {
+			c.WriteRaw(request[i : i+1])
+		}
+		resp, _ := c.ReadResponse()
+		assert.Equal(t, 101, resp.StatusCode)
+	})
+}
+
+// Frames that come in one write with the request are handled after the answer,
+// also if there are many and Authenticate takes its time.
+func TestPipelinedFrames(t *testing.T) {
+	const messages = 500
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		for name, auth := range map[string]ws.Option{
+			"at once":      func(*ws.Config) {},
+			"Authenticate": ws.WithAuthenticate(harness.ByQuery),
+		} {
+			t.Run(name, func(t *testing.T) {
+				s := harness.Start(t, mode, auth, func(c *ws.Config) {
+					c.MessageQueueSize, c.MailboxSize = 2*messages, 2*messages
+				})
+				s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) { assert.NoError(t, c.SendBytes(payload)) })
+				var b strings.Builder
+				b.WriteString(harness.UpgradeRequest("/ws", ""))
+				var want []string
+				for i := range messages {
+					want = append(want, strings.Repeat(string(rune('a'+i%26)), 1+i%100))
+					b.WriteString(harness.Frame(1, want[i]))
+				}
+				c := s.DialTCP(w)
+				c.WriteRaw(b.String())
+				resp, _ := c.ReadResponse()
+				require.Equal(t, 101, resp.StatusCode)
+				c.Expect(want...)
+			})
+		}
+	})
 }

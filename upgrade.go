@@ -143,3 +143,17 @@ func addCookies(accept *codec.Accept, h http.Header) {
 	}
 	accept.Header["Set-Cookie"] = slices.Concat(cookies, accept.Header["Set-Cookie"])
 }
+
+// awaitAdmission waits until one more connection may be let in.
+func (m *Manager) awaitAdmission(ctx context.Context) error {
+	err := m.engine.AwaitAdmission(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, engine.ErrStopped):
+		return ErrManagerStopped
+	case errors.Is(err, engine.ErrNoDescriptors):
+		return ErrTooManyConnections
+	}
+	return refuse(refusedFull, http.StatusServiceUnavailable, "too many connections at once", err)
+}
