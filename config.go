@@ -1,9 +1,12 @@
 package ws
 
+//go:generate go run ./internal/configgen
+
 import (
 	"crypto/tls"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"time"
 
@@ -332,4 +335,20 @@ type Admission struct {
 	// connections of a few milliseconds makes the pace slower than PerSecond, because
 	// timers are not finer.
 	Burst int
+}
+
+func (a *Admission) validate() error {
+	return firstError(
+		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32),
+			"Admission.PerSecond", "must be at least 0 and finite"),
+		between("Admission.Burst", a.Burst, 0, math.MaxInt32),
+		invalidIf(a.Burst > 0 && a.PerSecond == 0, "Admission.Burst", "needs PerSecond"),
+	)
+}
+
+func (a Admission) withDefaults() Admission {
+	if a.Burst == 0 {
+		a.Burst = max(1, int(a.PerSecond/10))
+	}
+	return a
 }

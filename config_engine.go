@@ -1,24 +1,17 @@
+// Code generated from the fields of Config by configgen; DO NOT EDIT.
+
 package ws
 
-import (
-	"github.com/qi-realtime/ws/codec"
-	"github.com/qi-realtime/ws/engine"
-)
+import "github.com/qi-realtime/ws/engine"
 
-// engine returns the part of the configuration that the engine needs. Fields have the same
-// names there, without the dot of a nested one.
+// engine returns the part of the configuration that the engine needs.
 func (c *Config) engine() engine.Config {
 	return engine.Config{
 		ListenAddr:           c.ListenAddr,
 		UnixSocketMode:       c.UnixSocketMode,
-		TLSConfig:            c.TLSConfig,
-		TLSHandshakes:        c.TLSHandshakes,
-		AdmissionPerSecond:   c.Admission.PerSecond,
-		AdmissionBurst:       c.Admission.Burst,
 		Loops:                c.Loops,
 		BroadcastQueueSize:   c.Broadcast.QueueSize,
 		BroadcastBatchSize:   c.Broadcast.BatchSize,
-		BroadcastTimeout:     c.Broadcast.Timeout,
 		MessageQueueSize:     c.MessageQueueSize,
 		QueueBytes:           c.QueueBytes,
 		HighQueueSize:        c.HighQueueSize,
@@ -31,20 +24,26 @@ func (c *Config) engine() engine.Config {
 		UnsentBytes:          c.UnsentBytes,
 		RecvBuffer:           c.RecvBuffer,
 		SendBuffer:           c.SendBuffer,
-		MessageSizeLimit:     c.MessageSizeLimit,
-		MailboxBytes:         c.MailboxBytes,
-		ControlFrameLimit:    c.ControlFrameLimit,
 		CompressionLevel:     c.Compression.Level,
 		CompressionThreshold: c.Compression.Threshold,
 		CompressionMaxRatio:  c.Compression.MaxRatio,
-		HeadLimits:           codec.HeadLimits{Bytes: c.HeadBytes, Lines: c.HeadLines},
+		MessageSizeLimit:     c.MessageSizeLimit,
+		MailboxBytes:         c.MailboxBytes,
+		ControlFrameLimit:    c.ControlFrameLimit,
+		AdmissionPerSecond:   c.Admission.PerSecond,
+		AdmissionBurst:       c.Admission.Burst,
+		TLSConfig:            c.TLSConfig,
+		TLSHandshakes:        c.TLSHandshakes,
+		HeadBytes:            c.HeadBytes,
+		HeadLines:            c.HeadLines,
 		HandshakeTimeout:     c.HandshakeTimeout,
 		HeartbeatInterval:    c.HeartbeatInterval,
-		HeartbeatTimeout:     c.HeartbeatTimeout,
 		InboundBudget:        c.InboundBudget,
 		MessageTimeout:       c.MessageTimeout,
 		WriteTimeout:         c.WriteTimeout,
+		HeartbeatTimeout:     c.HeartbeatTimeout,
 		CloseTimeout:         c.CloseTimeout,
+		BroadcastTimeout:     c.Broadcast.Timeout,
 		Logger:               c.Logger,
 		Simnet:               c.Simnet.engine(),
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math"
 	"net"
 	"net/url"
 	"runtime"
@@ -30,10 +29,11 @@ type setting struct {
 //
 //  1. its field in Config, with a doc comment,
 //  2. its row here,
-//  3. its With function in options.go.
+//  3. for an option of the event loops, its field in engine.Config: the same name, without
+//     the dot of a nested one,
 //
-// An option of the event loops is a field of engine.Config as well, under the same name, and
-// a line of Config.engine copies it.
+// and run go generate, which writes its With function and the line that copies it to the
+// engine. An option that sets several fields, or needs more words, is written in options.go.
 func (c *Config) settings() []setting {
 	return slices.Concat(c.connectionSettings(), c.handshakeSettings(), c.roomSettings(), c.serverSettings())
 }
@@ -380,20 +380,4 @@ func firstError(errs ...error) error {
 		}
 	}
 	return nil
-}
-
-func (a *Admission) validate() error {
-	return firstError(
-		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32),
-			"Admission.PerSecond", "must be at least 0 and finite"),
-		between("Admission.Burst", a.Burst, 0, math.MaxInt32),
-		invalidIf(a.Burst > 0 && a.PerSecond == 0, "Admission.Burst", "needs PerSecond"),
-	)
-}
-
-func (a Admission) withDefaults() Admission {
-	if a.Burst == 0 {
-		a.Burst = max(1, int(a.PerSecond/10))
-	}
-	return a
 }

@@ -2,14 +2,11 @@ package ws
 
 import (
 	"crypto/tls"
-	"io/fs"
-	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 )
 
-// To add an option, see Config.settings.
+// To add an option, see Config.settings. options_plain.go has the options that set one field.
 
 // Option sets one field of the Config of a new Manager.
 type Option func(*Config)
@@ -17,69 +14,10 @@ type Option func(*Config)
 // WithConfig replaces the whole configuration. Options after it change it.
 func WithConfig(cfg Config) Option { return func(c *Config) { *c = cfg } }
 
-// WithMaxConnections sets Config.MaxConnections.
-func WithMaxConnections(n int) Option { return func(c *Config) { c.MaxConnections = n } }
-
-// WithHeartbeatInterval sets Config.HeartbeatInterval.
-func WithHeartbeatInterval(d time.Duration) Option {
-	return func(c *Config) { c.HeartbeatInterval = d }
-}
-
-// WithHeartbeatTimeout sets Config.HeartbeatTimeout.
-func WithHeartbeatTimeout(d time.Duration) Option { return func(c *Config) { c.HeartbeatTimeout = d } }
-
-// WithInboundBudget sets Config.InboundBudget, in bytes.
-func WithInboundBudget(n int64) Option { return func(c *Config) { c.InboundBudget = n } }
-
-// WithMessageTimeout sets Config.MessageTimeout.
-func WithMessageTimeout(d time.Duration) Option { return func(c *Config) { c.MessageTimeout = d } }
-
-// WithWriteTimeout sets Config.WriteTimeout.
-func WithWriteTimeout(d time.Duration) Option { return func(c *Config) { c.WriteTimeout = d } }
-
-// WithMessageSizeLimit sets Config.MessageSizeLimit, in bytes.
-func WithMessageSizeLimit(n int64) Option { return func(c *Config) { c.MessageSizeLimit = n } }
-
-// WithMessageQueueSize sets Config.MessageQueueSize, in messages.
-func WithMessageQueueSize(n int) Option { return func(c *Config) { c.MessageQueueSize = n } }
-
-// WithQueueBytes sets Config.QueueBytes.
-func WithQueueBytes(n int64) Option { return func(c *Config) { c.QueueBytes = n } }
-
-// WithHighQueueSize sets Config.HighQueueSize, in messages.
-func WithHighQueueSize(n int) Option { return func(c *Config) { c.HighQueueSize = n } }
-
-// WithHighQueueBytes sets Config.HighQueueBytes.
-func WithHighQueueBytes(n int64) Option { return func(c *Config) { c.HighQueueBytes = n } }
-
-// WithQueueBudget sets Config.QueueBudget, in bytes.
-func WithQueueBudget(n int64) Option { return func(c *Config) { c.QueueBudget = n } }
-
-// WithOverflowPolicy sets Config.OverflowPolicy.
-func WithOverflowPolicy(p OverflowPolicy) Option { return func(c *Config) { c.OverflowPolicy = p } }
-
-// WithHighWaterMark sets Config.HighWaterMark.
-func WithHighWaterMark(share float64) Option { return func(c *Config) { c.HighWaterMark = share } }
-
-// WithLowWaterMark sets Config.LowWaterMark.
-func WithLowWaterMark(share float64) Option { return func(c *Config) { c.LowWaterMark = share } }
-
-// WithHighWaterAge sets Config.HighWaterAge.
-func WithHighWaterAge(d time.Duration) Option { return func(c *Config) { c.HighWaterAge = d } }
-
-// WithUnsentBytes sets Config.UnsentBytes.
-func WithUnsentBytes(n int) Option { return func(c *Config) { c.UnsentBytes = n } }
-
 // WithSocketBuffers sets Config.RecvBuffer and Config.SendBuffer, in bytes.
 func WithSocketBuffers(recv, send int) Option {
 	return func(c *Config) { c.RecvBuffer, c.SendBuffer = recv, send }
 }
-
-// WithOnSlow sets Config.OnSlow.
-func WithOnSlow(fn func(c *Client, queuedBytes int)) Option { return func(c *Config) { c.OnSlow = fn } }
-
-// WithOnDrain sets Config.OnDrain.
-func WithOnDrain(fn func(c *Client)) Option { return func(c *Config) { c.OnDrain = fn } }
 
 // WithCheckOriginWhitelist sets Config.OriginWhitelist. It clears the fields of
 // WithCheckOrigin and WithAllowAllOrigins, as each of the three does: the last one holds.
@@ -103,20 +41,11 @@ func WithCompression(cc CompressionConfig) Option {
 	return func(c *Config) { c.EnableCompression, c.Compression = true, cc }
 }
 
-// WithSubprotocols sets Config.Subprotocols, in order of preference.
-func WithSubprotocols(protos ...string) Option { return func(c *Config) { c.Subprotocols = protos } }
-
 // WithEnableCompression sets Config.EnableCompression; see WithCompression.
 func WithEnableCompression(on bool) Option { return func(c *Config) { c.EnableCompression = on } }
 
-// WithMetrics sets Config.Metrics.
-func WithMetrics(m Metrics) Option { return func(c *Config) { c.Metrics = m } }
-
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
-
-// WithUnixSocketMode sets Config.UnixSocketMode.
-func WithUnixSocketMode(mode fs.FileMode) Option { return func(c *Config) { c.UnixSocketMode = mode } }
 
 // WithTLSConfig sets Config.TLSConfig: clients of ListenAddr and Serve connect with
 // TLS (wss://). The standard crypto/tls does it, with no goroutine for each
@@ -128,9 +57,6 @@ func WithUnixSocketMode(mode fs.FileMode) Option { return func(c *Config) { c.Un
 // the request of WithAuthenticate holds the state of the connection, such as the client's
 // certificate.
 func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSConfig = config } }
-
-// WithTLSHandshakes sets Config.TLSHandshakes.
-func WithTLSHandshakes(n int) Option { return func(c *Config) { c.TLSHandshakes = n } }
 
 // WithAdmission sets Config.Admission: it accepts a storm of new connections at a pace, for
 // example Admission{PerSecond: 2000}, and refuses none.
@@ -160,32 +86,8 @@ func WithAuthenticate(auth func(*http.Request) ([]ClientOption, error)) Option {
 	return func(c *Config) { c.Authenticate = auth }
 }
 
-// WithDuplicateID sets Config.DuplicateID.
-func WithDuplicateID(p DuplicateIDPolicy) Option { return func(c *Config) { c.DuplicateID = p } }
-
-// WithOnConnect sets Config.OnConnect.
-func WithOnConnect(fn func(*Client) error) Option { return func(c *Config) { c.OnConnect = fn } }
-
-// WithLoops sets Config.Loops.
-func WithLoops(n int) Option { return func(c *Config) { c.Loops = n } }
-
-// WithRoomShards sets Config.RoomShards.
-func WithRoomShards(n int) Option { return func(c *Config) { c.RoomShards = n } }
-
-// WithHandlerMode sets Config.HandlerMode.
-func WithHandlerMode(mode HandlerMode) Option { return func(c *Config) { c.HandlerMode = mode } }
-
-// WithWorkers sets Config.Workers.
-func WithWorkers(n int) Option { return func(c *Config) { c.Workers = n } }
-
-// WithLogger sets Config.Logger.
-func WithLogger(l *slog.Logger) Option { return func(c *Config) { c.Logger = l } }
-
-// WithHandshakeTimeout sets Config.HandshakeTimeout.
-func WithHandshakeTimeout(d time.Duration) Option { return func(c *Config) { c.HandshakeTimeout = d } }
-
-// WithCloseTimeout sets Config.CloseTimeout.
-func WithCloseTimeout(d time.Duration) Option { return func(c *Config) { c.CloseTimeout = d } }
+// WithSubprotocols sets Config.Subprotocols, in order of preference.
+func WithSubprotocols(protos ...string) Option { return func(c *Config) { c.Subprotocols = protos } }
 
 // WithRoomConfig sets Config.Room as a whole. To change a part of it, begin with the Room of
 // DefaultConfig.
@@ -201,18 +103,6 @@ func WithMaxRoomsPerClient(n int) Option { return func(c *Config) { c.Room.MaxRo
 
 // WithMaxRoomName bounds a room's ID in bytes; see RoomConfig.MaxRoomName.
 func WithMaxRoomName(n int) Option { return func(c *Config) { c.Room.MaxRoomName = n } }
-
-// WithMailboxSize sets Config.MailboxSize, in messages.
-func WithMailboxSize(n int) Option { return func(c *Config) { c.MailboxSize = n } }
-
-// WithMailboxBytes sets Config.MailboxBytes.
-func WithMailboxBytes(n int64) Option { return func(c *Config) { c.MailboxBytes = n } }
-
-// WithRateLimit sets Config.RateLimit.
-func WithRateLimit(r RateLimit) Option { return func(c *Config) { c.RateLimit = r } }
-
-// WithControlFrameLimit sets Config.ControlFrameLimit, in pings and pongs a second.
-func WithControlFrameLimit(n int) Option { return func(c *Config) { c.ControlFrameLimit = n } }
 
 // ClientOption sets a property of one client at its upgrade.
 type ClientOption func(*clientOptions)

@@ -22,26 +22,27 @@ type Config struct {
 	QueueBytes           int64       // bytes that a connection may have queued in LaneNormal
 	HighQueueSize        int         // the same for LaneHigh
 	HighQueueBytes       int64
-	QueueBudget          int64            // memory for the queues of all blocked connections; 0 is no limit
-	OverflowPolicy       Policy           // policy of a full queue, unless the frame has its own
-	HighWaterMark        float64          // share of a lane's bounds at which a blocked connection is slow
-	LowWaterMark         float64          // share below which it is not slow any more
-	HighWaterAge         time.Duration    // age of the oldest frame at which a blocked connection is slow; 0 is never
-	UnsentBytes          int              // approximate unsent bytes of a connection in the kernel; 0 is the system's
-	RecvBuffer           int              // bytes of a socket's receive buffer; 0 is the system's default
-	SendBuffer           int              // the same for its send buffer
-	CompressionLevel     int              // of permessage-deflate, 1 to 9
-	CompressionThreshold int              // size from which on a message is compressed, in bytes
-	CompressionMaxRatio  int              // inflated bytes for each compressed one, above 64 KiB; at most 0 is no limit
-	MessageSizeLimit     int64            // largest inbound message; 0 is no limit
-	MailboxBytes         int64            // held bytes at which a paused connection closes if the loop's epoll is unknown
-	ControlFrameLimit    int              // pings and pongs that a peer may send in a second; 0 is no limit
-	MaxDescriptors       int              // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
-	AdmissionPerSecond   float64          // connections accepted each second; more wait. 0 is no limit
-	AdmissionBurst       int              // connections accepted at once within that rate
-	TLSConfig            *tls.Config      // of the listener; nil for a plain one
-	TLSHandshakes        int              // TLS handshakes that compute at once; more wait
-	HeadLimits           codec.HeadLimits // of upgrade requests
+	QueueBudget          int64         // memory for the queues of all blocked connections; 0 is no limit
+	OverflowPolicy       Policy        // policy of a full queue, unless the frame has its own
+	HighWaterMark        float64       // share of a lane's bounds at which a blocked connection is slow
+	LowWaterMark         float64       // share below which it is not slow any more
+	HighWaterAge         time.Duration // age of the oldest frame at which a blocked connection is slow; 0 is never
+	UnsentBytes          int           // approximate unsent bytes of a connection in the kernel; 0 is the system's
+	RecvBuffer           int           // bytes of a socket's receive buffer; 0 is the system's default
+	SendBuffer           int           // the same for its send buffer
+	CompressionLevel     int           // of permessage-deflate, 1 to 9
+	CompressionThreshold int           // size from which on a message is compressed, in bytes
+	CompressionMaxRatio  int           // inflated bytes for each compressed one, above 64 KiB; at most 0 is no limit
+	MessageSizeLimit     int64         // largest inbound message; 0 is no limit
+	MailboxBytes         int64         // held bytes at which a paused connection closes if the loop's epoll is unknown
+	ControlFrameLimit    int           // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxDescriptors       int           // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
+	AdmissionPerSecond   float64       // connections accepted each second; more wait. 0 is no limit
+	AdmissionBurst       int           // connections accepted at once within that rate
+	TLSConfig            *tls.Config   // of the listener; nil for a plain one
+	TLSHandshakes        int           // TLS handshakes that compute at once; more wait
+	HeadBytes            int           // longest upgrade request
+	HeadLines            int           // most lines of an upgrade request
 	HandshakeTimeout     time.Duration
 	HeartbeatInterval    time.Duration
 	InboundBudget        int64         // inbound bytes of all connections that wait here; 0 is no limit
@@ -54,6 +55,11 @@ type Config struct {
 	Simnet               *Simnet          // in place of sockets; without ListenAddr and TLS
 	Now                  func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
 	NoReadiness          bool             // for tests: as if the loops' epolls were unknown
+}
+
+// headLimits returns the bounds of an upgrade request.
+func (cfg *Config) headLimits() codec.HeadLimits {
+	return codec.HeadLimits{Bytes: cfg.HeadBytes, Lines: cfg.HeadLines}
 }
 
 // Decision is the result of Handler.Admit for an upgrade request. Immutable.

@@ -27,7 +27,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 		return false
 	}
 	b, _ := in.Peek(-1)
-	r, n, err := codec.ParseRequest(b, s.eng.cfg.HeadLimits)
+	r, n, err := codec.ParseRequest(b, s.eng.cfg.headLimits())
 	if err != nil {
 		_, _ = in.Discard(-1)
 		s.refuseRequest(c, requestError(err))

@@ -68,7 +68,8 @@ func testConfig() engine.Config {
 		HighWaterMark:      0.5,
 		LowWaterMark:       0.1,
 		MessageSizeLimit:   1 << 20,
-		HeadLimits:         codec.HeadLimits{Bytes: 16 << 10, Lines: 128},
+		HeadBytes:          16 << 10,
+		HeadLines:          128,
 		HandshakeTimeout:   5 * time.Second,
 		HeartbeatInterval:  1000 * time.Hour, // no ping comes between the expected frames
 		HeartbeatTimeout:   2000 * time.Hour,
