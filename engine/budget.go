@@ -107,18 +107,19 @@ func (s *Shard) forgetWeight(m unfinishedMessage) {
 }
 
 func (s *Shard) pauseByBudget(c *Conn) {
-	s.pause(c, pausedByBudget)
+	c.pause(pausedByBudget)
 	s.budgetLine = append(s.budgetLine, c)
 }
 
 // giveWay pauses a connection that was favored and has brought little. The time
 // for which it was paused before counts then.
-func (s *Shard) giveWay(c *Conn) {
+func (c *Conn) giveWay() {
+	s := c.shard
 	m := s.unfinished[c]
 	m.since -= m.excused
 	m.excused = 0
 	s.unfinished[c] = m
-	if !s.failLate(c, m) {
+	if !c.failLate(m) {
 		s.pauseByBudget(c)
 	}
 }
@@ -142,7 +143,7 @@ func (s *Shard) rotateBudget() {
 			c.set(favored)
 			s.favored = append(s.favored, favoredConn{c, s.presence.ticks, s.unfinished[c].bytes})
 		}
-		s.unpause(c, pausedByBudget)
+		c.unpause(pausedByBudget)
 	}
 	if len(s.budgetLine) == 0 {
 		s.budgetLine = nil
@@ -163,7 +164,7 @@ func (s *Shard) endFavors(over bool) {
 		default:
 			f.conn.unset(favored)
 			if over && f.conn.is(unfinished) && f.conn.end() == nil {
-				s.giveWay(f.conn)
+				f.conn.giveWay()
 			}
 		}
 	}
@@ -257,24 +258,24 @@ func (trimTask) RunInLoop(s *Shard) {
 // If only the rest of a partly sent frame is left, the connection is closed at
 // once, because no close frame can follow half a frame.
 func (s *Shard) trim(c *Conn) {
-	s.noteSlow(c)
+	c.noteSlow()
 	policy := s.eng.cfg.OverflowPolicy
 	for lane := range Lane(dataLanes) {
 		if c.end() != nil || c.out.lanes[lane].len() == 0 {
 			continue
 		}
 		if policy != Disconnect {
-			if s.evict(c, lane, policy == DropOldest, DropBudget) != nil {
+			if c.evict(lane, policy == DropOldest, DropBudget) != nil {
 				return
 			}
 		}
-		s.disconnect(c, DropBudget) // also if only protected answers are queued
+		c.disconnect(DropBudget) // also if only protected answers are queued
 		return
 	}
 	if c.end() == nil {
 		c.setEnd(slowEnd())
 	}
-	s.discard(c, DropBudget)
+	c.discard(DropBudget)
 	s.closeLater(c, nil)
 }
 

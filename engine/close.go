@@ -81,7 +81,7 @@ type closeTask struct {
 
 func (t *closeTask) RunInLoop(s *Shard) {
 	c := t.conn
-	s.beginCloseInLoop(c, CloseInfo{Code: t.code, Reason: t.reason})
+	c.beginCloseInLoop(CloseInfo{Code: t.code, Reason: t.reason})
 	if t.within == 0 || c.state.Load() == stateClosed {
 		return
 	}
@@ -114,43 +114,44 @@ var errAborted = errors.New("ws: connection aborted")
 // handleClose acts on the peer's close frame. It answers with the same code
 // behind the queued frames, or ends the close handshake that our side began
 // (RFC 6455 section 5.5.1).
-func (s *Shard) handleClose(c *Conn, payload []byte) {
+func (c *Conn) handleClose(payload []byte) {
 	code, reason, err := codec.ParseClose(payload)
 	if err != nil {
-		s.fail(c, codec.CloseCodeOf(err), err)
+		c.fail(codec.CloseCodeOf(err), err)
 		return
 	}
 	end := CloseInfo{Code: code, Reason: reason, Remote: true}
 	if c.end() != nil {
-		s.answerClose(c, end)
+		c.answerClose(end)
 		return
 	}
-	s.endInOrder(c, end)
+	c.endInOrder(end)
 }
 
 // fail closes a connection whose peer broke the protocol, behind the answers to
 // the earlier messages. Later bytes of the peer are read and discarded until
 // the peer has read our close frame and closes: an immediate close would reset
 // the connection and could lose the frame (RFC 6455 section 7.1.7).
-func (s *Shard) fail(c *Conn, code codec.CloseCode, err error) {
+func (c *Conn) fail(code codec.CloseCode, err error) {
 	if c.end() == nil {
-		s.endInOrder(c, CloseInfo{Code: code, Err: err})
+		c.endInOrder(CloseInfo{Code: code, Err: err})
 	} else {
-		s.closeLingering(c, code, err)
+		c.closeLingering(code, err)
 	}
-	s.eng.observer.OnInvalid(c, err)
+	c.shard.eng.observer.OnInvalid(c, err)
 }
 
 // endInOrder acts on the peer's close frame, FIN or violation behind the
 // answers to the earlier messages, and after CloseTimeout at the latest.
-func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
+func (c *Conn) endInOrder(end CloseInfo) {
+	s := c.shard
 	ready := c.owner.OnPeerClose()
 	if ready && s.rest == nil && s.in.emptyInLoop() {
-		s.actOnEnd(c, end)
+		c.actOnEnd(end)
 		return
 	}
-	s.pause(c, pausedByOwner)
-	s.holdEnd(c, &end)
+	c.pause(pausedByOwner)
+	c.holdEnd(&end)
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 	if ready { // the answers to the last messages may be in the inbox
 		s.Post((*resumeTask)(c))
@@ -159,49 +160,50 @@ func (s *Shard) endInOrder(c *Conn, end CloseInfo) {
 
 // actOnEnd answers the peer's close frame or FIN, or closes because of its
 // violation.
-func (s *Shard) actOnEnd(c *Conn, end CloseInfo) {
+func (c *Conn) actOnEnd(end CloseInfo) {
 	if end.Remote || end.Code == codec.CloseAbnormal {
-		s.answerClose(c, end)
+		c.answerClose(end)
 	} else {
-		s.closeLingering(c, end.Code, end.Err)
+		c.closeLingering(end.Code, end.Err)
 	}
 }
 
 // answerClose answers the peer's close frame with ours, or its FIN with a FIN.
-func (s *Shard) answerClose(c *Conn, end CloseInfo) {
+func (c *Conn) answerClose(end CloseInfo) {
 	c.set(gotClose)
 	if c.end() == nil {
-		s.beginCloseInLoop(c, end)
+		c.beginCloseInLoop(end)
 	}
 	if c.out == nil {
-		s.sentAll(c)
+		c.sentAll()
 	}
 }
 
 // closeLingering is fail without OnInvalid and without the order.
-func (s *Shard) closeLingering(c *Conn, code codec.CloseCode, err error) {
+func (c *Conn) closeLingering(code codec.CloseCode, err error) {
 	reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "codec: "), "ws: ")
-	s.beginCloseInLoop(c, CloseInfo{Code: code, Reason: reason, Err: err})
+	c.beginCloseInLoop(CloseInfo{Code: code, Reason: reason, Err: err})
 	c.set(lingering)
 	if c.out == nil { // our close frame is already sent
-		s.sentAll(c)
+		c.sentAll()
 	}
 }
 
 // beginCloseInLoop queues the close frame behind all other frames and starts
 // the close timeout. Nothing more is queued after it.
-func (s *Shard) beginCloseInLoop(c *Conn, end CloseInfo) {
+func (c *Conn) beginCloseInLoop(end CloseInfo) {
+	s := c.shard
 	if c.end() != nil || c.state.Load() == stateClosed {
 		return
 	}
 	c.state.Store(stateClosing)
 	c.setEnd(&end)
 	s.forgetInflation(c)
-	s.unpause(c, pausedFlags) // no more messages are handed over, but the peer's close frame must be read
+	c.unpause(pausedFlags) // no more messages are handed over, but the peer's close frame must be read
 	s.noteSpace(c)
 	s.endReplyOf(c)
 	if end.Code != codec.CloseAbnormal {
-		s.pushLast(c, codec.AppendClose(nil, end.Code, end.Reason))
+		c.pushLast(codec.AppendClose(nil, end.Code, end.Reason))
 	}
 	c.owner.OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
@@ -217,7 +219,7 @@ const maxClosingBytes = 8 << 20
 // readClosing discards the received bytes of an open connection that is
 // closing, if nothing needs them, and stops reading beyond maxClosingBytes. It
 // returns false if the bytes must be decoded.
-func (s *Shard) readClosing(c *Conn) (taken bool) {
+func (c *Conn) readClosing() (taken bool) {
 	end := c.end()
 	if end == nil || end.Remote || !c.is(opened) {
 		return false
@@ -225,11 +227,11 @@ func (s *Shard) readClosing(c *Conn) (taken bool) {
 	n := c.gc.InboundBuffered()
 	end.taken += int64(n)
 	if end.taken > maxClosingBytes {
-		s.unwatch(c)
+		c.unwatch()
 	} else if !c.is(lingering) {
 		return false
 	}
-	s.stats.bytesIn.add(uint64(n))
+	c.shard.stats.bytesIn.add(uint64(n))
 	_, _ = c.gc.Discard(-1)
 	return true
 }
@@ -238,7 +240,8 @@ func (s *Shard) readClosing(c *Conn) (taken bool) {
 const lingerTime = time.Second
 
 // sentAll runs when the last queued byte of c is sent.
-func (s *Shard) sentAll(c *Conn) {
+func (c *Conn) sentAll() {
+	s := c.shard
 	switch {
 	case c.end() == nil || c.is(pendingClose):
 	case c.is(gotClose):
@@ -284,9 +287,9 @@ func (s *Shard) closePending() (done bool) {
 		}
 		s.clock.work += writeWork
 		if len(s.disconnected) > 0 {
-			s.closeDisconnected(takeFirst(&s.disconnected))
+			takeFirst(&s.disconnected).closeDisconnected()
 		} else {
-			s.closeNow(takeFirst(&s.pendingCloses))
+			takeFirst(&s.pendingCloses).closeNow()
 		}
 	}
 	return true
@@ -303,21 +306,22 @@ func takeFirst(conns *[]*Conn) *Conn {
 	return c
 }
 
-func (s *Shard) closeDisconnected(c *Conn) {
+func (c *Conn) closeDisconnected() {
+	s := c.shard
 	if c.state.Load() == stateClosed {
 		return
 	}
-	s.unpause(c, pausedFlags)
+	c.unpause(pausedFlags)
 	s.noteSpace(c)
-	s.pushLast(c, codec.AppendClose(nil, c.end().Code, c.end().Reason))
+	c.pushLast(codec.AppendClose(nil, c.end().Code, c.end().Reason))
 	c.owner.OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
-func (s *Shard) closeNow(c *Conn) {
+func (c *Conn) closeNow() {
 	if c.state.Load() != stateClosed {
 		c.transport().closeNotify(c)
-		s.driver.close(c)
+		c.shard.driver.close(c)
 	}
 }
 
@@ -339,14 +343,14 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.endAdmitting(c)
 	if c.is(blocked) {
 		s.removeBlocked(c)
-		s.unblock(c)
+		c.unblock()
 		s.driver.disarm(c)
 	}
 	if c.is(slow) {
 		s.stats.slow.add(^uint64(0))
 	}
 	if c.out != nil {
-		s.discard(c, DropClosed)
+		c.discard(DropClosed)
 		s.putQueue(c)
 	}
 	c.transport().end()

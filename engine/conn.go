@@ -39,8 +39,11 @@ type Owner interface {
 // its Owner and call Init before use; an idle connection then costs this struct
 // and gnet's own state. A test holds it within 128 bytes.
 //
-// Methods are safe for concurrent use, except for those whose names end in
-// InLoop.
+// Its methods are the life of one connection: reading, queueing, writing, closing.
+// State that the connections of a loop share is the shard's.
+//
+// Exported methods are safe for concurrent use, except for those whose names end in
+// InLoop. The others are loop-confined unless their comment says otherwise.
 type Conn struct {
 	// Immutable after the connection is attached to its loop.
 	owner Owner
@@ -173,17 +176,17 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 	s.eng.open.Add(1)
 	s.stats.connections.add(1)
 	if from == nil {
-		s.expectTLS(c)
+		c.expectTLS()
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
 		if a.refusal != nil {
-			return s.turnAway(c, a.refusal)
+			return c.turnAway(a.refusal)
 		}
 		return gnet.None
 	}
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
-	s.open(c, from.response)
+	c.open(from.response)
 	if len(from.early) > 0 {
-		s.decode(c, from.early)
+		c.decode(from.early)
 	}
 	c.transport().proceed(c) // bytes that crypto/tls has read already
 	return gnet.None

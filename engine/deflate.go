@@ -47,7 +47,8 @@ type variants struct {
 
 // variant returns f in the form for c: compressed, if that was negotiated and
 // pays. With context takeover, commit compresses instead.
-func (s *Shard) variant(c *Conn, f *Frame) *Frame {
+func (c *Conn) variant(f *Frame) *Frame {
+	s := c.shard
 	z := c.deflate()
 	if z == nil || z.ServerTakeover || !s.worthDeflating(f) {
 		return f
@@ -100,7 +101,8 @@ func (f *Frame) compress(z *codec.Deflater, history []byte, bits uint8) *Frame {
 
 // deflateReply compresses the payload of a reply into the shard's scratch
 // buffer. It returns nil if the payload should go uncompressed.
-func (s *Shard) deflateReply(c *Conn, payload []byte) []byte {
+func (c *Conn) deflateReply(payload []byte) []byte {
+	s := c.shard
 	if c.deflate() == nil || len(payload) < s.eng.cfg.CompressionThreshold {
 		return nil
 	}
@@ -129,7 +131,8 @@ const maxCommitted = 16 << 10
 // commit compresses the frames that c sends next, with the sent ones as
 // context. This fixes the order of these frames, and none can be dropped alone,
 // because the client could not inflate the following ones.
-func (s *Shard) commit(c *Conn) {
+func (c *Conn) commit() {
+	s := c.shard
 	z := c.deflate()
 	if z == nil || !z.ServerTakeover {
 		return

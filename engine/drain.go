@@ -90,7 +90,7 @@ func (d *drain) step(s *Shard, most int) (done bool) {
 			d.clean++
 			d.slot = (d.slot + 1) % wheelSlots
 			d.next = s.wheel.slots[d.slot]
-		case !s.drains(c):
+		case !c.drains():
 			d.next = c.next
 		case most == 0:
 			return false
@@ -98,7 +98,7 @@ func (d *drain) step(s *Shard, most int) (done bool) {
 			most--
 			d.clean = 0
 			d.next = c.next
-			s.drain(c, d.end)
+			c.drain(d.end)
 		}
 		if s.clock.work += walkWork; s.clock.outOfTime() {
 			return false
@@ -123,18 +123,18 @@ func (d *drain) canceled(c *Conn) {
 }
 
 // drains reports whether a drain has yet to close c.
-func (s *Shard) drains(c *Conn) bool {
+func (c *Conn) drains() bool {
 	return !c.is(pendingClose|lingering) && c.end() == nil
 }
 
 // drain begins the close handshake of c, or refuses its upgrade request.
-func (s *Shard) drain(c *Conn, end CloseInfo) {
+func (c *Conn) drain(end CloseInfo) {
 	if c.is(opened) {
-		s.beginCloseInLoop(c, end)
+		c.beginCloseInLoop(end)
 		return
 	}
-	s.endAdmitting(c)
-	s.refuseRequest(c, errStopping)
+	c.shard.endAdmitting(c)
+	c.refuseRequest(errStopping)
 }
 
 // RunInLoop drains without a pace.
@@ -149,13 +149,13 @@ var errStopping = &codec.RequestError{Status: 503, Reason: "server is stopping"}
 
 // turnAway refuses a connection that does not come in. The engine does not wait for
 // its end.
-func (s *Shard) turnAway(c *Conn, refusal *codec.RequestError) gnet.Action {
+func (c *Conn) turnAway(refusal *codec.RequestError) gnet.Action {
 	c.set(uncounted)
-	s.eng.open.Add(-1)
+	c.shard.eng.open.Add(-1)
 	if !c.transport().readable() {
 		return gnet.Close // the peer could not read a refusal
 	}
-	s.refuseRequest(c, refusal)
+	c.refuseRequest(refusal)
 	return gnet.None
 }
 

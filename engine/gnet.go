@@ -99,7 +99,7 @@ func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 		e.bind(gc.EventLoop()).shard.turn()
 		return gnet.None
 	}
-	c.shard.traffic(c)
+	c.traffic()
 	return gnet.None
 }
 

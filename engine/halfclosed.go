@@ -45,7 +45,7 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 			s.closeLater(c, err)
 		}
 	}
-	s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: err})
+	c.endInOrder(CloseInfo{Code: codec.CloseAbnormal, Err: err})
 	return true
 }
 

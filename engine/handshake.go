@@ -15,14 +15,15 @@ const maxEarlyBytes = 64 << 10
 
 // handshake looks for a whole upgrade request. It returns true once the
 // connection is past the handshake and the following bytes must be decoded.
-func (s *Shard) handshake(c *Conn, in unread) bool {
+func (c *Conn) handshake(in unread) bool {
+	s := c.shard
 	if c.is(lingering) {
 		_, _ = in.Discard(-1)
 		return false
 	}
 	if c.is(admitting) {
 		if in.InboundBuffered() > maxEarlyBytes {
-			s.pauseEarly(c, in.InboundBuffered())
+			c.pauseEarly(in.InboundBuffered())
 		}
 		return false
 	}
@@ -30,7 +31,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	r, n, err := codec.ParseRequest(b, s.eng.cfg.headLimits())
 	if err != nil {
 		_, _ = in.Discard(-1)
-		s.refuseRequest(c, requestError(err))
+		c.refuseRequest(requestError(err))
 		return false
 	}
 	if n == 0 {
@@ -41,7 +42,7 @@ func (s *Shard) handshake(c *Conn, in unread) bool {
 	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
 		decision := s.eng.handler.Admit(c, r)
-		return s.admitted(c, r, &decision)
+		return c.admitted(r, &decision)
 	}
 	s.admitOffLoop(c, r)
 	return false
@@ -51,8 +52,9 @@ var errEarlyBytes = errors.New("ws: too many bytes before the handshake's answer
 
 // pauseEarly makes a peer wait that has sent too much, n bytes so far, before
 // the answer of the handshake.
-func (s *Shard) pauseEarly(c *Conn, n int) {
-	s.pause(c, pausedEarly)
+func (c *Conn) pauseEarly(n int) {
+	s := c.shard
+	c.pause(pausedEarly)
 	if !c.is(unwatched) && int64(n) > maxEarlyBytes+s.eng.cfg.MailboxBytes {
 		s.closeLater(c, errEarlyBytes) // it cannot be paused
 	}
@@ -83,7 +85,7 @@ func (s *Shard) admitOffLoop(c *Conn, r *http.Request) {
 	c.set(admitting)
 	if !s.eng.handler.Go(ctx, func() { s.eng.admit(ctx, c, r) }) {
 		s.endAdmitting(c)
-		s.refuseRequest(c, errStopping)
+		c.refuseRequest(errStopping)
 	}
 }
 
@@ -118,14 +120,14 @@ var errAdmitPanicked = &codec.RequestError{Status: 500, Reason: "internal error"
 func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
 	s.endAdmitting(c)
-	s.unpause(c, pausedEarly)
+	c.unpause(pausedEarly)
 	if c.state.Load() == stateClosed || c.is(pendingClose) || c.is(lingering) {
 		if t.decision.Accepted {
 			s.eng.handler.Abandon(c)
 		}
 		return
 	}
-	if !s.admitted(c, t.request, &t.decision) {
+	if !c.admitted(t.request, &t.decision) {
 		return
 	}
 	c.transport().proceed(c)
@@ -133,38 +135,39 @@ func (t *admitTask) RunInLoop(s *Shard) {
 
 // admitted answers the upgrade request, and returns true if the connection is
 // open now.
-func (s *Shard) admitted(c *Conn, r *http.Request, decision *Decision) bool {
+func (c *Conn) admitted(r *http.Request, decision *Decision) bool {
 	if decision.Accepted {
-		s.open(c, decision.Response)
+		c.open(decision.Response)
 		return true
 	}
 	if decision.Refused != nil {
-		s.eng.observer.OnRefused(c, r, decision.Refused)
+		c.shard.eng.observer.OnRefused(c, r, decision.Refused)
 	}
-	s.refuse(c, decision.Response)
+	c.refuse(decision.Response)
 	return false
 }
 
 // open starts the message phase. response is the answer of the handshake.
-func (s *Shard) open(c *Conn, response []byte) {
+func (c *Conn) open(response []byte) {
+	s := c.shard
 	c.state.Store(stateOpen)
 	c.set(opened)
-	s.noteLife(c)
+	c.noteLife()
 	s.stats.opened.add(1)
-	s.pushFirst(c, response)
+	c.pushFirst(response)
 	// The first ping comes at a random time within the interval, to spread the
 	// pings of many connections that came at once.
 	s.wheel.schedule(c, s.eng.after(s.eng.jitter()))
 	c.owner.OnOpen()
 	if s.eng.draining.Load() {
-		s.beginCloseInLoop(c, s.eng.drainEnd)
+		c.beginCloseInLoop(s.eng.drainEnd)
 	}
 }
 
 // refuseRequest is refuse for a request without a decision of Handler.Admit.
-func (s *Shard) refuseRequest(c *Conn, err *codec.RequestError) {
+func (c *Conn) refuseRequest(err *codec.RequestError) {
 	decision := refusedBy(err)
-	s.admitted(c, nil, &decision)
+	c.admitted(nil, &decision)
 }
 
 // refusedBy returns the decision that refuses a request because of err.
@@ -181,14 +184,15 @@ func renderRefusal(err *codec.RequestError) []byte {
 }
 
 // refuse answers an upgrade request with an error and closes.
-func (s *Shard) refuse(c *Conn, response []byte) {
+func (c *Conn) refuse(response []byte) {
+	s := c.shard
 	if !c.transport().readable() {
 		s.closeLater(c, errNoHandshake)
 		return
 	}
 	c.setEnd(&CloseInfo{Code: codec.CloseAbnormal})
 	c.set(lingering)
-	s.unpause(c, pausedFlags)
-	s.pushFirst(c, response)
+	c.unpause(pausedFlags)
+	c.pushFirst(response)
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }

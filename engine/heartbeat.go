@@ -112,13 +112,14 @@ func (p progress) since(base progress, pings uint32) bool {
 }
 
 // noteLife records that bytes have come from c's peer.
-func (s *Shard) noteLife(c *Conn) {
-	s.noteTaking(c)
-	s.forgetOverdue(c)
+func (c *Conn) noteLife() {
+	c.noteTaking()
+	c.shard.forgetOverdue(c)
 }
 
 // noteTaking records that c's peer takes bytes. Its pong may still be overdue.
-func (s *Shard) noteTaking(c *Conn) {
+func (c *Conn) noteTaking() {
+	s := c.shard
 	if c.lastLife != s.presence.ticks {
 		c.lastLife, c.controls = s.presence.ticks, 0
 	}
@@ -136,39 +137,41 @@ func (s *Shard) forgetOverdue(c *Conn) {
 // unread, because the loop has yet to reach them, or because c is paused. A
 // peer that is paused because it does not read its answers is not excused; it
 // has to take bytes.
-func (s *Shard) excused(c *Conn) bool {
+func (c *Conn) excused() bool {
 	if c.is(pausedFlags | unwatched) {
 		return !c.is(blocked)
 	}
-	return s.driver.hasUnread(c)
+	return c.shard.driver.hasUnread(c)
 }
 
 // heartbeat sends a ping to c, or closes c after too long a silence. c has just
 // left the wheel.
-func (s *Shard) heartbeat(c *Conn) {
+func (c *Conn) heartbeat() {
+	s := c.shard
 	now, limits := s.eng.now.Load(), &s.eng.silence
 	late := now - c.deadline // more than a tick if the loop was away
 	silent := s.presence.ticks - c.lastLife
 	if c.is(overdue) || silent >= limits.limit || silent >= limits.overdue+min(late, limits.part) {
-		if !s.excused(c) {
-			s.probe(c)
+		if !c.excused() {
+			c.probe()
 			return
 		}
-		s.noteLife(c)
+		c.noteLife()
 		silent = 0
 	}
 	// A late ping does not move the time of the next one: otherwise the pings of
 	// all connections would come together after a pause.
 	s.wheel.schedule(c, now+min(limits.interval-late%limits.interval, limits.limit-silent))
-	s.pushControl(c, s.eng.ping)
+	c.pushControl(s.eng.ping)
 }
 
 // probe looks for progress on a connection whose pong is overdue, and closes it
 // if its silence has reached the limit. Otherwise it sends one more ping, whose
 // acknowledgment brings the size of the peer's window.
-func (s *Shard) probe(c *Conn) {
+func (c *Conn) probe() {
+	s := c.shard
 	now, limits := s.presence.ticks, &s.eng.silence
-	o := s.look(c)
+	o := c.look()
 	remaining := max(int32(limits.limit-(now-c.lastLife)), int32(limits.part-(now-o.since)))
 	s.wheel.schedule(c, s.eng.now.Load()+min(limits.interval, limits.part, uint32(max(1, remaining))))
 	if remaining <= 0 {
@@ -178,12 +181,13 @@ func (s *Shard) probe(c *Conn) {
 	}
 	o.pings++
 	s.overdue[c] = o
-	s.pushControl(c, s.eng.ping)
+	c.pushControl(s.eng.ping)
 }
 
 // look compares the progress of c's peer with the last base, and records a sign
 // of life.
-func (s *Shard) look(c *Conn) overduePong {
+func (c *Conn) look() overduePong {
+	s := c.shard
 	p := s.driver.progress(c)
 	o, known := s.overdue[c]
 	switch {
@@ -193,7 +197,7 @@ func (s *Shard) look(c *Conn) overduePong {
 		}
 		c.set(overdue)
 	case p.since(o.base, o.pings):
-		s.noteTaking(c)
+		c.noteTaking()
 	case p.edge < o.base.edge: // more was sent on a Unix socket
 		o.base = p
 		return o

@@ -99,34 +99,35 @@ type inflateState struct {
 
 // inflate returns the inflated payload of m, in a buffer that is valid until
 // the next call. If a later turn must finish it, c is paused and ok is false.
-func (s *Shard) inflate(c *Conn, m codec.Message) (payload []byte, ok bool, err error) {
-	done, err := s.inflateNow(c, inflation{op: m.Op, compressed: m.Payload})
+func (c *Conn) inflate(m codec.Message) (payload []byte, ok bool, err error) {
+	done, err := c.inflateNow(inflation{op: m.Op, compressed: m.Payload})
 	if !done {
 		return nil, false, nil
 	}
-	return s.endInflate(c, m.Op, err)
+	return c.endInflate(m.Op, err)
 }
 
 // checkUnfinished rejects an unfinished compressed text whose received part is
 // already invalid. The ratio of a part is not bounded, because it may exceed the
 // ratio of the whole message.
-func (s *Shard) checkUnfinished(c *Conn) error {
+func (c *Conn) checkUnfinished() error {
 	part := c.in.Unfinished()
 	if part == nil {
 		return nil
 	}
-	done, err := s.inflateNow(c, inflation{compressed: part, part: true})
+	done, err := c.inflateNow(inflation{compressed: part, part: true})
 	if !done {
 		return nil
 	}
-	return s.endPart(err)
+	return c.shard.endPart(err)
 }
 
 // inflateNow begins to inflate p, whose compressed bytes are borrowed, into
 // s.inflated. It returns false if later turns must finish it; c is paused then.
-func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
+func (c *Conn) inflateNow(p inflation) (done bool, err error) {
+	s := c.shard
 	most := time.Hour
-	if len(p.compressed) > largeRead && s.canPause(c) {
+	if len(p.compressed) > largeRead && c.canPause() {
 		if len(s.inflateLine) > 0 || s.inflateClock.refuses(len(p.compressed)) {
 			s.inflateLater(c, p)
 			return false, nil
@@ -134,7 +135,7 @@ func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
 		most = inflateTime
 	}
 	s.inflateClock.beginMessage()
-	p.z = s.newInflater(c, s.inflated, &p)
+	p.z = c.newInflater(s.inflated, &p)
 	done, err = p.z.Step(most)
 	s.inflateClock.endMessage(len(p.compressed))
 	if !done {
@@ -147,7 +148,8 @@ func (s *Shard) inflateNow(c *Conn, p inflation) (done bool, err error) {
 	return true, s.inflatedErr(&p, err)
 }
 
-func (s *Shard) newInflater(c *Conn, dst []byte, p *inflation) *codec.Inflater {
+func (c *Conn) newInflater(dst []byte, p *inflation) *codec.Inflater {
+	s := c.shard
 	if p.part {
 		return codec.NewPartInflater(trimmed(dst), p.compressed, c.deflate().received, s.eng.cfg.MessageSizeLimit)
 	}
@@ -165,7 +167,8 @@ func (s *Shard) inflatedErr(p *inflation, err error) error {
 }
 
 // endInflate returns the message in s.inflated.
-func (s *Shard) endInflate(c *Conn, op codec.Opcode, err error) ([]byte, bool, error) {
+func (c *Conn) endInflate(op codec.Opcode, err error) ([]byte, bool, error) {
+	s := c.shard
 	if err != nil {
 		return nil, false, err
 	}
@@ -210,7 +213,7 @@ func (s *Shard) inflateLater(c *Conn, p inflation) {
 	s.inflations[c] = &p
 	s.inflateLine = append(s.inflateLine, c)
 	s.stats.heldBytes.add(uint64(len(p.compressed)))
-	s.pause(c, pausedByShare)
+	c.pause(pausedByShare)
 	if len(s.inflateLine) == 1 {
 		s.postUrgent((*inflateTask)(s))
 	}
@@ -229,7 +232,7 @@ func (t *inflateTask) RunInLoop(s *Shard) {
 	c := s.inflateLine[0]
 	p := s.inflations[c]
 	if p.z == nil {
-		p.z = s.newInflater(c, nil, p)
+		p.z = c.newInflater(nil, p)
 	}
 	p.done, p.err = p.z.Step(inflateTime)
 	s.clock.work += clockStep
@@ -239,7 +242,7 @@ func (t *inflateTask) RunInLoop(s *Shard) {
 		p.z.Close()
 		p.z = nil
 		s.advanceInflateLine()
-		s.unpause(c, pausedByShare)
+		c.unpause(pausedByShare)
 	}
 	if len(s.inflateLine) > 0 {
 		s.postUrgent(t)
@@ -267,7 +270,7 @@ func (s *Shard) takeInflation(c *Conn) (m codec.Message, ok bool, err error) {
 		return codec.Message{}, false, s.endPart(p.err)
 	}
 	m.Op = p.op
-	m.Payload, ok, err = s.endInflate(c, p.op, p.err)
+	m.Payload, ok, err = c.endInflate(p.op, p.err)
 	return m, ok, err
 }
 
@@ -285,24 +288,24 @@ func (s *Shard) forgetInflation(c *Conn) {
 }
 
 // canPause reports whether pausing c keeps its bytes in the kernel.
-func (s *Shard) canPause(c *Conn) bool {
-	return c.end() == nil && s.driver.canPause()
+func (c *Conn) canPause() bool {
+	return c.end() == nil && c.shard.driver.canPause()
 }
 
 // pauseForOthers leaves the rest of c's read to a turn, so that the loop serves
 // the other connections first.
-func (s *Shard) pauseForOthers(c *Conn) {
-	if c.is(pausedFlags) || !s.canPause(c) {
+func (c *Conn) pauseForOthers() {
+	if c.is(pausedFlags) || !c.canPause() {
 		return
 	}
-	s.pause(c, pausedByShare)
-	s.postUrgent((*shareTask)(c))
+	c.pause(pausedByShare)
+	c.shard.postUrgent((*shareTask)(c))
 }
 
 // shareTask resumes a connection that pauseForOthers has paused.
 type shareTask Conn
 
-func (t *shareTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByShare) }
+func (t *shareTask) RunInLoop(s *Shard) { (*Conn)(t).unpause(pausedByShare) }
 
 // CompressedInLoop returns the compressed size of the message in OnMessage in
 // bytes, or 0 if it came uncompressed. The owner calls it within OnMessage.

@@ -32,7 +32,7 @@ type pauseState struct {
 // PauseInLoop stops reading from the connection until Resume is called. The
 // owner calls it within OnMessage, which is not called again until then. It has
 // no effect on a connection that is closing.
-func (c *Conn) PauseInLoop() { c.shard.pause(c, pausedByOwner) }
+func (c *Conn) PauseInLoop() { c.pause(pausedByOwner) }
 
 // Resume ends PauseInLoop. It never waits. Safe for concurrent use.
 func (c *Conn) Resume() { c.shard.postUrgent((*resumeTask)(c)) }
@@ -45,10 +45,11 @@ func (c *Conn) ResumeInOrder() { c.shard.Post((*resumeTask)(c)) }
 // resumeTask brings Resume to the loop.
 type resumeTask Conn
 
-func (t *resumeTask) RunInLoop(s *Shard) { s.unpause((*Conn)(t), pausedByOwner) }
+func (t *resumeTask) RunInLoop(s *Shard) { (*Conn)(t).unpause(pausedByOwner) }
 
 // pause stops reading from c for one reason.
-func (s *Shard) pause(c *Conn, why connFlags) {
+func (c *Conn) pause(why connFlags) {
+	s := c.shard
 	s.mustBeInLoop()
 	if c.end() != nil || c.state.Load() == stateClosed {
 		return // the peer's close frame must be read
@@ -58,12 +59,13 @@ func (s *Shard) pause(c *Conn, why connFlags) {
 		s.stats.pausedTotal.add(1)
 	}
 	c.set(why)
-	s.unwatch(c)
+	c.unwatch()
 }
 
 // unpause ends reasons of c's pause. If no other is left, a turn continues with
 // c's held bytes, behind the connections that were resumed before.
-func (s *Shard) unpause(c *Conn, why connFlags) {
+func (c *Conn) unpause(why connFlags) {
+	s := c.shard
 	s.mustBeInLoop()
 	if !c.is(why & pausedFlags) {
 		return
@@ -87,26 +89,26 @@ func (s *Shard) continueReading() {
 		c := s.resumed[0]
 		s.resumed[0] = nil
 		s.resumed = s.resumed[1:]
-		s.continueConn(c)
+		c.continueConn()
 	}
 	s.resumed = nil
 }
 
 // continueConn decodes the held bytes of c, and lets the loop read from c
 // again.
-func (s *Shard) continueConn(c *Conn) {
-	defer s.recoverRead(c)
+func (c *Conn) continueConn() {
+	defer c.recoverRead()
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
 		return // it is on the list again, or will be
 	}
-	s.noteLife(c)
-	s.decodeHeld(c)
+	c.noteLife()
+	c.decodeHeld()
 	if c.is(pausedFlags) || c.state.Load() == stateClosed {
 		return
 	}
 	c.transport().proceed(c)
 	if !c.is(pausedFlags) && c.state.Load() != stateClosed {
-		s.watch(c)
+		c.watch()
 	}
 }
 
@@ -121,7 +123,8 @@ type held struct {
 func (s *Shard) holds(c *Conn) bool { return len(s.held) > 0 && s.held[c] != nil }
 
 // hold keeps b, which is borrowed, until c is resumed.
-func (s *Shard) hold(c *Conn, b []byte) {
+func (c *Conn) hold(b []byte) {
+	s := c.shard
 	if c.is(lingering | gotClose | pendingClose) {
 		return
 	}
@@ -129,21 +132,22 @@ func (s *Shard) hold(c *Conn, b []byte) {
 	h.buf.B = append(h.buf.B, b...)
 	s.stats.heldBytes.add(uint64(len(b)))
 	if !c.is(unwatched) && int64(len(h.buf.B)-h.from) > s.eng.cfg.MailboxBytes {
-		s.closeLingering(c, codec.ClosePolicyViolation, errHeldBytes)
+		c.closeLingering(codec.ClosePolicyViolation, errHeldBytes)
 	}
 }
 
 // holdEnd keeps the peer's close frame or violation until c is resumed.
-func (s *Shard) holdEnd(c *Conn, end *CloseInfo) { s.needHeld(c).end = end }
+func (c *Conn) holdEnd(end *CloseInfo) { c.shard.needHeld(c).end = end }
 
 // releaseEnd acts on the end that holdEnd keeps, and reports whether there was
 // one.
-func (s *Shard) releaseEnd(c *Conn) bool {
+func (c *Conn) releaseEnd() bool {
+	s := c.shard
 	if !s.holds(c) || s.held[c].end == nil {
 		return false
 	}
 	end := *s.held[c].end
-	s.actOnEnd(c, end)
+	c.actOnEnd(end)
 	s.releaseHeld(c)
 	return true
 }
@@ -162,18 +166,19 @@ func (s *Shard) needHeld(c *Conn) *held {
 }
 
 // decodeHeld decodes the held bytes of c until it is paused again.
-func (s *Shard) decodeHeld(c *Conn) {
+func (c *Conn) decodeHeld() {
+	s := c.shard
 	h := s.held[c]
 	if h == nil {
 		if s.inflates(c) {
-			s.decodeUntilPaused(c, nil)
+			c.decodeUntilPaused(nil)
 		}
 		return
 	}
-	if s.releaseEnd(c) {
+	if c.releaseEnd() {
 		return
 	}
-	rest := s.decodeUntilPaused(c, h.buf.B[h.from:])
+	rest := c.decodeUntilPaused(h.buf.B[h.from:])
 	if s.held[c] != h {
 		return // c has been detached
 	}
@@ -209,7 +214,8 @@ func (s *Shard) forgetPaused(c *Conn) {
 }
 
 // unwatch removes c from the loop's readiness.
-func (s *Shard) unwatch(c *Conn) {
+func (c *Conn) unwatch() {
+	s := c.shard
 	if c.is(unwatched) || !s.driver.canPause() {
 		return
 	}
@@ -221,7 +227,8 @@ func (s *Shard) unwatch(c *Conn) {
 }
 
 // watch takes unwatch back.
-func (s *Shard) watch(c *Conn) {
+func (c *Conn) watch() {
+	s := c.shard
 	if !c.is(unwatched) || c.is(halfClosed) {
 		return
 	}
@@ -236,11 +243,10 @@ func (s *Shard) watch(c *Conn) {
 // handshake. Frames sent meanwhile wait in the queue, as for a peer that does
 // not read. The owner calls it within OnOpen.
 func (c *Conn) HoldInLoop() {
-	s := c.shard
-	s.pause(c, pausedByOwner)
+	c.pause(pausedByOwner)
 	c.set(withheld)
 	if !c.is(blocked) { // the last bytes of a TLS handshake may wait for the socket
-		s.block(c)
+		c.block()
 	}
 }
 
@@ -258,7 +264,7 @@ func (t *releaseTask) RunInLoop(s *Shard) {
 	}
 	c.unset(withheld)
 	s.removeBlocked(c)
-	s.unblock(c)
+	c.unblock()
 	s.markDirty(c)
-	s.unpause(c, pausedByOwner)
+	c.unpause(pausedByOwner)
 }

@@ -246,7 +246,7 @@ func (s *Shard) besideDone(c *Conn) {
 		s.beside[c] = n - 1
 	case n == 1:
 		delete(s.beside, c)
-		s.unpause(c, pausedByTasks)
+		c.unpause(pausedByTasks)
 	}
 }
 
@@ -265,7 +265,7 @@ func (s *Shard) postBeside(target *Shard, t Task) {
 			s.beside = make(map[*Conn]int)
 		}
 		s.beside[c]++
-		s.pause(c, pausedByTasks)
+		c.pause(pausedByTasks)
 		t = &besideTask{t, c}
 	}
 	target.putBeside(t)

@@ -9,21 +9,22 @@ import (
 )
 
 // traffic processes the bytes that c has received.
-func (s *Shard) traffic(c *Conn) {
+func (c *Conn) traffic() {
+	s := c.shard
 	s.enter()
 	defer s.leave()
-	defer s.recoverRead(c)
-	s.readInLoop(c)
+	defer c.recoverRead()
+	c.readInLoop()
 }
 
 // readInLoop processes the bytes that gnet has read for c.
-func (s *Shard) readInLoop(c *Conn) {
+func (c *Conn) readInLoop() {
 	if c.is(pendingClose) {
 		_, _ = c.gc.Discard(-1)
 		return
 	}
-	s.noteLife(c)
-	if s.readClosing(c) {
+	c.noteLife()
+	if c.readClosing() {
 		return
 	}
 	c.transport().receive(c)
@@ -31,37 +32,39 @@ func (s *Shard) readInLoop(c *Conn) {
 
 // decode processes b, the bytes behind those of the last call, in place. It
 // holds the bytes that a paused connection must not handle yet.
-func (s *Shard) decode(c *Conn, b []byte) {
+func (c *Conn) decode(b []byte) {
+	s := c.shard
 	s.stats.bytesIn.add(uint64(len(b)))
 	if !c.is(pausedFlags) && !s.holds(c) {
-		b = s.decodeUntilPaused(c, b)
+		b = c.decodeUntilPaused(b)
 	}
 	if len(b) > 0 {
-		s.hold(c, b)
+		c.hold(b)
 	}
 }
 
 // decodeUntilPaused processes the messages in b until one pauses the
 // connection. It returns the bytes behind that one.
-func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
+func (c *Conn) decodeUntilPaused(b []byte) (rest []byte) {
+	s := c.shard
 	ended := false
 	if c.deflate() != nil && s.inflateClock.refuses(len(b)) {
-		s.pauseForOthers(c)
+		c.pauseForOthers()
 	}
 	s.beginReply(c)
 	for (len(b) > 0 || s.inflates(c)) && !c.is(lingering|gotClose|pendingClose|pausedFlags) {
-		n, m, ok, err := s.next(c, b)
+		n, m, ok, err := c.nextMessage(b)
 		if err != nil {
-			s.fail(c, codec.CloseCodeOf(err), err)
+			c.fail(codec.CloseCodeOf(err), err)
 			break
 		}
 		b = b[n:]
 		if ok {
 			ended = ended || !m.Op.IsControl()
-			s.handle(c, m)
+			c.handle(m)
 		}
 		if s.inflateClock.over && len(b) > 0 {
-			s.pauseForOthers(c)
+			c.pauseForOthers()
 		}
 	}
 	s.inflateClock.endRead()
@@ -73,8 +76,9 @@ func (s *Shard) decodeUntilPaused(c *Conn, b []byte) (rest []byte) {
 	return b
 }
 
-// next takes one message from b, inflated.
-func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err error) {
+// nextMessage takes one message from b, inflated.
+func (c *Conn) nextMessage(b []byte) (n int, m codec.Message, ok bool, err error) {
+	s := c.shard
 	if c.deflate() == nil {
 		return c.in.Next(b, s.eng.cfg.MessageSizeLimit)
 	}
@@ -88,28 +92,28 @@ func (s *Shard) next(c *Conn, b []byte) (n int, m codec.Message, ok bool, err er
 	case c.state.Load() != stateOpen:
 	case m.Compressed:
 		s.wireBytes = len(m.Payload)
-		m.Payload, ok, err = s.inflate(c, m)
+		m.Payload, ok, err = c.inflate(m)
 	case !ok && err == nil:
-		err = s.checkUnfinished(c)
+		err = c.checkUnfinished()
 	}
 	return n, m, ok, err
 }
 
 // handle acts on one message or control frame.
-func (s *Shard) handle(c *Conn, m codec.Message) {
+func (c *Conn) handle(m codec.Message) {
 	switch m.Op {
 	case codec.OpPing:
-		if c.end() == nil && s.takesControl(c) {
-			s.pushPong(c, m.Payload)
+		if c.end() == nil && c.takesControl() {
+			c.pushPong(m.Payload)
 		}
 	case codec.OpPong:
-		s.takesControl(c)
+		c.takesControl()
 	case codec.OpClose:
-		s.handleClose(c, m.Payload)
+		c.handleClose(m.Payload)
 	default:
 		if c.state.Load() == stateOpen {
-			s.stats.messagesIn.add(1)
-			s.handOver(c, m)
+			c.shard.stats.messagesIn.add(1)
+			c.handOver(m)
 		}
 	}
 }
@@ -117,24 +121,25 @@ func (s *Shard) handle(c *Conn, m codec.Message) {
 // handOver gives a message to the owner. If the answers do not fit into the
 // queue, it pauses the connection until they do, so a peer that does not read
 // its answers waits with its requests.
-func (s *Shard) handOver(c *Conn, m codec.Message) {
+func (c *Conn) handOver(m codec.Message) {
+	s := c.shard
 	s.reading = c
 	c.owner.OnMessage(m.Op, m.Payload)
 	s.reading = nil
 	if c.is(blocked) && c.exceeded() {
-		s.pause(c, pausedByQueue)
+		c.pause(pausedByQueue)
 	}
 }
 
 // takesControl counts a ping or pong, and closes the connection if there are
 // too many.
-func (s *Shard) takesControl(c *Conn) bool {
+func (c *Conn) takesControl() bool {
 	c.controls++
-	if c.controls <= s.eng.controls {
+	if c.controls <= c.shard.eng.controls {
 		return true
 	}
 	if c.end() == nil {
-		s.fail(c, codec.ClosePolicyViolation, errControls)
+		c.fail(codec.ClosePolicyViolation, errControls)
 	}
 	return false
 }
@@ -154,19 +159,20 @@ func controlsPerTick(perSecond int, tick time.Duration) uint16 {
 
 // recoverRead closes a connection if the processing of its bytes panics. It
 // must be deferred.
-func (s *Shard) recoverRead(c *Conn) {
+func (c *Conn) recoverRead() {
+	s := c.shard
 	r := recover()
 	if r == nil {
 		return
 	}
 	s.eng.reportPanic("traffic", r)
 	s.reading = nil
-	s.dropReplies(c, s.reply.tally)
+	c.dropReplies(s.reply.tally)
 	s.reply = replyBatch{}
 	_, _ = c.gc.Discard(-1)
 	s.releaseHeld(c)
 	if c.is(opened) {
-		s.closeLingering(c, codec.CloseInternalError, errInternal)
+		c.closeLingering(codec.CloseInternalError, errInternal)
 	} else {
 		s.closeLater(c, errInternal)
 	}

@@ -52,9 +52,9 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	}
 	f := NewFrame(op, payload, Handling{})
 	f.keep = keepAnswer
-	f = s.variant(c, f)
+	f = c.variant(f)
 	if onLoop && s.caughtUpInLoop() {
-		if !s.enqueueInLoop(c, f) {
+		if !c.enqueueInLoop(f) {
 			return ErrClosed // nothing else refuses an answer
 		}
 		return nil
@@ -106,7 +106,7 @@ func (s *Shard) replyInLoop(c *Conn, op codec.Opcode, payload []byte, k keep) bo
 	if c.deflate() != nil && c.deflate().ServerTakeover {
 		return false // the queue compresses it behind the frames before it
 	}
-	deflated := s.deflateReply(c, payload)
+	deflated := c.deflateReply(payload)
 	if deflated != nil {
 		payload = deflated
 	}
@@ -159,12 +159,12 @@ func (s *Shard) writeReply() {
 		return
 	}
 	if c.is(pendingClose) || c.state.Load() == stateClosed {
-		s.dropReplies(c, replies)
+		c.dropReplies(replies)
 		return
 	}
 	n, full, err := c.transport().writeNow(c, buf)
 	if err != nil {
-		s.dropReplies(c, replies)
+		c.dropReplies(replies)
 		s.closeLater(c, err)
 		s.eng.observer.OnWriteError()
 		return
@@ -173,16 +173,16 @@ func (s *Shard) writeReply() {
 		queued := s.queueRest(c, buf, n)
 		replies.frames -= queued.frames
 		replies.bytes -= queued.bytes
-		s.block(c)
+		c.block()
 	}
-	s.sent(c, [dataLanes]tally{LaneNormal: replies})
+	c.sent([dataLanes]tally{LaneNormal: replies})
 }
 
 // dropReplies drops the batch of a connection that has failed.
-func (s *Shard) dropReplies(c *Conn, replies tally) {
+func (c *Conn) dropReplies(replies tally) {
 	c.unreserve(LaneNormal, replies.frames, replies.bytes)
 	for range replies.frames {
-		s.drop(nil, DropClosed)
+		c.shard.drop(nil, DropClosed)
 	}
 }
 
@@ -213,7 +213,8 @@ func (s *Shard) queueRest(c *Conn, buf []byte, n int) (queued tally) {
 
 // reserveReply counts f against the bounds of c's queue, and exceeds them, if f
 // may do so. It runs on the loop of c.
-func (s *Shard) reserveReply(c *Conn, f *Frame) bool {
+func (c *Conn) reserveReply(f *Frame) bool {
+	s := c.shard
 	switch {
 	case f.keep == keepAnswer:
 	case f.lane != LaneNormal || c.exceeded():

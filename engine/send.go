@@ -21,9 +21,9 @@ func (c *Conn) Send(f *Frame) error {
 		return ErrClosed
 	}
 	s := c.shard
-	f = s.variant(c, s.eng.Stamp(f))
+	f = c.variant(s.eng.Stamp(f))
 	if s.onLoop() && s.caughtUpInLoop() {
-		if !s.enqueueInLoop(c, f) {
+		if !c.enqueueInLoop(f) {
 			return ErrQueueFull
 		}
 		return nil
@@ -112,11 +112,11 @@ func (t *sendTask) RunInLoop(s *Shard) {
 	s.NoteOfferInLoop(t.frame)
 	switch {
 	case !t.reserved:
-		s.enqueueInLoop(t.conn, t.frame)
+		t.conn.enqueueInLoop(t.frame)
 	case t.conn.takesDataInLoop():
-		s.pushInLoop(t.conn, t.frame)
+		t.conn.pushInLoop(t.frame)
 	default:
-		s.lost(t.conn, t.frame, DropClosed)
+		t.conn.lost(t.frame, DropClosed)
 	}
 }
 
@@ -137,7 +137,7 @@ func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
 		return ErrClosed
 	}
 	s := c.shard
-	f = s.variant(c, s.eng.Stamp(f))
+	f = c.variant(s.eng.Stamp(f))
 	wait := !s.eng.onLoop()
 	for !c.reserve(f) {
 		if !wait {
@@ -218,7 +218,7 @@ func (w *spaceWait) ready() bool {
 func (w *spaceWait) RunInLoop(s *Shard) {
 	c := w.conn
 	if c.out != nil && c.state.Load() != stateClosed {
-		s.flush(c)
+		c.flush()
 	}
 	if w.ready() {
 		w.waiter.OnSpace()
@@ -238,7 +238,7 @@ func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }
 // ended.
 func (s *Shard) noteSpace(c *Conn) {
 	if c.is(pausedByQueue) && !c.exceeded() {
-		s.unpause(c, pausedByQueue)
+		c.unpause(pausedByQueue)
 	}
 	if !c.is(awaited) {
 		return

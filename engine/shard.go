@@ -11,7 +11,9 @@ import (
 )
 
 // Shard is the state that one event loop owns: its connections, their queues,
-// its part of every room, its timer wheel, its counters.
+// its part of every room, its timer wheel, its counters. Its methods are the work
+// of the loop, and the state that its connections share; the life of one
+// connection is Conn's.
 //
 // Post, Reserve, Index, Connections and Stats are safe for concurrent use.
 // Loop-confined otherwise: use only on the event loop that owns the connection.

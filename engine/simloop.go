@@ -208,7 +208,7 @@ func (l *simLoop) arrive(c *Conn, b []byte) {
 	}
 	l.buf = append(l.buf, b...) // the decoder unmasks in place
 	l.reading, l.in.b = c, l.buf
-	l.shard.traffic(c)
+	c.traffic()
 	if len(l.in.b) > 0 && l.peers[c.fd].conn == c {
 		l.unread[c.fd] = &plaintext{bytes.Clone(l.in.b)}
 	}

@@ -17,7 +17,8 @@ type slowState struct {
 // conflate puts f in the place of a queued frame with the same key, if there is
 // one and f fits there. kept reports whether f is still there, because the
 // budget may have dropped it.
-func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
+func (c *Conn) conflate(f *Frame) (replaced, kept bool) {
+	s := c.shard
 	if c.out == nil {
 		return false, false
 	}
@@ -40,12 +41,13 @@ func (s *Shard) conflate(c *Conn, f *Frame) (replaced, kept bool) {
 // the inbox. If such messages leave no space for f although everything is
 // written, f is sent at once, so a queue holds at most one frame beyond its
 // bounds. If the socket is full, the policy decides.
-func (s *Shard) overflow(c *Conn, f *Frame) bool {
+func (c *Conn) overflow(f *Frame) bool {
+	s := c.shard
 	s.endReplyOf(c)
 	for c.out != nil && !c.is(blocked|pendingClose) && c.takesDataInLoop() {
-		s.flushSome(c, maxFlushBytes)
+		c.flushSome(maxFlushBytes)
 		if !c.is(blocked) && c.takesDataInLoop() && c.reserve(f) {
-			return s.pushInLoop(c, f)
+			return c.pushInLoop(f)
 		}
 	}
 	if !c.takesDataInLoop() || c.is(pendingClose) {
@@ -54,17 +56,17 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 	}
 	if !c.is(blocked) {
 		c.forceReserve(f)
-		s.pushInLoop(c, f)
-		return s.keeps(c, f, func() { s.flush(c) })
+		c.pushInLoop(f)
+		return s.keeps(c, f, c.flush)
 	}
-	s.noteSlow(c)
-	s.purge(c)
-	if c.reserve(f) || s.reserveReply(c, f) || (s.policyOf(f) == DropOldest && s.makeSpace(c, f)) {
-		return s.pushInLoop(c, f)
+	c.noteSlow()
+	c.purge()
+	if c.reserve(f) || c.reserveReply(f) || (s.policyOf(f) == DropOldest && c.makeSpace(f)) {
+		return c.pushInLoop(f)
 	}
 	s.drop(f, DropFull)
 	if s.policyOf(f) == Disconnect {
-		s.disconnect(c, DropClosed)
+		c.disconnect(DropClosed)
 	}
 	return false
 }
@@ -72,8 +74,8 @@ func (s *Shard) overflow(c *Conn, f *Frame) bool {
 // makeSpace drops the oldest frames of f's lane until f fits, and reserves its
 // space. It returns false if f does not fit beside a partly sent frame and the
 // protected answers.
-func (s *Shard) makeSpace(c *Conn, f *Frame) bool {
-	for s.evict(c, f.lane, true, DropFull) != nil {
+func (c *Conn) makeSpace(f *Frame) bool {
+	for c.evict(f.lane, true, DropFull) != nil {
 		if c.reserve(f) {
 			return true
 		}
@@ -91,18 +93,19 @@ func (s *Shard) policyOf(f *Frame) Policy {
 
 // evict drops the oldest or newest frame of a blocked connection's lane, except
 // protected answers. It returns nil if there is none.
-func (s *Shard) evict(c *Conn, lane Lane, oldest bool, why DropReason) *Frame {
+func (c *Conn) evict(lane Lane, oldest bool, why DropReason) *Frame {
 	f := c.out.evict(lane, oldest)
 	if f == nil {
 		return nil
 	}
-	s.lost(c, f, why)
-	s.reweigh(c, -f.cost())
+	c.lost(f, why)
+	c.shard.reweigh(c, -f.cost())
 	return f
 }
 
 // lost counts a queued frame as dropped.
-func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
+func (c *Conn) lost(f *Frame, why DropReason) {
+	s := c.shard
 	c.unreserve(f.lane, 1, f.Len())
 	s.drop(f, why)
 	if c == s.newest.conn && f == s.newest.frame {
@@ -111,7 +114,8 @@ func (s *Shard) lost(c *Conn, f *Frame, why DropReason) {
 }
 
 // purge drops the expired frames.
-func (s *Shard) purge(c *Conn) {
+func (c *Conn) purge() {
+	s := c.shard
 	if c.out.expires == 0 {
 		return
 	}
@@ -119,29 +123,29 @@ func (s *Shard) purge(c *Conn) {
 	expired := false
 	c.out.purge(s.eng.elapsed(), func(f *Frame) {
 		expired = true
-		s.lost(c, f, DropExpired)
+		c.lost(f, DropExpired)
 	})
 	if expired && c.is(blocked) {
-		s.noteSlow(c)
+		c.noteSlow()
 		s.reweigh(c, c.out.cost-before)
 	}
 }
 
 // discard drops all frames of c, including a partly sent one.
-func (s *Shard) discard(c *Conn, why DropReason) {
+func (c *Conn) discard(why DropReason) {
 	q := c.out
 	before := q.cost
-	q.clear(func(f *Frame) { s.lost(c, f, why) })
+	q.clear(func(f *Frame) { c.lost(f, why) })
 	q.cost, q.sealed = 0, 0
 	c.transport().discard()
 	if f := q.current; f != nil {
 		q.current = nil
 		if !f.exempt {
-			s.lost(c, f, why)
+			c.lost(f, why)
 		}
 	}
 	if c.is(blocked) {
-		s.reweigh(c, -before)
+		c.shard.reweigh(c, -before)
 	}
 }
 
@@ -149,9 +153,10 @@ func (s *Shard) discard(c *Conn, why DropReason) {
 // dropped, except for the rest of a partly sent one, and the close frame
 // follows at the end of the running callback or turn, because disconnect must
 // not touch lists over which a fan-out iterates.
-func (s *Shard) disconnect(c *Conn, why DropReason) {
+func (c *Conn) disconnect(why DropReason) {
+	s := c.shard
 	before := c.out.cost
-	c.out.clear(func(f *Frame) { s.lost(c, f, why) })
+	c.out.clear(func(f *Frame) { c.lost(f, why) })
 	s.reweigh(c, c.out.cost-before)
 	c.state.Store(stateClosing)
 	c.setEnd(slowEnd())
@@ -166,7 +171,8 @@ func slowEnd() *CloseInfo {
 // noteSlow reports once that a blocked connection's queue has reached the
 // high-water mark, that its oldest frame has reached the high-water age, or
 // that it loses messages.
-func (s *Shard) noteSlow(c *Conn) {
+func (c *Conn) noteSlow() {
+	s := c.shard
 	if !c.is(slow) {
 		c.set(slow)
 		s.stats.slow.add(1)
@@ -176,8 +182,9 @@ func (s *Shard) noteSlow(c *Conn) {
 
 // noteDrained reports that a slow client's queue is down to the low-water mark,
 // and that no frame in it has reached a quarter of the high-water age.
-func (s *Shard) noteDrained(c *Conn) {
-	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) && !s.stale(c) {
+func (c *Conn) noteDrained() {
+	s := c.shard
+	if c.is(slow) && c.end() == nil && !c.above(&s.eng.lowMark) && !c.stale() {
 		c.unset(slow)
 		s.stats.slow.add(^uint64(0))
 		s.eng.observer.OnDrain(c)
@@ -187,8 +194,9 @@ func (s *Shard) noteDrained(c *Conn) {
 // defaultMarkAge spaces the marks of a queue without a high-water age.
 const defaultMarkAge = 2 * time.Second
 
-// ageOf returns the age of c's oldest frame.
-func (s *Shard) ageOf(c *Conn) time.Duration {
+// queueAge returns the age of c's oldest frame.
+func (c *Conn) queueAge() time.Duration {
+	s := c.shard
 	if c.out == nil {
 		return 0
 	}
@@ -205,21 +213,21 @@ func (s *Shard) checkAges() {
 			continue // nothing is written to it yet
 		}
 		c.out.noteAges(now, s.eng.markSpacing)
-		age := s.ageOf(c)
+		age := c.queueAge()
 		oldest = max(oldest, age)
 		if high := s.eng.cfg.HighWaterAge; high > 0 && age >= high && c.end() == nil {
-			s.noteSlow(c)
+			c.noteSlow()
 		}
-		s.checkStall(c)
+		c.checkStall()
 	}
 	s.stats.oldestWait.v.Store(uint64(oldest))
 }
 
 // stale reports whether a frame of c, a slow connection, has waited for a
 // quarter of the high-water age. Marks are half of that age and a tick apart.
-func (s *Shard) stale(c *Conn) bool {
-	high := s.eng.cfg.HighWaterAge
-	return high > 0 && s.ageOf(c) >= high/4
+func (c *Conn) stale() bool {
+	high := c.shard.eng.cfg.HighWaterAge
+	return high > 0 && c.queueAge() >= high/4
 }
 
 // blockedHeap is the heap of a shard's blocked connections: first the one whose

@@ -88,7 +88,7 @@ func (s *Shard) tick(caughtUp bool) {
 		s.checked = now
 		s.free.trim(now, s.eng.ticks(freeTime))
 		for _, c := range s.blocked.conns { // purge may reorder them; the next tick covers the missed ones
-			s.purge(c)
+			c.purge()
 		}
 		s.checkAges()
 		s.checkUnfinishedMessages()
@@ -100,16 +100,17 @@ func (s *Shard) tick(caughtUp bool) {
 // fire acts on the deadline of c. It returns false when the turn's time is
 // over.
 func (s *Shard) fire(c *Conn) (more bool) {
-	s.expire(c)
+	c.expire()
 	s.clock.work += deliveryWork
 	return !s.clock.outOfTime()
 }
 
-func (s *Shard) expire(c *Conn) {
+func (c *Conn) expire() {
+	s := c.shard
 	defer s.eng.guard("timer") // the wheel continues with the other connections
 	if c.end() == nil && c.is(opened) {
-		if !s.releaseEnd(c) {
-			s.heartbeat(c)
+		if !c.releaseEnd() {
+			c.heartbeat()
 		}
 		return
 	}
@@ -120,7 +121,7 @@ func (s *Shard) expire(c *Conn) {
 		return
 	}
 	s.endAdmitting(c)
-	s.refuseRequest(c, &codec.RequestError{Status: 408, Reason: "handshake timeout"})
+	c.refuseRequest(&codec.RequestError{Status: 408, Reason: "handshake timeout"})
 }
 
 // Two timeouts besides the one of silence (heartbeat.go). They use the presence clock,
@@ -193,19 +194,20 @@ func (s *Shard) checkUnfinishedMessages() {
 			}
 			s.unfinished[c] = m
 		default:
-			s.failLate(c, m)
+			c.failLate(m)
 		}
 	}
 }
 
 // failLate fails c if its unfinished message m takes too long, and reports
 // whether it does.
-func (s *Shard) failLate(c *Conn, m unfinishedMessage) bool {
+func (c *Conn) failLate(m unfinishedMessage) bool {
+	s := c.shard
 	if s.eng.messageTicks == 0 || s.presence.ticks-m.since < s.eng.messageTicks || s.driver.hasUnread(c) {
 		return false
 	}
 	s.forgetUnfinished(c)
-	s.fail(c, codec.ClosePolicyViolation, errMessageTimeout)
+	c.fail(codec.ClosePolicyViolation, errMessageTimeout)
 	return true
 }
 
@@ -218,14 +220,16 @@ type stall struct {
 }
 
 // beginStall begins the stall of a connection that becomes blocked.
-func (s *Shard) beginStall(c *Conn) {
+func (c *Conn) beginStall() {
+	s := c.shard
 	c.out.stall = stall{since: s.presence.ticks, looked: s.presence.ticks}
 }
 
 // checkStall ends a blocked connection whose peer has taken no byte for
 // WriteTimeout. It looks at the peer's progress eight times in that time,
 // because a peer that reads slowly does not make the socket writable for long.
-func (s *Shard) checkStall(c *Conn) {
+func (c *Conn) checkStall() {
+	s := c.shard
 	now, limit, st := s.presence.ticks, s.eng.writeTicks, &c.out.stall
 	if limit == 0 || now-st.looked < max(1, limit/8) {
 		return

@@ -96,8 +96,8 @@ func (t *tlsConn) SetReadDeadline(time.Time) error { return nil }
 func (t *tlsConn) SetWriteDeadline(time.Time) error { return nil }
 
 // expectTLS makes c speak TLS if the listener does.
-func (s *Shard) expectTLS(c *Conn) {
-	if s.eng.cfg.TLSConfig != nil {
+func (c *Conn) expectTLS() {
+	if c.shard.eng.cfg.TLSConfig != nil {
 		c.setTLS(&tlsConn{owner: c})
 	}
 }

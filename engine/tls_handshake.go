@@ -248,7 +248,7 @@ func (h *tlsHandshake) RunInLoop(s *Shard) {
 	}
 	t.pushSealed(c)
 	if o.ended || o.space {
-		s.unpause(c, pausedEarly)
+		c.unpause(pausedEarly)
 	}
 	if o.ended {
 		t.handshake = nil
@@ -265,12 +265,12 @@ func (t *tlsConn) feedHandshake(c *Conn, b []byte) {
 		t.sealed = append(t.sealed, alertUnexpectedMessage...)
 		t.fail(c, err)
 	case n > maxUnreadHandshake:
-		c.shard.pauseEarly(c, n)
+		c.pauseEarly(n)
 	}
 }
 
 // logTLS logs the cause of a TLS failure, at level debug, because most failures
 // come from peers and there may be many.
-func (s *Shard) logTLS(c *Conn, err error) {
-	s.eng.cfg.Logger.Debug("ws: TLS failed", slog.Any("error", err), slog.Any("remote", c.RemoteAddr()))
+func (c *Conn) logTLS(err error) {
+	c.shard.eng.cfg.Logger.Debug("ws: TLS failed", slog.Any("error", err), slog.Any("remote", c.RemoteAddr()))
 }

@@ -28,9 +28,9 @@ func (t *tlsConn) readHello(c *Conn, b []byte) (used bool) {
 	switch {
 	case err != nil:
 		s.eng.observer.OnReadError()
-		s.logTLS(c, err)
+		c.logTLS(err)
 		c.setTLS(nil) // the peer never spoke TLS
-		s.refuse(c, answerToNoTLS(b))
+		c.refuse(answerToNoTLS(b))
 		return true
 	case n > 0:
 		t.beginHandshake(c, b, n)

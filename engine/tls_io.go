@@ -41,7 +41,7 @@ func (t *tlsConn) receive(c *Conn) {
 
 func (t *tlsConn) proceed(c *Conn) {
 	if c.state.Load() != stateHandshake && len(t.request.b) > 0 {
-		c.shard.decode(c, t.request.take())
+		c.decode(t.request.take())
 	}
 	if t.ready() {
 		t.open(c, nil) // the end of the stream may follow
@@ -115,16 +115,15 @@ func (t *tlsConn) fillOpened(scratch *tlsScratch) (n int, err error) {
 // readPlaintext processes p, which is borrowed: a part of the upgrade request,
 // or frames.
 func (t *tlsConn) readPlaintext(c *Conn, p []byte) {
-	s := c.shard
 	if c.state.Load() == stateHandshake {
 		in := &t.request
 		in.b = append(in.b, p...)
-		if !s.handshake(c, in) {
+		if !c.handshake(in) {
 			return
 		}
 		p = in.take()
 	}
-	s.decode(c, p)
+	c.decode(p)
 }
 
 // endOfStream ends a connection behind the answers to its messages, because the
@@ -132,10 +131,10 @@ func (t *tlsConn) readPlaintext(c *Conn, p []byte) {
 func (t *tlsConn) endOfStream(c *Conn) {
 	s := c.shard
 	if c.state.Load() == stateOpen {
-		s.endInOrder(c, CloseInfo{Code: codec.CloseAbnormal, Err: io.EOF})
+		c.endInOrder(CloseInfo{Code: codec.CloseAbnormal, Err: io.EOF})
 		return
 	}
-	s.flush(c)
+	c.flush()
 	s.closeLater(c, io.EOF)
 }
 
@@ -145,7 +144,7 @@ func (t *tlsConn) endOfStream(c *Conn) {
 func (t *tlsConn) fail(c *Conn, err error) {
 	s := c.shard
 	s.eng.observer.OnReadError()
-	s.logTLS(c, err)
+	c.logTLS(err)
 	t.failed = true
 	if c.end() == nil {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err})
@@ -156,12 +155,12 @@ func (t *tlsConn) fail(c *Conn, err error) {
 	c.set(lingering)
 	if c.out != nil {
 		sealed := t.sealed
-		s.discard(c, DropClosed)
+		c.discard(DropClosed)
 		t.sealed = sealed
 	}
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 	if len(t.sealed) == 0 && c.out == nil {
-		s.sentAll(c)
+		c.sentAll()
 		return
 	}
 	t.pushSealed(c)
@@ -177,7 +176,7 @@ func (t *tlsConn) pushSealed(c *Conn) {
 		c.out = s.free.get()
 	}
 	if c.is(blocked) {
-		s.weighSealed(c)
+		c.weighSealed()
 		return
 	}
 	s.markDirty(c)
@@ -186,8 +185,8 @@ func (t *tlsConn) pushSealed(c *Conn) {
 func (t *tlsConn) flush(c *Conn, most int) {
 	s := c.shard
 	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
-		s.purge(c)
-		s.commit(c)
+		c.purge()
+		c.commit()
 		before := s.clock.work
 		err := t.sealQueue(c)
 		var full bool
@@ -200,11 +199,11 @@ func (t *tlsConn) flush(c *Conn, most int) {
 			s.closeLater(c, err)
 			s.eng.observer.OnWriteError()
 		case full:
-			if !s.sendRest(c, t.writeRest) {
-				s.block(c)
+			if !c.sendRest(t.writeRest) {
+				c.block()
 			}
 		case c.out.empty():
-			s.flushed(c)
+			c.flushed()
 		case most <= 0:
 			s.markDirty(c)
 			return
@@ -240,7 +239,7 @@ func (t *tlsConn) sealQueue(c *Conn) error {
 	if err := t.seal(c, p); err != nil {
 		return err
 	}
-	s.sent(c, c.out.advance(len(p)))
+	c.sent(c.out.advance(len(p)))
 	return nil
 }
 

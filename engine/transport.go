@@ -52,12 +52,11 @@ func (c *Conn) transport() transport {
 type plain struct{}
 
 func (plain) receive(c *Conn) {
-	s := c.shard
-	if c.state.Load() == stateHandshake && !s.handshake(c, c.gc) {
+	if c.state.Load() == stateHandshake && !c.handshake(c.gc) {
 		return // the bytes stay in gnet's buffer
 	}
 	b, _ := c.gc.Peek(-1)
-	s.decode(c, b)
+	c.decode(b)
 	if c.state.Load() != stateClosed {
 		_, _ = c.gc.Discard(-1)
 	}
@@ -65,33 +64,33 @@ func (plain) receive(c *Conn) {
 
 func (plain) proceed(c *Conn) {
 	if c.state.Load() != stateClosed && c.gc.InboundBuffered() > 0 {
-		c.shard.readInLoop(c)
+		c.readInLoop()
 	}
 }
 
 func (p plain) flush(c *Conn, most int) {
 	s := c.shard
 	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
-		s.purge(c)
-		s.commit(c)
+		c.purge()
+		c.commit()
 		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
 		if total == 0 { // all frames have expired
-			s.flushed(c)
+			c.flushed()
 			return
 		}
 		n, err := s.driver.writev(c, iov)
 		clear(iov)
-		s.noteWritten(c, n)
+		c.noteWritten(n)
 		switch {
 		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
-			if !s.sendRest(c, p.writeRest) {
-				s.block(c)
+			if !c.sendRest(p.writeRest) {
+				c.block()
 			}
 		case err != nil && !errors.Is(err, unix.EINTR):
 			s.closeLater(c, err)
 			s.eng.observer.OnWriteError()
 		case c.out.empty():
-			s.flushed(c)
+			c.flushed()
 		default:
 			if most -= n; most <= 0 {
 				s.markDirty(c)
@@ -105,7 +104,7 @@ func (p plain) flush(c *Conn, most int) {
 func (plain) writeRest(c *Conn) (done bool) {
 	s, q := c.shard, c.out
 	n, _ := s.driver.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
-	s.noteWritten(c, n)
+	c.noteWritten(n)
 	return q.empty()
 }
 

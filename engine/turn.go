@@ -258,7 +258,7 @@ func (s *Shard) leave() {
 // with queued frames. It returns false if time ran out.
 func (s *Shard) flushDirty() bool {
 	for !s.dirty.empty() {
-		s.flushSome(s.dirty.pop(), maxFlushBytes)
+		s.dirty.pop().flushSome(maxFlushBytes)
 		if s.clock.outOfTime() {
 			return s.dirty.empty()
 		}
@@ -272,7 +272,7 @@ func (s *Shard) flushDirty() bool {
 func (s *Shard) flushAtEnd() bool {
 	if s.dirty.len() <= maxCallbackFlush {
 		for s.clock.work = 0; !s.dirty.empty() && s.clock.work < maxCallbackWork; {
-			s.flushSome(s.dirty.pop(), maxFlushBytes)
+			s.dirty.pop().flushSome(maxFlushBytes)
 		}
 	}
 	return s.dirty.empty()

@@ -18,31 +18,33 @@ const (
 // counts f if c is closing, or if c is blocked and its queue is at a bound. It
 // writes only if the queue is at a bound.
 func (c *Conn) DeliverInLoop(f *Frame) bool {
-	return c.shard.enqueueInLoop(c, c.shard.variant(c, f))
+	return c.enqueueInLoop(c.variant(f))
 }
 
 // enqueueInLoop is DeliverInLoop.
-func (s *Shard) enqueueInLoop(c *Conn, f *Frame) bool {
+func (c *Conn) enqueueInLoop(f *Frame) bool {
+	s := c.shard
 	s.mustBeInLoop()
 	switch {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)
 		return false
 	case f.key != "":
-		if replaced, kept := s.conflate(c, f); replaced {
+		if replaced, kept := c.conflate(f); replaced {
 			return kept
 		}
 	}
 	if c.reserve(f) {
-		return s.pushInLoop(c, f)
+		return c.pushInLoop(f)
 	}
-	return s.overflow(c, f)
+	return c.overflow(f)
 }
 
 // pushInLoop queues a frame whose space is reserved, or that needs none. It
 // reports whether the frame is still queued, because the budget may have
 // dropped it.
-func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
+func (c *Conn) pushInLoop(f *Frame) bool {
+	s := c.shard
 	s.endReplyOf(c) // keep the order: the batch comes first
 	if c.out == nil {
 		c.out = s.free.get()
@@ -55,18 +57,19 @@ func (s *Shard) pushInLoop(c *Conn, f *Frame) bool {
 	s.reweigh(c, f.cost())
 	c.out.noteAges(s.eng.now.Load(), s.eng.markSpacing)
 	if c.above(&s.eng.highMark) {
-		s.noteSlow(c)
+		c.noteSlow()
 	}
 	return s.keeps(c, f, s.keepBudget)
 }
 
 // pushPong queues the answer to a ping.
-func (s *Shard) pushPong(c *Conn, payload []byte) {
+func (c *Conn) pushPong(payload []byte) {
+	s := c.shard
 	if s.reply.conn == c && c.out == nil {
 		s.reply.buf = codec.AppendFrame(s.reply.buf, codec.OpPong, payload)
 		return
 	}
-	s.pushControl(c, newControlFrame(codec.OpPong, payload))
+	c.pushControl(newControlFrame(codec.OpPong, payload))
 }
 
 func newControlFrame(op codec.Opcode, payload []byte) *Frame {
@@ -76,14 +79,15 @@ func newControlFrame(op codec.Opcode, payload []byte) *Frame {
 // pushControl queues a ping or pong. At most one of each waits: a client that
 // floods pings and reads nothing gets only the latest pong (RFC 6455 section
 // 5.5.3).
-func (s *Shard) pushControl(c *Conn, f *Frame) {
+func (c *Conn) pushControl(f *Frame) {
+	s := c.shard
 	if c.out == nil {
-		s.pushInLoop(c, f)
+		c.pushInLoop(f)
 		return
 	}
 	growth, replaced := c.out.replaceControl(f)
 	if !replaced {
-		s.pushInLoop(c, f)
+		c.pushInLoop(f)
 		return
 	}
 	if growth != 0 && c.is(blocked) {
@@ -93,7 +97,8 @@ func (s *Shard) pushControl(c *Conn, f *Frame) {
 }
 
 // pushFirst queues bytes that precede all frames: the answer of the handshake.
-func (s *Shard) pushFirst(c *Conn, data []byte) {
+func (c *Conn) pushFirst(data []byte) {
+	s := c.shard
 	if c.out == nil { // the last bytes of a TLS handshake may still wait
 		c.out = s.free.get()
 	}
@@ -107,61 +112,65 @@ func (s *Shard) pushFirst(c *Conn, data []byte) {
 }
 
 // pushLast queues the close frame behind everything.
-func (s *Shard) pushLast(c *Conn, data []byte) {
-	s.pushInLoop(c, &Frame{data: data, exempt: true})
+func (c *Conn) pushLast(data []byte) {
+	c.pushInLoop(&Frame{data: data, exempt: true})
 }
 
 // flush writes c's queue until it is empty or the socket is full.
-func (s *Shard) flush(c *Conn) { s.flushSome(c, math.MaxInt) }
+func (c *Conn) flush() { c.flushSome(math.MaxInt) }
 
 // flushSome is flush that ends after about most bytes. If frames are left, c
 // waits at the end of the list for its next write.
-func (s *Shard) flushSome(c *Conn, most int) {
-	s.mustBeInLoop()
+func (c *Conn) flushSome(most int) {
+	c.shard.mustBeInLoop()
 	c.unset(dirty)
 	c.transport().flush(c, most)
 }
 
 // noteWritten counts a write of n bytes of c's queue, or a failed one.
-func (s *Shard) noteWritten(c *Conn, n int) {
+func (c *Conn) noteWritten(n int) {
+	s := c.shard
 	s.stats.writes.add(1)
 	s.clock.work += writeWork
 	if n > 0 {
 		s.clock.work += n
 		s.stats.bytesOut.add(uint64(n))
-		s.sent(c, c.out.advance(n))
+		c.sent(c.out.advance(n))
 	}
 }
 
 // sent counts the frames that have left c's queue for its socket.
-func (s *Shard) sent(c *Conn, left [dataLanes]tally) {
+func (c *Conn) sent(left [dataLanes]tally) {
+	s := c.shard
 	for lane, t := range left {
 		if t.frames > 0 {
 			c.unreserve(Lane(lane), t.frames, t.bytes)
 			s.stats.messagesOut.add(uint64(t.frames))
 		}
 	}
-	s.noteDrained(c)
+	c.noteDrained()
 	s.noteSpace(c)
 }
 
 // flushed releases the empty queue of c.
-func (s *Shard) flushed(c *Conn) {
+func (c *Conn) flushed() {
+	s := c.shard
 	s.putQueue(c)
-	s.noteDrained(c)
+	c.noteDrained()
 	s.noteSpace(c)
-	s.sentAll(c)
+	c.sentAll()
 }
 
 // block makes c wait until its socket is writable again.
-func (s *Shard) block(c *Conn) {
-	s.weighSealed(c)
+func (c *Conn) block() {
+	s := c.shard
+	c.weighSealed()
 	c.set(blocked)
 	c.queued[LaneNormal].Or(blockedBit)
 	now := s.eng.now.Load()
 	c.out.noteBegun(now, c.out.sealed > 0)
 	c.out.noteAges(now, s.eng.markSpacing)
-	s.beginStall(c)
+	c.beginStall()
 	s.addBlocked(c)
 	if !c.is(withheld) {
 		s.stats.blockedTotal.add(1)
@@ -170,13 +179,13 @@ func (s *Shard) block(c *Conn) {
 		}
 	}
 	if c.above(&s.eng.highMark) {
-		s.noteSlow(c)
+		c.noteSlow()
 	}
 	s.keepBudget()
 }
 
 // unblock takes block back.
-func (s *Shard) unblock(c *Conn) {
+func (c *Conn) unblock() {
 	c.unset(blocked)
 	c.queued[LaneNormal].And(^uint64(blockedBit))
 }
@@ -188,9 +197,9 @@ type writableTask Conn
 func (t *writableTask) RunInLoop(s *Shard) {
 	c := (*Conn)(t)
 	if c.is(blocked) && !c.is(withheld) && c.state.Load() != stateClosed {
-		s.noteTaking(c)
+		c.noteTaking()
 		s.removeBlocked(c)
-		s.unblock(c)
+		c.unblock()
 		s.markDirty(c)
 	}
 }
@@ -210,7 +219,8 @@ const minRest = 64 << 10
 // several wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU
 // instead of 1.0. The last write has ended early. write writes the rest, and
 // reports whether c has nothing left to send.
-func (s *Shard) sendRest(c *Conn, write func(*Conn) (done bool)) (done bool) {
+func (c *Conn) sendRest(write func(*Conn) (done bool)) (done bool) {
+	s := c.shard
 	q, bound := c.out, s.eng.cfg.UnsentBytes
 	if bound == 0 || q.current == nil || len(q.current.data)-q.sent < minRest {
 		return false
@@ -224,11 +234,11 @@ func (s *Shard) sendRest(c *Conn, write func(*Conn) (done bool)) (done bool) {
 
 // weighSealed adds the bytes that wait in the transport to the memory of c's
 // queue.
-func (s *Shard) weighSealed(c *Conn) {
+func (c *Conn) weighSealed() {
 	growth := c.transport().queued() - c.out.sealed
 	c.out.sealed += growth
 	c.out.cost += growth
 	if c.is(blocked) {
-		s.reweigh(c, growth)
+		c.shard.reweigh(c, growth)
 	}
 }
