@@ -233,8 +233,8 @@ func (panickingMetrics) IncrementWriteErrors() { panic("metrics") }
 
 func (panickingMetrics) IncrementInvalidMessages() { panic("metrics") }
 
-// A panic in Metrics costs a line in the log: messages are handled, and who
-// breaks the protocol or hangs up leaves nothing behind.
+// A panic in Metrics costs a line in the log: messages are handled, and clients that
+// break the protocol or hang up leave nothing behind.
 func TestMetricsThatPanicHarmNobody(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode, ws.WithMetrics(panickingMetrics{}))

@@ -265,7 +265,7 @@ func TestIdleConnectionsToNetHTTPDoNotEndTheLoops(t *testing.T) {
 	})
 }
 
-// TestMoreClientsThanDescriptors has more clients than descriptors: those who
+// TestMoreClientsThanDescriptors has more clients than descriptors: those that
 // come late wait, and are let in when others leave.
 func TestMoreClientsThanDescriptors(t *testing.T) {
 	onScarceServers(t, 400, func(t *testing.T, s *scarceServer) {

@@ -467,10 +467,10 @@ func TestScenarioFullRing(t *testing.T) {
 		want = append(want, "waited")
 	}
 	h.expect(h.held, want...)
-	require.NoError(t, h.BroadcastToRoom("both", []byte("both: not for who left"), nil))
+	require.NoError(t, h.BroadcastToRoom("both", []byte("both: not for those that left"), nil))
 	require.NoError(t, h.BroadcastToRoom("late", []byte("late"), nil))
 	h.expect(h.held, append(want, "late")...)
-	h.expect(h.other, "ready", "to the other loop", "inline: both", "from the handler", "both: not for who left")
+	h.expect(h.other, "ready", "to the other loop", "inline: both", "from the handler", "both: not for those that left")
 	require.Zero(t, h.Stats().Total.InboxLen)
 	require.Zero(t, h.Stats().Total.Paused)
 }

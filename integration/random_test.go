@@ -82,12 +82,12 @@ type stay struct {
 	enter, exit span
 }
 
-// within reports whether a publish at that time must reach who stays.
+// within reports whether a publish at that time must reach the members that stay.
 func (s *stay) within(at span) bool {
 	return at.call > s.enter.ret && at.ret < s.exit.call
 }
 
-// touches reports whether a publish at that time may reach who stays.
+// touches reports whether a publish at that time may reach the members that stay.
 func (s *stay) touches(at span) bool {
 	return at.ret > s.enter.call && at.call < s.exit.ret
 }
@@ -139,7 +139,7 @@ type randomRun struct {
 	crowd     sync.Mutex   // held by the worker that takes descriptors
 
 	// Deleting one of the tame rooms excludes joins and leaves, so that the
-	// model knows who was in it.
+	// model knows its members.
 	deleting [rooms]sync.RWMutex
 
 	mu       sync.Mutex
@@ -537,7 +537,7 @@ func (r *randomRun) mayReach(id *identity, m *message) bool {
 		return false
 	}
 	if m.user == 0 && m.at.call < id.stays[0].exit.ret {
-		return true // also to who came while it was under way: no order is promised there
+		return true // also to a member that came while it was under way: no order is promised there
 	}
 	if !id.stays[0].touches(m.at) {
 		return false

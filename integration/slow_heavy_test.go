@@ -123,7 +123,7 @@ func slowMembers(t *testing.T, plan slowPlan) {
 	room, ok := r.GetRoom("prices")
 	require.True(t, ok)
 	assert.Equal(t, after.Drops, room.Drops(), "nobody publishes but to the room")
-	if room.MemberCount() == plan.members { // who is disconnected leaves the room
+	if room.MemberCount() == plan.members { // a disconnected member leaves the room
 		assert.EqualValues(t, (r.published-warm)*plan.members,
 			after.MessagesOut-before.MessagesOut+after.Drops.Lost()-before.Drops.Lost()+
 				after.Drops.Conflated-before.Drops.Conflated+uint64(r.queuedMessages()-queued),
