@@ -43,7 +43,8 @@ type Owner interface {
 // State that the connections of a loop share is the shard's.
 //
 // Exported methods are safe for concurrent use, except for those whose names end in
-// InLoop. The others are loop-confined unless their comment says otherwise.
+// InLoop. So are the methods of send.go and bounds.go, variant, and the accessors of
+// the lazy state, because senders use them off the loop. The others are loop-confined.
 type Conn struct {
 	// Immutable after the connection is attached to its loop.
 	owner Owner

@@ -211,7 +211,7 @@ func (t *tlsConn) flush(c *Conn, most int) {
 	}
 }
 
-// writeRest writes the rest of the partly sent frame; see Shard.sendRest.
+// writeRest writes the rest of the partly sent frame; see Conn.sendRest.
 func (t *tlsConn) writeRest(c *Conn) (done bool) {
 	q, f := c.out, c.out.current
 	full, err := t.writeSealed(c)

@@ -100,7 +100,7 @@ func (p plain) flush(c *Conn, most int) {
 	}
 }
 
-// writeRest writes the rest of the partly sent frame; see Shard.sendRest.
+// writeRest writes the rest of the partly sent frame; see Conn.sendRest.
 func (plain) writeRest(c *Conn) (done bool) {
 	s, q := c.shard, c.out
 	n, _ := s.driver.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
