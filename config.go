@@ -1,7 +1,5 @@
 package ws
 
-//go:generate go run ./internal/configgen
-
 import (
 	"crypto/tls"
 	"io/fs"

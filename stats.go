@@ -1,6 +1,6 @@
 package ws
 
-//go:generate go run ./internal/statsgen
+//go:generate go run ./internal/codegen
 
 import (
 	"iter"

@@ -2,24 +2,27 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// TestGeneratedCodeIsUpToDate asserts that the generated files agree with stats.go.
+// TestGeneratedCodeIsUpToDate asserts that the derived files agree with the structs.
 func TestGeneratedCodeIsUpToDate(t *testing.T) {
 	t.Chdir("../..")
-	dir := t.TempDir()
-	root, engine := filepath.Join(dir, "figures.go"), filepath.Join(dir, "counters.go")
-	require.NoError(t, run("stats.go", root, engine))
-	for written, generated := range map[string]string{"figures.go": root, "engine/counters.go": engine} {
-		want, err := os.ReadFile(generated)
+	files, err := generate()
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for name, want := range files {
+		got, err := os.ReadFile(name)
 		require.NoError(t, err)
-		got, err := os.ReadFile(written)
-		require.NoError(t, err)
-		assert.Equal(t, string(want), string(got), "%s is old: run go generate", written)
+		assert.Equal(t, string(want), string(got), "%s is old: run go generate", name)
 	}
+}
+
+// TestUnknownSetting asserts that a setting of the engine without a field in Config is an error.
+func TestUnknownSetting(t *testing.T) {
+	_, err := copySettings(structs{"Config": {{name: "Loops", kind: "int"}}}, []field{{name: "Loop", kind: "int"}})
+	require.ErrorContains(t, err, "engine.Config.Loop")
 }

@@ -1,95 +1,13 @@
-// Command statsgen derives code from the structs in the root package's stats.go: the counters of the
-// engine, the sums, the reasons, and the table of Figures. Run it with `go generate` in the root.
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"go/ast"
-	"go/format"
-	"go/parser"
-	"go/token"
-	"os"
 	"strings"
 	"unicode"
 )
 
-// field is one field of a struct.
-type field struct {
-	name, kind, help string
-}
-
-// table holds the fields of each struct, by the name of the struct.
-type table map[string][]field
-
-func main() {
-	if err := run("stats.go", "figures.go", "engine/counters.go"); err != nil {
-		fmt.Fprintln(os.Stderr, "statsgen:", err)
-		os.Exit(1)
-	}
-}
-
-// run reads the structs of source, and writes the code of the root package and of the engine.
-func run(source, root, engine string) error {
-	text, err := os.ReadFile(source)
-	if err != nil {
-		return err
-	}
-	t, err := parse(text)
-	if err != nil {
-		return err
-	}
-	for name, code := range map[string]string{root: t.root(), engine: t.engine()} {
-		formatted, err := format.Source([]byte("// Code generated from stats.go by statsgen; DO NOT EDIT.\n\n" + code))
-		if err != nil {
-			return fmt.Errorf("%s: %w\n%s", name, err, code)
-		}
-		if err := os.WriteFile(name, formatted, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func parse(source []byte) (table, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), "stats.go", source, parser.ParseComments)
-	if err != nil {
-		return nil, err
-	}
-	t := make(table)
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
-		}
-		if s, ok := spec.Type.(*ast.StructType); ok && strings.HasSuffix(spec.Name.Name, "s") {
-			for _, f := range s.Fields.List {
-				for _, name := range f.Names {
-					kind := string(source[f.Type.Pos()-1 : f.Type.End()-1])
-					t[spec.Name.Name] = append(t[spec.Name.Name], field{name.Name, kind, strings.TrimSpace(f.Comment.Text())})
-				}
-			}
-		}
-		return false
-	})
-	return t, nil
-}
-
-// code is source text that is written line by line.
-type code struct{ bytes.Buffer }
-
-func (c *code) line(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
-
-// fields writes one line for each field. The verbs of format take the name of the field, its name in lower
-// camel case, and its type.
-func (c *code) fields(fields []field, format string) {
-	for _, f := range fields {
-		c.line(format, f.name, lower(f.name), f.kind, f.help)
-	}
-}
-
 // engine returns the engine's side: the counters of a shard, and the reasons for drops.
-func (t table) engine() string {
+func (t structs) engine() string {
 	var c code
 	c.line("package engine\n\nimport \"time\"\n")
 	c.line("// The reasons for drops.\nconst (")
@@ -126,7 +44,7 @@ func (t table) engine() string {
 }
 
 // root returns the root package's side: sums, the reasons for refusals, and the table of Figures.
-func (t table) root() string {
+func (t structs) root() string {
 	var c code
 	c.line("package ws\n\nimport \"github.com/qi-realtime/ws/engine\"\n")
 	c.line("func loopStats(st engine.ShardStats) LoopStats {\n\treturn LoopStats{")
@@ -158,7 +76,7 @@ func (t table) root() string {
 }
 
 // add writes the method Add of kind, which has the fields of the struct name.
-func (t table) add(c *code, name, kind string) {
+func (t structs) add(c *code, name, kind string) {
 	c.line("// Add adds the numbers of o.\nfunc (st *%[1]s) Add(o *%[1]s) {", kind)
 	for _, f := range t[name] {
 		switch {
@@ -174,7 +92,7 @@ func (t table) add(c *code, name, kind string) {
 }
 
 // figures writes the figures of the struct name, which is the part path of an owner.
-func (t table) figures(c *code, owner, name, path, prefix string) {
+func (t structs) figures(c *code, owner, name, path, prefix string) {
 	for _, f := range t[name] {
 		where, figure := path+"."+f.name, prefix+snake(f.name)
 		switch {
