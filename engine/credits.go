@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -16,7 +15,7 @@ func (in *inbox) acquire(p patience) error {
 	if in.tryAcquire() {
 		return nil
 	}
-	w := &waiter{granted: make(chan struct{})}
+	w := &waiter{granted: make(chan struct{}, 1)}
 	if in.enlist(w) {
 		return nil
 	}
@@ -26,31 +25,33 @@ func (in *inbox) acquire(p patience) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	i := slices.Index(in.waiting, w)
-	if i < 0 {
+	if w.next == nil {
 		return nil // granted meanwhile
 	}
-	in.forgetWaiterLocked(i)
+	in.forgetWaiterLocked(w)
 	return err
 }
 
-// waiter is a producer that waits for a credit.
+// waiter is a producer that waits for a credit: an element of a circular list.
 type waiter struct {
-	granted chan struct{} // closed with mu held, when it has a credit
+	granted    chan struct{} // receives one value, sent with mu held, when it has a credit
+	prev, next *waiter       // nil when it waits no longer; guarded by mu
 }
 
 // enlist lets w wait. It returns true if there was a credit for it after all.
 func (in *inbox) enlist(w *waiter) (granted bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.waiting = append(in.waiting, w)
-	in.waiters.Store(int32(len(in.waiting)))
+	end := &in.waiting
+	w.prev, w.next = end.prev, end
+	end.prev.next, end.prev = w, w
+	waiters := in.waiters.Add(1)
 	// A release before the line above has seen no waiter, so look once more. A
 	// later release finds w.
-	if len(in.waiting) > 1 || !in.ring.acquire() {
+	if waiters > 1 || !in.ring.acquire() {
 		return false
 	}
-	in.forgetWaiterLocked(0)
+	in.forgetWaiterLocked(w)
 	return true
 }
 
@@ -65,15 +66,17 @@ func (in *inbox) release(n int) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for len(in.waiting) > 0 && in.ring.acquire() {
-		close(in.waiting[0].granted)
-		in.forgetWaiterLocked(0)
+	for in.waiters.Load() > 0 && in.ring.acquire() {
+		w := in.waiting.next
+		in.forgetWaiterLocked(w)
+		w.granted <- struct{}{}
 	}
 }
 
-func (in *inbox) forgetWaiterLocked(i int) {
-	in.waiting = slices.Delete(in.waiting, i, i+1)
-	in.waiters.Store(int32(len(in.waiting)))
+func (in *inbox) forgetWaiterLocked(w *waiter) {
+	w.prev.next, w.next.prev = w.next, w.prev
+	w.prev, w.next = nil, nil
+	in.waiters.Add(-1)
 }
 
 // patience ends the wait of a producer at the first of these. Any may be nil.

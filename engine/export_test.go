@@ -60,6 +60,43 @@ func NewSendTask(c *Conn, f *Frame) Task {
 // ring.
 func (s *Shard) Waiting() int { return int(s.in.waiters.Load()) }
 
+// Line is a full ring with producers that wait for it.
+type Line struct {
+	in    *inbox
+	first []*waiter // the waiters in their order, from index next
+	next  int
+}
+
+// NewLine returns a line of n producers.
+func NewLine(n int) *Line {
+	l := &Line{in: newInbox(1)}
+	l.in.ring.acquire()
+	for range n {
+		w := &waiter{granted: make(chan struct{}, 1)}
+		l.in.enlist(w)
+		l.first = append(l.first, w)
+	}
+	return l
+}
+
+// Grant gives a credit to the first producer, which then goes to the end.
+func (l *Line) Grant() {
+	l.in.release(1)
+	w := l.first[l.next]
+	<-w.granted
+	l.in.enlist(w)
+	l.next = (l.next + 1) % len(l.first)
+}
+
+// Acquire waits for a credit at the end of the line.
+func (l *Line) Acquire(ctx context.Context) error { return l.in.acquire(patience{ctx: ctx}) }
+
+// Len returns the number of producers in the line.
+func (l *Line) Len() int { return int(l.in.waiters.Load()) }
+
+// Release gives a credit to the first producer.
+func (l *Line) Release() { l.in.release(1) }
+
 // PostUrgent posts a task that keeps no order with others.
 func (s *Shard) PostUrgent(t Task) { s.postUrgent(t) }
 

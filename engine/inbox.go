@@ -37,12 +37,12 @@ type inbox struct {
 	// only the first of many posts wakes the loop.
 	awake atomic.Bool
 
-	waiters      atomic.Int32 // len(waiting)
+	waiters      atomic.Int32 // in the list waiting
 	overflowSize atomic.Int32
 	urgentSize   atomic.Int32
 
 	mu       sync.Mutex
-	waiting  []*waiter      // producers that wait for a credit, oldest first; guarded by mu
+	waiting  waiter         // heads the circular list of producers that wait; next is the oldest; guarded by mu
 	overflow []overflowTask // guarded by mu
 	urgent   []Task         // guarded by mu
 }
@@ -54,7 +54,9 @@ type overflowTask struct {
 }
 
 func newInbox(size int) *inbox {
-	return &inbox{ring: newRing[Task](size)}
+	in := &inbox{ring: newRing[Task](size)}
+	in.waiting.prev, in.waiting.next = &in.waiting, &in.waiting
+	return in
 }
 
 // putOverflow appends a task that found no credit, and returns its position.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -140,6 +141,56 @@ func TestFailedPublishReachesNoLoop(t *testing.T) {
 		s.eventually(func() bool {
 			return s.Publish(context.Background(), task, slices.Clone(targets)) == nil
 		}, "no space")
+	}
+}
+
+// A producer that gives up leaves the line at once. The others get their credits in
+// the order of their arrival.
+func TestLineKeepsOrderWhenProducersGiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 12
+		l := engine.NewLine(0)
+		granted, givenUp := make(chan int, n), make(chan int, n)
+		var cancels [n]context.CancelFunc
+		for i := range n {
+			var ctx context.Context
+			ctx, cancels[i] = context.WithCancel(t.Context())
+			go func() {
+				if l.Acquire(ctx) == nil {
+					granted <- i
+				} else {
+					givenUp <- i
+				}
+			}()
+			synctest.Wait()
+		}
+		for i := 0; i < n; i += 3 { // the first among them; the last goes too
+			cancels[i]()
+			assert.Equal(t, i, <-givenUp)
+		}
+		cancels[n-1]()
+		assert.Equal(t, n-1, <-givenUp)
+		for _, want := range []int{1, 2, 4, 5, 7, 8, 10} {
+			l.Release()
+			assert.Equal(t, want, <-granted)
+		}
+		assert.Zero(t, l.Len())
+		for _, cancel := range cancels {
+			cancel()
+		}
+	})
+}
+
+// A grant costs the same however many publishers wait.
+func BenchmarkGrant(b *testing.B) {
+	for _, waiting := range []int{10, 100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			l := engine.NewLine(waiting)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Grant()
+			}
+		})
 	}
 }
 
