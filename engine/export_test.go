@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,10 +46,11 @@ const HandshakesUnderWay = handshakesUnderWay
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
 
-// GnetRemoteAddr returns the peer's address in gnet's connection, and whether
-// gnet's fields were found.
-func (c *Conn) GnetRemoteAddr() (addr net.Addr, known bool) {
-	return c.gc.RemoteAddr(), c.shard.driver.(*gnetLoop).peerFields.known
+// GnetFields returns the fields of gnet's connection that attach clears, and
+// whether they were found.
+func (c *Conn) GnetFields() (remote, local net.Addr, safeContext any, known bool) {
+	safeContext = c.gc.(gnet.Conn).SafeContext()
+	return c.gc.RemoteAddr(), c.gc.LocalAddr(), safeContext, c.shard.driver.(*gnetLoop).connFields.known
 }
 
 // NewSendTask returns a send in transit to the loop.

@@ -28,7 +28,7 @@ type gnetLoop struct {
 	// be paused. It is set once, before Engine.Started.
 	listener atomic.Pointer[loopListener]
 
-	peerFields peerFields // loop-confined
+	connFields connFields // loop-confined
 }
 
 func newGnetLoop(s *Shard) *gnetLoop {
@@ -69,7 +69,7 @@ func (l *gnetLoop) ended() {
 
 func (l *gnetLoop) adopt(c *Conn, foreign bool) {
 	l.tune(c, foreign)
-	l.peerFields.forget(c.gc)
+	l.connFields.clear(c.gc, l.shard.eng.cfg.TLSConfig != nil)
 }
 
 func (l *gnetLoop) writev(c *Conn, iov []unix.Iovec) (int, error) {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/panjf2000/gnet/v2"
@@ -13,8 +14,11 @@ import (
 // gnet keeps the peer's address of each connection twice, in 80 bytes and two
 // objects: as a unix.Sockaddr, which it uses only for UDP, and as a net.Addr
 // that refers to it. An IPv4 address and port take 6 bytes. So attach copies
-// the address and clears gnet's fields, which are found by name and type. In a
-// version of gnet without these fields they stay as they are, and a test fails.
+// the address and clears gnet's fields. It also clears two fields for which
+// gnet allocates when a connection is enrolled: the local address, which only a
+// TLS handshake needs, in two objects and 64 bytes, and the second copy of the
+// context. The fields are found by name and type. In a version of gnet without
+// them they stay as they are, and a test fails.
 
 // peerIPv4 is the address of a peer over IPv4; the zero value is none.
 type peerIPv4 struct {
@@ -51,37 +55,48 @@ func (c *Conn) RemoteAddr() net.Addr {
 // unixPeer is the address of a peer whose socket has no name.
 var unixPeer = &net.UnixAddr{Net: "unix"}
 
-// peerFields are the offsets of the peer's addresses in gnet's connections.
-type peerFields struct {
-	typ                reflect.Type // nil before the first connection
-	remote, remoteAddr uintptr
-	known              bool
+// connFields are the offsets of those fields in gnet's connections.
+type connFields struct {
+	typ                           reflect.Type // nil before the first connection
+	remote, remoteAddr, localAddr uintptr
+	safeContext                   uintptr
+	known                         bool
 }
 
-// forget clears gc's addresses. gc must be a stream. Loop-confined: use only on
-// the event loop that owns the connection.
-func (f *peerFields) forget(gc netConn) {
+// clear clears the fields of gc, except the local address if keepLocal is true.
+// gc must be a stream. Loop-confined: use only on the event loop that owns the
+// connection.
+func (f *connFields) clear(gc netConn, keepLocal bool) {
 	v := reflect.ValueOf(gc)
 	if f.typ != v.Type() {
-		*f = findPeerFields(v.Type())
+		*f = findConnFields(v.Type())
 	}
-	if f.known {
-		*(*unix.Sockaddr)(unsafe.Add(v.UnsafePointer(), f.remote)) = nil
-		*(*net.Addr)(unsafe.Add(v.UnsafePointer(), f.remoteAddr)) = nil
+	if !f.known {
+		return
+	}
+	conn := v.UnsafePointer()
+	*(*unix.Sockaddr)(unsafe.Add(conn, f.remote)) = nil
+	*(*net.Addr)(unsafe.Add(conn, f.remoteAddr)) = nil
+	(*atomic.Pointer[any])(unsafe.Add(conn, f.safeContext)).Store(nil)
+	if !keepLocal {
+		*(*net.Addr)(unsafe.Add(conn, f.localAddr)) = nil
 	}
 }
 
-func findPeerFields(conn reflect.Type) peerFields {
-	f := peerFields{typ: conn}
+func findConnFields(conn reflect.Type) connFields {
+	f := connFields{typ: conn}
 	if conn.Kind() != reflect.Pointer || conn.Elem().PkgPath() != reflect.TypeFor[gnet.Engine]().PkgPath() {
 		return f
 	}
-	find := func(name string, typ reflect.Type) (uintptr, bool) {
+	f.known = true
+	find := func(name string, typ reflect.Type) uintptr {
 		field, ok := conn.Elem().FieldByName(name)
-		return field.Offset, ok && len(field.Index) == 1 && field.Type == typ
+		f.known = f.known && ok && len(field.Index) == 1 && field.Type == typ
+		return field.Offset
 	}
-	remote, ok := find("remote", reflect.TypeFor[unix.Sockaddr]())
-	addr, also := find("remoteAddr", reflect.TypeFor[net.Addr]())
-	f.remote, f.remoteAddr, f.known = remote, addr, ok && also
+	f.remote = find("remote", reflect.TypeFor[unix.Sockaddr]())
+	f.remoteAddr = find("remoteAddr", reflect.TypeFor[net.Addr]())
+	f.localAddr = find("localAddr", reflect.TypeFor[net.Addr]())
+	f.safeContext = find("safeCtx", reflect.TypeFor[atomic.Pointer[any]]())
 	return f
 }

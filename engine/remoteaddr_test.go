@@ -10,17 +10,27 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
-// If this fails after an upgrade of gnet, see how its connections hold the
-// peer's address now.
-func TestGnetKeepsNoPeerAddress(t *testing.T) {
-	s := start(t, nil)
-	s.dial()
-	p := s.peer(0)
-	onLoop(p.conn.Shard(), func(*engine.Shard) {
-		addr, known := p.conn.GnetRemoteAddr()
-		assert.True(t, known)
-		assert.Nil(t, addr)
-	})
+// If this fails after an upgrade of gnet, see how its connections hold their
+// addresses and contexts now.
+func TestGnetKeepsNoAddress(t *testing.T) {
+	for name, connect := range map[string]func(s *server){
+		"accepted by a loop": func(s *server) { s.dial() },
+		"enrolled":           func(s *server) { s.enroll("tcp", "127.0.0.1:0") },
+		"served":             func(s *server) { s.serve() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, nil)
+			connect(s)
+			p := s.peer(0)
+			onLoop(p.conn.Shard(), func(*engine.Shard) {
+				remote, local, safeContext, known := p.conn.GnetFields()
+				assert.True(t, known)
+				assert.Nil(t, remote)
+				assert.Nil(t, local)
+				assert.Nil(t, safeContext)
+			})
+		})
+	}
 }
 
 func TestRemoteAddr(t *testing.T) {

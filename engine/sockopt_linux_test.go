@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,41 +21,6 @@ func (s *server) option(n, level, option int) int {
 }
 
 func (s *server) unsentBytes(n int) int { return s.option(n, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT) }
-
-// enroll connects through a listener of package net and hands the connection
-// over.
-func (s *server) enroll(network, address string) net.Conn {
-	s.t.Helper()
-	l, err := net.Listen(network, address)
-	require.NoError(s.t, err)
-	defer l.Close()
-	peer, err := net.Dial(network, l.Addr().String())
-	require.NoError(s.t, err)
-	s.t.Cleanup(func() { _ = peer.Close() })
-	accepted, err := l.Accept()
-	require.NoError(s.t, err)
-	require.NoError(s.t, s.Enroll(s.t.Context(), s.NewConn(), accepted, []byte("hello"), nil))
-	return peer
-}
-
-// serve connects through a listener of Serve.
-func (s *server) serve() {
-	s.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(s.t, err)
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(l) }()
-	s.t.Cleanup(func() {
-		s.shutdown()
-		require.NoError(s.t, <-ended)
-	})
-	peer, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(s.t, err)
-	s.t.Cleanup(func() { _ = peer.Close() })
-	c := newClient(s.t, peer)
-	c.raw(upgradeRequest)
-	require.Equal(s.t, 101, c.response())
-}
 
 // TestUnsentBytesAreBounded asserts that each connection has the bound: at
 // first by a call of its own, later by inheritance from the listener.
