@@ -8,8 +8,9 @@ import (
 )
 
 // inheritTime is the time after boundListeners in which a loop still bounds
-// each accepted connection, because it may have waited in the backlog since
-// before.
+// each accepted connection, if connections waited in the backlog then. It is
+// one tick if none waited, because a connection may have been on its way into
+// the backlog.
 const inheritTime = 10 * time.Second
 
 // boundListeners bounds the unsent bytes of the listening sockets; the kernel
@@ -21,12 +22,16 @@ func (e *Engine) boundListeners(found []readiness) {
 	for i := range found {
 		r := &found[i]
 		r.inherited = len(r.listeners) > 0
+		wait := e.tickTime
 		for _, fd := range r.listeners {
 			if err := boundUnsent(fd, e.cfg.UnsentBytes); err != nil {
 				r.inherited = false
 			}
+			if readable(fd) {
+				wait = inheritTime
+			}
 		}
-		r.inheritedFrom = e.after(inheritTime)
+		r.inheritedFrom = e.after(wait)
 	}
 }
 
