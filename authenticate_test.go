@@ -25,6 +25,7 @@ func tryUpgrade(s *harness.Server, w harness.Way, path string) *harness.Client {
 // An Authenticate that ignores its context has its client refused at the
 // handshake's timeout, and takes no place from others.
 func TestStuckAuthenticate(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const workers, stuck = 4, 6
 		gate := make(chan struct{})
@@ -97,6 +98,7 @@ func TestAuthenticateSkipsTheDead(t *testing.T) {
 
 // The context of Authenticate ends when the client hangs up, and at Shutdown.
 func TestAuthenticateContext(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		entered, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 		s := harness.Start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
@@ -122,6 +124,7 @@ func TestAuthenticateContext(t *testing.T) {
 // The time for a handshake begins when the connection comes, not when
 // Authenticate is called.
 func TestAuthenticateDeadlineCountsFromAccept(t *testing.T) {
+	t.Parallel()
 	const timeout, late = 10 * time.Second, 3 * time.Second
 	left := make(chan time.Duration, 1)
 	s := harness.Start(t, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {

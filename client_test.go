@@ -396,6 +396,7 @@ func TestClientFromManyGoroutines(t *testing.T) {
 }
 
 func TestHeartbeat(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
 		ends := s.Events(ws.EventClientDisconnected)

@@ -180,6 +180,7 @@ func TestNotReadyWhileFull(t *testing.T) {
 // A connection that was accepted before Shutdown reads 503 from the ready path, whether
 // that answers or Shutdown has refused the connection already.
 func TestNotReadyWhileStopping(t *testing.T) {
+	t.Parallel()
 	s := harness.Start(t)
 	ready := s.DialTCP(harness.Native)
 	harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "not accepted")

@@ -195,6 +195,7 @@ func dialInTime(s *harness.Server, w harness.Way, query string) (*harness.Client
 // ReplaceOld closes the older connection, also if it hangs or its queue is full, and
 // on a server that takes no more.
 func TestReplaceOld(t *testing.T) {
+	t.Parallel()
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode, harness.WithDeepQueue, ws.WithAuthenticate(harness.ByQuery),
 			ws.WithDuplicateID(ws.ReplaceOld), ws.WithMaxConnections(1))
@@ -243,6 +244,7 @@ func TestReplaceOld(t *testing.T) {
 // RefuseNew refuses a client whose ID is in use, but not because of a connection that
 // is closing.
 func TestRefuseNew(t *testing.T) {
+	t.Parallel()
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		s := harness.Start(t, mode, ws.WithAuthenticate(harness.ByQuery))
 		_, old := s.DialClient(w, "id=a")

@@ -127,6 +127,7 @@ func TestStopRefusesTheBacklog(t *testing.T) {
 // TestStopEndsWhileClientsConnect has a client that connects 33 times a second
 // and never closes.
 func TestStopEndsWhileClientsConnect(t *testing.T) {
+	t.Parallel()
 	for name, addr := range listeners(t) {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, func(cfg *engine.Config, _ *server) {

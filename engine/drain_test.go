@@ -69,6 +69,7 @@ func TestDrainPassesConnectionsThatEnd(t *testing.T) {
 
 // TestDrainFindsConnectionsThatMove has a timer move a connection behind the cursor.
 func TestDrainFindsConnectionsThatMove(t *testing.T) {
+	t.Parallel()
 	m := startSimnet(t, func(cfg *engine.Config, _ *server) {
 		cfg.Loops, cfg.HandshakeTimeout, cfg.HeartbeatInterval = 1, 20*time.Second, time.Second
 	})

@@ -367,6 +367,7 @@ func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
 }
 
 func TestFact08TheReasonOfAFailureArrivesThoughTheClientKeepsSending(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	c := s.dial()
 	junk := strings.Repeat(frame(gobwas.OpText, strings.Repeat("x", 60<<10)), 64)
@@ -422,6 +423,7 @@ func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
 }
 
 func TestFact11TimersComeFromTheWheel(t *testing.T) {
+	t.Parallel()
 	t.Run("handshake timeout", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) { cfg.HandshakeTimeout = 100 * time.Millisecond })
 		c := s.dialTCP()

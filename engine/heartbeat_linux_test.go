@@ -15,6 +15,7 @@ import (
 
 // On a Unix socket, the number of unread bytes shows whether the peer reads.
 func TestSlowDownloadOverAUnixSocket(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.ListenAddr = "unix://" + t.TempDir() + "/ws.sock"
 		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 500*time.Millisecond, 2*time.Second

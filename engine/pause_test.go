@@ -20,6 +20,7 @@ import (
 // Where the loop's epoll is unknown, the bytes of a paused connection are held
 // up to a bound. Beyond it the connection ends.
 func TestPauseWithoutReadinessIsBounded(t *testing.T) {
+	t.Parallel()
 	const held = 10_000
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.NoReadiness, cfg.MailboxBytes, cfg.Loops = true, held, 1

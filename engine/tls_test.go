@@ -232,6 +232,7 @@ func TestTLSBatches(t *testing.T) {
 // A peer that sends half a ClientHello takes no worker: other clients connect
 // beside more of them than the bound. They are closed in time.
 func TestTLSHalfHello(t *testing.T) {
+	t.Parallel()
 	hello := clientHello(t)
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes = 2
@@ -254,6 +255,7 @@ func TestTLSHalfHello(t *testing.T) {
 
 // A peer that goes silent after its ClientHello releases its worker.
 func TestTLSSilentAfterHello(t *testing.T) {
+	t.Parallel()
 	hello := clientHello(t)
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes = 2
@@ -354,6 +356,7 @@ func TestTLSGarbage(t *testing.T) {
 
 // A record that was tampered with ends its connection with an alert.
 func TestTLSBrokenRecord(t *testing.T) {
+	t.Parallel()
 	onBothVersions(t, func(t *testing.T, version uint16) {
 		s := startTLS(t, nil)
 		bystander := s.dialTLS(version)
@@ -514,6 +517,7 @@ func TestTLSBudget(t *testing.T) {
 
 // The application may return another configuration for each client.
 func TestTLSCallbacks(t *testing.T) {
+	t.Parallel()
 	cert, roots := testcert.New("localhost")
 	var calls atomic.Int32
 	block := make(chan struct{})

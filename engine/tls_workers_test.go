@@ -100,6 +100,7 @@ func TestTLSTricklersDoNotHoldUpOthers(t *testing.T) {
 // A handshake gives way to others when it has waited long for its peer, even if
 // the client sends a byte now and then.
 func TestTLSTricklersGiveWay(t *testing.T) {
+	t.Parallel()
 	var offset atomic.Int64
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
 		cfg.TLSHandshakes, cfg.HandshakeTimeout = 1, 1000*time.Second

@@ -112,6 +112,7 @@ func TestJoinAndLeaveEventsAlternate(t *testing.T) {
 // Devices come back under the IDs of their old connections, whose handlers are still at
 // work: the disconnect comes before the connect.
 func TestDisconnectComesBeforeTheNextConnect(t *testing.T) {
+	t.Parallel()
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
 		r := newSlowRecorder()
 		s := harness.Start(t, mode, ws.WithAuthenticate(harness.ByQuery), ws.WithMetrics(r))

@@ -84,6 +84,7 @@ func TestFlowBurst(t *testing.T) {
 
 // The same with a handler that takes its time.
 func TestFlowSlowHandler(t *testing.T) {
+	t.Parallel()
 	n := 1000
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
@@ -191,6 +192,7 @@ func TestFlowAnswers(t *testing.T) {
 // A client that never reads its answers waits with its requests, and costs a
 // bounded amount.
 func TestFlowUnreadAnswers(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start()
 		var handled atomic.Int64

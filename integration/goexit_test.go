@@ -192,6 +192,7 @@ func TestGoexitSubscriber(t *testing.T) {
 
 // Authenticate that ends its goroutine refuses, and takes no worker away.
 func TestGoexitAuthenticate(t *testing.T) {
+	t.Parallel()
 	withTimeout := func(c *ws.Config) { c.HandshakeTimeout = time.Second }
 	s := harness.Start(t, ws.WithWorkers(1), withTimeout,
 		ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {

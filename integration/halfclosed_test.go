@@ -95,6 +95,7 @@ func halfClosedClient(s *harness.Endpoint) (c *harness.Client, release func()) {
 
 // The answers may take CloseTimeout; then the connection ends.
 func TestHalfClosedClientsEndInTime(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(func(c *ws.Config) { c.CloseTimeout = 300 * time.Millisecond })
 		c, release := halfClosedClient(s)
@@ -140,6 +141,7 @@ func TestHalfClosedClientsAtShutdown(t *testing.T) {
 
 // A client that has sent a FIN and does not read its answers ends within its CloseTimeout.
 func TestHalfClosedClientsThatDoNotRead(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(func(c *ws.Config) { c.CloseTimeout = 300 * time.Millisecond }, ws.WithSocketBuffers(0, 16<<10))
 		big := string(make([]byte, 64<<10))

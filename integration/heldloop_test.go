@@ -137,6 +137,7 @@ func TestAcceptorWithAHeldLoop(t *testing.T) {
 // Shutdown returns when its context ends, though a handler holds a loop. The other
 // loop's clients are told at once, and all is over when the handler returns.
 func TestShutdownWithAHeldLoop(t *testing.T) {
+	t.Parallel()
 	for name, fill := range map[string]bool{"its ring is free": false, "its ring is full": true} {
 		t.Run(name, func(t *testing.T) {
 			s := harness.Start(t, func(c *ws.Config) { c.Broadcast.QueueSize, c.Broadcast.Timeout = 8, 10*time.Millisecond })

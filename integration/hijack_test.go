@@ -74,6 +74,7 @@ func (w piped) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // A pipe is refused, also one that nobody reads.
 func TestHandleUpgradeOfAPipe(t *testing.T) {
+	t.Parallel()
 	s := harness.Start(t)
 	for _, reads := range []bool{true, false} {
 		near, far := net.Pipe()

@@ -16,6 +16,7 @@ import (
 // budget and a read for each. The others are served, a large message of a client that
 // goes on sending is finished.
 func TestInboundBudget(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		const budget, clients, size = 2 << 20, 24, 400 << 10
 		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(2*time.Second))
@@ -24,8 +25,9 @@ func TestInboundBudget(t *testing.T) {
 		unfinished := message[:len(message)-1]
 		var hoarders []*harness.Client
 		for range clients {
-			c := s.Connect()
-			hoarders = append(hoarders, c)
+			hoarders = append(hoarders, s.Connect())
+		}
+		for _, c := range hoarders { // all at once: their time runs from the first byte
 			c.WriteInBackground(unfinished)
 		}
 		harness.Eventually(t, func() bool { return s.Stats().InboundMemory > budget }, "the budget is not reached")
@@ -56,6 +58,7 @@ func TestInboundBudget(t *testing.T) {
 // Messages that wait for workers count as well: their clients wait while the budget
 // is exceeded, and all is answered.
 func TestInboundBudgetOfMailboxes(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const budget, clients, messages, size = 256 << 10, 10, 100, 4 << 10
 		s := harness.Start(t, ws.WithInboundBudget(budget), func(c *ws.Config) { c.Workers = 2 })

@@ -156,14 +156,16 @@ func TestFlowPausedIsAlive(t *testing.T) {
 
 // A paused client that takes none of its answers is called silent in the end.
 func TestFlowPausedAndStalled(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
 		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
 			answer := strings.Repeat("a", 64<<10)
 			return &answer, nil
 		}))
+		burst := []byte(burstOf("get", 20_000)) // made before the client can be silent
 		c := s.Connect()
-		go func() { _, _ = c.Write([]byte(burstOf("get", 20_000))) }() // fails when the server gives up
+		go func() { _, _ = c.Write(burst) }() // fails when the server gives up
 		harness.Eventually(t, func() bool { return s.Stats().Total.PausedTotal > 0 }, "not paused")
 		harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "not ended")
 		assert.Zero(t, s.Stats().Total.Paused)

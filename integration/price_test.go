@@ -148,6 +148,7 @@ func onAllTransports(t *testing.T, opts []ws.Option,
 // prices: of those that are older than their TTL it gets no more than its own
 // receive buffer and the bound of unsent bytes hold.
 func TestSlowClientGetsTheNewestPrices(t *testing.T) {
+	t.Parallel()
 	const unsent = 16 << 10
 	var log slowLog
 	opts := []ws.Option{
@@ -189,6 +190,7 @@ func TestSlowClientGetsTheNewestPrices(t *testing.T) {
 // A client whose queue stays short because its messages replace each other is
 // slow once its oldest place in the queue has the high-water age.
 func TestConflatedClientIsSlowByAge(t *testing.T) {
+	t.Parallel()
 	const high = 300 * time.Millisecond
 	var log slowLog
 	opts := []ws.Option{harness.WithDeepQueue, ws.WithHighWaterAge(high), log.options()}
@@ -215,6 +217,7 @@ func TestConflatedClientIsSlowByAge(t *testing.T) {
 
 // A message half sent has an age, too.
 func TestHalfSentMessageHasAnAge(t *testing.T) {
+	t.Parallel()
 	onAllTransports(t, []ws.Option{harness.WithDeepQueue, ws.WithHighWaterAge(300 * time.Millisecond), func(c *ws.Config) {
 		c.HighWaterMark, c.LowWaterMark = 1, 0.5
 	}}, func(t *testing.T, s *harness.Server, w harness.Way, config *tls.Config) {

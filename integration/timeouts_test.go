@@ -18,6 +18,7 @@ import (
 // A message that does not arrive whole in time ends its connection, however steadily
 // it comes, and whatever comes between its fragments.
 func TestMessageTimeout(t *testing.T) {
+	t.Parallel()
 	whole := harness.Frame(gobwas.OpText, "a message that is never whole")
 	for name, trickle := range map[string][]string{
 		"header":  {whole[:1]},
@@ -29,7 +30,7 @@ func TestMessageTimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
-				s := start(ws.WithMessageTimeout(500 * time.Millisecond))
+				s := start(ws.WithMessageTimeout(time.Second))
 				harness.RegisterGreetings(t, s.Manager)
 				c := s.Connect()
 				began := time.Now()
@@ -49,7 +50,7 @@ func TestMessageTimeout(t *testing.T) {
 						break
 					}
 				}
-				assert.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
+				assert.GreaterOrEqual(t, time.Since(began), 500*time.Millisecond)
 			})
 		})
 	}
@@ -58,6 +59,7 @@ func TestMessageTimeout(t *testing.T) {
 // A message that comes whole in time does not end its connection, be it one after
 // the other without a pause, and neither does one whose client waits because of us.
 func TestMessageTimeoutSparesOthers(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		const timeout, messages = 1500 * time.Millisecond, 8
 		s := start(ws.WithMessageTimeout(timeout), func(c *ws.Config) { c.MailboxSize = 1 })
@@ -85,13 +87,14 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 // A client that takes none of its queued messages is ended, though its connection stands; one that
 // reads slowly lives.
 func TestWriteTimeout(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithWriteTimeout(2*time.Second), ws.WithSocketBuffers(0, 64<<10))
 		closed := s.Events(ws.EventClientDisconnected)
 		stuck, slow := s.Connect(), s.Connect()
 		var read atomic.Int64
 		go func() {
-			b := make([]byte, 4<<10)
+			b := make([]byte, 8<<10)
 			for {
 				n, err := slow.Read(b)
 				if err != nil {
@@ -121,6 +124,7 @@ func TestWriteTimeout(t *testing.T) {
 // A client that goes on sending behind a violation is not read: it can fill the buffers of the
 // kernels, reads the close frame, and its connection ends.
 func TestViolatorsAreNotRead(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		for name, violate := range map[string]string{
 			"protocol": harness.Frame(gobwas.OpText, "\xff"),

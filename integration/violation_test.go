@@ -28,6 +28,7 @@ var violations = map[string]struct {
 // Messages that came whole before a violation are answered before the close frame, by pooled
 // handlers as by inline ones.
 func TestViolationIsAnsweredLast(t *testing.T) {
+	t.Parallel()
 	for name, v := range violations {
 		t.Run(name, func(t *testing.T) {
 			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
@@ -62,6 +63,7 @@ func TestViolationIsAnsweredLast(t *testing.T) {
 // A handler that hangs holds neither the answer to a close frame nor to a violation for
 // longer than CloseTimeout.
 func TestCloseWaitsForHandlersWithinBounds(t *testing.T) {
+	t.Parallel()
 	endings := map[string]struct {
 		bytes string
 		code  int
