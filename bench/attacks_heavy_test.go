@@ -35,13 +35,14 @@ var saturating = []string{
 	"violator", "logflood", "json-slices", "flood", "pings", "fragments",
 }
 
-// TestAttacks runs each attack, small and short, in about 70 s. Healthy clients
+// TestAttacks runs each attack, small and short, in about 40 s. Healthy clients
 // lose nothing, and the server then holds as much as before. The bounds are
 // wide: a library that lets an attacker cost others something exceeds them
 // several times.
 func TestAttacks(t *testing.T) {
 	for _, name := range attack.Names() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bounds := attackBounds[name]
 			args := []string{"attack", "-only", name, "-share", "0.2", "-duration", "1s"}
 			if bounds.duration != "" {
