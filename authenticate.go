@@ -144,12 +144,11 @@ func (a *authenticator) close() {
 	_ = a.workers.Close(context.Background()) // an error would be the context's
 }
 
-// guarded calls fn, which decides on r. If foreign is set, fn runs code of the application:
-// then guarded runs fn on a worker, where a request over the loop is already, and waits no
-// longer than the context of r. A panic is logged, and refuses r with 500, as the end of the
-// goroutine does.
-func (m *Manager) guarded(r *http.Request, from requestPath, foreign bool, fn func() error) error {
-	if from == overLoop || !foreign {
+// guarded calls fn, code of the application that decides on r. It runs fn on a worker, where a
+// request over the loop is already, and waits no longer than the context of r. A panic is
+// logged, and refuses r with 500, as the end of the goroutine does.
+func (m *Manager) guarded(r *http.Request, from requestPath, fn func() error) error {
+	if from == overLoop {
 		return m.recovered(fn)
 	}
 	var result error = errInternal(errors.New("ws: the goroutine ended"))

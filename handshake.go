@@ -41,8 +41,7 @@ func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption)
 	if err := codec.CheckUpgrade(r); err != nil {
 		return h, asHandshakeError(err)
 	}
-	check := func() error { return m.cfg.checkOrigin(r) }
-	if err := m.guarded(r, from, m.cfg.CheckOrigin != nil, check); err != nil {
+	if err := m.checkOrigin(r, from); err != nil {
 		return h, err
 	}
 	if err := m.checkSpace(); err != nil {
@@ -52,6 +51,9 @@ func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption)
 		if err := m.awaitAdmission(r.Context()); err != nil {
 			return h, err
 		}
+	}
+	if len(opts) == 0 && m.cfg.Authenticate == nil {
+		return m.cfg.negotiate(r, clientOptions{})
 	}
 	o, err := m.authenticate(r, from, opts)
 	if err != nil {
@@ -99,7 +101,7 @@ func (m *Manager) authenticate(r *http.Request, from requestPath, opts []ClientO
 		return o, nil
 	}
 	var more []ClientOption
-	err = m.guarded(r, from, true, func() (err error) {
+	err = m.guarded(r, from, func() (err error) {
 		more, err = m.cfg.Authenticate(r)
 		return authError(err)
 	})
@@ -147,7 +149,16 @@ func (c *Config) negotiate(r *http.Request, o clientOptions) (h handshake, err e
 	return h, err
 }
 
-// checkOrigin refuses a request from a page that may not connect.
+// checkOrigin refuses a request from a page that may not connect. Without code of the
+// application it allocates nothing.
+func (m *Manager) checkOrigin(r *http.Request, from requestPath) error {
+	if m.cfg.CheckOrigin == nil {
+		return m.cfg.checkOrigin(r)
+	}
+	return m.guarded(r, from, func() error { return m.cfg.checkOrigin(r) })
+}
+
+// checkOrigin refuses a request whose origin c does not allow.
 func (c *Config) checkOrigin(r *http.Request) error {
 	if c.allowsOrigin(r) {
 		return nil

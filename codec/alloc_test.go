@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -21,6 +22,10 @@ func TestAllocations(t *testing.T) {
 	stream := join(text, binary, ping)
 	closing := codec.AppendClose(nil, codec.CloseNormal, "")[2:]
 	partialHead := []byte("GET / HTTP/1.1\r\nHost: example.com\r\nUpgrade: webso")
+	whole := []byte(sampleRequest)
+	r, _, err := parse(whole)
+	require.NoError(t, err)
+	var parser codec.RequestParser
 	var d codec.Decoder
 	tests := []struct {
 		name string
@@ -42,6 +47,8 @@ func TestAllocations(t *testing.T) {
 		{"ParseClose", 0, func() { codec.ParseClose(closing) }},
 		{"NewFrame", 1, func() { sink = codec.NewFrame(codec.OpBinary, payload) }},
 		{"ParseRequest of a part", 0, func() { parse(partialHead) }},
+		{"Parse: the head, the URL, a repeated name", 3, func() { _, _, _ = parser.Parse(whole, headLimits) }},
+		{"AppendAccept", 1, func() { sink = codec.AppendAccept(nil, r, codec.Accept{}) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

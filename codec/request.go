@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -44,25 +45,47 @@ func badRequest(reason string) error {
 // b is borrowed. The request is owned by the caller. Its strings share one copy of the head;
 // clone a string that must outlive the others. Safe for concurrent use.
 func ParseRequest(b []byte, limits HeadLimits) (r *http.Request, n int, err error) {
-	head := b[:min(len(b), limits.Bytes)]
+	head, headers, err := findHead(b, limits)
+	if head == nil {
+		return nil, 0, err
+	}
+	return new(RequestParser).build(head, headers)
+}
+
+// RequestParser parses one request after the other into the same memory. The zero value is ready
+// for use. Not safe for concurrent use.
+type RequestParser struct {
+	request http.Request
+	header  http.Header
+	values  []string // the values of header are parts of it
+}
+
+// Parse is [ParseRequest] with a request that is borrowed from p until the next call. Its strings
+// stay valid.
+func (p *RequestParser) Parse(b []byte, limits HeadLimits) (r *http.Request, n int, err error) {
+	head, headers, err := findHead(b, limits)
+	if head == nil {
+		return nil, 0, err
+	}
+	return p.build(head, headers)
+}
+
+// findHead returns the request head at the start of b with its number of header lines. head is
+// nil until the blank line arrives, and if the head is faulty.
+func findHead(b []byte, limits HeadLimits) (head []byte, headers int, err error) {
+	head = b[:min(len(b), limits.Bytes)]
 	n, lines, err := scanHead(head, limits.Lines)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, 0, err
+	case n > 0:
+		return head[:n], lines - 1, nil
+	case len(b) < limits.Bytes:
+		return nil, 0, nil
+	case lines == 0:
+		return nil, 0, &RequestError{http.StatusRequestURITooLong, "request line too long"}
 	}
-	if n == 0 {
-		if len(b) < limits.Bytes {
-			return nil, 0, nil
-		}
-		if lines == 0 {
-			return nil, 0, &RequestError{http.StatusRequestURITooLong, "request line too long"}
-		}
-		return nil, 0, &RequestError{http.StatusRequestHeaderFieldsTooLarge, "request head too long"}
-	}
-	r, err = buildRequest(string(head[:n]), lines-1)
-	if err != nil {
-		return nil, 0, err
-	}
-	return r, n, nil
+	return nil, 0, &RequestError{http.StatusRequestHeaderFieldsTooLarge, "request head too long"}
 }
 
 // scanHead checks the lines of head one by one, and returns the size of the head and its number
@@ -169,29 +192,31 @@ func checkHeaderLine(line []byte, whole bool) error {
 	return nil
 }
 
-// buildRequest returns the request of a head that scanHead has accepted, with the given number
-// of header lines.
-func buildRequest(head string, headers int) (*http.Request, error) {
+// build returns the request of a head that scanHead has accepted, with the given number of
+// header lines, and the size of the head.
+func (p *RequestParser) build(b []byte, headers int) (r *http.Request, n int, err error) {
+	head := string(b)
 	line, rest, _ := strings.Cut(strings.TrimPrefix(head, "\r\n"), "\r\n")
 	method, target, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(target, " ")
 	u, err := parseTarget(method, target)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	h := parseFields(rest, headers)
+	h := p.parseFields(rest, headers)
 	if err := checkNoBody(h); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	host, err := takeHost(h, u)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return &http.Request{
+	p.request = http.Request{
 		Method: method, URL: u, RequestURI: target, Host: host,
 		Proto: version, ProtoMajor: 1, ProtoMinor: int(version[len(version)-1] - '0'),
 		Header: h, Body: http.NoBody,
-	}, nil
+	}
+	return &p.request, len(head), nil
 }
 
 // takeHost removes the Host from h and returns the requested host, which may be empty.
@@ -237,16 +262,24 @@ func parseTarget(method, target string) (*url.URL, error) {
 	return u, nil
 }
 
+// maxKeptHeader is the number of header lines beyond which a RequestParser does not keep a map.
+const maxKeptHeader = 32
+
 // parseFields returns n header lines as a map with canonical keys. The values of a map are
 // parts of one slice, as in net/textproto.
-func parseFields(lines string, n int) http.Header {
-	h := make(http.Header, n)
-	values := make([]string, n)
+func (p *RequestParser) parseFields(lines string, n int) http.Header {
+	if p.header == nil || len(p.values) > maxKeptHeader {
+		p.header = make(http.Header, n)
+	}
+	h := p.header
+	clear(h)
+	p.values = slices.Grow(p.values[:0], n)[:n]
+	values := p.values
 	for i := range n {
 		var line string
 		line, lines, _ = strings.Cut(lines, "\r\n")
 		name, value, _ := strings.Cut(line, ":")
-		name = textproto.CanonicalMIMEHeaderKey(name)
+		name = canonicalKey(name)
 		value = strings.Trim(value, " \t")
 		if h[name] == nil {
 			values[i] = value
@@ -256,6 +289,17 @@ func parseFields(lines string, n int) http.Header {
 		h[name] = append(h[name], value)
 	}
 	return h
+}
+
+// canonicalKey returns the canonical form of a header name. textproto allocates for names that
+// are not canonical and that it does not know, such as the usual spelling of the handshake's.
+func canonicalKey(name string) string {
+	for _, key := range [...]string{keyHeader, versionHeader, protocolHeader, extensionsHeader} {
+		if equalFold(name, key) {
+			return key
+		}
+	}
+	return textproto.CanonicalMIMEHeaderKey(name)
 }
 
 // checkNoBody refuses a request that announces a body. Frames follow the head; a proxy that took

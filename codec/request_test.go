@@ -3,6 +3,7 @@ package codec_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -345,21 +346,54 @@ func checkAccepted(t *testing.T, r *http.Request) {
 	require.Equal(t, accept.Subprotocol, res.Header.Get("Sec-WebSocket-Protocol"))
 }
 
+// TestRequestParser parses requests into the same memory, and expects the results of ParseRequest
+// and no trace of the requests before.
+func TestRequestParser(t *testing.T) {
+	long := "GET /long HTTP/1.1\r\nHost: a\r\n"
+	for i := range 50 {
+		long += fmt.Sprintf("X-%d: %d\r\n", i, i)
+	}
+	var p codec.RequestParser
+	for _, request := range []string{
+		sampleRequest, "GET / HTTP/1.1\r\n\r\n", long + "\r\n", "GET / HTTP/1.0\r\nHost: b\r\nX: 1\r\nx: 2\r\n\r\n", sampleRequest,
+	} {
+		b := []byte(request)
+		r, n, err := p.Parse(b, headLimits)
+		require.NoError(t, err)
+		assert.Equal(t, len(request), n)
+		clear(b) // it is borrowed
+		want, _, err := parse([]byte(request))
+		require.NoError(t, err)
+		assert.Equal(t, want, r)
+		r.TLS, r.RemoteAddr = &tls.ConnectionState{}, "127.0.0.1:1"
+		r.Header.Set("X-Later", "1")
+	}
+	_, _, err := p.Parse([]byte("GET / HTTP/2.0\r\n"), headLimits)
+	assert.Equal(t, http.StatusHTTPVersionNotSupported, statusOf(t, err))
+}
+
 func BenchmarkParseRequest(b *testing.B) {
 	browser := strings.Replace(sampleRequest, "\r\n\r\n", "\r\n"+
 		"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)\r\n"+
 		"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\n"+
 		"Cache-Control: no-cache\r\nPragma: no-cache\r\nCookie: session=0123456789abcdef\r\n\r\n", 1)
 	for name, request := range map[string]string{"sample": sampleRequest, "browser": browser} {
-		b.Run(fmt.Sprintf("request=%s", name), func(b *testing.B) {
-			head := []byte(request)
-			b.ReportAllocs()
-			b.SetBytes(int64(len(head)))
-			for b.Loop() {
-				if _, n, err := parse(head); n == 0 || err != nil {
-					b.Fatal(n, err)
-				}
-			}
+		b.Run(fmt.Sprintf("request=%s", name), func(b *testing.B) { benchmarkParse(b, []byte(request), parse) })
+		b.Run(fmt.Sprintf("request=%s/reused", name), func(b *testing.B) {
+			var p codec.RequestParser
+			benchmarkParse(b, []byte(request), func(head []byte) (*http.Request, int, error) {
+				return p.Parse(head, headLimits)
+			})
 		})
+	}
+}
+
+func benchmarkParse(b *testing.B, head []byte, parse func([]byte) (*http.Request, int, error)) {
+	b.ReportAllocs()
+	b.SetBytes(int64(len(head)))
+	for b.Loop() {
+		if _, n, err := parse(head); n == 0 || err != nil {
+			b.Fatal(n, err)
+		}
 	}
 }

@@ -38,6 +38,9 @@ func CheckAcceptHeader(h http.Header) error {
 	return nil
 }
 
+// acceptBytes is enough for a response that accepts a handshake without extensions.
+const acceptBytes = 160
+
 // AppendAccept appends to dst the whole response that accepts r, and returns the result. r has
 // passed [CheckUpgrade]. AppendAccept leaves out lines of a.Header that [CheckAcceptHeader]
 // refuses for their names, and replaces control characters in values by spaces. r and a are
@@ -47,6 +50,7 @@ func AppendAccept(dst []byte, r *http.Request, a Accept) []byte {
 	if keys := r.Header[keyHeader]; len(keys) > 0 {
 		key = keys[0]
 	}
+	dst = slices.Grow(dst, acceptBytes)
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\n"+
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	dst = append(appendAcceptKey(dst, key), "\r\n"...)

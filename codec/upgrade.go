@@ -14,6 +14,8 @@ const (
 	keyHeader      = "Sec-Websocket-Key"
 	versionHeader  = "Sec-Websocket-Version"
 	protocolHeader = "Sec-Websocket-Protocol"
+
+	extensionsHeader = "Sec-Websocket-Extensions"
 )
 
 const (

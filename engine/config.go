@@ -78,7 +78,9 @@ type Handler interface {
 	// AdmitOffLoop reports whether Admit may block on r and so runs on a
 	// worker.
 	AdmitOffLoop(r *http.Request) bool
-	// Admit decides on an upgrade request. r is owned by the callee.
+	// Admit decides on an upgrade request. On a worker r is owned by the
+	// callee; on the loop r is borrowed, its strings are not, and it has no
+	// RemoteAddr.
 	Admit(c *Conn, r *http.Request) Decision
 	// Abandon reports that a connection which Admit accepted ended before it
 	// was open: OnOpen and OnClose are not called for it.
@@ -93,8 +95,8 @@ type Handler interface {
 type Observer interface {
 	// OnRefused reports that an upgrade request is refused because of err: the
 	// error of Admit, or a *codec.RequestError if the request is malformed or
-	// too late, or the engine stops. r is nil unless Admit refused it. It runs
-	// on the event loop.
+	// too late, or the engine stops. r is nil unless Admit refused it, and
+	// borrowed. It runs on the event loop.
 	OnRefused(c *Conn, r *http.Request, err error)
 	// OnDrop reports a dropped message.
 	OnDrop(why DropReason)

@@ -28,7 +28,7 @@ func (c *Conn) handshake(in unread) bool {
 		return false
 	}
 	b, _ := in.Peek(-1)
-	r, n, err := codec.ParseRequest(b, s.eng.cfg.headLimits())
+	r, n, err := s.requests.Parse(b, s.eng.cfg.headLimits())
 	if err != nil {
 		_, _ = in.Discard(-1)
 		c.refuseRequest(requestError(err))
@@ -39,11 +39,12 @@ func (c *Conn) handshake(in unread) bool {
 	}
 	_, _ = in.Discard(n)
 	c.transport().describe(r)
-	r.RemoteAddr = c.RemoteAddr().String()
 	if !s.eng.handler.AdmitOffLoop(r) {
 		decision := s.eng.handler.Admit(c, r)
 		return c.admitted(r, &decision)
 	}
+	s.requests = new(codec.RequestParser) // r belongs to the worker
+	r.RemoteAddr = c.RemoteAddr().String()
 	s.admitOffLoop(c, r)
 	return false
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/gid"
 	"github.com/qi-realtime/ws/internal/invariants"
 )
@@ -41,6 +42,8 @@ type Shard struct {
 	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil before the first
 	spaceWaits map[*Conn][]*spaceWait       // see spaceWait
 
+	requests *codec.RequestParser // its last request belongs to no worker
+
 	reply    replyBatch
 	tls      tlsScratch
 	iov      []unix.Iovec // scratch for writev
@@ -55,6 +58,7 @@ type Shard struct {
 func (s *Shard) bindInLoop() {
 	s.wheel.now = s.eng.now.Load()
 	s.presence.seen = s.wheel.now
+	s.requests = new(codec.RequestParser)
 	s.gid.Store(gid.Current())
 }
 
