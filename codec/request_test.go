@@ -355,7 +355,8 @@ func TestRequestParser(t *testing.T) {
 	}
 	var p codec.RequestParser
 	for _, request := range []string{
-		sampleRequest, "GET / HTTP/1.1\r\n\r\n", long + "\r\n", "GET / HTTP/1.0\r\nHost: b\r\nX: 1\r\nx: 2\r\n\r\n", sampleRequest,
+		sampleRequest, "GET / HTTP/1.1\r\n\r\n", long + "\r\n",
+		"GET / HTTP/1.0\r\nHost: b\r\nX: 1\r\nx: 2\r\n\r\n", sampleRequest,
 	} {
 		b := []byte(request)
 		r, n, err := p.Parse(b, headLimits)
