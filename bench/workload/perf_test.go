@@ -37,6 +37,7 @@ func TestPerf(t *testing.T) {
 		{"codec", perfCodec},
 		{"envelope", perfEnvelope},
 		{"join and leave", perfJoin},
+		{"upgrade", perfUpgrade},
 		{"idle", perfIdle},
 		{"echo", perfEcho},
 		{"fanout", perfFanout},
@@ -187,6 +188,26 @@ func perfJoin(t *testing.T, got map[string]float64) {
 		}
 		s.client.LeaveRoom("lobby")
 	})
+}
+
+func perfUpgrade(t *testing.T, got map[string]float64) {
+	const first, conns = 1000, 3000 // the first ones make the loops' own objects
+	s := perfSession()
+	srv, g, stop, err := s.Start(t.Context(), s.Path, conns, control.Config{}, func(int) load.Traffic { return silent{} })
+	require.NoError(t, err)
+	defer stop()
+	require.NoError(t, g.Connect(t.Context(), first))
+	warm, err := srv.Call(control.Command{Name: "report"})
+	require.NoError(t, err)
+	before, err := srv.Call(control.Command{Name: "report"})
+	require.NoError(t, err)
+	require.NoError(t, g.Connect(t.Context(), conns))
+	after, err := srv.Call(control.Command{Name: "report"})
+	require.NoError(t, err)
+	const n = conns - first
+	got["accept and upgrade: allocations"] = rise(warm.Mallocs, before.Mallocs, after.Mallocs) / n
+	got["accept and upgrade: bytes"] = rise(warm.TotalAlloc, before.TotalAlloc, after.TotalAlloc) / n
+	got["accept and upgrade: write calls"] = rise(warm.WriteCalls, before.WriteCalls, after.WriteCalls) / n
 }
 
 func perfIdle(t *testing.T, got map[string]float64) {
