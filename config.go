@@ -256,6 +256,9 @@ type Config struct {
 	// two; 0, the default, is 4 for each loop, rounded up.
 	RoomShards int
 
+	// BatchedWrites says whether an event loop writes to many sockets in one system call,
+	// with io_uring. Default Auto.
+	BatchedWrites BatchedWrites
 	// HandlerMode says where handlers run. Default Pooled.
 	HandlerMode HandlerMode
 	// Workers bounds the goroutines that run pooled handlers; as many others may run
@@ -319,6 +322,20 @@ type BroadcastConfig struct {
 	// Timeout is the longest wait of a publisher for a full ring. Default 5 s.
 	Timeout time.Duration
 }
+
+// BatchedWrites says whether event loops write to many sockets in one system call. Such a
+// call takes about half of the CPU time of a call for each socket when a message goes to
+// many members of a room.
+type BatchedWrites uint8
+
+const (
+	// Auto batches writes if the kernel has io_uring (Linux 5.18) and allows it. Container
+	// runtimes often forbid it; then each socket is written to by a call of its own. The
+	// environment variable WS_BATCHED_WRITES=off turns Auto into Off.
+	Auto BatchedWrites = iota
+	// Off writes to each socket by a call of its own.
+	Off
+)
 
 // Admission is the policy that accepts new connections at a bounded pace, those of
 // ListenAddr and of HandleUpgrade together. It refuses no connection: one of ListenAddr

@@ -43,6 +43,7 @@ func (c *Config) engine() engine.Config {
 		WriteTimeout:         c.WriteTimeout,
 		HeartbeatTimeout:     c.HeartbeatTimeout,
 		CloseTimeout:         c.CloseTimeout,
+		BatchedWrites:        engine.BatchedWrites(c.BatchedWrites),
 		BroadcastTimeout:     c.Broadcast.Timeout,
 		Logger:               c.Logger,
 		Simnet:               c.Simnet.engine(),

@@ -114,6 +114,7 @@ func (c *Config) serverSettings() []setting {
 		within("Loops", &c.Loops, 0, 0, maxLoops),
 		within("RoomShards", &c.RoomShards, 0, 0, 1<<20),
 		rule("RoomShards", "must be a power of two", func() bool { return c.RoomShards&(c.RoomShards-1) == 0 }),
+		rule("BatchedWrites", "must be Auto or Off", func() bool { return c.BatchedWrites <= Off }),
 		rule("HandlerMode", "must be Pooled or Inline", func() bool { return c.HandlerMode <= Inline }),
 		minimum("Workers", &c.Workers, 0, 0),
 		minimum("MailboxSize", &c.MailboxSize, 64, 1),

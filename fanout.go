@@ -154,11 +154,11 @@ func (b *broadcast) all(s *engine.Shard) (n fanOutCount, done bool) {
 
 // remove removes mem, whose client has ended, from its room's table, in which the walk may
 // be under way.
-func (w *fanOutWalk) remove(mem *membership) {
+func (w *fanOutWalk) remove(mem *membership, loop int) {
 	r := mem.Room()
 	if w.task != nil && w.task.room == r {
-		w.next = r.RemoveVisitedInLoop(mem, w.next)
+		w.next = r.RemoveVisitedInLoop(mem, loop, w.next)
 		return
 	}
-	r.RemoveInLoop(mem)
+	r.RemoveInLoop(mem, loop)
 }

@@ -14,6 +14,7 @@ func loopStats(st engine.ShardStats) LoopStats {
 		BytesIn:      st.BytesIn,
 		BytesOut:     st.BytesOut,
 		Writes:       st.Writes,
+		Batched:      st.Batched,
 		BlockedTotal: st.BlockedTotal,
 		Blocked:      st.Blocked,
 		QueuedMemory: st.QueuedMemory,
@@ -41,6 +42,7 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.BytesIn += o.BytesIn
 	st.BytesOut += o.BytesOut
 	st.Writes += o.Writes
+	st.Batched += o.Batched
 	st.BlockedTotal += o.BlockedTotal
 	st.Blocked += o.Blocked
 	st.QueuedMemory += o.QueuedMemory
@@ -145,7 +147,8 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_messages_out_total", Help: "data messages sent", Counter: true}, func(st *LoopStats) float64 { return float64(st.MessagesOut) }},
 	{Figure{Name: "loop_bytes_in_total", Help: "bytes received", Counter: true}, func(st *LoopStats) float64 { return float64(st.BytesIn) }},
 	{Figure{Name: "loop_bytes_out_total", Help: "bytes sent", Counter: true}, func(st *LoopStats) float64 { return float64(st.BytesOut) }},
-	{Figure{Name: "loop_writes_total", Help: "write and writev calls", Counter: true}, func(st *LoopStats) float64 { return float64(st.Writes) }},
+	{Figure{Name: "loop_writes_total", Help: "system calls that wrote to sockets", Counter: true}, func(st *LoopStats) float64 { return float64(st.Writes) }},
+	{Figure{Name: "loop_batched_total", Help: "writes to one socket that shared a system call with others; see Config.BatchedWrites", Counter: true}, func(st *LoopStats) float64 { return float64(st.Batched) }},
 	{Figure{Name: "loop_blocked_total", Help: "times a socket was full", Counter: true}, func(st *LoopStats) float64 { return float64(st.BlockedTotal) }},
 	{Figure{Name: "loop_blocked", Help: "connections whose socket is full"}, func(st *LoopStats) float64 { return float64(st.Blocked) }},
 	{Figure{Name: "loop_queued_memory_bytes", Help: "memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue"}, func(st *LoopStats) float64 { return float64(st.QueuedMemory) }},

@@ -292,6 +292,14 @@ func WithRoomShards(n int) Option {
 	return func(c *Config) { c.RoomShards = n }
 }
 
+// WithBatchedWrites sets Config.BatchedWrites.
+//
+// BatchedWrites says whether an event loop writes to many sockets in one system call,
+// with io_uring. Default Auto.
+func WithBatchedWrites(v BatchedWrites) Option {
+	return func(c *Config) { c.BatchedWrites = v }
+}
+
 // WithHandlerMode sets Config.HandlerMode.
 //
 // HandlerMode says where handlers run. Default Pooled.

@@ -121,8 +121,10 @@ func (m *Manager) DeleteRoom(id string) {
 		c.leaveDeleted(r)
 	}
 	t := &dissolveTask{r}
-	for loop := range r.Loops {
-		m.engine.Shards()[loop].Post(t)
+	for i, s := range m.engine.Shards() {
+		if r.LoopLen(i) > 0 {
+			s.Post(t)
+		}
 	}
 	m.roomChanged(id)
 }
@@ -307,9 +309,9 @@ func (c *Client) leaveAllInLoop() {
 		}
 	}
 	c.mu.Unlock()
-	walk := &c.manager.walks[c.conn.Shard().Index()]
+	loop := c.conn.Shard().Index()
 	for _, mem := range rooms {
-		walk.remove(mem)
+		c.manager.walks[loop].remove(mem, loop)
 		_, ended := c.manager.rooms.Leave(mem)
 		c.left(mem.Room(), ended)
 	}
@@ -336,15 +338,15 @@ func (c *Client) endInLoop() (rooms []string) {
 // joinTask inserts a member into the table of its loop.
 type joinTask membership
 
-func (t *joinTask) RunInLoop(*engine.Shard) {
+func (t *joinTask) RunInLoop(s *engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().InsertInLoop(mem)
+	mem.Room().InsertInLoop(mem, s.Index())
 }
 
 // leaveTask removes a member from the table of its loop.
 type leaveTask membership
 
-func (t *leaveTask) RunInLoop(*engine.Shard) {
+func (t *leaveTask) RunInLoop(s *engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().RemoveInLoop(mem)
+	mem.Room().RemoveInLoop(mem, s.Index())
 }

@@ -41,7 +41,8 @@ type LoopStats struct {
 	MessagesOut  uint64 // data messages sent
 	BytesIn      uint64 // bytes received
 	BytesOut     uint64 // bytes sent
-	Writes       uint64 // write and writev calls
+	Writes       uint64 // system calls that wrote to sockets
+	Batched      uint64 // writes to one socket that shared a system call with others; see Config.BatchedWrites
 	BlockedTotal uint64 // times a socket was full
 	Blocked      int    // connections whose socket is full
 	QueuedMemory int64  // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue

@@ -50,12 +50,22 @@ type Config struct {
 	WriteTimeout         time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
 	HeartbeatTimeout     time.Duration // silence after which a connection is dead; see heartbeat.go
 	CloseTimeout         time.Duration // duration of the close handshake
+	BatchedWrites        BatchedWrites // whether a loop writes to many sockets in one system call
 	BroadcastTimeout     time.Duration // longest wait of a publisher for space in a ring
 	Logger               *slog.Logger
 	Simnet               *Simnet          // in place of sockets; without ListenAddr and TLS
 	Now                  func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
 	NoReadiness          bool             // for tests: as if the loops' epolls were unknown
 }
+
+// BatchedWrites says whether a loop writes to many sockets in one system call.
+type BatchedWrites uint8
+
+// The ways to write.
+const (
+	BatchAuto BatchedWrites = iota // if the kernel can; the default
+	BatchOff                       // never
+)
 
 // headLimits returns the bounds of an upgrade request.
 func (cfg *Config) headLimits() codec.HeadLimits {

@@ -44,6 +44,7 @@ type shardStats struct {
 	bytesIn      counter
 	bytesOut     counter
 	writes       counter
+	batched      counter
 	blockedTotal counter
 	blocked      counter
 	queuedMemory counter
@@ -69,7 +70,8 @@ type ShardStats struct {
 	MessagesOut  uint64        // data messages sent
 	BytesIn      uint64        // bytes received
 	BytesOut     uint64        // bytes sent
-	Writes       uint64        // write and writev calls
+	Writes       uint64        // system calls that wrote to sockets
+	Batched      uint64        // writes to one socket that shared a system call with others; see Config.BatchedWrites
 	BlockedTotal uint64        // times a socket was full
 	Blocked      int           // connections whose socket is full
 	QueuedMemory int64         // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue
@@ -96,6 +98,7 @@ func (st *shardStats) snapshot() ShardStats {
 		BytesIn:      uint64(st.bytesIn.Load()),
 		BytesOut:     uint64(st.bytesOut.Load()),
 		Writes:       uint64(st.writes.Load()),
+		Batched:      uint64(st.batched.Load()),
 		BlockedTotal: uint64(st.blockedTotal.Load()),
 		Blocked:      int(st.blocked.Load()),
 		QueuedMemory: int64(st.queuedMemory.Load()),
@@ -123,6 +126,7 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.BytesIn += o.BytesIn
 	st.BytesOut += o.BytesOut
 	st.Writes += o.Writes
+	st.Batched += o.Batched
 	st.BlockedTotal += o.BlockedTotal
 	st.Blocked += o.Blocked
 	st.QueuedMemory += o.QueuedMemory

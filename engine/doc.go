@@ -63,6 +63,8 @@
 //	queue.go            the queue of a connection; fifo.go is one lane of it
 //	write.go            queueing frames, flushing queues, full sockets
 //	write_*.go          the system calls
+//	batch_*.go          writing to many connections in one system call
+//	uring_*.go          the rings of io_uring below it
 //	writable_*.go       the wait for full sockets
 //	slow.go             policies of a full queue, slow and blocked connections
 //	budget.go           the budgets of memory, and free queues

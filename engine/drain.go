@@ -215,6 +215,7 @@ func (e *Engine) isStopped() bool {
 func (e *Engine) abandonAll() {
 	for _, s := range e.shards {
 		s.abandonRest()
+		s.batch.close()
 		s.gid.Store(0) // another goroutine may get the same descriptor
 		s.in.drain(s)
 	}

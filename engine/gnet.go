@@ -152,6 +152,7 @@ func (e *Engine) bind(loop gnet.EventLoop) *gnetLoop {
 	l := e.loops[e.bound]
 	l.eventLoop = loop
 	l.shard.bindInLoop()
+	l.shard.batch = newBatch(&e.cfg)
 	e.bound++
 	return l
 }

@@ -15,9 +15,9 @@ import (
 // call, so an idle connection has none. The plaintext buffers are made with the
 // first TLS connection.
 type tlsScratch struct {
-	opened []byte // plaintext received
-	joined []byte // plaintext to seal
-	sealed []byte // ciphertext to send
+	opened []byte   // plaintext received
+	joined []byte   // plaintext to seal
+	spare  [][]byte // empty buffers for ciphertext; several are in use in a batch
 	raw    rawInput
 }
 
@@ -182,36 +182,27 @@ func (t *tlsConn) pushSealed(c *Conn) {
 	s.markDirty(c)
 }
 
-func (t *tlsConn) flush(c *Conn, most int) {
+func (t *tlsConn) gather(c *Conn, iov []unix.Iovec, _ int) (_ []unix.Iovec, total int, err error) {
+	if err := t.sealQueue(c); err != nil || len(t.sealed) == 0 {
+		return nil, 0, err
+	}
+	return append(iov, iovec(t.sealed)), len(t.sealed), nil
+}
+
+func (t *tlsConn) sent(c *Conn, n int) {
 	s := c.shard
-	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
-		c.purge()
-		c.commit()
-		before := s.clock.work
-		err := t.sealQueue(c)
-		var full bool
-		if err == nil {
-			full, err = t.writeSealed(c)
-		}
-		most -= s.clock.work - before
-		switch {
-		case err != nil:
-			s.closeLater(c, err)
-			s.eng.observer.OnWriteError()
-		case full:
-			if !c.sendRest(t.writeRest) {
-				c.block()
-			}
-		case c.out.empty():
-			c.flushed()
-		case most <= 0:
-			s.markDirty(c)
-			return
-		}
+	s.clock.work += writeWork + n
+	switch rest := t.sealed[n:]; {
+	case len(rest) == 0:
+		s.tls.keep(t.sealed[:0])
+		t.sealed = nil
+	case cap(rest) > 2*len(rest):
+		t.sealed = append([]byte(nil), rest...)
+	default:
+		t.sealed = rest
 	}
 }
 
-// writeRest writes the rest of the partly sent frame; see Conn.sendRest.
 func (t *tlsConn) writeRest(c *Conn) (done bool) {
 	q, f := c.out, c.out.current
 	full, err := t.writeSealed(c)
@@ -243,6 +234,25 @@ func (t *tlsConn) sealQueue(c *Conn) error {
 	return nil
 }
 
+// buffer returns an empty buffer for ciphertext, or nil.
+func (scratch *tlsScratch) buffer() (b []byte) {
+	if last := len(scratch.spare) - 1; last >= 0 {
+		b, scratch.spare = scratch.spare[last], scratch.spare[:last]
+	}
+	return b
+}
+
+// keep takes a buffer back: one that is large, and as many as a batch needs.
+func (scratch *tlsScratch) keep(b []byte) {
+	largest := 2 * maxEntryBytes
+	if len(scratch.spare) == 0 {
+		largest = maxScratchBytes
+	}
+	if cap(b) <= largest && len(scratch.spare) < maxBatch {
+		scratch.spare = append(scratch.spare, b)
+	}
+}
+
 // join returns the first bytes that iov describes in one piece, borrowed.
 func (scratch *tlsScratch) join(iov []unix.Iovec) []byte {
 	if len(iov) == 1 {
@@ -260,7 +270,7 @@ func (scratch *tlsScratch) join(iov []unix.Iovec) []byte {
 func (t *tlsConn) seal(c *Conn, p []byte) error {
 	s := c.shard
 	if t.sealed == nil {
-		t.sealed, s.tls.sealed = s.tls.sealed, nil
+		t.sealed = s.tls.buffer()
 	}
 	s.clock.work += len(p)
 	_, err := t.conn.Write(p)
@@ -277,23 +287,11 @@ func (t *tlsConn) writeSealed(c *Conn) (full bool, err error) {
 	}
 	n, err := s.driver.write(c, t.sealed)
 	s.stats.writes.add(1)
-	s.clock.work += writeWork + max(n, 0)
 	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return false, err
 	}
-	switch rest := t.sealed[max(n, 0):]; {
-	case len(rest) == 0:
-		if cap(t.sealed) > cap(s.tls.sealed) && cap(t.sealed) <= maxScratchBytes {
-			s.tls.sealed = t.sealed[:0]
-		}
-		t.sealed = nil
-		return false, nil
-	case cap(rest) > 2*len(rest):
-		t.sealed = append([]byte(nil), rest...)
-	default:
-		t.sealed = rest
-	}
-	return true, nil
+	t.sent(c, max(n, 0))
+	return len(t.sealed) > 0, nil
 }
 
 func (t *tlsConn) writeNow(c *Conn, b []byte) (n int, full bool, err error) {

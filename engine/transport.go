@@ -21,9 +21,14 @@ type transport interface {
 	describe(r *http.Request)
 	// readable reports whether the peer can read an answer.
 	readable() bool
-	// flush writes c's queue until it is empty, the socket is full or about
-	// most bytes are written. In the last case c waits for its next write.
-	flush(c *Conn, most int)
+	// gather appends to iov the bytes that c's queue has for the socket: up to
+	// the capacity of iov and about maxBytes. They stay in place until sent.
+	gather(c *Conn, iov []unix.Iovec, maxBytes int) (_ []unix.Iovec, total int, err error)
+	// sent removes the n bytes that the socket has taken from those that gather
+	// returned.
+	sent(c *Conn, n int)
+	// writeRest writes the rest of a partly sent frame; see Conn.sendRest.
+	writeRest(c *Conn) (done bool)
 	// writeNow writes as much of b, which is borrowed, as the socket takes. It
 	// returns the number of bytes and whether the socket is full. c has no
 	// queued frames.
@@ -68,42 +73,17 @@ func (plain) proceed(c *Conn) {
 	}
 }
 
-func (p plain) flush(c *Conn, most int) {
-	s := c.shard
-	for c.out != nil && !c.is(blocked) && !c.is(pendingClose) && c.state.Load() != stateClosed {
-		c.purge()
-		c.commit()
-		iov, total := c.out.gather(s.iov[:0], maxWriteBytes)
-		if total == 0 { // all frames have expired
-			c.flushed()
-			return
-		}
-		n, err := s.driver.writev(c, iov)
-		clear(iov)
-		c.noteWritten(n)
-		switch {
-		case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
-			if !c.sendRest(p.writeRest) {
-				c.block()
-			}
-		case err != nil && !errors.Is(err, unix.EINTR):
-			s.closeLater(c, err)
-			s.eng.observer.OnWriteError()
-		case c.out.empty():
-			c.flushed()
-		default:
-			if most -= n; most <= 0 {
-				s.markDirty(c)
-				return
-			}
-		}
-	}
+func (plain) gather(c *Conn, iov []unix.Iovec, maxBytes int) (_ []unix.Iovec, total int, err error) {
+	iov, total = c.out.gather(iov, maxBytes)
+	return iov, total, nil
 }
 
-// writeRest writes the rest of the partly sent frame; see Conn.sendRest.
+func (plain) sent(c *Conn, n int) { c.noteWritten(n) }
+
 func (plain) writeRest(c *Conn) (done bool) {
 	s, q := c.shard, c.out
 	n, _ := s.driver.write(c, q.current.data[q.sent:]) // a failed connection becomes writable, and the next write fails
+	s.stats.writes.add(1)
 	c.noteWritten(n)
 	return q.empty()
 }

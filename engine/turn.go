@@ -27,6 +27,11 @@ const (
 	// maxFlushBytes is the approximate number of bytes that a turn writes to
 	// one connection before it writes to the next waiting one.
 	maxFlushBytes = 256 << 10
+	// maxBatch is the number of connections that one system call writes to. It
+	// bounds the time of the call to about 0.6 ms.
+	maxBatch = 128
+	// maxEntryBytes bounds the bytes of one of them.
+	maxEntryBytes = 5 << 10
 	// maxCallbackFlush and maxCallbackWork bound the connections that a
 	// callback flushes at its end, and the work of it; a turn does the rest.
 	maxCallbackFlush = 32
@@ -82,8 +87,9 @@ type turnState struct {
 	offer   int    // bytes that the running task offers; see NoteOfferInLoop
 	offered uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
 	dirty   dirtyList
-	inTurn  bool // a callback is running that looks at the inbox at its end
-	again   bool // the inbox needs a turn at the end of this callback
+	batch   *batch // nil without batched writes
+	inTurn  bool   // a callback is running that looks at the inbox at its end
+	again   bool   // the inbox needs a turn at the end of this callback
 }
 
 // guardedTurn is turn as a task of gnet.
@@ -258,12 +264,22 @@ func (s *Shard) leave() {
 // with queued frames. It returns false if time ran out.
 func (s *Shard) flushDirty() bool {
 	for !s.dirty.empty() {
-		s.dirty.pop().flushSome(maxFlushBytes)
+		s.flushFirst()
 		if s.clock.outOfTime() {
 			return s.dirty.empty()
 		}
 	}
 	return true
+}
+
+// flushFirst writes to the connections that wait longest: to many in one call if batched
+// writes are on, or else to one.
+func (s *Shard) flushFirst() {
+	if s.batch != nil && s.dirty.len() >= minBatch {
+		s.batch.flush(&s.dirty)
+		return
+	}
+	s.dirty.pop().flushSome(maxFlushBytes)
 }
 
 // flushAtEnd writes the frames that a callback has queued, at its end, and
@@ -272,7 +288,7 @@ func (s *Shard) flushDirty() bool {
 func (s *Shard) flushAtEnd() bool {
 	if s.dirty.len() <= maxCallbackFlush {
 		for s.clock.work = 0; !s.dirty.empty() && s.clock.work < maxCallbackWork; {
-			s.dirty.pop().flushSome(maxFlushBytes)
+			s.flushFirst()
 		}
 	}
 	return s.dirty.empty()
@@ -313,6 +329,9 @@ func (d *dirtyList) empty() bool { return d.size == 0 }
 // since returns the value of Shard.offered at the arrival of the first
 // connection.
 func (d *dirtyList) since() uint64 { return d.ring[d.head].since }
+
+// peek returns the first connection.
+func (d *dirtyList) peek() *Conn { return d.ring[d.head].conn }
 
 func (d *dirtyList) push(c *Conn, since uint64) {
 	if d.size == len(d.ring) {

@@ -1,9 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"math"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/invariants"
 )
 
 const (
@@ -122,15 +126,80 @@ func (c *Conn) flush() { c.flushSome(math.MaxInt) }
 // flushSome is flush that ends after about most bytes. If frames are left, c
 // waits at the end of the list for its next write.
 func (c *Conn) flushSome(most int) {
-	c.shard.mustBeInLoop()
+	s := c.shard
+	s.mustBeInLoop()
+	if invariants.Enabled && s.batch.holds(c) {
+		panic("a write to a connection in a batch")
+	}
 	c.unset(dirty)
-	c.transport().flush(c, most)
+	for begun := s.clock.work; c.mayWrite(); {
+		if s.clock.work-begun >= most {
+			s.markDirty(c)
+			return
+		}
+		iov, total := c.gather(s.iov[:0], maxWriteBytes)
+		if total == 0 {
+			return
+		}
+		n, err := s.driver.writev(c, iov)
+		clear(iov)
+		s.stats.writes.add(1)
+		c.wrote(n, total, err)
+	}
 }
 
-// noteWritten counts a write of n bytes of c's queue, or a failed one.
+// mayWrite reports whether c has a queue and its socket may take bytes.
+func (c *Conn) mayWrite() bool {
+	return c.out != nil && !c.is(blocked|pendingClose) && c.state.Load() != stateClosed
+}
+
+// gather appends to iov the next bytes to send, up to its capacity and about
+// maxBytes. They stay in place until wrote. It returns none if all frames have
+// expired or if sealing has failed.
+func (c *Conn) gather(iov []unix.Iovec, maxBytes int) (_ []unix.Iovec, total int) {
+	c.purge()
+	c.commit()
+	iov, total, err := c.transport().gather(c, iov, maxBytes)
+	switch {
+	case err != nil:
+		c.failWrite(err)
+		return nil, 0
+	case total == 0 && c.out.empty():
+		c.flushed()
+	}
+	return iov, total
+}
+
+// wrote continues after a write of the total bytes that gather returned: the
+// socket has taken n, or the write has failed.
+func (c *Conn) wrote(n, total int, err error) {
+	n = max(n, 0)
+	t := c.transport()
+	t.sent(c, n)
+	switch {
+	case errors.Is(err, unix.EAGAIN) || (err == nil && n < total):
+		if !c.sendRest() {
+			c.block()
+			return
+		}
+	case err != nil && !errors.Is(err, unix.EINTR):
+		c.failWrite(err)
+		return
+	}
+	if c.out.empty() && t.queued() == 0 {
+		c.flushed()
+	}
+}
+
+// failWrite ends c, because its write has failed.
+func (c *Conn) failWrite(err error) {
+	c.shard.closeLater(c, err)
+	c.shard.eng.observer.OnWriteError()
+}
+
+// noteWritten counts n written bytes of c's queue, 0 for a failed write.
 func (c *Conn) noteWritten(n int) {
 	s := c.shard
-	s.stats.writes.add(1)
 	s.clock.work += writeWork
 	if n > 0 {
 		s.clock.work += n
@@ -217,9 +286,9 @@ const minRest = 64 << 10
 // sendRest writes the rest of a long, partly sent frame without the bound of
 // unsent bytes, because nothing can replace or drop that rest: with the bound,
 // several wake-ups for one frame made 1 MiB to one client take 1.6 ms of CPU
-// instead of 1.0. The last write has ended early. write writes the rest, and
-// reports whether c has nothing left to send.
-func (c *Conn) sendRest(write func(*Conn) (done bool)) (done bool) {
+// instead of 1.0. The last write has ended early. It reports whether c has
+// nothing left to send.
+func (c *Conn) sendRest() (done bool) {
 	s := c.shard
 	q, bound := c.out, s.eng.cfg.UnsentBytes
 	if bound == 0 || q.current == nil || len(q.current.data)-q.sent < minRest {
@@ -229,7 +298,7 @@ func (c *Conn) sendRest(write func(*Conn) (done bool)) (done bool) {
 		return false
 	}
 	defer func() { s.driver.boundUnsent(c, bound) }()
-	return write(c)
+	return c.transport().writeRest(c)
 }
 
 // weighSealed adds the bytes that wait in the transport to the memory of c's

@@ -13,10 +13,13 @@ func Example() {
 
 	lobby, _ := d.GetOrCreate("lobby")
 	ann, _ := lobby.Join("ann", 1)
-	inbox = append(inbox, func() { lobby.InsertInLoop(ann) })
+	inbox = append(inbox, func() { lobby.InsertInLoop(ann, 1) })
 	fmt.Println("roster:", lobby.Members())
 
-	for loop := range lobby.Loops {
+	for loop := range lobby.Loops() {
+		if lobby.LoopLen(loop) == 0 {
+			continue
+		}
 		inbox = append(inbox, func() {
 			for _, mem := range lobby.TableInLoop(loop) {
 				fmt.Println("deliver to", mem.Value, "on loop", loop)
@@ -37,14 +40,14 @@ func ExampleDirectory_Delete() {
 	lobby, _ := d.GetOrCreate("lobby")
 	for _, name := range []string{"ann", "bob"} {
 		mem, _ := lobby.Join(name, 0)
-		lobby.InsertInLoop(mem)
+		lobby.InsertInLoop(mem, 0)
 	}
 
 	if r, ok := d.Delete("lobby"); ok {
 		for table := r.TableInLoop(0); len(table) > 0; table = r.TableInLoop(0) {
 			mem := table[len(table)-1]
 			r.Leave(mem)
-			r.RemoveInLoop(mem)
+			r.RemoveInLoop(mem, 0)
 			fmt.Println(mem.Value, "left")
 		}
 	}
