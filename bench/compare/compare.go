@@ -35,6 +35,9 @@ spread, and the best library for each measure.`,
 // A server that hangs is killed then.
 const runLimit = 2 * time.Minute
 
+// singleWrites is the name of this library without batched writes.
+const singleWrites = contenders.Ours + ", single writes"
+
 // runner is a run of compare.
 type runner struct {
 	conns, size, rounds int
@@ -193,7 +196,7 @@ func (l *compareLoad) contenders(libraries []contenders.Contender) []contenders.
 		return libraries
 	}
 	return slices.DeleteFunc(slices.Clone(libraries),
-		func(c contenders.Contender) bool { return c.Name != contenders.Ours && c.Name != l.only })
+		func(c contenders.Contender) bool { return c.Serve != nil && c.Name != l.only })
 }
 
 // loadList reads -load.
@@ -230,6 +233,10 @@ func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, 
 	libraries, err := o.Contenders(ctx, binary)
 	if err != nil {
 		return nil, err
+	}
+	if !s.SingleWrites {
+		single := contenders.Contender{Name: singleWrites, Version: libraries[0].Version, SingleWrites: true}
+		libraries = slices.Insert(libraries, 1, single)
 	}
 	var tables []*result.Table
 	summary := newSummary()
@@ -293,11 +300,12 @@ func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *runner,
 	conns := cmp.Or(o.conns, c.load.conns)
 	ctx, cancel := context.WithTimeout(ctx, runLimit+2*o.Duration+o.Warmup)
 	defer cancel()
+	with.SingleWrites = s.SingleWrites || lib.SingleWrites
 	tables, err := c.load.command(o, conns)(ctx, &with)
 	if err != nil {
 		return &libraryRun{err: err}
 	}
-	r := &libraryRun{row: lastRow(tables[len(tables)-1])}
+	r := &libraryRun{row: tables[len(tables)-1].Last()}
 	due := c.load.due * float64(conns)
 	measured := o.Duration * time.Duration(max(1, c.load.times))
 	// a window cuts a publish off
@@ -305,27 +313,4 @@ func (c *comparison) runOnce(ctx context.Context, s *command.Session, o *runner,
 		r.err = fmt.Errorf("%.0f messages/s of %.0f that were due", r.row["per_second"], due)
 	}
 	return r
-}
-
-// lastRow returns the numbers of a table's last row by their keys; milliseconds
-// also as microseconds.
-func lastRow(t *result.Table) map[string]float64 {
-	row := make(map[string]float64)
-	for i, cell := range t.Rows[len(t.Rows)-1] {
-		key := t.Columns[i].Key()
-		switch v := cell.(type) {
-		case float64:
-			row[key] = v
-		case int:
-			row[key] = float64(v)
-		case int64:
-			row[key] = float64(v)
-		case uint64:
-			row[key] = float64(v)
-		}
-		if name, ok := strings.CutSuffix(key, "_ms"); ok {
-			row[name+"_us"] = row[key] * 1000
-		}
-	}
-	return row
 }

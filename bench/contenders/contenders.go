@@ -23,6 +23,7 @@ const Ours = "ws"
 type Contender struct {
 	Name, Version string
 	Serve         []string // see server.Options
+	SingleWrites  bool     // of this library
 }
 
 // Options say which libraries are compared.
@@ -48,7 +49,7 @@ func (o *Options) Contenders(ctx context.Context, binary string) ([]Contender, e
 	}
 	for line := range strings.Lines(string(out)) {
 		if name, version, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok {
-			all = append(all, Contender{name, version, []string{binary, "serve", name}})
+			all = append(all, Contender{Name: name, Version: version, Serve: []string{binary, "serve", name}})
 		}
 	}
 	if o.Peers == "all" {

@@ -93,6 +93,7 @@ type Config struct {
 	Queue, Ring    int
 	Batch          int   // messages that a loop takes from its ring at once
 	QueueBytes     int64 // bound of a client's queue
+	SingleWrites   bool  // the loops write to each connection by a call of its own
 	Unsent         int   // bytes that the kernel may hold unsent for a client; negative is no bound
 	ProfileHeap    bool
 	Compress       bool

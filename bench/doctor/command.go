@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/qi-realtime/ws/bench/command"
+	"github.com/qi-realtime/ws/bench/load"
 	"github.com/qi-realtime/ws/bench/report"
 	"github.com/qi-realtime/ws/bench/result"
+	"github.com/qi-realtime/ws/bench/workload"
 )
 
 // Command is the command doctor.
@@ -45,7 +48,7 @@ func (o *runner) Flags(fs *flag.FlagSet) {
 func (o *runner) Validate(*command.Session) error { return nil }
 
 // Run judges the limits of this machine.
-func (o *runner) Run(_ context.Context, s *command.Session) ([]*result.Table, error) {
+func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	if o.conns < 0 {
 		return nil, errors.New("-conns is negative")
 	}
@@ -59,7 +62,41 @@ func (o *runner) Run(_ context.Context, s *command.Session) ([]*result.Table, er
 			fmt.Fprintln(os.Stderr, err) // then a usual value serves
 		}
 	}
-	return []*result.Table{doctorTable(facts.Diagnose(int64(o.conns)))}, nil
+	t := doctorTable(facts.Diagnose(int64(o.conns)))
+	if o.measure {
+		note, err := batchedWrites(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		t.Notes = append(t.Notes, "", note)
+	}
+	return []*result.Table{t}, nil
+}
+
+// batchMembers is the size of the room that measures batched writes.
+const batchMembers = 1000
+
+// batchedWrites measures the cost of a delivery with batched writes and without.
+func batchedWrites(ctx context.Context, s *command.Session) (note string, err error) {
+	var costs, writes [2]float64
+	for i, single := range []bool{false, true} {
+		with := *s
+		with.Path, with.SingleWrites, with.Progress = "native", single, nil
+		r := workload.NewFanoutRun()
+		r.Conns, r.Rates, r.Timing = batchMembers, "40", load.Timing{Warmup: time.Second / 2, Duration: 2 * time.Second}
+		tables, err := r.Run(ctx, &with)
+		if err != nil {
+			return "", err
+		}
+		row := tables[len(tables)-1].Last()
+		costs[i], writes[i] = row["server_us"], row["writes"]
+	}
+	if writes[0] > 0.5 {
+		return fmt.Sprintf("batched writes: the kernel lacks or forbids io_uring. A delivery takes %.1f µs of CPU.",
+			costs[1]), nil
+	}
+	return fmt.Sprintf("batched writes: they work. A delivery to a room of %d takes %.1f µs of CPU, and %.1f µs without.",
+		batchMembers, costs[0], costs[1]), nil
 }
 
 // doctorTable is a diagnosis as a table, and the commands below it.

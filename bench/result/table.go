@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/qi-realtime/ws/bench/report"
@@ -44,6 +45,29 @@ func (t *Table) Add(cells ...any) {
 		}
 	}
 	t.Rows = append(t.Rows, row)
+}
+
+// Last returns the numbers of the last row by their keys; milliseconds also as
+// microseconds.
+func (t *Table) Last() map[string]float64 {
+	row := make(map[string]float64)
+	for i, cell := range t.Rows[len(t.Rows)-1] {
+		key := t.Columns[i].Key()
+		switch v := cell.(type) {
+		case float64:
+			row[key] = v
+		case int:
+			row[key] = float64(v)
+		case int64:
+			row[key] = float64(v)
+		case uint64:
+			row[key] = float64(v)
+		}
+		if name, ok := strings.CutSuffix(key, "_ms"); ok {
+			row[name+"_us"] = row[key] * 1000
+		}
+	}
+	return row
 }
 
 // Write prints the table, aligned to the right.

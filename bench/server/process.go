@@ -31,6 +31,7 @@ type Options struct {
 	unsent                                int // -1 is no bound
 	MaxProcs                              int
 	Program                               []string // its name and arguments; nil is this program
+	SingleWrites                          bool     // no batched writes
 	Verbose                               bool
 }
 
@@ -40,6 +41,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&o.MaxProcs, "maxprocs", o.MaxProcs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.Queue, "queue", o.Queue, "WithMessageQueueSize; 0 is the library's default")
 	fs.IntVar(&o.unsent, "unsent", o.unsent, "WithUnsentBytes; 0 is the library's default, -1 no bound")
+	fs.BoolVar(&o.SingleWrites, "single-writes", o.SingleWrites, "WithBatchedWrites(ws.Off)")
 }
 
 // SettingFlags declares the flags of the settings that sweep and tune vary.
@@ -54,6 +56,7 @@ func (o *Options) SettingFlags(fs *flag.FlagSet) {
 func Start(ctx context.Context, o *Options, cfg control.Config) (*Process, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring = o.Loops, o.Queue, o.Ring
 	cfg.Batch, cfg.RoomShards, cfg.Unsent = o.Batch, o.RoomShards, o.unsent
+	cfg.SingleWrites = o.SingleWrites
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

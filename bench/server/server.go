@@ -138,6 +138,9 @@ func managerOptions(cfg *control.Config) []ws.Option {
 	if cfg.AdmitPerSecond > 0 {
 		opts = append(opts, ws.WithAdmission(ws.Admission{PerSecond: cfg.AdmitPerSecond, Burst: cfg.AdmitBurst}))
 	}
+	if cfg.SingleWrites {
+		opts = append(opts, ws.WithBatchedWrites(ws.Off))
+	}
 	if cfg.Compress {
 		opts = append(opts, ws.WithEnableCompression(true))
 	}
