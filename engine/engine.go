@@ -39,7 +39,6 @@ type Engine struct {
 	bounds       [dataLanes]bounds
 	highMark     [dataLanes]bounds
 	lowMark      [dataLanes]bounds
-	writable     *writablePoller
 	accept       *acceptGate
 	deflater     *codec.Deflater
 	ping         *Frame // the heartbeat
@@ -149,11 +148,10 @@ func (e *Engine) Run() error {
 	defer loglimit.Flush(e.cfg.Logger)
 	defer e.abandonAll()
 	defer close(e.stopped)
-	var err error
-	if e.writable, err = newWritablePoller(); err != nil {
+	defer e.closeWritable()
+	if err := e.openWritable(); err != nil {
 		return fmt.Errorf("ws: %w", err)
 	}
-	defer e.writable.close()
 	defer e.closeWakers()
 	if err := e.accept.start(); err != nil {
 		return fmt.Errorf("ws: %w", err)
@@ -163,6 +161,7 @@ func (e *Engine) Run() error {
 		defer e.handshakes.close()
 	}
 	e.began = e.cfg.Now()
+	var err error
 	switch {
 	case e.cfg.Simnet != nil:
 		err = e.runSimnet()
@@ -186,6 +185,25 @@ func (e *Engine) Run() error {
 		return errors.New("ws: the event loops ended unasked (descriptors exhausted?)")
 	}
 	return nil
+}
+
+// openWritable makes the writability pollers, before the loops start.
+func (e *Engine) openWritable() (err error) {
+	for _, l := range e.loops {
+		if l.writable, err = newWritablePoller(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeWritable ends the writability pollers, after the loops have ended.
+func (e *Engine) closeWritable() {
+	for _, l := range e.loops {
+		if l.writable != nil {
+			l.writable.close()
+		}
+	}
 }
 
 // Started is closed once connections are served.

@@ -22,6 +22,8 @@ type gnetLoop struct {
 	shard *Shard
 	wake  *waker
 
+	writable *writablePoller // set before the loops start, closed after they have ended
+
 	ready atomic.Pointer[readiness] // replaced once, before Engine.Started
 
 	// listener is the listener of this loop, nil if there is none or it cannot
@@ -86,8 +88,8 @@ func (l *gnetLoop) boundUnsent(c *Conn, bytes int) bool {
 	return true
 }
 
-func (l *gnetLoop) arm(c *Conn) error         { return l.shard.eng.writable.arm(c) }
-func (l *gnetLoop) disarm(c *Conn)            { l.shard.eng.writable.disarm(c) }
+func (l *gnetLoop) arm(c *Conn) error         { return l.writable.arm(c) }
+func (l *gnetLoop) disarm(c *Conn)            { l.writable.disarm(c) }
 func (l *gnetLoop) hasUnread(c *Conn) bool    { return hasUnread(int(c.fd)) }
 func (l *gnetLoop) progress(c *Conn) progress { return readProgress(int(c.fd)) }
 func (l *gnetLoop) halfClose(c *Conn)         { _ = unix.Shutdown(int(c.fd), unix.SHUT_WR) }

@@ -8,17 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writablePoller notifies blocked connections when their sockets are writable
-// again. gnet does not: it arms EPOLLOUT only for its own buffer, which is
-// unbounded and copies. The poller is a second epoll with one goroutine for the
-// engine. Each wait is one-shot, and an event for a descriptor that was reused
-// since does not match the generation of its wait.
+// writablePoller notifies the blocked connections of one loop when their sockets
+// are writable again. gnet does not: it arms EPOLLOUT only for its own buffer,
+// which is unbounded and copies. The poller is a second epoll, with a goroutine
+// from the first blocked connection on. Each wait is one-shot, and an event for
+// a descriptor that was reused since does not match the generation of its wait.
 //
-// Safe for concurrent use.
+// The loop's own epoll cannot take its place: gnet would handle the event and
+// call none of our callbacks. One goroutine could wait for the epolls of all
+// loops through a further epoll, but then the kernel takes a mutex of the whole
+// machine (epnested_mutex) for each socket that is added.
+//
+// Loop-confined: use only on the event loop that owns the connection.
 type writablePoller struct {
 	epfd  int
 	endFD int // eventfd that ends the goroutine
 	ended chan struct{}
+
+	running bool // since the loop's first blocked connection; loop-confined
 
 	mu    sync.Mutex
 	conns map[int32]*Conn // blocked connections by descriptor; guarded by mu
@@ -40,16 +47,19 @@ func newWritablePoller() (*writablePoller, error) {
 		_, _ = unix.Close(epfd), unix.Close(endFD)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
-	go p.run() // owned by the engine: close ends it and waits
 	return p, nil
 }
 
 // arm requests one writableTask for c.
 func (p *writablePoller) arm(c *Conn) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLONESHOT, Fd: c.fd, Pad: int32(c.generation)}
+	if !p.running {
+		p.running = true
+		go p.run() // owned by the engine: close ends it and waits
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.conns[c.fd] = c
+	p.mu.Unlock()
 	err := unix.EpollCtl(p.epfd, unix.EPOLL_CTL_MOD, int(c.fd), &ev)
 	if err == unix.ENOENT {
 		err = unix.EpollCtl(p.epfd, unix.EPOLL_CTL_ADD, int(c.fd), &ev)
@@ -60,14 +70,18 @@ func (p *writablePoller) arm(c *Conn) error {
 // disarm forgets c, whose descriptor is still open.
 func (p *writablePoller) disarm(c *Conn) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conns[c.fd] == c {
+	armed := p.conns[c.fd] == c
+	if armed {
 		delete(p.conns, c.fd)
+	}
+	p.mu.Unlock()
+	if armed {
 		_ = unix.EpollCtl(p.epfd, unix.EPOLL_CTL_DEL, int(c.fd), nil)
 	}
 }
 
-// take returns the connection of an event, or nil if the event is stale.
+// take returns the connection of an event, or nil if the event is stale. Safe
+// for concurrent use.
 func (p *writablePoller) take(fd int32, generation uint32) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,9 +112,11 @@ func (p *writablePoller) run() {
 	}
 }
 
-// close ends the goroutine. The loops have ended.
+// close ends the goroutine. The loop has ended.
 func (p *writablePoller) close() {
-	_, _ = unix.Write(p.endFD, binary.NativeEndian.AppendUint64(nil, 1))
-	<-p.ended
+	if p.running {
+		_, _ = unix.Write(p.endFD, binary.NativeEndian.AppendUint64(nil, 1))
+		<-p.ended
+	}
 	_, _ = unix.Close(p.epfd), unix.Close(p.endFD)
 }

@@ -12,21 +12,26 @@ import (
 const pollBlocked = 5 * time.Millisecond
 
 // writablePoller is the portable fallback, for development: it makes every
-// blocked connection try again on a timer. Safe for concurrent use.
+// blocked connection of a loop try again on a timer.
+//
+// Loop-confined: use only on the event loop that owns the connection.
 type writablePoller struct {
 	end, ended chan struct{}
+	running    bool // since the loop's first blocked connection; loop-confined
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{} // guarded by mu
 }
 
 func newWritablePoller() (*writablePoller, error) {
-	p := &writablePoller{end: make(chan struct{}), ended: make(chan struct{}), conns: make(map[*Conn]struct{})}
-	go p.run() // owned by the engine: close ends it and waits
-	return p, nil
+	return &writablePoller{end: make(chan struct{}), ended: make(chan struct{}), conns: make(map[*Conn]struct{})}, nil
 }
 
 func (p *writablePoller) arm(c *Conn) error {
+	if !p.running {
+		p.running = true
+		go p.run() // owned by the engine: close ends it and waits
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns[c] = struct{}{}
@@ -60,6 +65,8 @@ func (p *writablePoller) run() {
 }
 
 func (p *writablePoller) close() {
-	close(p.end)
-	<-p.ended
+	if p.running {
+		close(p.end)
+		<-p.ended
+	}
 }
