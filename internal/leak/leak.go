@@ -3,7 +3,6 @@
 package leak
 
 import (
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,14 +16,8 @@ import (
 // patience is the longest time that goroutines and descriptors may take to end.
 const patience = 15 * time.Second
 
-// parallel is the number of parallel tests that run at once. It is above the number of processors
-// because these tests mostly wait for timers. A test that counts goroutines, descriptors or bytes
-// of the process, or needs an answer within a short time, does not run in parallel.
-const parallel = "8"
-
 // Main runs the tests and exits. Call it from TestMain.
 func Main(m *testing.M) {
-	_ = flag.Set("test.parallel", parallel) // the command line overrides it
 	// The runtime's network poller opens descriptors of its own with the first socket.
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		_ = l.Close()
