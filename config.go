@@ -259,6 +259,10 @@ type Config struct {
 	// BatchedWrites says whether an event loop writes to many sockets in one system call,
 	// with io_uring. Default Auto.
 	BatchedWrites BatchedWrites
+	// JSONMarshal and JSONUnmarshal take the place of encoding/json; see WithJSON. Default nil,
+	// encoding/json.
+	JSONMarshal   func(v any) ([]byte, error)
+	JSONUnmarshal func(data []byte, v any) error
 	// HandlerMode says where handlers run. Default Pooled.
 	HandlerMode HandlerMode
 	// Workers bounds the goroutines that run pooled handlers; as many others may run

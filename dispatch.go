@@ -122,7 +122,10 @@ func (c *Client) route(msgType string, e *envelope.Request) {
 	route, ok := m.Router.routes.LookupBytes(e.Event)
 	msg := messagePool.Get().(*Message)
 	defer msg.Release()
-	*msg = Message{Type: msgType, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp}
+	*msg = Message{
+		Type: msgType, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp,
+		unmarshal: m.cfg.JSONUnmarshal,
+	}
 	if ok {
 		msg.Event = route.Event
 	} else {
@@ -213,6 +216,6 @@ func (c *Client) callRaw(raw *rawRoute, op Opcode, payload []byte) error {
 	}
 	msg := messagePool.Get().(*Message)
 	defer msg.Release()
-	*msg = Message{Type: TypeRaw, Data: payload, op: op}
+	*msg = Message{Type: TypeRaw, Data: payload, op: op, unmarshal: c.manager.cfg.JSONUnmarshal}
 	return routes.Call(raw.handler, c, msg)
 }

@@ -141,3 +141,13 @@ func Negotiate(c *Config, h http.Header, opts ...ClientOption) (subprotocol, ext
 func AllowsOrigin(c *Config, origin, host string) bool {
 	return c.allowsOrigin(&http.Request{Host: host, Header: http.Header{"Origin": {origin}}})
 }
+
+// UnmarshalJSON is unmarshalJSON.
+var UnmarshalJSON = unmarshalJSON
+
+// EncodeJSON returns a copy of the result of encodeJSON.
+func EncodeJSON(c *Config, v any) (string, error) {
+	data, e, err := c.encodeJSON(v)
+	defer e.release()
+	return string(data), err
+}

@@ -194,7 +194,8 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 		Type: TypeResponse, RequestID: msg.RequestID, Code: 200, Message: "success", TraceID: msg.traceID(),
 	}
 	if resp != nil {
-		data, err := json.Marshal(resp)
+		data, e, err := c.manager.cfg.encodeJSON(resp)
+		defer e.release()
 		if err != nil {
 			return fmt.Errorf("ws: encode response of %q: %w", msg.Event, err)
 		}
@@ -210,13 +211,13 @@ func decode[Req any](msg *Message) (*Req, error) {
 	if len(msg.Data) == 0 {
 		return req, nil
 	}
-	if err := json.Unmarshal(msg.Data, req); err != nil {
+	if err := msg.decodeJSON(req); err != nil {
 		return nil, dataError(err)
 	}
 	return req, nil
 }
 
-// dataError returns the error that a client reads for err, an error of encoding/json: its
+// dataError returns the error that a client reads for err. For a json.UnmarshalTypeError its
 // text names the field and the value that it must have, in the words of JSON. The text of
 // any other error, such as an error of a type's own UnmarshalJSON, is for the log.
 func dataError(err error) *ClientError {

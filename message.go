@@ -30,8 +30,9 @@ type Message struct {
 	Data      json.RawMessage `json:"data,omitempty"`
 	Timestamp int64           `json:"timestamp"` // Unix seconds
 
-	op    Opcode // of TypeRaw
-	trace uint64 // 0 until it is used
+	op        Opcode                         // of TypeRaw
+	trace     uint64                         // 0 until it is used
+	unmarshal func(data []byte, v any) error // Config.JSONUnmarshal
 }
 
 // TraceID returns the trace_id of the library's answer to the message, to tie a handler's
@@ -127,8 +128,16 @@ func (m *Message) Unmarshal(v any) error {
 	if len(m.Data) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(m.Data, v); err != nil {
+	if err := m.decodeJSON(v); err != nil {
 		return fmt.Errorf("ws: decode data of %q: %w", m.Event, dataError(err))
 	}
 	return nil
+}
+
+// decodeJSON decodes the message's data, which is not empty, into v.
+func (m *Message) decodeJSON(v any) error {
+	if m.unmarshal != nil {
+		return m.unmarshal(m.Data, v)
+	}
+	return unmarshalJSON(m.Data, v)
 }

@@ -44,6 +44,20 @@ func WithCompression(cc CompressionConfig) Option {
 // WithEnableCompression sets Config.EnableCompression; see WithCompression.
 func WithEnableCompression(on bool) Option { return func(c *Config) { c.EnableCompression = on } }
 
+// WithJSON sets Config.JSONMarshal and Config.JSONUnmarshal, which encode and decode the
+// application's values in place of json.Marshal and json.Unmarshal: the data of requests and
+// responses, of errors, and the values of SendJSON. A nil function is the one of encoding/json.
+// The package reads and writes the envelope itself, and NewMessage, which knows no Manager,
+// uses encoding/json. See docs/json.md for libraries.
+//
+// marshal returns JSON in UTF-8, which nobody checks, and leaves the bytes unchanged afterwards.
+// The data of unmarshal is borrowed: v must not refer to it when unmarshal returns. A client
+// reads the field that is wrong if the error of unmarshal is a *json.UnmarshalTypeError, and
+// "invalid data" otherwise. Both run on the goroutine of the handler or sender, several at once.
+func WithJSON(marshal func(v any) ([]byte, error), unmarshal func(data []byte, v any) error) Option {
+	return func(c *Config) { c.JSONMarshal, c.JSONUnmarshal = marshal, unmarshal }
+}
+
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
 

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,8 @@ import (
 func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
 	r := envelope.Reply{Type: TypeResponse, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID()}
 	if data != nil {
-		raw, err := json.Marshal(data)
+		raw, e, err := c.manager.cfg.encodeJSON(data)
+		defer e.release()
 		if err != nil {
 			return fmt.Errorf("ws: encode response: %w", err)
 		}
@@ -146,7 +146,10 @@ func (c *Client) answerError(msg *Message, err error) {
 		c.manager.reportError(c, err)
 	}
 	if known.Data != nil {
-		if r.Data, err = json.Marshal(known.Data); err != nil {
+		var e *jsonEncoder
+		r.Data, e, err = c.manager.cfg.encodeJSON(known.Data)
+		defer e.release()
+		if err != nil {
 			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
 		}
 	}

@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -71,7 +70,8 @@ func (c *Client) SendContext(ctx context.Context, b []byte, opts ...MessageOptio
 
 // SendJSON encodes v as JSON and queues it as one text message, like SendBytes.
 func (c *Client) SendJSON(v any) error {
-	b, err := json.Marshal(v)
+	b, e, err := c.manager.cfg.encodeJSON(v)
+	defer e.release()
 	if err != nil {
 		return fmt.Errorf("ws: encode message: %w", err)
 	}

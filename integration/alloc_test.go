@@ -55,6 +55,32 @@ func echoDoesNotAllocate(t *testing.T, limit ws.RateLimit) {
 	t.Run(string(harness.Served), func(t *testing.T) { test(t, harness.Served) })
 }
 
+// A typed request allocates four objects: its value, the two strings of it, and its
+// request_id. The response allocates none.
+func TestTypedRequestAllocations(t *testing.T) {
+	s := harness.Start(t, ws.WithHandlerMode(ws.Inline))
+	type said struct{ Room, Text string }
+	require.NoError(t, ws.Handle(s.Manager, "say", func(_ *ws.Client, req *said) (*said, error) { return req, nil }))
+	c := s.Dial(harness.Native)
+	message := harness.Request("say", "req_1", `{"room":"lobby","text":"hello, everybody"}`)
+	c.Send(message)
+	answer := make([]byte, 4+len(c.Next().Payload))
+	request := []byte(harness.Frame(1, message))
+	run := func(n int) {
+		for range n {
+			if _, err := c.Write(request); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(c.Conn, answer); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	run(1000)
+	const n = 5000
+	assert.LessOrEqual(t, float64(mallocs(func() { run(n) }))/n, 4.1, "allocations for each request")
+}
+
 // Middleware allocates nothing: a message through three of them costs as many objects as
 // without.
 func TestMiddlewareDoesNotAllocate(t *testing.T) {

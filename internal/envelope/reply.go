@@ -16,8 +16,8 @@ type Reply struct {
 	TraceID   uint64
 }
 
-// Append appends r to b as JSON, with the time. It uses no reflection; encoding/json decodes the
-// result to the same values.
+// Append appends r to b as JSON, with the time, without reflection. Its strings are escaped as
+// encoding/json does it, which includes <, > and & for text that ends up in HTML.
 func (r *Reply) Append(b []byte) []byte {
 	b = append(b, `{"type":"`...)
 	b = append(b, r.Type...)
@@ -54,7 +54,7 @@ func AppendTraceID(b []byte, id uint64) []byte {
 // appendString appends s as a JSON string.
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x80 {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= 0x80 {
 			quoted, err := json.Marshal(s) // never fails for a string
 			if err != nil {
 				return append(b, `""`...)

@@ -59,3 +59,33 @@ func TestReplyAppend(t *testing.T) {
 		})
 	}
 }
+
+// reply is a Reply as the public types declare it.
+type reply struct {
+	Type      string          `json:"type"`
+	RequestID string          `json:"request_id,omitempty"`
+	Code      int             `json:"code"`
+	Message   string          `json:"message"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	TraceID   string          `json:"trace_id,omitempty"`
+	Timestamp int64           `json:"timestamp"`
+}
+
+// A reply has the bytes that encoding/json writes.
+func TestReplyAppendIsJSON(t *testing.T) {
+	texts := []string{"", "plain", "é", "\xff", "a\u2028b", "</script>"}
+	for c := range rune(0x80) {
+		texts = append(texts, "a"+string(c)+"b")
+	}
+	for _, text := range texts {
+		b := (&envelope.Reply{Type: "error", RequestID: text, Message: text, Data: []byte("1"), TraceID: 1}).Append(nil)
+		var r reply
+		require.NoError(t, json.Unmarshal(b, &r), "%s", b)
+		want, err := json.Marshal(r)
+		require.NoError(t, err)
+		if text == "\xff" {
+			continue // r has U+FFFD in its place, as a character
+		}
+		assert.Equal(t, string(want), string(b))
+	}
+}
