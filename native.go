@@ -88,7 +88,9 @@ func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decisi
 	if err != nil {
 		return refuseNative(err)
 	}
-	return engine.Decision{Response: codec.AppendAccept(nil, r, shake.accept), Accepted: true}
+	return engine.Decision{
+		Response: codec.AppendAccept(nil, r, shake.accept), Accepted: true, Placement: shake.client.place,
+	}
 }
 
 // refuseNative returns the decision that refuses a request of the native path.

@@ -128,6 +128,7 @@ type clientOptions struct {
 	meta   map[string]any
 	rooms  []string
 	header http.Header
+	place  string
 }
 
 // WithMetadata sets one entry of the client's metadata.
@@ -138,6 +139,21 @@ func WithMetadata(key string, value any) ClientOption {
 		}
 		o.meta[key] = value
 	}
+}
+
+// WithPlacement puts the client on the event loop that key selects: clients with the same
+// key, such as the name of their room, share a loop. A message to a room wakes each loop that
+// has members, so one to ten members on one loop costs less than one to ten on ten loops, and
+// the writes of a loop go to the kernel together. The members of a room may have different
+// keys, and a client may join any rooms.
+//
+// The loops share the work only if no key has many clients: with more than a few hundred, let
+// them have none. Without a key, the loops get about as many clients each. WithAuthenticate
+// returns this option, or HandleUpgrade takes it. A client of the native path moves to its
+// loop before it is answered; if there are no descriptors left for that, it stays. Clients of
+// a Simnet stay, too.
+func WithPlacement(key string) ClientOption {
+	return func(o *clientOptions) { o.place = key }
 }
 
 // WithRooms makes the client a member of rooms, as if it called JoinRoom for each,

@@ -51,14 +51,14 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
-	c, accept, err := m.accept(r.WithContext(ctx), opts)
+	c, shake, err := m.accept(r.WithContext(ctx), opts)
 	if err != nil {
 		h := asHandshakeError(err)
 		maps.Copy(w.Header(), h.Header)
 		http.Error(w, h.Reason, h.Status)
 		return err
 	}
-	if err := m.hijack(ctx, c, w, r, accept); err != nil {
+	if err := m.hijack(ctx, c, w, r, &shake); err != nil {
 		if !c.conn.Opened() {
 			m.clients.abandon(c)
 		}
@@ -68,20 +68,19 @@ func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientO
 }
 
 // accept decides on r once the event loops run. It returns the client that it makes, and the
-// answer.
-func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, answer codec.Accept, err error) {
+// decision.
+func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, h handshake, err error) {
 	if err := m.awaitRun(r.Context()); err != nil {
-		return nil, answer, err
+		return nil, h, err
 	}
 	if err := codec.CheckHead(r); err != nil { // as the native path does
-		return nil, answer, asHandshakeError(err)
+		return nil, h, asHandshakeError(err)
 	}
-	h, err := m.decide(r, overHTTP, opts)
-	if err != nil {
-		return nil, answer, err
+	if h, err = m.decide(r, overHTTP, opts); err != nil {
+		return nil, h, err
 	}
 	c = m.newClient()
-	return c, h.accept, m.admit(c, r, &h)
+	return c, h, m.admit(c, r, &h)
 }
 
 // awaitRun waits until the event loops run.
@@ -101,7 +100,7 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 
 // hijack takes the connection from net/http and enrolls it.
 func (m *Manager) hijack(
-	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, accept codec.Accept,
+	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, shake *handshake,
 ) error {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -114,10 +113,12 @@ func (m *Manager) hijack(
 		_ = nc.Close()
 		return fmt.Errorf("ws: hijack %T: %w; the native path needs no net/http: see WithListenAddr", w, err)
 	}
+	accept := shake.accept
 	addCookies(&accept, w.Header())
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // all of it is in the buffer
-	if err := m.engine.Enroll(ctx, &c.conn, nc, codec.AppendAccept(nil, r, accept), early); err != nil {
+	d := engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true, Placement: shake.client.place}
+	if err := m.engine.Enroll(ctx, &c.conn, nc, d, early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil

@@ -77,6 +77,10 @@ type Decision struct {
 	Response []byte // the complete HTTP response
 	Accepted bool   // Response is the 101 that opens the connection
 	Refused  error  // cause of a refusal, for OnRefused; nil if accepted, or answered otherwise
+
+	// Placement, if it is not empty, is a key: connections with the same key
+	// share a loop. It has no effect if AdmitOffLoop returned false.
+	Placement string
 }
 
 // Handler makes connections and decides on upgrade requests. Safe for concurrent

@@ -61,6 +61,9 @@ type sockets interface {
 	drain(c *Conn)
 	// close closes the socket. detach runs within it.
 	close(c *Conn)
+	// handOver closes c's socket without detach, in favor of a duplicate of the
+	// descriptor. On an error nothing has changed.
+	handOver(c *Conn) (fd int, err error)
 	// release closes the socket without detach.
 	release(c *Conn)
 }

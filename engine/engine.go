@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"net"
@@ -41,7 +42,8 @@ type Engine struct {
 	lowMark      [dataLanes]bounds
 	accept       *acceptGate
 	deflater     *codec.Deflater
-	ping         *Frame // the heartbeat
+	placement    maphash.Seed // of the placement keys
+	ping         *Frame       // the heartbeat
 	silence      silence
 	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
@@ -89,7 +91,7 @@ type Engine struct {
 // New returns an engine that is not running yet.
 func New(cfg Config, h Handler, o Observer) *Engine {
 	e := &Engine{
-		cfg: cfg, handler: h, observer: o, tickTime: tickTime(&cfg),
+		cfg: cfg, handler: h, observer: o, tickTime: tickTime(&cfg), placement: maphash.MakeSeed(),
 		started: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), ticking: make(chan struct{}),
 	}

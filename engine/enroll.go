@@ -21,31 +21,38 @@ import (
 // connection's life. The loop and Enroll's deadline both try to take it out of
 // Engine.enrolling; the first one decides.
 type enrolling struct {
-	place    *place
+	arrival
 	response []byte // to the handshake
 	early    []byte // bytes that net/http had read behind the request
 }
 
-// Enroll hands nc to the loop with the fewest connections. nc is a
-// *net.TCPConn, *net.UnixConn, or a *tls.Conn on one of them with a finished
-// handshake (see CheckEnroll). The loop writes response first, then takes early
-// as the first received bytes; both are owned. When Enroll returns without an
+// Enroll hands nc to the loop of the decision's Placement, or to the loop with
+// the fewest connections. nc is a *net.TCPConn, *net.UnixConn, or a *tls.Conn on
+// one of them with a finished handshake (see CheckEnroll). The loop writes the
+// response of the decision first, then takes early as the first received bytes;
+// both are owned. When Enroll returns without an
 // error, the connection is open, nc is closed in favor of a duplicate, and no
 // goroutine stays. On an error nc is closed. If ctx ends before the loop has
 // taken the connection, the peer is refused with 503, and Enroll returns the
 // error of ctx.
-func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, early []byte) error {
+func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, d Decision, early []byte) error {
 	if !e.beginEnroll() {
 		_ = nc.Close()
 		return ErrStopped
 	}
 	_ = nc.SetDeadline(time.Time{})
-	client := nc
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = c.adopt(tc)
 	}
-	p := e.choosePlace()
-	e.enrolling.Store(c, &enrolling{place: p, response: response, early: early})
+	from := arrival{place: e.placeFor(d.Placement), foreign: true}
+	return e.hand(ctx, c, nc, &enrolling{from, d.Response, early})
+}
+
+// hand hands nc to the loop of a place, and waits until it has taken c; see
+// Enroll. The call is counted by beginEnroll.
+func (e *Engine) hand(ctx context.Context, c *Conn, nc net.Conn, brought *enrolling) error {
+	p := brought.place
+	e.enrolling.Store(c, brought)
 	result, err := p.shard.driver.Enroll(gnet.NewContext(ctx, c), nc)
 	if err != nil {
 		p.giveUp()
@@ -61,7 +68,7 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 	case held && !untaken:
 		return nil // the loop is opening it
 	case held:
-		refuseHeld(client, nc)
+		refuseHeld(nc, c.tls() == nil)
 		return ctx.Err()
 	case err == nil && !c.Opened():
 		err = ErrClosed // no descriptors left, or the loop could not take it
@@ -76,12 +83,13 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, response, ear
 // time.
 var errLoopHeld = errors.New("ws: the event loop does not take the connection")
 
-// refuseHeld refuses the peer of client, whose socket is nc, while a held loop
-// has a duplicate of that socket.
-func refuseHeld(client, nc net.Conn) {
-	_ = client.SetWriteDeadline(time.Now().Add(time.Second))
-	if _, ok := client.(*tls.Conn); !ok { // a *tls.Conn belongs to the loop by now
-		_, _ = client.Write(codec.AppendRefusal(nil, 503, "server is busy", nil))
+// refuseHeld refuses the peer of nc while a held loop has a duplicate of the
+// socket. With TLS it writes no answer, because the TLS state belongs to the loop
+// by now.
+func refuseHeld(nc net.Conn, plain bool) {
+	_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+	if plain {
+		_, _ = nc.Write(codec.AppendRefusal(nil, 503, "server is busy", nil))
 	}
 	if raw, err := nc.(syscall.Conn).SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })

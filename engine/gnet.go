@@ -60,7 +60,7 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 			if brought, ok := e.enrolling.LoadAndDelete(from); ok {
 				brought := brought.(*enrolling)
 				defer brought.place.take()
-				return nil, l.shard.attach(gc, from, brought, arrival{foreign: true})
+				return nil, l.shard.attach(gc, from, brought, brought.arrival)
 			}
 		}
 		gc.SetContext(nil) // Enroll has given up, or will

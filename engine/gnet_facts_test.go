@@ -489,7 +489,7 @@ func TestFact12EnrollHandsOverTheEarlyBytes(t *testing.T) {
 	response := []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")
 	early := frame(gobwas.OpText, "first") + frame(gobwas.OpText, "second")
 	cut := len(early) - 3
-	must(t, s.Enroll(t.Context(), s.NewConn(), accepted, response, []byte(early[:cut])))
+	must(t, s.Enroll(t.Context(), s.NewConn(), accepted, engine.Decision{Response: response}, []byte(early[:cut])))
 	_, err = io.WriteString(nc, early[cut:])
 	must(t, err)
 	c := &client{Conn: nc, t: t, r: bufio.NewReader(nc)}
@@ -506,7 +506,7 @@ func TestFact12EnrollReturnsWhenTheEngineHasStopped(t *testing.T) {
 	s.shutdown()
 	a, b := net.Pipe()
 	defer func() { _ = b.Close() }()
-	require.ErrorIs(t, s.Enroll(t.Context(), s.NewConn(), a, nil, nil), engine.ErrStopped)
+	require.ErrorIs(t, s.Enroll(t.Context(), s.NewConn(), a, engine.Decision{}, nil), engine.ErrStopped)
 }
 
 func TestFact13AHandshakeInPiecesAndFramesBehindIt(t *testing.T) {

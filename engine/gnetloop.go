@@ -121,4 +121,17 @@ func (l *gnetLoop) close(c *Conn) {
 	}
 }
 
+func (l *gnetLoop) handOver(c *Conn) (fd int, err error) {
+	if fd, err = duplicate(int(c.fd)); err != nil {
+		return 0, err
+	}
+	if fd >= l.shard.eng.accept.limit() {
+		_ = unix.Close(fd)
+		return 0, unix.EMFILE
+	}
+	c.gc.SetContext(nil)
+	l.close(c)
+	return fd, nil
+}
+
 func (l *gnetLoop) release(c *Conn) { _ = unix.Close(int(c.fd)) }

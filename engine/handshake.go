@@ -121,8 +121,12 @@ var errAdmitPanicked = &codec.RequestError{Status: 500, Reason: "internal error"
 func (t *admitTask) RunInLoop(s *Shard) {
 	c := t.conn
 	s.endAdmitting(c)
+	gone := c.state.Load() == stateClosed || c.is(pendingClose|lingering)
+	if !gone && t.decision.Accepted && c.move(&t.decision) {
+		return
+	}
 	c.unpause(pausedEarly)
-	if c.state.Load() == stateClosed || c.is(pendingClose) || c.is(lingering) {
+	if gone {
 		if t.decision.Accepted {
 			s.eng.handler.Abandon(c)
 		}

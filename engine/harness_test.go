@@ -239,7 +239,7 @@ func (s *server) enroll(network, address string) net.Conn {
 	s.t.Cleanup(func() { _ = peer.Close() })
 	accepted, err := l.Accept()
 	require.NoError(s.t, err)
-	require.NoError(s.t, s.Enroll(s.t.Context(), s.NewConn(), accepted, []byte("hello"), nil))
+	require.NoError(s.t, s.Enroll(s.t.Context(), s.NewConn(), accepted, engine.Decision{Response: []byte("hello")}, nil))
 	return peer
 }
 

@@ -351,6 +351,7 @@ func (l *simLoop) resetOnClose(*Conn)          {}
 func (l *simLoop) drain(*Conn)                 {}
 func (l *simLoop) close(c *Conn)               { l.end(c, nil) }
 func (l *simLoop) release(*Conn)               {}
+func (l *simLoop) handOver(*Conn) (int, error) { return 0, errNoSockets }
 
 // simConn is a connection in the role of gnet's. It costs nothing, because
 // its state is in the connection itself and in its loop.

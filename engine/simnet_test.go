@@ -312,7 +312,7 @@ func TestSimnetTakesNoSockets(t *testing.T) {
 	defer theirs.Close()
 	var p peer
 	p.conn.Init(&p)
-	require.ErrorContains(t, m.Enroll(t.Context(), &p.conn, ours, nil, nil), "no sockets")
+	require.ErrorContains(t, m.Enroll(t.Context(), &p.conn, ours, engine.Decision{}, nil), "no sockets")
 }
 
 // The queues of a fan-out of any size serve the next one, and are released when
