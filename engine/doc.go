@@ -72,6 +72,7 @@
 //
 // Networks:
 //
+//	placement.go        the loop of a placement key, and the move to it
 //	driver.go           the loop and the sockets below a shard
 //	gnetloop.go         the driver on gnet
 //	transport.go        the bytes between socket and frames: the interface, and plain connections

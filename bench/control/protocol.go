@@ -100,6 +100,7 @@ type Config struct {
 	TLS            bool
 	Authenticate   bool          // a token is asked for, see Token
 	AuthDelay      time.Duration // how long that takes, as if a database was asked
+	Placed         bool          // WithPlacement by the query of the request
 	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
 	AdmitBurst     int           // of these, how many at once
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -195,6 +196,19 @@ func (g *Generator) States(state uint8) int {
 func (g *Generator) Authenticate(first uint64) {
 	g.Each(func(_ int, l *Loop) {
 		l.path = func(index int) string { return "/ws?token=" + control.Token(first+uint64(l.Number(index))) }
+	})
+}
+
+// Place makes the connections yet to be opened show a key: the room of each, but
+// for connection 0.
+func (g *Generator) Place(rooms []int32) {
+	g.Each(func(_ int, l *Loop) {
+		l.path = func(index int) string {
+			if n := l.Number(index); n > 0 {
+				return "/ws?" + strconv.Itoa(int(rooms[n-1]))
+			}
+			return "/ws"
+		}
 	})
 }
 

@@ -135,6 +135,11 @@ func managerOptions(cfg *control.Config) []ws.Option {
 	if cfg.Authenticate {
 		opts = append(opts, ws.WithAuthenticate(authenticate(cfg.AuthDelay)))
 	}
+	if cfg.Placed {
+		opts = append(opts, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			return []ws.ClientOption{ws.WithPlacement(r.URL.RawQuery)}, nil
+		}))
+	}
 	if cfg.AdmitPerSecond > 0 {
 		opts = append(opts, ws.WithAdmission(ws.Admission{PerSecond: cfg.AdmitPerSecond, Burst: cfg.AdmitBurst}))
 	}

@@ -36,6 +36,7 @@ type FanoutRun struct {
 	Rates               string
 	stalled, trickle    float64 // percent
 	sweep, compare      bool
+	placed              bool
 	load.Timing
 }
 
@@ -60,6 +61,7 @@ func (o *FanoutRun) roomFlags(fs *flag.FlagSet) {
 	command.SlowFlags(fs, &o.stalled, &o.trickle)
 	o.Timing.Flags(fs)
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
+	fs.BoolVar(&o.placed, "placed", o.placed, "fanout, latency: the members of a room share an event loop (WithPlacement)")
 	fs.BoolVar(&o.compare, "compare", o.compare,
 		"fanout, latency: every round without and with the slow members, and the ratios")
 }

@@ -36,6 +36,7 @@ type roomSetup struct {
 	rooms       int
 	size        int     // of a message, in bytes
 	ack         bool    // they acknowledge
+	placed      bool    // those of a room share an event loop
 	outstanding int     // publishes that not all members have received
 	stalled     float64 // percent that never read
 	trickling   float64 // percent that read a few bytes now and then
@@ -46,7 +47,7 @@ type roomSetup struct {
 // openRoom starts a server and fills its rooms. Members that are to stall have
 // when it returns.
 func openRoom(ctx context.Context, s *command.Session, setup roomSetup) (*room, error) {
-	srv, err := s.Launch(ctx, setup.conns+1, control.Config{})
+	srv, err := s.Launch(ctx, setup.conns+1, control.Config{Placed: setup.placed})
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +94,9 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 		work[n%s.ClientLoops].add(rooms[n-1])
 	}
 	g.ChooseStalled(stalls)
+	if setup.placed {
+		g.Place(rooms)
+	}
 	if err := r.enter(ctx, setup, rooms); err != nil {
 		g.Stop()
 		return nil, err
