@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -41,8 +42,9 @@ func (c *Conn) SetDeflate(d codec.Deflate) {
 // variants are the compressed forms of a frame, by the bits of the window. Safe
 // for concurrent use.
 type variants struct {
-	mu     sync.Mutex
-	frames [codec.MaxWindowBits + 1]*Frame // guarded by mu
+	frames [codec.MaxWindowBits + 1]atomic.Pointer[Frame] // each is set once, with mu held
+
+	mu sync.Mutex
 }
 
 // variant returns f in the form for c: compressed, if that was negotiated and
@@ -72,9 +74,12 @@ func (f *Frame) deflated(z *codec.Deflater, bits uint8) *Frame {
 			v = f.variants.Load()
 		}
 	}
+	if g := v.frames[bits].Load(); g != nil {
+		return g
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if g := v.frames[bits]; g != nil {
+	if g := v.frames[bits].Load(); g != nil {
 		return g
 	}
 	g := f
@@ -86,7 +91,7 @@ func (f *Frame) deflated(z *codec.Deflater, bits uint8) *Frame {
 		g = f.copy()
 		g.data, g.origin = o.data, nil
 	}
-	v.frames[bits] = g
+	v.frames[bits].Store(g)
 	return g
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/qi-realtime/ws/codec"
 )
 
 // The internals that the tests in package engine_test use.
@@ -180,6 +182,9 @@ func (f *Frame) ExpiringAt(at time.Duration) *Frame {
 	f.expires = at
 	return f
 }
+
+// Deflated returns f compressed for the largest window.
+func (f *Frame) Deflated(z *codec.Deflater) *Frame { return f.deflated(z, codec.MaxWindowBits) }
 
 // Data returns the encoded frame, and Cost its memory.
 func (f *Frame) Data() []byte { return f.data }

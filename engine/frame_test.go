@@ -21,3 +21,15 @@ func TestPayloadMakesAnEqualFrame(t *testing.T) {
 		assert.Equal(t, f.Len(), engine.NewFrame(op, payload, engine.Handling{}).Len())
 	}
 }
+
+// All members with compression share one compressed form of a frame, on all loops.
+func BenchmarkDeflatedShared(b *testing.B) {
+	z := codec.NewDeflater(1)
+	f := engine.NewFrame(codec.OpText, bytes.Repeat([]byte("shared "), 100), engine.Handling{})
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			f.Deflated(z)
+		}
+	})
+}
