@@ -8,8 +8,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -351,4 +353,41 @@ func BenchmarkRoundTrip(b *testing.B) {
 		<-done
 	}
 	closeWorkers(b, w)
+}
+
+// Loops submit at the same time: each submits batches and waits until they have run. The cost
+// of a task must not grow with their number.
+func BenchmarkSubmitters(b *testing.B) {
+	const batch = 16
+	for _, submitters := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("submitters=%d", submitters), func(b *testing.B) {
+			w := pool.NewWorkers(512, failOnPanic(b))
+			b.ReportAllocs()
+			began := cpuTime()
+			var submitting sync.WaitGroup
+			for range submitters {
+				submitting.Go(func() {
+					var done sync.WaitGroup
+					task := taskFunc(done.Done)
+					for range b.N / submitters / batch {
+						done.Add(batch)
+						for range batch {
+							w.Submit(task)
+						}
+						done.Wait()
+					}
+				})
+			}
+			submitting.Wait()
+			b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op")
+			closeWorkers(b, w)
+		})
+	}
+}
+
+// cpuTime returns the CPU time of the process.
+func cpuTime() time.Duration {
+	var ru syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
