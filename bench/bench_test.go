@@ -211,7 +211,7 @@ func TestSim(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ratios, 8+12)
+	require.Len(t, ratios, 8+15)
 	for _, row := range ratios {
 		assert.Greater(t, row["ratio"], 0.0, row["metric"])
 	}
@@ -229,6 +229,7 @@ func TestArguments(t *testing.T) {
 		"rate of nothing":    {"latency", "-rate", "4,"},
 		"all slow":           {"slow", "-stalled", "50", "-trickle", "50"},
 		"no room":            {"sim", "-steps", "10", "-rooms", "0"},
+		"falling loops":      {"sim", "-steps", "10", "-loops", "4,1"},
 		"all stalled":        {"fanout", "-stalled", "100"},
 		"nothing to compare": {"latency", "-compare"},
 		"empty rooms":        {"fanout", "-conns", "5", "-rooms", "6"},

@@ -116,12 +116,15 @@ func InflightCounts(value string) ([]int, error) {
 }
 
 // StepCounts reads the value of -steps.
-func StepCounts(value string) ([]int, error) {
+func StepCounts(value string) ([]int, error) { return RisingCounts("-steps", value) }
+
+// RisingCounts reads the value of a flag.
+func RisingCounts(name, value string) ([]int, error) {
 	var counts []int
 	for field := range strings.SplitSeq(value, ",") {
 		n, err := strconv.Atoi(field)
 		if err != nil || n < 1 || (len(counts) > 0 && n <= counts[len(counts)-1]) {
-			return nil, fmt.Errorf("bench: -steps is %q, must be rising counts such as 2000,15000", value)
+			return nil, fmt.Errorf("bench: %s is %q, must be rising counts such as 4,16", name, value)
 		}
 		counts = append(counts, n)
 	}

@@ -28,9 +28,10 @@ var Command = command.Command{
 	Help: `Holds up to a million connections without sockets: the library itself, with its
 shards, rooms, queues and timers, over a network in memory. Memory of a connection,
 CPU time of joins, deliveries, pings and the shutdown, at each of some counts, and
-how far they grow with the count.`,
+how far they grow with the count or with the number of event loops.`,
 	Example:  "bench sim -steps 10000,100000,1000000",
 	NotInAll: true,
+	Varies:   true,
 	New:      func() command.Runner { return newRunner() },
 }
 
@@ -143,6 +144,21 @@ var workMetrics = []metric{
 		func(s *step) float64 { return s.StalledNanos },
 	},
 	{
+		result.Column{"task_ns", "pooled message ns", "%.0f"},
+		"message that a worker handles", "ns",
+		func(s *step) float64 { return s.TaskNanos },
+	},
+	{
+		result.Column{"grant_ns", "publish behind 1,000 ns", "%.0f"},
+		"publish that waits behind 1,000", "ns",
+		func(s *step) float64 { return s.GrantNanos },
+	},
+	{
+		result.Column{"block_ns", "full socket ns", "%.0f"},
+		"full socket that becomes writable", "ns",
+		func(s *step) float64 { return s.BlockNanos },
+	},
+	{
 		result.Column{"ping_ns", "ping ns", "%.0f"},
 		"ping", "ns",
 		func(s *step) float64 { return s.PingNanos },
@@ -157,6 +173,7 @@ var workMetrics = []metric{
 // runner is a run of sim.
 type runner struct {
 	steps       string
+	loops       string
 	rooms, size int
 	cpuprofile  string // file
 }
@@ -167,6 +184,7 @@ func (o *runner) Flags(fs *flag.FlagSet) {
 	command.SizeFlag(fs, &o.size)
 	command.StepsFlag(fs, &o.steps)
 	load.CPUProfileFlag(fs, &o.cpuprofile)
+	fs.StringVar(&o.loops, "loops", o.loops, "sim: `counts` of event loops to measure with (default GOMAXPROCS)")
 	fs.IntVar(&o.rooms, "rooms", o.rooms, "sim: rooms that each connection joins: one of all, others of 1,000")
 }
 
@@ -176,10 +194,22 @@ func (o *runner) Validate(*command.Session) error {
 			return err
 		}
 	}
+	if _, err := o.loopCounts(); err != nil {
+		return err
+	}
 	return command.ValidSize(o.size)
 }
 
-// Run simulates connections at several counts, each in a process of its own.
+// loopCounts reads the value of -loops; 0 is the library's default.
+func (o *runner) loopCounts() ([]int, error) {
+	if o.loops == "" {
+		return []int{0}, nil
+	}
+	return command.RisingCounts("-loops", o.loops)
+}
+
+// Run simulates connections at several counts, with several numbers of loops, each
+// in a process of its own.
 func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	counts, err := command.StepCounts(cmp.Or(o.steps, command.SimSteps))
 	if err != nil {
@@ -188,17 +218,23 @@ func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, 
 	if o.rooms < 1 {
 		return nil, errors.New("-rooms must be at least 1")
 	}
+	loops, err := o.loopCounts()
+	if err != nil {
+		return nil, err
+	}
 	var steps []*step
 	for i, conns := range counts {
-		cfg := config{Conns: conns, Rooms: o.rooms, Size: o.size, Loops: s.Loops}
-		if i == len(counts)-1 {
-			cfg.Profile = o.cpuprofile
+		for k, n := range loops {
+			cfg := config{Conns: conns, Rooms: o.rooms, Size: o.size, Loops: n}
+			if i == len(counts)-1 && k == len(loops)-1 {
+				cfg.Profile = o.cpuprofile
+			}
+			step, err := simulateApart(ctx, s.MaxProcs, cfg)
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, step)
 		}
-		step, err := simulateApart(ctx, s.MaxProcs, cfg)
-		if err != nil {
-			return nil, err
-		}
-		steps = append(steps, step)
 	}
 	return newTables(steps, o), nil
 }
@@ -270,14 +306,14 @@ func newTables(steps []*step, o *runner) []*result.Table {
 	fill(memory, memoryMetrics, []result.Column{conns, {"loops", "loops", "%d"}},
 		[]result.Column{{"stalled", "stalled", "%d"}},
 		func(s *step) (before, behind []any) { return []any{s.Conns, s.Loops}, []any{s.Stalled} })
-	fill(work, workMetrics, []result.Column{conns}, []result.Column{
+	fill(work, workMetrics, []result.Column{conns, {"loops", "loops", "%d"}}, []result.Column{
 		{"ping_percent", "pings of all, % of a core", "%.1f"},
 		{"pings", "pings", "%d"},
 		{"deliveries", "deliveries", "%d"},
 		{"dropped", "dropped", "%d"},
 		{"seconds", "took s", "%.1f"},
 	}, func(s *step) (before, behind []any) {
-		return []any{s.Conns}, []any{100 * s.PingCores, s.Pings, s.Deliveries, s.Dropped, s.Seconds}
+		return []any{s.Conns, s.Loops}, []any{100 * s.PingCores, s.Pings, s.Deliveries, s.Dropped, s.Seconds}
 	})
 	memory.Charts = []result.Chart{{
 		Kind: report.Lines, Title: "Heap of one connection", X: []string{"conns"},
@@ -288,10 +324,45 @@ func newTables(steps []*step, o *runner) []*result.Table {
 		Y: []string{"one_ns", "batch_ns", "large_ns", "receive_ns", "ping_ns"}, Axis: "ns", LogX: true, LogY: true,
 	}}
 	tables := []*result.Table{memory, work}
-	if first, last := steps[0], steps[len(steps)-1]; first != last {
+	first, last := steps[0], steps[len(steps)-1]
+	for i, s := range steps[1:] {
+		if s.Conns == steps[i].Conns && (i == 0 || steps[i-1].Conns != s.Conns) {
+			tables = append(tables, newLoopRatios(steps[i:]))
+		}
+	}
+	if first.Conns != last.Conns {
 		tables = append(tables, newRatios(first, last))
 	}
 	return tables
+}
+
+// newLoopRatios returns each figure with each number of loops, at the connections of
+// the first step, and the ratio of the highest to the first.
+func newLoopRatios(steps []*step) *result.Table {
+	t := &result.Table{
+		Command: "sim-loops", Title: fmt.Sprintf("Loops: the cost of one at %d connections", steps[0].Conns),
+		Columns: []result.Column{{"metric", "", "%s"}, {"name", "of each", "%s"}, {"unit", "unit", "%s"}},
+	}
+	for i, s := range steps {
+		if s.Conns != steps[0].Conns {
+			steps = steps[:i]
+			break
+		}
+		n := strconv.Itoa(s.Loops)
+		t.Columns = append(t.Columns, result.Column{"loops_" + n, n + " loops", "%.2f"})
+	}
+	t.Columns = append(t.Columns, result.Column{"ratio", "highest to first", "%.2f"})
+	for _, metrics := range [][]metric{memoryMetrics, workMetrics} {
+		for _, m := range metrics {
+			row, highest := []any{m.Key(), m.name, m.unit}, 0.0
+			for _, s := range steps {
+				row = append(row, m.value(s))
+				highest = max(highest, m.value(s))
+			}
+			t.Add(append(row, result.Ratio(highest, m.value(steps[0])))...)
+		}
+	}
+	return t
 }
 
 // newRatios returns the ratio of each figure at the last step to the first: 1 is

@@ -62,6 +62,10 @@ type step struct {
 	PingNanos              float64
 	PingCores              float64 // of a core, for the pings of all
 
+	TaskNanos  float64 // a message that a worker handles
+	GrantNanos float64 // a publish that waits for space behind many
+	BlockNanos float64 // a full socket that becomes writable
+
 	Pings, Stalled, Deliveries, Dropped uint64
 	Seconds                             float64
 }
@@ -121,6 +125,7 @@ func Simulate(arg string, out io.Writer) error {
 		{"fan out to many rooms", s.fanOutMany},
 		{"ping", s.ping},
 		{"drain", s.drain},
+		{"tasks, grants and full sockets", s.shared},
 	} {
 		if err := phase.run(); err != nil {
 			return fmt.Errorf("%d connections, %s: %w", s.Conns, phase.name, err)
@@ -169,6 +174,10 @@ func (s *simulation) perConn() (heap, rss float64) {
 // rounds is how often something is done to n, so that it can be timed.
 func rounds(n int) int { return max(1, least/n) }
 
+// request is the upgrade request of every peer.
+var request = []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+
 // connect opens the connections by real upgrade requests.
 func (s *simulation) connect() error {
 	s.payload = make([]byte, s.Size)
@@ -176,8 +185,6 @@ func (s *simulation) connect() error {
 	clear(s.clients) // its memory is there before it is measured
 	s.net.Wait()     // for the loops
 	s.heap, s.rss = s.settle()
-	request := []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
 	spent, err := s.cpu(func() error {
 		s.net.Connect(s.Conns, request)
 		return nil
