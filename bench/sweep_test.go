@@ -89,6 +89,7 @@ func TestSweepArguments(t *testing.T) {
 func TestTune(t *testing.T) {
 	for name, args := range map[string][]string{
 		"one room":   {"-conns", "20", "-rate", "200", "-rounds", "5"},
+		"echo":       {"-conns", "20", "-messages", "200", "-rounds", "1"},
 		"many rooms": {"-conns", "33", "-rooms", "10", "-deliveries", "3300", "-rounds", "1", "-size", "64"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,18 +114,22 @@ func TestTune(t *testing.T) {
 				gains = gains || row["verdict"] == "gain"
 			}
 			want := []string{
-				"-2 8 64 1024", "batch2 8 16 1024", "batch2 8 256 1024", "loops1 8 64 1024",
-				"ring2 8 64 256", "ring2 8 64 4096",
+				"-2 8 64 1024", "batch2 8 16 1024", "batch2 8 256 1024",
+				"gomaxprocs2 8 64 1024", "gomaxprocs2 8 64 1024",
+				"loops1 8 64 1024", "ring2 8 64 256", "ring2 8 64 4096",
 			}
 			if strings.Contains(name, "many") {
 				want = append(want, "room-shards2 32 64 1024")
+			}
+			if !strings.Contains(name, "one") {
 				assert.Contains(t, notes, "Fewer than 5 rounds")
 			}
 			assert.Equal(t, want, options[:len(want)])
 			assert.Equal(t, gains, len(rows) > len(want), "options that gain are measured again")
 			last := rows[len(rows)-1]
 			recommends := strings.Contains(notes, "ws.WithLoops") || strings.Contains(notes, "c.Broadcast.")
-			assert.Equal(t, len(rows) > len(want) && last["verdict"] == "gain", recommends)
+			assert.Equal(t, len(rows) > len(want) && last["verdict"] == "gain",
+				recommends || strings.Contains(notes, "Run with GOMAXPROCS"))
 			assert.Equal(t, !recommends, strings.Contains(notes, "m, err := ws.NewManager()"))
 		})
 	}

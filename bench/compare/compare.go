@@ -98,6 +98,7 @@ type compareLoad struct {
 	measures    []measure // two or more
 	conns       int       // unless -conns is set
 	command     func(o *runner, conns int) command.Func
+	rooms       bool    // has rooms
 	only        string  // the one peer that has it, or "" for all
 	due         float64 // messages a second for each connection at a fixed rate, or 0
 	times       int     // the duration, for which it measures; 0 is 1
@@ -156,24 +157,24 @@ var compareLoads = []compareLoad{
 	},
 	{
 		name: "fanout-8", about: "one room at full speed, 8 publishes outstanding",
-		measures: []measure{byCPU, byRate}, conns: 10_000,
+		measures: []measure{byCPU, byRate}, conns: 10_000, rooms: true,
 		command: func(o *runner, conns int) command.Func { return o.fanout(conns, 1, 8, "").Run },
 	},
 	{
 		name: "fanout-64", about: "one room at full speed, 64 publishes outstanding",
-		measures: []measure{byCPU, byRate}, conns: 10_000,
+		measures: []measure{byCPU, byRate}, conns: 10_000, rooms: true,
 		command: func(o *runner, conns int) command.Func { return o.fanout(conns, 1, 64, "").Run },
 	},
 	{
 		name: "fanout-rate", about: "one room, 4 publishes a second",
-		measures: []measure{byCPU, byP99}, conns: 10_000, due: 4, times: 2,
+		measures: []measure{byCPU, byP99}, conns: 10_000, rooms: true, due: 4, times: 2,
 		command: func(o *runner, conns int) command.Func {
 			return workload.LatencyRun{FanoutRun: o.fanout(conns, 1, 64, "4")}.Run
 		},
 	},
 	{
 		name: "rooms", about: "rooms of 10 members, 5 publishes a second to each",
-		measures: []measure{byCPU, byP99}, conns: 10_000, due: 5,
+		measures: []measure{byCPU, byP99}, conns: 10_000, rooms: true, due: 5,
 		command: func(o *runner, conns int) command.Func {
 			rooms := max(1, conns/10)
 			return o.fanout(conns, rooms, 64, fmt.Sprint(5*rooms)).Run
@@ -181,7 +182,8 @@ var compareLoads = []compareLoad{
 	},
 	{
 		name: "slow", about: "the same with 5 % of the members stalled, each behind a backlog",
-		measures: []measure{byCPU, byP99, byGrowth}, conns: 10_000, due: 4 * (100 - stalledPercent) / 100., times: 2,
+		measures: []measure{byCPU, byP99, byGrowth}, conns: 10_000, rooms: true,
+		due: 4 * (100 - stalledPercent) / 100., times: 2,
 		command: func(o *runner, conns int) command.Func {
 			timing := o.Timing
 			timing.Duration *= 2 // as latency does
@@ -190,13 +192,19 @@ var compareLoads = []compareLoad{
 	},
 }
 
-// contenders returns the libraries that have the load.
+// contenders returns the libraries that have the load, and for a load with rooms
+// this one without batched writes, too.
 func (l *compareLoad) contenders(libraries []contenders.Contender) []contenders.Contender {
-	if l.only == "" {
-		return libraries
+	libraries = slices.Clone(libraries)
+	if l.only != "" {
+		libraries = slices.DeleteFunc(libraries,
+			func(c contenders.Contender) bool { return c.Name != contenders.Ours && c.Name != l.only })
 	}
-	return slices.DeleteFunc(slices.Clone(libraries),
-		func(c contenders.Contender) bool { return c.Serve != nil && c.Name != l.only })
+	if l.rooms {
+		single := contenders.Contender{Name: singleWrites, Version: libraries[0].Version, SingleWrites: true}
+		libraries = slices.Insert(libraries, 1, single)
+	}
+	return libraries
 }
 
 // loadList reads -load.
@@ -233,10 +241,6 @@ func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, 
 	libraries, err := o.Contenders(ctx, binary)
 	if err != nil {
 		return nil, err
-	}
-	if !s.SingleWrites {
-		single := contenders.Contender{Name: singleWrites, Version: libraries[0].Version, SingleWrites: true}
-		libraries = slices.Insert(libraries, 1, single)
 	}
 	var tables []*result.Table
 	summary := newSummary()

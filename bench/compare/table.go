@@ -193,11 +193,11 @@ func (c *comparison) summarize(t *result.Table) {
 	}
 }
 
-// ranking is the libraries whose status is ok, best first.
+// ranking is the libraries whose status is ok, best first. This one has one place.
 func (c *comparison) ranking(m measure) []int {
 	var order []int
 	for i := range c.libraries {
-		if c.status(i) == "ok" {
+		if c.status(i) == "ok" && !c.libraries[i].SingleWrites {
 			order = append(order, i)
 		}
 	}

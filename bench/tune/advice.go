@@ -46,6 +46,10 @@ func (a *advice) lines(rounds int) (lines []string) {
 		lines = append(lines,
 			fmt.Sprintf("CPU time of the server for a delivery with all of these, measured again: %s.", a.confirmed.cpuGain))
 	}
+	if a.confirmed != nil && a.confirmed.good() && a.setting.spare > 0 {
+		lines = append(lines, fmt.Sprintf("Run with GOMAXPROCS %d higher: an idle processor spares Go's scheduler work.",
+			a.setting.spare))
+	}
 	if len(options) == 0 {
 		return append(lines, "", "m, err := ws.NewManager()")
 	}
@@ -64,6 +68,9 @@ func (a *advice) options() (lines []string) {
 	}
 	for _, f := range a.chosen {
 		s := f.variation.setting
+		if f.option == "gomaxprocs" {
+			continue // no option
+		}
 		code := map[string]string{
 			"loops":       fmt.Sprintf("ws.WithLoops(%d)", s.loops),
 			"room-shards": fmt.Sprintf("ws.WithRoomShards(%d)", s.shards),

@@ -94,8 +94,9 @@ func (s *sweepRun) command() (command.Func, error) {
 	return nil, fmt.Errorf("-load is %q, must be fanout, echo or latency", s.load)
 }
 
-// setting holds the options of a server that sweep and tune vary.
-type setting struct{ loops, shards, batch, ring int }
+// setting holds the options of a server that sweep and tune vary. spare is
+// added to its GOMAXPROCS.
+type setting struct{ loops, shards, batch, ring, spare int }
 
 // figures are the results of one run of a load.
 type figures struct {
@@ -176,7 +177,7 @@ func baseSetting(s *command.Session) setting {
 	broadcast := ws.DefaultConfig().Broadcast
 	return setting{
 		cmp.Or(s.Loops, min(procs, 256)), s.RoomShards,
-		cmp.Or(s.Batch, broadcast.BatchSize), cmp.Or(s.Ring, broadcast.QueueSize),
+		cmp.Or(s.Batch, broadcast.BatchSize), cmp.Or(s.Ring, broadcast.QueueSize), 0,
 	}
 }
 
@@ -204,7 +205,7 @@ func (s *sweepRun) combinations(b setting) ([]setting, error) {
 		for _, sh := range or(shards, b.shards) {
 			for _, ba := range or(batch, b.batch) {
 				for _, r := range or(rings, b.ring) {
-					all = append(all, setting{l, sh, ba, r}.resolved())
+					all = append(all, setting{l, sh, ba, r, 0}.resolved())
 				}
 			}
 		}
@@ -227,7 +228,11 @@ func (s setting) resolved() setting {
 func (s setting) queue() int { return max(4*s.batch, ws.DefaultConfig().MessageQueueSize) }
 
 func (s setting) String() string {
-	return fmt.Sprintf("loops=%d room-shards=%d batch=%d ring=%d", s.loops, s.shards, s.batch, s.ring)
+	text := fmt.Sprintf("loops=%d room-shards=%d batch=%d ring=%d", s.loops, s.shards, s.batch, s.ring)
+	if s.spare > 0 {
+		text += fmt.Sprintf(" GOMAXPROCS+%d", s.spare)
+	}
+	return text
 }
 
 // doublings returns 1, 2, 4 .. n.
@@ -280,6 +285,9 @@ func try(ctx context.Context, s *command.Session, settings []setting, rounds int
 		with := *s
 		with.Progress = nil // the load is a part of this step
 		with.Loops, with.RoomShards, with.Batch, with.Ring = t.loops, t.shards, t.batch, t.ring
+		if t.spare > 0 {
+			with.MaxProcs = cmp.Or(s.MaxProcs, runtime.GOMAXPROCS(0)) + t.spare
+		}
 		with.Queue = max(s.Queue, t.queue())
 		f, err := run(ctx, &with)
 		if err != nil {

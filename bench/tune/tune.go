@@ -36,7 +36,7 @@ measured gain of each. A gain within the noise is none.`,
 // tuneRun is a run of tune.
 type tuneRun struct {
 	conns, size, rounds, rooms int
-	rate, deliveries           float64
+	rate, deliveries, messages float64
 	load.Timing
 }
 
@@ -57,17 +57,33 @@ func (t *tuneRun) Flags(fs *flag.FlagSet) {
 	fs.Float64Var(&t.rate, "rate", t.rate, "publishes per second, to all rooms together; 0 is 10")
 	fs.Float64Var(&t.deliveries, "deliveries", t.deliveries,
 		"in place of -rate: messages per second that arrive at all clients together")
+	fs.Float64Var(&t.messages, "messages", t.messages,
+		"in place of publishes: messages per second from all clients together, which are echoed")
 }
 
 // description is the load that options are looked for.
 type description struct {
 	conns, rooms, size int
 	rate               float64 // publishes per second
+	messages           float64 // echoed per second, in place of publishes; 0 is none
 }
 
 func (d description) String() string {
+	if d.messages > 0 {
+		return fmt.Sprintf("%d connections, %s messages/s of %d B, echoed", d.conns, tenths(d.messages), d.size)
+	}
 	return fmt.Sprintf("%d connections in %d rooms of %s, %s publishes/s of %d B: %s deliveries/s",
 		d.conns, d.rooms, tenths(d.members()), tenths(d.rate), d.size, tenths(d.rate*d.members()))
+}
+
+// given returns the number of positive values.
+func given(values ...float64) (n int) {
+	for _, v := range values {
+		if v > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // tenths is x with one digit behind the point, if it needs it.
@@ -78,12 +94,12 @@ func (d description) members() float64 { return float64(d.conns) / float64(d.roo
 
 // description reads the flags.
 func (t *tuneRun) description() (d description, err error) {
-	d = description{cmp.Or(t.conns, 10_000), t.rooms, t.size, t.rate}
+	d = description{cmp.Or(t.conns, 10_000), t.rooms, t.size, t.rate, t.messages}
 	switch {
 	case d.conns < 1 || d.rooms < 1 || d.rooms > d.conns:
 		return d, errors.New("-conns and -rooms must be positive, and each room needs a connection")
-	case t.rate < 0 || t.deliveries < 0 || t.rate > 0 && t.deliveries > 0:
-		return d, errors.New("-rate or -deliveries must be positive; give one of them")
+	case t.rate < 0 || t.deliveries < 0 || t.messages < 0 || given(t.rate, t.deliveries, t.messages) > 1:
+		return d, errors.New("-rate, -deliveries or -messages must be positive; give one of them")
 	case t.deliveries > 0:
 		d.rate = t.deliveries / d.members()
 	}
@@ -103,12 +119,25 @@ func (d description) scaled(fit int) description {
 	}
 	rooms := min(d.rooms, max(1, int(float64(fit)/d.members())))
 	conns := min(fit, int(float64(rooms)*d.members()))
-	return description{conns, rooms, d.size, d.rate / float64(d.rooms) * float64(rooms)}
+	return description{
+		conns, rooms, d.size, d.rate / float64(d.rooms) * float64(rooms),
+		d.messages / float64(d.conns) * float64(conns),
+	}
 }
 
-// load publishes to all rooms in turn at the rate, once.
+// load publishes to all rooms in turn at the rate, or echoes, once.
 func (t *tuneRun) load(d description) loadFunc {
 	return func(ctx context.Context, s *command.Session) (figures, error) {
+		if d.messages > 0 {
+			r := workload.NewEchoRun()
+			r.Conns, r.Size, r.Timing, r.Modes = d.conns, d.size, t.Timing, "raw"
+			r.Rates = strconv.FormatFloat(d.messages, 'g', -1, 64)
+			tables, err := r.Run(ctx, s)
+			if err != nil {
+				return figures{}, err
+			}
+			return tableFigures(tables)
+		}
 		r := workload.NewFanoutRun()
 		r.Conns, r.Rooms, r.Size, r.Timing = d.conns, d.rooms, d.size, t.Timing
 		r.Rates = strconv.FormatFloat(d.rate, 'g', -1, 64)
@@ -156,6 +185,11 @@ func variations(b setting, d description) []variation {
 			})
 		}
 	}
+	for spare := 1; spare <= 2; spare++ {
+		v := b
+		v.spare = spare
+		all = append(all, variation{v, "gomaxprocs", "an idle processor spares Go's scheduler work while the loops sleep"})
+	}
 	for factor, reason := range map[float64]string{
 		1. / 4: "smaller batches write to the members while their queues are still in the processor's cache",
 		4:      "larger batches let more messages share a write",
@@ -179,7 +213,7 @@ func variations(b setting, d description) []variation {
 	}
 	slices.SortStableFunc(all[1:], func(a, b variation) int { // maps have no order
 		return cmp.Or(cmp.Compare(a.option, b.option), cmp.Compare(a.loops, b.loops),
-			cmp.Compare(a.batch, b.batch), cmp.Compare(a.ring, b.ring))
+			cmp.Compare(a.batch, b.batch), cmp.Compare(a.ring, b.ring), cmp.Compare(a.spare, b.spare))
 	})
 	return all
 }
@@ -242,6 +276,8 @@ func combine(base setting, chosen []finding) setting {
 		switch f.option {
 		case "loops":
 			s.loops = f.variation.loops
+		case "gomaxprocs":
+			s.spare = f.variation.spare
 		case "batch":
 			s.batch = f.variation.batch
 		case "ring":
@@ -288,7 +324,7 @@ func (t *tuneRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 		a.confirmed = &confirmed
 		addFinding(rows, &confirmed)
 	}
-	a.reached = result.Median(trials[0].rate) / (d.rate * d.members())
+	a.reached = result.Median(trials[0].rate) / cmp.Or(d.messages, d.rate*d.members())
 	rows.Notes = a.lines(t.rounds)
 	return []*result.Table{rows}, nil
 }
@@ -302,6 +338,7 @@ func tuneTable(d description, found []finding) *result.Table {
 			{"room_shards", "room shards", "%d"},
 			{"batch", "batch", "%d"},
 			{"ring", "ring", "%d"},
+			{"spare", "GOMAXPROCS +", "%d"},
 			{"server_us", "server µs/dlv", "%.3f"},
 			{"per_second", "deliveries/s", "%.0f"},
 			{"p99_ms", "p99 ms", "%.1f"},
@@ -311,7 +348,10 @@ func tuneTable(d description, found []finding) *result.Table {
 			{"gain_high_percent", "to", "%.1f"},
 			{"verdict", "verdict", "%s"},
 		}, Charts: []result.Chart{
-			{Kind: report.Bars, X: []string{"option", "loops", "room_shards", "batch", "ring"}, Y: []string{"server_us"}},
+			{
+				Kind: report.Bars, X: []string{"option", "loops", "room_shards", "batch", "ring", "spare"},
+				Y: []string{"server_us"},
+			},
 		},
 	}
 	for i := range found {
@@ -322,7 +362,7 @@ func tuneTable(d description, found []finding) *result.Table {
 
 func addFinding(t *result.Table, f *finding) {
 	s := f.variation.setting
-	t.Add(cmp.Or(f.option, "-"), s.loops, s.shards, s.batch, s.ring,
+	t.Add(cmp.Or(f.option, "-"), s.loops, s.shards, s.batch, s.ring, s.spare,
 		result.Median(f.cpu), result.Median(f.rate), result.Median(f.p99), f.lost,
 		saved(f.cpuGain.median), saved(f.cpuGain.low), saved(f.cpuGain.high), f.verdict())
 }

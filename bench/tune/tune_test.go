@@ -39,14 +39,14 @@ func TestDescription(t *testing.T) {
 	o.conns, o.rooms, o.deliveries = 1000, 100, 5000
 	d, err := o.description()
 	require.NoError(t, err)
-	assert.Equal(t, description{1000, 100, 512, 500}, d)
+	assert.Equal(t, description{1000, 100, 512, 500, 0}, d)
 	assert.Equal(t, "1000 connections in 100 rooms of 10, 500 publishes/s of 512 B: 5000 deliveries/s", d.String())
 
 	assert.Equal(t, d, d.scaled(1000))
-	assert.Equal(t, description{250, 25, 512, 125}, d.scaled(255), "rooms of the same size, each as busy")
-	assert.Equal(t, description{7, 1, 512, 5}, d.scaled(7), "not even one room fits")
-	one := description{1_000_000, 1, 512, 4}
-	assert.Equal(t, description{19_000, 1, 512, 4}, one.scaled(19_000))
+	assert.Equal(t, description{250, 25, 512, 125, 0}, d.scaled(255), "rooms of the same size, each as busy")
+	assert.Equal(t, description{7, 1, 512, 5, 0}, d.scaled(7), "not even one room fits")
+	one := description{1_000_000, 1, 512, 4, 0}
+	assert.Equal(t, description{19_000, 1, 512, 4, 0}, one.scaled(19_000))
 }
 
 // trialOf is a trial with the same figures in each round.
@@ -59,7 +59,7 @@ func trialOf(s setting, cpu, p99, lost float64) *trial {
 func TestAdvice(t *testing.T) {
 	base := command.NewSession()
 	base.MaxProcs = 4
-	d := description{20_000, 10, 100, 5}
+	d := description{20_000, 10, 100, 5, 0}
 	all := variations(baseSetting(&base).resolved(), d)
 	cost := map[string][3]float64{ // CPU, p99, lost; else as the default, 10, 10, 0
 		"loops=1 room-shards=16 batch=64 ring=1024":  {5, 20, 0}, // late
@@ -89,7 +89,7 @@ func TestAdvice(t *testing.T) {
 
 	a := &advice{asked: d, measured: d, base: all[0].setting, chosen: choose(found), reached: 1}
 	a.setting = combine(a.base, a.chosen)
-	assert.Equal(t, setting{2, 16, 256, 1024}, a.setting)
+	assert.Equal(t, setting{2, 16, 256, 1024, 0}, a.setting)
 	confirm := func(cpu float64) {
 		f := judge([]variation{all[0], {setting: a.setting, option: "all"}},
 			[]*trial{trials[0], trialOf(a.setting, cpu, 10, 0)})[1]
@@ -114,7 +114,7 @@ func TestAdvice(t *testing.T) {
 	assert.Contains(t, lines, "keep the defaults")
 	assert.NotContains(t, lines, "WithLoops")
 
-	a = &advice{asked: description{2_000_000, 1000, 100, 500}, measured: d, base: all[0].setting, reached: 0.5}
+	a = &advice{asked: description{2_000_000, 1000, 100, 500, 0}, measured: d, base: all[0].setting, reached: 0.5}
 	lines = strings.Join(a.lines(3), "\n")
 	for _, part := range []string{
 		"Scaled down", "50 % of the rate", "Fewer than 5 rounds", "keep the defaults",
@@ -127,7 +127,7 @@ func TestAdvice(t *testing.T) {
 // TestTry asserts that each setting runs once a round, with the queue it needs.
 func TestTry(t *testing.T) {
 	base, timing := command.NewSession(), load.DefaultTiming()
-	settings := []setting{{1, 4, 64, 1024}, {2, 8, 256, 1024}}
+	settings := []setting{{1, 4, 64, 1024, 0}, {2, 8, 256, 1024, 0}}
 	var queues []int
 	trials, err := try(t.Context(), &base, settings, 3, &timing,
 		func(_ context.Context, s *command.Session) (figures, error) {
