@@ -98,14 +98,13 @@ func (g *acceptGate) accepted(loop *gnetLoop) bool {
 	if l.credit.Add(-1) > 0 {
 		return true
 	}
-	more := readable(l.fd)
 	g.mu.Lock()
 	defer g.unlock()
 	if g.closed || l.state != listenerArmed {
 		return true // the accept was in progress when l was disarmed
 	}
 	g.armed--
-	if !more {
+	if !g.grantsAheadLocked() && !readable(l.fd) {
 		g.idleLocked(l)
 		return true
 	}
@@ -116,6 +115,15 @@ func (g *acceptGate) accepted(loop *gnetLoop) bool {
 		l.disarm()
 	}
 	return true
+}
+
+// grantsAheadLocked reports whether a listener stays armed although no
+// connection may wait on it, until checkArmedLocked finds that none has come. So
+// a steady stream of connections does not wake the gate for each credit. A
+// token of the pace and a scarce descriptor are only for a connection that
+// waits.
+func (g *acceptGate) grantsAheadLocked() bool {
+	return g.pace.perSecond == 0 && g.usage.left-g.usage.granted >= scarceDescriptors
 }
 
 // idleLocked watches l for the next connection.
