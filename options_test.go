@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -400,6 +401,37 @@ func TestPlacement(t *testing.T) {
 			return assert.Equal(t, addr, c.RemoteAddr())
 		})
 	})
+}
+
+// proxied is a listener whose connections have the address of another client, as
+// with the PROXY protocol.
+type proxied struct{ net.Listener }
+
+type proxiedConn struct{ *net.TCPConn }
+
+func (l proxied) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return proxiedConn{c.(*net.TCPConn)}, nil
+}
+
+func (proxiedConn) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 7}
+}
+
+// A client of Serve keeps the address that its listener gave it.
+func TestPlacementKeepsTheAddress(t *testing.T) {
+	s := harness.Start(t, ws.WithLoops(4), ws.WithAuthenticate(placedByPath))
+	l := harness.Listen(t, "tcp", "127.0.0.1:0")
+	s.ServeOn(proxied{l})
+	for range 4 {
+		s.DialOn("tcp", l.Addr().String()).WriteRaw(harness.UpgradeRequest("/ws?room", ""))
+	}
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 4 }, "not all are connected")
+	assert.Equal(t, 1, loopsInUse(s.Manager))
+	s.RangeClients(func(c *ws.Client) bool { return assert.Equal(t, "[2001:db8::1]:7", c.RemoteAddr()) })
 }
 
 // Different keys, and clients without one, spread over the loops.

@@ -31,8 +31,11 @@ var limits = []limit{
 	},
 	{"envelope, typed handler: bytes", 62, "5 % above 59"},
 
-	{"join and leave: allocations", 3.5, "3, and now and then one of the room's table; the room is empty in between"},
-	{"join and leave: bytes", 80, "a fifth above 67, for how tables grow"},
+	{
+		"join and leave: allocations", 7.5,
+		"3 to 7: the room is empty in between, and then keeps neither a table nor a list of tables",
+	},
+	{"join and leave: bytes", 170, "as above; 24 are the membership"},
 
 	{
 		"accept and upgrade: allocations", 12,
