@@ -20,10 +20,11 @@ type Abandoner interface {
 }
 
 // inbox is the only entrance into a shard: a bounded ring of tasks, and beside
-// it an overflow list for the few tasks that must never be lost and whose
-// poster must not wait (a leave or a close by an inline handler while the ring
-// is full). An overflow task keeps its place in the order: it carries the
-// ring's position at its post and runs before the task at that position.
+// it an overflow list for the tasks that must never be lost and whose poster
+// must not wait while the ring is full (a leave or a close by an inline
+// handler, the answer of a pooled one). An overflow task keeps its place in the
+// order: it carries the ring's position at its post and runs before the task at
+// that position.
 //
 // Urgent tasks, such as a socket that is writable again or a handshake that was
 // decided, are apart from the order: they wait neither for space nor behind the

@@ -15,11 +15,11 @@ type postState struct {
 	beside  map[*Conn]int // tasks that wait beside a ring, by the connection that is paused for them
 }
 
-// Post hands t to the shard's loop and does not wait. It is for tasks that are
-// few for each connection or room: while the ring is full, t is kept beside it,
-// in its place in the order. If an event loop posts then, the connection of its
-// handled message is paused until t has run. A task is never lost while the
-// engine runs.
+// Post hands t to the shard's loop and does not wait. It is for tasks whose
+// number is bounded for each connection or room: while the ring is full, t is
+// kept beside it, in its place in the order. If an event loop posts then, the
+// connection of its handled message is paused until t has run. A task is never
+// lost while the engine runs.
 func (s *Shard) Post(t Task) { s.TryReserve().Post(t) }
 
 // Reserve reserves space for one task, so that the task can be posted where

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 
 	"github.com/qi-realtime/ws/codec"
 )
@@ -37,10 +36,12 @@ func (c *Conn) SendReply(op codec.Opcode, payload []byte) error {
 }
 
 // SendAnswer is SendReply for an answer that must not fail. It always has
-// space, so the caller must send at most one for each message. Off the event
-// loops it waits for space in the ring of the connection's loop for at most
-// Config.BroadcastTimeout; after that the answer is kept beside the ring. It
-// returns ErrClosed once the connection is closing. Safe for concurrent use.
+// space, so the caller must send at most one for each message. It never waits:
+// while the ring of the connection's loop is full, the answer is kept beside
+// it, because a worker that waits with each answer would hold up the other
+// messages of its client while those of other clients pass. While Exceeded, the
+// owner handles no further message, which bounds the answers. It returns
+// ErrClosed once the connection is closing. Safe for concurrent use.
 func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 	if c.state.Load() != stateOpen {
 		return ErrClosed
@@ -60,18 +61,7 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 		return nil
 	}
 	c.forceReserve(f)
-	t := &sendTask{conn: c, frame: f, reserved: true}
-	err := ErrQueueFull
-	if !s.eng.onLoop() {
-		err = s.postWait(t)
-	}
-	switch {
-	case errors.Is(err, ErrQueueFull):
-		s.Post(t)
-	case err != nil:
-		c.unreserve(f.lane, 1, f.Len())
-		return err
-	}
+	s.Post(&sendTask{conn: c, frame: f, reserved: true})
 	return nil
 }
 
