@@ -35,7 +35,7 @@ func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
 // start calls fn on a worker, unless ctx ends before a worker is free. It returns false
 // after the workers have closed.
 func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
-	call := &authCall{owner: a, fn: fn}
+	call := &authCall{owner: a, fn: fn, ended: ctx.Err}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	call.forget = context.AfterFunc(ctx, call.late)
@@ -47,7 +47,7 @@ func (a *authenticator) start(ctx context.Context, fn func()) (ok bool) {
 // late on another goroutine unless fn has returned; late may run while fn returns.
 func (a *authenticator) startWithin(parent context.Context, d time.Duration, fn, late func()) bool {
 	ctx, cancel := context.WithTimeout(parent, d)
-	call := &authCall{owner: a, fn: fn}
+	call := &authCall{owner: a, fn: fn, ended: ctx.Err}
 	cancelLate, forget := context.AfterFunc(ctx, late), context.AfterFunc(ctx, call.late)
 	call.forget = func() bool {
 		cancelLate()
@@ -80,7 +80,8 @@ func (a *authenticator) do(ctx context.Context, fn func()) error {
 // authCall is one call that waits or runs in an authenticator.
 type authCall struct {
 	owner  *authenticator
-	forget func() bool // stops late; it also ends a context that belongs to the call
+	ended  func() error // of the call's context; late runs a little after its end
+	forget func() bool  // stops late; it also ends a context that belongs to the call
 
 	// Guarded by owner.mu.
 	fn       func() // nil when it runs or must not run
@@ -95,6 +96,9 @@ func (c *authCall) Run() {
 	a := c.owner
 	a.mu.Lock()
 	fn := c.fn
+	if c.ended() != nil {
+		fn = nil
+	}
 	c.fn, c.running = nil, fn != nil
 	a.mu.Unlock()
 	if fn == nil {
