@@ -56,6 +56,9 @@ func (b *batch) flush(list *dirtyList) {
 	clock := &list.peek().shard.clock
 	for begun := clock.work; !list.empty() && b.n < maxBatch && clock.work-begun < clockStep; {
 		c := list.pop()
+		if !c.is(dirty) { // written since it was listed; the list may have it twice
+			continue
+		}
 		c.unset(dirty)
 		if c.mayWrite() {
 			b.add(c)
