@@ -51,24 +51,24 @@ func newBatch(cfg *Config) *batch {
 }
 
 // flush writes to connections of the list: to many in one call, and to those
-// with a long queue alone.
+// with a long queue alone. A panic in a callback harms only its own connection.
 func (b *batch) flush(list *dirtyList) {
+	defer b.send()
 	clock := &list.peek().shard.clock
 	for begun := clock.work; !list.empty() && b.n < maxBatch && clock.work-begun < clockStep; {
 		c := list.pop()
-		if !c.is(dirty) { // written since it was listed; the list may have it twice
-			continue
-		}
-		c.unset(dirty)
-		if c.mayWrite() {
+		if c.is(dirty) { // else it was written meanwhile; it can be listed twice
+			c.unset(dirty)
 			b.add(c)
 		}
 	}
-	b.send()
 }
 
 // add gathers the frames of c.
 func (b *batch) add(c *Conn) {
+	if !c.mayWrite() {
+		return
+	}
 	e := &b.entries[b.n]
 	iov, total := c.gather(e.iov[:0], maxEntryBytes+1)
 	if total == 0 {
@@ -96,12 +96,12 @@ func (b *batch) send() {
 	stats.writes.add(1)
 	stats.batched.add(uint64(n))
 	results := b.ring.submit(n)
+	b.n = 0
 	for i := range n {
 		e := &b.entries[i]
 		c, total := e.conn, e.total
 		e.conn = nil
 		clear(e.iov[:])
-		b.n = n - 1 - i
 		c.continueBatched(total, results[i])
 	}
 }
@@ -120,6 +120,7 @@ func (b *batch) holds(c *Conn) bool {
 
 // continueBatched continues c after its entry of total bytes.
 func (c *Conn) continueBatched(total int, res int32) {
+	defer c.shard.eng.guard("write")
 	switch {
 	case res == notSent:
 		c.flushSome(maxFlushBytes)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -106,6 +107,50 @@ func TestBatchedWritesKeepOrder(t *testing.T) {
 		}
 		assert.Positive(t, s.peer(0).conn.Shard().Stats().Batched)
 	})
+}
+
+// TestBatchedWritesAfterOverflow asserts that a connection whose queue overflowed,
+// which is written at once and stays on the list, is in a batch once.
+func TestBatchedWritesAfterOverflow(t *testing.T) {
+	engine.RequireBatchedWrites(t)
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.Loops, cfg.MessageQueueSize = 1, 4 })
+	clients := dialAll(20, s.dial)
+	for first := range 20 {
+		burst := make([]string, 4+first%5)
+		for i := range burst {
+			burst[i] = fmt.Sprint(first, i)
+		}
+		deliver(s, len(clients), burst...)
+		for _, c := range clients {
+			for _, m := range burst {
+				c.expect(m)
+			}
+		}
+	}
+	assert.Positive(t, s.peer(0).conn.Shard().Stats().Batched)
+}
+
+// TestBatchedWritesAndPanics asserts that a panic at the end of one write harms no
+// other connection of the same system call.
+func TestBatchedWritesAndPanics(t *testing.T) {
+	engine.RequireBatchedWrites(t)
+	s := start(t, func(cfg *engine.Config, s *server) {
+		cfg.Loops = 1
+		s.onWriteError = func() { panic("of the observer") }
+	})
+	clients := dialAll(20, s.dial)
+	release := hold(s.peer(0).conn.Shard())
+	for _, c := range clients[:5] {
+		require.NoError(t, c.Conn.(*net.TCPConn).SetLinger(0))
+		require.NoError(t, c.Close())
+	}
+	time.AfterFunc(10*time.Millisecond, release) // deliver waits for the loop
+	for i := range 20 {
+		deliver(s, len(clients), seq(i))
+		for _, c := range clients[5:] {
+			c.expect(seq(i))
+		}
+	}
 }
 
 // TestBatchedWritesToBrokenConnections asserts that connections that are reset, full or

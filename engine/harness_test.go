@@ -39,6 +39,8 @@ type server struct {
 	onMessage func(p *peer, op codec.Opcode, payload []byte)
 	onClose   func(p *peer, end engine.CloseInfo)
 
+	onWriteError func()
+
 	onPeerClose func(p *peer) bool
 
 	opened, closed, abandoned, dropped, invalid, slow, drained atomic.Int64
@@ -143,11 +145,15 @@ func (s *server) Abandon(*engine.Conn) { s.abandoned.Add(1) }
 
 func (s *server) OnRefused(*engine.Conn, *http.Request, error) {}
 
-func (s *server) OnDrop(engine.DropReason)      { s.dropped.Add(1) }
-func (s *server) OnSlow(*engine.Conn, int)      { s.slow.Add(1) }
-func (s *server) OnDrain(*engine.Conn)          { s.drained.Add(1) }
-func (s *server) OnReadError()                  {}
-func (s *server) OnWriteError()                 {}
+func (s *server) OnDrop(engine.DropReason) { s.dropped.Add(1) }
+func (s *server) OnSlow(*engine.Conn, int) { s.slow.Add(1) }
+func (s *server) OnDrain(*engine.Conn)     { s.drained.Add(1) }
+func (s *server) OnReadError()             {}
+func (s *server) OnWriteError() {
+	if s.onWriteError != nil {
+		s.onWriteError()
+	}
+}
 func (s *server) OnInvalid(*engine.Conn, error) { s.invalid.Add(1) }
 
 func (s *server) Go(_ context.Context, fn func()) bool {
