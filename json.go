@@ -71,13 +71,13 @@ func (d *jsonDecoder) Read(p []byte) (int, error) {
 // unmarshalJSON is json.Unmarshal, whose decoder and its memory it takes from a pool. data is
 // borrowed.
 func unmarshalJSON(data []byte, v any) error {
-	data = bytes.TrimRight(data, " \t\r\n")
-	if len(data) == 0 || len(data) > maxPooledJSON {
+	value := bytes.TrimRight(data, " \t\r\n")
+	if len(value) == 0 || len(value) > maxPooledJSON {
 		return json.Unmarshal(data, v)
 	}
 	d := jsonDecoders.Get().(*jsonDecoder)
-	d.unread = data
-	end := d.decoder.InputOffset() + int64(len(data))
+	d.unread = value
+	end := d.decoder.InputOffset() + int64(len(value))
 	err := d.decoder.Decode(v)
 	if d.decoder.InputOffset() != end { // data is not one value, so the decoder is of no more use
 		return json.Unmarshal(data, v)
