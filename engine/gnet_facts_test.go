@@ -220,12 +220,11 @@ func TestFact03APublisherInAnEndlessLoopDoesNotStarveConnections(t *testing.T) {
 			}
 		}
 	})
-	for range 200 {
+	for echoes := 0; echoes < 200 || published.Load() < 1000; echoes++ {
 		c.echo()
 	}
 	close(stop)
 	publisher.Wait()
-	assert.Greater(t, published.Load(), int64(1000))
 }
 
 func TestFact04AMessageOnItsWayDoesNotReachTheNextClientOfTheDescriptor(t *testing.T) {
