@@ -37,7 +37,7 @@ type batchEntry struct {
 }
 
 // newBatch returns nil if batched writes are off, or if the kernel lacks or
-// forbids what they need.
+// forbids io_uring.
 func newBatch(cfg *Config) *batch {
 	if cfg.BatchedWrites == BatchOff || os.Getenv("WS_BATCHED_WRITES") == "off" {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -19,8 +19,11 @@ import (
 
 // deliver queues the messages on the connections of the first members of s, in one
 // task.
-func deliver(s *server, members int, messages ...string) {
-	done := make(chan struct{})
+func deliver(s *server, members int, messages ...string) { <-postDelivery(s, members, messages...) }
+
+// postDelivery is deliver without the wait: done is closed when the messages are queued.
+func postDelivery(s *server, members int, messages ...string) (done chan struct{}) {
+	done = make(chan struct{})
 	s.peer(0).conn.Shard().Post(taskFunc(func(*engine.Shard) {
 		defer close(done)
 		for _, m := range messages {
@@ -30,7 +33,7 @@ func deliver(s *server, members int, messages ...string) {
 			}
 		}
 	}))
-	<-done
+	return done
 }
 
 // overBoth runs test without and with TLS, on one loop.
@@ -134,9 +137,13 @@ func TestBatchedWritesAfterOverflow(t *testing.T) {
 // other connection of the same system call.
 func TestBatchedWritesAndPanics(t *testing.T) {
 	engine.RequireBatchedWrites(t)
+	var panics atomic.Int64
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops = 1
-		s.onWriteError = func() { panic("of the observer") }
+		s.onWriteError = func() {
+			panics.Add(1)
+			panic("of the observer")
+		}
 	})
 	clients := dialAll(20, s.dial)
 	release := hold(s.peer(0).conn.Shard())
@@ -144,13 +151,18 @@ func TestBatchedWritesAndPanics(t *testing.T) {
 		require.NoError(t, c.Conn.(*net.TCPConn).SetLinger(0))
 		require.NoError(t, c.Close())
 	}
-	time.AfterFunc(10*time.Millisecond, release) // deliver waits for the loop
+	first := postDelivery(s, len(clients), seq(0)) // written before the loop reads the resets
+	release()
+	<-first
 	for i := range 20 {
-		deliver(s, len(clients), seq(i))
+		if i > 0 {
+			deliver(s, len(clients), seq(i))
+		}
 		for _, c := range clients[5:] {
 			c.expect(seq(i))
 		}
 	}
+	assert.Positive(t, panics.Load())
 }
 
 // TestBatchedWritesToBrokenConnections asserts that connections that are reset, full or

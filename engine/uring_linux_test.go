@@ -52,8 +52,8 @@ func socketpair(t *testing.T) (end, other int) {
 	return pair[0], pair[1]
 }
 
-// TestUring asserts that each entry of a submission gets its own result, whatever
-// becomes of those before it, and that the ring can be used again.
+// TestUring asserts that each entry of a submission gets its own result, although
+// the entries before it fail, and that the ring can be used again.
 func TestUring(t *testing.T) {
 	u := testUring(t, 8)
 	flags, err := unix.FcntlInt(uintptr(u.fd), unix.F_GETFD, 0)
