@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // Task is a piece of work for Workers.
@@ -116,11 +117,17 @@ func (w *Workers) wakeLocked() {
 	}
 }
 
+// yieldTime is the time of unbroken work after which a worker lets other goroutines run. An
+// event loop that returns from a system call has no processor until one is given up, and
+// workers that always find a task and never block keep theirs for 10 ms.
+const yieldTime = 100 * time.Microsecond
+
 // work is the goroutine of one worker.
 func (w *Workers) work() {
 	w.mu.Lock()
 	defer w.exitLocked()
 	w.searching = false
+	began := time.Now() // of the unbroken work
 	for {
 		for w.tasks.len() == 0 {
 			if w.closed || w.idle >= w.maxIdle || w.workers > w.max {
@@ -129,6 +136,7 @@ func (w *Workers) work() {
 			w.idle++
 			w.wake.Wait() // the signaling side subtracts it from idle
 			w.searching = false
+			began = time.Now()
 		}
 		if w.workers > w.max {
 			return // another worker goes on
@@ -140,6 +148,12 @@ func (w *Workers) work() {
 		}
 		w.wakeLocked()
 		w.runUnlocked(t)
+		if now := time.Now(); now.Sub(began) >= yieldTime {
+			w.mu.Unlock()
+			runtime.Gosched()
+			w.mu.Lock()
+			began = time.Now()
+		}
 	}
 }
 
