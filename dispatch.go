@@ -124,7 +124,7 @@ func (c *Client) route(msgType string, e *envelope.Request) {
 	defer msg.Release()
 	*msg = Message{
 		Type: msgType, RequestID: string(e.RequestID), Data: e.Data, Timestamp: e.Timestamp,
-		unmarshal: m.cfg.JSONUnmarshal,
+		parent: e.TraceParent, unmarshal: m.cfg.JSONUnmarshal,
 	}
 	if ok {
 		msg.Event = route.Event

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strconv"
@@ -310,6 +311,42 @@ func TestTraceID(t *testing.T) {
 			e := c.ReadEnvelope()
 			assert.Len(t, e.TraceID, 16)
 			assert.Equal(t, e.TraceID, harness.Receive(t, traces, "no message"))
+		}
+	})
+}
+
+// TestTraceOfMiddleware asserts that a middleware reads the traceparent of a request, and that
+// the answer has the trace ID of the middleware.
+func TestTraceOfMiddleware(t *testing.T) {
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	give := map[string]string{
+		``:                                     "",
+		`,"traceparent":"` + parent + `"`:      parent,
+		`,"trace\u0070arent":"` + parent + `"`: parent,
+		`,"traceparent":null`:                  "",
+		`,"traceparent":17`:                    "",
+		`,"traceparent":{"a":"b"}`:             "",
+		`,"traceparent":"0\u0030"`:             "",
+		`,"traceparent":""`:                    "",
+		`,"traceparent":"` + strings.Repeat("0", 255) + `"`: "",
+	}
+	id := [16]byte{0: 0x4b, 15: 0x36}
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		parents := make(chan string, 1)
+		require.NoError(t, s.Use(func(_ *ws.Client, msg *ws.Message, next ws.NextFunc) error {
+			parents <- msg.TraceParent()
+			msg.SetTraceID(id)
+			return next()
+		}))
+		c := s.Dial(w)
+		for field, want := range give {
+			for _, name := range []string{"Ann", "forbidden", "panic"} {
+				c.Send(fmt.Sprintf(`{"event":"greet","request_id":"1","data":{"name":%q}%s}`, name, field))
+				assert.Equal(t, "4b000000000000000000000000000036", c.ReadEnvelope().TraceID)
+				assert.Equal(t, want, harness.Receive(t, parents, "no message"), field)
+			}
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package ws
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -31,17 +33,41 @@ type Message struct {
 	Timestamp int64           `json:"timestamp"` // Unix seconds
 
 	op        Opcode                         // of TypeRaw
-	trace     uint64                         // 0 until it is used
+	trace     envelope.TraceID               // zero until it is used
+	parent    []byte                         // JSON text of traceparent, borrowed
 	unmarshal func(data []byte, v any) error // Config.JSONUnmarshal
 }
 
 // TraceID returns the trace_id of the library's answer to the message, to tie a handler's
 // log lines to it.
-func (m *Message) TraceID() string { return string(envelope.AppendTraceID(nil, m.traceID())) }
+func (m *Message) TraceID() string { return string(m.traceID().Append(nil)) }
+
+// SetTraceID sets the trace_id of the library's answer to the message: 32 hexadecimal digits
+// in place of 16 random ones. A middleware calls it with the ID of its trace.
+func (m *Message) SetTraceID(id [16]byte) {
+	m.trace = envelope.TraceID{
+		High: binary.BigEndian.Uint64(id[:8]), Low: binary.BigEndian.Uint64(id[8:]), Long: true,
+	}
+}
+
+// TraceParent returns the optional field traceparent of a client's message (W3C Trace
+// Context), as the client has sent it: believe it as far as you believe the client. It is empty
+// without the field, and for a value that is no string or needs decoding. It allocates.
+func (m *Message) TraceParent() string {
+	raw := m.parent
+	if len(raw) < 2 || len(raw) > maxTraceParent || raw[0] != '"' || bytes.IndexByte(raw, '\\') >= 0 {
+		return ""
+	}
+	return string(raw[1 : len(raw)-1])
+}
+
+// maxTraceParent is the greatest length of a traceparent with its quotes. Version 00 has 55
+// bytes; later versions may have more.
+const maxTraceParent = 256
 
 // traceID draws the trace ID at its first use.
-func (m *Message) traceID() uint64 {
-	for m.trace == 0 {
+func (m *Message) traceID() envelope.TraceID {
+	for m.trace == (envelope.TraceID{}) {
 		m.trace = newTraceID()
 	}
 	return m.trace
@@ -118,6 +144,7 @@ func (m *Message) clone() *Message {
 	_ = m.traceID() // the same in both
 	c := *m
 	c.Data = append(json.RawMessage(nil), m.Data...)
+	c.parent = bytes.Clone(m.parent)
 	return &c
 }
 

@@ -58,7 +58,7 @@ func (c *Client) answerInvalid(requestID string, code int, message string) {
 
 // newTraceID returns a number that ties a reply to the log lines about its
 // request. It is no secret.
-func newTraceID() uint64 { return rand.Uint64() }
+func newTraceID() envelope.TraceID { return envelope.TraceID{Low: rand.Uint64()} }
 
 // ClientError is an error for the client, which reads its code, message and data. The client
 // also reads the code and text of the library's errors, such as ErrRoomFull (409),

@@ -13,7 +13,7 @@ type Reply struct {
 	Code      int
 	Message   string
 	Data      []byte // JSON, or nil
-	TraceID   uint64
+	TraceID   TraceID
 }
 
 // Append appends r to b as JSON, with the time, without reflection. Its strings are escaped as
@@ -36,17 +36,31 @@ func (r *Reply) Append(b []byte) []byte {
 		b = append(b, r.Data...)
 	}
 	b = append(b, `,"trace_id":"`...)
-	b = AppendTraceID(b, r.TraceID)
+	b = r.TraceID.Append(b)
 	b = append(b, `","timestamp":`...)
 	b = strconv.AppendInt(b, time.Now().Unix(), 10)
 	return append(b, '}')
 }
 
-// AppendTraceID appends id as 16 hexadecimal digits.
-func AppendTraceID(b []byte, id uint64) []byte {
+// TraceID is the trace_id of a reply: 64 bits of the library's own, or the 128 bits of a trace
+// (W3C Trace Context, section 3.2.2.3). Immutable.
+type TraceID struct {
+	High, Low uint64
+	Long      bool // the ID has 128 bits
+}
+
+// Append appends the ID as 16 hexadecimal digits, or 32 if it is long.
+func (id TraceID) Append(b []byte) []byte {
+	if id.Long {
+		b = appendHex(b, id.High)
+	}
+	return appendHex(b, id.Low)
+}
+
+func appendHex(b []byte, n uint64) []byte {
 	const digits = "0123456789abcdef"
 	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, digits[id>>shift&0xf])
+		b = append(b, digits[n>>shift&0xf])
 	}
 	return b
 }

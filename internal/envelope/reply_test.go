@@ -21,11 +21,19 @@ func TestReplyAppend(t *testing.T) {
 			"all fields",
 			envelope.Reply{
 				Type: "response", RequestID: "r1", Code: 200, Message: "success", Data: []byte(`{"a":[1]}`),
-				TraceID: 0xab,
+				TraceID: envelope.TraceID{Low: 0xab},
 			},
 			map[string]any{
 				"type": "response", "request_id": "r1", "code": 200.0, "message": "success",
 				"data": map[string]any{"a": []any{1.0}}, "trace_id": "00000000000000ab",
+			},
+		},
+		{
+			"a long trace ID",
+			envelope.Reply{Type: "response", Code: 200, TraceID: envelope.TraceID{High: 1, Low: 0xab, Long: true}},
+			map[string]any{
+				"type": "response", "code": 200.0, "message": "",
+				"trace_id": "000000000000000100000000000000ab",
 			},
 		},
 		{
@@ -78,7 +86,7 @@ func TestReplyAppendIsJSON(t *testing.T) {
 		texts = append(texts, "a"+string(c)+"b")
 	}
 	for _, text := range texts {
-		b := (&envelope.Reply{Type: "error", RequestID: text, Message: text, Data: []byte("1"), TraceID: 1}).Append(nil)
+		b := (&envelope.Reply{Type: "error", RequestID: text, Message: text, Data: []byte("1"), TraceID: envelope.TraceID{Low: 1}}).Append(nil)
 		var r reply
 		require.NoError(t, json.Unmarshal(b, &r), "%s", b)
 		want, err := json.Marshal(r)

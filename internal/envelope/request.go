@@ -23,6 +23,9 @@ type Request struct {
 	// Data is the JSON text of the value. It is checked, not decoded, and aliases the input.
 	Data []byte
 
+	// TraceParent is the JSON text of the value, which may be of any kind. It aliases the input.
+	TraceParent []byte
+
 	// Timestamp is in Unix seconds.
 	Timestamp int64
 }
@@ -103,6 +106,8 @@ func (s *scanner) field(e *Request, key []byte) bool {
 		return s.intField(&e.Timestamp)
 	case "data":
 		return s.rawField(&e.Data)
+	case "traceparent":
+		return s.rawField(&e.TraceParent)
 	default:
 		return s.value(1)
 	}

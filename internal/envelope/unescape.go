@@ -6,7 +6,7 @@ import (
 )
 
 // maxRawKey is the length of the envelope's longest key with each byte escaped.
-const maxRawKey = 6 * len("request_id")
+const maxRawKey = 6 * len("traceparent")
 
 // unescapedKey decodes a key that contains an escape. It returns nil for a key that is longer
 // than any key of the envelope.
