@@ -86,7 +86,8 @@ func TestReplyAppendIsJSON(t *testing.T) {
 		texts = append(texts, "a"+string(c)+"b")
 	}
 	for _, text := range texts {
-		b := (&envelope.Reply{Type: "error", RequestID: text, Message: text, Data: []byte("1"), TraceID: envelope.TraceID{Low: 1}}).Append(nil)
+		give := envelope.Reply{Type: "error", RequestID: text, Message: text, Data: []byte("1")}
+		b := give.Append(nil)
 		var r reply
 		require.NoError(t, json.Unmarshal(b, &r), "%s", b)
 		want, err := json.Marshal(r)
