@@ -93,9 +93,11 @@ func (b *batch) send() {
 		return
 	}
 	stats := &b.entries[0].conn.shard.stats
-	stats.writes.add(1)
-	stats.batched.add(uint64(n))
 	results := b.ring.submit(n)
+	if sent := n - notSentIn(results); sent > 0 {
+		stats.writes.add(1)
+		stats.batched.add(uint64(sent))
+	}
 	b.n = 0
 	for i := range n {
 		e := &b.entries[i]
@@ -104,6 +106,16 @@ func (b *batch) send() {
 		clear(e.iov[:])
 		c.continueBatched(total, results[i])
 	}
+}
+
+// notSentIn counts the entries that the kernel did not take.
+func notSentIn(results []int32) (n int) {
+	for _, res := range results {
+		if res == notSent {
+			n++
+		}
+	}
+	return n
 }
 
 // holds reports whether c has an entry whose result is not known.

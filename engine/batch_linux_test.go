@@ -227,7 +227,13 @@ func TestBatchedWritesToBrokenConnections(t *testing.T) {
 func TestBatchedWritesFallBack(t *testing.T) {
 	overBoth(t, func(t *testing.T, s *server, dial func() *client) {
 		clients := dialAll(20, dial)
-		s.peer(0).conn.Shard().Post(taskFunc(engine.BreakRing))
+		shard := s.peer(0).conn.Shard()
+		broken := make(chan uint64, 1)
+		shard.Post(taskFunc(func(s *engine.Shard) {
+			engine.BreakRing(s)
+			broken <- s.Stats().Batched
+		}))
+		before := <-broken
 		for i := range 20 {
 			deliver(s, len(clients), seq(i), "and")
 			for _, c := range clients {
@@ -235,6 +241,7 @@ func TestBatchedWritesFallBack(t *testing.T) {
 				c.expect("and")
 			}
 		}
+		assert.Equal(t, before, shard.Stats().Batched, "all submissions failed")
 	})
 }
 

@@ -55,7 +55,7 @@ func (c *Conn) RemoteAddr() net.Addr {
 // unixPeer is the address of a peer whose socket has no name.
 var unixPeer = &net.UnixAddr{Net: "unix"}
 
-// connFields are the offsets of those fields in gnet's connections.
+// connFields holds the offsets of fields of gnet's connections.
 type connFields struct {
 	typ                           reflect.Type // nil before the first connection
 	remote, remoteAddr, localAddr uintptr
