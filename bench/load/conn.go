@@ -19,7 +19,7 @@ const (
 	phaseConnecting = iota
 	phaseUpgrading
 	PhaseOpen
-	phaseStalled // open, and never read again
+	PhaseStalled // open, and not read until Resume
 	PhaseClosed
 )
 
@@ -123,9 +123,9 @@ func HoldLittle(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1460)
 }
 
-// stall makes the connection read no more. Its end is still noticed.
-func (l *Loop) stall(index int) {
-	l.Conns[index].Phase = phaseStalled
+// Stall makes the connection read no more. Its end is still noticed.
+func (l *Loop) Stall(index int) {
+	l.Conns[index].Phase = PhaseStalled
 	l.watch(unix.EPOLL_CTL_MOD, int32(index), 0)
 }
 
@@ -139,7 +139,7 @@ const (
 // time of the next call.
 func (l *Loop) sip(trickling []int32, now int64) int64 {
 	for _, index := range trickling {
-		if c := &l.Conns[index]; c.Phase == phaseStalled {
+		if c := &l.Conns[index]; c.Phase == PhaseStalled {
 			_, _ = rawIO(unix.SYS_READ, c.fd, l.in[:sipBytes]) // epoll reports its end
 		}
 	}
@@ -154,14 +154,26 @@ func (l *Loop) Resume(index int) {
 	l.watch(unix.EPOLL_CTL_MOD, int32(index), unix.EPOLLIN)
 }
 
+// Abort ends an open connection with a reset.
+func (l *Loop) Abort(index int32) {
+	c := &l.Conns[index]
+	c.Phase = PhaseClosed
+	resetConn(c.fd)
+	delete(l.Pending, index)
+	delete(l.partial, index)
+}
+
 // goodbye answers a close frame; then the server ends the connection.
 func (l *Loop) goodbye(index int32, body []byte) {
 	code := uint16(1005) // RFC 6455, section 7.1.5: there was none
 	if len(body) >= 2 {
 		code = binary.BigEndian.Uint16(body)
 	}
-	if code == goingAway {
+	if code == goingAway || code == serviceRestart {
 		l.closeTimes = append(l.closeTimes, control.Now())
+	}
+	if l.OnClose != nil {
+		l.OnClose(index, code, body)
 	}
 	if !l.Conns[index].Closing {
 		l.Send(index, MaskedFrame(OpClose, body))
@@ -194,13 +206,18 @@ func (l *Loop) drop(index int32, err error) {
 	if opening {
 		l.opening--
 	}
-	if opening && l.Retry {
+	if opening && (l.Retry || l.MayRefuse) {
 		l.refused++
-		l.toOpen++
+		if l.Retry {
+			l.toOpen++
+		}
 		return
 	}
 	l.fail(fmt.Errorf("connection %d: %w", index, err))
 }
 
-// goingAway is the close code of a server that shuts down.
-const goingAway = 1001
+// The close codes of a server that ends.
+const (
+	goingAway      = 1001
+	serviceRestart = 1012
+)

@@ -88,7 +88,7 @@ func (g *Generator) Stall() {
 	g.Each(func(_ int, l *Loop) {
 		for index := range l.Conns {
 			if l.Stalls(index) {
-				l.stall(index)
+				l.Stall(index)
 			}
 		}
 	})
@@ -102,7 +102,7 @@ func (g *Generator) Trickle(n int) {
 		defer mu.Unlock()
 		var trickling []int32
 		for index := range l.Conns {
-			if l.Conns[index].Phase == phaseStalled && n > 0 {
+			if l.Conns[index].Phase == PhaseStalled && n > 0 {
 				trickling = append(trickling, int32(index))
 				n--
 			}
@@ -174,17 +174,21 @@ func (g *Generator) Closes() (closed, ended []int64) {
 	return closed, ended
 }
 
-// States counts the connections in a state.
+// States counts the open connections in a state.
 func (g *Generator) States(state uint8) int {
+	return g.Count(func(c *Conn) bool { return c.State == state && c.Phase == PhaseOpen })
+}
+
+// Count counts the connections for which is returns true. It runs on their loops.
+func (g *Generator) Count(is func(c *Conn) bool) (sum int) {
 	counts := make([]int, len(g.Loops))
 	g.Each(func(i int, l *Loop) {
 		for index := range l.Conns {
-			if c := &l.Conns[index]; c.State == state && c.Phase == PhaseOpen {
+			if is(&l.Conns[index]) {
 				counts[i]++
 			}
 		}
 	})
-	sum := 0
 	for _, n := range counts {
 		sum += n
 	}
@@ -208,6 +212,22 @@ func (g *Generator) Place(rooms []int32) {
 				return "/ws?" + strconv.Itoa(int(rooms[n-1]))
 			}
 			return "/ws"
+		}
+	})
+}
+
+// Query makes the connections yet to be opened show a query, by their number among
+// all.
+func (g *Generator) Query(of func(n int) string) {
+	g.Each(func(_ int, l *Loop) { l.path = func(index int) string { return "/ws?" + of(l.Number(index)) } })
+}
+
+// Reserve makes n connections that are closed, for Reopen.
+func (g *Generator) Reserve(n int) {
+	g.Conns = n
+	g.Each(func(i int, l *Loop) {
+		for range g.Share(i, n) {
+			l.Conns = append(l.Conns, Conn{Phase: PhaseClosed})
 		}
 	})
 }

@@ -44,7 +44,7 @@ func (l *Loop) serve(index int32, events uint32) {
 		return
 	case c.Phase == PhaseClosed:
 		return
-	case c.Phase == phaseStalled:
+	case c.Phase == PhaseStalled:
 		// epoll reports these events always; others were fetched before the stall.
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			l.drop(index, errors.New("a stalled connection was ended by the server"))
@@ -94,6 +94,9 @@ func (l *Loop) upgrade(index int32, b []byte) {
 	now := control.Now()
 	l.openTimes = append(l.openTimes, now)
 	l.connects.Record(now - l.Conns[index].began)
+	if l.OnOpen != nil {
+		l.OnOpen(index)
+	}
 	if b = b[end+4:]; len(b) > 0 {
 		l.receive(index, b)
 	}

@@ -46,14 +46,18 @@ type Loop struct {
 
 	MaxOpening int              // how many connections may be in the handshake at once
 	Retry      bool             // try again when refused, and count it
+	MayRefuse  bool             // a refused connection stays closed, and counts
 	refused    uint64           // since the last reset, as the fields below
 	beginTimes []int64          // when each attempt to connect began
 	openTimes  []int64          // when each connection opened
 	connects   result.Histogram // how long that took
 
+	OnOpen  func(index int32)                           // a connection has opened; or nil
+	OnClose func(index int32, code uint16, body []byte) // a close frame of the server has come; or nil
+
 	MayEnd     bool // the server may close connections; the loop notes the times below
 	endTimes   []int64
-	closeTimes []int64 // of close frames with code 1001
+	closeTimes []int64 // of close frames with code 1001 or 1012
 
 	Number  func(index int) int  // of a connection among all of the generator
 	Stalls  func(index int) bool // which connections will stall; see Generator.ChooseStalled

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 
+	"github.com/qi-realtime/ws/bench/chat"
 	"github.com/qi-realtime/ws/bench/command"
 	"github.com/qi-realtime/ws/bench/control"
 	"github.com/qi-realtime/ws/bench/load"
@@ -110,32 +111,28 @@ func (o *mixedRun) Run(ctx context.Context, s *command.Session) ([]*result.Table
 }
 
 func (o *mixedRun) round(ctx context.Context, s *command.Session, rate float64, t *result.Table) error {
-	work := make([]*chat, s.ClientLoops)
-	srv, g, stop, err := s.Start(ctx, s.Path, o.conns, control.Config{}, func(i int) load.Traffic {
-		work[i] = newChat(o, i)
-		return work[i]
-	})
+	clients := chat.NewGroup(chat.Options{
+		Conns: o.conns, Rooms: o.rooms, Size: o.size, Rate: rate, Moving: o.moving, Reconnecting: o.reconnecting,
+	}, s.ClientLoops)
+	srv, g, stop, err := s.Start(ctx, s.Path, o.conns, control.Config{}, clients.Traffic)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := enterChat(ctx, g, work, o.conns); err != nil {
+	clients.Generator = g
+	if err := clients.Enter(ctx); err != nil {
 		return err
 	}
 	entered, err := srv.Call(control.Command{Name: "report"})
 	if err != nil {
 		return err
 	}
-	g.Each(func(i int, l *load.Loop) {
-		if len(l.Conns) > 0 {
-			work[i].begin(l, o, rate, float64(len(l.Conns))/float64(o.conns))
-		}
-	})
+	clients.Begin()
 	w, err := g.Measure(ctx, srv, &o.Timing)
 	if err != nil {
 		return err
 	}
-	missing, err := endChat(ctx, g, work)
+	missing, err := clients.End(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,11 +141,8 @@ func (o *mixedRun) round(ctx context.Context, s *command.Session, rate float64, 
 	if err != nil {
 		return err
 	}
-	var sum chat
-	for _, c := range work {
-		sum.sent, sum.moved, sum.reconnected = sum.sent+c.sent, sum.moved+c.moved, sum.reconnected+c.reconnected
-	}
-	if n := sum.sent - min(sum.sent, r.Published+r.PublishErrors); n > 0 {
+	sum := clients.Counts()
+	if n := sum.Sent - min(sum.Sent, r.Published+r.PublishErrors); n > 0 {
 		return fmt.Errorf("%d messages of clients never reached the server", n)
 	}
 	all := g.Sum()
@@ -158,7 +152,7 @@ func (o *mixedRun) round(ctx context.Context, s *command.Session, rate float64, 
 		w.PerMessage(float64(w.Server.Writes)), w.PerMessage(float64(w.Server.WriteCalls)),
 		result.Millis(w.RTT.Quantile(0.5)), result.Millis(w.RTT.Quantile(0.99)), result.Millis(w.RTT.Quantile(0.999)),
 		result.Millis(w.RTT.Max()),
-		result.Millis(w.Late.Quantile(0.99)), sum.moved, sum.reconnected, r.PublishErrors, missing+all.Lost,
+		result.Millis(w.Late.Quantile(0.99)), sum.Moved, sum.Reconnected, r.PublishErrors, missing+all.Lost,
 		all.Disordered, w.Server.Dropped-entered.Dropped)
 	return nil
 }

@@ -1,9 +1,8 @@
 //go:build linux
 
-package workload
+package chat
 
 import (
-	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"time"
@@ -21,15 +20,18 @@ const (
 	chatLeaving         // has asked to leave it
 	chatEnding          // knows which message is the last that it must get
 	chatClosing         // has sent a close frame
+	chatResuming        // has asked for the room that it was in before its connection ended
+	chatAsking          // is in a room, and has asked for the number of the next message
+	chatAwaiting        // the same, and knows which message is the last that it must get
 )
 
 // roomSkew is the exponent of the Zipf distribution of room sizes.
 const roomSkew = 1.1
 
-// chat is the traffic of mixed on one loop: clients that speak in rooms, change
-// rooms and reconnect, each at random (a Poisson process), whatever the server
-// does. Loop-confined.
-type chat struct {
+// traffic is the clients on one loop: they speak in rooms, change rooms and
+// reconnect, each at random (a Poisson process), whatever the server does.
+// Loop-confined.
+type traffic struct {
 	random  *rand.Rand
 	zipf    *rand.Zipf
 	mean    float64    // nanoseconds between two events
@@ -42,33 +44,45 @@ type chat struct {
 	sent, moved, reconnected uint64
 }
 
-func newChat(o *mixedRun, l int) *chat {
-	random := rand.New(rand.NewPCG(uint64(o.conns), uint64(l)))
-	return &chat{
-		random: random, until: load.Never, message: append([]byte{control.PublishByte}, make([]byte, 4+o.size)...),
-		zipf: rand.NewZipf(random, roomSkew, 1, uint64(o.rooms-1)),
+func newTraffic(o *Options, l int) *traffic {
+	random := rand.New(rand.NewPCG(uint64(o.Conns), uint64(l)))
+	return &traffic{
+		random: random, until: load.Never, message: append([]byte{control.PublishByte}, make([]byte, 4+o.Size)...),
+		zipf: rand.NewZipf(random, roomSkew, 1, uint64(o.Rooms-1)),
 	}
 }
 
 // begin starts the events on a loop that has this share of all connections.
-func (t *chat) begin(l *load.Loop, o *mixedRun, rate, share float64) {
-	moves, reconnects := o.moving/100*float64(o.conns), o.reconnecting/100*float64(o.conns)
-	all := rate + moves + reconnects
+// Clients that are in no room enter one.
+func (t *traffic) begin(l *load.Loop, o *Options, share float64) {
+	for index := range l.Conns {
+		if c := &l.Conns[index]; c.Phase == load.PhaseOpen && c.State == chatAway {
+			t.enter(l, c)
+			l.Flush(int32(index))
+		}
+	}
+	moves, reconnects := o.Moving/100*float64(o.Conns), o.Reconnecting/100*float64(o.Conns)
+	all := o.Rate + moves + reconnects
 	t.mean = float64(time.Second) / (all * share)
-	t.shares = [2]float64{rate / all, (rate + moves) / all}
-	t.due = control.Now() + t.pause()
+	t.shares = [2]float64{o.Rate / all, (o.Rate + moves) / all}
+	t.due, t.until = control.Now()+t.pause(), load.Never
 	l.Due, l.Tick = t.due, func(now int64) int64 { return t.tick(l, now) }
 }
 
-func (t *chat) pause() int64 { return int64(t.random.ExpFloat64() * t.mean) }
+func (t *traffic) pause() int64 { return int64(t.random.ExpFloat64() * t.mean) }
 
 // enter asks for a room.
-func (t *chat) enter(l *load.Loop, c *load.Conn) {
+func (t *traffic) enter(l *load.Loop, c *load.Conn) {
 	c.Room, c.State = int32(t.zipf.Uint64()), chatEntering
+	t.ask(l, c)
+}
+
+// ask asks for the client's room.
+func (t *traffic) ask(l *load.Loop, c *load.Conn) {
 	l.Out = append(l.Out, roomFrame(control.EnterByte, c.Room)...)
 }
 
-func (t *chat) leave(l *load.Loop, c *load.Conn) {
+func (t *traffic) leave(l *load.Loop, c *load.Conn) {
 	c.State = chatLeaving
 	l.Out = append(l.Out, roomFrame(control.LeaveByte, c.Room)...)
 }
@@ -79,7 +93,7 @@ func roomFrame(first byte, room int32) []byte {
 
 // Frame checks that a member receives exactly the messages published between its
 // entering and leaving. Answers may overtake messages, and be overtaken.
-func (t *chat) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
+func (t *traffic) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	seq := f.Seq()
 	switch {
 	case seq&control.AnswerBit != 0:
@@ -94,15 +108,18 @@ func (t *chat) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 		c.Next = seq
 		t.heard(l, c, f, now)
 	}
-	if c.State == chatEnding && c.Next >= c.Sent {
+	switch {
+	case c.State == chatEnding && c.Next >= c.Sent:
 		c.State = chatAway
 		if now < t.until {
 			t.enter(l, c)
 		}
+	case c.State == chatAwaiting && c.Next >= c.Sent:
+		c.State = chatIn
 	}
 }
 
-func (t *chat) heard(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
+func (t *traffic) heard(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	c.Next++
 	if l.Measures(f.Sent()) {
 		l.RTT.Record(now - f.Sent())
@@ -111,10 +128,20 @@ func (t *chat) heard(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 
 // answer handles the answer to entering or leaving: the number of the room's
 // next message.
-func (t *chat) answer(l *load.Loop, c *load.Conn, next uint64, left bool) {
+func (t *traffic) answer(l *load.Loop, c *load.Conn, next uint64, left bool) {
 	switch {
 	case left:
 		c.State, c.Sent = chatEnding, next
+	case c.State == chatAsking:
+		c.State, c.Sent = chatAwaiting, next
+	case c.State == chatResuming: // nobody has spoken since
+		c.State = chatIn
+		if next < c.Next {
+			load.Count(&l.Disordered, 1)
+			break
+		}
+		load.Count(&l.Lost, next-c.Next)
+		c.Next = next
 	case c.State == chatEntering:
 		c.State, c.Next = chatIn, next
 	case c.State == chatHearing && c.Sent < next:
@@ -126,10 +153,10 @@ func (t *chat) answer(l *load.Loop, c *load.Conn, next uint64, left bool) {
 	}
 }
 
-func (t *chat) Done(*load.Loop, *load.Conn, int64) {}
+func (t *traffic) Done(*load.Loop, *load.Conn, int64) {}
 
 // tick runs the events that have come due.
-func (t *chat) tick(l *load.Loop, now int64) int64 {
+func (t *traffic) tick(l *load.Loop, now int64) int64 {
 	t.reconnect(l)
 	for t.due <= now && t.due < t.until {
 		if index := t.someone(l); index >= 0 {
@@ -147,7 +174,7 @@ func (t *chat) tick(l *load.Loop, now int64) int64 {
 }
 
 // someone returns a random connection that is in a room.
-func (t *chat) someone(l *load.Loop) int {
+func (t *traffic) someone(l *load.Loop) int {
 	first := t.random.IntN(len(l.Conns))
 	for i := range l.Conns {
 		if index := (first + i) % len(l.Conns); l.Conns[index].State == chatIn {
@@ -158,7 +185,7 @@ func (t *chat) someone(l *load.Loop) int {
 }
 
 // event makes a client speak, change rooms, or reconnect.
-func (t *chat) event(l *load.Loop, index int32, now int64) {
+func (t *traffic) event(l *load.Loop, index int32, now int64) {
 	c := &l.Conns[index]
 	switch kind := t.random.Float64(); {
 	case kind < t.shares[0]:
@@ -182,7 +209,7 @@ func (t *chat) event(l *load.Loop, index int32, now int64) {
 }
 
 // reconnect goes on with the connections that the server has closed since.
-func (t *chat) reconnect(l *load.Loop) {
+func (t *traffic) reconnect(l *load.Loop) {
 	absent := t.absent[:0]
 	for _, index := range t.absent {
 		switch c := &l.Conns[index]; {
@@ -198,59 +225,4 @@ func (t *chat) reconnect(l *load.Loop) {
 		absent = append(absent, index)
 	}
 	t.absent = absent
-}
-
-// enterChat connects the clients and waits until each is in a room.
-func enterChat(ctx context.Context, g *load.Generator, work []*chat, conns int) error {
-	if err := g.Connect(ctx, conns); err != nil {
-		return err
-	}
-	g.Each(func(i int, l *load.Loop) {
-		l.MayEnd = true
-		for index := range l.Conns {
-			work[i].enter(l, &l.Conns[index])
-			l.Flush(int32(index))
-		}
-	})
-	return g.Await(ctx, func() bool { return g.States(chatIn) == conns })
-}
-
-// endChat lets all clients leave, and waits until they have all messages that were
-// published before, or until no more arrive. It returns the number of missing ones.
-func endChat(ctx context.Context, g *load.Generator, work []*chat) (uint64, error) {
-	g.Each(func(i int, _ *load.Loop) { work[i].until = control.Now() })
-	conns := uint64(g.Conns)
-	// Clients on the way into a room arrive there first.
-	still := func(load.Tally) (uint64, uint64) { return conns, uint64(g.States(chatIn) + g.States(chatAway)) }
-	if _, err := g.Missing(ctx, still); err != nil {
-		return 0, err
-	}
-	g.Each(func(i int, l *load.Loop) {
-		for index := range l.Conns {
-			if c := &l.Conns[index]; c.State == chatIn {
-				work[i].leave(l, c)
-				l.Flush(int32(index))
-			}
-		}
-	})
-	stuck, err := g.Missing(ctx, func(load.Tally) (uint64, uint64) { return conns, uint64(g.States(chatAway)) })
-	if err != nil || stuck == 0 {
-		return 0, err
-	}
-	missing := make([]uint64, len(g.Loops))
-	g.Each(func(i int, l *load.Loop) {
-		for index := range l.Conns {
-			switch c := &l.Conns[index]; {
-			case c.Phase == load.PhaseOpen && c.State == chatEnding:
-				missing[i] += c.Sent - c.Next
-			case c.Phase != load.PhaseOpen || c.State != chatAway:
-				missing[i]++ // at least an answer
-			}
-		}
-	})
-	var sum uint64
-	for _, n := range missing {
-		sum += n
-	}
-	return sum, nil
 }
