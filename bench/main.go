@@ -22,6 +22,7 @@ import (
 	"github.com/qi-realtime/ws/bench/result"
 	"github.com/qi-realtime/ws/bench/server"
 	"github.com/qi-realtime/ws/bench/sim"
+	"github.com/qi-realtime/ws/bench/soak"
 	"github.com/qi-realtime/ws/bench/tune"
 	"github.com/qi-realtime/ws/bench/workload"
 )
@@ -41,6 +42,7 @@ var commands = []*command.Command{
 	&workload.BurstCommand,
 	&workload.FairCommand,
 	&attack.Command,
+	&soak.Command,
 	&compare.Command,
 	&doctor.Command,
 	&tune.SweepCommand,
@@ -108,10 +110,14 @@ func (inv *invocation) run(ctx context.Context, out io.Writer) error {
 	if !inv.json {
 		result.WriteMachine(out, &d.Machine)
 	}
+	var verdict error
 	for _, c := range inv.runs {
 		tables, err := inv.runOne(ctx, c.Runner)
 		inv.session.Progress.Done()
-		if err != nil {
+		switch {
+		case errors.As(err, new(*command.VerdictError)):
+			verdict = errors.Join(verdict, fmt.Errorf("bench %s: %w", c.Name, err))
+		case err != nil:
 			return fmt.Errorf("bench %s: %w", c.Name, err)
 		}
 		for _, t := range tables {
@@ -126,7 +132,7 @@ func (inv *invocation) run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	return page.write(d)
+	return errors.Join(page.write(d), verdict)
 }
 
 func (inv *invocation) runOne(ctx context.Context, r command.Runner) ([]*result.Table, error) {

@@ -196,31 +196,16 @@ func (r *attackRun) phases(ctx context.Context) (err error) {
 
 // strike runs the attacking process, and samples the server meanwhile.
 func (r *attackRun) strike(ctx context.Context) error {
-	clients := r.clients
-	share := r.share
-	if r.fixed {
-		share = 1
-	}
-	clients = max(1, int(float64(clients)*share))
-	arg, err := json.Marshal(target{
-		Name: r.name, Address: r.srv.Addr(r.session.Path), TLS: r.speaksTLS(), Duration: r.duration, Clients: clients,
-		Share: share,
-	})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.duration+strikeGrace)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	clients, share := r.scaled(r.share)
 	done := make(chan error, 1)
 	go func() { // ends with the process, which ends with ctx
-		runtime.LockOSThread() // and the thread ends with the goroutine: it keeps its low priority
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, attackerNice)
-		cmd := exec.CommandContext(ctx, os.Args[0], "strike", string(arg))
-		cmd.Stderr = os.Stderr
-		out, err := cmd.Output()
-		if err == nil {
-			err = json.Unmarshal(out, &r.tally)
-		}
+		var err error
+		r.tally, err = launch(ctx, &target{
+			Name: r.name, Address: r.srv.Addr(r.session.Path), TLS: r.speaksTLS(), Duration: r.duration, Clients: clients,
+			Share: share,
+		})
 		done <- err
 	}()
 	for {
@@ -235,6 +220,40 @@ func (r *attackRun) strike(ctx context.Context) error {
 			r.keepPeak(sample)
 		}
 	}
+}
+
+// scaled returns the number of clients and the share of the rates for a share of the
+// attack.
+func (a *attack) scaled(share float64) (clients int, rates float64) {
+	if a.fixed {
+		share = 1
+	}
+	return max(1, int(float64(a.clients)*share)), share
+}
+
+// launch runs an attacking process to its end, with a low priority.
+func launch(ctx context.Context, t *target) (tally, error) {
+	arg, err := json.Marshal(t)
+	if err != nil {
+		return tally{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.Duration+strikeGrace)
+	defer cancel()
+	done := make(chan error, 1)
+	var result tally
+	go func() { // ends with the process, which ends with ctx
+		runtime.LockOSThread() // and the thread ends with the goroutine: it keeps its low priority
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, attackerNice)
+		cmd := exec.CommandContext(ctx, os.Args[0], "strike", string(arg))
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err == nil {
+			err = json.Unmarshal(out, &result)
+		}
+		done <- err
+	}()
+	err = <-done
+	return result, err
 }
 
 func (r *attackRun) keepPeak(s *control.Report) {

@@ -126,6 +126,10 @@ var attacks = []attack{
 		clients: 16, client: garbage,
 	},
 	{
+		name: "oversized", about: "60 connects/s send frames and messages that are larger than allowed",
+		clients: 16, prepare: prepareOversized, client: oversized,
+	},
+	{
 		name: "closers", about: "500 connects/s begin a close handshake and never end the connection",
 		clients: 16, client: closers,
 	},

@@ -4,6 +4,7 @@ package attack
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -109,6 +110,29 @@ func fragments(s *strike, _ int) {
 		for err := a.write(first); err == nil && !s.over(); {
 			err = a.write(more)
 		}
+	})
+}
+
+// prepareOversized returns the head of a frame of 1 GiB with the first part of it, a
+// message of two fragments that is too long, and a ping that is longer than a control
+// frame may be.
+func prepareOversized(*strike) any {
+	huge := load.MaskedFrame(load.OpBinary, make([]byte, 70_000))
+	binary.BigEndian.PutUint64(huge[2:], 1<<30)
+	first := load.MaskedFrame(load.OpBinary, make([]byte, maxBytes))
+	first[0] = load.OpBinary // not the last
+	rest := load.MaskedFrame(0, make([]byte, 100_000))
+	return [][]byte{huge, append(first, rest...), load.MaskedFrame(load.OpPing, make([]byte, 126))}
+}
+
+func oversized(s *strike, i int) {
+	messages := s.shared.([][]byte)
+	s.paced(i, 60, func(k int) bool {
+		if a, err := s.open("", ""); err == nil {
+			_ = a.write(messages[k%len(messages)])
+			a.finish()
+		}
+		return true
 	})
 }
 

@@ -32,3 +32,8 @@ type Runner interface {
 
 // Func runs a command.
 type Func func(context.Context, *Session) ([]*result.Table, error)
+
+// VerdictError is the fault that a command has found, beside its tables.
+type VerdictError struct{ Fault string }
+
+func (e *VerdictError) Error() string { return e.Fault }

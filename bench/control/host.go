@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,8 @@ type (
 	queuer interface{ ReportQueues(r *Report) }
 	// quiescer can wait until all that was published is sent, queued or dropped.
 	quiescer interface{ Quiesce() }
+	// drainer can end the connections one after the other, at a pace.
+	drainer interface{ Drain(c *Command) error }
 	// shutter can say goodbye to all clients and end.
 	shutter interface{ Shutdown() error }
 )
@@ -158,6 +161,9 @@ func (h *Host) Serve(s Server, hello *Report, in io.Reader, out io.Writer) error
 		if q, ok := s.(queuer); ok && (c.Name == "queues" || c.Name == "settle") {
 			q.ReportQueues(r)
 		}
+		if c.Name == "workers" || c.Name == "settle" {
+			r.IdleWorkers = idleWorkers()
+		}
 		if err != nil {
 			r.Error = err.Error()
 		}
@@ -169,7 +175,7 @@ func (h *Host) Serve(s Server, hello *Report, in io.Reader, out io.Writer) error
 
 func (h *Host) execute(c *Command) error {
 	switch c.Name {
-	case "report", "queues":
+	case "report", "queues", "workers":
 		return nil
 	case "settle":
 		settle()
@@ -190,7 +196,17 @@ func (h *Host) execute(c *Command) error {
 		return nil
 	case "fill":
 		h.fill(c)
+		if q, ok := h.server.(quiescer); ok {
+			q.Quiesce()
+		}
 		return nil
+	case "drain":
+		d, ok := h.server.(drainer)
+		if !ok {
+			return errors.New("this library has no drain")
+		}
+		h.fill(c)
+		return d.Drain(c)
 	case "shutdown":
 		s, ok := h.server.(shutter)
 		if !ok {
@@ -256,16 +272,12 @@ func (h *Host) measure() *Report {
 	return r
 }
 
-// fill publishes some messages to each room and waits until the library has
-// sent, queued or dropped them.
+// fill publishes some messages to each room.
 func (h *Host) fill(c *Command) {
 	p := newPublisher(h, c)
 	payload := make([]byte, c.Size)
 	for range c.Count * p.rooms {
 		p.publish(payload, Now())
-	}
-	if q, ok := h.server.(quiescer); ok {
-		q.Quiesce()
 	}
 }
 
@@ -296,6 +308,27 @@ func peakBytes() uint64 {
 func openDescriptors() int {
 	files, _ := os.ReadDir("/proc/self/fd")
 	return max(0, len(files)-1)
+}
+
+// idleWorkers counts the goroutines of gnet's process-wide pool that wait for work. They
+// end when they have been idle for 10 to 20 s.
+func idleWorkers() (n int) {
+	var b bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&b, 1); err != nil {
+		return 0
+	}
+	count := 0 // of the goroutines whose innermost function comes next
+	for line := range strings.Lines(b.String()) {
+		if head, _, ok := strings.Cut(line, " @ "); ok {
+			count, _ = strconv.Atoi(head)
+		} else if strings.HasPrefix(line, "#") {
+			if strings.Contains(line, "/ants/v2.(*goWorker).run.") {
+				n += count
+			}
+			count = 0
+		}
+	}
+	return n
 }
 
 // procCount returns the number behind key in a file of /proc, or 0.

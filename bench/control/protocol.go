@@ -80,45 +80,63 @@ const (
 
 	// Attack has a route for each kind of abuse; see the command attack.
 	Attack = "attack"
+
+	// Soak handles text as Attack and binary messages as Rooms. After the command
+	// drain another manager serves the same addresses. See the command soak.
+	Soak = "soak"
 )
+
+// NoticeQuery is the query of a client that understands the notice of a drain.
+const NoticeQuery = "notice"
 
 // Config is the argument of a server process.
 type Config struct {
-	Mode           string        // Rooms, Echo, JSON, Noop, Head or Attack
+	Mode           string        // one of those above
 	HandlerTime    time.Duration // that a handler takes in mode Noop
 	Pooled         bool          // handlers run on workers, where the library knows a choice
 	MaxConnections int
 	Loops          int // 0 is the library's default, as with all that follow
 	RoomShards     int
 	Queue, Ring    int
-	Batch          int   // messages that a loop takes from its ring at once
-	QueueBytes     int64 // bound of a client's queue
-	SingleWrites   bool  // the loops write to each connection by a call of its own
-	Unsent         int   // bytes that the kernel may hold unsent for a client; negative is no bound
+	Batch          int           // messages that a loop takes from its ring at once
+	QueueBytes     int64         // bound of a client's queue
+	SingleWrites   bool          // the loops write to each connection by a call of its own
+	Unsent         int           // bytes that the kernel may hold unsent for a client; negative is no bound
+	Scrape         time.Duration // between two snapshots of all figures; 0 is none
 	ProfileHeap    bool
 	Compress       bool
 	TLS            bool
 	Authenticate   bool          // a token is asked for, see Token
 	AuthDelay      time.Duration // how long that takes, as if a database was asked
 	Placed         bool          // WithPlacement by the query of the request
+	Notices        bool          // WithReconnectNotice if the query of the request is NoticeQuery
 	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
 	AdmitBurst     int           // of these, how many at once
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 
-	// In mode Attack only, in which all other settings are the library's defaults.
+	// In modes Attack and Soak only, in which all other settings are the library's defaults.
 	HandshakeTimeout  time.Duration
 	MessagesPerSecond float64 // rate limit of a client; 0 is no limit
+
+	// Leak is a resource of Leaks that the server loses with each connection in mode
+	// Soak, so that a test can assert that a soak finds it.
+	Leak string
 }
+
+// Leaks are the values of Config.Leak. Immutable.
+var Leaks = []string{"goroutines", "descriptors", "heap"}
 
 // Command is one line to the server; a Report is its answer.
 type Command struct {
-	Name        string // report, queues, settle, mark, publish, stop, fill, shutdown, profile, heap
+	Name        string // report, queues, workers, settle, mark, publish, stop, fill, drain, shutdown, profile, heap
 	Size        int
-	Rooms       int     // publish, fill: over this many rooms in turn; 0 is 1
-	Count       int     // fill: messages to each room
+	Rooms       int     // publish, fill, drain: over this many rooms in turn; 0 is 1
+	Count       int     // fill, drain: messages to each room; drain does not wait for them
 	Outstanding int     // publish: bound of unacknowledged messages ...
 	Rate        float64 // ... or messages a second; 0 of both is without a pause
 	File        string  // profile: begin; empty: end
+
+	Window, Settle time.Duration // drain: see ws.DrainConfig
 }
 
 // Report holds the measurements of the server process. The counts begin at its
@@ -151,7 +169,11 @@ type Report struct {
 	Writes, WakeUps, Tasks, Dropped, Messages uint64
 	AdmissionWait                             time.Duration // time during which connections waited for their turn
 	Pauses                                    uint64        // of connections that sent too fast
-	LogLines                                  uint64        // written to the log, in mode Attack only
+	Handled                                   uint64        // messages of clients
+	Moved, Closed, Forced, Left               uint64        // connections by their end in a drain
+	LogLines                                  uint64        // written to the log, in modes Attack and Soak only
+
+	IdleWorkers int // goroutines of gnet's pool that wait for work; in the answers to workers and settle only
 
 	// In the answers to queues and settle only.
 	Backlogged  int    // clients that have messages queued

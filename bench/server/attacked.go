@@ -13,7 +13,7 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// The server of the command attack: all settings are the library's defaults,
+// The server of the commands attack and soak: all settings are the library's defaults,
 // except those that an attack concerns.
 
 // countedLog is a logger whose lines are formatted and counted, not printed. Safe
@@ -35,7 +35,7 @@ func (l *countedLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// attackedOptions are the options of a server in mode Attack.
+// attackedOptions are the options of a server in mode Attack or Soak.
 func attackedOptions(cfg *control.Config, log *countedLog) []ws.Option {
 	opts := []ws.Option{
 		ws.WithListenAddr("tcp://127.0.0.1:0"), ws.WithLoops(cfg.Loops),
@@ -93,8 +93,7 @@ var errAttacked = errors.New("bench: this handler always fails")
 
 // attackedRoutes registers the handlers. The healthy clients use "echo" and
 // "stream".
-func (s *server) attackedRoutes() error {
-	m := s.manager
+func (s *server) attackedRoutes(m *ws.Manager) error {
 	type roomHandler = func(*ws.Client, *control.RoomData) (*control.NoopAnswer, error)
 	room := func(do func(c *ws.Client, room string) error) roomHandler {
 		return func(c *ws.Client, req *control.RoomData) (*control.NoopAnswer, error) {

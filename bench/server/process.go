@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/qi-realtime/ws/bench/control"
 )
@@ -32,6 +33,7 @@ type Options struct {
 	MaxProcs                              int
 	Program                               []string // its name and arguments; nil is this program
 	SingleWrites                          bool     // no batched writes
+	Scrape                                time.Duration
 	Verbose                               bool
 }
 
@@ -41,6 +43,8 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&o.MaxProcs, "maxprocs", o.MaxProcs, "GOMAXPROCS of the server; 0 leaves it alone")
 	fs.IntVar(&o.Queue, "queue", o.Queue, "WithMessageQueueSize; 0 is the library's default")
 	fs.IntVar(&o.unsent, "unsent", o.unsent, "WithUnsentBytes; 0 is the library's default, -1 no bound")
+	fs.DurationVar(&o.Scrape, "scrape", o.Scrape,
+		"time between two snapshots of all figures that the server takes, as metrics do; 0 is none")
 	fs.BoolVar(&o.SingleWrites, "single-writes", o.SingleWrites, "WithBatchedWrites(ws.Off)")
 }
 
@@ -56,7 +60,7 @@ func (o *Options) SettingFlags(fs *flag.FlagSet) {
 func Start(ctx context.Context, o *Options, cfg control.Config) (*Process, error) {
 	cfg.Loops, cfg.Queue, cfg.Ring = o.Loops, o.Queue, o.Ring
 	cfg.Batch, cfg.RoomShards, cfg.Unsent = o.Batch, o.RoomShards, o.unsent
-	cfg.SingleWrites = o.SingleWrites
+	cfg.SingleWrites, cfg.Scrape = o.SingleWrites, o.Scrape
 	arg, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err

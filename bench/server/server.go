@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -20,80 +21,112 @@ import (
 	"github.com/qi-realtime/ws/internal/testcert"
 )
 
-// server is the server process: this library under load.
+// server is the server process: this library under load. Safe for concurrent use.
 type server struct {
 	control.Host
-	manager *ws.Manager
+	cfg     control.Config
+	options []ws.Option
+	current atomic.Pointer[ws.Manager]
 	http    net.Listener
-	run     chan error   // the error of Run
-	log     *countedLog  // in mode Attack; else nil
+	run     chan error   // the error of Run of the current manager
+	log     *countedLog  // in modes Attack and Soak; else nil
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
+	leaks   [][]byte     // see control.Config.Leak
 }
+
+// manager is the one that serves now: in mode Soak others have ended before it.
+func (s *server) manager() *ws.Manager { return s.current.Load() }
 
 // Serve is the hidden command: it runs until its standard input ends.
 func Serve(arg string, in io.Reader, out io.Writer) error {
-	var cfg control.Config
-	if err := json.Unmarshal([]byte(arg), &cfg); err != nil {
+	s := new(server)
+	cfg := &s.cfg
+	if err := json.Unmarshal([]byte(arg), cfg); err != nil {
 		return err
 	}
 	if cfg.ProfileHeap {
 		runtime.MemProfileRate = 512
 	}
-	opts := managerOptions(&cfg)
-	var log *countedLog
-	if cfg.Mode == control.Attack {
-		log = newCountedLog()
-		opts = attackedOptions(&cfg, log)
+	s.options = managerOptions(cfg)
+	if cfg.Mode == control.Attack || cfg.Mode == control.Soak {
+		s.log = newCountedLog()
+		s.options = attackedOptions(cfg, s.log)
 	}
 	var tlsConfig *tls.Config
 	if cfg.TLS {
 		certificate, _ := testcert.New("localhost")
 		tlsConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
-		opts = append(opts, ws.WithTLSConfig(tlsConfig))
+		s.options = append(s.options, ws.WithTLSConfig(tlsConfig))
 	}
-	m, err := ws.NewManager(opts...)
-	if err != nil {
-		return err
-	}
-	s := &server{manager: m, run: make(chan error, 1), log: log}
-	if err := s.handlers(&cfg); err != nil {
+	if err := s.start(); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	if cfg.JoinRooms > 0 {
-		m.Subscribe(ws.EventClientConnected, func(e ws.Event) { s.welcome(e.ClientID, cfg.JoinRooms) })
-	}
 	s.http = ln
 	mux := http.NewServeMux()
-	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = m.HandleUpgrade(w, r) })
+	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) { _ = s.manager().HandleUpgrade(w, r) })
 	if cfg.TLS {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
 	go func() { _ = s.httpServer(mux).Serve(ln) }() // ends with the listener
-	go func() { s.run <- m.Run() }()                // ends with Shutdown or the process
-	addr := m.Addr()
-	if addr == nil {
-		return <-s.run
+	if cfg.Scrape > 0 {
+		go s.scrape(cfg.Scrape) // ends with the process
 	}
-	hello := &control.Report{Native: addr.String(), HTTP: ln.Addr().String(), Library: "ws"}
+	hello := &control.Report{Native: s.manager().Addr().String(), HTTP: ln.Addr().String(), Library: "ws"}
 	return s.Serve(s, hello, in, out)
 }
 
+// start makes a manager and runs it.
+func (s *server) start(more ...ws.Option) error {
+	m, err := ws.NewManager(slices.Concat(s.options, more)...)
+	if err != nil {
+		return err
+	}
+	if err := s.handlers(m); err != nil {
+		return err
+	}
+	switch {
+	case s.cfg.JoinRooms > 0:
+		m.Subscribe(ws.EventClientConnected, func(e ws.Event) { s.welcome(e.ClientID, s.cfg.JoinRooms) })
+	case s.cfg.Leak != "":
+		m.Subscribe(ws.EventClientConnected, func(ws.Event) { s.leak() })
+	}
+	run := make(chan error, 1)
+	go func() { run <- m.Run() }() // ends with Shutdown or the process
+	if m.Addr() == nil {
+		return <-run
+	}
+	s.run = run
+	s.current.Store(m)
+	return nil
+}
+
+// scrape takes a snapshot of all figures now and then, as a collector of metrics does.
+func (s *server) scrape(every time.Duration) {
+	for range time.Tick(every) {
+		st := s.manager().Stats()
+		for range st.Figures() { // a collector would send them
+		}
+	}
+}
+
 // handlers registers the handlers of the mode.
-func (s *server) handlers(cfg *control.Config) error {
-	m := s.manager
-	switch cfg.Mode {
+func (s *server) handlers(m *ws.Manager) error {
+	switch s.cfg.Mode {
 	case control.Attack:
-		return s.attackedRoutes()
+		return s.attackedRoutes(m)
+	case control.Soak:
+		m.HandleBinary(func(c *ws.Client, payload []byte) { s.Handle(client{s, c}, payload) })
+		return s.attackedRoutes(m)
 	case control.Echo:
 		m.HandleRaw(echo)
 	case control.JSON:
 		return ws.Handle(m, "echo", echoData)
 	case control.Noop:
-		return ws.Handle(m, "noop", noop(cfg.HandlerTime))
+		return ws.Handle(m, "noop", noop(s.cfg.HandlerTime))
 	case control.Head:
 		m.HandleRaw(answerHead)
 	default:
@@ -198,7 +231,7 @@ func (c client) Leave(room int) { c.LeaveRoom(roomName(room)) }
 
 // welcome puts a new client into its rooms.
 func (s *server) welcome(id string, rooms int) {
-	c, ok := s.manager.GetClient(id)
+	c, ok := s.manager().GetClient(id)
 	if !ok {
 		return // gone already
 	}
@@ -232,28 +265,28 @@ func roomName(room int) string { return "bench-" + strconv.Itoa(room) }
 
 // Publish implements control.Server.
 func (s *server) Publish(room int, payload []byte) error {
-	return s.manager.BroadcastPrepared(roomName(room), ws.Prepare(ws.OpBinary, payload), nil)
+	return s.manager().BroadcastPrepared(roomName(room), ws.Prepare(ws.OpBinary, payload), nil)
 }
 
 // Prepare encodes payload once for many calls of publish.
 func (s *server) Prepare(room int, payload []byte) (publish func() error) {
 	name, prepared := roomName(room), ws.Prepare(ws.OpBinary, payload)
-	return func() error { return s.manager.BroadcastPrepared(name, prepared, nil) }
+	return func() error { return s.manager().BroadcastPrepared(name, prepared, nil) }
 }
 
 // Shutdown ends the server as an application would, and waits for it.
 func (s *server) Shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return errors.Join(s.http.Close(), s.manager.Shutdown(ctx), <-s.run)
+	return errors.Join(s.http.Close(), s.manager().Shutdown(ctx), <-s.run)
 }
 
 // Report implements control.Server.
 func (s *server) Report(r *control.Report) {
-	st := s.manager.Stats()
+	st := s.manager().Stats()
 	r.Clients = st.Clients
 	for i := range int(s.rooms.Load()) {
-		if room, ok := s.manager.GetRoom(roomName(i)); ok {
+		if room, ok := s.manager().GetRoom(roomName(i)); ok {
 			r.Members += room.MemberCount()
 		}
 	}
@@ -263,13 +296,14 @@ func (s *server) Report(r *control.Report) {
 	if s.log != nil {
 		r.LogLines = s.log.lines.Load()
 	}
+	r.Handled = st.Total.MessagesIn - st.Unhandled
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 
 // ReportQueues looks at every client's queue, which takes too long for a report
 // that is made while a load runs.
 func (s *server) ReportQueues(r *control.Report) {
-	s.manager.RangeClients(func(c *ws.Client) bool {
+	s.manager().RangeClients(func(c *ws.Client) bool {
 		if n := c.QueuedBytes(); n > 0 {
 			r.Backlogged++
 			r.QueuedBytes += uint64(n)
@@ -285,7 +319,7 @@ func (s *server) Quiesce() {
 	var tasks, writes uint64
 	for same := 0; same < 4; {
 		<-time.After(2 * time.Millisecond)
-		st := s.manager.Stats().Total
+		st := s.manager().Stats().Total
 		if st.InboxLen > 0 || st.Tasks != tasks || st.Writes != writes {
 			tasks, writes, same = st.Tasks, st.Writes, 0
 			continue
