@@ -12,7 +12,7 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// authenticator runs the application's part of handshakes (Authenticate, CheckOrigin and
+// authenticator runs the application's part of handshakes (Authenticate and CheckOrigin, or
 // OnConnect) on a bounded number of goroutines, in the order of the requests. A call does
 // not begin after the end of its context. A running call that ignores the end of its context
 // gives its place to another call.
@@ -28,8 +28,8 @@ type authenticator struct {
 	replaced int // guarded by mu; stuck calls that have given their place to others
 }
 
-func newAuthenticator(cfg *Config, onPanic func(any)) *authenticator {
-	return &authenticator{workers: pool.NewWorkers(cfg.Workers, onPanic), max: cfg.Workers}
+func newAuthenticator(atOnce int, onPanic func(any)) *authenticator {
+	return &authenticator{workers: pool.NewWorkers(atOnce, onPanic), max: atOnce}
 }
 
 // start calls fn on a worker, unless ctx ends before a worker is free. It returns false

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"io/fs"
 	"log/slog"
-	"math"
 	"net/http"
 	"time"
 
@@ -186,10 +185,10 @@ type Config struct {
 	// An error closes the client with the code and reason of a *CloseError, and otherwise
 	// with code 1008; then it is logged, and published as EventError. So is a panic.
 	//
-	// It may block: it runs on the goroutines on which Authenticate runs, and may take
-	// HandshakeTimeout once more; a client that waits for longer is closed with 1008. Until
-	// it returns, messages to the client stay in its queue, within its bounds. Nil, the
-	// default, is none.
+	// It may block: up to Config.Workers calls run at once, apart from those of
+	// Authenticate, and more wait. It may take HandshakeTimeout once more; a client that
+	// waits for longer is closed with 1008. Until it returns, messages to the client stay
+	// in its queue, within its bounds. Nil, the default, is none.
 	OnConnect func(*Client) error
 
 	// EnableCompression offers permessage-deflate (RFC 7692) to clients that ask
@@ -234,7 +233,7 @@ type Config struct {
 	// While any waits for its turn, the handshake that began first to wait for its client
 	// is cut off when it has waited for a tenth of HandshakeTimeout in all. Default 256.
 	TLSHandshakes int
-	// Admission bounds the pace of new connections. Default no limit.
+	// Admission bounds new connections: their pace, and those of one address. Default no limit.
 	Admission Admission
 	// Paths are the URL paths of the WebSocket on ListenAddr, compared without
 	// percent-encoding. One that ends in a slash matches itself and all paths below it:
@@ -266,7 +265,8 @@ type Config struct {
 	// HandlerMode says where handlers run. Default Pooled.
 	HandlerMode HandlerMode
 	// Workers bounds the goroutines that run pooled handlers; as many others may run
-	// Authenticate. 0, the default, is 256 for each CPU.
+	// OnConnect, and as many again Authenticate, unless Admission.Authentications is set. 0,
+	// the default, is 256 for each CPU.
 	Workers int
 	// MailboxSize and MailboxBytes bound the messages of one client that wait for a
 	// pooled handler, without the message that is being handled. Beyond one of them the
@@ -340,34 +340,3 @@ const (
 	// Off writes to each socket by a call of its own.
 	Off
 )
-
-// Admission is the policy that accepts new connections at a bounded pace, those of
-// ListenAddr and of HandleUpgrade together. It refuses no connection: one of ListenAddr
-// waits in the kernel's backlog until the event loops accept again, and HandleUpgrade waits
-// for its turn.
-type Admission struct {
-	// PerSecond is the number of connections that are accepted each second. 0, the
-	// default, is no limit.
-	PerSecond float64
-	// Burst is the number of connections that are accepted at once after a quiet
-	// time. 0, the default, is a tenth of PerSecond, at least 1. A burst below the
-	// connections of a few milliseconds makes the pace slower than PerSecond, because
-	// timers are not finer.
-	Burst int
-}
-
-func (a *Admission) validate() error {
-	return firstError(
-		invalidIf(!(a.PerSecond >= 0 && a.PerSecond <= math.MaxInt32),
-			"Admission.PerSecond", "must be at least 0 and finite"),
-		between("Admission.Burst", a.Burst, 0, math.MaxInt32),
-		invalidIf(a.Burst > 0 && a.PerSecond == 0, "Admission.Burst", "needs PerSecond"),
-	)
-}
-
-func (a Admission) withDefaults() Admission {
-	if a.Burst == 0 {
-		a.Burst = max(1, int(a.PerSecond/10))
-	}
-	return a
-}

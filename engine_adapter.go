@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"net/http"
 	"sync"
 
 	"github.com/qi-realtime/ws/codec"
@@ -17,11 +16,6 @@ type engineObserver Manager
 
 // NewConn returns the connection of a new client.
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
-
-// AdmitOffLoop reports whether Admit calls code of the application for r.
-func (h *engineHandler) AdmitOffLoop(r *http.Request) bool {
-	return (h.cfg.Authenticate != nil || h.cfg.CheckOrigin != nil) && h.cfg.serviceOf(r) == serveWebSocket
-}
 
 // Abandon forgets a client that Admit has accepted and whose connection never opened.
 func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }

@@ -70,29 +70,33 @@ func (st *DropCounts) Add(o *DropCounts) {
 
 // The reasons for refusals.
 const (
-	refusedAuth      refusalReason = iota // Authenticate returned an error: 401, or its own status
-	refusedMalformed                      // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
-	refusedPath                           // not one of Config.Paths: 404
-	refusedOrigin                         // a page of an origin that may not connect: 403
-	refusedFull                           // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
-	refusedClientID                       // WithClientID is taken: 409
-	refusedTimeout                        // HandshakeTimeout, also of a connection that sent nothing: 408
-	refusedStopped                        // Run had not begun in time, or Shutdown had: 503
-	refusedFailed                         // a fault of the application or of the server, or the network ended the connection: 500
+	refusedAuth        refusalReason = iota // Authenticate returned an error: 401, or its own status
+	refusedMalformed                        // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
+	refusedPath                             // not one of Config.Paths: 404
+	refusedOrigin                           // a page of an origin that may not connect: 403
+	refusedFull                             // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
+	refusedAddressRate                      // connections of one address came faster than Admission.PerIP: 429
+	refusedAddressFull                      // Admission.PerIPConnections: 429
+	refusedClientID                         // WithClientID is taken: 409
+	refusedTimeout                          // HandshakeTimeout, also of a connection that sent nothing: 408
+	refusedStopped                          // Run had not begun in time, or Shutdown had: 503
+	refusedFailed                           // a fault of the application or of the server, or the network ended the connection: 500
 	numRefusalReasons
 )
 
 func (n *refusals) counts() RefusalCounts {
 	return RefusalCounts{
-		Auth:      n[refusedAuth].Load(),
-		Malformed: n[refusedMalformed].Load(),
-		Path:      n[refusedPath].Load(),
-		Origin:    n[refusedOrigin].Load(),
-		Full:      n[refusedFull].Load(),
-		ClientID:  n[refusedClientID].Load(),
-		Timeout:   n[refusedTimeout].Load(),
-		Stopped:   n[refusedStopped].Load(),
-		Failed:    n[refusedFailed].Load(),
+		Auth:        n[refusedAuth].Load(),
+		Malformed:   n[refusedMalformed].Load(),
+		Path:        n[refusedPath].Load(),
+		Origin:      n[refusedOrigin].Load(),
+		Full:        n[refusedFull].Load(),
+		AddressRate: n[refusedAddressRate].Load(),
+		AddressFull: n[refusedAddressFull].Load(),
+		ClientID:    n[refusedClientID].Load(),
+		Timeout:     n[refusedTimeout].Load(),
+		Stopped:     n[refusedStopped].Load(),
+		Failed:      n[refusedFailed].Load(),
 	}
 }
 
@@ -103,6 +107,8 @@ func (c *RefusalCounts) Total() (n uint64) {
 	n += c.Path
 	n += c.Origin
 	n += c.Full
+	n += c.AddressRate
+	n += c.AddressFull
 	n += c.ClientID
 	n += c.Timeout
 	n += c.Stopped
@@ -126,6 +132,8 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "path"}, func(st *Stats) float64 { return float64(st.Refused.Path) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "origin"}, func(st *Stats) float64 { return float64(st.Refused.Origin) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "full"}, func(st *Stats) float64 { return float64(st.Refused.Full) }},
+	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "address_rate"}, func(st *Stats) float64 { return float64(st.Refused.AddressRate) }},
+	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "address_full"}, func(st *Stats) float64 { return float64(st.Refused.AddressFull) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "client_id"}, func(st *Stats) float64 { return float64(st.Refused.ClientID) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "timeout"}, func(st *Stats) float64 { return float64(st.Refused.Timeout) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "stopped"}, func(st *Stats) float64 { return float64(st.Refused.Stopped) }},
@@ -137,6 +145,11 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "accept_pace_times_total", Help: "episodes of waiting; those less than 10 s apart are one", Counter: true}, func(st *Stats) float64 { return float64(st.Accept.Pace.Times) }},
 	{Figure{Name: "accept_pace_seconds_total", Help: "total time during which connections waited", Counter: true}, func(st *Stats) float64 { return st.Accept.Pace.Time.Seconds() }},
 	{Figure{Name: "accept_upgrades", Help: "calls of HandleUpgrade that wait for their turn"}, func(st *Stats) float64 { return float64(st.Accept.Upgrades) }},
+	{Figure{Name: "accept_polite_total", Help: "refused upgrades that were accepted and closed with 1013, for Admission.Polite", Counter: true}, func(st *Stats) float64 { return float64(st.Accept.Polite) }},
+	{Figure{Name: "accept_addresses", Help: "addresses with connections that count for the limits by address of Admission"}, func(st *Stats) float64 { return float64(st.Accept.Addresses) }},
+	{Figure{Name: "accept_uncounted_total", Help: "connections that do not count for their address, because the table was full", Counter: true}, func(st *Stats) float64 { return float64(st.Accept.Uncounted) }},
+	{Figure{Name: "accept_authenticating", Help: "upgrades whose Authenticate or CheckOrigin runs"}, func(st *Stats) float64 { return float64(st.Accept.Authenticating) }},
+	{Figure{Name: "accept_auth_queue", Help: "upgrades that wait for a turn of Admission.Authentications"}, func(st *Stats) float64 { return float64(st.Accept.AuthQueue) }},
 }
 
 var loopFigures = []figure[LoopStats]{

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
 )
 
 // The opening handshake (RFC 6455 section 4.2), on both paths: decide makes a handshake of a
@@ -35,16 +38,10 @@ const (
 // decide checks r in the order of the costs of the checks, and refuses it at the first that
 // fails. opts are the options of HandleUpgrade.
 func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption) (h handshake, err error) {
-	if err := m.stopped(); err != nil {
+	if err := m.screen(r); err != nil {
 		return h, err
 	}
-	if err := codec.CheckUpgrade(r); err != nil {
-		return h, asHandshakeError(err)
-	}
-	if err := m.checkOrigin(r, from); err != nil {
-		return h, err
-	}
-	if err := m.checkSpace(); err != nil {
+	if err := m.callCheckOrigin(r, from); err != nil {
 		return h, err
 	}
 	if from == overHTTP {
@@ -60,6 +57,23 @@ func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption)
 		return h, err
 	}
 	return m.cfg.negotiate(r, o)
+}
+
+// screen makes the checks of r that need no code of the application. If r passes, it
+// allocates nothing.
+func (m *Manager) screen(r *http.Request) error {
+	if err := m.stopped(); err != nil {
+		return err
+	}
+	if err := codec.CheckUpgrade(r); err != nil {
+		return asHandshakeError(err)
+	}
+	if m.cfg.CheckOrigin == nil {
+		if err := m.cfg.checkOrigin(r); err != nil {
+			return err
+		}
+	}
+	return m.checkSpace()
 }
 
 // admit makes c the client of h and registers it. It may wait; see register.
@@ -149,11 +163,10 @@ func (c *Config) negotiate(r *http.Request, o clientOptions) (h handshake, err e
 	return h, err
 }
 
-// checkOrigin refuses a request from a page that may not connect. Without code of the
-// application it allocates nothing.
-func (m *Manager) checkOrigin(r *http.Request, from requestPath) error {
+// callCheckOrigin refuses a request from a page that CheckOrigin does not allow.
+func (m *Manager) callCheckOrigin(r *http.Request, from requestPath) error {
 	if m.cfg.CheckOrigin == nil {
-		return m.cfg.checkOrigin(r)
+		return nil
 	}
 	return m.guarded(r, from, func() error { return m.cfg.checkOrigin(r) })
 }
@@ -239,9 +252,20 @@ type refusalReason uint8
 // refusals counts refused upgrade requests by reason. Safe for concurrent use.
 type refusals [numRefusalReasons]atomic.Uint64
 
-// refuse returns the error of a refused upgrade request.
+// refuse returns the error of a refused upgrade request. A refusal for want of capacity
+// says when the client may come back.
 func refuse(why refusalReason, status int, reason string, err error) *HandshakeError {
-	return &HandshakeError{Status: status, Reason: reason, Err: err, why: why}
+	e := &HandshakeError{Status: status, Reason: reason, Err: err, why: why}
+	if why.forCapacity() {
+		seconds := engine.RetryAfter(why == refusedStopped) / time.Second
+		e.Header = http.Header{"Retry-After": {strconv.Itoa(int(seconds))}}
+	}
+	return e
+}
+
+// response returns the answer of the native path.
+func (e *HandshakeError) response() []byte {
+	return codec.AppendRefusal(nil, e.Status, e.Reason, e.Header)
 }
 
 // errInternal refuses a request because of a fault of the library or the application. The
@@ -262,6 +286,10 @@ func asHandshakeError(err error) *HandshakeError {
 			}
 		}
 		return h
+	case errors.Is(err, engine.ErrAddressRate), errors.Is(err, engine.ErrAddressFull):
+		return refuse(addressReason(err), http.StatusTooManyRequests, engine.ErrAddressRate.Reason, err)
+	case errors.As(err, &bad) && bad.Status == http.StatusServiceUnavailable:
+		return refuse(refusedStopped, bad.Status, bad.Reason, err)
 	case errors.As(err, &bad):
 		h := refuse(refusedMalformed, bad.Status, bad.Reason, err)
 		switch bad.Status {
@@ -273,8 +301,6 @@ func asHandshakeError(err error) *HandshakeError {
 			h.Header = http.Header{"Allow": {http.MethodGet}}
 		case http.StatusRequestTimeout:
 			h.why = refusedTimeout
-		case http.StatusServiceUnavailable:
-			h.why = refusedStopped
 		}
 		return h
 	case errors.Is(err, ErrTooManyConnections):

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -34,8 +35,10 @@ type Manager struct {
 	pools    atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
 	late     lateHandlers
 
-	unhandled atomic.Uint64 // messages received and not handled
-	auth      *authenticator
+	unhandled atomic.Uint64  // messages received and not handled
+	auth      *authenticator // of Authenticate and CheckOrigin
+	greeter   *authenticator // of OnConnect
+	admission *admission
 	slow      slowWatch
 	walks     []fanOutWalk // one for each loop, loop-confined
 	raw       atomic.Pointer[rawRoute]
@@ -97,7 +100,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.late.logger = cfg.Logger
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
-	m.auth = newAuthenticator(&m.cfg, m.reportPanic)
+	m.auth = newAuthenticator(cmp.Or(cfg.Admission.Authentications, cfg.Workers), m.reportPanic)
+	m.greeter = newAuthenticator(cfg.Workers, m.reportPanic)
+	m.admission = newAdmission(&cfg.Admission)
 	m.engine = engine.New(cfg.engine(), (*engineHandler)(m), (*engineObserver)(m))
 	return m, nil
 }
@@ -166,6 +171,7 @@ func (m *Manager) finish() {
 	defer close(m.finished)
 	<-m.engine.Stopped()
 	m.auth.close()
+	m.greeter.close()
 	_ = m.workers.Close(context.Background())
 	m.closePools()
 	<-m.EventBus.close()

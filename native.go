@@ -58,10 +58,41 @@ func (m *Manager) Addr() net.Addr {
 	return m.engine.Addr()
 }
 
+// Screen refuses a request that needs no code of the application for it, so that it does not
+// wait for Authenticate of others. offLoop reports whether Admit calls such code.
+func (h *engineHandler) Screen(r *http.Request, turnedAway bool) (refused engine.Decision, offLoop bool) {
+	m := (*Manager)(h)
+	websocket := m.cfg.serviceOf(r) == serveWebSocket
+	switch {
+	case turnedAway:
+		return headAlone(r, m.turnAway(r, websocket)), false
+	case !websocket || m.cfg.Authenticate == nil && m.cfg.CheckOrigin == nil:
+		return refused, false
+	}
+	if err := m.screen(r); err != nil {
+		return headAlone(r, m.refuseNative(r, err)), false
+	}
+	return refused, true
+}
+
+// turnAway refuses r politely, which TurnAway has counted.
+func (m *Manager) turnAway(r *http.Request, websocket bool) engine.Decision {
+	if websocket {
+		if accept, ok := m.politeAccept(r); ok {
+			return engine.Decision{Response: m.politeAnswer(r, accept, refusedAddressRate)}
+		}
+	}
+	return engine.Decision{Response: asHandshakeError(engine.ErrAddressRate).response()}
+}
+
 // Admit answers a request on the native path.
 func (h *engineHandler) Admit(conn *engine.Conn, r *http.Request) engine.Decision {
-	d := h.answer(conn, r)
-	if r.Method == http.MethodHead { // RFC 9110 section 9.3.2: the head alone
+	return headAlone(r, h.answer(conn, r))
+}
+
+// headAlone removes the body of the answer to a HEAD request (RFC 9110 section 9.3.2).
+func headAlone(r *http.Request, d engine.Decision) engine.Decision {
+	if r.Method == http.MethodHead {
 		const blankLine = "\r\n\r\n"
 		d.Response = d.Response[:bytes.Index(d.Response, []byte(blankLine))+len(blankLine)]
 	}
@@ -74,7 +105,7 @@ func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decisi
 	m := (*Manager)(h)
 	switch m.cfg.serviceOf(r) {
 	case serveNothing:
-		return refuseNative(refuse(refusedPath, http.StatusNotFound, "not found", nil))
+		return m.refuseNative(r, refuse(refusedPath, http.StatusNotFound, "not found", nil))
 	case serveLive:
 		return engine.Decision{Response: []byte(healthy)}
 	case serveReady:
@@ -86,7 +117,7 @@ func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decisi
 		err = m.admit(ownerOf(conn), r, &shake)
 	}
 	if err != nil {
-		return refuseNative(err)
+		return m.refuseNative(r, err)
 	}
 	return engine.Decision{
 		Response: codec.AppendAccept(nil, r, shake.accept), Accepted: true, Placement: shake.client.place,
@@ -94,9 +125,12 @@ func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decisi
 }
 
 // refuseNative returns the decision that refuses a request of the native path.
-func refuseNative(err error) engine.Decision {
+func (m *Manager) refuseNative(r *http.Request, err error) engine.Decision {
 	e := asHandshakeError(err)
-	return engine.Decision{Response: codec.AppendRefusal(nil, e.Status, e.Reason, e.Header), Refused: e}
+	if answer := m.politely(r, e); answer != nil {
+		return engine.Decision{Response: answer, Refused: e}
+	}
+	return engine.Decision{Response: e.response(), Refused: e}
 }
 
 // OnRefused counts a refusal on the native path and logs it, because no caller reads the

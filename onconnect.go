@@ -61,7 +61,7 @@ func (c *Client) startOnConnect() {
 		err = c.callOnConnect()
 	}
 	late := func() { finish(errConnectTimeout) }
-	if !m.auth.startWithin(m.ctx, m.cfg.HandshakeTimeout, call, late) {
+	if !m.greeter.startWithin(m.ctx, m.cfg.HandshakeTimeout, call, late) {
 		finish(nil) // Shutdown closes it
 	}
 }

@@ -72,8 +72,9 @@ func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr 
 // certificate.
 func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSConfig = config } }
 
-// WithAdmission sets Config.Admission: it accepts a storm of new connections at a pace, for
-// example Admission{PerSecond: 2000}, and refuses none.
+// WithAdmission sets Config.Admission: it accepts a storm of new connections at a pace, and
+// refuses the connections of an address that has too many, for example
+// Admission{PerSecond: 2000, PerIP: 5, PerIPConnections: 100, Polite: 50}.
 func WithAdmission(a Admission) Option { return func(c *Config) { c.Admission = a } }
 
 // WithHeadLimits sets Config.HeadBytes and Config.HeadLines.

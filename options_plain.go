@@ -232,10 +232,10 @@ func WithDuplicateID(v DuplicateIDPolicy) Option {
 // An error closes the client with the code and reason of a *CloseError, and otherwise
 // with code 1008; then it is logged, and published as EventError. So is a panic.
 //
-// It may block: it runs on the goroutines on which Authenticate runs, and may take
-// HandshakeTimeout once more; a client that waits for longer is closed with 1008. Until
-// it returns, messages to the client stay in its queue, within its bounds. Nil, the
-// default, is none.
+// It may block: up to Config.Workers calls run at once, apart from those of
+// Authenticate, and more wait. It may take HandshakeTimeout once more; a client that
+// waits for longer is closed with 1008. Until it returns, messages to the client stay
+// in its queue, within its bounds. Nil, the default, is none.
 func WithOnConnect(v func(*Client) error) Option {
 	return func(c *Config) { c.OnConnect = v }
 }
@@ -310,7 +310,8 @@ func WithHandlerMode(v HandlerMode) Option {
 // WithWorkers sets Config.Workers.
 //
 // Workers bounds the goroutines that run pooled handlers; as many others may run
-// Authenticate. 0, the default, is 256 for each CPU.
+// OnConnect, and as many again Authenticate, unless Admission.Authentications is set. 0,
+// the default, is 256 for each CPU.
 func WithWorkers(n int) Option {
 	return func(c *Config) { c.Workers = n }
 }

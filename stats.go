@@ -5,8 +5,6 @@ package ws
 import (
 	"iter"
 	"time"
-
-	"github.com/qi-realtime/ws/engine"
 )
 
 // The structs of this file are the one list of the library's figures. A field's name, type and
@@ -82,17 +80,26 @@ type RefusalCounts struct {
 	Path      uint64 // not one of Config.Paths: 404
 	Origin    uint64 // a page of an origin that may not connect: 403
 	Full      uint64 // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
-	ClientID  uint64 // WithClientID is taken: 409
-	Timeout   uint64 // HandshakeTimeout, also of a connection that sent nothing: 408
-	Stopped   uint64 // Run had not begun in time, or Shutdown had: 503
-	Failed    uint64 // a fault of the application or of the server, or the network ended the connection: 500
+	// AddressRate and AddressFull count the connections of ListenAddr and Serve, too, which are
+	// refused before their request.
+	AddressRate uint64 // connections of one address came faster than Admission.PerIP: 429
+	AddressFull uint64 // Admission.PerIPConnections: 429
+	ClientID    uint64 // WithClientID is taken: 409
+	Timeout     uint64 // HandshakeTimeout, also of a connection that sent nothing: 408
+	Stopped     uint64 // Run had not begun in time, or Shutdown had: 503
+	Failed      uint64 // a fault of the application or of the server, or the network ended the connection: 500
 }
 
 // AcceptStats is a snapshot of the gate that lets new connections in.
 type AcceptStats struct {
-	Descriptors RestStats // waits for descriptors, when the process or the machine has none to spare
-	Pace        RestStats // waits for a turn at the pace of Admission
-	Upgrades    int       // calls of HandleUpgrade that wait for their turn
+	Descriptors    RestStats // waits for descriptors, when the process or the machine has none to spare
+	Pace           RestStats // waits for a turn at the pace of Admission
+	Upgrades       int       // calls of HandleUpgrade that wait for their turn
+	Polite         uint64    // refused upgrades that were accepted and closed with 1013, for Admission.Polite
+	Addresses      int       // addresses with connections that count for the limits by address of Admission
+	Uncounted      uint64    // connections that do not count for their address, because the table was full
+	Authenticating int       // upgrades whose Authenticate or CheckOrigin runs
+	AuthQueue      int       // upgrades that wait for a turn of Admission.Authentications
 }
 
 // RestStats is the waits of new connections for one reason.
@@ -109,8 +116,8 @@ func (m *Manager) Stats() Stats {
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
-		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load()),
-		Refused: m.refusals.counts(), Accept: acceptStats(m.engine.AcceptStats()),
+		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load() + m.greeter.stuck.Load()),
+		Refused: m.refusals.counts(), Accept: m.acceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
 		loop := loopStats(s.Stats())
@@ -120,8 +127,13 @@ func (m *Manager) Stats() Stats {
 	return st
 }
 
-func acceptStats(st engine.AcceptStats) AcceptStats {
-	return AcceptStats{Descriptors: RestStats(st.Descriptors), Pace: RestStats(st.Pace), Upgrades: st.Upgrades}
+func (m *Manager) acceptStats() AcceptStats {
+	st := m.engine.AcceptStats()
+	return AcceptStats{
+		Descriptors: RestStats(st.Descriptors), Pace: RestStats(st.Pace), Upgrades: st.Upgrades,
+		Polite: m.admission.closes.Load(), Addresses: st.Addresses, Uncounted: st.Uncounted,
+		Authenticating: m.auth.workers.Running(), AuthQueue: m.auth.workers.Waiting(),
+	}
 }
 
 // Figure describes one number of Stats, for metrics and pages.

@@ -1,10 +1,11 @@
 package ws
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -22,7 +23,9 @@ import (
 // OnConnect may still run when it returns nil: the client is answered after that.
 //
 // With WithAdmission it waits for its turn, within HandshakeTimeout; if that ends
-// first, it refuses with a *HandshakeError of status 503.
+// first, it refuses with a *HandshakeError of status 503, and with 429 at the limits of the
+// request's RemoteAddr. A client that it refuses politely, see Admission.Polite, reads a close
+// frame in place of the HTTP error; the call waits up to a second for the client's end.
 //
 // opts are the options of the client; the options that Authenticate returns are applied after
 // them. The answer that accepts has only the Set-Cookie lines of w.Header(); see
@@ -39,26 +42,18 @@ import (
 // http.TimeoutHandler and some middleware give no such writer (500), and the adaptors of
 // fasthttp and fiber wrap the connection (501); the error names the type and the remedy.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
-	err := m.upgrade(w, r, opts)
-	if err != nil {
-		m.refusals[asHandshakeError(err).why].Add(1)
-	}
-	return err
-}
-
-// upgrade is HandleUpgrade without the count of refusals.
-func (m *Manager) upgrade(w http.ResponseWriter, r *http.Request, opts []ClientOption) error {
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
 	c, shake, err := m.accept(r.WithContext(ctx), opts)
 	if err != nil {
 		h := asHandshakeError(err)
-		maps.Copy(w.Header(), h.Header)
-		http.Error(w, h.Reason, h.Status)
+		m.refusals[h.why].Add(1)
+		m.refuseOverHTTP(w, r, h)
 		return err
 	}
 	if err := m.hijack(ctx, c, w, r, &shake); err != nil {
+		m.refusals[asHandshakeError(err).why].Add(1)
 		if !c.conn.Opened() {
 			m.clients.abandon(c)
 		}
@@ -73,6 +68,19 @@ func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, h han
 	if err := m.awaitRun(r.Context()); err != nil {
 		return nil, h, err
 	}
+	addr, err := m.admitAddress(r)
+	if err != nil {
+		return nil, h, err
+	}
+	defer func() {
+		switch {
+		case !addr.IsValid():
+		case err != nil:
+			m.engine.LeaveAddress(addr.Addr())
+		default:
+			c.conn.SetCounted(addr)
+		}
+	}()
 	if err := codec.CheckHead(r); err != nil { // as the native path does
 		return nil, h, asHandshakeError(err)
 	}
@@ -102,16 +110,10 @@ func (m *Manager) awaitRun(ctx context.Context) error {
 func (m *Manager) hijack(
 	ctx context.Context, c *Client, w http.ResponseWriter, r *http.Request, shake *handshake,
 ) error {
-	nc, rw, err := http.NewResponseController(w).Hijack()
+	nc, rw, err := takeConn(w)
 	if err != nil {
-		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
-		return hijackError(w, err)
-	}
-	if err := engine.CheckEnroll(nc); err != nil {
-		_ = nc.SetWriteDeadline(time.Now().Add(time.Second)) // a pipe, perhaps, that nobody reads
-		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
-		_ = nc.Close()
-		return fmt.Errorf("ws: hijack %T: %w; the native path needs no net/http: see WithListenAddr", w, err)
+		m.engine.Uncount(&c.conn)
+		return err
 	}
 	accept := shake.accept
 	addCookies(&accept, w.Header())
@@ -122,6 +124,22 @@ func (m *Manager) hijack(
 		return fmt.Errorf("ws: enroll: %w", err)
 	}
 	return nil
+}
+
+// takeConn takes the connection from net/http, if an event loop can take it.
+func takeConn(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "connection cannot be upgraded", http.StatusInternalServerError)
+		return nil, nil, hijackError(w, err)
+	}
+	if err := engine.CheckEnroll(nc); err != nil {
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second)) // a pipe, perhaps, that nobody reads
+		_, _ = nc.Write(codec.AppendRefusal(nil, http.StatusNotImplemented, "unsupported connection", nil))
+		_ = nc.Close()
+		return nil, nil, fmt.Errorf("ws: hijack %T: %w; the native path needs no net/http: see WithListenAddr", w, err)
+	}
+	return nc, rw, nil
 }
 
 // hijackError returns the error of a w without a connection to hijack, with the remedy.

@@ -334,9 +334,5 @@ func (e *Engine) refuseBacklog(listener int) {
 // refuseSocket answers the peer of a socket that is on no loop with the reason
 // of its refusal.
 func (e *Engine) refuseSocket(fd int) {
-	if response := e.earlyRefusal(errStopping); response != nil {
-		_, _ = unix.Write(fd, response)
-	}
-	_ = unix.Shutdown(fd, unix.SHUT_WR)
-	drainDescriptor(fd)
+	endSocket(fd, e.earlyRefusal(errStopping))
 }

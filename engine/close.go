@@ -359,6 +359,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if !c.is(uncounted) {
 		s.eng.open.Add(-1)
 	}
+	s.eng.Uncount(c)
 	s.stats.connections.add(^uint64(0))
 	if c.is(opened) {
 		s.stats.closed.add(1)

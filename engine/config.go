@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
@@ -36,26 +37,31 @@ type Config struct {
 	MessageSizeLimit     int64         // largest inbound message; 0 is no limit
 	MailboxBytes         int64         // held bytes at which a paused connection closes if the loop's epoll is unknown
 	ControlFrameLimit    int           // pings and pongs that a peer may send in a second; 0 is no limit
+	MaxConnections       int           // bound of the clients; here only the size of the table of addresses
 	MaxDescriptors       int           // open descriptors at which new connections wait; 0 takes it from RLIMIT_NOFILE
 	AdmissionPerSecond   float64       // connections accepted each second; more wait. 0 is no limit
 	AdmissionBurst       int           // connections accepted at once within that rate
-	TLSConfig            *tls.Config   // of the listener; nil for a plain one
-	TLSHandshakes        int           // TLS handshakes that compute at once; more wait
-	HeadBytes            int           // longest upgrade request
-	HeadLines            int           // most lines of an upgrade request
-	HandshakeTimeout     time.Duration
-	HeartbeatInterval    time.Duration
-	InboundBudget        int64         // inbound bytes of all connections that wait here; 0 is no limit
-	MessageTimeout       time.Duration // from the first byte of a message to its last; 0 is no limit
-	WriteTimeout         time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
-	HeartbeatTimeout     time.Duration // silence after which a connection is dead; see heartbeat.go
-	CloseTimeout         time.Duration // duration of the close handshake
-	BatchedWrites        BatchedWrites // whether a loop writes to many sockets in one system call
-	BroadcastTimeout     time.Duration // longest wait of a publisher for space in a ring
-	Logger               *slog.Logger
-	Simnet               *Simnet          // in place of sockets; without ListenAddr and TLS
-	Now                  func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
-	NoReadiness          bool             // for tests: as if the loops' epolls were unknown
+	AdmissionPerIP       float64       // connections of one address each second; more are refused. 0 is no limit
+	AdmissionPerIPBurst  int           // connections of one address at once within that rate
+	// AdmissionPerIPConnections bounds the open connections of one address. 0 is no limit.
+	AdmissionPerIPConnections int
+	TLSConfig                 *tls.Config // of the listener; nil for a plain one
+	TLSHandshakes             int         // TLS handshakes that compute at once; more wait
+	HeadBytes                 int         // longest upgrade request
+	HeadLines                 int         // most lines of an upgrade request
+	HandshakeTimeout          time.Duration
+	HeartbeatInterval         time.Duration
+	InboundBudget             int64         // inbound bytes of all connections that wait here; 0 is no limit
+	MessageTimeout            time.Duration // from the first byte of a message to its last; 0 is no limit
+	WriteTimeout              time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
+	HeartbeatTimeout          time.Duration // silence after which a connection is dead; see heartbeat.go
+	CloseTimeout              time.Duration // duration of the close handshake
+	BatchedWrites             BatchedWrites // whether a loop writes to many sockets in one system call
+	BroadcastTimeout          time.Duration // longest wait of a publisher for space in a ring
+	Logger                    *slog.Logger
+	Simnet                    *Simnet          // in place of sockets; without ListenAddr and TLS
+	Now                       func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
+	NoReadiness               bool             // for tests: as if the loops' epolls were unknown
 }
 
 // BatchedWrites says whether a loop writes to many sockets in one system call.
@@ -79,7 +85,7 @@ type Decision struct {
 	Refused  error  // cause of a refusal, for OnRefused; nil if accepted, or answered otherwise
 
 	// Placement, if it is not empty, is a key: connections with the same key
-	// share a loop. It has no effect if AdmitOffLoop returned false.
+	// share a loop. It has no effect if Admit ran on the event loop.
 	Placement string
 }
 
@@ -89,9 +95,16 @@ type Handler interface {
 	// NewConn returns the connection for a peer that was just accepted, with
 	// its owner set. It runs on the event loop.
 	NewConn() *Conn
-	// AdmitOffLoop reports whether Admit may block on r and so runs on a
-	// worker.
-	AdmitOffLoop(r *http.Request) bool
+	// TurnAway reports that the limits of its address refuse a peer, before anything
+	// is read from it: err is ErrAddressRate or ErrAddressFull. If it returns true, the
+	// peer's request is read nevertheless, and Screen refuses it. It runs on the event
+	// loop.
+	TurnAway(addr netip.Addr, err error) (polite bool)
+	// Screen looks at an upgrade request before Admit, on the event loop. It returns a
+	// decision with a Response if it refuses r, as it must if turnedAway is true,
+	// because TurnAway wanted the request. Otherwise it reports whether Admit may block
+	// on r and so runs on a worker.
+	Screen(r *http.Request, turnedAway bool) (refused Decision, offLoop bool)
 	// Admit decides on an upgrade request. On a worker r is owned by the
 	// callee; on the loop r is borrowed, its strings are not, and it has no
 	// RemoteAddr.

@@ -98,6 +98,8 @@ const (
 	withheld                             // HoldInLoop was called
 	pausedByShare                        // its last read has inflated its share
 	halfClosed                           // the peer's FIN has come, and answers are on their way; see keepHalfClosed
+	counted                              // it counts for its address; see AdmitAddress
+	turnedAway                           // its address is beyond its limits; it is refused behind its request
 )
 
 // is, set and unset are loop-confined like the flags.
@@ -173,6 +175,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 	c.generation = s.eng.generations.Add(1)
 	c.lastLife = s.presence.ticks
 	s.wheel.walk.setVisited(c)
+	c.set(a.flags)
 	gc.SetContext(c)
 	s.eng.open.Add(1)
 	s.stats.connections.add(1)

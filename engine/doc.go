@@ -33,6 +33,7 @@
 //	acceptlistener.go   listeners of gnet's loops, opened and closed by the gate
 //	listenwatch_*.go    the gate's wait for connections
 //	pace.go             the rate of new connections
+//	admission.go        the limits of an address
 //	descriptors*.go     the free descriptors of the process
 //	listen.go           the address: ports and Unix sockets
 //	serve.go            listeners of the application

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/addrlimit"
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
@@ -41,6 +42,8 @@ type Engine struct {
 	highMark     [dataLanes]bounds
 	lowMark      [dataLanes]bounds
 	accept       *acceptGate
+	addresses    *addrlimit.Table // nil without limits by address
+	refusals     addressRefusals
 	deflater     *codec.Deflater
 	placement    maphash.Seed // of the placement keys
 	ping         *Frame       // the heartbeat
@@ -124,6 +127,9 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 		e.cfg.Now = time.Now
 	}
 	e.accept = newAcceptGate(e)
+	if e.addresses = newAddressTable(&cfg); e.addresses != nil {
+		e.refusals = newAddressRefusals()
+	}
 	if cfg.TLSConfig != nil {
 		e.handshakes = newHandshakes(e)
 	}

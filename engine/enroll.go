@@ -37,6 +37,7 @@ type enrolling struct {
 // error of ctx.
 func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, d Decision, early []byte) error {
 	if !e.beginEnroll() {
+		e.Uncount(c)
 		_ = nc.Close()
 		return ErrStopped
 	}
@@ -44,7 +45,7 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, d Decision, e
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = c.adopt(tc)
 	}
-	from := arrival{place: e.placeFor(d.Placement), foreign: true}
+	from := arrival{place: e.placeFor(d.Placement), peer: c.RemoteAddr(), foreign: true}
 	return e.hand(ctx, c, nc, &enrolling{from, d.Response, early})
 }
 
@@ -60,6 +61,9 @@ func (e *Engine) hand(ctx context.Context, c *Conn, nc net.Conn, brought *enroll
 		err = p.await(result, ctx.Done())
 	}
 	_, untaken := e.enrolling.LoadAndDelete(c)
+	if untaken {
+		e.Uncount(c)
+	}
 	held := errors.Is(err, errLoopHeld)
 	if held {
 		go func() { _ = p.await(result, nil) }() // ends with the loop at the latest

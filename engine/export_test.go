@@ -48,6 +48,11 @@ const HandshakesUnderWay = handshakesUnderWay
 // FD returns the connection's descriptor.
 func (c *Conn) FD() int { return int(c.fd) }
 
+// AdmitArrival decides on a peer that a loop has accepted.
+func (e *Engine) AdmitArrival(fd int, peer *net.TCPAddr) bool {
+	return e.admitArrival(fd, peer, new(arrival))
+}
+
 // GnetFields returns the fields of gnet's connection that attach clears, and
 // whether they were found.
 func (c *Conn) GnetFields() (remote, local net.Addr, safeContext any, known bool) {

@@ -71,7 +71,10 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 		defer a.place.take()
 	}
 	a.refusal = e.admitPeer(l, gc.Fd(), byUs)
-	if a.refusal == errTooMany {
+	switch {
+	case a.refusal == nil && !e.admitArrival(gc.Fd(), gc.RemoteAddr(), &a):
+		return nil, gnet.Close
+	case a.refusal == errTooMany:
 		e.cfg.Logger.Warn("ws: no descriptors left, connection refused")
 		return e.earlyRefusal(a.refusal), gnet.Close
 	}

@@ -39,7 +39,11 @@ func (c *Conn) handshake(in unread) bool {
 	}
 	_, _ = in.Discard(n)
 	c.transport().describe(r)
-	if !s.eng.handler.AdmitOffLoop(r) {
+	refused, offLoop := s.eng.handler.Screen(r, c.is(turnedAway))
+	switch {
+	case refused.Response != nil:
+		return c.admitted(r, &refused)
+	case !offLoop:
 		decision := s.eng.handler.Admit(c, r)
 		return c.admitted(r, &decision)
 	}
@@ -185,7 +189,7 @@ var errTooMany = &codec.RequestError{Status: 503, Reason: "too many connections"
 
 // renderRefusal renders the response that refuses a request.
 func renderRefusal(err *codec.RequestError) []byte {
-	return codec.AppendRefusal(nil, err.Status, err.Reason, nil)
+	return codec.AppendRefusal(nil, err.Status, err.Reason, retryHeader(err))
 }
 
 // refuse answers an upgrade request with an error and closes.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type server struct {
 	deflate   *codec.Deflate // of new connections
 	admit     func(r *http.Request) ([]byte, bool)
 	offLoop   bool
+	turnAway  func(addr netip.Addr, err error) (polite bool)
 	onOpen    func(p *peer)
 	onMessage func(p *peer, op codec.Opcode, payload []byte)
 	onClose   func(p *peer, end engine.CloseInfo)
@@ -43,7 +45,7 @@ type server struct {
 
 	onPeerClose func(p *peer) bool
 
-	opened, closed, abandoned, dropped, invalid, slow, drained atomic.Int64
+	opened, closed, abandoned, dropped, invalid, slow, drained, turnedAway atomic.Int64
 
 	mu    sync.Mutex
 	peers []*peer // guarded by mu
@@ -128,7 +130,18 @@ func (s *server) NewConn() *engine.Conn {
 	return &p.conn
 }
 
-func (s *server) AdmitOffLoop(*http.Request) bool { return s.offLoop }
+func (s *server) TurnAway(addr netip.Addr, err error) bool {
+	return s.turnAway != nil && s.turnAway(addr, err)
+}
+
+func (s *server) Screen(r *http.Request, turnedAway bool) (engine.Decision, bool) {
+	if turnedAway {
+		s.turnedAway.Add(1)
+		accept := codec.AppendAccept(nil, r, codec.Accept{})
+		return engine.Decision{Response: codec.AppendClose(accept, codec.CloseTryAgainLater, "later")}, false
+	}
+	return engine.Decision{}, s.offLoop
+}
 
 func (s *server) Admit(_ *engine.Conn, r *http.Request) engine.Decision {
 	if s.admit != nil {

@@ -97,6 +97,11 @@ type AcceptStats struct {
 	// Upgrades is the number of HandleUpgrade calls that wait for their permit
 	// now.
 	Upgrades int
+	// Addresses is the number of addresses with connections that count for the limits of
+	// their address. Uncounted is the number of connections since the start that came in
+	// uncounted, because there was no place for their address.
+	Addresses int
+	Uncounted uint64
 }
 
 // AcceptStats returns a snapshot. Safe for concurrent use.
@@ -105,8 +110,12 @@ func (e *Engine) AcceptStats() AcceptStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	return AcceptStats{
+	st := AcceptStats{
 		Descriptors: g.rests[restDescriptors].stats(now), Pace: g.rests[restPace].stats(now),
 		Upgrades: g.queues[permitUpgrade].Len(),
 	}
+	if e.addresses != nil {
+		st.Addresses, st.Uncounted = e.addresses.Addresses(), e.addresses.Uncounted()
+	}
+	return st
 }

@@ -71,6 +71,7 @@ func (e *Engine) enrollMoved(c *Conn, fd int, brought *enrolling) {
 	nc, err := connOf(fd)
 	if err != nil {
 		brought.place.giveUp()
+		e.Uncount(c)
 	} else {
 		err = e.hand(ctx, c, nc, brought)
 	}

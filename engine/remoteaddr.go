@@ -38,6 +38,17 @@ func (c *Conn) setPeer(addr net.Addr) {
 	}
 }
 
+// peerAddr returns the peer's address, the zero value over a Unix socket.
+func (c *Conn) peerAddr() netip.AddrPort {
+	if c.peer != (peerIPv4{}) {
+		return netip.AddrPortFrom(netip.AddrFrom4(c.peer.ip), c.peer.port)
+	}
+	if addr := c.lazyState().peer; addr != nil {
+		return addr.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
 // RemoteAddr returns the peer's address, or nil before the connection is open.
 func (c *Conn) RemoteAddr() net.Addr {
 	switch {

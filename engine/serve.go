@@ -21,6 +21,7 @@ type arrival struct {
 	peer    net.Addr            // in place of the socket's address; nil is none
 	foreign bool                // the socket has no options of gnet's listeners
 	refusal *codec.RequestError // see admitPeer; nil if it comes in
+	flags   connFlags           // of its connection: see admitArrival
 }
 
 // served is a listener in use by acceptFrom.

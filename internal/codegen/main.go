@@ -34,7 +34,7 @@ func generate() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := parse("config.go", "compression.go")
+	root, err := parse("config.go", "compression.go", "admission.go")
 	if err != nil {
 		return nil, err
 	}

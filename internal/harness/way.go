@@ -15,6 +15,7 @@ type Endpoint struct {
 	*Server
 	Way  Way
 	Wrap func(*Client) *Client // TLS, or nil
+	TLS  *tls.Config           // of the clients, or nil
 }
 
 // Connect opens a WebSocket connection.
@@ -35,13 +36,13 @@ func OnEachTransport(t *testing.T, test func(t *testing.T, start func(opts ...ws
 	t.Helper()
 	OnBothWays(t, func(t *testing.T, w Way) {
 		t.Run("plain", func(t *testing.T) {
-			test(t, func(opts ...ws.Option) *Endpoint { return &Endpoint{Start(t, opts...), w, nil} })
+			test(t, func(opts ...ws.Option) *Endpoint { return &Endpoint{Server: Start(t, opts...), Way: w} })
 		})
 		t.Run("TLS", func(t *testing.T) {
 			test(t, func(opts ...ws.Option) *Endpoint {
 				s := StartTLS(t, nil, opts...)
-				wrap := func(c *Client) *Client { return c.Over(s.ClientConfig(tls.VersionTLS13)) }
-				return &Endpoint{s.Server, w, wrap}
+				cfg := s.ClientConfig(tls.VersionTLS13)
+				return &Endpoint{s.Server, w, func(c *Client) *Client { return c.Over(cfg) }, cfg}
 			})
 		})
 	})
