@@ -46,6 +46,8 @@ type Client struct {
 	shut        bool        // guarded by mu; CloseWithCode was called, so no inbound message is handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
+	path        uint8       // see requestedPath; immutable once connected
+	roundTrip   roundTrip   // guarded by mu; of the last ping
 }
 
 // newClient returns a client that is not connected yet.

@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
@@ -34,6 +35,14 @@ func (o *engineObserver) OnSlow(conn *engine.Conn, queuedBytes int) {
 
 // OnDrain notes that a client is not slow any more. It runs on the connection's event loop.
 func (o *engineObserver) OnDrain(conn *engine.Conn) { o.slow.note(ownerOf(conn), false, 0) }
+
+// OnRoundTrip keeps the client's last round trip. It runs on the connection's event loop.
+func (o *engineObserver) OnRoundTrip(conn *engine.Conn, d time.Duration) {
+	c := ownerOf(conn)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roundTrip = newRoundTrip(d)
+}
 
 // OnReadError counts a connection that the network has ended.
 func (o *engineObserver) OnReadError() { o.metrics.IncrementReadErrors() }

@@ -151,3 +151,12 @@ func EncodeJSON(c *Config, v any) (string, error) {
 	defer e.release()
 	return string(data), err
 }
+
+// Meter opens meter.
+type Meter struct{ m meter }
+
+func (m *Meter) Count(now time.Duration)        { m.m.count(now) }
+func (m *Meter) Rate(now time.Duration) float64 { return m.m.rate(now) }
+
+// RoundTripInAWord returns d as a client keeps it.
+func RoundTripInAWord(d time.Duration) time.Duration { return newRoundTrip(d).duration() }

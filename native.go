@@ -114,7 +114,9 @@ func (h *engineHandler) answer(conn *engine.Conn, r *http.Request) engine.Decisi
 	}
 	shake, err := m.decide(r, overLoop, nil)
 	if err == nil {
-		err = m.admit(ownerOf(conn), r, &shake)
+		c := ownerOf(conn)
+		c.path = m.cfg.pathOf(r)
+		err = m.admit(c, r, &shake)
 	}
 	if err != nil {
 		return m.refuseNative(r, err)
@@ -169,7 +171,7 @@ const (
 
 // serviceOf returns the service of the path of r.
 func (c *Config) serviceOf(r *http.Request) service {
-	path := cmp.Or(r.URL.Path, "/") // a target like ws://host asks for the root (RFC 9110 section 4.2.3)
+	path := targetPath(r)
 	switch {
 	case path == c.LivePath:
 		return serveLive
@@ -182,6 +184,10 @@ func (c *Config) serviceOf(r *http.Request) service {
 	}
 	return serveNothing
 }
+
+// targetPath returns the path of r: a target like ws://host asks for the root (RFC 9110 section
+// 4.2.3).
+func targetPath(r *http.Request) string { return cmp.Or(r.URL.Path, "/") }
 
 // matchPath reports whether path is the pattern, or below it if the pattern ends in a
 // slash.

@@ -127,7 +127,11 @@ func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publicati
 	}
 	d := r.Data()
 	p.room, p.Policy, p.Scope = r, engine.Policy(d.policy), &d.drops
-	return m.publish(ctx, p)
+	delivery, err := m.publish(ctx, p)
+	if err == nil {
+		d.published.count(m.engine.Clock())
+	}
+	return delivery, err
 }
 
 func (m *Manager) publishToUser(u user, p *publication) (Delivery, error) {

@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -196,26 +197,34 @@ func (r *registry) devices(u user) []*Client {
 	return s.users.of(u)
 }
 
+// eachStep is the number of clients that each looks at with a lock held.
+const eachStep = 64
+
 // each calls fn for every open client until it returns false. No lock is held
-// meanwhile.
+// meanwhile. It holds a lock for microseconds only, because event loops wait for it: it copies
+// the pointers of a shard at once, and looks at the clients, which takes longer, in steps.
 func (r *registry) each(fn func(*Client) bool) {
 	var clients []*Client
 	for i := range r.shards {
 		s := &r.shards[i]
-		clients = clients[:0]
 		s.mu.RLock()
-		for _, c := range s.byID.slots {
-			if c != nil && c.listed {
-				clients = append(clients, c)
-			}
-		}
+		clients = append(clients[:0], s.byID.slots...)
 		s.mu.RUnlock()
-		for _, c := range clients {
-			if !fn(c) {
-				return
+		for step := range slices.Chunk(clients, eachStep) {
+			for _, c := range s.open(step) {
+				if !fn(c) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// open returns the open clients among some that may be nil, in the same array.
+func (s *registryShard) open(clients []*Client) []*Client {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.DeleteFunc(clients, func(c *Client) bool { return c == nil || !c.listed })
 }
 
 // clientTable is a set of clients by ID: a hash table with linear probing that holds only

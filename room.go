@@ -19,15 +19,17 @@ type (
 
 // roomData holds the Manager's part of a room.
 type roomData struct {
-	meta   map[string]any // immutable
-	policy OverflowPolicy // immutable; 0 is the manager's
-	drops  engine.Drops
+	meta      map[string]any // immutable
+	policy    OverflowPolicy // immutable; 0 is the manager's
+	drops     engine.Drops
+	published meter
 }
 
 // Room is a set of clients that messages are published to. Safe for concurrent
 // use.
 type Room struct {
-	room *roomEntry
+	manager *Manager
+	room    *roomEntry
 }
 
 // RoomOption sets a property of one room when it is created.
@@ -50,6 +52,10 @@ func (r *Room) MemberCount() int { return r.room.Len() }
 
 // Drops counts the messages of the room that members did not get.
 func (r *Room) Drops() DropCounts { return DropCounts(r.room.Data().drops.Counts()) }
+
+// PublishRate returns the number of messages that were published to the room a second,
+// averaged over about ten seconds: older messages count less.
+func (r *Room) PublishRate() float64 { return r.room.Data().published.rate(r.manager.engine.Clock()) }
 
 // CreateRoom creates an empty room with a copy of meta. It returns ErrRoomExists
 // if there is one of that ID, ErrInvalidConfig for an option out of range,
@@ -77,7 +83,7 @@ func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption)
 		return nil, ErrRoomExists
 	}
 	m.roomChanged(id)
-	return &Room{r}, nil
+	return &Room{m, r}, nil
 }
 
 // checkRoom returns an error if a room of that ID cannot be made.
@@ -94,7 +100,13 @@ func (m *Manager) GetRoom(id string) (*Room, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &Room{r}, true
+	return &Room{m, r}, true
+}
+
+// RangeRooms calls fn for every room, in no order, until it returns false. No lock is held
+// meanwhile. A room that begins or ends meanwhile may be visited or not.
+func (m *Manager) RangeRooms(fn func(*Room) bool) {
+	m.rooms.Range(func(r *roomEntry) bool { return fn(&Room{m, r}) })
 }
 
 // GetRoomMembers returns the present members of the room, in no order; nil if there is no

@@ -133,6 +133,8 @@ type Observer interface {
 	// within its fan-out: they must not touch any connection's queue.
 	OnSlow(c *Conn, queuedBytes int)
 	OnDrain(c *Conn)
+	// OnRoundTrip reports the time from a ping to its pong. It runs on the connection's loop.
+	OnRoundTrip(c *Conn, d time.Duration)
 	// OnReadError and OnWriteError report that the network failed a connection.
 	OnReadError()
 	OnWriteError()

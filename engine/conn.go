@@ -66,7 +66,7 @@ type Conn struct {
 	next, prev *Conn  // wheel
 	deadline   uint32 // wheel, in ticks
 	lastLife   uint32 // tick of the last sign of life, on the presence clock
-	generation uint32 // of fd, for the writability poller
+	generation uint32 // of fd, for the writability poller; rises with each connection
 	flags      connFlags
 }
 
@@ -100,6 +100,7 @@ const (
 	halfClosed                           // the peer's FIN has come, and answers are on their way; see keepHalfClosed
 	counted                              // it counts for its address; see AdmitAddress
 	turnedAway                           // its address is beyond its limits; it is refused behind its request
+	awaitsPong                           // a ping is on its way whose pong has not come
 )
 
 // is, set and unset are loop-confined like the flags.
@@ -231,6 +232,23 @@ func (c *Conn) QueuedBytes() (n int) {
 	}
 	return n
 }
+
+// QueuedMessages returns the number of the frames that QueuedBytes counts.
+func (c *Conn) QueuedMessages() (n int) {
+	if c.state.Load() == stateClosed {
+		return 0
+	}
+	for lane := range c.queued {
+		n += int(queuedFrames(c.queued[lane].Load()))
+	}
+	return n
+}
+
+// Blocked reports whether the connection's socket is full.
+func (c *Conn) Blocked() bool { return c.state.Load() != stateClosed && c.blockedNow() }
+
+// TLS reports whether the connection is encrypted.
+func (c *Conn) TLS() bool { return c.tls() != nil }
 
 // takesDataInLoop reports whether data may still be queued. It differs from the
 // state, which a Close elsewhere changes at once: frames published before that

@@ -39,6 +39,15 @@ func (c *Conn) SetDeflate(d codec.Deflate) {
 	c.updateLazy(func(x *lazyState) { x.deflate = &deflate{Deflate: d} })
 }
 
+// Deflate returns the parameters that the handshake has negotiated; the zero value is no
+// compression. Safe for concurrent use.
+func (c *Conn) Deflate() codec.Deflate {
+	if d := c.deflate(); d != nil {
+		return d.Deflate
+	}
+	return codec.Deflate{}
+}
+
 // variants are the compressed forms of a frame, by the bits of the window. Safe
 // for concurrent use.
 type variants struct {

@@ -45,6 +45,8 @@
 //	timer.go            deadlines, MessageTimeout, WriteTimeout
 //	timerwheel.go       the wheel, and walks through all connections
 //	heartbeat.go        pings and silence; progress_*.go is the progress of a peer
+//	roundtrip.go        the time from a ping to its pong
+//	arrivals.go         the times at which connections came
 //	close.go            the close of a connection: its states, and its steps from the causes to detach
 //	halfclosed.go       connections whose peer has sent its FIN
 //

@@ -46,7 +46,6 @@ type Engine struct {
 	refusals     addressRefusals
 	deflater     *codec.Deflater
 	placement    maphash.Seed // of the placement keys
-	ping         *Frame       // the heartbeat
 	silence      silence
 	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
@@ -61,13 +60,14 @@ type Engine struct {
 	now           atomic.Uint32 // ticks since Run
 	inbound       atomic.Int64  // bytes that count against the InboundBudget
 	holders       atomic.Int64  // connections with an unfinished message that counts
-	generations   atomic.Uint32
-	open          atomic.Int64 // connections on the loops, without those refused while the engine stops
-	blockedMemory atomic.Int64 // memory of the blocked connections of all shards; kept for a budget only
+	generations   atomic.Uint32 // of the last connection; see arrivals
+	open          atomic.Int64  // connections on the loops, without those refused while the engine stops
+	blockedMemory atomic.Int64  // memory of the blocked connections of all shards; kept for a budget only
 	running       atomic.Bool
 	draining      atomic.Bool
 	halting       atomic.Bool
 
+	arrivals  arrivals
 	enrolls   sync.WaitGroup // calls of Enroll; none is added after draining
 	enrolling sync.Map       // *Conn to *enrolling, while Enroll runs
 
@@ -116,7 +116,6 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	}
 	e.controls = controlsPerTick(cfg.ControlFrameLimit, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.CompressionLevel))
-	e.ping = newControlFrame(codec.OpPing, nil)
 	e.cfg.Logger = loglimit.New(cfg.Logger)
 	e.closeOnce = sync.OnceFunc(func() { close(e.closing) })
 	switch {

@@ -272,3 +272,10 @@ func (s *Shard) EachInLoop(fn func(*Conn)) {
 		}
 	})
 }
+
+// Arrivals opens arrivals.
+type Arrivals struct{ a arrivals }
+
+func (a *Arrivals) Note(last, now uint32)            { a.a.note(last, now) }
+func (a *Arrivals) Of(generation, now uint32) uint32 { return a.a.of(generation, now) }
+func (a *Arrivals) Len() int                         { return len(a.a.list) }

@@ -162,6 +162,9 @@ func (s *server) OnDrop(engine.DropReason) { s.dropped.Add(1) }
 func (s *server) OnSlow(*engine.Conn, int) { s.slow.Add(1) }
 func (s *server) OnDrain(*engine.Conn)     { s.drained.Add(1) }
 func (s *server) OnReadError()             {}
+
+func (s *server) OnRoundTrip(*engine.Conn, time.Duration) {}
+
 func (s *server) OnWriteError() {
 	if s.onWriteError != nil {
 		s.onWriteError()

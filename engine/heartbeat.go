@@ -101,7 +101,7 @@ const (
 	// minProgress is the least progress, in bytes, that is a sign of life.
 	minProgress = 1 << 10
 	// pingProgress exceeds the move of the edge by a ping while the application
-	// hangs. A ping takes 2 bytes, and 24 more with TLS.
+	// hangs. A ping takes 6 bytes, and 24 more with TLS.
 	pingProgress = 32
 )
 
@@ -162,7 +162,8 @@ func (c *Conn) heartbeat() {
 	// A late ping does not move the time of the next one: otherwise the pings of
 	// all connections would come together after a pause.
 	s.wheel.schedule(c, now+min(limits.interval-late%limits.interval, limits.limit-silent))
-	c.pushControl(s.eng.ping)
+	c.set(awaitsPong)
+	c.pushControl(s.pingFrame())
 }
 
 // probe looks for progress on a connection whose pong is overdue, and closes it
@@ -181,7 +182,8 @@ func (c *Conn) probe() {
 	}
 	o.pings++
 	s.overdue[c] = o
-	c.pushControl(s.eng.ping)
+	c.set(awaitsPong)
+	c.pushControl(s.pingFrame())
 }
 
 // look compares the progress of c's peer with the last base, and records a sign

@@ -107,7 +107,9 @@ func (c *Conn) handle(m codec.Message) {
 			c.pushPong(m.Payload)
 		}
 	case codec.OpPong:
-		c.takesControl()
+		if c.takesControl() {
+			c.noteRoundTrip(m.Payload)
+		}
 	case codec.OpClose:
 		c.handleClose(m.Payload)
 	default:

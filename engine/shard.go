@@ -31,6 +31,7 @@ type Shard struct {
 	// The parts, each declared in the file of its concept.
 	timerState
 	turnState
+	pingState
 	postState
 	pauseState
 	inflateState

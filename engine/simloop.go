@@ -56,7 +56,7 @@ const (
 	simTask    simEventKind = iota
 	simConnect              // n peers, which send data
 	simArrive               // data
-	simPong                 // a pong with the payload data
+	simPong                 // a pong, the frame data
 	simClose                // a close frame with the payload data
 	simHangUp
 	simStall
@@ -171,7 +171,7 @@ func (l *simLoop) act(ev *simEvent) {
 	case simArrive:
 		l.arrive(p.conn, ev.data)
 	case simPong:
-		l.arrive(p.conn, maskedControl(codec.OpPong, ev.data))
+		l.arrive(p.conn, ev.data)
 	case simClose:
 		l.arrive(p.conn, maskedControl(codec.OpClose, ev.data))
 	case simHangUp:
@@ -316,7 +316,7 @@ func (l *simLoop) receiveFrame(c *Conn, frame []byte) {
 	switch codec.Opcode(frame[0] & 0xf) {
 	case codec.OpPing:
 		l.stats.pings.add(1)
-		l.push(simEvent{kind: simPong, n: c.fd, data: bytes.Clone(frame[2:])})
+		l.push(simEvent{kind: simPong, n: c.fd, data: maskedControl(codec.OpPong, frame[2:])})
 	case codec.OpPong:
 		l.stats.pongs.add(1)
 	case codec.OpClose:
@@ -329,7 +329,9 @@ func (l *simLoop) receiveFrame(c *Conn, frame []byte) {
 
 // maskedControl returns a client's control frame, with a key of zeros.
 func maskedControl(op codec.Opcode, payload []byte) []byte {
-	return append([]byte{finBit | byte(op), finBit | byte(len(payload)), 0, 0, 0, 0}, payload...)
+	b := make([]byte, 6, 6+len(payload)) // with the masking key 0
+	b[0], b[1] = finBit|byte(op), finBit|byte(len(payload))
+	return append(b, payload...)
 }
 
 // finBit is FIN in the first byte of a frame, and MASK in the second.

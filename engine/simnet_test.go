@@ -225,7 +225,8 @@ func TestSimnetHeartbeat(t *testing.T) {
 	assert.InDelta(t, 10*conns, m.Stats().Pings-before, conns)
 	m.OnFrame = nil
 	allocs := testing.AllocsPerRun(1, func() { pass(10 * slowPing) })
-	assert.Less(t, allocs, 10*conns*0.5, "pings are one frame; a step of the clock costs some")
+	assert.Less(t, allocs, 10*conns*2.5,
+		"a pong of a simulated peer is one object; the pings of a loop and tick share a frame, which is two")
 	assert.Zero(t, m.closed.Load())
 	m.Stall(7)
 	pass(slowDeath + 2*slowPing)

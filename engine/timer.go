@@ -30,6 +30,9 @@ func (e *Engine) ticks(d time.Duration) uint32 {
 // elapsed returns the time since Run.
 func (e *Engine) elapsed() time.Duration { return e.cfg.Now().Sub(e.began) }
 
+// Clock returns the time from Run to the last tick. Safe for concurrent use.
+func (e *Engine) Clock() time.Duration { return time.Duration(e.now.Load()) * e.tickTime }
+
 // after returns the tick at d from now.
 func (e *Engine) after(d time.Duration) uint32 { return e.now.Load() + e.ticks(d) }
 
@@ -42,7 +45,9 @@ func (e *Engine) jitter() time.Duration {
 // the loops.
 func (e *Engine) tick() {
 	defer e.guard("tick")
-	e.now.Store(uint32(e.elapsed() / e.tickTime))
+	now := uint32(e.elapsed() / e.tickTime)
+	e.now.Store(now)
+	e.arrivals.note(e.generations.Load(), now)
 	if e.handshakes != nil {
 		e.handshakes.relieve()
 	}

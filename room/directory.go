@@ -40,7 +40,12 @@ type Config[M, D any] struct {
 	// is held, so that the calls for a room come in the order of the decisions. They must
 	// not block. Of this package they may call Room.ID and Room.Data only.
 	OnJoin, OnLeave func(r *Room[M, D], m M, members int)
+
+	began time.Time // of the directory: a room keeps times since then, in a third of the space
 }
+
+// age returns the time since the directory began.
+func (c *Config[M, D]) age() time.Duration { return c.Now().Sub(c.began) }
 
 // Directory maps room IDs to rooms. It consists of hashed shards with a lock each, which is
 // held for the lookup only. Safe for concurrent use.
@@ -81,6 +86,7 @@ func NewDirectory[M, D any](cfg Config[M, D]) *Directory[M, D] {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.began = cfg.Now()
 	d := &Directory[M, D]{cfg: cfg, seed: maphash.MakeSeed(), shards: make([]shard[M, D], cfg.Shards)}
 	for i := range d.shards {
 		d.shards[i].rooms = make(map[string]*Room[M, D])
@@ -223,20 +229,48 @@ const minShrinkRooms = 8192
 // Len returns the number of rooms. Safe for concurrent use.
 func (d *Directory[M, D]) Len() int { return int(d.size.Load()) }
 
-// Range calls fn for each room until fn returns false, in no order. It visits a snapshot of
-// one shard after the other: a room added or deleted meanwhile may be visited or not. fn runs
-// on the caller's goroutine with no lock held and may call the whole package.
-// Safe for concurrent use.
+// rangeStep is the number of rooms that Range collects with a lock held.
+const rangeStep = 256
+
+// Range calls fn for each room until fn returns false, in no order. A room added or deleted
+// meanwhile may be visited or not. fn runs on the caller's goroutine with no lock held and may
+// call the whole package. Safe for concurrent use.
 func (d *Directory[M, D]) Range(fn func(*Room[M, D]) bool) {
-	var snapshot []*Room[M, D]
+	step := make([]*Room[M, D], 0, rangeStep)
 	for i := range d.shards {
-		snapshot = d.shards[i].collect(snapshot[:0])
-		for _, r := range snapshot {
-			if !fn(r) {
-				return
-			}
+		if !d.shards[i].each(step, fn) {
+			return
 		}
 	}
+}
+
+// each calls fn for each room of s until fn returns false, and returns its last result. It
+// collects the rooms in steps, because the lock is not to be held for the time of a large map.
+func (s *shard[M, D]) each(step []*Room[M, D], fn func(*Room[M, D]) bool) (more bool) {
+	s.mu.RLock()
+	for _, r := range s.rooms { // a map may change between two rounds of its loop
+		if step = append(step, r); len(step) < rangeStep {
+			continue
+		}
+		s.mu.RUnlock()
+		if !visit(step, fn) {
+			return false
+		}
+		step = step[:0]
+		s.mu.RLock()
+	}
+	s.mu.RUnlock()
+	return visit(step, fn)
+}
+
+// visit calls fn for each of the rooms until fn returns false, and returns its last result.
+func visit[M, D any](rooms []*Room[M, D], fn func(*Room[M, D]) bool) (more bool) {
+	for _, r := range rooms {
+		if !fn(r) {
+			return false
+		}
+	}
+	return true
 }
 
 // deleteStep is the number of rooms that DeleteEmpty looks at, or deletes, with a lock held.
@@ -294,14 +328,4 @@ func (d *Directory[M, D]) deleteEmpty(
 		}
 	}
 	return deleted
-}
-
-// collect appends to dst the rooms of s.
-func (s *shard[M, D]) collect(dst []*Room[M, D]) []*Room[M, D] {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, r := range s.rooms {
-		dst = append(dst, r)
-	}
-	return dst
 }

@@ -35,7 +35,7 @@ type Room[M, D any] struct {
 	// Guarded by mu.
 	mu         sync.RWMutex
 	roster     []*Member[M, D]
-	emptySince time.Time // valid while roster is empty
+	emptySince time.Duration // since cfg.began; valid while roster is empty
 }
 
 func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
@@ -45,7 +45,7 @@ func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
 		tables:     make([][]*Member[M, D], cfg.Loops),
 		dissolved:  make([]bool, cfg.Loops),
 		loopLens:   make([]atomic.Int32, cfg.Loops),
-		emptySince: cfg.Now(),
+		emptySince: cfg.age(),
 	}
 }
 
@@ -127,7 +127,7 @@ func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	mem.rosterPos = offRoster // after moved.rosterPos, because moved may be mem
 	r.roster = truncate(r.roster, last)
 	if last == 0 {
-		r.emptySince = r.cfg.Now()
+		r.emptySince = r.cfg.age()
 	}
 	if r.cfg.OnLeave != nil {
 		r.cfg.OnLeave(r, mem.Value, last)
@@ -165,5 +165,5 @@ func (r *Room[M, D]) emptyFor(now time.Time, ttl time.Duration) bool {
 }
 
 func (r *Room[M, D]) emptyForLocked(now time.Time, ttl time.Duration) bool {
-	return len(r.roster) == 0 && now.Sub(r.emptySince) >= ttl
+	return len(r.roster) == 0 && now.Sub(r.cfg.began.Add(r.emptySince)) >= ttl
 }
