@@ -136,8 +136,9 @@ func (a *admission) takePolite() bool {
 // warnInterval is the time between two warnings of refused addresses.
 const warnInterval = 10 * time.Second
 
-// warnOfAddress logs that addr is beyond its limits, once in each warnInterval.
-func (m *Manager) warnOfAddress(addr netip.Addr, why refusalReason) {
+// warnOfAddress logs that addr is beyond its limits, once in each warnInterval. refused is the
+// number of refusals for that reason so far.
+func (m *Manager) warnOfAddress(addr netip.Addr, why refusalReason, refused uint64) {
 	a := m.admission
 	now, last := int64(time.Since(a.created)), a.warned.Load()
 	if last != 0 && now-last < int64(warnInterval) || !a.warned.CompareAndSwap(last, max(1, now)) {
@@ -148,7 +149,7 @@ func (m *Manager) warnOfAddress(addr netip.Addr, why refusalReason) {
 		limit = "PerIPConnections"
 	}
 	m.cfg.Logger.Warn("ws: connections of an address are refused", slog.String("limit", limit),
-		slog.String("address", addr.String()), slog.Uint64("refused", m.refusals[why].Load()))
+		slog.String("address", addr.String()), slog.Uint64("refused", refused))
 }
 
 // forCapacity reports whether the refusal is one for want of capacity.
@@ -168,8 +169,7 @@ func addressReason(err error) refusalReason {
 // for it.
 func (h *engineHandler) TurnAway(addr netip.Addr, err error) (polite bool) {
 	m, why := (*Manager)(h), addressReason(err)
-	m.refusals[why].Add(1)
-	m.warnOfAddress(addr, why)
+	m.warnOfAddress(addr, why, m.refusals[why].Add(1))
 	return m.admission.takePolite()
 }
 
@@ -251,7 +251,8 @@ func (m *Manager) admitAddress(r *http.Request) (counted netip.AddrPort, err err
 	addr := addrPortOf(r)
 	ok, err := m.engine.AdmitAddress(addr.Addr())
 	if err != nil {
-		m.warnOfAddress(addr.Addr(), addressReason(err))
+		why := addressReason(err)
+		m.warnOfAddress(addr.Addr(), why, m.refusals[why].Load()+1) // HandleUpgrade adds it
 		return netip.AddrPort{}, asHandshakeError(err)
 	}
 	if !ok {

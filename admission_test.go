@@ -423,5 +423,5 @@ func TestWarningsOfAddressesAreRare(t *testing.T) {
 		_, _ = http.ReadResponse(c.R, nil)
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "connections of an address are refused"))
-	require.Contains(t, log.String(), "127.0.0.1")
+	require.Contains(t, log.String(), "limit=PerIPConnections address=127.0.0.1 refused=1")
 }

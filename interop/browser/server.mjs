@@ -77,11 +77,11 @@ export async function runTests(tests, cleanUp) {
 
 // EchoServers runs the binary of interop/clients/echo that ECHO_BINARY names: one echo server of each kind.
 export class EchoServers {
-  static async start() {
+  static async start(...args) {
     const binary = process.env.ECHO_BINARY;
     if (!binary) throw new Error("ECHO_BINARY names no binary: (cd clients && go build -o echo.bin ./echo)");
     const echo = new EchoServers();
-    echo.process = spawn(binary, { stdio: ["pipe", "pipe", "inherit"] });
+    echo.process = spawn(binary, args, { stdio: ["pipe", "pipe", "inherit"] });
     echo.exited = once(echo.process, "exit");
     const lines = createInterface(echo.process.stdout);
     const [line] = await within(20_000, once(lines, "line"), "list of servers");

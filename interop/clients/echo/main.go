@@ -4,10 +4,12 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"io"
 	"log/slog"
 	"os"
 
+	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/interop/clients/echoserver"
 )
 
@@ -34,13 +36,16 @@ func main() {
 }
 
 func run() error {
+	limit := flag.Int("per-address", 0, "connections that one address may have; more are refused politely. 0 is no limit")
+	flag.Parse()
+	admission := ws.WithAdmission(ws.Admission{PerIPConnections: *limit, Polite: 100})
 	identity, err := echoserver.NewIdentity()
 	if err != nil {
 		return err
 	}
 	printed := list{Certificate: string(identity.PEM)}
 	for _, row := range echoserver.Rows() {
-		s, err := echoserver.Start(row, identity)
+		s, err := echoserver.Start(row, identity, admission)
 		if err != nil {
 			return err
 		}

@@ -88,8 +88,8 @@ type Server struct {
 	ran     chan error
 }
 
-// Start runs a server of the kind row. identity is needed for TLS only. Close it.
-func Start(row Row, identity *Identity) (*Server, error) {
+// Start runs a server of the kind row. identity is needed for TLS only. more changes its options. Close it.
+func Start(row Row, identity *Identity, more ...ws.Option) (*Server, error) {
 	opts := []ws.Option{
 		ws.WithLoops(1),
 		ws.WithMessageSizeLimit(MessageSizeLimit),
@@ -112,7 +112,7 @@ func Start(row Row, identity *Identity) (*Server, error) {
 	if row.TLS && !row.NetHTTP {
 		opts = append(opts, ws.WithTLSConfig(identity.Config()))
 	}
-	m, err := ws.NewManager(opts...)
+	m, err := ws.NewManager(append(opts, more...)...)
 	if err != nil {
 		return nil, err
 	}
