@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"runtime/trace"
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
@@ -285,6 +286,22 @@ type Config struct {
 	// quarter of a second, or shorter times if a timeout is below 2.5 s, and lets
 	// 1,000 through in each. Default 10,000; 0 is no limit.
 	ControlFrameLimit int
+
+	// LoopStallThreshold is the time for which a callback may hold an event loop. One that
+	// holds it longer is logged once, with the stack of the loop's goroutine, counted in
+	// LoopStats.Stalls, and reported to OnStall. It is found half of the threshold later at
+	// most. Time in which the process did not run does not count. Default 100 ms; 0 is off,
+	// and 10 ms the least.
+	LoopStallThreshold time.Duration
+	// OnStall, if set, gets each stall. It runs on a goroutine of its own, one call at a time,
+	// and may block: stalls of one loop that come meanwhile are counted, and one of them is
+	// reported. Run returns after it.
+	OnStall func(Stall)
+	// FlightRecorder keeps the last seconds of the execution trace of the process, for
+	// WriteTrace; see trace.NewFlightRecorder. Run starts it if it does not run, and then stops
+	// it at its end. A process can have one at a time: if another one runs, give that one, or
+	// Run logs a warning and goes on without. Default none.
+	FlightRecorder *trace.FlightRecorder
 
 	// Logger receives all that an operator should know; nil is slog.Default(). The same
 	// message comes ten times in a second at most; at the end of a second in which

@@ -49,6 +49,7 @@ func (c *Config) engine() engine.Config {
 		CloseTimeout:              c.CloseTimeout,
 		BatchedWrites:             engine.BatchedWrites(c.BatchedWrites),
 		BroadcastTimeout:          c.Broadcast.Timeout,
+		LoopStallThreshold:        c.LoopStallThreshold,
 		Logger:                    c.Logger,
 		Simnet:                    c.Simnet.engine(),
 	}

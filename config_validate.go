@@ -122,6 +122,9 @@ func (c *Config) serverSettings() []setting {
 		{check: c.RateLimit.validate},
 		{check: c.Admission.validate},
 		minimum("ControlFrameLimit", &c.ControlFrameLimit, 10_000, 0),
+		minimum("LoopStallThreshold", &c.LoopStallThreshold, 100*time.Millisecond, 0),
+		rule("LoopStallThreshold", "must be 0 or at least 10 ms",
+			func() bool { return c.LoopStallThreshold == 0 || c.LoopStallThreshold >= 10*time.Millisecond }),
 		{check: c.Compression.validate},
 	}
 }

@@ -137,6 +137,7 @@ func (c *Client) route(msgType string, e *envelope.Request) {
 		c.answerInvalid(msg.RequestID, 404, "handler not found")
 		return
 	}
+	c.conn.NoteEvent(&route.Event)
 	c.run(msg, route.Handler)
 }
 

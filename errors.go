@@ -54,6 +54,9 @@ var (
 	// ErrBroadcastTimeout is returned when a loop's ring stayed full for
 	// BroadcastConfig.Timeout. Nothing was published.
 	ErrBroadcastTimeout = engine.ErrTimeout
+	// ErrNoFlightRecorder is returned by WriteTrace without a Config.FlightRecorder, or while
+	// it does not run.
+	ErrNoFlightRecorder = errors.New("ws: no flight recorder runs")
 	// ErrInvalidConfig says that a setting is out of range. The error that wraps it
 	// names the field.
 	ErrInvalidConfig = errors.New("ws: invalid config")

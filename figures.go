@@ -28,6 +28,9 @@ func loopStats(st engine.ShardStats) LoopStats {
 		InboxLen:     st.InboxLen,
 		OldestWait:   st.OldestWait,
 		WakeUps:      st.WakeUps,
+		Busy:         st.Busy,
+		Stalls:       st.Stalls,
+		LongestStall: st.LongestStall,
 		Drops:        DropCounts(st.Drops),
 	}
 }
@@ -56,6 +59,9 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.InboxLen += o.InboxLen
 	st.OldestWait = max(st.OldestWait, o.OldestWait)
 	st.WakeUps += o.WakeUps
+	st.Busy += o.Busy
+	st.Stalls += o.Stalls
+	st.LongestStall = max(st.LongestStall, o.LongestStall)
 	st.Drops.Add(&o.Drops)
 }
 
@@ -175,6 +181,9 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_inbox_len", Help: "tasks waiting in the inbox"}, func(st *LoopStats) float64 { return float64(st.InboxLen) }},
 	{Figure{Name: "loop_oldest_wait_seconds", Help: "least age of the oldest message that waits for a full socket; measured 4 times a second"}, func(st *LoopStats) float64 { return st.OldestWait.Seconds() }},
 	{Figure{Name: "loop_wake_ups_total", Help: "times the loop was woken for its inbox", Counter: true}, func(st *LoopStats) float64 { return float64(st.WakeUps) }},
+	{Figure{Name: "loop_busy_seconds_total", Help: "total time in which the loop worked", Counter: true}, func(st *LoopStats) float64 { return st.Busy.Seconds() }},
+	{Figure{Name: "loop_stalls_total", Help: "callbacks that held the loop for LoopStallThreshold", Counter: true}, func(st *LoopStats) float64 { return float64(st.Stalls) }},
+	{Figure{Name: "loop_longest_stall_seconds", Help: "longest time for which one of them has held the loop"}, func(st *LoopStats) float64 { return st.LongestStall.Seconds() }},
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "full"}, func(st *LoopStats) float64 { return float64(st.Drops.Full) }},
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "expired"}, func(st *LoopStats) float64 { return float64(st.Drops.Expired) }},
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "conflated"}, func(st *LoopStats) float64 { return float64(st.Drops.Conflated) }},

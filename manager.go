@@ -40,6 +40,7 @@ type Manager struct {
 	greeter   *authenticator // of OnConnect
 	admission *admission
 	slow      slowWatch
+	flight    flightRecorder
 	walks     []fanOutWalk // one for each loop, loop-confined
 	raw       atomic.Pointer[rawRoute]
 	binary    atomic.Pointer[rawRoute] // of HandleBinary
@@ -99,6 +100,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.late.logger = cfg.Logger
+	m.flight.recorder = cfg.FlightRecorder
 	m.workers = pool.NewWorkers(cfg.Workers, m.reportPanic)
 	m.auth = newAuthenticator(cmp.Or(cfg.Admission.Authentications, cfg.Workers), m.reportPanic)
 	m.greeter = newAuthenticator(cfg.Workers, m.reportPanic)
@@ -111,6 +113,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 // that names the address if it cannot listen, or the cause if the loops ended unasked. It
 // may be called once.
 func (m *Manager) Run() error {
+	defer m.flight.start(m.cfg.Logger)()
 	ended := make(chan struct{})
 	var janitor sync.WaitGroup
 	janitor.Go(func() { m.clean(&janitor, ended) }) // owned by this call, which waits for it

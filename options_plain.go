@@ -5,6 +5,7 @@ package ws
 import (
 	"io/fs"
 	"log/slog"
+	"runtime/trace"
 	"time"
 )
 
@@ -348,6 +349,36 @@ func WithRateLimit(v RateLimit) Option {
 // 1,000 through in each. Default 10,000; 0 is no limit.
 func WithControlFrameLimit(n int) Option {
 	return func(c *Config) { c.ControlFrameLimit = n }
+}
+
+// WithLoopStallThreshold sets Config.LoopStallThreshold.
+//
+// LoopStallThreshold is the time for which a callback may hold an event loop. One that
+// holds it longer is logged once, with the stack of the loop's goroutine, counted in
+// LoopStats.Stalls, and reported to OnStall. It is found half of the threshold later at
+// most. Time in which the process did not run does not count. Default 100 ms; 0 is off,
+// and 10 ms the least.
+func WithLoopStallThreshold(d time.Duration) Option {
+	return func(c *Config) { c.LoopStallThreshold = d }
+}
+
+// WithOnStall sets Config.OnStall.
+//
+// OnStall, if set, gets each stall. It runs on a goroutine of its own, one call at a time,
+// and may block: stalls of one loop that come meanwhile are counted, and one of them is
+// reported. Run returns after it.
+func WithOnStall(v func(Stall)) Option {
+	return func(c *Config) { c.OnStall = v }
+}
+
+// WithFlightRecorder sets Config.FlightRecorder.
+//
+// FlightRecorder keeps the last seconds of the execution trace of the process, for
+// WriteTrace; see trace.NewFlightRecorder. Run starts it if it does not run, and then stops
+// it at its end. A process can have one at a time: if another one runs, give that one, or
+// Run logs a warning and goes on without. Default none.
+func WithFlightRecorder(v *trace.FlightRecorder) Option {
+	return func(c *Config) { c.FlightRecorder = v }
 }
 
 // WithLogger sets Config.Logger.

@@ -27,7 +27,7 @@ type Stats struct {
 	Refused       RefusalCounts // refused upgrade requests
 	Accept        AcceptStats   // new connections that wait
 	Loops         []LoopStats   // one for each event loop
-	Total         LoopStats     // the sum of Loops; of OldestWait, the maximum
+	Total         LoopStats     // the sum of Loops; of OldestWait and LongestStall, the maximum
 }
 
 // LoopStats is a snapshot of one event loop.
@@ -56,7 +56,13 @@ type LoopStats struct {
 	// message that replaced another by its conflation key has the age of the first.
 	OldestWait time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
 	WakeUps    uint64        // times the loop was woken for its inbox
-	Drops      DropCounts    // messages that were not sent
+	// Busy is the time in which the loop worked: its callbacks, and up to 20 µs of each gap between
+	// two of them, in which it reads sockets or begins to wait. A loop whose Busy grows by a second
+	// each second has no time left. A callback that runs counts up to now.
+	Busy         time.Duration // total time in which the loop worked
+	Stalls       uint64        // callbacks that held the loop for LoopStallThreshold
+	LongestStall time.Duration // longest time for which one of them has held the loop
+	Drops        DropCounts    // messages that were not sent
 }
 
 // DropCounts is the numbers of messages that clients did not get, by reason. A message

@@ -332,6 +332,8 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.state.Load() == stateClosed {
 		return
 	}
+	s.work.begin()
+	defer s.work.end()
 	lost := c.end() == nil && err != nil && !errors.Is(err, io.EOF)
 	if c.end() == nil || !c.is(opened) {
 		c.setEnd(&CloseInfo{Code: codec.CloseAbnormal, Err: err, unopened: !c.is(opened)})

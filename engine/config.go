@@ -58,6 +58,7 @@ type Config struct {
 	CloseTimeout              time.Duration // duration of the close handshake
 	BatchedWrites             BatchedWrites // whether a loop writes to many sockets in one system call
 	BroadcastTimeout          time.Duration // longest wait of a publisher for space in a ring
+	LoopStallThreshold        time.Duration // time after which a callback that holds a loop is a stall; 0 is never
 	Logger                    *slog.Logger
 	Simnet                    *Simnet          // in place of sockets; without ListenAddr and TLS
 	Now                       func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
@@ -118,7 +119,7 @@ type Handler interface {
 }
 
 // Observer receives the events of the engine that need no decision. Its methods must not
-// block. Safe for concurrent use: all loops call them.
+// block, but OnStall may. Safe for concurrent use: all loops call them.
 type Observer interface {
 	// OnRefused reports that an upgrade request is refused because of err: the
 	// error of Admit, or a *codec.RequestError if the request is malformed or
@@ -138,6 +139,9 @@ type Observer interface {
 	// OnReadError and OnWriteError report that the network failed a connection.
 	OnReadError()
 	OnWriteError()
+	// OnStall reports a stall, once. It runs on a goroutine of its own, one call at a
+	// time, and may block. Run waits for it.
+	OnStall(Stall)
 	// OnInvalid reports that a peer broke the protocol.
 	OnInvalid(c *Conn, err error)
 }

@@ -58,6 +58,9 @@ type shardStats struct {
 	inboxLen     counter
 	oldestWait   counter
 	wakeUps      counter
+	busy         counter
+	stalls       counter
+	longestStall counter
 	drops        Drops
 }
 
@@ -85,6 +88,9 @@ type ShardStats struct {
 	InboxLen     int           // tasks waiting in the inbox
 	OldestWait   time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
 	WakeUps      uint64        // times the loop was woken for its inbox
+	Busy         time.Duration // total time in which the loop worked
+	Stalls       uint64        // callbacks that held the loop for LoopStallThreshold
+	LongestStall time.Duration // longest time for which one of them has held the loop
 	Drops        DropCounts    // messages that were not sent
 }
 
@@ -112,6 +118,9 @@ func (st *shardStats) snapshot() ShardStats {
 		InboxLen:     int(st.inboxLen.Load()),
 		OldestWait:   time.Duration(st.oldestWait.Load()),
 		WakeUps:      uint64(st.wakeUps.Load()),
+		Busy:         time.Duration(st.busy.Load()),
+		Stalls:       uint64(st.stalls.Load()),
+		LongestStall: time.Duration(st.longestStall.Load()),
 		Drops:        st.drops.Counts(),
 	}
 }
@@ -140,6 +149,9 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.InboxLen += o.InboxLen
 	st.OldestWait = max(st.OldestWait, o.OldestWait)
 	st.WakeUps += o.WakeUps
+	st.Busy += o.Busy
+	st.Stalls += o.Stalls
+	st.LongestStall = max(st.LongestStall, o.LongestStall)
 	st.Drops.Add(&o.Drops)
 }
 

@@ -26,6 +26,8 @@
 //	ring.go             the bounded queue in the inbox
 //	credits.go          the wait for space in a ring
 //	turn.go             the work of a loop on its inbox, its time, the flush at its end
+//	work.go             the time in which a loop works
+//	watchdog.go         callbacks that hold a loop; stack.go finds the stack of a loop
 //
 // The life of a connection:
 //

@@ -47,6 +47,7 @@ type Engine struct {
 	deflater     *codec.Deflater
 	placement    maphash.Seed // of the placement keys
 	silence      silence
+	watch        *watchdog
 	controls     uint16 // pings and pongs that a connection may send within a tick
 	shards       []*Shard
 	loops        []*gnetLoop // of the shards; none with a Simnet
@@ -84,7 +85,8 @@ type Engine struct {
 	gnet     gnet.Engine          // guarded by mu
 	wakers   []*waker             // guarded by mu
 
-	began     time.Time // written before the loops start
+	began     time.Time     // written before the loops start
+	ticked    time.Duration // time of the last tick, on monotonic; confined to pulse
 	closeAll  sync.Once
 	haltOnce  sync.Once
 	tickOnce  sync.Once
@@ -134,12 +136,14 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	}
 	for i := range cfg.Loops {
 		s := &Shard{eng: e, index: i, in: newInbox(cfg.BroadcastQueueSize), iov: make([]unix.Iovec, 0, maxWritev)}
+		s.work.limit = cmp.Or(cfg.LoopStallThreshold, noLimit)
 		if cfg.Simnet == nil {
 			l := newGnetLoop(s)
 			s.driver, e.loops = l, append(e.loops, l)
 		}
 		e.shards = append(e.shards, s)
 	}
+	e.watch = newWatchdog(e)
 	return e
 }
 
@@ -153,6 +157,7 @@ func (e *Engine) Run() error {
 		return ErrRunning
 	}
 	defer loglimit.Flush(e.cfg.Logger)
+	defer e.watch.reports.Wait() // after stopped, because OnStall may wait for that
 	defer e.abandonAll()
 	defer close(e.stopped)
 	defer e.closeWritable()

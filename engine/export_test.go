@@ -279,3 +279,34 @@ type Arrivals struct{ a arrivals }
 func (a *Arrivals) Note(last, now uint32)            { a.a.note(last, now) }
 func (a *Arrivals) Of(generation, now uint32) uint32 { return a.a.of(generation, now) }
 func (a *Arrivals) Len() int                         { return len(a.a.list) }
+
+// Stalls opens the watchdog and the loops of an engine that does not run, at times that the
+// test chooses.
+type Stalls struct{ e *Engine }
+
+func NewStalls(cfg Config, h Handler, o Observer) *Stalls { return &Stalls{New(cfg, h, o)} }
+
+func (s *Stalls) Interval() time.Duration           { return s.e.watch.interval }
+func (s *Stalls) Begin(loop int, now time.Duration) { s.e.shards[loop].work.start(now) }
+func (s *Stalls) End(loop int, now time.Duration)   { s.e.shards[loop].work.stop(now) }
+func (s *Stalls) Look(now time.Duration)            { s.e.watch.look(now) }
+func (s *Stalls) Stats(loop int) ShardStats         { return s.e.shards[loop].Stats() }
+func (s *Stalls) Wait()                             { s.e.watch.reports.Wait() }
+
+// LoopWork opens loopWork.
+type LoopWork struct{ loopWork }
+
+func (w *LoopWork) BeginAt(now time.Duration) { w.beginAt(now) }
+func (w *LoopWork) Begin()                    { w.begin() }
+func (w *LoopWork) End()                      { w.end() }
+func (w *LoopWork) Total() time.Duration      { return w.total() }
+func (w *LoopWork) Running() time.Duration    { return w.running() }
+
+// Monotonic is monotonic.
+var Monotonic = monotonic
+
+// MaxGap is maxGap.
+const MaxGap = maxGap
+
+// GoroutineProfile is goroutineProfile.
+var GoroutineProfile = goroutineProfile

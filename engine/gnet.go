@@ -29,8 +29,7 @@ func (ev *events) OnShutdown(gnet.Engine) { ev.accept.end() }
 func (ev *events) OnTick() (time.Duration, gnet.Action) {
 	e := (*Engine)(ev)
 	e.tickOnce.Do(func() { close(e.ticking) })
-	e.tick()
-	return e.tickTime, gnet.None
+	return e.pulse(), gnet.None
 }
 
 // OnOpen takes a new connection: one that the loop accepted, one that Enroll

@@ -42,6 +42,7 @@ type server struct {
 	onClose   func(p *peer, end engine.CloseInfo)
 
 	onWriteError func()
+	onStall      func(engine.Stall)
 
 	onPeerClose func(p *peer) bool
 
@@ -159,6 +160,11 @@ func (s *server) Abandon(*engine.Conn) { s.abandoned.Add(1) }
 func (s *server) OnRefused(*engine.Conn, *http.Request, error) {}
 
 func (s *server) OnDrop(engine.DropReason) { s.dropped.Add(1) }
+func (s *server) OnStall(st engine.Stall) {
+	if s.onStall != nil {
+		s.onStall(st)
+	}
+}
 func (s *server) OnSlow(*engine.Conn, int) { s.slow.Add(1) }
 func (s *server) OnDrain(*engine.Conn)     { s.drained.Add(1) }
 func (s *server) OnReadError()             {}

@@ -43,23 +43,23 @@ func (p *presence) advance(now, most uint32) (away bool) {
 //
 // Loop-confined: use only on the event loop that owns the connection.
 type absence struct {
-	turn time.Time // start of the last turn
-	back time.Time // end of the absence; zero from a tick after it
+	turn time.Duration // start of the last turn; see monotonic
+	back time.Duration // end of the absence; 0 from a tick after it
 }
 
 // over reports, at the beginning of a turn, that there was no absence or that
 // it ended at least a tick ago. A loop that is away again and again is over its
 // absence every second time.
-func (a *absence) over(now time.Time, tick time.Duration) bool {
-	away := !a.turn.IsZero() && now.Sub(a.turn) > 2*tick
+func (a *absence) over(now, tick time.Duration) bool {
+	away := a.turn > 0 && now-a.turn > 2*tick
 	a.turn = now
 	switch {
-	case a.back.IsZero() && away:
+	case a.back == 0 && away:
 		a.back = now
-	case now.Sub(a.back) >= tick:
-		a.back = time.Time{}
+	case now-a.back >= tick:
+		a.back = 0
 	}
-	return a.back.IsZero()
+	return a.back == 0
 }
 
 // silence holds the limits of silence, in ticks. Immutable.

@@ -39,6 +39,8 @@ type Shard struct {
 	budgetState
 	closeState
 
+	work loopWork
+
 	reading    *Conn                        // connection whose message is being handled
 	admitting  map[*Conn]context.CancelFunc // of connections whose request is being decided; nil before the first
 	spaceWaits map[*Conn][]*spaceWait       // see spaceWait
@@ -61,6 +63,7 @@ func (s *Shard) bindInLoop() {
 	s.presence.seen = s.wheel.now
 	s.requests = new(codec.RequestParser)
 	s.gid.Store(gid.Current())
+	s.labelInLoop()
 }
 
 // Index returns the shard's number, from 0.

@@ -86,6 +86,7 @@ func (e *Engine) runSimnet() error {
 		bound.Add(1)
 		m.running.Go(func() { l.run(&bound) }) // owned by this call: stop ends it and waits
 	}
+	m.running.Go(func() { e.watch.run(e.closing) }) // owned by this call as well
 	bound.Wait()
 	close(e.started)
 	close(m.started)

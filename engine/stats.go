@@ -10,6 +10,13 @@ type counter struct{ v atomic.Uint64 }
 // single writer, and cheaper than an atomic addition.
 func (c *counter) add(n uint64) { c.v.Store(c.v.Load() + n) }
 
+// raise is for a maximum with one writer.
+func (c *counter) raise(n uint64) {
+	if n > c.v.Load() {
+		c.v.Store(n)
+	}
+}
+
 // addShared is for a counter with several writers.
 func (c *counter) addShared(n uint64) { c.v.Add(n) }
 
@@ -23,6 +30,6 @@ func (s *Shard) Connections() int { return int(s.stats.connections.Load()) }
 // Stats returns a snapshot. Safe for concurrent use.
 func (s *Shard) Stats() ShardStats {
 	st := s.stats.snapshot()
-	st.InboxLen = s.in.ring.len()
+	st.InboxLen, st.Busy = s.in.ring.len(), s.work.total()
 	return st
 }

@@ -43,23 +43,22 @@ const (
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type turnClock struct {
-	began   time.Time // start of the turn
-	end     time.Time // of the turn
-	work    int       // since the last look at the clock; stays beyond clockStep once the end has come
-	over    bool      // the end has come
-	yielded time.Time // time at which the last turn was cut short; zero if it was not
+	began   time.Duration // start of the turn; see monotonic
+	end     time.Duration // of the turn
+	work    int           // since the last look at the clock; stays beyond clockStep once the end has come
+	over    bool          // the end has come
+	yielded time.Duration // time at which the last turn was cut short; 0 if it was not
 }
 
-// begin starts a turn. If the last turn was cut short, the loop has served its
+// begin starts a turn now. If the last turn was cut short, the loop has served its
 // connections since. A turn may take as long as that round of reads, so fan-out
 // gets half of a loop to which many connections send.
-func (t *turnClock) begin() {
-	now := time.Now()
+func (t *turnClock) begin(now time.Duration) {
 	length := turnTime
-	if !t.yielded.IsZero() {
-		length = min(max(turnTime, now.Sub(t.yielded)), maxTurnTime)
+	if t.yielded > 0 {
+		length = min(max(turnTime, now-t.yielded), maxTurnTime)
 	}
-	*t = turnClock{began: now, end: now.Add(length)}
+	*t = turnClock{began: now, end: now + length}
 }
 
 // outOfTime reports whether the turn must end.
@@ -71,7 +70,7 @@ func (t *turnClock) look() bool {
 		return true
 	}
 	t.work = 0
-	if t.over = time.Now().After(t.end); t.over {
+	if t.over = monotonic() > t.end; t.over {
 		t.work = clockStep
 	}
 	return t.over
@@ -103,6 +102,8 @@ func (s *Shard) guardedTurn() {
 // would starve them, because gnet runs its task queue until it is empty; so the
 // next turn comes as traffic on the shard's own wake-up connection.
 func (s *Shard) turn() {
+	now := monotonic()
+	s.work.beginAt(now)
 	s.inTurn = true
 	defer func() {
 		s.inTurn, s.again = false, false
@@ -110,8 +111,9 @@ func (s *Shard) turn() {
 			s.eng.reportPanic("inbox", r)
 			s.driver.yield()
 		}
+		s.work.end()
 	}()
-	s.clock.begin()
+	s.clock.begin(now)
 	s.inflateClock.round = 0
 	s.tick(s.absence.over(s.clock.began, s.eng.tickTime))
 	for {
@@ -195,7 +197,7 @@ func (s *Shard) runTask(t Task) {
 func (s *Shard) cutShort() {
 	s.stats.yields.add(1)
 	s.closePending()
-	s.clock.yielded = time.Now()
+	s.clock.yielded = monotonic()
 	s.driver.yield()
 }
 
@@ -244,9 +246,13 @@ func (s *Shard) abandonRest() {
 
 // enter and leave enclose a callback of gnet: leave writes the frames that the
 // callback queued and runs its pending closes before the loop continues.
-func (s *Shard) enter() { s.inTurn = true }
+func (s *Shard) enter() {
+	s.work.begin()
+	s.inTurn = true
+}
 
 func (s *Shard) leave() {
+	defer s.work.end()
 	defer s.eng.guard("flush")
 	s.inTurn = false
 	if s.again {

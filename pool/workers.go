@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"time"
 )
@@ -124,6 +125,7 @@ const yieldTime = 100 * time.Microsecond
 
 // work is the goroutine of one worker.
 func (w *Workers) work() {
+	pprof.SetGoroutineLabels(context.Background()) // it has those of the goroutine that started it
 	w.mu.Lock()
 	defer w.exitLocked()
 	w.searching = false

@@ -53,7 +53,7 @@ func plainOptions(fields []field, written string) string {
 	plain := slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return sets(written, f.name) })
 	var c code
 	c.line("package ws\n\nimport (")
-	for _, path := range []string{"crypto/tls", "io/fs", "log/slog", "net/http", "time"} {
+	for _, path := range []string{"crypto/tls", "io/fs", "log/slog", "net/http", "runtime/trace", "time"} {
 		name := path[strings.LastIndex(path, "/")+1:]
 		if slices.ContainsFunc(plain, func(f field) bool { return strings.Contains(f.kind, name+".") }) {
 			c.line("%q", path)

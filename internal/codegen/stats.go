@@ -80,7 +80,7 @@ func (t structs) add(c *code, name, kind string) {
 	c.line("// Add adds the numbers of o.\nfunc (st *%[1]s) Add(o *%[1]s) {", kind)
 	for _, f := range t[name] {
 		switch {
-		case f.kind == "time.Duration":
+		case f.kind == "time.Duration" && !strings.HasPrefix(f.help, "total "):
 			c.line("st.%[1]s = max(st.%[1]s, o.%[1]s)", f.name)
 		case t[f.kind] != nil:
 			c.line("st.%[1]s.Add(&o.%[1]s)", f.name)
