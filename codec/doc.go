@@ -6,6 +6,8 @@
 // connection. It writes with [AppendAccept] or [AppendRefusal], and then with [AppendFrame],
 // [NewFrame] and [AppendClose].
 //
+// Behind a proxy, [ParseProxyHeader] and [TrustedProxies] find the address of the client.
+//
 // Every []byte is borrowed, owned or shared. Borrowed bytes are valid until the call returns
 // (or as long as the comment says); copy them to keep them. Owned bytes are handed over. Shared
 // bytes are never changed again, and any number of readers may keep them.
