@@ -245,10 +245,13 @@ func addrPortOf(r *http.Request) netip.AddrPort {
 	return netip.AddrPortFrom(addr, 0)
 }
 
-// admitAddress applies the limits of the address of r. If it has counted the connection, counted
-// is valid, and the caller must end the count.
+// admitAddress applies the limits of the address of r, which is the client's. If it has counted
+// the connection, counted is valid, and the caller must end the count.
 func (m *Manager) admitAddress(r *http.Request) (counted netip.AddrPort, err error) {
 	addr := addrPortOf(r)
+	if codec.TrustedProxies(m.cfg.TrustedProxies).Trusts(addr.Addr()) {
+		return netip.AddrPort{}, nil // it has not named its client
+	}
 	ok, err := m.engine.AdmitAddress(addr.Addr())
 	if err != nil {
 		why := addressReason(err)

@@ -129,7 +129,8 @@ var endedContext = func() context.Context {
 }()
 
 // RemoteAddr returns the client's network address, "host:port", or "" if it came
-// over a Unix socket.
+// over a Unix socket. Behind a proxy it is the proxy's address, unless WithTrustedProxies or
+// WithProxyProtocol is set: then it is the client's, with port 0 if the proxy does not report it.
 func (c *Client) RemoteAddr() string {
 	if addr := c.conn.RemoteAddr(); addr != nil {
 		return addr.String()

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/trace"
 	"time"
 
@@ -234,6 +235,12 @@ type Config struct {
 	// While any waits for its turn, the handshake that began first to wait for its client
 	// is cut off when it has waited for a tenth of HandshakeTimeout in all. Default 256.
 	TLSHandshakes int
+	// TrustedProxies are the networks of the proxies in front of the server; see
+	// WithTrustedProxies. Default nil, none.
+	TrustedProxies []netip.Prefix
+	// ProxyProtocol makes connections begin with a header of the PROXY protocol; see
+	// WithProxyProtocol. Default false.
+	ProxyProtocol bool
 	// Admission bounds new connections: their pace, and those of one address. Default no limit.
 	Admission Admission
 	// Paths are the URL paths of the WebSocket on ListenAddr, compared without

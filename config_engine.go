@@ -52,5 +52,7 @@ func (c *Config) engine() engine.Config {
 		LoopStallThreshold:        c.LoopStallThreshold,
 		Logger:                    c.Logger,
 		Simnet:                    c.Simnet.engine(),
+		TrustedProxies:            c.TrustedProxies,
+		ProxyProtocol:             c.ProxyProtocol,
 	}
 }

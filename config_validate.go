@@ -107,6 +107,7 @@ func (c *Config) serverSettings() []setting {
 		rule("Simnet", "excludes ListenAddr", func() bool { return c.Simnet == nil || c.ListenAddr == "" }),
 		{check: c.validateTLS},
 		minimum("TLSHandshakes", &c.TLSHandshakes, 256, 1),
+		{check: c.validateProxies},
 		initially(&c.Paths, []string{"/ws"}),
 		initially(&c.LivePath, "/healthz"),
 		initially(&c.ReadyPath, "/readyz"),
@@ -219,6 +220,7 @@ func (c *Config) withDefaults() Config {
 		cfg.TLSConfig = c.tlsConfig()
 	}
 	cfg.OriginWhitelist = slices.Clone(c.OriginWhitelist)
+	cfg.TrustedProxies = slices.Clone(c.TrustedProxies)
 	cfg.Paths = slices.Clone(c.Paths)
 	cfg.Subprotocols = slices.Clone(c.Subprotocols)
 	return cfg

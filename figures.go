@@ -78,6 +78,7 @@ func (st *DropCounts) Add(o *DropCounts) {
 const (
 	refusedAuth        refusalReason = iota // Authenticate returned an error: 401, or its own status
 	refusedMalformed                        // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
+	refusedProxy                            // a proxy began without a valid header of the PROXY protocol: 400
 	refusedPath                             // not one of Config.Paths: 404
 	refusedOrigin                           // a page of an origin that may not connect: 403
 	refusedFull                             // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503
@@ -94,6 +95,7 @@ func (n *refusals) counts() RefusalCounts {
 	return RefusalCounts{
 		Auth:        n[refusedAuth].Load(),
 		Malformed:   n[refusedMalformed].Load(),
+		Proxy:       n[refusedProxy].Load(),
 		Path:        n[refusedPath].Load(),
 		Origin:      n[refusedOrigin].Load(),
 		Full:        n[refusedFull].Load(),
@@ -110,6 +112,7 @@ func (n *refusals) counts() RefusalCounts {
 func (c *RefusalCounts) Total() (n uint64) {
 	n += c.Auth
 	n += c.Malformed
+	n += c.Proxy
 	n += c.Path
 	n += c.Origin
 	n += c.Full
@@ -135,6 +138,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "stuck", Help: "calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client"}, func(st *Stats) float64 { return float64(st.Stuck) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "auth"}, func(st *Stats) float64 { return float64(st.Refused.Auth) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "malformed"}, func(st *Stats) float64 { return float64(st.Refused.Malformed) }},
+	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "proxy"}, func(st *Stats) float64 { return float64(st.Refused.Proxy) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "path"}, func(st *Stats) float64 { return float64(st.Refused.Path) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "origin"}, func(st *Stats) float64 { return float64(st.Refused.Origin) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "full"}, func(st *Stats) float64 { return float64(st.Refused.Full) }},

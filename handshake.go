@@ -292,6 +292,9 @@ func asHandshakeError(err error) *HandshakeError {
 		return refuse(refusedStopped, bad.Status, bad.Reason, err)
 	case errors.As(err, &bad):
 		h := refuse(refusedMalformed, bad.Status, bad.Reason, err)
+		if bad == engine.ErrProxyHeader {
+			h.why = refusedProxy
+		}
 		switch bad.Status {
 		case http.StatusUpgradeRequired:
 			h.Header = http.Header{

@@ -3,6 +3,7 @@ package ws
 import (
 	"crypto/tls"
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -71,6 +72,36 @@ func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr 
 // the request of WithAuthenticate holds the state of the connection, such as the client's
 // certificate.
 func WithTLSConfig(config *tls.Config) Option { return func(c *Config) { c.TLSConfig = config } }
+
+// WithTrustedProxies sets Config.TrustedProxies: the addresses of the proxies in front of the
+// server, such as netip.MustParsePrefix("10.0.0.5/32"). Then RemoteAddr of the client and of the
+// request of WithAuthenticate, limits by address and logs mean the client, on both paths, with
+// port 0 if the proxies do not report its port.
+//
+// A trusted proxy reports the client in X-Forwarded-For, or in Forwarded (RFC 7239) if the request
+// has no X-Forwarded-For; ListenAddr and Serve also take the PROXY protocol, see
+// WithProxyProtocol. The lines are read from the right: the client is the first address that is
+// no trusted proxy's. An entry that is no address ends the search at the proxy that wrote it.
+// Lines of any other peer are not believed.
+//
+// A peer over a Unix socket is trusted with any list, and WithTrustedProxies() trusts no other. Do
+// not list a network of clients: one of them could name any address. A proxy must write one of the
+// two lines and remove the other one, if it does not write both; see docs/proxies.md. Middleware
+// before HandleUpgrade must not change the request's RemoteAddr.
+func WithTrustedProxies(prefixes ...netip.Prefix) Option {
+	return func(c *Config) { c.TrustedProxies = append([]netip.Prefix{}, prefixes...) }
+}
+
+// WithProxyProtocol sets Config.ProxyProtocol: a connection to ListenAddr or Serve must begin with
+// a header of the PROXY protocol, version 1 or 2, ahead of the TLS handshake. The address in it
+// takes the place of the connection's own, which stays if the header names none, as in health
+// checks. A connection that begins otherwise is refused with 400 and counted in
+// RefusalCounts.Proxy.
+//
+// With WithTrustedProxies that holds for the connections of these proxies, and the others begin
+// as usual, because their header would not be believed. Without it the header of anybody is
+// believed: nobody but the proxy may be able to connect.
+func WithProxyProtocol() Option { return func(c *Config) { c.ProxyProtocol = true } }
 
 // WithAdmission sets Config.Admission: it accepts a storm of new connections at a pace, and
 // refuses the connections of an address that has too many, for example

@@ -83,6 +83,7 @@ func (c *DropCounts) Lost() uint64 { return c.Full + c.Expired + c.Budget + c.Cl
 type RefusalCounts struct {
 	Auth      uint64 // Authenticate returned an error: 401, or its own status
 	Malformed uint64 // no handshake of RFC 6455: 400, 405, 414, 426, 431, 505
+	Proxy     uint64 // a proxy began without a valid header of the PROXY protocol: 400
 	Path      uint64 // not one of Config.Paths: 404
 	Origin    uint64 // a page of an origin that may not connect: 403
 	Full      uint64 // MaxConnections, no descriptors, or no turn in time under WithAdmission: 503

@@ -62,11 +62,15 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 	return nil
 }
 
-// accept decides on r once the event loops run. It returns the client that it makes, and the
-// decision.
+// accept decides on r, a copy of the application's request, once the event loops run. It returns
+// the client that it makes, and the decision.
 func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, h handshake, err error) {
 	if err := m.awaitRun(r.Context()); err != nil {
 		return nil, h, err
+	}
+	from := m.cfg.forwardedAddr(r)
+	if from.IsValid() {
+		r.RemoteAddr = from.String() // r is a copy
 	}
 	addr, err := m.admitAddress(r)
 	if err != nil {
@@ -88,6 +92,9 @@ func (m *Manager) accept(r *http.Request, opts []ClientOption) (c *Client, h han
 		return nil, h, err
 	}
 	c = m.newClient()
+	if from.IsValid() {
+		c.conn.SetRemoteAddr(from)
+	}
 	return c, h, m.admit(c, r, &h)
 }
 

@@ -75,7 +75,7 @@ func (e *Engine) LeaveAddress(addr netip.Addr) {
 // SetCounted gives c, before Enroll, the address of a peer that AdmitAddress has counted.
 // If c does not come to Enroll, Uncount must follow.
 func (c *Conn) SetCounted(addr netip.AddrPort) {
-	c.setPeer(net.TCPAddrFromAddrPort(addr))
+	c.setPeer(addr)
 	c.set(counted)
 }
 
@@ -88,32 +88,51 @@ func (e *Engine) Uncount(c *Conn) {
 }
 
 // admitArrival decides by its address on a peer that a loop has accepted. It returns
-// false if the peer is refused and its socket is to be closed.
+// false if the peer is refused and its socket is to be closed. On a proxy that reports
+// its clients, admitClient decides later.
 func (e *Engine) admitArrival(fd int, socket net.Addr, a *arrival) (in bool) {
 	if e.addresses == nil {
 		return true
 	}
-	if a.peer != nil {
-		socket = a.peer
+	addr := a.peer.Addr()
+	if tcp, ok := socket.(*net.TCPAddr); ok && !addr.IsValid() {
+		addr = tcp.AddrPort().Addr()
 	}
-	tcp, ok := socket.(*net.TCPAddr)
-	if !ok {
+	if e.reportsClients(addr) {
 		return true
 	}
-	addr, _ := netip.AddrFromSlice(tcp.IP)
+	if a.flags, in = e.admitOrTurnAway(addr); !in {
+		e.refuseAddress(fd)
+	}
+	return in
+}
+
+// admitClient decides by its address on the client that a proxy has reported. It
+// returns false if the client is refused.
+func (c *Conn) admitClient() (in bool) {
+	e := c.shard.eng
+	flags, in := e.admitOrTurnAway(c.peerAddr().Addr())
+	c.set(flags)
+	if !in {
+		c.refuse(e.addressRefusal())
+	}
+	return in
+}
+
+// admitOrTurnAway decides on a peer at addr. It returns the flags of its connection, or
+// false if the peer is refused.
+func (e *Engine) admitOrTurnAway(addr netip.Addr) (flags connFlags, in bool) {
 	isCounted, err := e.AdmitAddress(addr)
 	switch {
 	case isCounted:
-		a.flags = counted
+		return counted, true
 	case err == nil:
+		return 0, true
 	case e.handler.TurnAway(addr, err):
-		a.flags = turnedAway
-	default:
-		e.accept.takeBack()
-		e.refuseAddress(fd)
-		return false
+		return turnedAway, true
 	}
-	return true
+	e.accept.takeBack()
+	return 0, false
 }
 
 // takeBack takes the permit of a connection back that was refused because of its
@@ -134,8 +153,11 @@ func (e *Engine) refuseAddress(fd int) {
 		endSocket(fd, nil)
 		return
 	}
-	endSocket(fd, e.refusals[rand.IntN(len(e.refusals))])
+	endSocket(fd, e.addressRefusal())
 }
+
+// addressRefusal returns one of the rendered answers, shared.
+func (e *Engine) addressRefusal() []byte { return e.refusals[rand.IntN(len(e.refusals))] }
 
 // addressRefusals are rendered answers to peers beyond the limits of their address. They
 // differ in the time after which the peer may come back.

@@ -63,6 +63,9 @@ type Config struct {
 	Simnet                    *Simnet          // in place of sockets; without ListenAddr and TLS
 	Now                       func() time.Time // clock of all timers; nil is time.Now, or the clock of Simnet
 	NoReadiness               bool             // for tests: as if the loops' epolls were unknown
+
+	TrustedProxies codec.TrustedProxies // their reports of a client's address are believed
+	ProxyProtocol  bool                 // trusted proxies begin with its header; all peers if there are none
 }
 
 // BatchedWrites says whether a loop writes to many sockets in one system call.

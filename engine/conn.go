@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"net"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/panjf2000/gnet/v2"
@@ -46,7 +46,7 @@ type Owner interface {
 // InLoop. So are the methods of send.go and bounds.go, variant, and the accessors of
 // the lazy state, because senders use them off the loop. The others are loop-confined.
 type Conn struct {
-	// Immutable after the connection is attached to its loop.
+	// Immutable after the connection is attached to its loop, peer after its request is read.
 	owner Owner
 	shard *Shard
 	gc    netConn
@@ -101,6 +101,8 @@ const (
 	counted                              // it counts for its address; see AdmitAddress
 	turnedAway                           // its address is beyond its limits; it is refused behind its request
 	awaitsPong                           // a ping is on its way whose pong has not come
+	awaitsProxy                          // its peer has yet to send the header of the PROXY protocol
+	unreported                           // its peer is unknown, or has named no client: its header lines name none, either
 )
 
 // is, set and unset are loop-confined like the flags.
@@ -111,10 +113,10 @@ func (c *Conn) unset(f connFlags)   { c.flags &^= f }
 // lazyState holds the parts of a connection that an idle one needs only with
 // TLS, with compression, or over IPv6. Immutable: it is replaced as a whole.
 type lazyState struct {
-	tls     *tlsConn     // nil for a plain connection
-	deflate *deflate     // permessage-deflate; nil if not negotiated. Set before the connection is open
-	end     *CloseInfo   // set when closing begins
-	peer    *net.TCPAddr // for IPv6; set when the connection is attached
+	tls     *tlsConn        // nil for a plain connection
+	deflate *deflate        // permessage-deflate; nil if not negotiated. Set before the connection is open
+	end     *CloseInfo      // set when closing begins
+	peer    *netip.AddrPort // for IPv6; see setPeer
 }
 
 var noLazyState lazyState
@@ -144,6 +146,9 @@ func (c *Conn) updateLazy(change func(*lazyState)) {
 			*next = *old
 		}
 		change(next)
+		if *next == (lazyState{}) {
+			next = nil
+		}
 		if c.lazy.CompareAndSwap(old, next) {
 			return
 		}
@@ -167,10 +172,10 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 		c = s.eng.handler.NewConn()
 	}
 	c.shard, c.gc, c.fd = s, gc, int32(gc.Fd())
-	if a.peer != nil {
+	if a.peer.IsValid() {
 		c.setPeer(a.peer)
 	} else {
-		c.setPeer(gc.RemoteAddr())
+		c.setSocketPeer(gc.RemoteAddr())
 	}
 	s.driver.adopt(c, a.foreign)
 	c.generation = s.eng.generations.Add(1)
@@ -182,6 +187,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 	s.stats.connections.add(1)
 	if from == nil {
 		c.expectTLS()
+		c.expectProxyHeader()
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
 		if a.refusal != nil {
 			return c.turnAway(a.refusal)

@@ -42,6 +42,7 @@
 //	enroll.go           sockets that come from elsewhere
 //	conn.go             Conn, its lazily kept parts, its flags
 //	remoteaddr.go       the peer's address, and the fields of gnet that are cleared
+//	proxy.go            the client's address behind trusted proxies
 //	sockopt.go          options of sockets; unsent*.go is the bound of unsent bytes
 //	handshake.go        the upgrade request, its decision and its answer
 //	timer.go            deadlines, MessageTimeout, WriteTimeout

@@ -45,7 +45,7 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, d Decision, e
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = c.adopt(tc)
 	}
-	from := arrival{place: e.placeFor(d.Placement), peer: c.RemoteAddr(), foreign: true}
+	from := arrival{place: e.placeFor(d.Placement), peer: c.peerAddr(), foreign: true}
 	return e.hand(ctx, c, nc, &enrolling{from, d.Response, early})
 }
 

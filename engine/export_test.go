@@ -53,6 +53,9 @@ func (e *Engine) AdmitArrival(fd int, peer *net.TCPAddr) bool {
 	return e.admitArrival(fd, peer, new(arrival))
 }
 
+// Lazy reports whether the connection has a lazy state.
+func (c *Conn) Lazy() bool { return c.lazy.Load() != nil }
+
 // GnetFields returns the fields of gnet's connection that attach clears, and
 // whether they were found.
 func (c *Conn) GnetFields() (remote, local net.Addr, safeContext any, known bool) {

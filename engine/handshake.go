@@ -39,6 +39,9 @@ func (c *Conn) handshake(in unread) bool {
 	}
 	_, _ = in.Discard(n)
 	c.transport().describe(r)
+	if !c.takeForwarded(r.Header) {
+		return false
+	}
 	refused, offLoop := s.eng.handler.Screen(r, c.is(turnedAway))
 	switch {
 	case refused.Response != nil:

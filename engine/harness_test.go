@@ -43,6 +43,7 @@ type server struct {
 
 	onWriteError func()
 	onStall      func(engine.Stall)
+	onRefused    func(err error)
 
 	onPeerClose func(p *peer) bool
 
@@ -157,7 +158,11 @@ func (s *server) Admit(_ *engine.Conn, r *http.Request) engine.Decision {
 
 func (s *server) Abandon(*engine.Conn) { s.abandoned.Add(1) }
 
-func (s *server) OnRefused(*engine.Conn, *http.Request, error) {}
+func (s *server) OnRefused(_ *engine.Conn, _ *http.Request, err error) {
+	if s.onRefused != nil {
+		s.onRefused(err)
+	}
+}
 
 func (s *server) OnDrop(engine.DropReason) { s.dropped.Add(1) }
 func (s *server) OnStall(st engine.Stall) {

@@ -42,7 +42,7 @@ func (c *Conn) move(d *Decision) (moved bool) {
 		return false
 	}
 	early, _ := c.gc.Peek(-1)
-	brought := &enrolling{arrival{place: to.place(), peer: c.RemoteAddr()}, d.Response, append([]byte(nil), early...)}
+	brought := &enrolling{arrival{place: to.place(), peer: c.peerAddr()}, d.Response, append([]byte(nil), early...)}
 	fd, err := s.driver.handOver(c)
 	if err != nil {
 		brought.place.giveUp()

@@ -27,6 +27,9 @@ func (c *Conn) readInLoop() {
 	if c.readClosing() {
 		return
 	}
+	if c.is(awaitsProxy) && !c.is(lingering) && !c.readProxyHeader() {
+		return
+	}
 	c.transport().receive(c)
 }
 

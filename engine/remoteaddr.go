@@ -27,14 +27,30 @@ type peerIPv4 struct {
 }
 
 // setPeer stores the peer's address, in 6 bytes if it is IPv4, also if that is
-// mapped into IPv6.
-func (c *Conn) setPeer(addr net.Addr) {
-	if tcp, ok := addr.(*net.TCPAddr); ok {
-		if ip := tcp.IP.To4(); ip != nil {
-			c.peer = peerIPv4{[4]byte(ip), uint16(tcp.Port)}
-			return
-		}
-		c.updateLazy(func(x *lazyState) { x.peer = tcp })
+// mapped into IPv6. An address before it is forgotten.
+func (c *Conn) setPeer(addr netip.AddrPort) {
+	var other *netip.AddrPort
+	c.peer = peerIPv4{}
+	if ip := addr.Addr().Unmap(); ip.Is4() {
+		c.peer = peerIPv4{ip.As4(), addr.Port()}
+	} else if ip.IsValid() {
+		other = new(netip.AddrPort) // addr itself would be moved to the heap for IPv4, too
+		*other = addr
+	}
+	if other != nil || c.lazyState().peer != nil {
+		c.updateLazy(func(x *lazyState) { x.peer = other })
+	}
+}
+
+// setSocketPeer stores the address of the socket's other end. A Unix socket's has
+// no name. A TCP socket whose peer is unknown must not pass for one.
+func (c *Conn) setSocketPeer(addr net.Addr) {
+	switch addr := addr.(type) {
+	case *net.TCPAddr:
+		c.setPeer(addr.AddrPort())
+	case *net.UnixAddr:
+	default:
+		c.set(unreported)
 	}
 }
 
@@ -44,18 +60,18 @@ func (c *Conn) peerAddr() netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(c.peer.ip), c.peer.port)
 	}
 	if addr := c.lazyState().peer; addr != nil {
-		return addr.AddrPort()
+		return *addr
 	}
 	return netip.AddrPort{}
 }
 
-// RemoteAddr returns the peer's address, or nil before the connection is open.
+// RemoteAddr returns the peer's address, or its client's if it is a trusted
+// proxy; nil before the connection is open.
 func (c *Conn) RemoteAddr() net.Addr {
+	addr := c.peerAddr()
 	switch {
-	case c.peer != peerIPv4{}:
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(c.peer.ip), c.peer.port))
-	case c.lazyState().peer != nil:
-		return c.lazyState().peer
+	case addr.IsValid():
+		return net.TCPAddrFromAddrPort(addr)
 	case c.shard != nil:
 		return unixPeer
 	default:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"syscall"
@@ -18,7 +19,7 @@ import (
 // connection that gnet has not accepted.
 type arrival struct {
 	place   *place              // nil if gnet has accepted it
-	peer    net.Addr            // in place of the socket's address; nil is none
+	peer    netip.AddrPort      // in place of the socket's address; the zero value is none
 	foreign bool                // the socket has no options of gnet's listeners
 	refusal *codec.RequestError // see admitPeer; nil if it comes in
 	flags   connFlags           // of its connection: see admitArrival
@@ -192,14 +193,14 @@ func withDescriptor(nc net.Conn, fn func(fd int)) error {
 }
 
 // peerOf returns the peer's address of a wrapped connection, such as one of the
-// PROXY protocol, or nil for the socket's own.
-func peerOf(nc net.Conn) net.Addr {
+// PROXY protocol, or the zero value for the socket's own.
+func peerOf(nc net.Conn) (addr netip.AddrPort) {
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
-		return nil
-	}
-	if addr, ok := nc.RemoteAddr().(*net.TCPAddr); ok && addr != nil {
 		return addr
 	}
-	return nil
+	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok && tcp != nil {
+		return tcp.AddrPort()
+	}
+	return addr
 }
