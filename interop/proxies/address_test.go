@@ -1,21 +1,19 @@
 package proxies_test
 
 import (
-	"net"
-	"net/http"
-	"strings"
+	"net/netip"
 
 	"github.com/qi-realtime/ws"
 )
 
-// clientAddress keeps the client's own address as metadata.
-func clientAddress(r *http.Request) ([]ws.ClientOption, error) {
-	ip, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return nil, err
+// behindProxy returns the options of a server whose proxy runs on the same machine.
+func behindProxy() []ws.Option {
+	return []ws.Option{
+		ws.WithTrustedProxies(netip.MustParsePrefix("127.0.0.1/32")),
 	}
-	if ip == "127.0.0.1" { // the proxy
-		ip = strings.Clone(r.Header.Get("X-Real-IP")) // the header's memory is not kept
-	}
-	return []ws.ClientOption{ws.WithMetadata("ip", ip)}, nil
+}
+
+// behindProxyProtocol returns those of a server whose proxy sends the PROXY protocol.
+func behindProxyProtocol() []ws.Option {
+	return append(behindProxy(), ws.WithProxyProtocol())
 }

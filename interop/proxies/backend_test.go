@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,7 +43,8 @@ type text struct{ Text string }
 
 // request is the data of the answer to "whoami": the server's view of the upgrade request.
 type request struct {
-	IP        string // by clientAddress
+	IP        string // of RemoteAddr
+	Addr      string // RemoteAddr in Authenticate
 	Forwarded string // all lines of X-Forwarded-For
 	Reloaded  string // X-Reloaded, which only a proxy that was reloaded adds
 	TLS       bool
@@ -106,7 +108,7 @@ func newBackend(t *testing.T, opts ...ws.Option) *backend {
 		ws.WithMessageSizeLimit(2 * mib),
 		ws.WithQueueBytes(8 * mib),
 		ws.WithAuthenticate(authenticate),
-	}, opts...)...)
+	}, append(behindProxy(), opts...)...)...)
 	require.NoError(t, err)
 	b := &backend{Manager: m, ended: make(chan *ws.CloseError, 4096)}
 	b.register(t)
@@ -132,12 +134,12 @@ func (b *backend) stop(t *testing.T) {
 
 // authenticate keeps the request for "whoami".
 func authenticate(r *http.Request) ([]ws.ClientOption, error) {
-	opts, err := clientAddress(r)
-	return append(opts, ws.WithMetadata("request", request{
+	return []ws.ClientOption{ws.WithMetadata("request", request{
+		Addr:      r.RemoteAddr,
 		Forwarded: strings.Join(r.Header.Values("X-Forwarded-For"), ", "),
 		Reloaded:  strings.Clone(r.Header.Get("X-Reloaded")),
 		TLS:       r.TLS != nil,
-	})), err
+	})}, nil
 }
 
 // register registers the handlers.
@@ -158,11 +160,11 @@ func (b *backend) register(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, ws.HandleOnly(b.Manager, "whoami", func(c *ws.Client) (*request, error) {
-		ip, _ := c.GetMetadata("ip")
 		kept, _ := c.GetMetadata("request")
 		r := kept.(request)
-		r.IP = ip.(string)
-		return &r, nil
+		ip, _, err := net.SplitHostPort(c.RemoteAddr())
+		r.IP = ip
+		return &r, err
 	}))
 }
 

@@ -2,8 +2,6 @@ package proxies_test
 
 import (
 	"net/http"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -36,34 +34,6 @@ func TestConversation(t *testing.T) {
 			})
 		}
 	})
-}
-
-// The server knows the client's own address, whatever the client claims.
-func TestClientAddress(t *testing.T) {
-	behindEach(t, func(t *testing.T, p *product, start startFunc) {
-		b := start(t)
-		for scheme, to := range p.start(t, b.addr, setup{}).targets() {
-			t.Run(scheme, func(t *testing.T) {
-				to.from = "127.0.0.2"
-				forged := http.Header{"X-Real-Ip": {"6.6.6.6"}, "X-Forwarded-For": {"6.6.6.6"}}
-				who := to.dial(t, forged).whoami()
-				assert.Equal(t, "127.0.0.2", who.IP)
-				assert.Regexp(t, `^6\.6\.6\.6, ?127\.0\.0\.2$`, who.Forwarded)
-				assert.False(t, who.TLS)
-			})
-		}
-	})
-}
-
-// The function in docs/proxies.md is the one that is tested.
-func TestClientAddressIsDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../docs/proxies.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("address_test.go")
-	require.NoError(t, err)
-	from := strings.Index(string(source), "// clientAddress")
-	require.Positive(t, from)
-	assert.Contains(t, string(page), "```go\n"+string(source[from:])+"```")
 }
 
 // nginx's $host has no port, so that a page of another port than the scheme's own is refused.

@@ -32,9 +32,11 @@ type product struct {
 	// of proxy.values.
 	replace map[string]string
 
-	// realIP is the line that passes the client's address to the server. A test of reloads adds
+	// forwarded is the line that passes the client's address to the server. A test of reloads adds
 	// reloaded behind it.
-	realIP, reloaded string
+	forwarded, reloaded string
+
+	tcp bool // it passes bytes on, on one port: TLS is the server's
 
 	// command returns the command line of a proxy in dir, whose configuration is written with
 	// write under the name conf.
@@ -57,31 +59,61 @@ var nginx = &product{
 		"_read_timeout 60s;": "_read_timeout <timeout>;",
 		"_send_timeout 60s;": "_send_timeout <timeout>;",
 	},
-	realIP:   "proxy_set_header X-Real-IP $remote_addr;",
-	reloaded: "proxy_set_header X-Reloaded yes;",
+	forwarded: "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+	reloaded:  "proxy_set_header X-Reloaded yes;",
 	command: func(dir, conf string, write func(name, text string)) []string {
 		var temp strings.Builder
 		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			fmt.Fprintf(&temp, "    %s_temp_path %s;\n", kind, filepath.Join(dir, kind))
 		}
-		main := filepath.Join(dir, "main.conf")
-		write(main, fmt.Sprintf(`
+		http := fmt.Sprintf("http {\n    access_log off;\n%s\n    include %s;\n}\n", temp.String(), conf)
+		return nginxCommand(dir, "", http, write)
+	},
+	reload: syscall.SIGHUP, // as nginx -s reload
+}
+
+// nginxCommand returns the command line of an nginx with that line at the head of its
+// configuration, and with the given contexts.
+func nginxCommand(dir, head, contexts string, write func(name, text string)) []string {
+	main := filepath.Join(dir, "main.conf")
+	write(main, head+fmt.Sprintf(`
 user root;
 daemon off;
-pid %[1]s/nginx.pid;
+pid %s/nginx.pid;
 error_log stderr warn;
 worker_processes 2;
 worker_rlimit_nofile 8192;
 events { worker_connections 4096; }
-http {
-    access_log off;
-%[2]s
-    include %[3]s;
+%s`, dir, contexts))
+	return []string{"nginx", "-e", "stderr", "-c", main}
 }
-`, dir, temp.String(), conf))
-		return []string{"nginx", "-e", "stderr", "-c", main}
+
+// nginxStream is nginx that passes bytes on behind a header of the PROXY protocol.
+var nginxStream = &product{
+	name: "nginx-stream",
+	replace: map[string]string{
+		"listen 443;":    "listen 127.0.0.1:<plain>;",
+		"127.0.0.1:8080": "<backend>",
 	},
-	reload: syscall.SIGHUP, // as nginx -s reload
+	command: func(dir, conf string, write func(name, text string)) []string {
+		const module = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;"
+		return nginxCommand(dir, module, fmt.Sprintf("include %s;\n", conf), write)
+	},
+	tcp: true,
+}
+
+// haproxyTCP is the same with HAProxy.
+var haproxyTCP = &product{
+	name: "haproxy-tcp",
+	replace: map[string]string{
+		"bind :443":      "bind 127.0.0.1:<plain>",
+		"127.0.0.1:8080": "<backend>",
+		"inter 2s":       "inter 200ms",
+		"check   5s":     "check   60s", // this machine may be busy
+		"maxconn 100000": "maxconn 4096\n    stats socket <dir>/stats.sock",
+	},
+	command: haproxy.command,
+	tcp:     true,
 }
 
 var haproxy = &product{
@@ -98,8 +130,8 @@ var haproxy = &product{
 		"check   5s":            "check   60s", // this machine may be busy
 		"inter 2s":              "inter 200ms",
 	},
-	realIP:   "http-request set-header X-Real-IP %[src]",
-	reloaded: "http-request set-header X-Reloaded yes",
+	forwarded: "option forwardfor",
+	reloaded:  "http-request set-header X-Reloaded yes",
 	command: func(_, conf string, _ func(name, text string)) []string {
 		return []string{"haproxy", "-W", "-f", conf}
 	},
@@ -143,6 +175,9 @@ func (p *product) start(t *testing.T, backend string, s setup) *proxy {
 	x.plain = target{host: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	x.tls = target{host: fmt.Sprintf("127.0.0.1:%d", freePort(t)), roots: id.roots}
 	x.conf = filepath.Join(x.dir, p.name+".conf")
+	if p.tcp {
+		x.tls.host = x.plain.host
+	}
 	x.write(t, filepath.Join(x.dir, "site.pem"), id.pem)
 	x.write(t, x.conf, x.configuration(t, backend, s))
 	x.run(t)

@@ -23,7 +23,7 @@ func TestReload(t *testing.T) {
 		}
 
 		x.write(t, x.conf, x.configuration(t, b.addr, setup{replace: map[string]string{
-			p.realIP: p.realIP + "\n" + p.reloaded,
+			p.forwarded: p.forwarded + "\n" + p.reloaded,
 		}}))
 		require.NoError(t, x.process.Signal(p.reload))
 		var first *client // of the new workers

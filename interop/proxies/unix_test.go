@@ -1,9 +1,7 @@
 package proxies_test
 
 import (
-	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -17,11 +15,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "ws.sock")
-			b := newBackend(t, ws.WithListenAddr("unix://"+path),
-				ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
-					ip := strings.Clone(r.Header.Get("X-Real-IP"))
-					return []ws.ClientOption{ws.WithMetadata("ip", ip), ws.WithMetadata("request", request{})}, nil
-				}))
+			b := newBackend(t, ws.WithListenAddr("unix://"+path), ws.WithTrustedProxies())
 			b.Addr() // waits for the start
 			to := p.start(t, prefix+path, setup{}).plain
 			to.from = "127.0.0.2"
