@@ -8,6 +8,7 @@ import (
 
 	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/internal/loglimit"
+	"github.com/qi-realtime/ws/internal/measure"
 	"github.com/qi-realtime/ws/pool"
 	"github.com/qi-realtime/ws/router"
 )
@@ -54,31 +55,43 @@ func (m *Manager) routeMode(payload []byte) router.Mode {
 	return m.defaultMode()
 }
 
-// handle handles one message, on the event loop or on a worker.
-func (c *Client) handle(op Opcode, payload []byte) {
+// handleTimed is handle, with its time.
+func (c *Client) handleTimed(op Opcode, payload []byte, s measure.Sample) {
+	event := c.handle(op, payload)
+	if s.Taken() {
+		c.manager.handlerTimes.note(event, c.conn.Shard().Index(), s)
+	}
+}
+
+// handle handles one message, on the event loop or on a worker. It returns the event of the
+// handler's histogram.
+func (c *Client) handle(op Opcode, payload []byte) (event string) {
 	if raw := c.manager.rawRouteFor(op); raw != nil {
 		c.invalid = 0
 		c.handleRaw(raw, op, payload)
-		return
+		if raw == c.manager.binary.Load() {
+			return binaryEvent
+		}
+		return rawEvent
 	}
 	var e envelope.Request
 	err := envelope.Parse(payload, &e)
 	if op != OpText {
 		c.rejectInvalid(&e, errBinary)
-		return
+		return otherEvent
 	}
 	if err != nil {
 		why := strings.TrimPrefix(err.Error(), envelope.ErrInvalid.Error())
 		c.rejectInvalid(&e, fmt.Errorf("%w%s", ErrInvalidMessage, why))
-		return
+		return otherEvent
 	}
 	msgType, ok := requestType(e.Type)
 	if !ok {
 		c.rejectType(&e)
-		return
+		return otherEvent
 	}
 	c.invalid = 0
-	c.route(msgType, &e)
+	return c.route(msgType, &e)
 }
 
 // errBinary refuses a binary message that no handler takes.
@@ -116,8 +129,8 @@ func (c *Client) rejectInvalid(e *envelope.Request, err error) {
 	c.answerInvalid(string(e.RequestID), 400, strings.TrimPrefix(err.Error(), "ws: "))
 }
 
-// route finds the handler of a valid message and runs it.
-func (c *Client) route(msgType string, e *envelope.Request) {
+// route finds the handler of a valid message and runs it. It returns the handler's event.
+func (c *Client) route(msgType string, e *envelope.Request) (event string) {
 	m := c.manager
 	route, ok := m.Router.routes.LookupBytes(e.Event)
 	msg := messagePool.Get().(*Message)
@@ -135,10 +148,11 @@ func (c *Client) route(msgType string, e *envelope.Request) {
 	if !ok {
 		m.metrics.IncrementMessageErrors(unknownEvent)
 		c.answerInvalid(msg.RequestID, 404, "handler not found")
-		return
+		return otherEvent
 	}
 	c.conn.NoteEvent(&route.Event)
 	c.run(msg, route.Handler)
+	return route.Event
 }
 
 // run calls the handler of msg and answers its error.

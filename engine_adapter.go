@@ -84,11 +84,12 @@ func (o *clientOwner) OnOpen() {
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
 	workers := c.manager.workersFor(c, Opcode(op), payload)
+	sample := c.conn.Shard().SampleInLoop()
 	if workers == nil {
-		c.handle(Opcode(op), payload)
+		c.handleTimed(Opcode(op), payload, sample)
 		return
 	}
-	c.enqueue(Opcode(op), payload, workers)
+	c.enqueue(Opcode(op), payload, workers, sample)
 }
 
 // Handling reports whether the caller is the client's handler on a worker.

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 	"unsafe"
+
+	"github.com/qi-realtime/ws/internal/measure"
 )
 
 // This file opens internals to the tests in package ws_test.
@@ -62,7 +64,9 @@ func (l *Limiter) Admit(now time.Duration, n int) bool { return l.limiter.admit(
 func (l *Limiter) Exhausted() bool                     { return l.limiter.exhausted(l.limits) }
 
 // Enqueue puts payload into the mailbox of c as a text message.
-func Enqueue(c *Client, payload []byte) { c.enqueue(OpText, payload, c.manager.workers) }
+func Enqueue(c *Client, payload []byte) {
+	c.enqueue(OpText, payload, c.manager.workers, measure.Sample{})
+}
 
 // MaxPooledMessages bounds the memory of a mailbox that is used again.
 const MaxPooledMessages = maxPooledMessages

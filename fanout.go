@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/measure"
 )
 
 // broadcast is the task that fans one frame out; all loops run the same task.
@@ -17,8 +18,10 @@ type broadcast struct {
 	exclude *Client
 	report  *deliveryReport // nil without a report
 
-	start time.Time    // for RecordBroadcastLatency; zero without Metrics
-	loops atomic.Int32 // loops that have not fanned out yet
+	begun     time.Duration // for RecordBroadcastLatency, on measure.Now; 0 without Metrics
+	loops     atomic.Int32  // loops that have not fanned out yet
+	unwritten atomic.Int32  // loops that have not written the frame yet; of a sample that was taken only
+	sample    measure.Sample
 }
 
 // post posts b to the loops.
@@ -28,9 +31,10 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 		return nil
 	}
 	if b.manager.measures {
-		b.start = time.Now()
+		b.begun = measure.Now()
 	}
 	b.loops.Store(int32(len(targets)))
+	b.unwritten.Store(int32(len(targets)))
 	reserved, err := b.manager.engine.ReserveAll(ctx, targets)
 	if err != nil {
 		return err
@@ -65,8 +69,22 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 		return
 	}
 	*w = fanOutWalk{}
+	if b.sample.Taken() {
+		s.AfterFlushInLoop((*writtenTask)(b))
+	}
 	if b.loops.Add(-1) == 0 {
 		b.complete()
+	}
+}
+
+// writtenTask runs on each loop when the loop has written the frame of a broadcast whose time
+// is taken.
+type writtenTask broadcast
+
+// RunInLoop counts the time if this loop is the last.
+func (t *writtenTask) RunInLoop(s *engine.Shard) {
+	if t.unwritten.Add(-1) == 0 {
+		s.NotePublished(t.sample)
 	}
 }
 
@@ -83,8 +101,8 @@ func (b *broadcast) complete() {
 	if b.report != nil {
 		close(b.report.done)
 	}
-	if !b.start.IsZero() {
-		b.manager.metrics.RecordBroadcastLatency(time.Since(b.start).Nanoseconds())
+	if b.begun != 0 {
+		b.manager.metrics.RecordBroadcastLatency((measure.Now() - b.begun).Nanoseconds())
 	}
 }
 

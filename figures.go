@@ -32,6 +32,12 @@ func loopStats(st engine.ShardStats) LoopStats {
 		Stalls:       st.Stalls,
 		LongestStall: st.LongestStall,
 		Drops:        DropCounts(st.Drops),
+		Closes:       CloseCounts(st.Closes),
+		Handshake:    Times(st.Handshake),
+		RoundTrip:    Times(st.RoundTrip),
+		MailboxWait:  Times(st.MailboxWait),
+		Publish:      Times(st.Publish),
+		Queued:       Sizes(st.Queued),
 	}
 }
 
@@ -63,6 +69,12 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.Stalls += o.Stalls
 	st.LongestStall = max(st.LongestStall, o.LongestStall)
 	st.Drops.Add(&o.Drops)
+	st.Closes.Add(&o.Closes)
+	st.Handshake.Add(&o.Handshake)
+	st.RoundTrip.Add(&o.RoundTrip)
+	st.MailboxWait.Add(&o.MailboxWait)
+	st.Publish.Add(&o.Publish)
+	st.Queued.Add(&o.Queued)
 }
 
 // Add adds the numbers of o.
@@ -72,6 +84,27 @@ func (st *DropCounts) Add(o *DropCounts) {
 	st.Conflated += o.Conflated
 	st.Budget += o.Budget
 	st.Closed += o.Closed
+}
+
+// Add adds the numbers of o.
+func (st *CloseCounts) Add(o *CloseCounts) {
+	st.Code1000 += o.Code1000
+	st.Code1001 += o.Code1001
+	st.Code1002 += o.Code1002
+	st.Code1003 += o.Code1003
+	st.Code1005 += o.Code1005
+	st.Code1006 += o.Code1006
+	st.Code1007 += o.Code1007
+	st.Code1008 += o.Code1008
+	st.Code1009 += o.Code1009
+	st.Code1010 += o.Code1010
+	st.Code1011 += o.Code1011
+	st.Code1012 += o.Code1012
+	st.Code1013 += o.Code1013
+	st.Code1014 += o.Code1014
+	st.Code3xxx += o.Code3xxx
+	st.Code4xxx += o.Code4xxx
+	st.Other += o.Other
 }
 
 // The reasons for refusals.
@@ -193,4 +226,33 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "conflated"}, func(st *LoopStats) float64 { return float64(st.Drops.Conflated) }},
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "budget"}, func(st *LoopStats) float64 { return float64(st.Drops.Budget) }},
 	{Figure{Name: "loop_drops_total", Help: "messages that were not sent", Counter: true, Reason: "closed"}, func(st *LoopStats) float64 { return float64(st.Drops.Closed) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1000"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1000) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1001"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1001) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1002"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1002) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1003"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1003) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1005"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1005) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1006"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1006) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1007"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1007) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1008"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1008) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1009"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1009) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1010"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1010) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1011"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1011) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1012"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1012) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1013"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1013) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "1014"}, func(st *LoopStats) float64 { return float64(st.Closes.Code1014) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "3xxx"}, func(st *LoopStats) float64 { return float64(st.Closes.Code3xxx) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "4xxx"}, func(st *LoopStats) float64 { return float64(st.Closes.Code4xxx) }},
+	{Figure{Name: "loop_closes_total", Help: "connections that finished the handshake and ended, by close code", Counter: true, Reason: "other"}, func(st *LoopStats) float64 { return float64(st.Closes.Other) }},
+}
+
+var loopHistograms = []histogram[LoopStats]{
+	{"handshake_seconds", "time from the acceptance of a connection, or the call of HandleUpgrade, to the answer 101", func(st *LoopStats) (bounds []float64, counts []uint64, sum float64) { return st.Handshake.values() }},
+	{"round_trip_seconds", "time from a heartbeat's ping to its pong", func(st *LoopStats) (bounds []float64, counts []uint64, sum float64) { return st.RoundTrip.values() }},
+	{"mailbox_wait_seconds", "time from the arrival of a message to the start of its handler on a worker", func(st *LoopStats) (bounds []float64, counts []uint64, sum float64) { return st.MailboxWait.values() }},
+	{"publish_seconds", "time from the publication of a message to its write to the last member that reads", func(st *LoopStats) (bounds []float64, counts []uint64, sum float64) { return st.Publish.values() }},
+	{"queued_bytes", "bytes that wait for each blocked client, counted about four times a second", func(st *LoopStats) (bounds []float64, counts []uint64, sum float64) { return st.Queued.values() }},
+}
+
+var routeHistograms = []histogram[RouteStats]{
+	{"handler_seconds", "time to handle a message, with its envelope and the middleware", func(st *RouteStats) (bounds []float64, counts []uint64, sum float64) { return st.Handler.values() }},
 }

@@ -90,10 +90,14 @@ func (m *Manager) Register(event string, h Handler, opts ...RouteOption) error {
 	if o.limit > 0 && h != nil {
 		h = m.late.watch(event, o.limit, h)
 	}
-	return routerError(m.Router.routes.Register(router.Route[*Client, *Message]{
+	err = m.Router.routes.Register(router.Route[*Client, *Message]{
 		Event: event, Handler: router.Handler[*Client, *Message](h), Mode: mode,
 		Request: o.request, Response: o.response, Doc: o.doc,
-	}))
+	})
+	if err == nil {
+		m.handlerTimes.add(event)
+	}
+	return routerError(err)
 }
 
 // routerError translates the errors of the router.
@@ -307,6 +311,7 @@ func (m *Manager) HandleRaw(fn func(c *Client, op Opcode, payload []byte)) {
 		m.raw.Store(nil)
 		return
 	}
+	m.handlerTimes.add(rawEvent)
 	m.raw.Store(newRawRoute(fn))
 }
 
@@ -320,5 +325,6 @@ func (m *Manager) HandleBinary(fn func(c *Client, payload []byte)) {
 		m.binary.Store(nil)
 		return
 	}
+	m.handlerTimes.add(binaryEvent)
 	m.binary.Store(newRawRoute(func(c *Client, _ Opcode, payload []byte) { fn(c, payload) }))
 }

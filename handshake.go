@@ -25,6 +25,7 @@ type handshake struct {
 	subprotocol uint8         // of the answer: its index in Config.Subprotocols + 1, or 0
 	deflate     codec.Deflate // of the answer; the zero value without compression
 	client      clientOptions
+	began       time.Time // start of HandleUpgrade; zero on the native path
 }
 
 // requestPath is the way of an upgrade request.

@@ -134,7 +134,11 @@ func (c *Client) deliver(in inboundMessage) {
 		return
 	}
 	defer pool.PutBuffer(in.buf)
-	c.handle(in.op, in.buf.B)
+	sample := in.sample
+	if sample.Taken() {
+		sample = c.conn.Shard().NoteMailboxWait(sample)
+	}
+	c.handleTimed(in.op, in.buf.B, sample)
 }
 
 // endReadingUnlock ends the reading of the empty mailbox, and unlocks c.mu.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/measure"
 	"github.com/qi-realtime/ws/pool"
 )
 
@@ -30,7 +31,8 @@ type mailbox struct {
 type inboundMessage struct {
 	op      Opcode
 	buf     *pool.Buffer
-	workers *pool.Workers // workers that handle it; nil is those of the message before it
+	workers *pool.Workers  // workers that handle it; nil is those of the message before it
+	sample  measure.Sample // begins with the arrival
 }
 
 // full reports whether the mailbox exceeds MailboxSize or MailboxBytes. One message of any
@@ -67,10 +69,10 @@ var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 
 // enqueue hands a copy of payload to workers. If that fills the mailbox, the client waits:
 // its connection is paused. A received message is always taken.
-func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers) {
+func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers, s measure.Sample) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
-	if full := c.put(inboundMessage{op: op, buf: buf, workers: workers}); full {
+	if full := c.put(inboundMessage{op: op, buf: buf, workers: workers, sample: s}); full {
 		c.conn.PauseInLoop()
 	}
 }

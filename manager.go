@@ -50,6 +50,8 @@ type Manager struct {
 	rateLimited atomic.Uint64 // refused messages
 	refusals    refusals
 
+	handlerTimes *handlerTimes
+
 	ctx        context.Context // of the clients
 	cancel     context.CancelFunc
 	stopOnce   sync.Once
@@ -89,8 +91,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 			OnJoin:  func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomJoined, c, r.ID()) },
 			OnLeave: func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomLeft, c, r.ID()) },
 		}),
-		stopping: make(chan struct{}),
-		finished: make(chan struct{}),
+		handlerTimes: newHandlerTimes(cfg.Loops),
+		stopping:     make(chan struct{}),
+		finished:     make(chan struct{}),
 	}
 	if !noop {
 		guarded := &guardedMetrics{cfg.Metrics, m.reportPanic}

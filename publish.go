@@ -147,9 +147,13 @@ func (m *Manager) publishToUser(u user, p *publication) (Delivery, error) {
 
 // publish encodes the message once, and posts one task to each loop that has recipients.
 func (m *Manager) publish(ctx context.Context, p *publication) (Delivery, error) {
+	sample := m.engine.SamplePublish()
 	var buf [16]*engine.Shard
 	targets := p.targets(m.engine.Shards(), buf[:0])
-	b := &broadcast{manager: m, room: p.room, devices: p.devices, exclude: p.exclude, frame: m.engine.Stamp(p.frame())}
+	b := &broadcast{
+		manager: m, room: p.room, devices: p.devices, exclude: p.exclude, frame: m.engine.Stamp(p.frame()),
+		sample: sample,
+	}
 	if p.reported {
 		b.report = &deliveryReport{done: make(chan struct{})}
 	}

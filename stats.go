@@ -9,8 +9,8 @@ import (
 
 // The structs of this file are the one list of the library's figures. A field's name, type and
 // comment give the name, kind and help of its figure: uint64 counts from Run on, Duration is a
-// time, other numbers are values of now. `go generate` derives the counters of the engine, the
-// sums and Figures from them.
+// time, Times and Sizes are histograms, other numbers are values of now. `go generate` derives the
+// counters of the engine, the sums, Figures and Histograms from them.
 
 // Stats is a snapshot of a Manager.
 type Stats struct {
@@ -28,6 +28,7 @@ type Stats struct {
 	Accept        AcceptStats   // new connections that wait
 	Loops         []LoopStats   // one for each event loop
 	Total         LoopStats     // the sum of Loops; of OldestWait and LongestStall, the maximum
+	Routes        []RouteStats  // one for each handler, sorted by Event
 }
 
 // LoopStats is a snapshot of one event loop.
@@ -63,6 +64,47 @@ type LoopStats struct {
 	Stalls       uint64        // callbacks that held the loop for LoopStallThreshold
 	LongestStall time.Duration // longest time for which one of them has held the loop
 	Drops        DropCounts    // messages that were not sent
+	Closes       CloseCounts   // connections that finished the handshake and ended, by close code
+	// Handshake counts each connection. It does not include the wait to be accepted.
+	Handshake Times // time from the acceptance of a connection, or the call of HandleUpgrade, to the answer 101
+	RoundTrip Times // time from a heartbeat's ping to its pong
+	// MailboxWait and Publish are sampled: of the first 32 events of a loop in about 250 ms all
+	// are measured, of the others one of 16 is, and counts for 16.
+	MailboxWait Times // time from the arrival of a message to the start of its handler on a worker
+	// Publish counts a message once, on the last loop. Members whose socket is full then are not
+	// waited for; see OldestWait.
+	Publish Times // time from the publication of a message to its write to the last member that reads
+	Queued  Sizes // bytes that wait for each blocked client, counted about four times a second
+}
+
+// RouteStats is a snapshot of the calls of one handler.
+type RouteStats struct {
+	// Event is the event of the handler; "raw" and "binary" are the messages of HandleRaw and
+	// HandleBinary, "other" those without a handler.
+	Event string
+	// Handler is sampled like LoopStats.MailboxWait.
+	Handler Times // time to handle a message, with its envelope and the middleware
+}
+
+// CloseCounts is the numbers of connections that ended, by the code of the first close frame.
+type CloseCounts struct {
+	Code1000 uint64 // normal closure
+	Code1001 uint64 // going away: Shutdown, or a page that is left
+	Code1002 uint64 // protocol error
+	Code1003 uint64 // unsupported data
+	Code1005 uint64 // a close frame without a code
+	Code1006 uint64 // no close frame
+	Code1007 uint64 // invalid UTF-8, or invalid compressed data
+	Code1008 uint64 // policy violation, such as the rate limit
+	Code1009 uint64 // message too big
+	Code1010 uint64 // an extension is missing
+	Code1011 uint64 // internal error
+	Code1012 uint64 // service restart
+	Code1013 uint64 // try again later: a client that reads too slowly
+	Code1014 uint64 // bad gateway
+	Code3xxx uint64 // registered codes
+	Code4xxx uint64 // codes of the application
+	Other    uint64 // other codes
 }
 
 // DropCounts is the numbers of messages that clients did not get, by reason. A message
@@ -131,6 +173,7 @@ func (m *Manager) Stats() Stats {
 		st.Loops = append(st.Loops, loop)
 		st.Total.Add(&loop)
 	}
+	st.Routes = m.handlerTimes.stats()
 	return st
 }
 
@@ -148,7 +191,7 @@ type Figure struct {
 	Name    string // in snake case with its unit, such as "loop_bytes_in_total"
 	Help    string // the comment of its field
 	Counter bool   // it counts from Run on; otherwise it is a value of now
-	Reason  string // the reason for a drop or refusal, such as "client_id"; otherwise ""
+	Reason  string // the reason for a drop or refusal, such as "client_id", or a close code; otherwise ""
 	Loop    int    // index of the event loop; -1 for a figure of the whole Manager
 }
 

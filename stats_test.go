@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -25,6 +26,11 @@ func fillNumber(f reflect.Value, next int64) int64 {
 	case f.Kind() == reflect.Struct:
 		return fillNumbers(f, next)
 	case f.Kind() == reflect.Bool:
+		return next
+	case f.Kind() == reflect.Array:
+		for i := range f.Len() {
+			next = fillNumber(f.Index(i), next)
+		}
 		return next
 	case f.CanInt():
 		f.SetInt(next)
@@ -66,6 +72,10 @@ func numbersIn(s any) map[string]int64 {
 			for inner, value := range numbersIn(f.Interface()) {
 				found[name+"."+inner] = value
 			}
+		case f.Kind() == reflect.Array:
+			for i := range f.Len() {
+				found[fmt.Sprint(name, i)] = int64(f.Index(i).Uint())
+			}
 		case f.CanInt():
 			found[name] = f.Int()
 		default:
@@ -75,18 +85,65 @@ func numbersIn(s any) map[string]int64 {
 	return found
 }
 
+// isHistogram reports whether t is a histogram, which is no figure.
+func isHistogram(t reflect.Type) bool {
+	return t == reflect.TypeFor[ws.Times]() || t == reflect.TypeFor[ws.Sizes]()
+}
+
+// TestHistogramsAreWhole asserts that each histogram of Stats comes once, with its own name and counts.
+func TestHistogramsAreWhole(t *testing.T) {
+	st := ws.Stats{Routes: []ws.RouteStats{{Event: "a"}, {Event: "b"}}}
+	next, fields := int64(1), 0
+	for _, v := range []reflect.Value{
+		reflect.ValueOf(&st.Total), reflect.ValueOf(&st.Routes[0]), reflect.ValueOf(&st.Routes[1]),
+	} {
+		for field, f := range v.Elem().Fields() {
+			if isHistogram(field.Type) {
+				next = fillNumber(f, next)
+				fields++
+			}
+		}
+	}
+	names := make(map[string]bool)
+	want := uint64(1)
+	for h := range st.Histograms() {
+		assert.NotEmpty(t, h.Help, h.Name)
+		assert.False(t, names[h.Name+h.Event], h.Name)
+		names[h.Name+h.Event] = true
+		require.Len(t, h.Counts, len(h.Bounds)+1)
+		for _, count := range h.Counts {
+			assert.Equal(t, want, count, h.Name)
+			want++
+		}
+		sum := h.Sum
+		if strings.HasSuffix(h.Name, "_seconds") {
+			sum *= 1e9
+		} else {
+			assert.True(t, strings.HasSuffix(h.Name, "_bytes"), h.Name)
+		}
+		assert.InDelta(t, want, sum, 1e-3, h.Name)
+		want++
+		assert.InDelta(t, h.Count(), float64(h.Counts[0]+h.Counts[13])*7, 0, h.Name)
+	}
+	assert.Len(t, names, fields)
+}
+
 // TestFiguresAreWhole asserts that each number of Stats is one figure, with its own name and value.
 func TestFiguresAreWhole(t *testing.T) {
 	st := ws.Stats{Loops: make([]ws.LoopStats, 2)}
 	next := int64(1)
 	v := reflect.ValueOf(&st).Elem()
 	for field, f := range v.Fields() {
-		if field.Name != "Total" && field.Name != "Loops" {
+		if field.Name != "Total" && field.Name != "Loops" && field.Name != "Routes" {
 			next = fillNumber(f, next)
 		}
 	}
 	for i := range st.Loops {
-		next = fillNumbers(reflect.ValueOf(&st.Loops[i]).Elem(), next)
+		for field, f := range reflect.ValueOf(&st.Loops[i]).Elem().Fields() {
+			if !isHistogram(field.Type) {
+				next = fillNumber(f, next)
+			}
+		}
 	}
 	names := make(map[ws.Figure]bool)
 	values := make(map[float64]string)

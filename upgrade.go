@@ -42,6 +42,7 @@ import (
 // http.TimeoutHandler and some middleware give no such writer (500), and the adaptors of
 // fasthttp and fiber wrap the connection (501); the error names the type and the remedy.
 func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...ClientOption) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), m.cfg.HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)() // Shutdown
@@ -52,6 +53,7 @@ func (m *Manager) HandleUpgrade(w http.ResponseWriter, r *http.Request, opts ...
 		m.refuseOverHTTP(w, r, h)
 		return err
 	}
+	shake.began = began
 	if err := m.hijack(ctx, c, w, r, &shake); err != nil {
 		m.refusals[asHandshakeError(err).why].Add(1)
 		if !c.conn.Opened() {
@@ -126,7 +128,9 @@ func (m *Manager) hijack(
 	addCookies(&accept, w.Header())
 	early := make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Read(early) // all of it is in the buffer
-	d := engine.Decision{Response: codec.AppendAccept(nil, r, accept), Accepted: true, Placement: shake.client.place}
+	d := engine.Decision{
+		Response: codec.AppendAccept(nil, r, accept), Accepted: true, Placement: shake.client.place, Began: shake.began,
+	}
 	if err := m.engine.Enroll(ctx, &c.conn, nc, d, early); err != nil {
 		return fmt.Errorf("ws: enroll: %w", err)
 	}

@@ -343,6 +343,9 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.forgetOverdue(c)
 	s.forgetUnfinished(c)
 	s.endAdmitting(c)
+	if !c.is(opened) {
+		s.endHandshake(c)
+	}
 	if c.is(blocked) {
 		s.removeBlocked(c)
 		c.unblock()
@@ -366,6 +369,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	if c.is(opened) {
 		s.stats.closed.add(1)
 		end := *c.end()
+		s.stats.closes.of(end.Code).add(1)
 		end.taken = 0
 		c.owner.OnClose(end)
 	}

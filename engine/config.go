@@ -91,6 +91,9 @@ type Decision struct {
 	// Placement, if it is not empty, is a key: connections with the same key
 	// share a loop. It has no effect if Admit ran on the event loop.
 	Placement string
+
+	// Began is the start of the handshake, for Enroll.
+	Began time.Time
 }
 
 // Handler makes connections and decides on upgrade requests. Safe for concurrent

@@ -188,6 +188,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 	if from == nil {
 		c.expectTLS()
 		c.expectProxyHeader()
+		s.beginHandshake(c)
 		s.wheel.schedule(c, s.eng.after(s.eng.cfg.HandshakeTimeout))
 		if a.refusal != nil {
 			return c.turnAway(a.refusal)
@@ -195,7 +196,7 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 		return gnet.None
 	}
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.HeartbeatInterval))
-	c.open(from.response)
+	c.open(from.response, from.began)
 	if len(from.early) > 0 {
 		c.decode(from.early)
 	}

@@ -2,7 +2,12 @@
 
 package engine
 
-import "time"
+import (
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/measure"
+)
 
 // The reasons for drops.
 const (
@@ -34,6 +39,110 @@ func (d *Drops) Counts() DropCounts {
 	}
 }
 
+// CloseCounts is the numbers of connections that ended, by close code.
+type CloseCounts struct {
+	Code1000 uint64 // normal closure
+	Code1001 uint64 // going away: Shutdown, or a page that is left
+	Code1002 uint64 // protocol error
+	Code1003 uint64 // unsupported data
+	Code1005 uint64 // a close frame without a code
+	Code1006 uint64 // no close frame
+	Code1007 uint64 // invalid UTF-8, or invalid compressed data
+	Code1008 uint64 // policy violation, such as the rate limit
+	Code1009 uint64 // message too big
+	Code1010 uint64 // an extension is missing
+	Code1011 uint64 // internal error
+	Code1012 uint64 // service restart
+	Code1013 uint64 // try again later: a client that reads too slowly
+	Code1014 uint64 // bad gateway
+	Code3xxx uint64 // registered codes
+	Code4xxx uint64 // codes of the application
+	Other    uint64 // other codes
+}
+
+// closeCounters counts ended connections by close code.
+type closeCounters struct {
+	code1000 counter
+	code1001 counter
+	code1002 counter
+	code1003 counter
+	code1005 counter
+	code1006 counter
+	code1007 counter
+	code1008 counter
+	code1009 counter
+	code1010 counter
+	code1011 counter
+	code1012 counter
+	code1013 counter
+	code1014 counter
+	code3xxx counter
+	code4xxx counter
+	other    counter
+}
+
+// of returns the counter of code.
+func (n *closeCounters) of(code codec.CloseCode) *counter {
+	switch {
+	case code == 1000:
+		return &n.code1000
+	case code == 1001:
+		return &n.code1001
+	case code == 1002:
+		return &n.code1002
+	case code == 1003:
+		return &n.code1003
+	case code == 1005:
+		return &n.code1005
+	case code == 1006:
+		return &n.code1006
+	case code == 1007:
+		return &n.code1007
+	case code == 1008:
+		return &n.code1008
+	case code == 1009:
+		return &n.code1009
+	case code == 1010:
+		return &n.code1010
+	case code == 1011:
+		return &n.code1011
+	case code == 1012:
+		return &n.code1012
+	case code == 1013:
+		return &n.code1013
+	case code == 1014:
+		return &n.code1014
+	case code/1000 == 3:
+		return &n.code3xxx
+	case code/1000 == 4:
+		return &n.code4xxx
+	}
+	return &n.other
+}
+
+// Counts returns a snapshot.
+func (n *closeCounters) Counts() CloseCounts {
+	return CloseCounts{
+		Code1000: n.code1000.Load(),
+		Code1001: n.code1001.Load(),
+		Code1002: n.code1002.Load(),
+		Code1003: n.code1003.Load(),
+		Code1005: n.code1005.Load(),
+		Code1006: n.code1006.Load(),
+		Code1007: n.code1007.Load(),
+		Code1008: n.code1008.Load(),
+		Code1009: n.code1009.Load(),
+		Code1010: n.code1010.Load(),
+		Code1011: n.code1011.Load(),
+		Code1012: n.code1012.Load(),
+		Code1013: n.code1013.Load(),
+		Code1014: n.code1014.Load(),
+		Code3xxx: n.code3xxx.Load(),
+		Code4xxx: n.code4xxx.Load(),
+		Other:    n.other.Load(),
+	}
+}
+
 // shardStats is the counters of a shard.
 type shardStats struct {
 	connections  counter
@@ -62,36 +171,48 @@ type shardStats struct {
 	stalls       counter
 	longestStall counter
 	drops        Drops
+	closes       closeCounters
+	handshake    measure.Times
+	roundTrip    measure.Times
+	mailboxWait  measure.Times
+	publish      measure.Times
+	queued       measure.Sizes
 }
 
 // ShardStats is a snapshot of a shard's counters.
 type ShardStats struct {
-	Connections  int           // sockets, those in the handshake included
-	Opened       uint64        // connections that finished the handshake
-	Closed       uint64        // connections that finished the handshake and ended
-	MessagesIn   uint64        // data messages received
-	MessagesOut  uint64        // data messages sent
-	BytesIn      uint64        // bytes received
-	BytesOut     uint64        // bytes sent
-	Writes       uint64        // system calls that wrote to sockets
-	Batched      uint64        // writes to one socket that shared a system call with others; see Config.BatchedWrites
-	BlockedTotal uint64        // times a socket was full
-	Blocked      int           // connections whose socket is full
-	QueuedMemory int64         // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue
-	Slow         int           // connections between OnSlow and OnDrain
-	Paused       int           // connections that are not read, so that their clients wait
-	BudgetPaused int           // connections paused for the InboundBudget; counted about four times a second
-	PausedTotal  uint64        // times a connection was paused
-	HeldBytes    int64         // bytes received of paused connections that are not decoded yet
-	Tasks        uint64        // tasks run from the inbox
-	Yields       uint64        // turns cut short for fairness
-	InboxLen     int           // tasks waiting in the inbox
-	OldestWait   time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
-	WakeUps      uint64        // times the loop was woken for its inbox
-	Busy         time.Duration // total time in which the loop worked
-	Stalls       uint64        // callbacks that held the loop for LoopStallThreshold
-	LongestStall time.Duration // longest time for which one of them has held the loop
-	Drops        DropCounts    // messages that were not sent
+	Connections  int                // sockets, those in the handshake included
+	Opened       uint64             // connections that finished the handshake
+	Closed       uint64             // connections that finished the handshake and ended
+	MessagesIn   uint64             // data messages received
+	MessagesOut  uint64             // data messages sent
+	BytesIn      uint64             // bytes received
+	BytesOut     uint64             // bytes sent
+	Writes       uint64             // system calls that wrote to sockets
+	Batched      uint64             // writes to one socket that shared a system call with others; see Config.BatchedWrites
+	BlockedTotal uint64             // times a socket was full
+	Blocked      int                // connections whose socket is full
+	QueuedMemory int64              // memory of the queues of blocked connections, for QueueBudget; a frame counts in each queue
+	Slow         int                // connections between OnSlow and OnDrain
+	Paused       int                // connections that are not read, so that their clients wait
+	BudgetPaused int                // connections paused for the InboundBudget; counted about four times a second
+	PausedTotal  uint64             // times a connection was paused
+	HeldBytes    int64              // bytes received of paused connections that are not decoded yet
+	Tasks        uint64             // tasks run from the inbox
+	Yields       uint64             // turns cut short for fairness
+	InboxLen     int                // tasks waiting in the inbox
+	OldestWait   time.Duration      // least age of the oldest message that waits for a full socket; measured 4 times a second
+	WakeUps      uint64             // times the loop was woken for its inbox
+	Busy         time.Duration      // total time in which the loop worked
+	Stalls       uint64             // callbacks that held the loop for LoopStallThreshold
+	LongestStall time.Duration      // longest time for which one of them has held the loop
+	Drops        DropCounts         // messages that were not sent
+	Closes       CloseCounts        // connections that finished the handshake and ended, by close code
+	Handshake    measure.TimeCounts // time from the acceptance of a connection, or the call of HandleUpgrade, to the answer 101
+	RoundTrip    measure.TimeCounts // time from a heartbeat's ping to its pong
+	MailboxWait  measure.TimeCounts // time from the arrival of a message to the start of its handler on a worker
+	Publish      measure.TimeCounts // time from the publication of a message to its write to the last member that reads
+	Queued       measure.SizeCounts // bytes that wait for each blocked client, counted about four times a second
 }
 
 func (st *shardStats) snapshot() ShardStats {
@@ -122,6 +243,12 @@ func (st *shardStats) snapshot() ShardStats {
 		Stalls:       uint64(st.stalls.Load()),
 		LongestStall: time.Duration(st.longestStall.Load()),
 		Drops:        st.drops.Counts(),
+		Closes:       st.closes.Counts(),
+		Handshake:    st.handshake.Counts(),
+		RoundTrip:    st.roundTrip.Counts(),
+		MailboxWait:  st.mailboxWait.Counts(),
+		Publish:      st.publish.Counts(),
+		Queued:       st.queued.Counts(),
 	}
 }
 
@@ -153,6 +280,12 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.Stalls += o.Stalls
 	st.LongestStall = max(st.LongestStall, o.LongestStall)
 	st.Drops.Add(&o.Drops)
+	st.Closes.Add(&o.Closes)
+	st.Handshake.Add(&o.Handshake)
+	st.RoundTrip.Add(&o.RoundTrip)
+	st.MailboxWait.Add(&o.MailboxWait)
+	st.Publish.Add(&o.Publish)
+	st.Queued.Add(&o.Queued)
 }
 
 // Add adds the numbers of o.
@@ -162,4 +295,25 @@ func (st *DropCounts) Add(o *DropCounts) {
 	st.Conflated += o.Conflated
 	st.Budget += o.Budget
 	st.Closed += o.Closed
+}
+
+// Add adds the numbers of o.
+func (st *CloseCounts) Add(o *CloseCounts) {
+	st.Code1000 += o.Code1000
+	st.Code1001 += o.Code1001
+	st.Code1002 += o.Code1002
+	st.Code1003 += o.Code1003
+	st.Code1005 += o.Code1005
+	st.Code1006 += o.Code1006
+	st.Code1007 += o.Code1007
+	st.Code1008 += o.Code1008
+	st.Code1009 += o.Code1009
+	st.Code1010 += o.Code1010
+	st.Code1011 += o.Code1011
+	st.Code1012 += o.Code1012
+	st.Code1013 += o.Code1013
+	st.Code1014 += o.Code1014
+	st.Code3xxx += o.Code3xxx
+	st.Code4xxx += o.Code4xxx
+	st.Other += o.Other
 }

@@ -18,6 +18,7 @@
 //	drain.go            Stop and the end of the loops
 //	shard.go            Shard, the state of one loop
 //	stats.go            counters; counters.go lists them, drops.go those of drops
+//	measure.go          samples of times; handshakes, and the end of a publication's writes
 //
 // Tasks for a loop:
 //

@@ -18,6 +18,7 @@ import (
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/addrlimit"
 	"github.com/qi-realtime/ws/internal/loglimit"
+	"github.com/qi-realtime/ws/internal/measure"
 )
 
 // Engine runs the event loops and their shards. Safe for concurrent use.
@@ -64,6 +65,7 @@ type Engine struct {
 	generations   atomic.Uint32 // of the last connection; see arrivals
 	open          atomic.Int64  // connections on the loops, without those refused while the engine stops
 	blockedMemory atomic.Int64  // memory of the blocked connections of all shards; kept for a budget only
+	publishes     measure.SharedSampler
 	running       atomic.Bool
 	draining      atomic.Bool
 	halting       atomic.Bool

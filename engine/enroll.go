@@ -22,8 +22,9 @@ import (
 // Engine.enrolling; the first one decides.
 type enrolling struct {
 	arrival
-	response []byte // to the handshake
-	early    []byte // bytes that net/http had read behind the request
+	response []byte    // to the handshake
+	early    []byte    // bytes that net/http had read behind the request
+	began    time.Time // start of the handshake
 }
 
 // Enroll hands nc to the loop of the decision's Placement, or to the loop with
@@ -46,7 +47,7 @@ func (e *Engine) Enroll(ctx context.Context, c *Conn, nc net.Conn, d Decision, e
 		nc = c.adopt(tc)
 	}
 	from := arrival{place: e.placeFor(d.Placement), peer: c.peerAddr(), foreign: true}
-	return e.hand(ctx, c, nc, &enrolling{from, d.Response, early})
+	return e.hand(ctx, c, nc, &enrolling{from, d.Response, early, d.Began})
 }
 
 // hand hands nc to the loop of a place, and waits until it has taken c; see

@@ -149,7 +149,7 @@ func (t *admitTask) RunInLoop(s *Shard) {
 // open now.
 func (c *Conn) admitted(r *http.Request, decision *Decision) bool {
 	if decision.Accepted {
-		c.open(decision.Response)
+		c.open(decision.Response, c.shard.endHandshake(c))
 		return true
 	}
 	if decision.Refused != nil {
@@ -159,13 +159,15 @@ func (c *Conn) admitted(r *http.Request, decision *Decision) bool {
 	return false
 }
 
-// open starts the message phase. response is the answer of the handshake.
-func (c *Conn) open(response []byte) {
+// open starts the message phase. response is the answer of the handshake, which began at the
+// given time.
+func (c *Conn) open(response []byte, began time.Time) {
 	s := c.shard
 	c.state.Store(stateOpen)
 	c.set(opened)
 	c.noteLife()
 	s.stats.opened.add(1)
+	s.noteHandshake(began)
 	c.pushFirst(response)
 	// The first ping comes at a random time within the interval, to spread the
 	// pings of many connections that came at once.

@@ -42,13 +42,17 @@ func (c *Conn) move(d *Decision) (moved bool) {
 		return false
 	}
 	early, _ := c.gc.Peek(-1)
-	brought := &enrolling{arrival{place: to.place(), peer: c.peerAddr()}, d.Response, append([]byte(nil), early...)}
+	brought := &enrolling{
+		arrival: arrival{place: to.place(), peer: c.peerAddr()}, response: d.Response,
+		early: append([]byte(nil), early...), began: s.handshakes[c],
+	}
 	fd, err := s.driver.handOver(c)
 	if err != nil {
 		brought.place.giveUp()
 		return false
 	}
 	s.wheel.cancel(c)
+	s.endHandshake(c)
 	e.open.Add(-1)
 	s.stats.connections.add(^uint64(0))
 	go e.enrollMoved(c, fd, brought) // ends when the loop has taken c or has ended, or after HandshakeTimeout

@@ -46,6 +46,7 @@ func (c *Conn) noteRoundTrip(payload []byte) {
 	passed := pingStamp(e.elapsed()) - binary.BigEndian.Uint32(payload)
 	if d := time.Duration(passed) * time.Microsecond; d <= e.cfg.HeartbeatTimeout {
 		c.unset(awaitsPong)
+		c.shard.stats.roundTrip.Observe(d, 1)
 		e.observer.OnRoundTrip(c, d)
 	}
 }

@@ -38,6 +38,7 @@ type Shard struct {
 	slowState
 	budgetState
 	closeState
+	measureState
 
 	work loopWork
 

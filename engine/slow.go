@@ -213,6 +213,7 @@ func (s *Shard) checkAges() {
 			continue // nothing is written to it yet
 		}
 		c.out.noteAges(now, s.eng.markSpacing)
+		s.stats.queued.Observe(c.QueuedBytes())
 		age := c.queueAge()
 		oldest = max(oldest, age)
 		if high := s.eng.cfg.HighWaterAge; high > 0 && age >= high && c.end() == nil {

@@ -271,6 +271,7 @@ func (s *Shard) leave() {
 func (s *Shard) flushDirty() bool {
 	for !s.dirty.empty() {
 		s.flushFirst()
+		s.runFlushTasks()
 		if s.clock.outOfTime() {
 			return s.dirty.empty()
 		}
@@ -295,6 +296,7 @@ func (s *Shard) flushAtEnd() bool {
 	if s.dirty.len() <= maxCallbackFlush {
 		for s.clock.work = 0; !s.dirty.empty() && s.clock.work < maxCallbackWork; {
 			s.flushFirst()
+			s.runFlushTasks()
 		}
 	}
 	return s.dirty.empty()
@@ -317,6 +319,7 @@ type dirtyList struct {
 	ring []dirtyConn // its length is a power of two, or 0
 	head int
 	size int
+	left uint64 // connections that have left the list since the start
 }
 
 // dirtyConn is a connection on the list, with the value of Shard.offered at its
@@ -359,5 +362,6 @@ func (d *dirtyList) pop() *Conn {
 	d.ring[d.head].conn = nil
 	d.head = (d.head + 1) & (len(d.ring) - 1)
 	d.size--
+	d.left++
 	return c
 }
