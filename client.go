@@ -17,6 +17,7 @@ const (
 	CloseGoingAway       = int(codec.CloseGoingAway)
 	ClosePolicyViolation = int(codec.ClosePolicyViolation)
 	CloseInternalError   = int(codec.CloseInternalError)
+	CloseServiceRestart  = int(codec.CloseServiceRestart)
 	CloseTryAgainLater   = int(codec.CloseTryAgainLater)
 	// CloseReplaced closes a connection whose ID another one takes over; see ReplaceOld.
 	CloseReplaced = 4409
@@ -45,6 +46,7 @@ type Client struct {
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
 	shut        bool        // guarded by mu; CloseWithCode was called, so no inbound message is handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
+	notice      bool        // set by WithReconnectNotice; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 	path        uint8       // see requestedPath; immutable once connected
 	roundTrip   roundTrip   // guarded by mu; of the last ping
@@ -84,6 +86,13 @@ func (c *Client) CloseWithCode(code int, reason string) {
 	c.shut = true
 	c.mu.Unlock()
 	c.conn.Close(cc, reason)
+}
+
+// isShut reports whether the application has closed the client.
+func (c *Client) isShut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shut
 }
 
 // Abort ends the connection at once, without a close handshake: it resets the connection,

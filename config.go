@@ -251,7 +251,7 @@ type Config struct {
 	Paths []string
 	// LivePath and ReadyPath answer health checks on ListenAddr, whatever the method,
 	// HTTP/1.0 and a request without Host included. LivePath answers 200 while the event
-	// loops run, ReadyPath only while new clients are accepted: 503 during Shutdown and at
+	// loops run, ReadyPath only while new clients should come: 503 from Drain and Shutdown on, and at
 	// MaxConnections. OPTIONS for / or *, the check of HAProxy's "option httpchk", is
 	// answered like ReadyPath. An empty path is off. Default "/healthz" and "/readyz".
 	LivePath  string

@@ -83,6 +83,10 @@ func (o *clientOwner) OnOpen() {
 // OnMessage handles a message on the client's event loop, or hands it to workers.
 func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 	c := (*Client)(o)
+	if c.conn.Closed() && c.isShut() { // CloseWithCode in a drain, whose clients are heard until their close frame
+		c.manager.unhandled.Add(1)
+		return
+	}
 	workers := c.manager.workersFor(c, Opcode(op), payload)
 	sample := c.conn.Shard().SampleInLoop()
 	if workers == nil {
@@ -95,9 +99,9 @@ func (o *clientOwner) OnMessage(op codec.Opcode, payload []byte) {
 // Handling reports whether the caller is the client's handler on a worker.
 func (o *clientOwner) Handling() bool { return (*Client)(o).handling() }
 
-// OnPeerClose reports whether the client's close frame can be answered now: the messages
-// before it are answered first. It runs on the client's event loop.
-func (o *clientOwner) OnPeerClose() (ready bool) { return !(*Client)(o).resumeWhenRead() }
+// OnEnding reports whether the connection can close now: the messages of the client are
+// answered first. It runs on the client's event loop.
+func (o *clientOwner) OnEnding() (ready bool) { return !(*Client)(o).resumeWhenRead() }
 
 // OnClosing leaves all rooms, because nothing that is published from here on reaches the
 // client. It runs on the client's event loop.

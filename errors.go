@@ -61,7 +61,7 @@ var (
 	// names the field.
 	ErrInvalidConfig = errors.New("ws: invalid config")
 	// ErrManagerStopped is returned after Shutdown, or when Run was never
-	// called.
+	// called, and to clients that come after the Grace of Drain.
 	ErrManagerStopped = engine.ErrStopped
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -172,4 +173,41 @@ func ExampleManager_Shutdown() {
 	// Output:
 	// ws closed: 1001 server is shutting down
 	// <nil>
+}
+
+// A deploy: the clients leave one after the other, and know when to come back.
+func ExampleManager_Drain() {
+	m := must(ws.NewManager(ws.WithListenAddr("tcp://127.0.0.1:0")))
+	go func() { _ = m.Run() }()
+	conn, _, _, err := gobwas.Dial(context.Background(), "ws://"+m.Addr().String()+"/ws")
+	if err != nil {
+		panic(err)
+	}
+
+	config := ws.DrainConfig{
+		Grace:       10 * time.Millisecond, // of the load balancer; 5 s by default
+		Window:      100 * time.Millisecond,
+		RetrySpread: -1,
+	}
+	stopped := make(chan struct{})
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		fmt.Println(errors.Join(m.Drain(ctx, config), m.Shutdown(ctx)))
+		close(stopped)
+	}()
+	header := must(gobwas.ReadHeader(conn))
+	payload := make([]byte, header.Length)
+	must(io.ReadFull(conn, payload))
+	code, reason := gobwas.ParseCloseFrameData(payload)
+	fmt.Println(code, reason)
+	if err := gobwas.WriteFrame(conn, gobwas.MaskFrame(gobwas.NewCloseFrame(payload))); err != nil {
+		panic(err)
+	}
+	<-stopped
+	fmt.Println(m.DrainStats().Closed, "closed")
+	// Output:
+	// 1012 {"retry_ms":0}
+	// <nil>
+	// 1 closed
 }

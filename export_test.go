@@ -37,6 +37,9 @@ func (r *Registry) RemoveDevice(c *Client)           { r.r.removeDevice(c) }
 func (r *Registry) Devices(userID int64) []*Client   { return r.r.devices(user{id: userID}) }
 func (r *Registry) Remove(c *Client)                 { r.r.abandon(c) }
 
+// RetryReason and RetryWithin open the reasons of close frames.
+var RetryReason, RetryWithin = retryReason, retryWithin
+
 // NewTestClient returns a client of m that is not connected.
 func NewTestClient(m *Manager) *Client { return m.newClient() }
 

@@ -9,6 +9,10 @@ func loopStats(st engine.ShardStats) LoopStats {
 		Connections:  st.Connections,
 		Opened:       st.Opened,
 		Closed:       st.Closed,
+		DrainMoved:   st.DrainMoved,
+		DrainClosed:  st.DrainClosed,
+		DrainForced:  st.DrainForced,
+		DrainLeft:    st.DrainLeft,
 		MessagesIn:   st.MessagesIn,
 		MessagesOut:  st.MessagesOut,
 		BytesIn:      st.BytesIn,
@@ -46,6 +50,10 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.Connections += o.Connections
 	st.Opened += o.Opened
 	st.Closed += o.Closed
+	st.DrainMoved += o.DrainMoved
+	st.DrainClosed += o.DrainClosed
+	st.DrainForced += o.DrainForced
+	st.DrainLeft += o.DrainLeft
 	st.MessagesIn += o.MessagesIn
 	st.MessagesOut += o.MessagesOut
 	st.BytesIn += o.BytesIn
@@ -119,7 +127,7 @@ const (
 	refusedAddressFull                      // Admission.PerIPConnections: 429
 	refusedClientID                         // WithClientID is taken: 409
 	refusedTimeout                          // HandshakeTimeout, also of a connection that sent nothing: 408
-	refusedStopped                          // Run had not begun in time, or Shutdown had: 503
+	refusedStopped                          // Run had not begun in time, or Shutdown had, or the Grace of Drain was over: 503
 	refusedFailed                           // a fault of the application or of the server, or the network ended the connection: 500
 	numRefusalReasons
 )
@@ -168,6 +176,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "unhandled_total", Help: "messages received without a handler: the client had hung up, or a close came first", Counter: true}, func(st *Stats) float64 { return float64(st.Unhandled) }},
 	{Figure{Name: "late_handlers_total", Help: "calls of handlers that took longer than LogAfter", Counter: true}, func(st *Stats) float64 { return float64(st.LateHandlers) }},
 	{Figure{Name: "inbound_memory_bytes", Help: "bytes that count against Config.InboundBudget; 0 without one"}, func(st *Stats) float64 { return float64(st.InboundMemory) }},
+	{Figure{Name: "draining", Help: "Drain or Shutdown has begun"}, func(st *Stats) float64 { return boolFigure(st.Draining) }},
 	{Figure{Name: "stuck", Help: "calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client"}, func(st *Stats) float64 { return float64(st.Stuck) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "auth"}, func(st *Stats) float64 { return float64(st.Refused.Auth) }},
 	{Figure{Name: "refused_total", Help: "refused upgrade requests", Counter: true, Reason: "malformed"}, func(st *Stats) float64 { return float64(st.Refused.Malformed) }},
@@ -199,6 +208,10 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_connections", Help: "sockets, those in the handshake included"}, func(st *LoopStats) float64 { return float64(st.Connections) }},
 	{Figure{Name: "loop_opened_total", Help: "connections that finished the handshake", Counter: true}, func(st *LoopStats) float64 { return float64(st.Opened) }},
 	{Figure{Name: "loop_closed_total", Help: "connections that finished the handshake and ended", Counter: true}, func(st *LoopStats) float64 { return float64(st.Closed) }},
+	{Figure{Name: "loop_drain_moved_total", Help: "connections that left by themselves after the notice of a drain", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainMoved) }},
+	{Figure{Name: "loop_drain_closed_total", Help: "connections that a drain closed at its pace", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainClosed) }},
+	{Figure{Name: "loop_drain_forced_total", Help: "connections that closed at once at the end of a drain", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainForced) }},
+	{Figure{Name: "loop_drain_left_total", Help: "connections that ended by themselves during a drain, without a notice", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainLeft) }},
 	{Figure{Name: "loop_messages_in_total", Help: "data messages received", Counter: true}, func(st *LoopStats) float64 { return float64(st.MessagesIn) }},
 	{Figure{Name: "loop_messages_out_total", Help: "data messages sent", Counter: true}, func(st *LoopStats) float64 { return float64(st.MessagesOut) }},
 	{Figure{Name: "loop_bytes_in_total", Help: "bytes received", Counter: true}, func(st *LoopStats) float64 { return float64(st.BytesIn) }},

@@ -63,7 +63,7 @@ func (m *Manager) decide(r *http.Request, from requestPath, opts []ClientOption)
 // screen makes the checks of r that need no code of the application. If r passes, it
 // allocates nothing.
 func (m *Manager) screen(r *http.Request) error {
-	if err := m.stopped(); err != nil {
+	if err := m.refusing(); err != nil {
 		return err
 	}
 	if err := codec.CheckUpgrade(r); err != nil {
@@ -79,12 +79,15 @@ func (m *Manager) screen(r *http.Request) error {
 
 // admit makes c the client of h and registers it. It may wait; see register.
 func (m *Manager) admit(c *Client, r *http.Request, h *handshake) error {
+	if err := m.refusing(); err != nil { // the Grace of Drain may have ended during Authenticate
+		return err
+	}
 	o := &h.client
 	c.ID, c.UserID = strings.Clone(o.id), o.user.id // not a part of the request's head
 	if c.ID == "" {
 		c.ID = newClientID()
 	}
-	c.subprotocol = h.subprotocol
+	c.subprotocol, c.notice = h.subprotocol, o.notice
 	c.conn.SetDeflate(h.deflate)
 	if o.meta != nil || o.rooms != nil || o.user.name != "" {
 		c.mu.Lock()

@@ -126,10 +126,7 @@ func (c *Client) deliver(in inboundMessage) {
 		c.manager.clients.finished(c)
 		return
 	}
-	c.mu.Lock()
-	shut := c.shut
-	c.mu.Unlock()
-	if shut {
+	if c.isShut() {
 		c.dropMessage(in)
 		return
 	}

@@ -49,6 +49,7 @@ type Manager struct {
 	created     time.Time     // time 0 of the limiters
 	rateLimited atomic.Uint64 // refused messages
 	refusals    refusals
+	notices     notices
 
 	handlerTimes *handlerTimes
 

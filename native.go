@@ -204,6 +204,8 @@ func (m *Manager) readiness() []byte {
 	switch {
 	case m.stopped() != nil:
 		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "shutting down", nil)
+	case m.engine.DrainPhase() != engine.DrainNone:
+		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "draining", nil)
 	case m.clients.admitted.Load() >= int64(m.cfg.MaxConnections):
 		return codec.AppendRefusal(nil, http.StatusServiceUnavailable, "too many connections", nil)
 	}

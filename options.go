@@ -161,6 +161,7 @@ type clientOptions struct {
 	rooms  []string
 	header http.Header
 	place  string
+	notice bool
 }
 
 // WithMetadata sets one entry of the client's metadata.

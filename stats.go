@@ -23,6 +23,7 @@ type Stats struct {
 	Unhandled     uint64        // messages received without a handler: the client had hung up, or a close came first
 	LateHandlers  uint64        // calls of handlers that took longer than LogAfter
 	InboundMemory int64         // bytes that count against Config.InboundBudget; 0 without one
+	Draining      bool          // Drain or Shutdown has begun
 	Stuck         int           // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
 	Refused       RefusalCounts // refused upgrade requests
 	Accept        AcceptStats   // new connections that wait
@@ -36,6 +37,10 @@ type LoopStats struct {
 	Connections  int    // sockets, those in the handshake included
 	Opened       uint64 // connections that finished the handshake
 	Closed       uint64 // connections that finished the handshake and ended
+	DrainMoved   uint64 // connections that left by themselves after the notice of a drain
+	DrainClosed  uint64 // connections that a drain closed at its pace
+	DrainForced  uint64 // connections that closed at once at the end of a drain
+	DrainLeft    uint64 // connections that ended by themselves during a drain, without a notice
 	MessagesIn   uint64 // data messages received
 	MessagesOut  uint64 // data messages sent
 	BytesIn      uint64 // bytes received
@@ -135,7 +140,7 @@ type RefusalCounts struct {
 	AddressFull uint64 // Admission.PerIPConnections: 429
 	ClientID    uint64 // WithClientID is taken: 409
 	Timeout     uint64 // HandshakeTimeout, also of a connection that sent nothing: 408
-	Stopped     uint64 // Run had not begun in time, or Shutdown had: 503
+	Stopped     uint64 // Run had not begun in time, or Shutdown had, or the Grace of Drain was over: 503
 	Failed      uint64 // a fault of the application or of the server, or the network ended the connection: 500
 }
 
@@ -166,7 +171,8 @@ func (m *Manager) Stats() Stats {
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
 		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load() + m.greeter.stuck.Load()),
-		Refused: m.refusals.counts(), Accept: m.acceptStats(),
+		Draining: m.isDraining(),
+		Refused:  m.refusals.counts(), Accept: m.acceptStats(),
 	}
 	for _, s := range m.engine.Shards() {
 		loop := loopStats(s.Stats())

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -151,9 +152,9 @@ func TestFiguresAreWhole(t *testing.T) {
 		assert.NotEmpty(t, figure.Help, figure.Name)
 		assert.Equal(t, figure.Counter, strings.HasSuffix(figure.Name, "_total"), figure.Name)
 		if strings.Contains(figure.Name, "_seconds") {
-			value *= 1e9
+			value = math.Round(value * 1e9)
 		}
-		if !strings.HasSuffix(figure.Name, "_resting") { // a bool
+		if !strings.HasSuffix(figure.Name, "_resting") && figure.Name != "draining" { // a bool
 			assert.Empty(t, values[value], figure.Name)
 			values[value] = figure.Name
 		}

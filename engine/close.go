@@ -18,6 +18,7 @@ import (
 //	the peer's close frame          handleClose, endInOrder, answerClose gotClose
 //	the peer's FIN, answers waiting keepHalfClosed, endInOrder           halfClosed, gotClose
 //	the peer's violation            fail, endInOrder, closeLingering     lingering
+//	a drain, the end of a lifetime  retire, leave, closeRetired          noticed, retired
 //	the queue is sent               sentAll                              FIN; after gotClose pendingClose
 //	Abort, failure, CloseTimeout    closeLater                           pendingClose
 //	the callback or turn ends       closePending, closeNow               stateClosed, by detach
@@ -41,6 +42,7 @@ type CloseInfo struct {
 	// Err is the network error that ended the connection, or nil.
 	Err error
 
+	retires  bool  // our side ends the connection because it retires
 	unopened bool  // the connection was never open
 	taken    int64 // bytes read since the closing began; loop-confined
 }
@@ -50,7 +52,8 @@ type CloseInfo struct {
 // Loop-confined: use only on the event loop that owns the connections.
 type closeState struct {
 	pendingCloses []*Conn
-	halfClosed    int // connections that have left gnet; see keepHalfClosed
+	halfClosed    int         // connections that have left gnet; see keepHalfClosed
+	paced         *shardDrain // nil before it begins
 }
 
 // Close begins the close handshake behind everything that is already queued.
@@ -81,6 +84,9 @@ type closeTask struct {
 
 func (t *closeTask) RunInLoop(s *Shard) {
 	c := t.conn
+	if c.is(retired) && t.within == 0 && c.awaitTransit() {
+		return
+	}
 	c.beginCloseInLoop(CloseInfo{Code: t.code, Reason: t.reason})
 	if t.within == 0 || c.state.Load() == stateClosed {
 		return
@@ -145,7 +151,7 @@ func (c *Conn) fail(code codec.CloseCode, err error) {
 // answers to the earlier messages, and after CloseTimeout at the latest.
 func (c *Conn) endInOrder(end CloseInfo) {
 	s := c.shard
-	ready := c.owner.OnPeerClose()
+	ready := c.owner.OnEnding()
 	if ready && s.rest == nil && s.in.emptyInLoop() {
 		c.actOnEnd(end)
 		return
@@ -198,8 +204,10 @@ func (c *Conn) beginCloseInLoop(end CloseInfo) {
 	}
 	c.state.Store(stateClosing)
 	c.setEnd(&end)
-	s.forgetInflation(c)
-	c.unpause(pausedFlags) // no more messages are handed over, but the peer's close frame must be read
+	if !c.is(retired) {
+		s.forgetInflation(c)
+		c.unpause(pausedFlags) // no more messages are handed over, but the peer's close frame must be read
+	}
 	s.noteSpace(c)
 	s.endReplyOf(c)
 	if end.Code != codec.CloseAbnormal {
@@ -368,6 +376,7 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.stats.connections.add(^uint64(0))
 	if c.is(opened) {
 		s.stats.closed.add(1)
+		s.countEnd(c)
 		end := *c.end()
 		s.stats.closes.of(end.Code).add(1)
 		end.taken = 0

@@ -17,12 +17,12 @@ type Owner interface {
 	// OnMessage receives a whole text or binary message. The payload is
 	// borrowed: it is valid until OnMessage returns.
 	OnMessage(op codec.Opcode, payload []byte)
-	// OnPeerClose reports that the peer's close frame has come, or that the
-	// peer broke the protocol, before our side began to close. If it returns
-	// false, the connection closes only after Conn.ResumeInOrder, or after
-	// Config.CloseTimeout, because earlier messages are still being handled and
-	// their answers must be sent.
-	OnPeerClose() (ready bool)
+	// OnEnding reports that the connection is about to close: the peer's close
+	// frame has come, or the peer broke the protocol, before our side began to
+	// close, or the connection retires. If it returns false, the connection
+	// closes only after Conn.ResumeInOrder, or after Config.CloseTimeout, because
+	// earlier messages are still being handled and their answers must be sent.
+	OnEnding() (ready bool)
 	// Handling reports whether the caller is the handler of a message of the
 	// connection, on a goroutine that is not an event loop. Safe for concurrent
 	// use.
@@ -103,6 +103,9 @@ const (
 	awaitsPong                           // a ping is on its way whose pong has not come
 	awaitsProxy                          // its peer has yet to send the header of the PROXY protocol
 	unreported                           // its peer is unknown, or has named no client: its header lines name none, either
+	noticed                              // it was told to move, and has Retirement.Settle for that
+	retired                              // our side closes it because it retires; its messages are still handed over
+	forced                               // a drain without a pace closes it
 )
 
 // is, set and unset are loop-confined like the flags.
@@ -256,6 +259,9 @@ func (c *Conn) Blocked() bool { return c.state.Load() != stateClosed && c.blocke
 
 // TLS reports whether the connection is encrypted.
 func (c *Conn) TLS() bool { return c.tls() != nil }
+
+// takesMessages reports whether the messages of the peer are handed over.
+func (c *Conn) takesMessages() bool { return c.state.Load() == stateOpen || c.is(retired) }
 
 // takesDataInLoop reports whether data may still be queued. It differs from the
 // state, which a Close elsewhere changes at once: frames published before that

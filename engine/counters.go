@@ -148,6 +148,10 @@ type shardStats struct {
 	connections  counter
 	opened       counter
 	closed       counter
+	drainMoved   counter
+	drainClosed  counter
+	drainForced  counter
+	drainLeft    counter
 	messagesIn   counter
 	messagesOut  counter
 	bytesIn      counter
@@ -184,6 +188,10 @@ type ShardStats struct {
 	Connections  int                // sockets, those in the handshake included
 	Opened       uint64             // connections that finished the handshake
 	Closed       uint64             // connections that finished the handshake and ended
+	DrainMoved   uint64             // connections that left by themselves after the notice of a drain
+	DrainClosed  uint64             // connections that a drain closed at its pace
+	DrainForced  uint64             // connections that closed at once at the end of a drain
+	DrainLeft    uint64             // connections that ended by themselves during a drain, without a notice
 	MessagesIn   uint64             // data messages received
 	MessagesOut  uint64             // data messages sent
 	BytesIn      uint64             // bytes received
@@ -220,6 +228,10 @@ func (st *shardStats) snapshot() ShardStats {
 		Connections:  int(st.connections.Load()),
 		Opened:       uint64(st.opened.Load()),
 		Closed:       uint64(st.closed.Load()),
+		DrainMoved:   uint64(st.drainMoved.Load()),
+		DrainClosed:  uint64(st.drainClosed.Load()),
+		DrainForced:  uint64(st.drainForced.Load()),
+		DrainLeft:    uint64(st.drainLeft.Load()),
 		MessagesIn:   uint64(st.messagesIn.Load()),
 		MessagesOut:  uint64(st.messagesOut.Load()),
 		BytesIn:      uint64(st.bytesIn.Load()),
@@ -257,6 +269,10 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.Connections += o.Connections
 	st.Opened += o.Opened
 	st.Closed += o.Closed
+	st.DrainMoved += o.DrainMoved
+	st.DrainClosed += o.DrainClosed
+	st.DrainForced += o.DrainForced
+	st.DrainLeft += o.DrainLeft
 	st.MessagesIn += o.MessagesIn
 	st.MessagesOut += o.MessagesOut
 	st.BytesIn += o.BytesIn

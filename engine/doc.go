@@ -16,6 +16,7 @@
 //	gnet.go             gnet's callbacks and settings
 //	goexit.go           a handler that ends the goroutine of its loop
 //	drain.go            Stop and the end of the loops
+//	paceddrain.go       the drain with a pace
 //	shard.go            Shard, the state of one loop
 //	stats.go            counters; counters.go lists them, drops.go those of drops
 //	measure.go          samples of times; handshakes, and the end of a publication's writes
@@ -51,6 +52,7 @@
 //	heartbeat.go        pings and silence; progress_*.go is the progress of a peer
 //	roundtrip.go        the time from a ping to its pong
 //	arrivals.go         the times at which connections came
+//	retire.go           the retirement of a connection: notice, time to move, close
 //	close.go            the close of a connection: its states, and its steps from the causes to detach
 //	halfclosed.go       connections whose peer has sent its FIN
 //

@@ -28,7 +28,7 @@ func (e *Engine) Stop(ctx context.Context, code codec.CloseCode, reason string) 
 	}
 	e.closeAll.Do(func() {
 		for _, s := range e.shards {
-			s.Post(&drain{end: e.drainEnd})
+			s.Post(newDrain(e.drainEnd))
 		}
 	})
 	e.stopAccepting(ctx)
@@ -66,20 +66,27 @@ func (e *Engine) beginDrain(end CloseInfo) {
 	}
 }
 
-// drain closes the connections of a shard in the order of its timer wheel. It is a
+// drain ends the connections of a shard in the order of its timer wheel. It is a
 // cursor, which may rest after each connection: Stop rests at the end of a turn, and a
 // drain with a pace between its steps. It is done after a round that finds none, and in
 // which no connection has moved on the wheel, perhaps behind the cursor.
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type drain struct {
-	end   CloseInfo
-	slot  int   // of the wheel
-	next  *Conn // in slot; nil at its end
-	clean int   // slots in a row without a connection to close, and since one has moved
+	wants func(*Conn) bool // reports whether the drain has yet to end a connection
+	take  func(*Conn)      // begins to end a connection
+	slot  int              // of the wheel
+	next  *Conn            // in slot; nil at its end
+	clean int              // slots in a row without a connection to end, and since one has moved
+	count int              // connections that the drain has come to
 }
 
-// step closes up to most connections, as far as the turn's time allows, and reports whether
+// newDrain returns a drain without a pace.
+func newDrain(end CloseInfo) *drain {
+	return &drain{wants: (*Conn).drains, take: func(c *Conn) { c.drain(end) }}
+}
+
+// step ends up to most connections, as far as the turn's time allows, and reports whether
 // none is left. A shard has one drain at a time.
 func (d *drain) step(s *Shard, most int) (done bool) {
 	s.wheel.drain = d
@@ -90,15 +97,16 @@ func (d *drain) step(s *Shard, most int) (done bool) {
 			d.clean++
 			d.slot = (d.slot + 1) % wheelSlots
 			d.next = s.wheel.slots[d.slot]
-		case !c.drains():
+		case !d.wants(c):
 			d.next = c.next
 		case most == 0:
 			return false
 		default:
 			most--
+			d.count++
 			d.clean = 0
 			d.next = c.next
-			c.drain(d.end)
+			d.take(c)
 		}
 		if s.clock.work += walkWork; s.clock.outOfTime() {
 			return false
@@ -107,6 +115,9 @@ func (d *drain) step(s *Shard, most int) (done bool) {
 	s.wheel.drain = nil
 	return true
 }
+
+// restart lets a drain that is done look for connections again.
+func (d *drain) restart() { d.clean, d.next = 0, nil }
 
 // scheduled records that a connection has come to a slot.
 func (d *drain) scheduled() {
@@ -122,13 +133,14 @@ func (d *drain) canceled(c *Conn) {
 	}
 }
 
-// drains reports whether a drain has yet to close c.
+// drains reports whether a drain without a pace has yet to close c.
 func (c *Conn) drains() bool {
 	return !c.is(pendingClose|lingering) && c.end() == nil
 }
 
 // drain begins the close handshake of c, or refuses its upgrade request.
 func (c *Conn) drain(end CloseInfo) {
+	c.set(forced)
 	if c.is(opened) {
 		c.beginCloseInLoop(end)
 		return

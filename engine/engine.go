@@ -68,6 +68,7 @@ type Engine struct {
 	publishes     measure.SharedSampler
 	running       atomic.Bool
 	draining      atomic.Bool
+	paced         atomic.Pointer[pacedDrain] // nil before BeginDrain
 	halting       atomic.Bool
 
 	arrivals  arrivals

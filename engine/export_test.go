@@ -258,10 +258,10 @@ func (e *Engine) Publish(ctx context.Context, t Task, targets []*Shard) error {
 }
 
 // Drain is a drain that a test runs in steps.
-type Drain struct{ drain }
+type Drain struct{ *drain }
 
 // NewDrain returns a drain that closes connections with end.
-func NewDrain(end CloseInfo) *Drain { return &Drain{drain{end: end}} }
+func NewDrain(end CloseInfo) *Drain { return &Drain{newDrain(end)} }
 
 // Step closes up to most connections of s, and reports whether none is left.
 func (d *Drain) Step(s *Shard, most int) (done bool) { return d.step(s, most) }
@@ -313,3 +313,13 @@ const MaxGap = maxGap
 
 // GoroutineProfile is goroutineProfile.
 var GoroutineProfile = goroutineProfile
+
+// BeginSend reserves space for a text frame, like a sender off the loops. The returned
+// function posts the frame.
+func (c *Conn) BeginSend(payload []byte) (post func()) {
+	f := NewFrame(codec.OpText, payload, Handling{})
+	if !c.reserve(f) || c.confirm(f) != nil {
+		panic("no space")
+	}
+	return func() { c.shard.Post(&sendTask{conn: c, frame: f, reserved: true}) }
+}

@@ -28,6 +28,9 @@ const (
 
 func (l *fifo) len() int { return len(l.frames) - l.head }
 
+// waiting returns the frames, oldest first.
+func (l *fifo) waiting() []*Frame { return l.frames[l.head:] }
+
 func (l *fifo) push(f *Frame) {
 	if l.head > 32 && l.head > len(l.frames)/2 {
 		l.compact()

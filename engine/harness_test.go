@@ -45,7 +45,7 @@ type server struct {
 	onStall      func(engine.Stall)
 	onRefused    func(err error)
 
-	onPeerClose func(p *peer) bool
+	onEnding func(p *peer) bool
 
 	opened, closed, abandoned, dropped, invalid, slow, drained, turnedAway atomic.Int64
 
@@ -202,7 +202,7 @@ func (p *peer) Handling() bool { return false }
 
 func (p *peer) OnClosing() {}
 
-func (p *peer) OnPeerClose() bool { return p.srv.onPeerClose == nil || p.srv.onPeerClose(p) }
+func (p *peer) OnEnding() bool { return p.srv.onEnding == nil || p.srv.onEnding(p) }
 
 func (p *peer) OnMessage(op codec.Opcode, payload []byte) {
 	if p.srv.onMessage != nil {

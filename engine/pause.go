@@ -51,7 +51,7 @@ func (t *resumeTask) RunInLoop(s *Shard) { (*Conn)(t).unpause(pausedByOwner) }
 func (c *Conn) pause(why connFlags) {
 	s := c.shard
 	s.mustBeInLoop()
-	if c.end() != nil || c.state.Load() == stateClosed {
+	if (c.end() != nil && !c.is(retired)) || c.state.Load() == stateClosed {
 		return // the peer's close frame must be read
 	}
 	if !c.is(pausedFlags) {
@@ -116,7 +116,7 @@ func (c *Conn) continueConn() {
 type held struct {
 	buf  *pool.Buffer
 	from int        // bytes before it are decoded
-	end  *CloseInfo // the peer's close frame or violation, which came before buf
+	end  *CloseInfo // the peer's close frame or violation, which came before buf; or of the retirement
 }
 
 // holds reports whether bytes of c are held.
@@ -139,17 +139,24 @@ func (c *Conn) hold(b []byte) {
 // holdEnd keeps the peer's close frame or violation until c is resumed.
 func (c *Conn) holdEnd(end *CloseInfo) { c.shard.needHeld(c).end = end }
 
-// releaseEnd acts on the end that holdEnd keeps, and reports whether there was
-// one.
-func (c *Conn) releaseEnd() bool {
-	s := c.shard
-	if !s.holds(c) || s.held[c].end == nil {
-		return false
+// heldEnd returns the end that holdEnd keeps, or nil.
+func (c *Conn) heldEnd() *CloseInfo {
+	if s := c.shard; s.holds(c) {
+		return s.held[c].end
 	}
-	end := *s.held[c].end
-	c.actOnEnd(end)
+	return nil
+}
+
+// releaseEnd acts on the held end. The bytes behind the peer's end are dropped.
+func (c *Conn) releaseEnd(end *CloseInfo) {
+	s := c.shard
+	if end.retires {
+		s.held[c].end = nil
+		c.closeRetired(s.eng.retirement())
+		return
+	}
+	c.actOnEnd(*end)
 	s.releaseHeld(c)
-	return true
 }
 
 // needHeld returns the held bytes of c, empty if it had none.
@@ -175,7 +182,7 @@ func (c *Conn) decodeHeld() {
 		}
 		return
 	}
-	if c.releaseEnd() {
+	if h.end != nil && !c.endHeld(h.end) {
 		return
 	}
 	rest := c.decodeUntilPaused(h.buf.B[h.from:])
@@ -188,6 +195,17 @@ func (c *Conn) decodeHeld() {
 	}
 	s.stats.heldBytes.add(-uint64(len(h.buf.B) - h.from - len(rest)))
 	h.from = len(h.buf.B) - len(rest)
+}
+
+// endHeld acts on the held end of a resumed connection. It returns true if the
+// bytes behind the end are decoded next.
+func (c *Conn) endHeld(end *CloseInfo) bool {
+	if end.retires && !c.owner.OnEnding() {
+		c.pause(pausedByOwner) // it was resumed because its owner can take more messages
+		return false
+	}
+	c.releaseEnd(end)
+	return end.retires
 }
 
 // releaseHeld forgets the held bytes of c.

@@ -46,6 +46,22 @@ func (q *queue) noteExpiry(f *Frame) {
 	}
 }
 
+// counted returns the number of frames of a lane that count against its bounds. q may be nil.
+func (q *queue) counted(lane Lane) (n uint64) {
+	if q == nil {
+		return 0
+	}
+	if q.current != nil && q.current.lane == lane && !q.current.exempt {
+		n++
+	}
+	for _, f := range q.lanes[laneCommitted].waiting() {
+		if f.lane == lane {
+			n++
+		}
+	}
+	return n + uint64(q.lanes[lane].len())
+}
+
 // replace puts f in the place of the queued frame that it conflates, if there
 // is one and fits returns true. It returns the old frame.
 func (q *queue) replace(f *Frame, fits func(old *Frame) bool) (old *Frame) {

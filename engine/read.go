@@ -92,7 +92,7 @@ func (c *Conn) nextMessage(b []byte) (n int, m codec.Message, ok bool, err error
 	n, m, ok, err = c.in.NextDeflate(b, s.eng.cfg.MessageSizeLimit)
 	s.wireBytes = 0
 	switch {
-	case c.state.Load() != stateOpen:
+	case !c.takesMessages():
 	case m.Compressed:
 		s.wireBytes = len(m.Payload)
 		m.Payload, ok, err = c.inflate(m)
@@ -116,7 +116,7 @@ func (c *Conn) handle(m codec.Message) {
 	case codec.OpClose:
 		c.handleClose(m.Payload)
 	default:
-		if c.state.Load() == stateOpen {
+		if c.takesMessages() {
 			c.shard.stats.messagesIn.add(1)
 			c.handOver(m)
 		}

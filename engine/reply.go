@@ -61,6 +61,9 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 		return nil
 	}
 	c.forceReserve(f)
+	if err := c.confirm(f); err != nil {
+		return err
+	}
 	s.Post(&sendTask{conn: c, frame: f, reserved: true})
 	return nil
 }

@@ -46,6 +46,9 @@ func (c *Conn) sendToLoop(f *Frame) error {
 			return s.countRefusal(f, caller.sendBeside(&sendTask{conn: c, frame: f}))
 		}
 	}
+	if err := c.confirm(f); err != nil {
+		return s.countRefusal(f, err)
+	}
 	t := &sendTask{conn: c, frame: f, reserved: true}
 	if caller == s {
 		s.Post(t) // behind the loop's own posts, such as a join; bounded by the reservation
@@ -56,6 +59,17 @@ func (c *Conn) sendToLoop(f *Frame) error {
 		c.unreserve(f.lane, 1, f.Len())
 	}
 	return s.countRefusal(f, err)
+}
+
+// confirm gives up the space that was reserved for f if c is closing. Otherwise
+// f is accepted: a connection that retires waits until it is posted; see
+// awaitTransit.
+func (c *Conn) confirm(f *Frame) error {
+	if c.state.Load() == stateOpen {
+		return nil
+	}
+	c.unreserve(f.lane, 1, f.Len())
+	return ErrClosed
 }
 
 // countRefusal counts f as dropped if err means that it was not posted, and
@@ -150,6 +164,9 @@ func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
 		if c.state.Load() != stateOpen {
 			return ErrClosed
 		}
+	}
+	if err := c.confirm(f); err != nil {
+		return err
 	}
 	return c.sendReserved(ctx, f)
 }

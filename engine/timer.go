@@ -48,6 +48,9 @@ func (e *Engine) tick() {
 	now := uint32(e.elapsed() / e.tickTime)
 	e.now.Store(now)
 	e.arrivals.note(e.generations.Load(), now)
+	if d := e.paced.Load(); d != nil {
+		d.advance(e)
+	}
 	if e.handshakes != nil {
 		e.handshakes.relieve()
 	}
@@ -114,7 +117,14 @@ func (c *Conn) expire() {
 	s := c.shard
 	defer s.eng.guard("timer") // the wheel continues with the other connections
 	if c.end() == nil && c.is(opened) {
-		if !c.releaseEnd() {
+		switch end := c.heldEnd(); {
+		case end != nil:
+			c.releaseEnd(end)
+		case c.is(retired):
+			c.closeRetired(s.eng.retirement())
+		case c.is(noticed):
+			c.leave(s.eng.retirement())
+		default:
 			c.heartbeat()
 		}
 		return

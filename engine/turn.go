@@ -116,6 +116,7 @@ func (s *Shard) turn() {
 	s.clock.begin(now)
 	s.inflateClock.round = 0
 	s.tick(s.absence.over(s.clock.began, s.eng.tickTime))
+	s.paceDrain()
 	for {
 		s.runUrgent()
 		s.continueReading()

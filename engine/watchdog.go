@@ -76,13 +76,14 @@ func newWatchdog(e *Engine) *watchdog {
 // pulse ticks if a tick is due, looks for stalls, and returns the time until
 // the next call.
 func (e *Engine) pulse() time.Duration {
-	now := monotonic()
-	if e.ticked == 0 || now-e.ticked >= e.tickTime-e.watch.interval/2 {
+	now, tick := monotonic(), e.tickInterval()
+	interval := min(e.watch.interval, tick)
+	if e.ticked == 0 || now-e.ticked >= tick-interval/2 {
 		e.ticked = now
 		e.tick()
 	}
 	e.watch.look(monotonic())
-	return e.watch.interval
+	return interval
 }
 
 // run looks until done is closed. It is for an engine without gnet's ticker.
