@@ -29,6 +29,10 @@ import (
 // no turn of PerSecond; with TLS the connection is closed without an answer, because
 // the client could not read it. In HandleUpgrade a connection counts from the call to its end.
 //
+// Behind WithTrustedProxies the address is the client's. It is known, and the client counts or
+// is refused, from the header of the PROXY protocol on, which comes before TLS, or from the
+// upgrade request on. A connection of a trusted proxy that reports no client has no limit.
+//
 // All refusals for want of capacity (MaxConnections, these limits, a turn that does not come in
 // time, a server that stops) have the header Retry-After, with a random time.
 type Admission struct {

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"cmp"
+	"crypto/tls"
 	"net/http"
 	"net/netip"
 	"testing"
@@ -222,6 +223,46 @@ func TestLimitsOfProxiedAddresses(t *testing.T) {
 					testProxiedLimits(t, harness.Start(t, opts...), w, report)
 				})
 			}
+		})
+	}
+}
+
+// A client beyond its limits may be refused politely, which needs its request.
+func TestPoliteRefusalsBehindProxies(t *testing.T) {
+	for kind, report := range proxyTo {
+		t.Run(kind, func(t *testing.T) {
+			opts := []ws.Option{trustProxies, ws.WithAdmission(ws.Admission{PerIP: 1e-6, PerIPBurst: 1, Polite: 1e-6})}
+			if kind == "PROXY protocol" {
+				opts = append(opts, ws.WithProxyProtocol())
+			}
+			s := harness.StartTLS(t, nil, opts...)
+			connect := func() *harness.Client {
+				c := dialFrom(s.Server, s.AddrOf(harness.Native), firstProxy)
+				begin, lines := report("192.0.2.7")
+				c.WriteRaw(begin)
+				c = c.Over(s.ClientConfig(tls.VersionTLS13))
+				c.WriteRaw(harness.UpgradeRequest("/ws", lines))
+				return c
+			}
+			for range 2 {
+				c := connect()
+				resp, body := c.ReadResponse()
+				require.Equal(t, 101, resp.StatusCode, body)
+				if s.Stats().Accept.Polite == 1 {
+					assert.Contains(t, c.ExpectClose(1013), "retry_ms")
+				}
+			}
+			require.EqualValues(t, 1, s.Stats().Accept.Polite)
+			if kind == "PROXY protocol" {
+				c := dialFrom(s.Server, s.AddrOf(harness.Native), firstProxy)
+				begin, _ := report("192.0.2.7")
+				c.WriteRaw(begin)
+				c.ExpectEOF() // without a TLS handshake
+			} else {
+				resp, _ := connect().ReadResponse()
+				assert.Equal(t, 429, resp.StatusCode)
+			}
+			assert.EqualValues(t, 2, s.Stats().Refused.AddressRate)
 		})
 	}
 }
