@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -77,7 +78,24 @@ func (o *clientOwner) OnOpen() {
 	m.clients.opened(c)
 	m.metrics.IncrementConnections()
 	m.changed(connectionCount, "")
+	c.logConnected()
 	c.welcomeInLoop()
+}
+
+func (c *Client) logConnected() {
+	logger := c.manager.cfg.Logger
+	if logger.Enabled(context.Background(), slog.LevelDebug) {
+		logger.Debug("ws: client connected", slog.String("client", c.ID), slog.String("user", c.User()),
+			slog.String("remote", c.RemoteAddr()))
+	}
+}
+
+func (c *Client) logDisconnected(end *engine.CloseInfo) {
+	logger := c.manager.cfg.Logger
+	if logger.Enabled(context.Background(), slog.LevelDebug) {
+		logger.Debug("ws: client disconnected", slog.String("client", c.ID), slog.String("user", c.User()),
+			slog.Int("code", int(end.Code)), slog.String("reason", end.Reason), slog.Any("error", end.Err))
+	}
 }
 
 // OnMessage handles a message on the client's event loop, or hands it to workers.
@@ -127,6 +145,7 @@ func (o *clientOwner) OnClose(end engine.CloseInfo) {
 	if unread {
 		c.put(inboundMessage{})
 	}
+	c.logDisconnected(&end)
 	m.metrics.DecrementConnections()
 	m.changed(connectionCount, "")
 }

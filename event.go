@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -243,8 +242,8 @@ func (b *EventBus) deliverUnlocked() {
 // call runs one subscriber, and logs a panic in it.
 func (b *EventBus) call(fn func(Event), e Event) {
 	defer protect(nil, func(r any) {
-		b.logger.Error("ws: panic in a subscriber", slog.String("event", string(e.Type)),
-			slog.String("panic", fmt.Sprint(r)), loglimit.Stack())
+		b.logger.Error("ws: subscriber panicked", slog.String("event", string(e.Type)),
+			slog.Any("panic", r), loglimit.Stack())
 	})
 	fn(e)
 }

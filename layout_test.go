@@ -111,7 +111,9 @@ func TestListOfPackages(t *testing.T) {
 }
 
 // ownTests are the test files of the root package that have no source file of their name.
-var ownTests = []string{"docs", "example", "example_guide", "export", "guide", "language", "layout", "main", "readme"}
+var ownTests = []string{
+	"docs", "example", "example_guide", "export", "guide", "language", "layout", "logs", "main", "readme",
+}
 
 // TestTestsHaveASource asserts that each test file of the root package is named after
 // the file that it tests. Others belong to integration/.

@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -79,7 +80,7 @@ func (m *Manager) BroadcastAll(msg []byte) {
 		for _, s := range m.engine.Shards() {
 			s.CountRefused(s.Connections())
 		}
-		m.cfg.Logger.Warn("ws: BroadcastAll: nothing was sent", "error", err)
+		m.cfg.Logger.Warn("ws: BroadcastAll: nothing was sent", slog.Any("error", err))
 	}
 }
 

@@ -132,17 +132,10 @@ func (c *Client) answerError(msg *Message, err error) {
 	r := envelope.Reply{
 		Type: TypeError, RequestID: msg.RequestID, Code: known.Code, Message: known.Message, TraceID: msg.traceID(),
 	}
-	attrs := []any{
-		slog.String("event", msg.Event), slog.String("client", c.ID),
-		slog.String("trace_id", msg.TraceID()),
+	if known.logged {
+		c.logCause(msg, known)
 	}
-	logger := c.manager.cfg.Logger
-	switch {
-	case !known.logged:
-	case known.Code < 500:
-		logger.Info("ws: request refused", append(attrs, slog.Any("error", known.cause))...)
-	default:
-		logger.Error("ws: handler failed", append(attrs, slog.Any("error", known.cause))...)
+	if known.logged && known.Code >= 500 {
 		c.manager.reportError(c, err)
 	}
 	if known.Data != nil {
@@ -150,12 +143,27 @@ func (c *Client) answerError(msg *Message, err error) {
 		r.Data, e, err = c.manager.cfg.encodeJSON(known.Data)
 		defer e.release()
 		if err != nil {
-			logger.Error("ws: data of an error cannot be encoded", append(attrs, slog.Any("error", err))...)
+			c.manager.cfg.Logger.Error("ws: data of an error cannot be encoded", slog.String("event", msg.Event),
+				slog.String("client", c.ID), slog.String("trace_id", msg.TraceID()), slog.Any("error", err))
 		}
 	}
 	if msg.Type != TypeRaw || c.manager.raw.Load() == nil {
 		_ = c.sendAnswer(&r) // fails only for a client that is closing
 	}
+}
+
+// logCause logs the cause of the error with which msg is answered.
+func (c *Client) logCause(msg *Message, e *ClientError) {
+	logger := c.manager.cfg.Logger
+	attrs := []any{
+		slog.String("event", msg.Event), slog.String("client", c.ID),
+		slog.String("trace_id", msg.TraceID()), slog.Any("error", e.cause),
+	}
+	if e.Code < 500 {
+		logger.Info("ws: request refused", attrs...)
+		return
+	}
+	logger.Error("ws: handler failed", attrs...)
 }
 
 // maxErrorText bounds the part of an answer's text that the client has chosen, in bytes.

@@ -177,15 +177,15 @@ func (l *lateHandlers) watch(event string, limit time.Duration, h Handler) Handl
 // report logs one late call. It runs on the timer's goroutine.
 func (l *lateHandlers) report(event, client string, limit time.Duration, goroutine []byte) {
 	l.count.Add(1)
-	message := "ws: handler is late"
 	attrs := []any{slog.String("event", event), slog.String("client", client), slog.Duration("limit", limit)}
 	now := time.Now().UnixNano()
 	if last := l.dumped.Load(); now-last >= int64(stacksEvery) && l.dumped.CompareAndSwap(last, now) {
 		// Messages are counted by their text: others must not suppress this one.
-		message = "ws: handler is late, with its stack"
-		attrs = append(attrs, slog.String("stack", string(stackOf(goroutine))))
+		l.logger.Warn("ws: handler is late, with its stack",
+			append(attrs, slog.String("stack", string(stackOf(goroutine))))...)
+		return
 	}
-	l.logger.Warn(message, attrs...)
+	l.logger.Warn("ws: handler is late", attrs...)
 }
 
 // goroutineID returns the beginning of the running goroutine's stack trace, such

@@ -251,7 +251,7 @@ func (g *acceptGate) serveLocked(now time.Time) {
 	}
 	if g.rests[restDescriptors].set(short, now) {
 		g.logLocked(slog.LevelWarn, "ws: descriptors run out, new connections wait",
-			slog.Int("used", g.usage.used), slog.Int("limit", g.usage.limit))
+			slog.Int("descriptors", g.usage.used), slog.Int("max_descriptors", g.usage.limit))
 	}
 	g.rests[restPace].set(wait > 0, now)
 	g.scheduleLocked(now, short, wait)

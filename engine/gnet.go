@@ -209,6 +209,6 @@ func (g logger) Fatalf(format string, args ...any) {
 func (g logger) log(level slog.Level, message, format string, args []any) {
 	ctx := context.Background()
 	if g.l.Enabled(ctx, level) {
-		g.l.Log(ctx, level, message, slog.String("text", fmt.Sprintf(format, args...)))
+		g.l.LogAttrs(ctx, level, message, slog.String("text", fmt.Sprintf(format, args...)))
 	}
 }

@@ -33,7 +33,7 @@ func (s *Shard) endLoop() {
 		return // a callback within another one
 	}
 	s.ended = true
-	e.cfg.Logger.Error(errGoexit.Error(), loglimit.Stack())
+	e.cfg.Logger.Error("ws: runtime.Goexit in a handler has ended an event loop", loglimit.Stack())
 	e.mu.Lock()
 	if e.failed == nil {
 		e.failed = errGoexit

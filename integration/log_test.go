@@ -64,7 +64,7 @@ func TestLogFloods(t *testing.T) {
 	const n = 20_000
 	messages := map[string]string{
 		"fails": "ws: handler failed", "panics": "ws: handler panicked",
-		"raw": "ws: panic recovered", "subscriber": "ws: panic in a subscriber",
+		"raw": "ws: panic recovered", "subscriber": "ws: subscriber panicked",
 	}
 	for event, message := range messages {
 		t.Run(event, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestLogHandlerPanics(t *testing.T) {
 		}
 		log.await(t, 3, "ws: handler failed")
 		log.await(t, 3, "ws: handler panicked")
-		log.await(t, 6, "ws: panic in a subscriber")
+		log.await(t, 6, "ws: subscriber panicked")
 		c.Send(harness.Request("late", "3", ""))
 		log.await(t, 1, "ws: handler is late, with its stack")
 		close(late)
@@ -182,3 +182,20 @@ func TestLogStacks(t *testing.T) {
 
 //go:noinline
 func authenticatePanicking(*http.Request) ([]ws.ClientOption, error) { panic("oops") }
+
+// A connect and a disconnect are logged at the level debug, and cost no memory if that is not enabled.
+func TestLogOfConnections(t *testing.T) {
+	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		log := new(harness.Buffer)
+		s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery),
+			ws.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		c := s.Dial(w, "id=me", "user=7")
+		address := c.LocalAddr().String()
+		c.Finish(4321)
+		s.Stop()
+		assert.True(t, harness.ContainsLine(log.String(), "level=DEBUG", `msg="ws: client connected"`,
+			"client=me", "user=7", "remote="+address), log.String())
+		assert.True(t, harness.ContainsLine(log.String(), "level=DEBUG", `msg="ws: client disconnected"`,
+			"client=me", "user=7", "code=4321"), log.String())
+	})
+}
