@@ -48,7 +48,7 @@ func TestLinksOfDocuments(t *testing.T) {
 func TestMapIsWhole(t *testing.T) {
 	text, err := os.ReadFile("ARCHITECTURE.md")
 	require.NoError(t, err)
-	assert.LessOrEqual(t, strings.Count(string(text), "\n"), 130, "lines of the map")
+	assert.LessOrEqual(t, strings.Count(string(text), "\n"), 150, "lines of the map")
 	for _, name := range namedFile.FindAllStringSubmatch(string(text), -1) {
 		found, err := filepath.Glob(name[1])
 		require.NoError(t, err)
