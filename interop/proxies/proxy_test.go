@@ -82,8 +82,8 @@ daemon off;
 pid %s/nginx.pid;
 error_log stderr warn;
 worker_processes 2;
-worker_rlimit_nofile 8192;
-events { worker_connections 4096; }
+worker_rlimit_nofile 16384;
+events { worker_connections 12288; }
 %s`, dir, contexts))
 	return []string{"nginx", "-e", "stderr", "-c", main}
 }
