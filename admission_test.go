@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -219,6 +220,29 @@ func TestPoliteRefusalOfALateTurn(t *testing.T) {
 		}
 		require.NotNil(t, visitFrom(s, "127.0.0.1", false).client)
 		requirePolite(s, visitFrom(s, "127.0.0.1", true))
+	})
+}
+
+// TestPoliteRefusalOfADrain has a server whose clients leave over a long time, and a newcomer.
+func TestPoliteRefusalOfADrain(t *testing.T) {
+	onEachEntry(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
+		s := start(ws.WithAdmission(ws.Admission{Polite: 1e-6}))
+		for range 2 {
+			require.NotNil(t, visitFrom(s, "127.0.0.1", false).client)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Drain(ctx, ws.DrainConfig{Grace: -1, Window: time.Hour, Settle: -1}) }()
+		harness.Eventually(t, func() bool { return s.DrainStats().Phase == ws.DrainSlots }, "the drain does not begin")
+		v := visitFrom(s, "127.0.0.1", true)
+		require.Equal(t, 1013, v.code)
+		require.Contains(t, v.reason, `{"retry_ms":`)
+		v = visitFrom(s, "127.0.0.1", false)
+		require.Equal(t, 503, v.status)
+		require.NotEmpty(t, v.retry)
+		require.EqualValues(t, 2, s.Stats().Refused.Stopped)
+		cancel()
+		require.ErrorIs(t, harness.Receive(t, ended, "Drain does not return"), context.Canceled)
 	})
 }
 
