@@ -34,3 +34,25 @@ func TestDrain(t *testing.T) {
 		})
 	}
 }
+
+// TestPacedDrain asserts that a drain moves clients at its pace, and loses nothing.
+func TestPacedDrain(t *testing.T) {
+	for _, path := range []string{"native", "http"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			results := runBench(t, "drain", "-conns", "300", "-window", "3s", "-path", path, "-aware", "40", "-room-rate", "20")
+			require.Len(t, results[0].Rows, 1)
+			row := results[0].Rows[0]
+			for _, key := range []string{"missing", "disordered", "unhandled", "forced"} {
+				assert.Zero(t, row[key], key)
+			}
+			assert.InDelta(t, 120, row["moved"], 0)
+			assert.InDelta(t, 180, row["closed"], 0)
+			assert.Zero(t, row["aware_gap_ms"])
+			assert.Greater(t, row["gap_ms"], 0.0)
+			assert.Greater(t, row["messages"], 0.0)
+			assert.GreaterOrEqual(t, row["requests"], 300.0)
+			assert.InDelta(t, 3, row["slots_s"], 1)
+		})
+	}
+}

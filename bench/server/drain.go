@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,18 +14,19 @@ import (
 	"github.com/qi-realtime/ws/bench/control"
 )
 
-// Drain ends all connections. In mode Soak another manager serves the same address
-// when it returns.
-func (s *server) Drain(*control.Command) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+// Drain ends all connections at a pace. In mode Soak another manager serves the same
+// address when it returns.
+func (s *server) Drain(c *control.Command) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Window+c.Settle+time.Minute)
 	defer cancel()
 	m := s.manager()
+	err := m.Drain(ctx, ws.DrainConfig{Grace: -1, Window: c.Window, Settle: cmp.Or(c.Settle, -1)})
+	if err != nil || s.cfg.Mode != control.Soak {
+		return err
+	}
 	addr := m.Addr()
 	if err := errors.Join(m.Shutdown(ctx), <-s.run); err != nil {
 		return err
-	}
-	if s.cfg.Mode != control.Soak {
-		return nil
 	}
 	return s.start(ws.WithListenAddr("tcp://" + addr.String()))
 }

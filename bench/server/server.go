@@ -173,6 +173,14 @@ func managerOptions(cfg *control.Config) []ws.Option {
 			return []ws.ClientOption{ws.WithPlacement(r.URL.RawQuery)}, nil
 		}))
 	}
+	if cfg.Notices {
+		opts = append(opts, ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			if r.URL.RawQuery == control.NoticeQuery {
+				return []ws.ClientOption{ws.WithReconnectNotice()}, nil
+			}
+			return nil, nil
+		}))
+	}
 	if cfg.AdmitPerSecond > 0 {
 		opts = append(opts, ws.WithAdmission(ws.Admission{PerSecond: cfg.AdmitPerSecond, Burst: cfg.AdmitBurst}))
 	}
@@ -297,6 +305,8 @@ func (s *server) Report(r *control.Report) {
 		r.LogLines = s.log.lines.Load()
 	}
 	r.Handled = st.Total.MessagesIn - st.Unhandled
+	r.Moved, r.Closed = st.Total.DrainMoved, st.Total.DrainClosed
+	r.Forced, r.Left = st.Total.DrainForced, st.Total.DrainLeft
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 

@@ -5,6 +5,7 @@ package workload
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"time"
 
@@ -19,27 +20,43 @@ import (
 // DrainCommand is the command drain.
 var DrainCommand = command.Command{
 	Name:  "drain",
-	About: "how a shutdown treats clients that have messages queued",
+	About: "how a shutdown treats clients that have messages queued, and how a paced drain moves clients",
 	Help: `Shuts a server down while clients are connected and messages are queued for them,
 and observes it from the clients' side: how many received all messages that were
 published before, how many received close code 1001, how long it took, and which
-goroutines and descriptors the process has left.`,
+goroutines and descriptors the process has left. With -window the server drains at a
+pace in place of that, and its clients move to another server.`,
 	Example: "bench drain -conns 5000",
 	New:     func() command.Runner { return newDrainRun() },
 }
 
 // drainRun is a run of drain.
-type drainRun struct{ conns, size, rounds int }
+type drainRun struct {
+	conns, size, rounds int
+	window, settle      time.Duration // of a paced drain; without a window there is none
+	aware               float64       // percent of the clients
+	rate                float64       // publishes a second during a paced drain
+}
 
-func newDrainRun() *drainRun { return &drainRun{size: 512, rounds: 1} }
+func newDrainRun() *drainRun {
+	return &drainRun{size: 512, rounds: 1, settle: 5 * time.Second, aware: 50, rate: 4}
+}
 
 func (o *drainRun) Flags(fs *flag.FlagSet) {
 	command.ConnsFlag(fs, &o.conns)
 	command.SizeFlag(fs, &o.size)
 	command.RoundsFlag(fs, &o.rounds)
+	fs.DurationVar(&o.window, "window", o.window, "drain: Window of a paced drain; 0 is a shutdown")
+	fs.DurationVar(&o.settle, "settle", o.settle, "drain: Settle of a paced drain")
+	fs.Float64Var(&o.aware, "aware", o.aware,
+		"drain: `percent` of the clients that understand the notice of a paced drain")
+	fs.Float64Var(&o.rate, "room-rate", o.rate, "drain: `publishes` a second to all clients during a paced drain")
 }
 
 func (o *drainRun) Validate(*command.Session) error {
+	if o.window < 0 || o.settle <= 0 || !(o.aware >= 0 && o.aware <= 100) || !(o.rate > 0) {
+		return errors.New("bench: -window, -settle, -aware or -room-rate is out of range")
+	}
 	return cmp.Or(command.ValidSize(o.size), command.AtLeast("-rounds", o.rounds, 1))
 }
 
@@ -47,6 +64,9 @@ func (o *drainRun) Validate(*command.Session) error {
 // messages queued.
 func (o *drainRun) Run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
 	s.SetDefaults(&o.conns, 1000)
+	if o.window > 0 {
+		return o.paced(ctx, s)
+	}
 	s.Queue = max(s.Queue, slowQueue)
 	t := &result.Table{
 		Command: "drain", Title: "Shutdown with clients connected and messages queued",
