@@ -87,7 +87,7 @@ func (r *run) addCycles(t *result.Table) {
 func newVerdictTable() *result.Table {
 	return &result.Table{
 		Command: "soak-verdict",
-		Title:   "Growth: the median of the last third of the cycles against the first third, behind a fifth to warm up",
+		Title:   "Growth: the median of the last third of the cycles against the first third, behind a quarter to warm up",
 		Columns: []result.Column{
 			{"part", "part", "%s"},
 			{"resource", "resource", "%s"},

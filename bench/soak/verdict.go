@@ -42,10 +42,14 @@ type trend struct {
 
 func (t *trend) flat() bool { return t.last-t.first <= t.allowed }
 
-// judge compares the last third of values with the first, behind a fifth to warm up.
-// Medians are not moved by a few cycles whose attack leaves more behind for a while.
+// warmCycles is the number of cycles after which queues, tables and pools have the sizes that
+// the loads need.
+const warmCycles = 4
+
+// judge compares the last third of values with the first, behind a quarter or warmCycles to
+// warm up, as far as there are enough. Medians are not moved by a few cycles whose attack leaves more behind for a while.
 func (r *resource) judge(values []float64) trend {
-	values = values[max(1, len(values)/5):]
+	values = values[min(max(warmCycles, len(values)/4), len(values)-3):]
 	third := max(1, len(values)/3)
 	t := trend{first: result.Median(values[:third]), last: result.Median(values[len(values)-third:])}
 	t.allowed = max(r.least, r.share*t.first)
