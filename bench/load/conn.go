@@ -3,9 +3,12 @@
 package load
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +52,9 @@ func (l *Loop) reset() {
 	clear(l.Pending)
 	clear(l.partial)
 	l.Conns, l.openTimes, l.beginTimes = l.Conns[:0], l.openTimes[:0], l.beginTimes[:0]
+	if len(l.later) > 0 {
+		l.later, l.Due, l.Tick = nil, Never, nil
+	}
 	l.opening, l.toOpen, l.refused, l.connects = 0, 0, 0, result.NewHistogram()
 }
 
@@ -214,6 +220,33 @@ func (l *Loop) drop(index int32, err error) {
 		return
 	}
 	l.fail(fmt.Errorf("connection %d: %w", index, err))
+}
+
+// comeLater lets a connection that was refused come again after the time that the answer
+// names, if it names one, and not at once.
+func (l *Loop) comeLater(head []byte) {
+	_, rest, found := bytes.Cut(head, []byte("\r\nRetry-After: "))
+	value, _, _ := bytes.Cut(rest, []byte("\r\n"))
+	seconds, err := strconv.Atoi(string(value))
+	if !found || err != nil || !l.Retry || (l.Tick != nil && len(l.later) == 0) {
+		return
+	}
+	l.toOpen--
+	at := control.Now() + int64(seconds)*int64(time.Second)
+	i, _ := slices.BinarySearch(l.later, at)
+	l.later = slices.Insert(l.later, i, at)
+	l.Due, l.Tick = l.later[0], l.comeBack
+}
+
+// comeBack opens the connections that are due.
+func (l *Loop) comeBack(now int64) int64 {
+	n, _ := slices.BinarySearch(l.later, now+1)
+	l.toOpen += n
+	if l.later = slices.Delete(l.later, 0, n); len(l.later) == 0 {
+		l.Tick = nil
+		return Never
+	}
+	return l.later[0]
 }
 
 // The close codes of a server that ends.

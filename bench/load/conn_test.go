@@ -33,3 +33,29 @@ func TestSourceAddresses(t *testing.T) {
 		require.NoError(t, unix.Close(fd))
 	}
 }
+
+// TestComeLater asserts that refused connections come again when the answer says.
+func TestComeLater(t *testing.T) {
+	refused := func(l *Loop, head string) {
+		l.toOpen++ // by drop
+		l.comeLater([]byte("HTTP/1.1 503 Service Unavailable\r\n" + head + "\r\nConnection: close"))
+	}
+	l := &Loop{Retry: true, Due: Never}
+	refused(l, "Retry-After: 7")
+	refused(l, "Retry-After: 5")
+	assert.Zero(t, l.toOpen)
+	assert.Equal(t, l.later[0], l.Due)
+	assert.InDelta(t, 2e9, l.later[1]-l.later[0], 1e9)
+	refused(l, "X-Retry: 5")
+	assert.Equal(t, 1, l.toOpen, "no time is at once")
+	first, second := l.later[0], l.later[1]
+	assert.Equal(t, second, l.Tick(first))
+	assert.Equal(t, 2, l.toOpen)
+	assert.Equal(t, int64(Never), l.Tick(second))
+	assert.Equal(t, 3, l.toOpen)
+	assert.Nil(t, l.Tick)
+
+	l = &Loop{Retry: true, Tick: func(int64) int64 { return Never }}
+	refused(l, "Retry-After: 5")
+	assert.Equal(t, 1, l.toOpen, "the traffic has a Tick of its own")
+}

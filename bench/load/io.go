@@ -86,6 +86,7 @@ func (l *Loop) upgrade(index int32, b []byte) {
 	}
 	if !bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) || !bytes.Contains(b[:end], acceptKey) {
 		l.drop(index, fmt.Errorf("upgrade refused: %q", b))
+		l.comeLater(b[:end])
 		return
 	}
 	l.Conns[index].Phase = PhaseOpen

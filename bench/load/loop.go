@@ -45,7 +45,8 @@ type Loop struct {
 	opening int
 
 	MaxOpening int              // how many connections may be in the handshake at once
-	Retry      bool             // try again when refused, and count it
+	Retry      bool             // try again when refused, after the time that the answer names, and count it
+	later      []int64          // when refused connections come again, in order
 	MayRefuse  bool             // a refused connection stays closed, and counts
 	refused    uint64           // since the last reset, as the fields below
 	beginTimes []int64          // when each attempt to connect began

@@ -47,7 +47,8 @@ func (t *trend) flat() bool { return t.last-t.first <= t.allowed }
 const warmCycles = 4
 
 // judge compares the last third of values with the first, behind a quarter or warmCycles to
-// warm up, as far as there are enough. Medians are not moved by a few cycles whose attack leaves more behind for a while.
+// warm up, as far as there are enough. Medians are not moved by a few cycles whose attack
+// leaves more behind for a while.
 func (r *resource) judge(values []float64) trend {
 	values = values[min(max(warmCycles, len(values)/4), len(values)-3):]
 	third := max(1, len(values)/3)

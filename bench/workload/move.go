@@ -35,6 +35,8 @@ type moving struct {
 	to    *load.Loop // of the new server
 	sent  []int64    // when each message of the room was due
 	turn  int        // of the client that sends the next request
+
+	slowest int64 // time from the due time of a message of the room to its arrival
 }
 
 // askFrame is a request whose answer is the number of the room's next message.
@@ -61,13 +63,14 @@ func (m *moving) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 		}
 		m.leave(l, index)
 	default:
-		m.message(l, c, f)
+		m.message(l, c, f, now)
 		m.leave(l, index)
 	}
 }
 
-func (m *moving) message(l *load.Loop, c *load.Conn, f *load.Frame) {
+func (m *moving) message(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	seq := f.Seq()
+	m.slowest = max(m.slowest, now-f.Sent())
 	for uint64(len(m.sent)) <= seq {
 		m.sent = append(m.sent, 0)
 	}
@@ -107,16 +110,13 @@ func (m *moving) leave(l *load.Loop, index int32) {
 	l.Send(index, load.MaskedFrame(load.OpClose, []byte{1000 >> 8, 1000 & 0xFF}))
 }
 
-// tailMargin is the time that a message may take on its way.
-const tailMargin = 300 * time.Millisecond
-
 // missing counts the messages that clients should have had before their ends, behind
-// the last ones that they had.
-func (m *moving) missing(l *load.Loop) (n uint64) {
+// the last ones that they had: those that were due a margin before.
+func (m *moving) missing(l *load.Loop, margin int64) (n uint64) {
 	for index := range m.moves {
 		v, next := &m.moves[index], l.Conns[index].Next
 		last := max(next, v.must)
-		for last < uint64(len(m.sent)) && m.sent[last] != 0 && m.sent[last] < v.ended-int64(tailMargin) {
+		for last < uint64(len(m.sent)) && m.sent[last] != 0 && m.sent[last] < v.ended-margin {
 			last++
 		}
 		n += last - next

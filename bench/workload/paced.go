@@ -55,6 +55,7 @@ func newPacedTable() *result.Table {
 			{"gap_ms", "longest", "%.0f"},
 			{"peak", "most reconnects in 1 s", "%d"},
 			{"messages", "deliveries", "%d"},
+			{"slowest_ms", "slowest ms", "%.0f"},
 			{"missing", "missing", "%d"},
 			{"disordered", "disordered", "%d"},
 			{"requests", "requests", "%d"},
@@ -188,8 +189,14 @@ func (m *migration) add(t *result.Table, path string, began int64, before, after
 	aware := 0
 	m.old.Each(func(int, *load.Loop) {}) // the loops have done all
 	m.next.Each(func(int, *load.Loop) {})
+	// A message may have been published as late as the slowest one came, and a close frame
+	// may have been as long on its way.
+	var slowest int64
+	for _, w := range m.work {
+		slowest = max(slowest, w.slowest)
+	}
 	for i, w := range m.work {
-		missing += w.missing(m.old.Loops[i])
+		missing += w.missing(m.old.Loops[i], 2*slowest)
 		for index := range w.moves {
 			v := &w.moves[index]
 			slots, opens = append(slots, v.slot), append(opens, v.opened)
@@ -209,7 +216,7 @@ func (m *migration) add(t *result.Table, path string, began int64, before, after
 	t.Add(path, m.conns, aware, m.window.Seconds(), took.Seconds(), float64(len(slots)-1)/took.Seconds(),
 		100*deviation(slots, began, m.window), after.Moved, after.Closed, after.Forced,
 		result.Millis(time.Duration(awareGap)), result.Millis(gaps.Quantile(0.5)), result.Millis(gaps.Max()),
-		most(opens, time.Second), sum.Messages, missing+sum.Lost, sum.Disordered,
+		most(opens, time.Second), sum.Messages, result.Millis(time.Duration(slowest)), missing+sum.Lost, sum.Disordered,
 		asked, asked-min(asked, after.Handled), asked-heard, result.Micros(after.CPU-before.CPU)/float64(m.conns))
 }
 

@@ -29,7 +29,7 @@ func TestDeviation(t *testing.T) {
 
 // TestMoveMissing asserts that messages which a client should have had before its end count.
 func TestMoveMissing(t *testing.T) {
-	second := int64(time.Second)
+	const second, margin = int64(time.Second), int64(300 * time.Millisecond)
 	m := &moving{sent: []int64{1 * second, 2 * second, 3 * second}}
 	for name, test := range map[string]struct {
 		next, must uint64
@@ -38,13 +38,13 @@ func TestMoveMissing(t *testing.T) {
 	}{
 		"all before its end":          {2, 0, 3 * second, 0},
 		"the last two":                {1, 0, 4 * second, 2},
-		"one is on its way":           {2, 0, 3*second + int64(tailMargin)/2, 0},
+		"one is on its way":           {2, 0, 3*second + margin/2, 0},
 		"an answer has named another": {2, 3, 3 * second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m.moves = []move{{must: test.must, ended: test.ended}}
 			l := &load.Loop{Conns: []load.Conn{{Next: test.next}}}
-			assert.Equal(t, test.missing, m.missing(l))
+			assert.Equal(t, test.missing, m.missing(l, margin))
 		})
 	}
 }
