@@ -104,11 +104,13 @@ func (s *server) start(more ...ws.Option) error {
 	return nil
 }
 
-// scrape takes a snapshot of all figures now and then, as a collector of metrics does.
+// scrape takes a snapshot of all figures and histograms now and then, as a collector of metrics does.
 func (s *server) scrape(every time.Duration) {
 	for range time.Tick(every) {
 		st := s.manager().Stats()
 		for range st.Figures() { // a collector would send them
+		}
+		for range st.Histograms() {
 		}
 	}
 }
