@@ -27,8 +27,12 @@
 //
 //	{"at": 1764223561123,
 //	 "may_close": false,
+//	 "drain": {"phase": "none", "total": 0, "moved": 0, "closed": 0, "forced": 0, "left": 0,
+//	           "remaining": 0, "clients_per_second": 0},
 //	 "manager": {"clients": 2, "rooms": 1, "refused_total": {"auth": 0, ...}, ...},
 //	 "loops": [{"connections": 1, "inbox_len": 0, "drops_total": {"full": 0, ...}, ...}, ...]}
+//
+// drain is ws.DrainStats: phase is none, grace, slots or done.
 //
 // The names in manager and loops are those of ws.Stats.Figures, without the prefix loop_; figures
 // with a reason are objects with a field for each reason.

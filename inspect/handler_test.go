@@ -1,6 +1,7 @@
 package inspect_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -88,6 +89,28 @@ func TestStats(t *testing.T) {
 	for name := range loops[0].(map[string]any) {
 		assert.Contains(t, figures, "loop_"+name)
 	}
+}
+
+func TestStatsOfADrain(t *testing.T) {
+	s := harness.Start(t)
+	h := inspect.Handler(s.Manager)
+	assert.Equal(t, "none", get(t, h, "/api/stats")["drain"].(map[string]any)["phase"])
+	c := s.Dial(harness.Native)
+	ctx, cancel := context.WithCancel(context.Background())
+	drained := make(chan error, 1)
+	go func() { drained <- s.Drain(ctx, ws.DrainConfig{Grace: -1, Window: time.Hour}) }()
+	harness.Eventually(t, func() bool {
+		drain := get(t, h, "/api/stats")["drain"].(map[string]any)
+		return drain["phase"] == "slots" && drain["total"] == 1.0 && drain["remaining"] == 1.0
+	}, "no drain")
+	cancel()
+	require.ErrorIs(t, harness.Receive(t, drained, "Drain did not return"), context.Canceled)
+	c.ExpectClose(1012)
+	c.Finish(1012)
+	harness.Eventually(t, func() bool {
+		drain := get(t, h, "/api/stats")["drain"].(map[string]any)
+		return drain["phase"] == "done" && drain["forced"] == 1.0 && drain["remaining"] == 0.0
+	}, "the forced end is not shown")
 }
 
 func TestHistory(t *testing.T) {

@@ -32,13 +32,31 @@ func (f figures) add(figure ws.Figure, value float64) {
 type snapshot struct {
 	At       int64     `json:"at"`
 	MayClose bool      `json:"may_close"`
+	Drain    drain     `json:"drain"`
 	Manager  figures   `json:"manager"`
 	Loops    []figures `json:"loops"`
 }
 
+// drain is the progress of Manager.Drain. Immutable.
+type drain struct {
+	Phase     string  `json:"phase"`
+	Total     int     `json:"total"`
+	Moved     int     `json:"moved"`
+	Closed    int     `json:"closed"`
+	Forced    int     `json:"forced"`
+	Left      int     `json:"left"`
+	Remaining int     `json:"remaining"`
+	Pace      float64 `json:"clients_per_second"`
+}
+
+func (h *handler) drain() drain {
+	d := h.manager.DrainStats()
+	return drain{d.Phase.String(), d.Total, d.Moved, d.Closed, d.Forced, d.Left, d.Remaining, d.Pace}
+}
+
 // takeStats takes a snapshot and records its counters.
 func (h *handler) takeStats() snapshot {
-	s := snapshot{At: time.Now().UnixMilli(), MayClose: h.mayClose, Manager: make(figures)}
+	s := snapshot{At: time.Now().UnixMilli(), MayClose: h.mayClose, Drain: h.drain(), Manager: make(figures)}
 	st := h.manager.Stats()
 	for range st.Loops {
 		s.Loops = append(s.Loops, make(figures))

@@ -184,11 +184,16 @@ function showLoops(stats) {
 }
 
 function showDrain({ drain }) {
-  const on = Boolean(drain && drain.phase !== "none");
-  $("draining").hidden = !on;
-  if (!on) return;
+  $("draining").hidden = drain.phase === "none";
   const left = `${integer(drain.remaining)} of ${integer(drain.total)} clients are left`;
-  setText($("draining"), `This server drains: ${left}, ${rate(drain.clients_per_second)} leave every second.`);
+  const texts = {
+    none: "",
+    grace: `This server is about to drain: ${left}, and new ones are still accepted.`,
+    slots: `This server drains: ${left}, ${rate(drain.clients_per_second)} get their slot every second.`,
+    done: `This server is drained. ${integer(drain.moved)} clients have moved, ${integer(drain.closed)} were closed at their slot, ` +
+      `${integer(drain.forced)} at once.`,
+  };
+  setText($("draining"), texts[drain.phase] ?? drain.phase);
 }
 
 const admissionFacts = [

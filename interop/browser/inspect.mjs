@@ -292,6 +292,13 @@ const tests = {
     await desktop.emulateMedia({ colorScheme: "light" });
   },
 
+  "the page says that the server drains": async () => {
+    server.process.stdin.write("drain\n");
+    await desktop.getByText(/about to drain: \d+ of \d+ clients are left/).waitFor();
+    await desktop.evaluate(() => scrollTo(0, 0));
+    await shot(desktop, "drain", false);
+  },
+
   "the page says that the server has gone, and comes back": async () => {
     serverIsDown = true;
     await server.kill();

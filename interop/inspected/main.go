@@ -1,9 +1,10 @@
 // Command inspected runs a server under a small load of every kind, and the pages of package
 // inspect, for the test of these pages in a browser. It prints one line of JSON when the pages can
-// be loaded, and ends with its standard input.
+// be loaded, begins a drain with the first line of its standard input, and ends with it.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,10 @@ func run(addr string) error {
 	if err := json.NewEncoder(os.Stdout).Encode(map[string]string{"url": url}); err != nil {
 		return err
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin)
+	if lines := bufio.NewScanner(os.Stdin); lines.Scan() { // any line begins a drain that does not end
+		go func() { _ = m.Drain(context.Background(), ws.DrainConfig{Grace: time.Hour}) }() // ends with Shutdown
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
 	load.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
