@@ -55,6 +55,12 @@ type Config struct {
 	// HeartbeatTimeout late. One that hangs while its kernel still takes the bytes that are
 	// sent to it counts as silent when its receive buffer is full.
 	HeartbeatTimeout time.Duration
+	// MaxLifetime bounds the life of a connection; see WithMaxLifetime. 0, the default, is no
+	// limit.
+	MaxLifetime time.Duration
+	// MaxLifetimeJitter is the longest time by which a connection ends before MaxLifetime, at
+	// random. Default 0.
+	MaxLifetimeJitter time.Duration
 	// MessageSizeLimit bounds an inbound message, assembled from its fragments,
 	// in bytes; beyond it the client is closed with 1009. Default 512 KiB.
 	MessageSizeLimit int64

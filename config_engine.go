@@ -45,6 +45,8 @@ func (c *Config) engine() engine.Config {
 		InboundBudget:             c.InboundBudget,
 		MessageTimeout:            c.MessageTimeout,
 		WriteTimeout:              c.WriteTimeout,
+		MaxLifetime:               c.MaxLifetime,
+		MaxLifetimeJitter:         c.MaxLifetimeJitter,
 		HeartbeatTimeout:          c.HeartbeatTimeout,
 		CloseTimeout:              c.CloseTimeout,
 		BatchedWrites:             engine.BatchedWrites(c.BatchedWrites),

@@ -366,6 +366,24 @@ func TestDrainDuringHandshakes(t *testing.T) {
 	})
 }
 
+// A connection ends by itself at the end of its lifetime, and the server goes on.
+func TestMaxLifetime(t *testing.T) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
+		const most, jitter = 1500 * time.Millisecond, 500 * time.Millisecond
+		s := start(ws.WithMaxLifetime(most, jitter))
+		for range 2 {
+			began := time.Now()
+			c := s.Connect()
+			assert.LessOrEqual(t, retryOf(t, c.ExpectClose(1012)), 1000)
+			assert.GreaterOrEqual(t, time.Since(began), most-jitter-500*time.Millisecond, "two ticks")
+			c.Finish(1012)
+		}
+		assert.EqualValues(t, 2, s.Stats().Total.Retired)
+		assert.Zero(t, s.DrainStats())
+		assert.False(t, s.Stats().Draining)
+	})
+}
+
 func TestDrainPhase(t *testing.T) {
 	for phase, want := range map[ws.DrainPhase]string{
 		ws.DrainNone: "none", ws.DrainGrace: "grace", ws.DrainSlots: "slots", ws.DrainDone: "done",

@@ -9,6 +9,7 @@ func loopStats(st engine.ShardStats) LoopStats {
 		Connections:  st.Connections,
 		Opened:       st.Opened,
 		Closed:       st.Closed,
+		Retired:      st.Retired,
 		DrainMoved:   st.DrainMoved,
 		DrainClosed:  st.DrainClosed,
 		DrainForced:  st.DrainForced,
@@ -50,6 +51,7 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.Connections += o.Connections
 	st.Opened += o.Opened
 	st.Closed += o.Closed
+	st.Retired += o.Retired
 	st.DrainMoved += o.DrainMoved
 	st.DrainClosed += o.DrainClosed
 	st.DrainForced += o.DrainForced
@@ -208,6 +210,7 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_connections", Help: "sockets, those in the handshake included"}, func(st *LoopStats) float64 { return float64(st.Connections) }},
 	{Figure{Name: "loop_opened_total", Help: "connections that finished the handshake", Counter: true}, func(st *LoopStats) float64 { return float64(st.Opened) }},
 	{Figure{Name: "loop_closed_total", Help: "connections that finished the handshake and ended", Counter: true}, func(st *LoopStats) float64 { return float64(st.Closed) }},
+	{Figure{Name: "loop_retired_total", Help: "connections that were asked to move, or closed, at the end of Config.MaxLifetime", Counter: true}, func(st *LoopStats) float64 { return float64(st.Retired) }},
 	{Figure{Name: "loop_drain_moved_total", Help: "connections that left by themselves after the notice of a drain", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainMoved) }},
 	{Figure{Name: "loop_drain_closed_total", Help: "connections that a drain closed at its pace", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainClosed) }},
 	{Figure{Name: "loop_drain_forced_total", Help: "connections that closed at once at the end of a drain", Counter: true}, func(st *LoopStats) float64 { return float64(st.DrainForced) }},

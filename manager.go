@@ -109,7 +109,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.auth = newAuthenticator(cmp.Or(cfg.Admission.Authentications, cfg.Workers), m.reportPanic)
 	m.greeter = newAuthenticator(cfg.Workers, m.reportPanic)
 	m.admission = newAdmission(&cfg.Admission)
-	m.engine = engine.New(cfg.engine(), (*engineHandler)(m), (*engineObserver)(m))
+	engineConfig := cfg.engine()
+	engineConfig.Retirement = DrainConfig{}.retirement(m)
+	m.engine = engine.New(engineConfig, (*engineHandler)(m), (*engineObserver)(m))
 	return m, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // To add an option, see Config.settings. options_plain.go has the options that set one field.
@@ -14,6 +15,16 @@ type Option func(*Config)
 
 // WithConfig replaces the whole configuration. Options after it change it.
 func WithConfig(cfg Config) Option { return func(c *Config) { *c = cfg } }
+
+// WithMaxLifetime sets Config.MaxLifetime and Config.MaxLifetimeJitter: each connection lives for
+// d, less a random part of jitter, and then ends as in a Drain with the defaults: a client of
+// WithReconnectNotice gets the notice and has time to move, the others are closed with 1012 and
+// {"retry_ms":n}. So connections spread over the servers again after one was added, and a deploy
+// finds clients that know how to move. Example: 30 minutes and a jitter of 3. Connections that
+// came at once end within jitter, so it should be some minutes. LoopStats.Retired counts.
+func WithMaxLifetime(d, jitter time.Duration) Option {
+	return func(c *Config) { c.MaxLifetime, c.MaxLifetimeJitter = d, jitter }
+}
 
 // WithSocketBuffers sets Config.RecvBuffer and Config.SendBuffer, in bytes.
 func WithSocketBuffers(recv, send int) Option {

@@ -68,6 +68,9 @@ var badOptions = []struct {
 }{
 	{"no connections", "MaxConnections", ws.WithMaxConnections(0)},
 	{"negative connections", "MaxConnections", ws.WithMaxConnections(-1)},
+	{"negative lifetime", "MaxLifetime", ws.WithMaxLifetime(-1, 0)},
+	{"negative jitter", "MaxLifetimeJitter", ws.WithMaxLifetime(time.Second, -1)},
+	{"jitter beyond the lifetime", "MaxLifetimeJitter", ws.WithMaxLifetime(time.Second, time.Minute)},
 	{"no interval", "HeartbeatInterval", ws.WithHeartbeatInterval(0)},
 	{"negative interval", "HeartbeatInterval", ws.WithHeartbeatInterval(-time.Second)},
 	{"no timeout", "HeartbeatTimeout", ws.WithHeartbeatTimeout(0)},

@@ -37,6 +37,7 @@ type LoopStats struct {
 	Connections  int    // sockets, those in the handshake included
 	Opened       uint64 // connections that finished the handshake
 	Closed       uint64 // connections that finished the handshake and ended
+	Retired      uint64 // connections that were asked to move, or closed, at the end of Config.MaxLifetime
 	DrainMoved   uint64 // connections that left by themselves after the notice of a drain
 	DrainClosed  uint64 // connections that a drain closed at its pace
 	DrainForced  uint64 // connections that closed at once at the end of a drain

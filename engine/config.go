@@ -54,6 +54,9 @@ type Config struct {
 	InboundBudget             int64         // inbound bytes of all connections that wait here; 0 is no limit
 	MessageTimeout            time.Duration // from the first byte of a message to its last; 0 is no limit
 	WriteTimeout              time.Duration // time in which a peer reads nothing of its waiting bytes; 0 is no limit
+	MaxLifetime               time.Duration // age at which a connection retires; 0 is never
+	MaxLifetimeJitter         time.Duration // up to which it retires earlier, at random
+	Retirement                Retirement    // at the end of a lifetime
 	HeartbeatTimeout          time.Duration // silence after which a connection is dead; see heartbeat.go
 	CloseTimeout              time.Duration // duration of the close handshake
 	BatchedWrites             BatchedWrites // whether a loop writes to many sockets in one system call

@@ -148,6 +148,7 @@ type shardStats struct {
 	connections  counter
 	opened       counter
 	closed       counter
+	retired      counter
 	drainMoved   counter
 	drainClosed  counter
 	drainForced  counter
@@ -188,6 +189,7 @@ type ShardStats struct {
 	Connections  int                // sockets, those in the handshake included
 	Opened       uint64             // connections that finished the handshake
 	Closed       uint64             // connections that finished the handshake and ended
+	Retired      uint64             // connections that were asked to move, or closed, at the end of Config.MaxLifetime
 	DrainMoved   uint64             // connections that left by themselves after the notice of a drain
 	DrainClosed  uint64             // connections that a drain closed at its pace
 	DrainForced  uint64             // connections that closed at once at the end of a drain
@@ -228,6 +230,7 @@ func (st *shardStats) snapshot() ShardStats {
 		Connections:  int(st.connections.Load()),
 		Opened:       uint64(st.opened.Load()),
 		Closed:       uint64(st.closed.Load()),
+		Retired:      uint64(st.retired.Load()),
 		DrainMoved:   uint64(st.drainMoved.Load()),
 		DrainClosed:  uint64(st.drainClosed.Load()),
 		DrainForced:  uint64(st.drainForced.Load()),
@@ -269,6 +272,7 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.Connections += o.Connections
 	st.Opened += o.Opened
 	st.Closed += o.Closed
+	st.Retired += o.Retired
 	st.DrainMoved += o.DrainMoved
 	st.DrainClosed += o.DrainClosed
 	st.DrainForced += o.DrainForced

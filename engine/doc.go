@@ -53,6 +53,7 @@
 //	roundtrip.go        the time from a ping to its pong
 //	arrivals.go         the times at which connections came
 //	retire.go           the retirement of a connection: notice, time to move, close
+//	lifetime.go         the longest life of connections
 //	close.go            the close of a connection: its states, and its steps from the causes to detach
 //	halfclosed.go       connections whose peer has sent its FIN
 //

@@ -38,6 +38,8 @@ type Engine struct {
 	tickTime     time.Duration
 	markSpacing  uint32 // ticks between two marks of a lane
 	messageTicks uint32 // MessageTimeout; 0 is none
+	lifeTicks    uint32 // MaxLifetime; 0 is none
+	lifeJitter   uint32 // MaxLifetimeJitter
 	writeTicks   uint32 // WriteTimeout; 0 is none
 	bounds       [dataLanes]bounds
 	highMark     [dataLanes]bounds
@@ -119,6 +121,7 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	if cfg.WriteTimeout > 0 {
 		e.writeTicks = e.ticks(cfg.WriteTimeout)
 	}
+	e.lifeTicks, e.lifeJitter = e.lifetime()
 	e.controls = controlsPerTick(cfg.ControlFrameLimit, e.tickTime)
 	e.deflater = codec.NewDeflater(max(1, cfg.CompressionLevel))
 	e.cfg.Logger = loglimit.New(cfg.Logger)

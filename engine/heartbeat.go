@@ -161,7 +161,7 @@ func (c *Conn) heartbeat() {
 	}
 	// A late ping does not move the time of the next one: otherwise the pings of
 	// all connections would come together after a pause.
-	s.wheel.schedule(c, now+min(limits.interval-late%limits.interval, limits.limit-silent))
+	s.wheel.schedule(c, c.beforeEnd(now+min(limits.interval-late%limits.interval, limits.limit-silent)))
 	c.set(awaitsPong)
 	c.pushControl(s.pingFrame())
 }

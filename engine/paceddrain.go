@@ -104,7 +104,12 @@ func (e *Engine) tickInterval() time.Duration {
 }
 
 // retirement returns the way in which connections retire now.
-func (e *Engine) retirement() *Retirement { return &e.paced.Load().plan.Retirement }
+func (e *Engine) retirement() *Retirement {
+	if d := e.paced.Load(); d != nil {
+		return &d.plan.Retirement
+	}
+	return &e.cfg.Retirement
+}
 
 // openConns returns the number of connections that are past the handshake. Safe for concurrent use.
 func (s *Shard) openConns() int { return int(s.stats.opened.Load() - s.stats.closed.Load()) }

@@ -7,7 +7,7 @@ import (
 )
 
 // A connection retires because a drain empties the server (paceddrain.go), or because its
-// lifetime is over. It retires in these steps, and no message is lost in either direction:
+// lifetime is over (lifetime.go). It retires in these steps, and no message is lost in either direction:
 //
 //	retire        a peer that understands the notice gets it, and has Settle to move: to open
 //	              a new connection and to close this one

@@ -124,7 +124,7 @@ func (c *Conn) expire() {
 			c.closeRetired(s.eng.retirement())
 		case c.is(noticed):
 			c.leave(s.eng.retirement())
-		default:
+		case !c.retireOfAge():
 			c.heartbeat()
 		}
 		return

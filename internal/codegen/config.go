@@ -10,7 +10,7 @@ import (
 )
 
 // engineOnly are the settings of the engine that Config does not have.
-var engineOnly = []string{"MaxDescriptors", "Now", "NoReadiness"}
+var engineOnly = []string{"MaxDescriptors", "Now", "NoReadiness", "Retirement"}
 
 // parameters are the names of parameters by their types.
 var parameters = map[string]string{"int": "n", "int64": "n", "time.Duration": "d", "bool": "on", "float64": "share"}
