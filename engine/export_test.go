@@ -299,6 +299,8 @@ func (s *Stalls) Wait()                             { s.e.watch.reports.Wait() }
 // LoopWork opens loopWork.
 type LoopWork struct{ loopWork }
 
+func NewLoopWork() *LoopWork { return &LoopWork{loopWork{limit: noLimit}} }
+
 func (w *LoopWork) BeginAt(now time.Duration) { w.beginAt(now) }
 func (w *LoopWork) Begin()                    { w.begin() }
 func (w *LoopWork) End()                      { w.end() }

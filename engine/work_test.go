@@ -12,7 +12,7 @@ import (
 
 // Callbacks within each other count once, and a gap counts up to maxGap.
 func TestLoopWork(t *testing.T) {
-	var w engine.LoopWork
+	w := engine.NewLoopWork()
 	at := engine.Monotonic()
 	w.BeginAt(at)
 	first := w.Total()
@@ -38,7 +38,7 @@ func TestLoopWork(t *testing.T) {
 
 // The total never goes back, whenever it is read.
 func TestLoopWorkGrows(t *testing.T) {
-	var w engine.LoopWork
+	w := engine.NewLoopWork()
 	var readers sync.WaitGroup
 	done := make(chan struct{})
 	for range 2 {
@@ -67,7 +67,7 @@ func TestLoopWorkGrows(t *testing.T) {
 }
 
 func BenchmarkLoopWork(b *testing.B) {
-	var w engine.LoopWork
+	w := engine.NewLoopWork()
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Begin()
