@@ -172,11 +172,11 @@ func (b *broadcast) all(s *engine.Shard) (n fanOutCount, done bool) {
 
 // remove removes mem, whose client has ended, from its room's table, in which the walk may
 // be under way.
-func (w *fanOutWalk) remove(mem *membership, loop int) {
+func (w *fanOutWalk) remove(mem *membership) {
 	r := mem.Room()
 	if w.task != nil && w.task.room == r {
-		w.next = r.RemoveVisitedInLoop(mem, loop, w.next)
+		w.next = r.RemoveVisitedInLoop(mem, w.next)
 		return
 	}
-	r.RemoveInLoop(mem, loop)
+	r.RemoveInLoop(mem)
 }

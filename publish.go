@@ -167,11 +167,15 @@ func (m *Manager) publish(ctx context.Context, p *publication) (Delivery, error)
 // targets appends the shards that have recipients to dst, in the order of the loops,
 // because publishers hold and wait for several rings in that order.
 func (p *publication) targets(shards, dst []*engine.Shard) []*engine.Shard {
-	for i, s := range shards {
+	if p.room != nil {
+		for loop := range p.room.Loops {
+			dst = append(dst, shards[loop])
+		}
+		return dst
+	}
+	for _, s := range shards {
 		var recipients bool
 		switch {
-		case p.room != nil:
-			recipients = p.room.LoopLen(i) > 0
 		case p.toUser:
 			recipients = slices.ContainsFunc(p.devices, func(c *Client) bool { return c.conn.Shard() == s })
 		default:

@@ -133,10 +133,8 @@ func (m *Manager) DeleteRoom(id string) {
 		c.leaveDeleted(r)
 	}
 	t := &dissolveTask{r}
-	for i, s := range m.engine.Shards() {
-		if r.LoopLen(i) > 0 {
-			s.Post(t)
-		}
+	for loop := range r.Loops {
+		m.engine.Shards()[loop].Post(t)
 	}
 	m.roomChanged(id)
 }
@@ -321,9 +319,9 @@ func (c *Client) leaveAllInLoop() {
 		}
 	}
 	c.mu.Unlock()
-	loop := c.conn.Shard().Index()
+	walk := &c.manager.walks[c.conn.Shard().Index()]
 	for _, mem := range rooms {
-		c.manager.walks[loop].remove(mem, loop)
+		walk.remove(mem)
 		_, ended := c.manager.rooms.Leave(mem)
 		c.left(mem.Room(), ended)
 	}
@@ -350,15 +348,15 @@ func (c *Client) endInLoop() (rooms []string) {
 // joinTask inserts a member into the table of its loop.
 type joinTask membership
 
-func (t *joinTask) RunInLoop(s *engine.Shard) {
+func (t *joinTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().InsertInLoop(mem, s.Index())
+	mem.Room().InsertInLoop(mem)
 }
 
 // leaveTask removes a member from the table of its loop.
 type leaveTask membership
 
-func (t *leaveTask) RunInLoop(s *engine.Shard) {
+func (t *leaveTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
-	mem.Room().RemoveInLoop(mem, s.Index())
+	mem.Room().RemoveInLoop(mem)
 }

@@ -3,7 +3,9 @@ package ws_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -486,4 +488,33 @@ func TestCreateRoomAfterShutdown(t *testing.T) {
 	_, err := s.CreateRoom("r", nil)
 	require.ErrorIs(t, err, ws.ErrManagerStopped)
 	assert.Zero(t, s.GetRoomCount())
+}
+
+// The memory of a room without members does not grow with the event loops.
+func TestEmptyRoomMemory(t *testing.T) {
+	const rooms = 20_000
+	for _, loops := range []int{1, 64, 256} {
+		t.Run(fmt.Sprint("loops=", loops), func(t *testing.T) {
+			m, err := ws.NewManager(ws.WithLoops(loops), ws.WithRoomShards(64))
+			require.NoError(t, err)
+			before := liveHeap()
+			for i := range rooms {
+				_, err := m.CreateRoom(strconv.Itoa(i), nil)
+				require.NoError(t, err)
+			}
+			each := (liveHeap() - before) / rooms
+			t.Logf("%d B", each)
+			assert.Less(t, each, int64(290)) // 243
+			assert.Equal(t, rooms, m.GetRoomCount())
+		})
+	}
+}
+
+// liveHeap returns the bytes of the heap after garbage collection.
+func liveHeap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -280,9 +280,9 @@ func (s *Shard) trim(c *Conn) {
 }
 
 const (
-	// keptQueues is the number of free queues that a shard keeps for ever.
-	// keptFrames is the longest slice in them, so a single long backlog does
-	// not stay.
+	// keptQueues is the number of free queues that all shards together keep for
+	// ever, each the same number. keptFrames is the longest slice in them, so a
+	// single long backlog does not stay.
 	keptQueues = 8 << 10
 	keptFrames = 128
 	// moreFrames is the same for the surplus queues.
@@ -293,13 +293,14 @@ const (
 )
 
 // freeQueues are a shard's queues without a connection. A fan-out takes one for
-// each member of the loop at once. If the shard kept only keptQueues of them,
+// each member of the loop at once. If the shard kept only its part of keptQueues,
 // each publish to a larger room would leave the rest to the collector: with
 // 500,000 members on a loop that made a delivery several times as expensive (go
 // run ./bench sim).
 //
 // Loop-confined: use only on the event loop that owns the connections.
 type freeQueues struct {
+	kept   int // queues that stay for ever; immutable
 	queues []*queue
 	least  int    // fewest free queues since the last trim
 	next   uint32 // tick of the next trim
@@ -320,7 +321,7 @@ func (f *freeQueues) get() *queue {
 
 // put gives a queue back.
 func (f *freeQueues) put(q *queue) {
-	if len(f.queues) < keptQueues {
+	if len(f.queues) < f.kept {
 		q.reset(keptFrames)
 	} else {
 		q.reset(moreFrames)
@@ -336,7 +337,7 @@ func (f *freeQueues) trim(now, every uint32) {
 	}
 	f.next = now + every
 	n := len(f.queues)
-	if keep := max(keptQueues, n-(f.least+1)/2); keep < n {
+	if keep := max(f.kept, n-(f.least+1)/2); keep < n {
 		clear(f.queues[keep:])
 		f.queues = f.queues[:keep]
 		if cap(f.queues) > 4*keep {

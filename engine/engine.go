@@ -143,6 +143,7 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	for i := range cfg.Loops {
 		s := &Shard{eng: e, index: i, in: newInbox(cfg.BroadcastQueueSize), iov: make([]unix.Iovec, 0, maxWritev)}
 		s.work.limit = cmp.Or(cfg.LoopStallThreshold, noLimit)
+		s.free.kept = keptQueues / cfg.Loops
 		if cfg.Simnet == nil {
 			l := newGnetLoop(s)
 			s.driver, e.loops = l, append(e.loops, l)

@@ -204,7 +204,7 @@ func (f *Frame) Key() string            { return f.key }
 func (f *Frame) Scope() *Drops          { return f.scope }
 func (f *Frame) Expires() time.Duration { return f.expires }
 
-// KeptQueues is the number of free queues that a shard keeps for ever.
+// KeptQueues is the number of free queues that all shards together keep for ever.
 const KeptQueues = keptQueues
 
 // FreeQueuesInLoop returns the number of free queues of the shard.

@@ -317,22 +317,31 @@ func TestSimnetTakesNoSockets(t *testing.T) {
 }
 
 // The queues of a fan-out of any size serve the next one, and are released when
-// there is none.
+// there is none. The number that stays does not grow with the loops.
 func TestFreeQueuesServeTheNextFanOut(t *testing.T) {
+	for _, loops := range []int{1, 8} {
+		t.Run(fmt.Sprint("loops=", loops), func(t *testing.T) { testFreeQueues(t, loops) })
+	}
+}
+
+func testFreeQueues(t *testing.T, loops int) {
 	const conns = 2*engine.KeptQueues + 1
-	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = loops })
 	m.OnFrame = nil
-	shard := m.Shards()[0]
 	m.connect(conns)
 	f := engine.NewFrame(codec.OpText, []byte("to all"), engine.Handling{})
 	fanOut := func() {
 		before := m.Stats().Messages
-		onLoop(shard, func(s *engine.Shard) { s.EachInLoop(func(c *engine.Conn) { c.DeliverInLoop(f) }) })
+		for _, shard := range m.Shards() {
+			onLoop(shard, func(s *engine.Shard) { s.EachInLoop(func(c *engine.Conn) { c.DeliverInLoop(f) }) })
+		}
 		m.Wait()
 		require.EqualValues(t, conns, m.Stats().Messages-before)
 	}
 	free := func() (n int) {
-		onLoop(shard, func(s *engine.Shard) { n = s.FreeQueuesInLoop() })
+		for _, shard := range m.Shards() {
+			onLoop(shard, func(s *engine.Shard) { n += s.FreeQueuesInLoop() })
+		}
 		return n
 	}
 	fanOut()

@@ -20,7 +20,8 @@ type Config[M, D any] struct {
 	// loop, rounded up to a power of two.
 	Shards int
 
-	// Loops is the number of event loops, 1 to 65,536. Each room keeps a table for each.
+	// Loops is the number of event loops, 1 to 65,536. A room has a table for each loop with
+	// members.
 	Loops int
 
 	// MaxSize is the most members a room takes. Zero means no limit.
@@ -157,7 +158,7 @@ func (d *Directory[M, D]) Get(id string) (*Room[M, D], bool) {
 // GetOrCreate ends with its last member. The caller then posts RemoveInLoop to the member's
 // loop. Safe for concurrent use.
 func (d *Directory[M, D]) Leave(mem *Member[M, D]) (left, ended bool) {
-	r := mem.room
+	r := mem.Room()
 	if !r.Leave(mem) {
 		return false, false
 	}
@@ -185,9 +186,9 @@ func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool {
 
 // Delete takes the room with that ID out of the directory and marks it deleted: from then
 // on Join returns ErrDeleted. Delete leaves roster and tables as they are. The caller removes
-// the members: Members lists them, and a task posted to each loop with a LoopLen above zero
-// empties the loop's table. The entry of an earlier Join may reach its table behind that task,
-// so a caller checks Deleted after each InsertInLoop.
+// the members: Members lists them, and a task posted to each of the room's Loops empties the
+// loop's table. The entry of an earlier Join may reach its table behind that task, so a caller
+// checks Deleted after each InsertInLoop.
 // Safe for concurrent use.
 func (d *Directory[M, D]) Delete(id string) (*Room[M, D], bool) {
 	s := d.shard(id)

@@ -67,7 +67,6 @@ func TestCreateGetDelete(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "lobby", r.ID())
 	assert.Equal(t, 7, r.MaxSize())
-	assert.Equal(t, 2, r.Loops())
 	assert.Equal(t, 1, d.Len())
 
 	_, err = d.Create("lobby", nil)
@@ -242,7 +241,7 @@ func TestDeleteEmptyAgainstJoin(t *testing.T) {
 				}
 				assert.False(t, mem.Room().Deleted(), "deleted with a member in it")
 				assert.True(t, mem.Room().Leave(mem))
-				assert.True(t, mem.Room().RemoveInLoop(mem, 0))
+				assert.True(t, mem.Room().RemoveInLoop(mem))
 			}
 		})
 	}

@@ -13,13 +13,10 @@ func Example() {
 
 	lobby, _ := d.GetOrCreate("lobby")
 	ann, _ := lobby.Join("ann", 1)
-	inbox = append(inbox, func() { lobby.InsertInLoop(ann, 1) })
+	inbox = append(inbox, func() { lobby.InsertInLoop(ann) })
 	fmt.Println("roster:", lobby.Members())
 
-	for loop := range lobby.Loops() {
-		if lobby.LoopLen(loop) == 0 {
-			continue
-		}
+	for loop := range lobby.Loops {
 		inbox = append(inbox, func() {
 			for _, mem := range lobby.TableInLoop(loop) {
 				fmt.Println("deliver to", mem.Value, "on loop", loop)
@@ -40,14 +37,14 @@ func ExampleDirectory_Delete() {
 	lobby, _ := d.GetOrCreate("lobby")
 	for _, name := range []string{"ann", "bob"} {
 		mem, _ := lobby.Join(name, 0)
-		lobby.InsertInLoop(mem, 0)
+		lobby.InsertInLoop(mem)
 	}
 
 	if r, ok := d.Delete("lobby"); ok {
 		for table := r.TableInLoop(0); len(table) > 0; table = r.TableInLoop(0) {
 			mem := table[len(table)-1]
 			r.Leave(mem)
-			r.RemoveInLoop(mem, 0)
+			r.RemoveInLoop(mem)
 			fmt.Println(mem.Value, "left")
 		}
 	}

@@ -7,6 +7,14 @@ func (d *Directory[M, D]) DeleteCandidate(candidate *Room[M, D], now time.Time, 
 	return len(d.deleteEmpty(d.shard(candidate.id), []*Room[M, D]{candidate}, now, ttl)) == 1
 }
 
+// LoopLen returns the number of members whose entry is or will be in the loop's table.
+func (r *Room[M, D]) LoopLen(loop int) int {
+	if t := r.tableInLoop(loop); t != nil {
+		return int(t.entries.Load())
+	}
+	return 0
+}
+
 // RosterCap returns the capacity of the roster.
 func (r *Room[M, D]) RosterCap() int {
 	r.mu.RLock()

@@ -17,18 +17,18 @@ type Member[M, D any] struct {
 	// Value is the argument of Join. Immutable after Join.
 	Value M
 
-	room *Room[M, D] // immutable
+	table *table[M, D] // of the member's loop; immutable
 
 	rosterPos int32 // guarded by room.mu
 	tablePos  int32 // loop-confined
 }
 
 // Room returns the room that m is or was a member of. Safe for concurrent use.
-func (m *Member[M, D]) Room() *Room[M, D] { return m.room }
+func (m *Member[M, D]) Room() *Room[M, D] { return m.table.room }
 
 // mustOwn panics if mem is a member of another room, because its positions would corrupt r.
 func (r *Room[M, D]) mustOwn(mem *Member[M, D]) {
-	if mem.room != r {
+	if mem.table.room != r {
 		panic("room: member of another room")
 	}
 }

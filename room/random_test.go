@@ -102,7 +102,7 @@ func (s *sim) joinRoom(r *intRoom) {
 	require.NoError(s.t, err)
 	s.on[r][mem] = s.next
 	s.owed[mem] = loop
-	s.post(loop, func() { r.InsertInLoop(mem, loop) })
+	s.post(loop, func() { r.InsertInLoop(mem) })
 }
 
 func (s *sim) leave() {
@@ -127,8 +127,8 @@ func (s *sim) leaveRoom(r *intRoom, mem *intMember) {
 	}
 	loop := s.owed[mem]
 	s.post(loop, func() {
-		require.True(s.t, r.RemoveInLoop(mem, loop))
-		require.False(s.t, r.RemoveInLoop(mem, loop))
+		require.True(s.t, r.RemoveInLoop(mem))
+		require.False(s.t, r.RemoveInLoop(mem))
 		delete(s.owed, mem)
 	})
 }
@@ -177,7 +177,7 @@ func (s *sim) check() {
 	require.Equal(s.t, len(s.rooms), s.d.Len())
 	counts := map[*intRoom][]int{}
 	for _, r := range s.all {
-		counts[r] = make([]int, r.Loops())
+		counts[r] = make([]int, len(s.inbox))
 	}
 	for mem, loop := range s.owed {
 		counts[mem.Room()][loop]++
@@ -187,7 +187,8 @@ func (s *sim) check() {
 		require.Equal(s.t, len(s.on[r]), r.Len())
 		require.ElementsMatch(s.t, values(s.on[r]), r.Members())
 		require.ElementsMatch(s.t, values(s.on[r]), slices.Collect(maps.Keys(s.seen[r])))
-		for loop := range r.Loops() {
+		require.Equal(s.t, withMembers(counts[r]), slices.Collect(r.Loops))
+		for loop := range s.inbox {
 			require.Equal(s.t, counts[r][loop], r.LoopLen(loop), "%s loop %d", r.ID(), loop)
 			require.LessOrEqual(s.t, len(r.TableInLoop(loop)), r.LoopLen(loop))
 		}
@@ -202,7 +203,7 @@ func (s *sim) checkDrained() {
 	s.check()
 	for _, r := range s.all {
 		var inTables []int
-		for loop := range r.Loops() {
+		for loop := range s.inbox {
 			for _, mem := range r.TableInLoop(loop) {
 				require.Equal(s.t, loop, s.owed[mem])
 				inTables = append(inTables, mem.Value)
@@ -211,6 +212,16 @@ func (s *sim) checkDrained() {
 		}
 		require.ElementsMatch(s.t, values(s.on[r]), inTables)
 	}
+}
+
+// withMembers returns the loops with a count above 0.
+func withMembers(counts []int) (loops []int) {
+	for loop, n := range counts {
+		if n > 0 {
+			loops = append(loops, loop)
+		}
+	}
+	return loops
 }
 
 func values(m map[*intMember]int) []int {
@@ -292,7 +303,7 @@ func TestConcurrent(t *testing.T) {
 				mine = slices.Delete(mine, i, i+1)
 				left, _ := d.Leave(mem)
 				assert.True(t, left)
-				inbox[loop] <- func() { assert.True(t, mem.Room().RemoveInLoop(mem, loop)) }
+				inbox[loop] <- func() { assert.True(t, mem.Room().RemoveInLoop(mem)) }
 			}
 			for range rounds {
 				switch n := rng.IntN(100); {
@@ -311,7 +322,7 @@ func TestConcurrent(t *testing.T) {
 					}
 					mine = append(mine, joined{mem, loop})
 					assert.Positive(t, r.LoopLen(loop), "a publisher would skip the loop")
-					inbox[loop] <- func() { assert.True(t, r.InsertInLoop(mem, loop)) }
+					inbox[loop] <- func() { assert.True(t, r.InsertInLoop(mem)) }
 					inbox[loop] <- func() { assert.NotEmpty(t, r.TableInLoop(loop)) }
 				case n < 98 && len(mine) > 0:
 					leave(rng.IntN(len(mine)))

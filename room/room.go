@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Room has a roster, which is decided at once, and a member table for each event loop, which
-// follows. The methods that end in InLoop are loop-confined, as each of them says.
+// Room has a roster, which is decided at once, and a member table for each event loop with
+// members, which follows. The methods that end in InLoop are loop-confined, as each of them says.
 // Safe for concurrent use.
 type Room[M, D any] struct {
 	// Immutable after newRoom.
@@ -23,14 +23,9 @@ type Room[M, D any] struct {
 	// Guarded by the directory shard's mu.
 	place int32 // in shard.kept
 
-	// Loop-confined: tables[i] and dissolved[i] belong to event loop i.
-	tables    [][]*Member[M, D]
-	dissolved []bool // the table was emptied for good
-
-	// Atomic. loopLens[i] counts the members whose entry is or will be in tables[i]. It is
-	// apart from the tables, so that a publisher reads a few cache lines for all loops.
-	loopLens []atomic.Int32
-	deleted  atomic.Bool // written with mu held
+	// Atomic, written with mu held.
+	tables  atomic.Pointer[[]loopTable[M, D]] // in the order of the loops; replaced as a whole
+	deleted atomic.Bool
 
 	// Guarded by mu.
 	mu         sync.RWMutex
@@ -42,9 +37,6 @@ func newRoom[M, D any](id string, cfg *Config[M, D]) *Room[M, D] {
 	return &Room[M, D]{
 		id:         strings.Clone(id), // id may be a part of a message
 		cfg:        cfg,
-		tables:     make([][]*Member[M, D], cfg.Loops),
-		dissolved:  make([]bool, cfg.Loops),
-		loopLens:   make([]atomic.Int32, cfg.Loops),
 		emptySince: cfg.age(),
 	}
 }
@@ -59,10 +51,6 @@ func (r *Room[M, D]) Data() *D { return &r.data }
 // MaxSize returns the most members that the room takes, 0 for no limit.
 // Safe for concurrent use.
 func (r *Room[M, D]) MaxSize() int { return r.cfg.MaxSize }
-
-// Loops returns the number of event loops. The room has a table for each.
-// Safe for concurrent use.
-func (r *Room[M, D]) Loops() int { return len(r.tables) }
 
 // Deleted reports whether the room has left the directory. Safe for concurrent use.
 func (r *Room[M, D]) Deleted() bool { return r.deleted.Load() }
@@ -91,8 +79,9 @@ func (r *Room[M, D]) Members() []M {
 // ErrDeleted. It panics if loop is not one of the Loops.
 // Safe for concurrent use.
 func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
-	loopLen := &r.loopLens[loop]
-	mem := &Member[M, D]{Value: m, room: r, tablePos: pending}
+	if loop < 0 || loop >= r.cfg.Loops {
+		panic("room: no such loop")
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.deleted.Load() {
@@ -101,9 +90,10 @@ func (r *Room[M, D]) Join(m M, loop int) (*Member[M, D], error) {
 	if r.cfg.MaxSize > 0 && len(r.roster) >= r.cfg.MaxSize {
 		return nil, ErrFull
 	}
-	mem.rosterPos = int32(len(r.roster))
+	t := r.needTableLocked(loop)
+	t.entries.Add(1)
+	mem := &Member[M, D]{Value: m, table: t, rosterPos: int32(len(r.roster)), tablePos: pending}
 	r.roster = append(r.roster, mem)
-	loopLen.Add(1)
 	if r.cfg.OnJoin != nil {
 		r.cfg.OnJoin(r, m, len(r.roster))
 	}
@@ -134,10 +124,6 @@ func (r *Room[M, D]) Leave(mem *Member[M, D]) bool {
 	}
 	return true
 }
-
-// LoopLen returns the number of members whose entry is or will be in the loop's table. A
-// publisher skips loops with 0. Safe for concurrent use.
-func (r *Room[M, D]) LoopLen(loop int) int { return int(r.loopLens[loop].Load()) }
 
 // markDeleted makes every Join from here on return ErrDeleted.
 func (r *Room[M, D]) markDeleted() {

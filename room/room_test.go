@@ -63,13 +63,13 @@ func TestLeaveSwapsWithLast(t *testing.T) {
 			var mems []*room.Member[int, roomData]
 			for v := range 3 {
 				mems = append(mems, join(t, r, v, 0))
-				require.True(t, r.InsertInLoop(mems[v], 0))
+				require.True(t, r.InsertInLoop(mems[v]))
 			}
 			left := map[int]bool{0: true, 1: true, 2: true}
 			for i := range 3 {
 				v := (first + i) % 3
 				require.True(t, r.Leave(mems[v]))
-				require.True(t, r.RemoveInLoop(mems[v], 0))
+				require.True(t, r.RemoveInLoop(mems[v]))
 				delete(left, v)
 				assert.Len(t, r.Members(), len(left))
 				assert.Equal(t, len(left), r.LoopLen(0))
@@ -107,9 +107,9 @@ func TestTable(t *testing.T) {
 			for _, op := range tt.ops {
 				switch op {
 				case 'i', 'I':
-					assert.Equal(t, op == 'i', r.InsertInLoop(mem, 1))
+					assert.Equal(t, op == 'i', r.InsertInLoop(mem))
 				case 'r', 'R':
-					assert.Equal(t, op == 'r', r.RemoveInLoop(mem, 1))
+					assert.Equal(t, op == 'r', r.RemoveInLoop(mem))
 				}
 			}
 			assert.Equal(t, tt.want, table(r, 1))
@@ -126,8 +126,8 @@ func TestPanicsOnCallersBug(t *testing.T) {
 	mem := join(t, r, 1, 0)
 	for name, call := range map[string]func(){
 		"Leave":        func() { other.Leave(mem) },
-		"InsertInLoop": func() { other.InsertInLoop(mem, 0) },
-		"RemoveInLoop": func() { other.RemoveInLoop(mem, 0) },
+		"InsertInLoop": func() { other.InsertInLoop(mem) },
+		"RemoveInLoop": func() { other.RemoveInLoop(mem) },
 	} {
 		assert.PanicsWithValue(t, "room: member of another room", call, name)
 	}
@@ -142,12 +142,12 @@ func TestCapacityIsReleased(t *testing.T) {
 	var mems []*room.Member[int, roomData]
 	for v := range n {
 		mems = append(mems, join(t, r, v, 0))
-		r.InsertInLoop(mems[v], 0)
+		r.InsertInLoop(mems[v])
 	}
 	require.GreaterOrEqual(t, r.RosterCap(), n)
 	for v, mem := range mems {
 		require.True(t, r.Leave(mem))
-		require.True(t, r.RemoveInLoop(mem, 0))
+		require.True(t, r.RemoveInLoop(mem))
 		left := n - v - 1
 		for name, c := range map[string]int{"roster": r.RosterCap(), "table": cap(r.TableInLoop(0))} {
 			require.LessOrEqual(t, c, max(64, 4*left), "%s of %d members", name, left)
@@ -162,7 +162,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
 			r := newRoom(b, 4, 0)
 			for v := range others {
-				r.InsertInLoop(join(b, r, v, v%4), v%4)
+				r.InsertInLoop(join(b, r, v, v%4))
 			}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -170,9 +170,9 @@ func BenchmarkJoinLeave(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				r.InsertInLoop(mem, 3)
+				r.InsertInLoop(mem)
 				r.Leave(mem)
-				r.RemoveInLoop(mem, 3)
+				r.RemoveInLoop(mem)
 			}
 		})
 	}
@@ -186,7 +186,7 @@ func BenchmarkFanOut(b *testing.B) {
 	for range members {
 		mem, err := r.Join(&conn{}, 0)
 		require.NoError(b, err)
-		r.InsertInLoop(mem, 0)
+		r.InsertInLoop(mem)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

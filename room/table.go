@@ -1,21 +1,104 @@
 package room
 
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// table holds the members of a room on one event loop. It exists while the loop has members,
+// or will have them. Loop-confined: use only on the event loop that owns the connection.
+type table[M, D any] struct {
+	room      *Room[M, D]     // immutable
+	entries   atomic.Int32    // members whose entry is or will be in the table; raised with room.mu held
+	dissolved bool            // the table was emptied for good
+	members   []*Member[M, D] // in no order
+}
+
+// loopTable is a table with its loop. Immutable.
+type loopTable[M, D any] struct {
+	loop  int
+	table *table[M, D]
+}
+
+// loopTables returns the tables of the room, which must not be changed.
+func (r *Room[M, D]) loopTables() []loopTable[M, D] {
+	if list := r.tables.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// find returns the place of the loop's table in list, or the place for it.
+func find[M, D any](list []loopTable[M, D], loop int) (i int, found bool) {
+	return slices.BinarySearchFunc(list, loop, func(t loopTable[M, D], loop int) int { return t.loop - loop })
+}
+
+// tableInLoop returns the table of the loop, or nil.
+func (r *Room[M, D]) tableInLoop(loop int) *table[M, D] {
+	list := r.loopTables()
+	if i, ok := find(list, loop); ok {
+		return list[i].table
+	}
+	return nil
+}
+
+// needTableLocked returns the table of the loop, which it makes if it is missing. The list is
+// copied, because publishers and loops read it without a lock.
+func (r *Room[M, D]) needTableLocked(loop int) *table[M, D] {
+	old := r.loopTables()
+	i, ok := find(old, loop)
+	if ok {
+		return old[i].table
+	}
+	t := &table[M, D]{room: r}
+	list := slices.Concat(old[:i], []loopTable[M, D]{{loop, t}}, old[i:])
+	r.tables.Store(&list)
+	return t
+}
+
+// dropTable takes t off the room if it is empty. It must not be called with r.mu held.
+func (r *Room[M, D]) dropTable(t *table[M, D]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.entries.Load() > 0 {
+		return // a Join came between
+	}
+	old := r.loopTables()
+	if len(old) == 1 {
+		r.tables.Store(nil)
+		return
+	}
+	i := slices.IndexFunc(old, func(other loopTable[M, D]) bool { return other.table == t })
+	list := slices.Concat(old[:i], old[i+1:])
+	r.tables.Store(&list)
+}
+
+// Loops yields the event loops that have members, or will have them, in their order. A
+// publisher posts to these. Safe for concurrent use.
+func (r *Room[M, D]) Loops(yield func(loop int) bool) {
+	for _, t := range r.loopTables() {
+		if !yield(t.loop) {
+			return
+		}
+	}
+}
+
 // InsertInLoop puts mem into the table of the loop that it joined with. If mem was inserted or
-// removed before, InsertInLoop does nothing and returns false. After DissolveInLoop it removes
+// removed before, InsertInLoop does nothing and returns false. After DissolveSomeInLoop it removes
 // mem and returns false. It panics if mem is a member of another room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) InsertInLoop(mem *Member[M, D], loop int) bool {
+func (r *Room[M, D]) InsertInLoop(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
+	t := mem.table
 	if mem.tablePos != pending {
 		return false
 	}
-	if r.dissolved[loop] {
-		r.RemoveInLoop(mem, loop)
+	if t.dissolved {
+		r.RemoveInLoop(mem)
 		return false
 	}
-	table := &r.tables[loop]
-	mem.tablePos = int32(len(*table))
-	*table = append(*table, mem)
+	mem.tablePos = int32(len(t.members))
+	t.members = append(t.members, mem)
 	return true
 }
 
@@ -24,21 +107,23 @@ func (r *Room[M, D]) InsertInLoop(mem *Member[M, D], loop int) bool {
 // was removed before. It does not touch the roster. It panics if mem is a member of another
 // room.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
+func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 	r.mustOwn(mem)
+	t := mem.table
 	if mem.tablePos == gone {
 		return false
 	}
 	if mem.tablePos != pending {
-		table := &r.tables[loop]
-		last := len(*table) - 1
-		moved := (*table)[last]
-		(*table)[mem.tablePos] = moved
+		last := len(t.members) - 1
+		moved := t.members[last]
+		t.members[mem.tablePos] = moved
 		moved.tablePos = mem.tablePos
-		*table = truncate(*table, last)
+		t.members = truncate(t.members, last)
 	}
 	mem.tablePos = gone
-	r.loopLens[loop].Add(-1)
+	if t.entries.Add(-1) == 0 {
+		r.dropTable(t)
+	}
 	return true
 }
 
@@ -46,50 +131,56 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D], loop int) bool {
 // first n entries. It keeps the visited entries in front, so that the walk meets each member
 // once, and returns their new number.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], loop, n int) int {
+func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], n int) int {
 	r.mustOwn(mem)
-	if table := r.tables[loop]; mem.tablePos >= 0 && int(mem.tablePos) < n {
+	if members := mem.table.members; mem.tablePos >= 0 && int(mem.tablePos) < n {
 		n--
-		last := table[n]
-		table[mem.tablePos], last.tablePos = last, mem.tablePos
-		table[n], mem.tablePos = mem, int32(n)
+		last := members[n]
+		members[mem.tablePos], last.tablePos = last, mem.tablePos
+		members[n], mem.tablePos = mem, int32(n)
 	}
-	r.RemoveInLoop(mem, loop)
+	r.RemoveInLoop(mem)
 	return n
 }
 
-// DissolveInLoop empties the loop's table for good: a later InsertInLoop adds no member. It
-// does not touch the roster.
-// Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) DissolveInLoop(loop int) {
-	r.DissolveSomeInLoop(loop, len(r.tables[loop]))
-}
-
-// DissolveSomeInLoop is one step of DissolveInLoop. It removes at most n members and reports
-// whether the table is empty.
+// DissolveSomeInLoop empties the loop's table of a deleted room in steps, and for good: a later
+// InsertInLoop adds no member. It removes at most n members and reports whether the table is
+// empty. It does not touch the roster.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
-	r.dissolved[loop] = true
-	for ; n > 0 && len(r.tables[loop]) > 0; n-- {
-		r.RemoveInLoop(r.tables[loop][len(r.tables[loop])-1], loop)
+	t := r.tableInLoop(loop)
+	if t == nil {
+		return true
 	}
-	return len(r.tables[loop]) == 0
+	t.dissolved = true
+	for ; n > 0 && len(t.members) > 0; n-- {
+		r.RemoveInLoop(t.members[len(t.members)-1])
+	}
+	return len(t.members) == 0
 }
 
 // TableInLoop returns the members of the loop, in no order. The slice is borrowed until the
 // next InsertInLoop or RemoveInLoop on this room and loop. To remove while it walks, code
 // takes the last entry of a fresh TableInLoop until the table is empty.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) TableInLoop(loop int) []*Member[M, D] { return r.tables[loop] }
+func (r *Room[M, D]) TableInLoop(loop int) []*Member[M, D] {
+	if t := r.tableInLoop(loop); t != nil {
+		return t.members
+	}
+	return nil
+}
 
 // minShrinkCap is the capacity up to which a slice keeps its array: 512 bytes.
 const minShrinkCap = 64
 
-// truncate cuts s to n members and clears the rest for the collector. Once three quarters of
-// the array are unused, it moves s to an array of half the size, so that a large room that has
-// become small gives its memory back. Halving at a quarter keeps the cost of copying constant
-// for each removal.
+// truncate cuts s to n members and clears the rest for the collector. An empty s keeps no
+// array. Once three quarters of the array are unused, truncate moves s to an array of half the
+// size, so that a large room that has become small gives its memory back. Halving at a quarter
+// keeps the cost of copying constant for each removal.
 func truncate[T any](s []*T, n int) []*T {
+	if n == 0 {
+		return nil
+	}
 	clear(s[n:])
 	s = s[:n]
 	if cap(s) <= minShrinkCap || n >= cap(s)/4 {
