@@ -28,6 +28,7 @@ var (
 	keyFile     = flag.String("key-file", "", "file whose bytes, 32 or more, sign the tokens")
 	connections = flag.Int("connections", 100_000, "most clients at once")
 	perSecond   = flag.Float64("per-second", 1000, "new clients in a second")
+	lifetime    = flag.Duration("lifetime", time.Hour, "longest life of a connection, but for a random tenth")
 	grace       = flag.Duration("grace", 5*time.Second, "drain: time for load balancers to read /readyz")
 	window      = flag.Duration("window", time.Minute, "drain: time over which the clients are moved")
 	settle      = flag.Duration("settle", 5*time.Second, "drain: time that a client has to move by itself")
@@ -60,7 +61,7 @@ func run() error {
 	}
 	m, err := ws.NewManager(
 		ws.WithListenAddr(*listen), ws.WithMaxConnections(*connections),
-		ws.WithAdmission(ws.Admission{PerSecond: *perSecond}),
+		ws.WithAdmission(ws.Admission{PerSecond: *perSecond}), ws.WithMaxLifetime(*lifetime, *lifetime/10),
 		ws.WithMessageSizeLimit(16<<10), ws.WithRateLimit(ws.RateLimit{Messages: 50}),
 		ws.WithSubprotocols("rooms.v2", "rooms.v1"), ws.WithAuthenticate(key(k).authenticate),
 	)
