@@ -17,7 +17,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/qi-realtime/ws"
+	wsprometheus "github.com/qi-realtime/ws/contrib/prometheus"
 	"github.com/qi-realtime/ws/inspect"
 )
 
@@ -103,13 +107,9 @@ func stop(m *ws.Manager, signals <-chan os.Signal) error {
 
 // operations serves the private address. It asks for no password, so keep it from clients.
 func operations(m *ws.Manager) http.Handler {
+	prometheus.MustRegister(wsprometheus.NewCollector(m)) // beside those of Go and of the process
 	mux := http.NewServeMux()
-	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
-		st := m.Stats()
-		for f, value := range st.Figures() {
-			fmt.Fprintf(w, "ws_%s{loop=\"%d\",reason=%q} %v\n", f.Name, f.Loop, f.Reason, value)
-		}
-	})
+	mux.Handle("/metrics", promhttp.Handler())
 	mux.Handle("/inspect/", http.StripPrefix("/inspect", inspect.Handler(m)))
 	return mux
 }
