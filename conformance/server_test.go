@@ -90,6 +90,7 @@ func start(t testing.TB, opts ...ws.Option) *server {
 		c.MessageQueueSize = 1 << 16
 		c.QueueBytes = 4 * maxMessage
 		c.HandlerMode = ws.Inline
+		c.LoopStallThreshold = 0 // a machine under load would log its pauses
 		c.Metrics = counting{s: s}
 		c.Logger = slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}}, opts...)...)

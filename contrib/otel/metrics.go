@@ -24,15 +24,16 @@ type producer struct {
 // collection takes one snapshot, Manager.Stats; nothing else runs, and no message costs
 // anything. Call it before Manager.Run, because its time is the start of the counters.
 //
-// The names are those of ws.Figure with the prefix "ws.". The attribute "reason" is the reason
-// for a drop, refusal or close, and "loop" the index of an event loop.
+// The names are those of ws.Figure and ws.Histogram with the prefix "ws.". The attribute
+// "reason" is the reason for a drop, refusal or close, "loop" the index of an event loop, and
+// "route" the event of a handler.
 func NewProducer(m *ws.Manager) metric.Producer { return &producer{manager: m, start: time.Now()} }
 
 // Produce returns the metrics. Safe for concurrent use.
 func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	stats := p.manager.Stats()
 	now := time.Now()
-	var all []metricdata.Metrics
+	all := p.histograms(&stats, now)
 	at := make(map[string]int) // index in all
 	for f, value := range stats.Figures() {
 		i, ok := at[f.Name]
@@ -56,15 +57,47 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	return []metricdata.ScopeMetrics{{Scope: instrumentation.Scope{Name: scope}, Metrics: all}}, nil
 }
 
+// histograms returns the histograms of stats, one for all routes.
+func (p *producer) histograms(stats *ws.Stats, now time.Time) []metricdata.Metrics {
+	var all []metricdata.Metrics
+	for h := range stats.Histograms() {
+		if n := len(all); n == 0 || all[n-1].Name != prefix+h.Name {
+			all = append(all, metricdata.Metrics{Name: prefix + h.Name, Description: h.Help, Unit: unitOf(h.Name)})
+		}
+		last := &all[len(all)-1]
+		data, ok := last.Data.(metricdata.Histogram[float64])
+		if !ok {
+			data.Temporality = metricdata.CumulativeTemporality
+		}
+		point := metricdata.HistogramDataPoint[float64]{
+			StartTime: p.start, Time: now, Count: h.Count(), Sum: h.Sum, Bounds: h.Bounds, BucketCounts: h.Counts,
+		}
+		if h.Event != "" {
+			point.Attributes = attribute.NewSet(attribute.String("route", h.Event))
+		}
+		data.DataPoints = append(data.DataPoints, point)
+		last.Data = data
+	}
+	return all
+}
+
+// prefix begins the name of each metric.
+const prefix = "ws."
+
+// unitOf returns the unit by the name of a figure, in UCUM.
+func unitOf(name string) string {
+	switch {
+	case strings.Contains(name, "bytes"):
+		return "By"
+	case strings.Contains(name, "seconds"):
+		return "s"
+	}
+	return "1"
+}
+
 // newMetrics returns the metric of a figure, without values.
 func newMetrics(f *ws.Figure) metricdata.Metrics {
-	mt := metricdata.Metrics{Name: "ws." + f.Name, Description: f.Help, Unit: "1"}
-	switch {
-	case strings.Contains(f.Name, "bytes"):
-		mt.Unit = "By"
-	case strings.Contains(f.Name, "seconds"):
-		mt.Unit = "s"
-	}
+	mt := metricdata.Metrics{Name: prefix + f.Name, Description: f.Help, Unit: unitOf(f.Name)}
 	if f.Counter {
 		mt.Data = metricdata.Sum[float64]{Temporality: metricdata.CumulativeTemporality, IsMonotonic: true}
 	} else {

@@ -83,6 +83,17 @@ func sum(m *metrics.Metric) (total float64, points int) {
 	return total, len(values)
 }
 
+// callsByRoute returns the number of values by route, of the routes that have any.
+func callsByRoute(m *metrics.Metric) map[string]uint64 {
+	calls := make(map[string]uint64)
+	for _, p := range m.GetHistogram().GetDataPoints() {
+		if p.Count > 0 {
+			calls[p.Attributes[0].Value.GetStringValue()] = p.Count
+		}
+	}
+	return calls
+}
+
 // TestMetrics sends the figures of a loaded manager with the SDK's exporter, and compares them
 // with the manager's own.
 func TestMetrics(t *testing.T) {
@@ -111,6 +122,14 @@ func TestMetrics(t *testing.T) {
 	for f := range want.Figures() {
 		assert.Contains(t, got, "ws."+f.Name)
 	}
+	for h := range want.Histograms() {
+		assert.Contains(t, got, "ws."+h.Name)
+	}
+	handshakes := got["ws.handshake_seconds"].GetHistogram().GetDataPoints()
+	require.Len(t, handshakes, 1)
+	assert.EqualValues(t, 3, handshakes[0].Count)
+	assert.Len(t, handshakes[0].BucketCounts, len(handshakes[0].ExplicitBounds)+1)
+	assert.Equal(t, map[string]uint64{"order.place": 3}, callsByRoute(got["ws.handler_seconds"]))
 	for name, tt := range map[string]struct {
 		value  float64
 		points int
