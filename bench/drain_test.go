@@ -43,7 +43,7 @@ func TestPacedDrain(t *testing.T) {
 			results := runBench(t, "drain", "-conns", "300", "-window", "3s", "-path", path, "-aware", "40", "-room-rate", "20")
 			require.Len(t, results[0].Rows, 1)
 			row := results[0].Rows[0]
-			for _, key := range []string{"missing", "disordered", "unhandled", "forced"} {
+			for _, key := range []string{"missing", "missing_end", "disordered", "unhandled", "forced"} {
 				assert.Zero(t, row[key], key)
 			}
 			assert.InDelta(t, 120, row["moved"], 0)

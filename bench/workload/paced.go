@@ -56,7 +56,8 @@ func newPacedTable() *result.Table {
 			{"peak", "most reconnects in 1 s", "%d"},
 			{"messages", "deliveries", "%d"},
 			{"slowest_ms", "slowest ms", "%.0f"},
-			{"missing", "missing", "%d"},
+			{"missing", "missing between others", "%d"},
+			{"missing_end", "missing at the end", "%d"},
 			{"disordered", "disordered", "%d"},
 			{"requests", "requests", "%d"},
 			{"unhandled", "unhandled", "%d"},
@@ -216,7 +217,7 @@ func (m *migration) add(t *result.Table, path string, began int64, before, after
 	t.Add(path, m.conns, aware, m.window.Seconds(), took.Seconds(), float64(len(slots)-1)/took.Seconds(),
 		100*deviation(slots, began, m.window), after.Moved, after.Closed, after.Forced,
 		result.Millis(time.Duration(awareGap)), result.Millis(gaps.Quantile(0.5)), result.Millis(gaps.Max()),
-		most(opens, time.Second), sum.Messages, result.Millis(time.Duration(slowest)), missing+sum.Lost, sum.Disordered,
+		most(opens, time.Second), sum.Messages, result.Millis(time.Duration(slowest)), sum.Lost, missing, sum.Disordered,
 		asked, asked-min(asked, after.Handled), asked-heard, result.Micros(after.CPU-before.CPU)/float64(m.conns))
 }
 
