@@ -42,15 +42,22 @@ type Client struct {
 	mu          sync.Mutex
 	room        *membership // guarded by mu; the first membership, nil in no room
 	lazy        *lazyState  // guarded by mu; nil while empty
-	gone        bool        // guarded by mu; the connection has ended
+	ending      ending      // guarded by mu
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
-	shut        bool        // guarded by mu; CloseWithCode was called, so no inbound message is handled
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
 	notice      bool        // set by WithReconnectNotice; immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 	path        uint8       // see requestedPath; immutable once connected
 	roundTrip   roundTrip   // guarded by mu; of the last ping
 }
+
+// ending holds the steps to the end of a client that have been taken.
+type ending uint8
+
+const (
+	shut ending = 1 << iota // by CloseWithCode or Abort: no inbound message is handled
+	gone                    // the connection has ended
+)
 
 // newClient returns a client that is not connected yet.
 func (m *Manager) newClient() *Client {
@@ -83,7 +90,7 @@ func (c *Client) CloseWithCode(code int, reason string) {
 		cc = codec.CloseNoStatus
 	}
 	c.mu.Lock()
-	c.shut = true
+	c.ending |= shut
 	c.mu.Unlock()
 	c.conn.Close(cc, reason)
 }
@@ -92,7 +99,7 @@ func (c *Client) CloseWithCode(code int, reason string) {
 func (c *Client) isShut() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.shut
+	return c.ending&shut != 0
 }
 
 // Abort ends the connection at once, without a close handshake: it resets the connection,
@@ -101,7 +108,7 @@ func (c *Client) isShut() bool {
 // CloseWithCode.
 func (c *Client) Abort() {
 	c.mu.Lock()
-	c.shut = true
+	c.ending |= shut
 	c.mu.Unlock()
 	c.conn.Abort()
 }
@@ -120,7 +127,7 @@ func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 func (c *Client) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone {
+	if c.ending&gone != 0 {
 		return endedContext
 	}
 	x := c.needLazyLocked()

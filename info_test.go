@@ -85,9 +85,12 @@ func TestRoundTrip(t *testing.T) {
 		for _, payload := range []string{"", "abcd", "longer"} { // pongs that answer no ping
 			c.WriteRaw(harness.Frame(gobwas.OpPong, payload))
 		}
-		c.Sync()
-		assert.Zero(t, sc.RoundTrip())
+		c.WriteRaw(harness.Frame(gobwas.OpPing, "read"))
 		f := c.ReadFrame()
+		if f.Header.OpCode == gobwas.OpPong { // else a ping came first, and the pongs may not be read yet
+			assert.Zero(t, sc.RoundTrip())
+			f = c.ReadFrame()
+		}
 		require.Equal(t, gobwas.OpPing, f.Header.OpCode)
 		<-time.After(delay)
 		began := time.Now()

@@ -178,7 +178,7 @@ func hungUp(end *engine.CloseInfo) bool { return end.Err != nil || end.Code == c
 func (c *Client) dropsInbound(end *engine.CloseInfo) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.shut || hungUp(end)
+	return c.ending&shut != 0 || hungUp(end)
 }
 
 // dropInbound drops the messages that wait for a worker, and the client's place in the

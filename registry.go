@@ -372,7 +372,7 @@ func (c *Client) giveWay() {
 		return
 	case c.conn.Open():
 		c.mu.Lock()
-		c.shut = true
+		c.ending |= shut
 		c.mu.Unlock()
 	}
 	c.conn.CloseWithin(CloseReplaced, "replaced by a new connection", replaceTimeout)

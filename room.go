@@ -216,7 +216,7 @@ func (c *Client) enterRoom(id string, reservation engine.Reservation) (created b
 
 // joinLocked decides on a membership, and creates a missing room.
 func (c *Client) joinLocked(id string) (mem *membership, created bool, err error) {
-	if c.gone || !c.conn.Open() {
+	if c.ending&gone != 0 || !c.conn.Open() {
 		return nil, false, ErrConnectionClosed
 	}
 	old, rooms := c.roomLocked(id)
@@ -331,7 +331,7 @@ func (c *Client) leaveAllInLoop() {
 // the rooms that the client was in at the beginning of the close.
 func (c *Client) endInLoop() (rooms []string) {
 	c.mu.Lock()
-	c.gone = true
+	c.ending |= gone
 	var cancel context.CancelFunc
 	if x := c.lazy; x != nil {
 		rooms, cancel = x.left, x.cancel
