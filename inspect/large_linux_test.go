@@ -18,6 +18,7 @@ import (
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/inspect"
 	"github.com/qi-realtime/ws/internal/harness"
+	"github.com/qi-realtime/ws/internal/race"
 )
 
 // With 100,000 clients in 100,000 rooms, no step of a walk takes a millisecond of CPU. A loop can
@@ -50,7 +51,11 @@ func TestStepsAreShort(t *testing.T) {
 		t.Logf("%-32s longest step %8v, in all %v", target, shortest, total)
 		longest = max(longest, shortest)
 	}
-	assert.Less(t, longest, time.Millisecond)
+	limit := time.Millisecond
+	if race.Enabled {
+		limit *= 20 // as much slower is the code
+	}
+	assert.Less(t, longest, limit)
 }
 
 // Loops go on while a viewer polls without a pause: they answer messages, and clients connect and

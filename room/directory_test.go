@@ -211,7 +211,7 @@ func TestDeleteEmptyLooksAgain(t *testing.T) {
 // A room is deleted or joined, never both. A caller that meets a deleted room gets another.
 func TestDeleteEmptyAgainstJoin(t *testing.T) {
 	const joiners, rounds = 4, 2000
-	d := newDirectory(1, 0)
+	d := newDirectory(joiners, 0) // each joiner is a loop of its own
 	var stop atomic.Bool
 	var deleting, joining sync.WaitGroup
 	deleting.Go(func() {
@@ -234,7 +234,7 @@ func TestDeleteEmptyAgainstJoin(t *testing.T) {
 						continue // deleted just now
 					}
 					var err error
-					if mem, err = r.Join(j, 0); err != nil {
+					if mem, err = r.Join(j, j); err != nil {
 						assert.ErrorIs(t, err, room.ErrDeleted)
 						lost.Add(1)
 					}

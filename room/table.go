@@ -64,13 +64,15 @@ func (r *Room[M, D]) dropTable(t *table[M, D]) {
 		return // a Join came between
 	}
 	old := r.loopTables()
-	if len(old) == 1 {
-		r.tables.Store(nil)
-		return
-	}
 	i := slices.IndexFunc(old, func(other loopTable[M, D]) bool { return other.table == t })
-	list := slices.Concat(old[:i], old[i+1:])
-	r.tables.Store(&list)
+	switch {
+	case i < 0: // dropped already
+	case len(old) == 1:
+		r.tables.Store(nil)
+	default:
+		list := slices.Concat(old[:i], old[i+1:])
+		r.tables.Store(&list)
+	}
 }
 
 // Loops yields the event loops that have members, or will have them, in their order. A
