@@ -169,7 +169,8 @@ func (c *Client) read(what string) (text string, ok bool) {
 		}
 		switch op {
 		case gobwas.OpPing:
-			c.write(gobwas.NewPongFrame(payload))
+			// The server may have closed the connection after our close frame.
+			_ = gobwas.WriteFrame(c.conn, gobwas.MaskFrameInPlace(gobwas.NewPongFrame(payload)))
 		case gobwas.OpClose:
 			c.answerClose(payload)
 		case gobwas.OpText, gobwas.OpBinary:
