@@ -91,7 +91,7 @@ const NoticeQuery = "notice"
 
 // Config is the argument of a server process.
 type Config struct {
-	Mode           string        // one of those above
+	Mode           string        // a constant above
 	HandlerTime    time.Duration // that a handler takes in mode Noop
 	Pooled         bool          // handlers run on workers, where the library knows a choice
 	MaxConnections int

@@ -221,9 +221,9 @@ func (s *shard) take(k Key, a, b uint64) place {
 	return p
 }
 
-// candidate returns the place that a new address would take: of those without open connections
-// the one whose burst is whole first, such as a free place. It also returns the number of places
-// with open connections.
+// candidate returns the place for a new address. It has no open connections, and its burst is
+// whole before the burst of any other such place; a free place comes first. taken is the number
+// of places with open connections.
 func (s *set) candidate() (p place, taken int) {
 	for i := range s.keys {
 		switch {
