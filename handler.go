@@ -166,29 +166,6 @@ func HandleOnly[Resp any](m *Manager, event string, fn func(c *Client) (*Resp, e
 	}, append(slices.Clip(opts), typed(nil, reflect.TypeFor[Resp]()))...)
 }
 
-// Schema describes the events that a Manager handles. Immutable.
-type Schema struct {
-	Handlers []HandlerInfo // sorted by Event
-}
-
-// HandlerInfo describes the handler of one event. Immutable.
-type HandlerInfo struct {
-	Event    string
-	Request  reflect.Type // of the request's data; nil for HandleOnly and Register
-	Response reflect.Type // of the response's data; nil for Handle0 and Register
-	Doc      string       // see Doc
-}
-
-// Describe returns the events that m handles now, for documents and for generators
-// of clients.
-func Describe(m *Manager) Schema {
-	var s Schema
-	for _, r := range m.Router.routes.Routes() {
-		s.Handlers = append(s.Handlers, HandlerInfo{r.Event, r.Request, r.Response, r.Doc})
-	}
-	return s
-}
-
 // respond answers a request; a notification gets no answer.
 func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 	if msg.Type == TypeNotify {

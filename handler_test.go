@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,25 +273,6 @@ func TestNotifications(t *testing.T) {
 	c := s.Dial(harness.Native)
 	c.Send(`{"type":"notify","event":"only"}`, harness.Request("only", "2", ""))
 	c.ExpectReply("2", 200, "success")
-}
-
-func TestDescribe(t *testing.T) {
-	type request struct{ Text string }
-	type response struct{ ID int }
-	m := harness.NewManager(t)
-	opts := make([]ws.RouteOption, 0, 8)
-	opts = append(opts, ws.Doc("says a text"))
-	require.NoError(t, ws.Handle(m, "say", func(*ws.Client, *request) (*response, error) { return nil, nil }, opts...))
-	require.NoError(t, ws.Handle0(m, "forget", func(*ws.Client, *request) error { return nil }))
-	require.NoError(t, ws.HandleOnly(m, "count", func(*ws.Client) (*response, error) { return nil, nil }))
-	require.NoError(t, m.Register("untyped", func(*ws.Client, *ws.Message) error { return nil }, opts...))
-	in, out := reflect.TypeFor[request](), reflect.TypeFor[response]()
-	assert.Equal(t, ws.Schema{Handlers: []ws.HandlerInfo{
-		{Event: "count", Response: out},
-		{Event: "forget", Request: in},
-		{Event: "say", Request: in, Response: out, Doc: "says a text"},
-		{Event: "untyped", Doc: "says a text"},
-	}}, ws.Describe(m))
 }
 
 // TestTraceID asserts that a handler can log the trace ID of its answer.

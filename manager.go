@@ -51,6 +51,7 @@ type Manager struct {
 	refusals    refusals
 	notices     notices
 
+	definitions  definitions
 	handlerTimes *handlerTimes
 
 	ctx        context.Context // of the clients
