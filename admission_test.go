@@ -221,8 +221,9 @@ func TestPoliteRefusals(t *testing.T) {
 // TestPoliteRefusalOfALateTurn covers a turn of PerSecond that does not come in time.
 func TestPoliteRefusalOfALateTurn(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
+		t.Parallel()
 		s := start(ws.WithAdmission(ws.Admission{PerSecond: 1e-6, Burst: 1, Polite: 10}),
-			ws.WithHandshakeTimeout(time.Second))
+			ws.WithHandshakeTimeout(5*time.Second)) // of the first client, too
 		if s.Way == harness.Native {
 			t.Skip("connections wait in the kernel's backlog")
 		}
@@ -406,6 +407,7 @@ func TestAuthentications(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		const atOnce, clients = 3, 30
 		var running, most atomic.Int64
+		open := make(chan struct{}) // closed when as many calls run as may, and others wait
 		var greeted sync.WaitGroup
 		greeted.Add(clients)
 		enter := func() {
@@ -413,7 +415,7 @@ func TestAuthentications(t *testing.T) {
 			defer running.Add(-1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
-			<-time.After(5 * time.Millisecond)
+			<-open
 		}
 		s := harness.Start(t, ws.WithAdmission(ws.Admission{Authentications: atOnce}),
 			ws.WithHandshakeTimeout(harness.Patience),
@@ -432,7 +434,9 @@ func TestAuthentications(t *testing.T) {
 				}
 			})
 		}
-		harness.Eventually(t, func() bool { return s.Stats().Accept.AuthQueue > 0 }, "nobody waits")
+		harness.Eventually(t, func() bool { return running.Load() == atOnce && s.Stats().Accept.AuthQueue > 0 },
+			"%d calls run, and nobody waits", running.Load())
+		close(open)
 		all.Wait()
 		require.EqualValues(t, atOnce, most.Load())
 		harness.Eventually(t, func() bool {

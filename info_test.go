@@ -35,7 +35,8 @@ func TestInfo(t *testing.T) {
 		assert.False(t, info.Compressed)
 		assert.Zero(t, info.QueuedBytes)
 		assert.Zero(t, info.QueuedMessages)
-		assert.WithinRange(t, info.Since, began.Add(-time.Second), time.Now().Add(time.Second))
+		// The clock of the connections is as late as a busy machine lets it be.
+		assert.WithinRange(t, info.Since, began.Add(-harness.Patience), time.Now().Add(time.Second))
 		assert.False(t, info.Closing)
 		sc.Close()
 		assert.True(t, sc.Info().Closing)
@@ -70,10 +71,13 @@ func TestInfoOfAStalledClient(t *testing.T) {
 	c.Send(harness.BlockMessage(1), harness.BlockMessage(2), harness.BlockMessage(3))
 	harness.Receive(t, entered, "the handler does not run")
 	harness.Eventually(t, func() bool { return sc.Info().Unhandled == 2 }, "two messages wait behind one")
-	info := sc.Info()
+	var info ws.ClientInfo
+	harness.Eventually(t, func() bool { // the kernel may still take bytes
+		info = sc.Info()
+		return sc.QueuedBytes() == info.QueuedBytes
+	}, "other bytes are queued")
 	assert.True(t, info.Blocked)
 	assert.Equal(t, 1, info.QueuedMessages)
-	assert.Equal(t, sc.QueuedBytes(), info.QueuedBytes)
 	release()
 }
 

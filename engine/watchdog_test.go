@@ -24,6 +24,10 @@ import (
 	"github.com/qi-realtime/ws/engine"
 )
 
+// stallTime is a threshold. It is longer than other processes of a busy machine keep the
+// processor from a callback, which would be a stall, too.
+const stallTime = 500 * time.Millisecond
+
 // stallServer is a server whose handler of the message "block" waits for release.
 type stallServer struct {
 	*server
@@ -111,7 +115,7 @@ func onBothNetworks(t *testing.T, threshold time.Duration,
 // A stall is logged once with the stack of the callback, counted once, and its length is known
 // while it lasts and afterwards.
 func TestStallIsReportedOnce(t *testing.T) {
-	const threshold = 50 * time.Millisecond
+	const threshold = stallTime
 	onBothNetworks(t, threshold, func(t *testing.T, s *stallServer, send func(string), echo func()) {
 		loop := s.peer(0).conn.Shard()
 		send("block")
@@ -156,7 +160,7 @@ func receiveStall(t *testing.T, s *stallServer) engine.Stall {
 // The stack is found although the handler has replaced the labels of the goroutine, and a
 // goroutine with the same labels, which the handler has started, waits in the same way.
 func TestStackOfTheRightGoroutine(t *testing.T) {
-	onBothNetworks(t, 50*time.Millisecond, func(t *testing.T, s *stallServer, send func(string), _ func()) {
+	onBothNetworks(t, stallTime, func(t *testing.T, s *stallServer, send func(string), _ func()) {
 		defer close(s.release)
 		send("confuse")
 		st := receiveStall(t, s)

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -115,6 +116,14 @@ func TestMetrics(t *testing.T) {
 	}
 	_, err = s.TryDial(http.Header{"Origin": {"http://evil.example"}})
 	require.Error(t, err)
+	require.Eventually(t, func() bool { // a handler's time is noted behind its answer
+		st := m.Stats()
+		counts := make(map[string]uint64)
+		for h := range st.Histograms() {
+			counts[h.Name] += h.Count()
+		}
+		return counts["handler_seconds"] == 3 && counts["handshake_seconds"] == 3 && st.Refused.Total() == 1
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, provider.ForceFlush(t.Context()))
 
 	got := r.metrics(t)
