@@ -53,6 +53,7 @@ type runner struct {
 	size                    int
 	rate, share             float64
 	attacks, leak           string
+	memprofile              string // file
 }
 
 func newRunner() *runner {
@@ -75,6 +76,8 @@ func (o *runner) Flags(fs *flag.FlagSet) {
 	fs.Float64Var(&o.share, "strength", o.share, "soak: `share` of the clients and rates of each attack")
 	fs.StringVar(&o.leak, "leak", o.leak, "soak: a `resource` that the server loses with each connection, so that "+
 		"the run must fail: "+strings.Join(control.Leaks, ", "))
+	fs.StringVar(&o.memprofile, "memprofile", o.memprofile,
+		"soak: write the server's heap after each 10th cycle to `file`.10, file.20 and so on")
 }
 
 func (o *runner) Validate(*command.Session) error {

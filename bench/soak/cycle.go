@@ -27,6 +27,8 @@ const (
 	idleWorkers = 16              // goroutines that the loads may leave behind in the first cycles
 	churnTime   = 5               // seconds in which each client of the crowd has one event
 	restLimit   = 3 * time.Second // time for the server to come to rest
+	// profileEvery is the number of cycles from one heap profile to the next.
+	profileEvery = 10
 )
 
 // cycle is one cycle of a run and its results.
@@ -191,11 +193,24 @@ func (c *cycle) settle(ctx context.Context) error {
 		}
 		if r.Clients == clients && goroutines(r) <= most && r.Descriptors <= descriptors ||
 			time.Since(began) > restLimit {
-			c.rest, err = c.call(control.Command{Name: "settle"})
-			return err
+			if c.rest, err = c.call(control.Command{Name: "settle"}); err != nil {
+				return err
+			}
+			return c.profile()
 		}
 		if err := load.Wait(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+// profile writes the heap profile of each profileEvery-th cycle, if it is asked for. The
+// garbage is collected before it.
+func (c *cycle) profile() error {
+	n := c.index + 1
+	if c.memprofile == "" || n%profileEvery != 0 {
+		return nil
+	}
+	_, err := c.call(control.Command{Name: "heap", File: fmt.Sprintf("%s.%d", c.memprofile, n)})
+	return err
 }

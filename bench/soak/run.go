@@ -57,7 +57,7 @@ func newRun(ctx context.Context, o *runner, s *command.Session, paths []string) 
 	}
 	var err error
 	r.srv, err = s.Launch(ctx, o.conns+o.healthy+spareConns, control.Config{
-		Mode: control.Soak, Authenticate: true, MaxConnections: 2 * maxConns, Leak: o.leak,
+		Mode: control.Soak, Authenticate: true, MaxConnections: 2 * maxConns, Leak: o.leak, ProfileHeap: o.memprofile != "",
 	})
 	if err != nil {
 		return nil, err
