@@ -70,7 +70,7 @@ func startSlowNetwork(t *testing.T, clients int, opts ...ws.Option) *slowNetwork
 // connections again after each millisecond or so: a message of one is handled between
 // two of some thousand writes.
 func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
-	const members, publishes, each = 500, 64, 20 * time.Microsecond
+	const members, publishes, each = 500, 64, 20 * time.Microsecond // 0.7 s at least, when nobody else runs
 	targets := map[string]func(n *slowNetwork, message []byte){
 		"room": func(n *slowNetwork, message []byte) { assert.NoError(t, n.BroadcastToRoom("room", message, nil)) },
 		"all":  func(n *slowNetwork, message []byte) { n.BroadcastAll(message) },
@@ -101,7 +101,7 @@ func TestTurnsAreShortWhileLargeMessagesAreFannedOut(t *testing.T) {
 				publish(n, make([]byte, 64<<10))
 			}
 			require.Eventually(t, func() bool { return n.Manager.Stats().Total.MessagesOut == members*publishes },
-				10*time.Second, time.Millisecond, "%+v", n.Manager.Stats())
+				2*time.Minute, time.Millisecond, "%+v", n.Manager.Stats().Total)
 			done.Store(true)
 			n.Wait()
 			assert.Equal(t, members*publishes, all)

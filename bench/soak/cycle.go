@@ -157,7 +157,8 @@ func (c *cycle) drainAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.counts.dropped += last.Dropped
+	c.counts.dropped += last.Dropped - c.warmed
+	c.warmed = 0
 	c.counts.drains++
 	began := time.Now()
 	if _, err := c.call(control.Command{

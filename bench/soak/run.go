@@ -18,6 +18,9 @@ import (
 	"github.com/qi-realtime/ws/bench/server"
 )
 
+// warmTime is the time in which the server publishes without a pause to warm up.
+const warmTime = 3 * time.Second
+
 // spareConns is the number of descriptors for all but the crowd and the healthy clients.
 const spareConns = 1000
 
@@ -33,6 +36,7 @@ type run struct {
 	srv     *server.Process // guarded by mu
 	samples []control.Report
 	base    *control.Report // with the healthy clients alone, before the first cycle
+	warmed  uint64          // messages that the current manager dropped before the first cycle
 
 	chats  []*chat.Group // one for each path
 	cycles []cycle
@@ -63,6 +67,10 @@ func newRun(ctx context.Context, o *runner, s *command.Session, paths []string) 
 		return nil, err
 	}
 	r.stops = append(r.stops, r.srv.Stop)
+	if err := r.warm(ctx); err != nil {
+		r.stop()
+		return nil, fmt.Errorf("warm up: %w", err)
+	}
 	for i, path := range paths {
 		conns := (o.healthy + i) / len(paths)
 		group := chat.NewGroup(chat.Options{
@@ -84,7 +92,25 @@ func newRun(ctx context.Context, o *runner, s *command.Session, paths []string) 
 		r.stop()
 		return nil, err
 	}
+	r.warmed = r.base.Dropped
 	return r, nil
+}
+
+// warm lets all clients have messages queued at the same time. The server keeps the free queues
+// of up to 8,192 clients for ever. Without this step their number would grow over the cycles, each
+// time that more clients than ever before have something queued at once.
+func (r *run) warm(ctx context.Context) error {
+	conns := r.conns + r.healthy
+	crowd, err := newCrowd(ctx, r.srv.Addr(r.paths[0]), r.session.ClientLoops, conns, 1)
+	if err != nil {
+		return err
+	}
+	defer crowd.Stop()
+	c := cycle{run: r, crowd: crowd}
+	publish := control.Command{Name: "publish", Size: r.size, Rooms: 1} // without a pause
+	return crowd.stall(func() error {
+		return c.beside(publish, func() error { return load.Wait(ctx, warmTime) })
+	})
 }
 
 func (r *run) stop() {
