@@ -17,7 +17,7 @@ type Message struct {
 	Compressed bool
 }
 
-// Decoder turns the bytes of one client into messages. Its zero value is ready. It is one
+// Decoder turns the bytes of one peer into messages. Its zero value is ready. It is one
 // pointer (8 bytes, held in a test), which is nil if the last read ended at the end of a
 // message. It must not be copied while it is in use. Not safe for concurrent use.
 type Decoder struct {
@@ -49,20 +49,26 @@ type Decoder struct {
 // ErrInvalidUTF8 at the first byte that makes a text invalid. With an error n is 0 and the
 // stream is over: the decoder has released its state, and must get no more bytes of it.
 func (d *Decoder) Next(b []byte, limit int64) (n int, m Message, ok bool, err error) {
-	return d.next(b, limit, false)
+	return d.next(b, assembly{limit: limit})
+}
+
+// NextUnmasked is Next for a client: the frames of a server have no mask, and ErrMasked is the
+// error of one that has. The payload of a message may be a part of b, which stays unchanged.
+func (d *Decoder) NextUnmasked(b []byte, limit int64) (n int, m Message, ok bool, err error) {
+	return d.next(b, assembly{limit: limit, unmasked: true})
 }
 
 // NextDeflate is Next for a connection that has negotiated permessage-deflate: messages may be
 // compressed (RFC 7692 section 6). It returns their payload still compressed, limited to a
 // little more than limit; [Inflate] limits the inflated message.
 func (d *Decoder) NextDeflate(b []byte, limit int64) (n int, m Message, ok bool, err error) {
-	return d.next(b, limit, true)
+	return d.next(b, assembly{limit: limit, deflate: true})
 }
 
-func (d *Decoder) next(b []byte, limit int64, deflate bool) (n int, m Message, ok bool, err error) {
+func (d *Decoder) next(b []byte, a assembly) (n int, m Message, ok bool, err error) {
 	d.Done()
 	if d.p == nil {
-		h, size, err := parseHeader(b, assembly{limit: limit, deflate: deflate})
+		h, size, err := parseHeader(b, a)
 		if err != nil {
 			return 0, Message{}, false, err
 		}
@@ -74,19 +80,21 @@ func (d *Decoder) next(b []byte, limit int64, deflate bool) (n int, m Message, o
 		}
 		d.p = partials.Get().(*partial)
 	}
-	n, m, ok, err = d.p.next(b, limit, deflate)
+	n, m, ok, err = d.p.next(b, a)
 	if err != nil {
 		d.Release()
 	}
 	return n, m, ok, err
 }
 
-// nextWhole unmasks, in place, the unfragmented frame at the start of b, whose header h has
+// nextWhole takes, and unmasks in place, the unfragmented frame at the start of b, whose header h has
 // size bytes.
 func nextWhole(b []byte, h header, size int) (n int, m Message, ok bool, err error) {
 	n = size + int(h.length)
 	payload := b[size:n:n]
-	ws.Cipher(payload, h.key, 0)
+	if h.masked {
+		ws.Cipher(payload, h.key, 0)
+	}
 	if h.op == OpText && !h.compressed && !utf8.Valid(payload) {
 		return 0, Message{}, false, ErrInvalidUTF8
 	}

@@ -6,6 +6,9 @@
 // connection. It writes with [AppendAccept] or [AppendRefusal], and then with [AppendFrame],
 // [NewFrame] and [AppendClose].
 //
+// A client writes [AppendOffer] and [AppendMaskedFrame], and reads with [CheckAccept] and
+// [Decoder.NextUnmasked].
+//
 // Behind a proxy, [ParseProxyHeader] and [TrustedProxies] find the address of the client.
 //
 // Every []byte is borrowed, owned or shared. Borrowed bytes are valid until the call returns

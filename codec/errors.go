@@ -11,6 +11,8 @@ var (
 	ErrReservedOpcode = errors.New("codec: reserved opcode")
 	// ErrUnmasked means that a client frame came without a mask (section 5.1).
 	ErrUnmasked = errors.New("codec: frame from client is not masked")
+	// ErrMasked means that a server frame came with a mask (section 5.1).
+	ErrMasked = errors.New("codec: frame from server is masked")
 	// ErrFragmentedControl means a control frame with FIN clear (section 5.5).
 	ErrFragmentedControl = errors.New("codec: fragmented control frame")
 	// ErrControlTooLong means a control frame of more than 125 payload bytes (section 5.5).
@@ -48,6 +50,7 @@ var closeCodes = [...]struct {
 	{ErrReservedBits, CloseProtocolError},
 	{ErrReservedOpcode, CloseProtocolError},
 	{ErrUnmasked, CloseProtocolError},
+	{ErrMasked, CloseProtocolError},
 	{ErrFragmentedControl, CloseProtocolError},
 	{ErrControlTooLong, CloseProtocolError},
 	{ErrUnexpectedContinuation, CloseProtocolError},

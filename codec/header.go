@@ -8,12 +8,13 @@ import (
 // maxClientHeaderSize is the size in bytes of the largest header with its masking key.
 const maxClientHeaderSize = MaxHeaderSize + 4
 
-// header holds the fields of a frame header from a client. Not safe for concurrent use.
+// header holds the fields of a frame header. Not safe for concurrent use.
 type header struct {
 	length int64
 	key    [4]byte
 	op     Opcode
 	fin    bool
+	masked bool
 	// compressed is RSV1 of the first frame of a message.
 	compressed bool
 }
@@ -24,6 +25,7 @@ type assembly struct {
 	fragmented bool  // a data message has begun and not ended
 	compressed bool  // and its payload is compressed
 	deflate    bool  // permessage-deflate is in use
+	unmasked   bool  // the frames are those of a server
 	size       int64 // the message's payload bytes so far
 	limit      int64 // the message's most payload bytes; zero and negative mean no limit
 }
@@ -58,8 +60,8 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 	if len(b) == 1 {
 		return h, 0, nil
 	}
-	if b[1]&bitMask == 0 {
-		return h, 0, ErrUnmasked
+	if h.masked = b[1]&bitMask != 0; h.masked == a.unmasked {
+		return h, 0, a.wrongMask()
 	}
 	short := b[1] & bitsLen
 	if h.op.IsControl() && short > MaxControlPayload {
@@ -73,11 +75,24 @@ func parseHeader(b []byte, a assembly) (h header, size int, err error) {
 		return h, 0, ErrMessageTooLarge
 	}
 	h.length = length
-	if len(b) < 2+n+4 {
+	size = 2 + n
+	if a.unmasked {
+		return h, size, nil // parseLength has seen all bytes
+	}
+	if len(b) < size+4 {
 		return h, 0, nil
 	}
-	h.key = [4]byte(b[2+n:])
-	return h, 2 + n + 4, nil
+	h.key = [4]byte(b[size:])
+	return h, size + 4, nil
+}
+
+// wrongMask is the error of a frame with a mask that it must not have, or without one that it
+// needs.
+func (a *assembly) wrongMask() error {
+	if a.unmasked {
+		return ErrMasked
+	}
+	return ErrUnmasked
 }
 
 // checkFirst applies the rules that need the first header byte alone.

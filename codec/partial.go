@@ -64,10 +64,10 @@ func (p *partial) atBoundary() bool {
 }
 
 // next is Decoder.Next for a connection with partial state. b and m are borrowed.
-func (p *partial) next(b []byte, limit int64, deflate bool) (n int, m Message, ok bool, err error) {
+func (p *partial) next(b []byte, a assembly) (n int, m Message, ok bool, err error) {
 	for n < len(b) && !ok {
 		if !p.inPayload {
-			taken, err := p.readHeader(b[n:], limit, deflate)
+			taken, err := p.readHeader(b[n:], a)
 			if err != nil {
 				return 0, Message{}, false, err
 			}
@@ -92,14 +92,11 @@ func (p *partial) next(b []byte, limit int64, deflate bool) (n int, m Message, o
 }
 
 // readHeader takes header bytes from b, and begins the payload if they complete the header.
-func (p *partial) readHeader(b []byte, limit int64, deflate bool) (n int, err error) {
+func (p *partial) readHeader(b []byte, a assembly) (n int, err error) {
 	before := int(p.headLen)
 	p.read = 0
 	n = copy(p.head[before:], b)
-	a := assembly{
-		fragmented: p.op != OpContinuation, compressed: p.compressed, deflate: deflate,
-		size: int64(len(p.buf)), limit: limit,
-	}
+	a.fragmented, a.compressed, a.size = p.op != OpContinuation, p.compressed, int64(len(p.buf))
 	h, size, err := parseHeader(p.head[:before+n], a)
 	if err != nil {
 		return 0, err
@@ -124,19 +121,26 @@ func (p *partial) readPayload(b []byte) (n int, err error) {
 	if p.h.op.IsControl() {
 		at := p.control[p.read:]
 		copy(at, b)
-		ws.Cipher(at[:len(b)], p.h.key, int(p.read%4))
+		p.unmask(at[:len(b)])
 		p.read += int64(len(b))
 		return len(b), nil
 	}
 	p.grow(len(b), left)
 	at := len(p.buf)
 	p.buf = append(p.buf, b...)
-	ws.Cipher(p.buf[at:], p.h.key, int(p.read%4))
+	p.unmask(p.buf[at:])
 	p.read += int64(len(b))
 	if p.op == OpText && !p.compressed && !p.text.write(p.buf[at:]) {
 		return 0, ErrInvalidUTF8
 	}
 	return len(b), nil
+}
+
+// unmask unmasks the payload bytes behind the first p.read ones.
+func (p *partial) unmask(b []byte) {
+	if p.h.masked {
+		ws.Cipher(b, p.h.key, int(p.read%4))
+	}
 }
 
 // grow makes space in the assembly buffer for n bytes of a frame that has announced left more.
