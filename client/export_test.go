@@ -1,0 +1,10 @@
+package client
+
+// WithRandom sets the source of random numbers from 0 to 1.
+func WithRandom(fn func() float64) Option { return func(s *settings) { s.random = fn } }
+
+// WithMaxCallbacks sets the number of waiting callbacks from which on the client reads no more.
+func WithMaxCallbacks(n int) Option { return func(s *settings) { s.maxCallbacks = n } }
+
+// Decide is decide.
+var Decide = decide
