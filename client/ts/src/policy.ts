@@ -1,0 +1,26 @@
+/** The decision after the end of a connection. `wait` is the time in milliseconds that the server asks for. */
+export interface Verdict {
+  stop: boolean;
+  wait: number | undefined;
+}
+
+const STOP = [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4409];
+const HOUR = 3_600_000;
+
+/** Decides from the close code and the close reason. */
+export function verdict(code: number, reason: string): Verdict {
+  let wait: number | undefined;
+  try {
+    const ms = JSON.parse(reason).retry_ms;
+    if (typeof ms === "number") wait = Math.min(Math.max(ms, 0), HOUR);
+  } catch {
+    // The reason is for people, or empty.
+  }
+  if (code === 1013) wait ??= 5_000 + Math.random() * 25_000;
+  return { stop: STOP.includes(code) || (code >= 4500 && code < 5000), wait };
+}
+
+/** The wait before a new attempt: a random part of 0.5 s, doubled for each failure up to 30 s. */
+export function backoff(failures: number): number {
+  return Math.random() * Math.min(30_000, 500 * 2 ** failures);
+}

@@ -1,0 +1,198 @@
+import { Emitter, run } from "./emitter.js";
+import { WsError } from "./errors.js";
+import type { Link } from "./link.js";
+import type {
+  AnyAPI, APIShape, Data, EventName, Gap, Info, Joined, Position, PositionStore, RoomOptions,
+} from "./types.js";
+
+/** The part of the client that a room uses. */
+export interface Port {
+  storage: PositionStore | undefined;
+  ask(link: Link, event: string, data: object, done: (error: WsError | undefined, data?: any) => void): void;
+  tell(event: string, data: object): boolean;
+  emit(event: string, data: unknown, info: Info): void;
+  /** Ends the membership on these connections. Resolves with the answers. */
+  leave(room: Room<any>, links: Set<Link | undefined>): Promise<void>;
+  /** A join has its answer. It must be sent again later if `room.target` is undefined. */
+  answered(room: Room<any>): void;
+}
+
+const ACK_DELAY = 100;
+
+/**
+ * A room that the client is in. The client joins it again after each reconnect, from its position. Functions added in the
+ * same task as `client.room()` miss nothing.
+ */
+export class Room<A extends APIShape = AnyAPI> {
+  /** Resolves with the first join. Rejects if it is refused, or if the room is left before. */
+  readonly joined: Promise<Joined>;
+  /** The connection on which the room was joined last. @internal */
+  target: Link | undefined;
+  /** The connection from which the room takes its messages: the one that answered the join. @internal */
+  source: Link | undefined;
+
+  readonly #port: Port;
+  readonly #options: RoomOptions;
+  readonly #on = new Emitter();
+  #first = true;
+  /** The epoch of the room, undefined without history. */
+  #epoch: string | undefined;
+  /** The offset of the last message, undefined until it is known: offsets before the head may have holes. */
+  #offset: number | undefined;
+  #ackTimer: ReturnType<typeof setTimeout> | undefined;
+  #resolve!: (joined: Joined) => void;
+  #reject!: (error: WsError) => void;
+
+  /** @internal */
+  constructor(readonly id: string, port: Port, options: RoomOptions) {
+    this.#port = port;
+    this.#options = options;
+    const since = options.since ?? this.#stored();
+    this.#epoch = since?.epoch;
+    this.#offset = since?.offset;
+    this.joined = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.joined.catch(() => {}); // nobody has to look at it
+  }
+
+  /** The position of the last delivered message; undefined until it is known, and in a room without history. */
+  get position(): Position | undefined {
+    const epoch = this.#epoch;
+    const offset = this.#offset;
+    return epoch === undefined || offset === undefined ? undefined : { epoch, offset };
+  }
+
+  /** Calls fn for each message of this event. Returns the function that ends this. */
+  on<E extends EventName<A>>(event: E, fn: (data: Data<A, E>, info: Info) => void): () => void {
+    return this.#on.on("e" + event, fn);
+  }
+
+  /** Calls fn for each loss, before any later message of the room. Returns the function that ends this. */
+  onGap(fn: (gap: Gap) => void): () => void {
+    return this.#on.on("gap", fn);
+  }
+
+  /** Calls fn when a join is refused, also one after a reconnect. The client has left the room then. */
+  onError(fn: (error: WsError) => void): () => void {
+    return this.#on.on("error", fn);
+  }
+
+  /** Leaves the room and forgets its position. Resolves when the server has answered, or the connection is lost. */
+  leave(): Promise<void> {
+    const links = new Set([this.source, this.target]);
+    this.end(new WsError("closed", "left the room"));
+    this.#port.storage?.removeItem(this.#key);
+    return this.#port.leave(this, links);
+  }
+
+  /** Acknowledges all messages up to offset, by default up to the position. Returns false without a connection. */
+  ack(offset: number | undefined = this.#offset): boolean {
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = undefined;
+    return offset !== undefined && this.#port.tell("ws.ack", { room: this.id, offset });
+  }
+
+  /** @internal */
+  join(link: Link): void {
+    const { last, strict } = this.#options;
+    const since = this.position;
+    const again = this.#first || this.#epoch !== undefined; // else a room without history
+    this.target = link;
+    const request = { room: this.id, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
+    this.#port.ask(link, "ws.join", request, (error, data) => {
+      if (this.target !== link || error?.code === "lost") return;
+      if (!error) this.#enter(link, since, data ?? {});
+      else if (!this.#first && (error.code === 429 || +error.code >= 500)) this.target = undefined;
+      else this.#refuse(error);
+      this.#port.answered(this);
+    });
+  }
+
+  /** Takes a notify of the room. @internal */
+  receive(link: Link, m: any): void {
+    if (link !== this.source) return;
+    if (m.event === "ws.gap") return this.#gap(m.data);
+    const offset: number | undefined = m.offset;
+    const epoch = this.#epoch;
+    if (offset !== undefined && epoch !== undefined) {
+      const after = this.#offset ?? offset - 1;
+      if (this.#offset !== undefined && offset <= after) return;
+      const before = m.prev ?? offset - 1;
+      this.#offset = offset;
+      if (before > after) this.#report({ epoch, after, next: before + 1, reason: "unknown" });
+    }
+    const info: Info = { event: m.event, room: this.id, offset: m.offset, timestamp: m.timestamp };
+    this.#on.emit("e" + m.event, m.data, info);
+    this.#port.emit(m.event, m.data, info);
+    this.#moved();
+  }
+
+  /** Rejects `joined`, and ends the room. @internal */
+  end(error: WsError): void {
+    this.#reject(error);
+    clearTimeout(this.#ackTimer);
+    this.target = this.source = undefined;
+  }
+
+  #enter(link: Link, since: Position | undefined, data: any): void {
+    this.source = link;
+    const replaying: number = data.replaying ?? 0;
+    if (!since) {
+      this.#epoch = data.epoch;
+      this.#offset = replaying > 0 ? undefined : data.offset;
+    }
+    this.#first = false;
+    const head = data.epoch === undefined ? undefined : { epoch: data.epoch, offset: data.offset };
+    this.#resolve({ head, replaying });
+    if (this.#options.ack) this.ack();
+  }
+
+  #refuse(error: WsError): void {
+    const links = new Set([this.source]);
+    this.end(error);
+    void this.#port.leave(this, links);
+    if (!this.#first) this.#on.emit("error", error);
+  }
+
+  #gap(d: Gap): void {
+    const p = this.#offset;
+    let { after } = d;
+    if (p !== undefined && d.epoch === this.#epoch && d.reason !== "epoch") {
+      if (d.next - 1 <= p) return; // the other connection has delivered these messages
+      after = Math.max(after, p);
+    }
+    this.#epoch = d.epoch || undefined;
+    this.#offset = d.epoch ? d.next - 1 : undefined;
+    this.#report({ ...d, after });
+    this.#moved();
+  }
+
+  #report(gap: Omit<Gap, "room">): void {
+    this.#on.emit("gap", { ...gap, room: this.id });
+  }
+
+  /** Keeps the new position, after the message was delivered. */
+  #moved(): void {
+    if (!this.source) return; // left by the application's function
+    const { storage } = this.#port;
+    const p = this.position;
+    if (storage) run(() => (p ? storage.setItem(this.#key, JSON.stringify(p)) : storage.removeItem(this.#key)));
+    if (this.#options.ack) this.#ackTimer ??= setTimeout(() => this.ack(), ACK_DELAY);
+  }
+
+  get #key(): string {
+    return "ws:" + this.id;
+  }
+
+  #stored(): Position | undefined {
+    try {
+      const p = JSON.parse(this.#port.storage?.getItem(this.#key) ?? "");
+      if (typeof p.epoch === "string" && Number.isSafeInteger(p.offset)) return p;
+    } catch {
+      // Nothing is stored, or nothing that is a position.
+    }
+    return undefined;
+  }
+}
