@@ -222,15 +222,20 @@ func (c *Client) handleRaw(raw *rawRoute, op Opcode, payload []byte) {
 	}
 }
 
-// callRaw calls the raw handler, inside the middleware if there is any.
+// rawMessage is the message that UseIf asks about in place of one without the envelope, which is
+// made only for middleware that runs. Immutable.
+var rawMessage = &Message{Type: TypeRaw}
+
+// callRaw calls the raw handler, inside the middleware if any runs.
 func (c *Client) callRaw(raw *rawRoute, op Opcode, payload []byte) error {
 	routes := c.manager.Router.routes
-	if !routes.HasMiddleware() {
+	way := routes.Way(c, rawMessage)
+	if way.Direct() {
 		raw.fn(c, op, payload)
 		return nil
 	}
 	msg := messagePool.Get().(*Message)
 	defer msg.Release()
 	*msg = Message{Type: TypeRaw, Data: payload, op: op, unmarshal: c.manager.cfg.JSONUnmarshal}
-	return routes.Call(raw.handler, c, msg)
+	return routes.CallOn(way, raw.handler, c, msg)
 }

@@ -226,6 +226,39 @@ func TestHandleBinary(t *testing.T) {
 	})
 }
 
+// UseIf passes over the messages that are not wanted, with and without the envelope.
+func TestUseIf(t *testing.T) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		harness.RegisterGreetings(t, s.Manager)
+		wanted := func(c *ws.Client, msg *ws.Message) bool {
+			return (msg.Type == ws.TypeRaw || strings.Contains(string(msg.Data), "refuse")) && assert.NotNil(t, c)
+		}
+		refuse := func(_ *ws.Client, msg *ws.Message, next ws.NextFunc) error {
+			if strings.Contains(string(msg.Data), "refuse") {
+				return ws.NewClientError(403, "no entry")
+			}
+			return next()
+		}
+		unwanted := func(_ *ws.Client, msg *ws.Message) bool { return msg.Type == ws.TypeNotify }
+		fail := func(*ws.Client, *ws.Message, ws.NextFunc) error { return errors.New("not wanted") }
+		require.NoError(t, s.UseIf(unwanted, fail))
+		require.NoError(t, s.UseIf(wanted, refuse))
+		require.NoError(t, s.UseIf(unwanted, fail))
+		require.Error(t, s.UseIf(nil, refuse))
+		c := s.Dial(w)
+		c.Send(harness.Request("greet", "1", `{"name":"Ann"}`), harness.Request("greet", "2", `{"name":"refuse"}`))
+		c.ExpectReply("1", 200, "success")
+		c.ExpectReply("2", 403, "no entry")
+		s.HandleBinary(func(c *ws.Client, payload []byte) { _ = c.SendBinary(payload) })
+		c.WriteRaw(harness.Frame(gobwas.OpBinary, "refuse") + harness.Frame(gobwas.OpBinary, "\xff"))
+		c.ExpectReply("", 403, "no entry")
+		assert.Equal(t, "\xff", string(c.Next().Payload))
+		s.Router.Freeze()
+		require.ErrorIs(t, s.UseIf(wanted, refuse), ws.ErrRouterFrozen)
+	})
+}
+
 // Middleware runs around raw handlers, and its errors reach clients that read envelopes.
 func TestMiddlewareAroundRawHandlers(t *testing.T) {
 	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {

@@ -77,6 +77,16 @@ func (m *Manager) Use(mw ...MiddlewareFunc) error {
 	return routerError(m.Router.routes.Use(middleware...))
 }
 
+// UseIf adds middleware that runs only for the messages for which want returns true, such as a
+// sample of them. A message that is not wanted costs the call of want, about 10 ns, in place
+// of 50 to 100 ns for a middleware that calls next at once. want runs on the goroutine of the
+// handler, in the order of Use and UseIf, and again if a middleware before it calls next again. It
+// must neither change nor keep msg, which may have the type alone if that is TypeRaw. UseIf
+// returns ErrRouterFrozen after Router.Freeze.
+func (m *Manager) UseIf(want func(c *Client, msg *Message) bool, mw MiddlewareFunc) error {
+	return routerError(m.Router.routes.UseIf(want, router.Middleware[*Client, *Message](mw)))
+}
+
 // Register makes h the handler of event. It returns ErrHandlerExists if event has a handler,
 // also for a nil h, and ErrRouterFrozen after Router.Freeze. The handler answers by
 // itself (Client.SendResponse) unless it returns an error; see Handle for typed

@@ -134,3 +134,79 @@ func TestCallDoesNotAllocate(t *testing.T) {
 	var m trace
 	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = r.Call(route.Handler, "client", &m) }))
 }
+
+// TestUseIf asserts that middleware that is not wanted is passed over, and that want runs again for
+// each call of next before it.
+func TestUseIf(t *testing.T) {
+	yes := func(string, *trace) bool { return true }
+	no := func(string, *trace) bool { return false }
+	steps := func(name string, wanted bool) func(string, *trace) bool {
+		return func(_ string, m *trace) bool { m.steps = append(m.steps, name); return wanted }
+	}
+	twice := func(_ string, _ *trace, next func() error) error { return errors.Join(next(), next()) }
+	type link struct {
+		want func(string, *trace) bool // nil: Use
+		mw   middleware
+	}
+	tests := map[string]struct {
+		links []link
+		want  []string
+	}{
+		"wanted":           {[]link{{yes, around("1")}}, []string{"1 in", "a", "1 out"}},
+		"not wanted":       {[]link{{no, around("1")}}, []string{"a"}},
+		"none of several":  {[]link{{no, around("1")}, {no, around("2")}}, []string{"a"}},
+		"only the first":   {[]link{{yes, around("1")}, {no, around("2")}}, []string{"1 in", "a", "1 out"}},
+		"only the last":    {[]link{{no, around("1")}, {yes, around("2")}}, []string{"2 in", "a", "2 out"}},
+		"within Use":       {[]link{{nil, around("1")}, {no, around("2")}}, []string{"1 in", "a", "1 out"}},
+		"around Use":       {[]link{{no, around("1")}, {nil, around("2")}}, []string{"2 in", "a", "2 out"}},
+		"asked once":       {[]link{{steps("ask", true), around("1")}}, []string{"ask", "1 in", "a", "1 out"}},
+		"asked for next":   {[]link{{nil, twice}, {steps("ask", false), around("2")}}, []string{"ask", "a", "ask", "a"}},
+		"next of the same": {[]link{{steps("ask", true), twice}}, []string{"ask", "a", "a"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := router.New[string, *trace]()
+			require.NoError(t, r.Register(route{Event: "a", Handler: step("a")}))
+			for _, l := range tt.links {
+				if l.want == nil {
+					require.NoError(t, r.Use(l.mw))
+				} else {
+					require.NoError(t, r.UseIf(l.want, l.mw))
+				}
+			}
+			for range 3 { // the chain is reused
+				assert.Equal(t, tt.want, run(t, r, "a"))
+			}
+		})
+	}
+	r := router.New[string, *trace]()
+	require.ErrorIs(t, r.UseIf(nil, around("1")), router.ErrNilHandler)
+	require.ErrorIs(t, r.UseIf(yes, nil), router.ErrNilHandler)
+	r.Freeze()
+	require.ErrorIs(t, r.UseIf(yes, around("1")), router.ErrFrozen)
+	require.ErrorIs(t, r.UseIf(yes, nil), router.ErrFrozen)
+}
+
+// BenchmarkUseIf measures a message that a middleware does not want, beside one whose middleware calls
+// next at once.
+func BenchmarkUseIf(b *testing.B) {
+	pass := func(_ string, _ *trace, next func() error) error { return next() }
+	for name, use := range map[string]func(r *router.Router[string, *trace]) error{
+		"none":    func(*router.Router[string, *trace]) error { return nil },
+		"at once": func(r *router.Router[string, *trace]) error { return r.Use(pass) },
+		"not wanted": func(r *router.Router[string, *trace]) error {
+			return r.UseIf(func(string, *trace) bool { return false }, pass)
+		},
+	} {
+		b.Run("middleware="+name, func(b *testing.B) {
+			r := router.New[string, *trace]()
+			require.NoError(b, use(r))
+			h := func(string, *trace) error { return nil }
+			var m trace
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = r.Call(h, "client", &m)
+			}
+		})
+	}
+}

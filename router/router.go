@@ -62,8 +62,8 @@ type Router[C, M any] struct {
 // table is one state of the router. Immutable after New.
 type table[C, M any] struct {
 	routes     map[string]*Route[C, M]
-	middleware []Middleware[C, M] // outermost first
-	overrides  bool               // at least one route has another Mode than ModeDefault
+	middleware []link[C, M] // outermost first
+	overrides  bool         // at least one route has another Mode than ModeDefault
 	frozen     bool
 }
 
@@ -102,18 +102,42 @@ func (r *Router[C, M]) Register(route Route[C, M]) error {
 // ErrFrozen, or ErrNilHandler if one of mw is nil, and then adds none.
 // Safe for concurrent use.
 func (r *Router[C, M]) Use(mw ...Middleware[C, M]) error {
+	links := make([]link[C, M], len(mw))
+	for i, m := range mw {
+		if m == nil {
+			return r.usable(ErrNilHandler)
+		}
+		links[i].run = m
+	}
+	return r.use(links)
+}
+
+// UseIf is Use for middleware that runs only if want returns true. A message that is not wanted
+// costs the call of want alone. want runs each time that the middleware before it calls next.
+// Safe for concurrent use.
+func (r *Router[C, M]) UseIf(want func(c C, m M) bool, mw Middleware[C, M]) error {
+	if want == nil || mw == nil {
+		return r.usable(ErrNilHandler)
+	}
+	return r.use([]link[C, M]{{want, mw}})
+}
+
+// usable returns ErrFrozen after Freeze, and err before.
+func (r *Router[C, M]) usable(err error) error {
+	if r.Frozen() {
+		return ErrFrozen
+	}
+	return err
+}
+
+func (r *Router[C, M]) use(links []link[C, M]) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := *r.table.Load()
 	if t.frozen {
 		return ErrFrozen
 	}
-	for _, m := range mw {
-		if m == nil {
-			return ErrNilHandler
-		}
-	}
-	t.middleware = append(slices.Clip(t.middleware), mw...)
+	t.middleware = append(slices.Clip(t.middleware), links...)
 	r.table.Store(&t)
 	return nil
 }
@@ -153,9 +177,6 @@ func (r *Router[C, M]) Routes() []*Route[C, M] {
 // HasModeOverrides reports whether a route has another Mode than ModeDefault. Without one, a
 // caller knows the mode of a message without its event name. Safe for concurrent use.
 func (r *Router[C, M]) HasModeOverrides() bool { return r.table.Load().overrides }
-
-// HasMiddleware reports whether Use has added middleware. Safe for concurrent use.
-func (r *Router[C, M]) HasMiddleware() bool { return len(r.table.Load().middleware) > 0 }
 
 // Len returns the number of routes. Safe for concurrent use.
 func (r *Router[C, M]) Len() int { return len(r.table.Load().routes) }

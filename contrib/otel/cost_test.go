@@ -45,7 +45,9 @@ const (
 
 // TestCost measures the CPU time of a server for each message, with and without spans and a flight
 // recorder. The servers are processes. In each round the same load goes to each of them in turn, and
-// another one begins. The table has the median of the ratios to the base of the same round.
+// another one begins. The table has the median of the ratios to the base of the same round. On a busy
+// machine most rounds are disturbed, which adds to their time: the last two columns compare the 5 %
+// of the rounds with the lowest times.
 func TestCost(t *testing.T) {
 	if give := os.Getenv(costServer); give != "" {
 		load, variant, _ := strings.Cut(give, "/")
@@ -77,16 +79,17 @@ func TestCost(t *testing.T) {
 				}
 				slices.Sort(ratios)
 				n := len(ratios)
-				t.Logf("%-15s %6.0f ns, ratio %.3f (quartiles %.3f to %.3f, median within %.3f to %.3f)", name, median(costs[v]),
-					ratios[n/2], ratios[n/4], ratios[n*3/4], ratios[signRank(n)], ratios[n-1-signRank(n)])
+				t.Logf("%-15s %6.0f ns, ratio %.3f (quartiles %.3f to %.3f, median within %.3f to %.3f); %6.0f ns and %.3f undisturbed",
+					name, quantile(costs[v], 0.5), ratios[n/2], ratios[n/4], ratios[n*3/4], ratios[signRank(n)], ratios[n-1-signRank(n)],
+					quantile(costs[v], 0.05), quantile(costs[v], 0.05)/quantile(costs[0], 0.05))
 			}
 		})
 	}
 }
 
-func median(values []float64) float64 {
+func quantile(values []float64, q float64) float64 {
 	values = slices.Sorted(slices.Values(values))
-	return values[len(values)/2]
+	return values[int(q*float64(len(values)))]
 }
 
 // signRank returns the rank that bounds the median of n values with a confidence of about 95 %.
@@ -187,7 +190,7 @@ func serveCost(t *testing.T, load, variant string) {
 	require.NoError(t, err)
 	if ratio := map[string]float64{"not sampled": 1e-9, "one in 100": 0.01}[variant]; ratio > 0 {
 		provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(discardSpans{}))
-		require.NoError(t, m.Use(otel.New(otel.Provider(provider), otel.Ratio(ratio)).Middleware))
+		require.NoError(t, otel.New(otel.Provider(provider), otel.Ratio(ratio)).Use(m))
 	}
 	switch load {
 	case "raw":

@@ -2,7 +2,7 @@
 // the figures of Manager.Stats as metrics.
 //
 //	tracing := otel.New(otel.Ratio(0.01))
-//	err := m.Use(tracing.Middleware)
+//	err := tracing.Use(m)
 //
 //	reader := metric.NewPeriodicReader(exporter, metric.WithProducer(otel.NewProducer(m)))
 //

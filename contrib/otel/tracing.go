@@ -52,8 +52,8 @@ func Ratio(r float64) Option { return func(c *config) { c.ratio = r } }
 // sampled then: use it for clients that you trust, such as your own services.
 func FollowClients() Option { return func(c *config) { c.follow = true } }
 
-// New returns a Tracing. Pass its Middleware to Manager.Use, before the middleware that should
-// be part of the spans.
+// New returns a Tracing. Call its Use before the middleware that should be part of the spans is
+// added to the manager.
 func New(opts ...Option) *Tracing {
 	c := config{ratio: defaultRatio}
 	for _, opt := range opts {
@@ -69,45 +69,46 @@ func New(opts ...Option) *Tracing {
 	}
 }
 
-// Middleware is a ws.MiddlewareFunc: it makes a span for the handler of a sampled message, with
-// the middleware behind it. The span's name is the event, or "raw" for a message without the
+// Use adds middleware to m that makes a span for the handler of each sampled message, with the
+// middleware behind it. A message that is not sampled costs the decision alone. The span's name is the event, or "raw" for a message without the
 // envelope, and the trace_id of the library's answer is the ID of its trace. A handler's
 // error of code 500 or more, any other error that is no *ws.ClientError, and a panic set the
 // status of the span.
 //
-// It runs on the goroutine of the handler. Spans end there, too: a span processor that
+// The middleware runs on the goroutine of the handler. Spans end there, too: a span processor that
 // blocks would hold an event loop. The batch processor of the SDK does not, unless
 // WithBlocking is set.
-func (t *Tracing) Middleware(c *ws.Client, msg *ws.Message, next ws.NextFunc) error {
-	parent, sampled := t.sample(msg)
-	if !sampled {
-		return next()
-	}
-	return t.record(parent, c, msg, next)
-}
+//
+// Use returns ws.ErrRouterFrozen after Router.Freeze.
+func (t *Tracing) Use(m *ws.Manager) error { return m.UseIf(t.sampled, t.record) }
 
-// sample decides on a message. parent is the client's span, invalid without one.
-func (t *Tracing) sample(msg *ws.Message) (parent trace.SpanContext, sampled bool) {
+// sampled decides on a message.
+func (t *Tracing) sampled(_ *ws.Client, msg *ws.Message) bool {
 	if t.follow {
-		if text := msg.TraceParent(); text != "" {
-			if parent = parse(text); parent.IsValid() {
-				return parent, parent.IsSampled()
-			}
+		if parent := t.parent(msg); parent.IsValid() {
+			return parent.IsSampled()
 		}
 	}
-	return parent, t.threshold > 0 && rand.Uint64()>>1 <= t.threshold
+	return t.threshold > 0 && rand.Uint64()>>1 <= t.threshold
 }
 
-// parse reads a traceparent.
-func parse(text string) trace.SpanContext {
+// parent returns the client's span, which is invalid without one.
+func (t *Tracing) parent(msg *ws.Message) trace.SpanContext {
+	if !t.follow {
+		return trace.SpanContext{}
+	}
+	text := msg.TraceParent()
+	if text == "" {
+		return trace.SpanContext{}
+	}
 	carrier := propagation.MapCarrier{"traceparent": text}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
 }
 
 // record handles a sampled message.
-func (t *Tracing) record(parent trace.SpanContext, c *ws.Client, msg *ws.Message, next ws.NextFunc) error {
+func (t *Tracing) record(c *ws.Client, msg *ws.Message, next ws.NextFunc) error {
 	ctx := c.Context()
-	if parent.IsValid() {
+	if parent := t.parent(msg); parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	}
 	name := msg.Event

@@ -38,7 +38,7 @@ func start(t *testing.T, mode ws.HandlerMode, opts ...otel.Option) *server {
 	s.tracing = otel.New(append([]otel.Option{otel.Provider(provider)}, opts...)...)
 	m, err := ws.NewManager(ws.WithHandlerMode(mode))
 	require.NoError(t, err)
-	require.NoError(t, m.Use(s.tracing.Middleware))
+	require.NoError(t, s.tracing.Use(m))
 	require.NoError(t, ws.Handle(m, "order.place", s.place))
 	s.Server = wstest.Start(t, m)
 	return s
@@ -106,7 +106,7 @@ func TestSpanOfRawMessage(t *testing.T) {
 	require.NoError(t, err)
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
-	require.NoError(t, m.Use(otel.New(otel.Provider(provider), otel.Ratio(1)).Middleware))
+	require.NoError(t, otel.New(otel.Provider(provider), otel.Ratio(1)).Use(m))
 	m.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload) })
 	c := wstest.Start(t, m).Dial(nil)
 	c.Send("hello")
@@ -194,17 +194,15 @@ func TestUnsampledIsFree(t *testing.T) {
 	} {
 		tracing := otel.New(opts...)
 		msg := &ws.Message{Type: ws.TypeRequest, Event: "order.place"}
-		next := func() error { return nil }
-		assert.Zero(t, testing.AllocsPerRun(1000, func() { _ = tracing.Middleware(nil, msg, next) }), name)
+		assert.Zero(t, testing.AllocsPerRun(1000, func() { otel.Sampled(tracing, msg) }), name)
 	}
 }
 
 func BenchmarkUnsampled(b *testing.B) {
 	tracing := otel.New(otel.Ratio(1e-9))
 	msg := &ws.Message{Type: ws.TypeRequest, Event: "order.place"}
-	next := func() error { return nil }
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = tracing.Middleware(nil, msg, next)
+		otel.Sampled(tracing, msg)
 	}
 }
