@@ -72,18 +72,24 @@ func TestCost(t *testing.T) {
 					s.stop()
 				}
 			}
-			for v, name := range costVariants {
-				var ratios []float64
-				for round, cost := range costs[v] {
-					ratios = append(ratios, cost/costs[0][round])
-				}
-				slices.Sort(ratios)
-				n := len(ratios)
-				t.Logf("%-15s %6.0f ns, ratio %.3f (quartiles %.3f to %.3f, median within %.3f to %.3f); %6.0f ns and %.3f undisturbed",
-					name, quantile(costs[v], 0.5), ratios[n/2], ratios[n/4], ratios[n*3/4], ratios[signRank(n)], ratios[n-1-signRank(n)],
-					quantile(costs[v], 0.05), quantile(costs[v], 0.05)/quantile(costs[0], 0.05))
-			}
+			reportCosts(t, costs)
 		})
+	}
+}
+
+// reportCosts prints a row for each variant.
+func reportCosts(t *testing.T, costs [][]float64) {
+	for v, name := range costVariants {
+		var ratios []float64
+		for round, cost := range costs[v] {
+			ratios = append(ratios, cost/costs[0][round])
+		}
+		slices.Sort(ratios)
+		n, rank := len(ratios), signRank(len(ratios))
+		least := quantile(costs[v], 0.05)
+		t.Logf("%-15s %6.0f ns, ratio %.3f (quartiles %.3f to %.3f, 95 %%: %.3f to %.3f); undisturbed %6.0f ns, ratio %.3f",
+			name, quantile(costs[v], 0.5), ratios[n/2], ratios[n/4], ratios[n*3/4], ratios[rank], ratios[n-1-rank],
+			least, least/quantile(costs[0], 0.05))
 	}
 }
 
@@ -184,7 +190,8 @@ func serveCost(t *testing.T, load, variant string) {
 		opts = append(opts, ws.WithHandlerMode(ws.Inline))
 	}
 	if variant == "flight recorder" {
-		opts = append(opts, ws.WithFlightRecorder(trace.NewFlightRecorder(trace.FlightRecorderConfig{MinAge: 10 * time.Second})))
+		recorder := trace.NewFlightRecorder(trace.FlightRecorderConfig{MinAge: 10 * time.Second})
+		opts = append(opts, ws.WithFlightRecorder(recorder))
 	}
 	m, err := ws.NewManager(opts...)
 	require.NoError(t, err)

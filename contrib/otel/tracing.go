@@ -70,10 +70,10 @@ func New(opts ...Option) *Tracing {
 }
 
 // Use adds middleware to m that makes a span for the handler of each sampled message, with the
-// middleware behind it. A message that is not sampled costs the decision alone. The span's name is the event, or "raw" for a message without the
-// envelope, and the trace_id of the library's answer is the ID of its trace. A handler's
-// error of code 500 or more, any other error that is no *ws.ClientError, and a panic set the
-// status of the span.
+// middleware behind it. A message that is not sampled costs the decision alone. The span's name
+// is the event, or "raw" for a message without the envelope, and the trace_id of the library's
+// answer is the ID of its trace. A handler's error of code 500 or more, any other error that is
+// no *ws.ClientError, and a panic set the status of the span.
 //
 // The middleware runs on the goroutine of the handler. Spans end there, too: a span processor that
 // blocks would hold an event loop. The batch processor of the SDK does not, unless
