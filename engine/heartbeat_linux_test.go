@@ -18,7 +18,7 @@ func TestSlowDownloadOverAUnixSocket(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(cfg *engine.Config, _ *server) {
 		cfg.ListenAddr = "unix://" + t.TempDir() + "/ws.sock"
-		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 500*time.Millisecond, 2*time.Second
+		cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 1250*time.Millisecond, 5*time.Second
 	})
 	c := s.dial()
 	const size, piece = 400 << 10, 6400 // half of it fits the socket's buffer
@@ -31,7 +31,7 @@ func TestSlowDownloadOverAUnixSocket(t *testing.T) {
 		must(t, err)
 	}
 	require.EqualValues(t, size, h.Length)
-	pace := time.NewTicker(100 * time.Millisecond)
+	pace := time.NewTicker(200 * time.Millisecond) // 13 s in all
 	defer pace.Stop()
 	for left := size; left > 0; left -= piece {
 		_, err := io.CopyN(io.Discard, c.r, int64(min(piece, left)))

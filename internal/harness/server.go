@@ -38,8 +38,9 @@ func Options() []ws.Option {
 		c.Loops = 2
 		c.HeartbeatInterval = 1000 * time.Hour // so that no ping comes between what a test expects
 		c.HeartbeatTimeout = 2000 * time.Hour
-		c.HighWaterAge = 0        // so that only the messages of a test make a client slow
-		c.CloseTimeout = Patience // for clients that read much before the close frame
+		c.HighWaterAge = 0             // so that only the messages of a test make a client slow
+		c.CloseTimeout = Patience      // for clients that read much before the close frame
+		c.WriteTimeout = 10 * Patience // for clients that stall while a busy machine does other things
 		c.Logger = slog.New(slog.DiscardHandler)
 	}}
 }
@@ -148,7 +149,7 @@ func (s *Server) DialOn(network, addr string) *Client {
 	require.NoError(s.T, err)
 	// A fixed size: the kernel lets the buffer of a client that reads much at a time grow to 32 MiB.
 	require.NoError(s.T, nc.(interface{ SetReadBuffer(bytes int) error }).SetReadBuffer(64<<10))
-	require.NoError(s.T, nc.SetDeadline(time.Now().Add(2*Patience)))
+	require.NoError(s.T, nc.SetDeadline(time.Now().Add(10*Patience)))
 	s.T.Cleanup(func() { _ = nc.Close() })
 	return &Client{Conn: nc, T: s.T, R: bufio.NewReaderSize(nc, 16<<10)}
 }
@@ -170,7 +171,7 @@ func (s *Server) TryDial(w Way, query ...string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.SetDeadline(time.Now().Add(2 * Patience)); err != nil { // Dial has cleared it
+	if err := c.SetDeadline(time.Now().Add(10 * Patience)); err != nil { // Dial has cleared it
 		return nil, err
 	}
 	if br != nil { // frames that came with the response
