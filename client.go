@@ -45,7 +45,7 @@ type Client struct {
 	ending      ending      // guarded by mu
 	listed      bool        // guarded by the mutex of its registry shard; opened was called
 	subprotocol uint8       // index in Config.Subprotocols + 1, or 0; immutable once connected
-	notice      bool        // set by WithReconnectNotice; immutable once connected
+	traits      traits      // immutable once connected
 	invalid     uint8       // invalid messages in a row; only the handler of the running message touches it
 	path        uint8       // see requestedPath; immutable once connected
 	roundTrip   roundTrip   // guarded by mu; of the last ping
@@ -55,8 +55,17 @@ type Client struct {
 type ending uint8
 
 const (
-	shut ending = 1 << iota // by CloseWithCode or Abort: no inbound message is handled
-	gone                    // the connection has ended
+	shut    ending = 1 << iota // by CloseWithCode or Abort: no inbound message is handled
+	gone                       // the connection has ended
+	working                    // the handler of an idempotent request runs, and keeps the context from ending
+)
+
+// traits are properties of a client that its upgrade decides on.
+type traits uint8
+
+const (
+	noticed traits = 1 << iota // WithReconnectNotice: it understands the notice
+	named                      // WithClientID: its ID is the application's
 )
 
 // newClient returns a client that is not connected yet.
@@ -122,12 +131,14 @@ func (c *Client) QueuedBytes() int { return c.conn.QueuedBytes() }
 
 // Context returns a context that ends with the connection, or when Shutdown begins.
 // A handler passes it on to the calls that it waits for, so that it does not work for a
-// client that has gone: nothing else interrupts a running handler. The first call costs some
-// 200 bytes for as long as the client is connected.
+// client that has gone: nothing else interrupts a running handler. While the handler of an
+// idempotent request runs, the context does not end with the connection, because the client may
+// come back for the reply; see WithIdempotency. The first call costs some 200 bytes for as long
+// as the client is connected.
 func (c *Client) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending&gone != 0 {
+	if c.ending&(gone|working) == gone {
 		return endedContext
 	}
 	x := c.needLazyLocked()

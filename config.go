@@ -293,6 +293,8 @@ type Config struct {
 
 	// RateLimit bounds the messages and bytes that one client may send. Default no limit.
 	RateLimit RateLimit
+	// Idempotency keeps the first replies to requests, for repeats. Default off.
+	Idempotency Idempotency
 
 	// ControlFrameLimit bounds the pings and pongs that one client may send in a
 	// second; a client beyond it is closed with 1008. It is applied to each

@@ -35,7 +35,8 @@ type setting struct {
 // and run go generate, which writes its With function and the line that copies it to the
 // engine. An option that sets several fields, or needs more words, is written in options.go.
 func (c *Config) settings() []setting {
-	return slices.Concat(c.connectionSettings(), c.handshakeSettings(), c.roomSettings(), c.serverSettings())
+	return slices.Concat(c.connectionSettings(), c.handshakeSettings(), c.roomSettings(), c.serverSettings(),
+		c.Idempotency.settings())
 }
 
 // connectionSettings are the settings of open connections and their queues.

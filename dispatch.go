@@ -151,7 +151,11 @@ func (c *Client) route(msgType string, e *envelope.Request) (event string) {
 		return otherEvent
 	}
 	c.conn.NoteEvent(&route.Event)
-	c.run(msg, route.Handler)
+	handler := route.Handler
+	if e.Idempotent && m.replies != nil {
+		handler = c.once(msg, handler)
+	}
+	c.run(msg, handler)
 	return route.Event
 }
 
@@ -174,6 +178,9 @@ func (c *Client) run(msg *Message, h router.Handler[*Client, *Message]) {
 		m.metrics.IncrementMessageErrors(msg.Event)
 		c.answerError(msg, err)
 	}
+	if msg.once != nil {
+		m.leave(msg.once)
+	}
 }
 
 // handlerPanicked logs and publishes a panic of the handler of msg, and answers the request.
@@ -184,7 +191,7 @@ func (c *Client) handlerPanicked(msg *Message, recovered any) {
 		slog.String("trace_id", msg.TraceID()),
 		slog.Any("panic", recovered), loglimit.Stack())
 	m.reportError(c, fmt.Errorf("ws: handler of %q panicked: %v", msg.Event, recovered))
-	_ = c.sendAnswer(&envelope.Reply{ // fails only for a client that is closing
+	c.answer(msg.once, &envelope.Reply{
 		Type: TypeError, RequestID: msg.RequestID, Code: 500, Message: "internal error", TraceID: msg.traceID(),
 	})
 }

@@ -197,11 +197,11 @@ func (m *Manager) DrainStats() DrainStats {
 // WithReconnectNotice says that the client understands the event ws.reconnect: it opens a new
 // connection when it reads it, and then closes the old one. See Drain. WithAuthenticate returns
 // this option, for example if the client says so in its request, or HandleUpgrade takes it.
-func WithReconnectNotice() ClientOption { return func(o *clientOptions) { o.notice = true } }
+func WithReconnectNotice() ClientOption { return func(o *clientOptions) { o.traits |= noticed } }
 
 // noticeFor returns the notice for a connection, nil if its client does not understand one.
 func (m *Manager) noticeFor(conn *engine.Conn) *engine.Frame {
-	if !ownerOf(conn).notice {
+	if ownerOf(conn).traits&noticed == 0 {
 		return nil
 	}
 	return m.notices.at(time.Now().Unix())

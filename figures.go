@@ -204,6 +204,13 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "accept_uncounted_total", Help: "connections that do not count for their address, because the table was full", Counter: true}, func(st *Stats) float64 { return float64(st.Accept.Uncounted) }},
 	{Figure{Name: "accept_authenticating", Help: "upgrades whose Authenticate or CheckOrigin runs"}, func(st *Stats) float64 { return float64(st.Accept.Authenticating) }},
 	{Figure{Name: "accept_auth_queue", Help: "upgrades that wait for a turn of Admission.Authentications"}, func(st *Stats) float64 { return float64(st.Accept.AuthQueue) }},
+	{Figure{Name: "idempotency_requests", Help: "idempotent requests that are remembered, with their replies"}, func(st *Stats) float64 { return float64(st.Idempotency.Requests) }},
+	{Figure{Name: "idempotency_bytes", Help: "memory of the idempotent requests that are remembered, for Idempotency.Bytes"}, func(st *Stats) float64 { return float64(st.Idempotency.Bytes) }},
+	{Figure{Name: "idempotency_repeats_total", Help: "repeats of idempotent requests that got the first reply, or wait for it", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Repeats) }},
+	{Figure{Name: "idempotency_evicted_total", Help: "replies to idempotent requests that were given up for space, before the end of the window", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Evicted) }},
+	{Figure{Name: "idempotency_differed_total", Help: "repeats of idempotent requests with another event or other data: 422", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Differed) }},
+	{Figure{Name: "idempotency_refused_total", Help: "idempotent requests for which there was no space: 503", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Refused) }},
+	{Figure{Name: "idempotency_unkept_total", Help: "idempotent requests without a request_id, or of a client without a user and an ID of its own", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Unkept) }},
 }
 
 var loopFigures = []figure[LoopStats]{

@@ -192,7 +192,7 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 		}
 		r.Data = data
 	}
-	_ = c.sendAnswer(&r) // fails only for a client that is closing
+	c.answer(msg.once, &r)
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (m *Manager) admit(c *Client, r *http.Request, h *handshake) error {
 	if c.ID == "" {
 		c.ID = newClientID()
 	}
-	c.subprotocol, c.notice = h.subprotocol, o.notice
+	c.subprotocol, c.traits = h.subprotocol, o.traits
 	c.conn.SetDeflate(h.deflate)
 	if o.meta != nil || o.rooms != nil || o.user.name != "" {
 		c.mu.Lock()

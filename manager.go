@@ -9,6 +9,7 @@ import (
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/idempotency"
 	"github.com/qi-realtime/ws/internal/loglimit"
 	"github.com/qi-realtime/ws/pool"
 	"github.com/qi-realtime/ws/room"
@@ -53,6 +54,8 @@ type Manager struct {
 
 	definitions  definitions
 	handlerTimes *handlerTimes
+	replies      *idempotency.Table[*Client] // to idempotent requests; nil without Config.Idempotency
+	unkept       atomic.Uint64               // idempotent requests whose reply cannot be kept
 
 	ctx        context.Context // of the clients
 	cancel     context.CancelFunc
@@ -101,6 +104,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		guarded := &guardedMetrics{cfg.Metrics, m.reportPanic}
 		m.metrics, m.gauges = guarded, newGauges(m, guarded)
 	}
+	m.replies = cfg.Idempotency.newTable()
 	m.walks = make([]fanOutWalk, cfg.Loops)
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
@@ -130,7 +134,8 @@ func (m *Manager) Run() error {
 	return err
 }
 
-// clean ends the rooms that have been empty for long, until ended is closed. Another
+// clean ends the rooms that have been empty for long, and the replies that nobody may ask for any
+// more, until ended is closed. Another
 // goroutine takes its place if the application's Metrics ends this one.
 func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 	returned := false
@@ -142,6 +147,8 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 	}()
 	ticker := time.NewTicker(m.cfg.Room.CleanupInterval)
 	defer ticker.Stop()
+	expiry, stop := m.cfg.Idempotency.ticks()
+	defer stop()
 	for {
 		select {
 		case <-ended:
@@ -149,6 +156,8 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 			return
 		case now := <-ticker.C:
 			m.endEmptyRooms(now)
+		case <-expiry:
+			m.replies.Expire(m.engine.Clock())
 		}
 	}
 }

@@ -33,6 +33,7 @@ type Message struct {
 	Timestamp int64           `json:"timestamp"` // Unix seconds
 
 	op        Opcode                         // of TypeRaw
+	once      *onceRequest                   // of an idempotent request, otherwise nil
 	trace     envelope.TraceID               // zero until it is used
 	parent    []byte                         // JSON text of traceparent, borrowed
 	unmarshal func(data []byte, v any) error // Config.JSONUnmarshal
@@ -143,6 +144,7 @@ func (m *Message) Release() {
 func (m *Message) clone() *Message {
 	_ = m.traceID() // the same in both
 	c := *m
+	c.once = nil
 	c.Data = append(json.RawMessage(nil), m.Data...)
 	c.parent = bytes.Clone(m.parent)
 	return &c

@@ -70,6 +70,18 @@ func WithJSON(marshal func(v any) ([]byte, error), unmarshal func(data []byte, v
 	return func(c *Config) { c.JSONMarshal, c.JSONUnmarshal = marshal, unmarshal }
 }
 
+// WithIdempotency sets Idempotency.Window: a client may repeat a request with the same
+// request_id after it has connected again, if the request has the field "idempotent":true. The
+// handler runs once, and the client gets the first reply. See Idempotency. Example: 2 minutes.
+func WithIdempotency(window time.Duration) Option {
+	return func(c *Config) { c.Idempotency.Window = window }
+}
+
+// WithIdempotencyBytes sets Idempotency.Bytes and Idempotency.PerUser.
+func WithIdempotencyBytes(total, perUser int64) Option {
+	return func(c *Config) { c.Idempotency.Bytes, c.Idempotency.PerUser = total, perUser }
+}
+
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
 
@@ -172,7 +184,7 @@ type clientOptions struct {
 	rooms  []string
 	header http.Header
 	place  string
-	notice bool
+	traits traits
 }
 
 // WithMetadata sets one entry of the client's metadata.
@@ -231,5 +243,12 @@ func WithResponseHeader(h http.Header) ClientOption {
 }
 
 // WithClientID sets the client's ID in place of a random one. If a connected
-// client has it, Config.DuplicateID decides.
-func WithClientID(id string) ClientOption { return func(o *clientOptions) { o.id = id } }
+// client has it, Config.DuplicateID decides. "" is a random ID.
+func WithClientID(id string) ClientOption {
+	return func(o *clientOptions) {
+		o.id, o.traits = id, o.traits&^named
+		if id != "" {
+			o.traits |= named
+		}
+	}
+}

@@ -54,6 +54,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, 64, cfg.MailboxSize)
 	assert.EqualValues(t, 1<<20, cfg.MailboxBytes)
 	assert.Zero(t, cfg.RateLimit)
+	assert.Equal(t, ws.Idempotency{Bytes: 64 << 20, PerUser: 1 << 20}, cfg.Idempotency)
 	assert.Zero(t, cfg.Admission)
 	assert.False(t, cfg.EnableCompression)
 	assert.False(t, cfg.AllowAllOrigins)
@@ -98,6 +99,11 @@ var badOptions = []struct {
 	{"negative inbound budget", "InboundBudget", ws.WithInboundBudget(-1)},
 	{"negative message timeout", "MessageTimeout", ws.WithMessageTimeout(-1)},
 	{"negative write timeout", "WriteTimeout", ws.WithWriteTimeout(-1)},
+	{"negative window", "Idempotency.Window", ws.WithIdempotency(-1)},
+	{"short window", "Idempotency.Window", ws.WithIdempotency(time.Second - 1)},
+	{"few bytes of replies", "Idempotency.Bytes", ws.WithIdempotencyBytes(1023, 1024)},
+	{"few bytes of replies of a user", "Idempotency.PerUser", ws.WithIdempotencyBytes(1<<20, 1023)},
+	{"a user with more than all", "Idempotency.PerUser", ws.WithIdempotencyBytes(1<<20, 1<<20+1)},
 	{"negative rooms of a client", "Room.MaxRoomsPerClient", ws.WithMaxRoomsPerClient(-1)},
 	{"negative room name", "Room.MaxRoomName", ws.WithMaxRoomName(-1)},
 	{"negative unsent bytes", "UnsentBytes", ws.WithUnsentBytes(-1)},

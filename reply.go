@@ -12,7 +12,8 @@ import (
 	"github.com/qi-realtime/ws/pool"
 )
 
-// SendResponse answers a request. data is encoded as JSON; nil sends none.
+// SendResponse answers a request. data is encoded as JSON; nil sends none. The first answer to
+// an idempotent request is kept for repeats, also if it returns an error; see WithIdempotency.
 func (c *Client) SendResponse(requestID string, code int, message string, data any) error {
 	r := envelope.Reply{Type: TypeResponse, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID()}
 	if data != nil {
@@ -26,7 +27,7 @@ func (c *Client) SendResponse(requestID string, code int, message string, data a
 	return c.sendReply(&r)
 }
 
-// SendError answers a request with an error.
+// SendError is SendResponse with an error.
 func (c *Client) SendError(requestID string, code int, message string) error {
 	return c.sendReply(&envelope.Reply{
 		Type: TypeError, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID(),
@@ -37,21 +38,30 @@ func (c *Client) sendReply(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.Append(buf.B[:0])
+	if replies := c.manager.replies; replies != nil && replies.Unanswered() {
+		c.keepLate(r.RequestID, buf.B)
+	}
 	return c.sent(c.conn.SendReply(codec.OpText, buf.B))
 }
 
-// sendAnswer is sendReply for the one answer to a message of the client: no bound and no
-// policy drops it.
-func (c *Client) sendAnswer(r *envelope.Reply) error {
+// answer sends r, the one answer to a message of the client: no bound and no policy drops it.
+// once is the idempotent request that it answers, or nil.
+func (c *Client) answer(once *onceRequest, r *envelope.Reply) {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.Append(buf.B[:0])
-	return c.sent(c.conn.SendAnswer(codec.OpText, buf.B))
+	if once != nil {
+		c.keep(once, buf.B)
+	}
+	c.deliverAnswer(buf.B)
 }
+
+// deliverAnswer sends an encoded answer. It fails only for a client that is closing.
+func (c *Client) deliverAnswer(reply []byte) { _ = c.sent(c.conn.SendAnswer(codec.OpText, reply)) }
 
 // answerInvalid answers a message that reaches no handler with an error.
 func (c *Client) answerInvalid(requestID string, code int, message string) {
-	_ = c.sendAnswer(&envelope.Reply{ // fails only for a client that is closing
+	c.answer(nil, &envelope.Reply{
 		Type: TypeError, RequestID: requestID, Code: code, Message: message, TraceID: newTraceID(),
 	})
 }
@@ -148,7 +158,7 @@ func (c *Client) answerError(msg *Message, err error) {
 		}
 	}
 	if msg.Type != TypeRaw || c.manager.raw.Load() == nil {
-		_ = c.sendAnswer(&r) // fails only for a client that is closing
+		c.answer(msg.once, &r)
 	}
 }
 

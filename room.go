@@ -334,9 +334,8 @@ func (c *Client) endInLoop() (rooms []string) {
 	c.ending |= gone
 	var cancel context.CancelFunc
 	if x := c.lazy; x != nil {
-		rooms, cancel = x.left, x.cancel
-		x.left, x.ctx, x.cancel = nil, nil, nil
-		c.dropLazyLocked()
+		rooms, x.left = x.left, nil
+		cancel = c.takeCancelLocked()
 	}
 	c.mu.Unlock()
 	if cancel != nil {

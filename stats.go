@@ -14,22 +14,23 @@ import (
 
 // Stats is a snapshot of a Manager.
 type Stats struct {
-	Clients       int           // connected clients
-	Rooms         int           // rooms, with and without members
-	Handlers      int           // registered handlers
-	WaitingTasks  int           // clients whose messages wait for a worker
-	DroppedEvents int64         // events that the EventBus dropped since ResetDroppedEventCount
-	RateLimited   uint64        // messages refused by Config.RateLimit
-	Unhandled     uint64        // messages received without a handler: the client had hung up, or a close came first
-	LateHandlers  uint64        // calls of handlers that took longer than LogAfter
-	InboundMemory int64         // bytes that count against Config.InboundBudget; 0 without one
-	Draining      bool          // Drain or Shutdown has begun
-	Stuck         int           // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
-	Refused       RefusalCounts // refused upgrade requests
-	Accept        AcceptStats   // new connections that wait
-	Loops         []LoopStats   // one for each event loop
-	Total         LoopStats     // the sum of Loops; of OldestWait and LongestStall, the maximum
-	Routes        []RouteStats  // one for each handler, sorted by Event
+	Clients       int              // connected clients
+	Rooms         int              // rooms, with and without members
+	Handlers      int              // registered handlers
+	WaitingTasks  int              // clients whose messages wait for a worker
+	DroppedEvents int64            // events that the EventBus dropped since ResetDroppedEventCount
+	RateLimited   uint64           // messages refused by Config.RateLimit
+	Unhandled     uint64           // messages received without a handler: the client had hung up, or a close came first
+	LateHandlers  uint64           // calls of handlers that took longer than LogAfter
+	InboundMemory int64            // bytes that count against Config.InboundBudget; 0 without one
+	Draining      bool             // Drain or Shutdown has begun
+	Stuck         int              // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
+	Refused       RefusalCounts    // refused upgrade requests
+	Accept        AcceptStats      // new connections that wait
+	Idempotency   IdempotencyStats // replies that are kept for repeats of requests
+	Loops         []LoopStats      // one for each event loop
+	Total         LoopStats        // the sum of Loops; of OldestWait and LongestStall, the maximum
+	Routes        []RouteStats     // one for each handler, sorted by Event
 }
 
 // LoopStats is a snapshot of one event loop.
@@ -157,6 +158,17 @@ type AcceptStats struct {
 	AuthQueue      int       // upgrades that wait for a turn of Admission.Authentications
 }
 
+// IdempotencyStats is a snapshot of the requests whose replies are kept; see Idempotency.
+type IdempotencyStats struct {
+	Requests int    // idempotent requests that are remembered, with their replies
+	Bytes    int64  // memory of the idempotent requests that are remembered, for Idempotency.Bytes
+	Repeats  uint64 // repeats of idempotent requests that got the first reply, or wait for it
+	Evicted  uint64 // replies to idempotent requests that were given up for space, before the end of the window
+	Differed uint64 // repeats of idempotent requests with another event or other data: 422
+	Refused  uint64 // idempotent requests for which there was no space: 503
+	Unkept   uint64 // idempotent requests without a request_id, or of a client without a user and an ID of its own
+}
+
 // RestStats is the waits of new connections for one reason.
 type RestStats struct {
 	Resting bool          // connections wait
@@ -181,6 +193,7 @@ func (m *Manager) Stats() Stats {
 		st.Total.Add(&loop)
 	}
 	st.Routes = m.handlerTimes.stats()
+	st.Idempotency = m.idempotencyStats()
 	return st
 }
 

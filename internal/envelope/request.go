@@ -28,6 +28,9 @@ type Request struct {
 
 	// Timestamp is in Unix seconds.
 	Timestamp int64
+
+	// Idempotent marks a request that the client may repeat with the same RequestID.
+	Idempotent bool
 }
 
 // Parse reads b, which is borrowed, into e, in one pass. It allocates only if a string needs
@@ -108,6 +111,8 @@ func (s *scanner) field(e *Request, key []byte) bool {
 		return s.rawField(&e.Data)
 	case "traceparent":
 		return s.rawField(&e.TraceParent)
+	case "idempotent":
+		return s.boolField(&e.Idempotent, "idempotent must be true or false")
 	default:
 		return s.value(1)
 	}
@@ -161,6 +166,22 @@ func (s *scanner) intField(dst *int64) bool {
 	}
 	*dst = n
 	return true
+}
+
+// boolField sets dst to the value. It fails with wrong if the value is no Boolean.
+func (s *scanner) boolField(dst *bool, wrong string) bool {
+	*dst = false
+	switch s.peek() {
+	case 'n':
+		return s.literal("null")
+	case 'f':
+		return s.literal("false")
+	case 't':
+		*dst = s.literal("true")
+		return *dst
+	default:
+		return s.fail(wrong)
+	}
 }
 
 func (s *scanner) rawField(dst *[]byte) bool {

@@ -19,19 +19,21 @@ import (
 type fields struct {
 	Type, Event, RequestID, Data string
 	Timestamp                    int64
+	Idempotent                   bool
 }
 
 func fieldsOf(e *envelope.Request) fields {
-	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp}
+	return fields{string(e.Type), string(e.Event), string(e.RequestID), string(e.Data), e.Timestamp, e.Idempotent}
 }
 
 // structEnvelope decodes an envelope with encoding/json, in place of Parse.
 type structEnvelope struct {
-	Type      string          `json:"type"`
-	Event     string          `json:"event"`
-	RequestID string          `json:"request_id"`
-	Data      json.RawMessage `json:"data"`
-	Timestamp int64           `json:"timestamp"`
+	Type       string          `json:"type"`
+	Event      string          `json:"event"`
+	RequestID  string          `json:"request_id"`
+	Data       json.RawMessage `json:"data"`
+	Timestamp  int64           `json:"timestamp"`
+	Idempotent bool            `json:"idempotent"`
 }
 
 // reference reads b by the rules of Parse, slowly: encoding/json for every value.
@@ -46,7 +48,7 @@ func reference(b []byte) (f fields, exact, ok bool) {
 		return f, string(bytes.Trim(b, " \t\r\n")) != "null", false
 	}
 	ok = true
-	known := []string{"type", "event", "request_id", "data", "timestamp"}
+	known := []string{"type", "event", "request_id", "data", "timestamp", "idempotent"}
 	seen := map[string]bool{}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	_, _ = dec.Token()
@@ -78,6 +80,9 @@ func (f *fields) set(key string, raw json.RawMessage) bool {
 	case "timestamp":
 		f.Timestamp = 0
 		return json.Unmarshal(raw, &f.Timestamp) == nil
+	case "idempotent":
+		f.Idempotent = false
+		return json.Unmarshal(raw, &f.Idempotent) == nil
 	case "data":
 		f.Data = strings.TrimPrefix(string(raw), "null")
 	}
@@ -130,7 +135,8 @@ func checkEnvelope(t *testing.T, b []byte) {
 		if string(s.Data) == "null" {
 			s.Data = nil
 		}
-		require.Equal(t, fields{s.Type, s.Event, s.RequestID, string(s.Data), s.Timestamp}, fieldsOf(&e), "input %q", b)
+		want := fields{s.Type, s.Event, s.RequestID, string(s.Data), s.Timestamp, s.Idempotent}
+		require.Equal(t, want, fieldsOf(&e), "input %q", b)
 	}
 }
 
@@ -148,7 +154,7 @@ func TestParse(t *testing.T) {
 	}{
 		{
 			"all fields", string(request),
-			fields{"request", "chat.send", "req_1", `{"room":"lobby","text":"hello, world"}`, 1707552000},
+			fields{"request", "chat.send", "req_1", `{"room":"lobby","text":"hello, world"}`, 1707552000, false},
 		},
 		{"empty object", `{}`, fields{}},
 		{
@@ -167,7 +173,15 @@ func TestParse(t *testing.T) {
 		{"escaped key", `{"\u0065vent":"a"}`, fields{Event: "a"}},
 		{"last of two", `{"event":"a","event":"b","data":1,"data":null}`, fields{Event: "b"}},
 		{"keys match exactly", `{"Event":"a","EVENT":1,"type":"b"}`, fields{Type: "b"}},
-		{"null fields", `{"type":null,"event":null,"request_id":null,"data":null,"timestamp":null}`, fields{}},
+		{
+			"null fields",
+			`{"type":null,"event":null,"request_id":null,"data":null,"timestamp":null,"idempotent":null}`,
+			fields{},
+		},
+		{"idempotent", `{"event":"a","idempotent":true}`, fields{Event: "a", Idempotent: true}},
+		{"not idempotent", `{"idempotent" : false , "event":"a"}`, fields{Event: "a"}},
+		{"the last idempotent", `{"idempotent":true,"idempotent":null}`, fields{}},
+		{"idempotent in the data", `{"data":{"idempotent":true}}`, fields{Data: `{"idempotent":true}`}},
 		{"unknown keys", `{"a":{"event":"x"},"b":[true,false,null,-1.5e+3],"event":"y","c":"\n"}`, fields{Event: "y"}},
 		{"smallest timestamp", `{"timestamp":-9223372036854775808}`, fields{Timestamp: -1 << 63}},
 		{"deepest", `{"data":` + nested("[", "]", 127) + `}`, fields{Data: nested("[", "]", 127)}},
@@ -199,6 +213,8 @@ var invalidEnvelopes = []string{
 	`{"timestamp":"1"}`, `{"timestamp":1.5}`, `{"timestamp":1.0}`, `{"timestamp":1e3}`, `{"timestamp":true}`,
 	`{"timestamp":{}}`,
 	`{"timestamp":9223372036854775808}`, `{"timestamp":-9223372036854775809}`, `{"timestamp":}`,
+	`{"idempotent":1}`, `{"idempotent":"true"}`, `{"idempotent":[]}`, `{"idempotent":}`, `{"idempotent":tru}`,
+	`{"idempotent":trues}`, `{"idempotent":fals}`, `{"idempotent":nul}`, `{"idempotent":TRUE}`,
 	`{"data":}`, `{"data":{"a":}}`, `{"data":1 2}`, `{"data":nulll}`, `{} /* comment */`,
 	`{"data":` + nested("[", "]", 128) + `}`, `{"a":` + nested(`{"a":`, `}`, 128) + `}`,
 }
@@ -305,6 +321,8 @@ func TestParseDoesNotAllocate(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(request)
 	f.Add([]byte(`{"\u0065vent":"\ud83d\ude00\ud83d","data":[{"a":-0.1e-5},null,true],"timestamp":-0}`))
+	f.Add([]byte(`{"idempotent":true,"request_id":"r","event":"a"}`))
+	f.Add([]byte(`{"idempotent":false,"Idempotent":1,"idempotent":null}`))
 	f.Add([]byte("{\"event\":\"\xff\xc3\xa9\",\"data\":null,\"data\":false,\"Type\":1,\"timestamp\":null}"))
 	for _, in := range invalidEnvelopes {
 		f.Add([]byte(in))
