@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/client"
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -281,6 +283,39 @@ func TestSlowCallback(t *testing.T) {
 	harness.Eventually(t, func() bool { return s.Stats().Total.BlockedTotal > 0 }, "the client goes on reading")
 	close(release)
 	harness.Receive(t, done, "messages are lost")
+}
+
+// A client that does not read, because a callback waits, does not take the server for silent.
+func TestStalledClientStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &stage{t: t, servers: make(map[int]*fakeServer)}
+		release := make(chan struct{})
+		received := 0
+		c, err := client.New("ws://example.com/", client.WithDialer(st.dial), client.WithMaxCallbacks(1),
+			client.WithOnState(st.onState))
+		require.NoError(t, err)
+		c.On("x", func(client.Notify) {
+			<-release
+			received++
+		})
+		go func() { _ = c.Connect(context.Background()) }()
+		synctest.Wait()
+		st.dials[0] <- true
+		synctest.Wait()
+		go func() {
+			for range 100 {
+				st.servers[1].send(codec.OpText, []byte(`{"type":"notify","event":"x"}`))
+			}
+		}()
+		<-time.After(time.Hour)
+		assert.Equal(t, client.Open, c.State().Phase)
+		close(release)
+		<-time.After(time.Hour)
+		assert.Equal(t, 100, received)
+		assert.Len(t, st.dials, 1)
+		c.Close()
+		<-c.Done()
+	})
 }
 
 // A callback may wait for an answer while many messages wait.

@@ -391,6 +391,8 @@ func (f *fakeServer) take(m codec.Message) bool {
 		_ = json.Unmarshal(m.Payload, &frame)
 		delete(frame, "timestamp")
 		f.st.note(&f.st.out.Frames, object{"on": f.number, "frame": frame})
+	case codec.OpPing:
+		f.send(codec.OpPong, m.Payload)
 	case codec.OpClose:
 		f.st.mu.Lock()
 		answered := f.closed
