@@ -1,10 +1,9 @@
 package client
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"strconv"
 	"time"
 )
 
@@ -67,20 +66,21 @@ func (m *incoming) prev() int64 {
 
 // outgoing is a message of the client.
 type outgoing struct {
-	Type      string          `json:"type"`
-	Event     string          `json:"event"`
-	RequestID string          `json:"request_id,omitempty"`
-	Data      json.RawMessage `json:"data,omitempty"`
-	Timestamp int64           `json:"timestamp"`
+	Type       string          `json:"type"`
+	Event      string          `json:"event"`
+	RequestID  string          `json:"request_id,omitempty"`
+	Idempotent bool            `json:"idempotent,omitempty"`
+	Data       json.RawMessage `json:"data,omitempty"`
+	Timestamp  int64           `json:"timestamp"`
 }
 
-// encode returns the text of a message. Without data the field is left out.
-func encode(typ, event, id string, data any) ([]byte, error) {
-	m := outgoing{Type: typ, Event: event, RequestID: id, Timestamp: time.Now().Unix()}
+// encode returns the text of m with data. Without data the field is left out.
+func encode(m outgoing, data any) ([]byte, error) {
+	m.Timestamp = time.Now().Unix()
 	if data != nil {
 		var err error
 		if m.Data, err = json.Marshal(data); err != nil {
-			return nil, fmt.Errorf("client: data of %s: %w", event, err)
+			return nil, fmt.Errorf("client: data of %s: %w", m.Event, err)
 		}
 	}
 	return json.Marshal(m)
@@ -88,4 +88,4 @@ func encode(typ, event, id string, data any) ([]byte, error) {
 
 // newPrefix returns the beginning of all request IDs of a client. The server may remember the IDs of
 // a user (WithIdempotency), so those of two clients must differ.
-func newPrefix() string { return strconv.FormatUint(rand.Uint64(), 36) + "-" }
+func newPrefix() string { return rand.Text() + "-" } // 130 random bits

@@ -14,9 +14,10 @@ import (
 // RequestOption changes one request.
 type RequestOption func(*request)
 
-// Idempotent marks a request that may run more than once: if the connection is lost before the answer comes,
-// the client repeats the request with the same ID on the next connection. With the option
-// WithIdempotency the server answers a repeat with the first answer, and runs it once.
+// Idempotent marks a request that the client repeats, byte for byte, on the next connection, if the
+// connection is lost before the answer comes. With the option WithIdempotency the server answers
+// a repeat with the first answer, and the handler runs once; without it, and on another
+// server, the handler may run twice.
 func Idempotent() RequestOption { return func(r *request) { r.idempotent = true } }
 
 // request is a request until its answer. Guarded by Client.mu.
@@ -71,16 +72,13 @@ func (c *Client) Request(ctx context.Context, event string, data, resp any, opts
 		return fmt.Errorf("client: %s: %w", event, err)
 	}
 	c.mu.Lock()
-	r, err := c.newRequestLocked(event, data)
+	r, err := c.newRequestLocked(event, data, opts...)
 	if err != nil {
 		c.mu.Unlock()
 		return err
 	}
 	answers := make(chan answer, 1)
 	r.done = func(a answer) { answers <- a }
-	for _, opt := range opts {
-		opt(r)
-	}
 	err = c.enqueueLocked(r)
 	c.mu.Unlock()
 	if err != nil {
@@ -99,7 +97,7 @@ func (c *Client) Request(ctx context.Context, event string, data, resp any, opts
 // no connection, ErrQueueFull while the connection is blocked, and ErrClosed. A notification that
 // was sent may still be lost with the connection.
 func (c *Client) Notify(event string, data any) error {
-	text, err := encode(typeNotify, event, "", data)
+	text, err := encode(outgoing{Type: typeNotify, Event: event}, data)
 	if err != nil {
 		return err
 	}
@@ -117,11 +115,14 @@ func (c *Client) Notify(event string, data any) error {
 	return nil
 }
 
-func (c *Client) newRequestLocked(event string, data any) (*request, error) {
+func (c *Client) newRequestLocked(event string, data any, opts ...RequestOption) (*request, error) {
 	c.nextID++
 	r := &request{id: c.prefix + strconv.FormatUint(c.nextID, 10), number: c.nextID}
+	for _, opt := range opts {
+		opt(r)
+	}
 	var err error
-	r.text, err = encode(typeRequest, event, r.id, data)
+	r.text, err = encode(outgoing{Type: typeRequest, Event: event, RequestID: r.id, Idempotent: r.idempotent}, data)
 	return r, err
 }
 

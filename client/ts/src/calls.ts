@@ -5,7 +5,8 @@ import type { Link } from "./link.js";
 export type Done = (error: WsError | undefined, data?: any) => void;
 
 interface Call {
-  message: object;
+  /** Its text: a repeat has the same bytes. */
+  message: string;
   /** The connection on which the request was sent, undefined while it waits. */
   link: Link | undefined;
   /** Whether it is sent again after a lost connection. */
@@ -22,13 +23,13 @@ export const closed = (): WsError => new WsError("closed", "the client is closed
 export class Calls {
   readonly #calls = new Map<string, Call>();
   /** Request IDs begin with it: those of two pages of one user must differ. */
-  readonly #prefix = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("") + "-";
+  readonly #prefix = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("") + "-";
   #lastID = 0;
 
   /** Sends a request on link; without one, it waits for flush. Returns its ID. */
   send(link: Link | undefined, event: string, data: unknown, keep: boolean, done: Done): string {
     const request_id = this.#prefix + ++this.#lastID;
-    const message = { type: "request", event, request_id, data };
+    const message = JSON.stringify({ type: "request", event, request_id, idempotent: keep || undefined, data });
     this.#calls.set(request_id, { message, link, keep, sent: !!link, done });
     link?.send(message);
     return request_id;

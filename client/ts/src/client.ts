@@ -142,7 +142,7 @@ export class Client<A extends APIShape = AnyAPI> {
   }
 
   #tell(event: string, data: unknown): boolean {
-    this.#live?.send({ type: "notify", event, data });
+    this.#live?.send(JSON.stringify({ type: "notify", event, data }));
     return !!this.#live;
   }
 

@@ -36,8 +36,8 @@ export class Link {
     s.onerror = noop; // a close follows
   }
 
-  send(message: object): void {
-    this.#socket.send(JSON.stringify(message));
+  send(message: string): void {
+    this.#socket.send(message);
   }
 
   /** Calls fn after ms, in place of the call that was set before for the same purpose. */
