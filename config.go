@@ -27,6 +27,10 @@ const (
 	// Disconnect drops the queue and closes the client with code 1013, "try
 	// again later".
 	Disconnect = OverflowPolicy(engine.Disconnect)
+	// CatchUp is for rooms with a history (WithHistory), and their default: the client reads the
+	// message from the history later. It loses nothing that is kept until then, and costs about
+	// 150 bytes in place of a queue.
+	CatchUp = OverflowPolicy(engine.CatchUp)
 )
 
 // Config holds every setting of a Manager. Start from DefaultConfig: zero and negative values
@@ -114,6 +118,11 @@ type Config struct {
 	// to the system.
 	RecvBuffer int
 	SendBuffer int
+	// HistoryBudget bounds the memory, in bytes, of the histories of all rooms together; see
+	// WithHistory. Beyond it the oldest messages of some rooms are dropped, room by room in turn,
+	// and counted in Stats.HistoryEvicted: a member that needed them is told of a gap. The last
+	// message may exceed it. 0 is no limit. Default 1 GiB.
+	HistoryBudget int64
 	// OnSlow and OnDrain, if set, report that a client has become slow, with the
 	// bytes then queued for it, and that it is slow no more. They run on a worker
 	// and may block. The calls for one client come one after the other and

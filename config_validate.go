@@ -57,6 +57,7 @@ func (c *Config) connectionSettings() []setting {
 		within("HighQueueSize", &c.HighQueueSize, 64, 1, 1<<20),
 		within("HighQueueBytes", &c.HighQueueBytes, 256<<10, 1, 1<<38),
 		minimum("QueueBudget", &c.QueueBudget, 0, 0),
+		minimum("HistoryBudget", &c.HistoryBudget, 1<<30, 0),
 		initially(&c.OverflowPolicy, DropNewest),
 		{check: func() error { return validatePolicy("OverflowPolicy", c.OverflowPolicy) }},
 		initially(&c.HighWaterMark, 0.5),

@@ -34,6 +34,11 @@ var (
 	ErrInvalidRoom = errors.New("ws: room ID too long")
 	// ErrAlreadyInRoom is returned by JoinRoom for a member of the room.
 	ErrAlreadyInRoom = errors.New("ws: already in room")
+	// ErrPositionLost refuses a join with Since.Strict whose messages are not all kept.
+	ErrPositionLost = errors.New("ws: position lost")
+	// ErrHistoryOption refuses a message of a room with a history that has Exclude, a
+	// ConflateKey, a TTL or HighPriority: each member gets all of these messages in one order.
+	ErrHistoryOption = errors.New("ws: message option does not fit a history")
 	// ErrHandlerNotFound says that no handler is registered for an event.
 	ErrHandlerNotFound = errors.New("ws: handler not found")
 	// ErrHandlerExists is returned when an event has a handler already.

@@ -34,6 +34,9 @@ const (
 	// EventRoomLeft of its members, with its last member, or because it was empty for
 	// RoomConfig.EmptyRoomTTL. It is an event of no client. Data: the room's ID, a string.
 	EventRoomEnded EventType = "room.ended"
+	// EventRoomGap says that a member does not get some messages of a room with a history. Data:
+	// RoomGap.
+	EventRoomGap EventType = "room.gap"
 	// EventError reports a handler's panic or internal error, and a client
 	// that broke the protocol or a limit and is closed. Data: error.
 	EventError EventType = "error"
@@ -107,6 +110,8 @@ func (t EventType) bit() uint32 {
 		return 1 << 6
 	case EventRoomEnded:
 		return 1 << 7
+	case EventRoomGap:
+		return 1 << 8
 	}
 	return 0
 }

@@ -15,6 +15,7 @@ type broadcast struct {
 	room    *roomEntry // nil for all clients, or devices
 	devices []*Client  // of one user, on all loops; nil otherwise
 	frame   *engine.Frame
+	offset  uint64 // of the message in the history of the room; 0 for one that is not kept
 	exclude *Client
 	report  *deliveryReport // nil without a report
 
@@ -30,11 +31,7 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 		b.complete()
 		return nil
 	}
-	if b.manager.measures {
-		b.begun = measure.Now()
-	}
-	b.loops.Store(int32(len(targets)))
-	b.unwritten.Store(int32(len(targets)))
+	b.begin(len(targets))
 	reserved, err := b.manager.engine.ReserveAll(ctx, targets)
 	if err != nil {
 		return err
@@ -43,12 +40,20 @@ func (b *broadcast) post(ctx context.Context, targets []*engine.Shard) error {
 	return nil
 }
 
+// begin prepares b for its loops.
+func (b *broadcast) begin(loops int) {
+	if b.manager.measures {
+		b.begun = measure.Now()
+	}
+	b.loops.Store(int32(loops))
+	b.unwritten.Store(int32(loops))
+}
+
 // RunInLoop fans out to the recipients on one loop, over several turns if they are many.
 func (b *broadcast) RunInLoop(s *engine.Shard) {
 	w := &b.manager.walks[s.Index()]
 	if w.task != b {
-		*w = fanOutWalk{task: b}
-		s.NoteOfferInLoop(b.frame)
+		w.begin(s, b)
 	}
 	var n fanOutCount
 	var done bool
@@ -117,6 +122,16 @@ type fanOutWalk struct {
 	_ [48]byte // each loop writes a cache line of its own
 }
 
+// begin starts the walk of b. A message of a history goes to the members that are not behind.
+func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
+	*w = fanOutWalk{task: b}
+	s.NoteOfferInLoop(b.frame)
+	if b.offset != 0 {
+		b.room.Data().history.loops[s.Index()].top = b.offset
+		w.next = b.room.BehindInLoop(s.Index())
+	}
+}
+
 // fanOutCount counts the connections that a fan-out visits in one turn, and those that
 // queue its message.
 type fanOutCount struct{ visited, queued int64 }
@@ -128,8 +143,11 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 	for i := w.next; i < len(table); i++ {
 		if c := table[i].Value; c != b.exclude {
 			n.visited++
-			if c.conn.DeliverInLoop(b.frame) {
+			switch {
+			case c.conn.DeliverInLoop(b.frame):
 				n.queued++
+			case b.offset != 0:
+				b.fallBehind(s, table[i])
 			}
 		}
 		if s.NoteDeliveryInLoop() {
@@ -138,6 +156,17 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 		}
 	}
 	return n, true
+}
+
+// fallBehind leaves a member that has not taken the message to its catchUp.
+func (b *broadcast) fallBehind(s *engine.Shard, mem *membership) {
+	conn := &mem.Value.conn
+	if !conn.TakesDataInLoop() {
+		return // it is closing, and so leaves the room
+	}
+	u := &catchUp{mem: mem, cursor: b.offset - 1, reason: GapSlow}
+	b.room.Data().history.beginCatchUp(s, u)
+	conn.RunWhenLowInLoop(u)
 }
 
 // devices delivers to the devices of the task that are on the loop. done is false if the

@@ -24,17 +24,18 @@ type Manager struct {
 	// EventBus counts the dropped events; see Subscribe.
 	EventBus *EventBus
 
-	cfg      Config
-	metrics  Metrics
-	measures bool    // metrics is not NoopMetrics
-	gauges   *gauges // nil with NoopMetrics
-	engine   *engine.Engine
-	clients  *registry
-	rooms    *room.Directory[*Client, roomData]
-	workers  *pool.Workers // handlers
-	poolsMu  sync.Mutex
-	pools    atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
-	late     lateHandlers
+	cfg       Config
+	metrics   Metrics
+	measures  bool    // metrics is not NoopMetrics
+	gauges    *gauges // nil with NoopMetrics
+	engine    *engine.Engine
+	clients   *registry
+	rooms     *room.Directory[*Client, roomData]
+	histories histories
+	workers   *pool.Workers // handlers
+	poolsMu   sync.Mutex
+	pools     atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
+	late      lateHandlers
 
 	unhandled atomic.Uint64  // messages received and not handled
 	auth      *authenticator // of Authenticate and CheckOrigin
@@ -92,6 +93,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		clients:  newRegistry(bus),
 		rooms: room.NewDirectory(room.Config[*Client, roomData]{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
+			Keep:    func(d *roomData) time.Duration { return d.history.keep() },
 			OnEnd:   func(id string) { bus.publish(EventRoomEnded, nil, id) },
 			OnJoin:  func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomJoined, c, r.ID()) },
 			OnLeave: func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomLeft, c, r.ID()) },
@@ -117,6 +119,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	engineConfig := cfg.engine()
 	engineConfig.Retirement = DrainConfig{}.retirement(m)
 	m.engine = engine.New(engineConfig, (*engineHandler)(m), (*engineObserver)(m))
+	m.histories.budget, m.histories.clock = cfg.HistoryBudget, m.engine.Clock
 	return m, nil
 }
 
@@ -134,8 +137,8 @@ func (m *Manager) Run() error {
 	return err
 }
 
-// clean ends the rooms that have been empty for long, and the replies that nobody may ask for any
-// more, until ended is closed. Another
+// clean ends the rooms that have been empty for long, and drops messages of histories and replies
+// that have reached their time, until ended is closed. Another
 // goroutine takes its place if the application's Metrics ends this one.
 func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 	returned := false
@@ -145,9 +148,10 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 			janitor.Go(func() { m.clean(janitor, ended) }) // owned by Run
 		}
 	}()
-	ticker := time.NewTicker(m.cfg.Room.CleanupInterval)
+	ticker, expiry := time.NewTicker(m.cfg.Room.CleanupInterval), time.NewTicker(expiryInterval)
 	defer ticker.Stop()
-	expiry, stop := m.cfg.Idempotency.ticks()
+	defer expiry.Stop()
+	replies, stop := m.cfg.Idempotency.ticks()
 	defer stop()
 	for {
 		select {
@@ -156,11 +160,17 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 			return
 		case now := <-ticker.C:
 			m.endEmptyRooms(now)
-		case <-expiry:
+		case <-expiry.C:
+			m.histories.expire(m.engine.Clock())
+		case <-replies:
 			m.replies.Expire(m.engine.Clock())
 		}
 	}
 }
+
+// expiryInterval is the time between two searches for messages of histories that have reached
+// their TTL. A read of a history finds them itself.
+const expiryInterval = time.Second
 
 // Shutdown refuses new connections, closes all clients with code 1001 behind their queued
 // messages, waits until they have answered, ends the event loops, waits for the handlers

@@ -146,6 +146,16 @@ func WithUnsentBytes(n int) Option {
 	return func(c *Config) { c.UnsentBytes = n }
 }
 
+// WithHistoryBudget sets Config.HistoryBudget.
+//
+// HistoryBudget bounds the memory, in bytes, of the histories of all rooms together; see
+// WithHistory. Beyond it the oldest messages of some rooms are dropped, room by room in turn,
+// and counted in Stats.HistoryEvicted: a member that needed them is told of a gap. The last
+// message may exceed it. 0 is no limit. Default 1 GiB.
+func WithHistoryBudget(n int64) Option {
+	return func(c *Config) { c.HistoryBudget = n }
+}
+
 // WithOnSlow sets Config.OnSlow.
 //
 // OnSlow and OnDrain, if set, report that a client has become slow, with the

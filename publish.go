@@ -126,8 +126,16 @@ func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publicati
 	if err != nil {
 		return Delivery{}, err
 	}
+	return m.publishIn(ctx, r, p)
+}
+
+// publishIn publishes a message that is not kept.
+func (m *Manager) publishIn(ctx context.Context, r *roomEntry, p *publication) (Delivery, error) {
 	d := r.Data()
 	p.room, p.Policy, p.Scope = r, engine.Policy(d.policy), &d.drops
+	if d.policy == CatchUp { // the message is not of the history
+		p.Policy = 0
+	}
 	delivery, err := m.publish(ctx, p)
 	if err == nil {
 		d.published.count(m.engine.Clock())

@@ -113,6 +113,7 @@ var errorCodes = []struct {
 	{ErrRoomExists, 409},
 	{ErrRoomFull, 409},
 	{ErrAlreadyInRoom, 409},
+	{ErrPositionLost, 409},
 	{ErrTooManyRooms, 409},
 	{ErrConnectionClosed, 410},
 	{ErrInvalidRoom, 400},

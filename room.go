@@ -2,12 +2,12 @@ package ws
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/history"
 	"github.com/qi-realtime/ws/room"
 )
 
@@ -21,6 +21,7 @@ type (
 type roomData struct {
 	meta      map[string]any // immutable
 	policy    OverflowPolicy // immutable; 0 is the manager's
+	history   *roomHistory   // immutable; nil without
 	drops     engine.Drops
 	published meter
 }
@@ -33,12 +34,19 @@ type Room struct {
 }
 
 // RoomOption sets a property of one room when it is created.
-type RoomOption func(*roomData)
+type RoomOption func(*roomOptions)
+
+// roomOptions holds the fields that RoomOptions set.
+type roomOptions struct {
+	policy  OverflowPolicy
+	history *History
+}
 
 // WithRoomOverflowPolicy sets the policy for messages of the room to members whose queue is
-// full, in place of Config.OverflowPolicy.
+// full, in place of Config.OverflowPolicy. CatchUp is the only one for a room with a history, and
+// needs one.
 func WithRoomOverflowPolicy(p OverflowPolicy) RoomOption {
-	return func(d *roomData) { d.policy = p }
+	return func(o *roomOptions) { o.policy = p }
 }
 
 // ID returns the room's ID.
@@ -71,19 +79,45 @@ func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption)
 	if err := m.checkRoom(id); err != nil {
 		return nil, err
 	}
-	made := roomData{meta: maps.Clone(meta)}
-	for _, opt := range opts {
-		opt(&made)
-	}
-	if err := validatePolicy("RoomOverflowPolicy", made.policy); err != nil {
-		return nil, err
-	}
-	r, err := m.rooms.Create(id, func(d *roomData) { d.meta, d.policy = made.meta, made.policy })
+	r, err := m.createRoom(id, meta, opts)
 	if err != nil {
-		return nil, ErrRoomExists
+		return nil, err
 	}
 	m.roomChanged(id)
 	return &Room{m, r}, nil
+}
+
+func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) (*roomEntry, error) {
+	var o roomOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	cfg, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.rooms.Create(id, func(d *roomData) {
+		d.meta, d.policy = maps.Clone(meta), o.policy
+		if o.history != nil {
+			d.history = m.newRoomHistory(cfg)
+		}
+	})
+	if err != nil {
+		return nil, ErrRoomExists
+	}
+	return r, nil
+}
+
+// check sets the policy of a room with a history, and returns the settings of the history.
+func (o *roomOptions) check() (history.Config, error) {
+	if o.history == nil {
+		return history.Config{}, validatePolicy("RoomOverflowPolicy", o.policy)
+	}
+	if o.policy != 0 && o.policy != CatchUp {
+		return history.Config{}, invalid("RoomOverflowPolicy", "must be CatchUp for a room with a history")
+	}
+	o.policy = CatchUp
+	return o.history.config()
 }
 
 // checkRoom returns an error if a room of that ID cannot be made.
@@ -132,6 +166,7 @@ func (m *Manager) DeleteRoom(id string) {
 	for _, c := range r.Members() {
 		c.leaveDeleted(r)
 	}
+	m.histories.end(r.Data().history)
 	t := &dissolveTask{r}
 	for loop := range r.Loops {
 		m.engine.Shards()[loop].Post(t)
@@ -166,81 +201,8 @@ const (
 // endEmptyRooms ends the rooms that have been empty for long.
 func (m *Manager) endEmptyRooms(now time.Time) {
 	for _, r := range m.rooms.DeleteEmpty(now, m.cfg.Room.EmptyRoomTTL) {
+		m.histories.end(r.Data().history)
 		m.roomChanged(r.ID())
-	}
-}
-
-// JoinRoom makes the client a member of the room, which is created if it is
-// missing, and then ends with its last member. It returns ErrRoomFull, ErrAlreadyInRoom,
-// ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and ErrBroadcastTimeout if the
-// ring of the client's event loop stays full. It waits for the ring, for
-// BroadcastConfig.Timeout at most, unless it is called on an event loop. With an error it
-// has no effect. The client receives all messages that are published to the room after
-// JoinRoom has returned.
-func (c *Client) JoinRoom(id string) error {
-	m := c.manager
-	if !c.conn.Open() {
-		return ErrConnectionClosed
-	}
-	if err := m.checkRoom(id); err != nil {
-		return err
-	}
-	reservation, err := c.conn.Shard().Reserve()
-	if err != nil {
-		return err
-	}
-	created, err := c.enterRoom(id, reservation)
-	if created {
-		m.changed(roomCount, "")
-	}
-	if err == nil {
-		m.changed(roomMembers, id)
-	}
-	return err
-}
-
-// enterRoom puts c on the room's roster and posts the table's entry in one step: with a
-// leave at the same time, the tasks come in the order of the decisions.
-func (c *Client) enterRoom(id string, reservation engine.Reservation) (created bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	mem, created, err := c.joinLocked(id)
-	if err != nil {
-		reservation.Release()
-		return created, err
-	}
-	c.addRoomLocked(mem)
-	reservation.Post((*joinTask)(mem))
-	return created, nil
-}
-
-// joinLocked decides on a membership, and creates a missing room.
-func (c *Client) joinLocked(id string) (mem *membership, created bool, err error) {
-	if c.ending&gone != 0 || !c.conn.Open() {
-		return nil, false, ErrConnectionClosed
-	}
-	old, rooms := c.roomLocked(id)
-	if old != nil && !old.Room().Deleted() {
-		return nil, false, ErrAlreadyInRoom
-	}
-	if old != nil { // DeleteRoom has not reached this member yet
-		c.leaveDeletedLocked(old.Room())
-		rooms--
-	}
-	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms >= most {
-		return nil, false, ErrTooManyRooms
-	}
-	for {
-		r, made := c.manager.rooms.GetOrCreate(id)
-		created = created || made
-		mem, err = r.Join(c, c.conn.Shard().Index())
-		switch {
-		case errors.Is(err, room.ErrDeleted): // it has just ended; the next round creates another
-			continue
-		case errors.Is(err, room.ErrFull):
-			return nil, created, ErrRoomFull
-		}
-		return mem, created, err
 	}
 }
 
@@ -321,6 +283,7 @@ func (c *Client) leaveAllInLoop() {
 	c.mu.Unlock()
 	walk := &c.manager.walks[c.conn.Shard().Index()]
 	for _, mem := range rooms {
+		c.forgetCatchUpInLoop(mem)
 		walk.remove(mem)
 		_, ended := c.manager.rooms.Leave(mem)
 		c.left(mem.Room(), ended)
@@ -344,18 +307,11 @@ func (c *Client) endInLoop() (rooms []string) {
 	return rooms
 }
 
-// joinTask inserts a member into the table of its loop.
-type joinTask membership
-
-func (t *joinTask) RunInLoop(*engine.Shard) {
-	mem := (*membership)(t)
-	mem.Room().InsertInLoop(mem)
-}
-
 // leaveTask removes a member from the table of its loop.
 type leaveTask membership
 
 func (t *leaveTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
+	mem.Value.forgetCatchUpInLoop(mem)
 	mem.Room().RemoveInLoop(mem)
 }

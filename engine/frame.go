@@ -45,6 +45,29 @@ func NewFrame(op codec.Opcode, payload []byte, h Handling) *Frame {
 
 func (f *Frame) handle(h Handling) {
 	f.lane, f.policy, f.key, f.ttl, f.scope = h.Lane, h.Policy, h.Key, h.TTL, h.Scope
+	if h.Policy == CatchUp {
+		f.keep = keepHistory
+	}
+}
+
+// Overwrite writes b over the payload, n bytes before its end. f has not been sent yet.
+func (f *Frame) Overwrite(n int, b []byte) { copy(f.data[len(f.data)-n:], b) }
+
+// Memory returns the memory of the frame and its compressed forms, in bytes, without its places
+// in queues.
+func (f *Frame) Memory() int {
+	n := cap(f.data) + int(unsafe.Sizeof(*f))
+	v := f.variants.Load()
+	if v == nil {
+		return n
+	}
+	n += int(unsafe.Sizeof(*v))
+	for i := range v.frames {
+		if g := v.frames[i].Load(); g != nil && g != f {
+			n += cap(g.data) + int(unsafe.Sizeof(*g))
+		}
+	}
+	return n
 }
 
 // In returns a frame of the same bytes with another policy and scope.
@@ -118,4 +141,5 @@ const (
 	DropNewest Policy = 1 + iota // the new message is dropped
 	DropOldest                   // the oldest messages are dropped
 	Disconnect                   // the connection is closed with code 1013
+	CatchUp                      // the message is not queued and not counted: the caller has it in store
 )

@@ -119,6 +119,13 @@ func (r Reservations) Post(t Task) {
 	}
 }
 
+// Release gives the credits back.
+func (r Reservations) Release() {
+	if r.poster == nil {
+		releaseAll(r.targets, -1)
+	}
+}
+
 // postUrgent hands t to the shard's loop, ahead of the ring, and never waits.
 func (s *Shard) postUrgent(t Task) {
 	s.in.putUrgent(t)

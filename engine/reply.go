@@ -10,9 +10,10 @@ import (
 type keep uint8
 
 const (
-	keepNone   keep = iota
-	keepReply       // of SendReply: not dropped while it waits
-	keepAnswer      // of SendAnswer: also always has space
+	keepNone    keep = iota
+	keepHistory      // under CatchUp: not dropped while it waits, because nobody would send it again
+	keepReply        // of SendReply: the same, and the answer to a handled message may exceed the bounds
+	keepAnswer       // of SendAnswer: always has space
 )
 
 // SendReply is SendPayload in LaneNormal for the answer to a request: no policy
@@ -65,6 +66,16 @@ func (c *Conn) SendAnswer(op codec.Opcode, payload []byte) error {
 		return err
 	}
 	s.Post(&sendTask{conn: c, frame: f, reserved: true})
+	return nil
+}
+
+// AnswerInLoop is SendAnswer on the loop of c, ahead of all that comes after it.
+func (c *Conn) AnswerInLoop(op codec.Opcode, payload []byte) error {
+	f := NewFrame(op, payload, Handling{})
+	f.keep = keepAnswer
+	if !c.DeliverInLoop(f) {
+		return ErrClosed
+	}
 	return nil
 }
 
@@ -214,7 +225,7 @@ func (c *Conn) reserveReply(f *Frame) bool {
 		return false
 	case s.policyOf(f) == DropNewest && s.reading != c:
 		return false
-	case s.policyOf(f) != DropNewest && f.keep == keepNone:
+	case s.policyOf(f) != DropNewest && f.keep < keepReply:
 		return false
 	}
 	c.forceReserve(f)

@@ -211,6 +211,7 @@ type spaceWait struct {
 	frames uint64 // to be queued: 1, or 0 for a waiter that queues nothing
 	bytes  int
 	brief  bool // the waiter gives up if the socket is full
+	low    bool // for a queue below the low-water mark
 
 	canceled bool // loop-confined; the waiter has given up
 }
@@ -228,6 +229,9 @@ func (w *spaceWait) ready() bool {
 	if w.canceled || !c.takesDataInLoop() || (w.brief && c.is(blocked)) {
 		return true
 	}
+	if w.low {
+		return !c.above(&c.shard.eng.lowMark)
+	}
 	return !c.shard.eng.bounds[w.lane].exceeded(c.queued[w.lane].Load() + w.frames<<queuedShift + uint64(w.bytes))
 }
 
@@ -241,12 +245,40 @@ func (w *spaceWait) RunInLoop(s *Shard) {
 		w.waiter.OnSpace()
 		return
 	}
+	s.addSpaceWait(w)
+}
+
+func (s *Shard) addSpaceWait(w *spaceWait) {
 	if s.spaceWaits == nil {
 		s.spaceWaits = make(map[*Conn][]*spaceWait)
 	}
-	s.spaceWaits[c] = append(s.spaceWaits[c], w)
-	c.set(awaited)
+	s.spaceWaits[w.conn] = append(s.spaceWaits[w.conn], w)
+	w.conn.set(awaited)
 }
+
+// RunWhenLowInLoop runs t on the loop of c when the queue of c is below the
+// low-water mark, or c takes no more data. If that is so already, t runs after
+// the tasks that are urgent now.
+func (c *Conn) RunWhenLowInLoop(t Task) {
+	w := &spaceWait{conn: c, waiter: urgentTask{c.shard, t}, low: true}
+	if w.ready() {
+		w.waiter.OnSpace()
+		return
+	}
+	c.shard.addSpaceWait(w)
+}
+
+// TakesDataInLoop reports whether messages may still be queued.
+func (c *Conn) TakesDataInLoop() bool { return c.takesDataInLoop() }
+
+// urgentTask is a SpaceWaiter that posts a task.
+type urgentTask struct {
+	shard *Shard
+	task  Task
+}
+
+// OnSpace implements SpaceWaiter.
+func (t urgentTask) OnSpace() { t.shard.postUrgent(t.task) }
 
 // AbandonTask implements Abandoner.
 func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }

@@ -59,7 +59,17 @@ func (c *Conn) overflow(f *Frame) bool {
 		c.pushInLoop(f)
 		return s.keeps(c, f, c.flush)
 	}
+	return c.applyPolicy(f)
+}
+
+// applyPolicy lets the policy decide about f, because the queue is at a bound
+// and the socket is full. It reports whether f was queued.
+func (c *Conn) applyPolicy(f *Frame) bool {
+	s := c.shard
 	c.noteSlow()
+	if s.policyOf(f) == CatchUp {
+		return false
+	}
 	c.purge()
 	if c.reserve(f) || c.reserveReply(f) || (s.policyOf(f) == DropOldest && c.makeSpace(f)) {
 		return c.pushInLoop(f)

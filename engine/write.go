@@ -21,6 +21,10 @@ const (
 // DeliverInLoop queues f on c, and reports whether f was taken. It drops and
 // counts f if c is closing, or if c is blocked and its queue is at a bound. It
 // writes only if the queue is at a bound.
+//
+// Under CatchUp it does not take f if c is blocked and its queue is at the
+// low-water mark, because the caller has f in store. RunWhenLowInLoop says when
+// to deliver it again.
 func (c *Conn) DeliverInLoop(f *Frame) bool {
 	return c.enqueueInLoop(c.variant(f))
 }
@@ -32,6 +36,9 @@ func (c *Conn) enqueueInLoop(f *Frame) bool {
 	switch {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)
+		return false
+	case f.keep == keepHistory && c.is(blocked) && c.above(&s.eng.lowMark):
+		c.noteSlow()
 		return false
 	case f.key != "":
 		if replaced, kept := c.conflate(f); replaced {

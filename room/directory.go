@@ -31,6 +31,10 @@ type Config[M, D any] struct {
 	// with Room.mu held. It must not block and must not call into this package.
 	Now func() time.Time
 
+	// Keep, if set, returns the least time for which DeleteEmpty leaves an empty room of that
+	// data. It is called with Room.mu held. It must not block and must not call into this package.
+	Keep func(*D) time.Duration
+
 	// OnEnd, if set, is called with the ID of each room that leaves the directory. A lock is
 	// held, so that a new room of the ID comes later. OnEnd must not block and must not call
 	// into this package.
@@ -278,9 +282,10 @@ func visit[M, D any](rooms []*Room[M, D], fn func(*Room[M, D]) bool) (more bool)
 const deleteStep = 256
 
 // DeleteEmpty deletes and returns the rooms of Create that at now have been empty for ttl or
-// longer, counted from their creation or from the leave of their last member. An earlier Join
-// keeps the room; a later Join returns ErrDeleted. DeleteEmpty holds a lock for a few rooms at
-// a time, so it may miss a room that moves meanwhile. Safe for concurrent use.
+// longer, or for the time of Config.Keep if that is more, counted from their creation or from the
+// leave of their last member. An earlier Join keeps the room; a later Join returns ErrDeleted.
+// DeleteEmpty holds a lock for a few rooms at a time, so it may miss a room that moves meanwhile.
+// Safe for concurrent use.
 func (d *Directory[M, D]) DeleteEmpty(now time.Time, ttl time.Duration) []*Room[M, D] {
 	var candidates, deleted []*Room[M, D]
 	for i := range d.shards {

@@ -11,7 +11,8 @@ type table[M, D any] struct {
 	room      *Room[M, D]     // immutable
 	entries   atomic.Int32    // members whose entry is or will be in the table; raised with room.mu held
 	dissolved bool            // the table was emptied for good
-	members   []*Member[M, D] // in no order
+	behind    int32           // members at the front that are behind; see SetBehindInLoop
+	members   []*Member[M, D] // the members behind, then the others; each part in no order
 }
 
 // loopTable is a table with its loop. Immutable.
@@ -116,11 +117,7 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 		return false
 	}
 	if mem.tablePos != pending {
-		last := len(t.members) - 1
-		moved := t.members[last]
-		t.members[mem.tablePos] = moved
-		moved.tablePos = mem.tablePos
-		t.members = truncate(t.members, last)
+		t.remove(mem, 0)
 	}
 	mem.tablePos = gone
 	if t.entries.Add(-1) == 0 {
@@ -129,20 +126,71 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 	return true
 }
 
+// remove takes mem out of the members, and returns the new number of members that a walk has
+// visited: visited, or one less. The members behind, the visited ones and the others stay
+// together, so the last of each part takes the place that becomes free.
+func (t *table[M, D]) remove(mem *Member[M, D], visited int) int {
+	if mem.tablePos < t.behind {
+		t.behind--
+		t.swap(mem.tablePos, t.behind)
+	}
+	if int(mem.tablePos) < visited {
+		visited--
+		t.swap(mem.tablePos, int32(visited))
+	}
+	last := len(t.members) - 1
+	t.swap(mem.tablePos, int32(last))
+	t.members = truncate(t.members, last)
+	return visited
+}
+
+func (t *table[M, D]) swap(i, j int32) {
+	a, b := t.members[i], t.members[j]
+	t.members[i], t.members[j] = b, a
+	a.tablePos, b.tablePos = j, i
+}
+
 // RemoveVisitedInLoop is RemoveInLoop within a walk through the table that has visited the
 // first n entries. It keeps the visited entries in front, so that the walk meets each member
 // once, and returns their new number.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], n int) int {
 	r.mustOwn(mem)
-	if members := mem.table.members; mem.tablePos >= 0 && int(mem.tablePos) < n {
-		n--
-		last := members[n]
-		members[mem.tablePos], last.tablePos = last, mem.tablePos
-		members[n], mem.tablePos = mem, int32(n)
+	if mem.tablePos >= 0 {
+		n = mem.table.remove(mem, n)
+		mem.tablePos = pending // counted, and out of the table
 	}
 	r.RemoveInLoop(mem)
 	return n
+}
+
+// BehindInLoop returns the number of members at the front of TableInLoop that are behind.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M, D]) BehindInLoop(loop int) int {
+	if t := r.tableInLoop(loop); t != nil {
+		return int(t.behind)
+	}
+	return 0
+}
+
+// SetBehindInLoop marks mem as behind, or not: the caller delivers to the members behind in
+// another way. The members behind are the first of the table. A walk that has visited n entries,
+// at least those behind, has still visited them afterwards if it has visited mem, or if mem was
+// behind. A member that is not in the table stays as it is.
+// Loop-confined: use only on the event loop that owns the connection.
+func (r *Room[M, D]) SetBehindInLoop(mem *Member[M, D], behind bool) {
+	r.mustOwn(mem)
+	t := mem.table
+	if mem.tablePos < 0 || behind == (mem.tablePos < t.behind) {
+		return
+	}
+	if behind {
+		t.swap(mem.tablePos, t.behind)
+		t.behind++
+		return
+	}
+	t.behind--
+	t.swap(mem.tablePos, t.behind)
 }
 
 // DissolveSomeInLoop empties the loop's table of a deleted room in steps, and for good: a later
@@ -161,7 +209,8 @@ func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
 	return len(t.members) == 0
 }
 
-// TableInLoop returns the members of the loop, in no order. The slice is borrowed until the
+// TableInLoop returns the members of the loop: those behind (see SetBehindInLoop), then the
+// others, each part in no order. The slice is borrowed until the
 // next InsertInLoop or RemoveInLoop on this room and loop. To remove while it walks, code
 // takes the last entry of a fresh TableInLoop until the table is empty.
 // Loop-confined: use only on the event loop that owns the connection.

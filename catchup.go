@@ -1,0 +1,233 @@
+package ws
+
+import (
+	"encoding/json"
+
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/envelope"
+)
+
+// The reserved events of rooms with history.
+const (
+	eventJoin  = "ws.join"
+	eventLeave = "ws.leave"
+	eventGap   = "ws.gap"
+)
+
+// GapReason is the reason for a gap in the messages of a room.
+type GapReason string
+
+// The reasons.
+const (
+	// GapExpired says that the messages were no longer kept when the client came back.
+	GapExpired GapReason = "expired"
+	// GapSlow says that a member has read so slowly that messages were no longer kept.
+	GapSlow GapReason = "slow"
+	// GapEpoch says that the client's position is of another history: the room has ended
+	// meanwhile, or the server has restarted, or the offset is beyond the newest message.
+	GapEpoch GapReason = "epoch"
+)
+
+// RoomGap names messages that a member does not get: those with an offset above After and below
+// Next. It is the Data of EventRoomGap, and of the notification ws.gap, which the member reads
+// before any later message of the room. Immutable.
+type RoomGap struct {
+	Room   string    `json:"-"`
+	Epoch  string    `json:"epoch"`
+	After  uint64    `json:"after"`
+	Next   uint64    `json:"next"`
+	Reason GapReason `json:"reason"`
+}
+
+// gapFrame returns the notification of a gap.
+func gapFrame(g *RoomGap, policy engine.Policy) *engine.Frame {
+	data, err := json.Marshal(g)
+	if err != nil {
+		panic(err) // never for this type
+	}
+	n := envelope.Notify{Event: eventGap, Room: g.Room, Data: data}
+	payload, _ := n.Append(nil)
+	return newFrame(OpText, payload, engine.Handling{Policy: policy})
+}
+
+// catchUp brings a member that is behind to the newest message of its room. The member gets
+// nothing from the fan-out meanwhile; it reads the history, catchUpStep messages at a time, each
+// time its queue is below the low-water mark. So it waits like any slow client, and costs one
+// catchUp in place of a queue. A catchUp outlasts the end of its room, because a member gets all
+// that was published before.
+//
+// Loop-confined: use only on the event loop that owns the member.
+type catchUp struct {
+	mem    *membership
+	cursor uint64    // offset of the last message that the member has got
+	gap    *RoomGap  // to be told first, or nil
+	reason GapReason // of gaps that are found
+	ended  bool      // the member has left
+}
+
+// catchUpStep is the greatest number of messages that a member gets in one step.
+const catchUpStep = 64
+
+// beginCatchUp marks mem as behind. It has got the messages up to the cursor.
+func (h *roomHistory) beginCatchUp(s *engine.Shard, u *catchUp) {
+	l := &h.loops[s.Index()]
+	if l.behind == nil {
+		l.behind = make(map[*membership]*catchUp)
+	}
+	l.behind[u.mem] = u
+	u.mem.Room().SetBehindInLoop(u.mem, true)
+}
+
+// endCatchUp is the reverse of beginCatchUp. It has no effect on a member that is not behind.
+func (h *roomHistory) endCatchUp(s *engine.Shard, mem *membership) {
+	l := &h.loops[s.Index()]
+	u := l.behind[mem]
+	if u == nil {
+		return
+	}
+	u.ended = true
+	delete(l.behind, mem)
+	if len(l.behind) == 0 {
+		l.behind = nil
+	}
+	mem.Room().SetBehindInLoop(mem, false)
+}
+
+// forgetCatchUpInLoop ends the catchUp of a member that leaves, if there is one.
+func (c *Client) forgetCatchUpInLoop(mem *membership) {
+	if h := mem.Room().Data().history; h != nil {
+		h.endCatchUp(c.conn.Shard(), mem)
+	}
+}
+
+// RunInLoop sends the next messages.
+func (u *catchUp) RunInLoop(s *engine.Shard) {
+	h := u.mem.Room().Data().history
+	conn := &u.mem.Value.conn
+	switch {
+	case u.ended:
+	case !conn.TakesDataInLoop(), u.step(s, h):
+		h.endCatchUp(s, u.mem)
+	default:
+		conn.RunWhenLowInLoop(u)
+	}
+}
+
+// step sends up to catchUpStep messages, and reports whether the member has got all up to the
+// newest one that the loop has begun to fan out. Later ones come to it by the fan-out.
+func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
+	var buf [catchUpStep]*engine.Frame
+	m := u.mem.Value.manager
+	conn := &u.mem.Value.conn
+	if u.gap != nil && !u.mem.Value.tellGapInLoop(u.gap, engine.CatchUp) {
+		return false
+	}
+	u.gap = nil
+	top := h.loops[s.Index()].top
+	frames, from := h.after(u.cursor, top, buf[:0], m.engine.Clock())
+	if next := min(from, top+1); next > u.cursor+1 {
+		gap := &RoomGap{u.mem.Room().ID(), h.epoch, u.cursor, next, u.reason}
+		if !u.mem.Value.tellGapInLoop(gap, engine.CatchUp) {
+			return false
+		}
+		u.cursor = next - 1
+	}
+	u.reason = GapSlow
+	before := u.cursor
+	for _, f := range frames {
+		if !conn.DeliverInLoop(f) {
+			break
+		}
+		u.cursor++
+		if s.NoteDeliveryInLoop() {
+			break
+		}
+	}
+	h.all.replayed.Add(u.cursor - before)
+	return u.cursor == top
+}
+
+// tellGapInLoop sends a gap, and reports whether the queue has taken it.
+func (c *Client) tellGapInLoop(g *RoomGap, policy engine.Policy) bool {
+	if !c.conn.DeliverInLoop(gapFrame(g, policy)) {
+		return false
+	}
+	c.manager.histories.gaps.Add(1)
+	c.manager.EventBus.publish(EventRoomGap, c, *g)
+	return true
+}
+
+// historyJoin is the joinTask of a room with a history, and of a join that the library answers.
+type historyJoin struct {
+	mem    *membership
+	start  joinStart
+	answer *joinAnswer // nil if the library does not answer
+}
+
+// joinStart is the place at which a member begins. Immutable.
+type joinStart struct {
+	position  Position // of the room at the join
+	cursor    uint64   // offset of the last message before the first one that the member gets
+	replaying int      // messages of the history that it gets
+	gap       *RoomGap // what it does not get, if the library knows that at the join
+	lost      bool     // messages after its position are lost
+}
+
+// startLocked returns the place for a member that joins, with h.mu held; h may be nil.
+func (h *roomHistory) startLocked(room string, since *Since) joinStart {
+	if h == nil {
+		return startWithout(room, since)
+	}
+	h.log.Expire(h.all.clock())
+	h.weighLocked()
+	top := h.log.Top()
+	st := joinStart{position: Position{h.epoch, top}, cursor: top}
+	oldest := h.log.Oldest()
+	switch p := since.Position; {
+	case p == (Position{}):
+		if since.Last > 0 {
+			st.cursor = max(oldest-1, top-min(top, uint64(since.Last)))
+		}
+	case p.Epoch != h.epoch || p.Offset > top:
+		st.lost, st.gap = true, &RoomGap{room, h.epoch, p.Offset, top + 1, GapEpoch}
+	default:
+		st.cursor, st.lost = p.Offset, p.Offset+1 < oldest
+	}
+	st.replaying = int(top - max(st.cursor, oldest-1))
+	return st
+}
+
+// startWithout is startLocked for a room without a history.
+func startWithout(room string, since *Since) (st joinStart) {
+	if since.Position != (Position{}) {
+		st.lost, st.gap = true, &RoomGap{room, "", since.Position.Offset, 1, GapEpoch}
+	}
+	return st
+}
+
+func (t *historyJoin) RunInLoop(s *engine.Shard) {
+	r := t.mem.Room()
+	if t.answer != nil {
+		t.answer.sendInLoop(t.mem.Value, r.ID(), &t.start)
+	}
+	inserted := r.InsertInLoop(t.mem)
+	h := r.Data().history
+	switch {
+	case h == nil && t.start.gap != nil:
+		t.mem.Value.tellGapInLoop(t.start.gap, 0)
+	case h != nil:
+		h.joinInLoop(s, t, inserted)
+	}
+}
+
+// joinInLoop lets a member begin at its place.
+func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool) {
+	l := &h.loops[s.Index()]
+	l.top = max(l.top, t.start.position.Offset)
+	if !inserted || t.start.cursor == l.top && t.start.gap == nil {
+		return
+	}
+	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}
+	h.beginCatchUp(s, u)
+	u.RunInLoop(s)
+}

@@ -1,0 +1,130 @@
+package ws
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/internal/envelope"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// HandleJoin registers handlers of the events ws.join and ws.leave, by which clients join rooms
+// from a position. authorize decides, for each join, whether the client may be in the room, and
+// returns the options with which a missing room is created. The client reads its error as it
+// reads the error of a Handler. It runs where the handlers run, see RouteOption. HandleJoin returns the
+// errors of Register, and ErrInvalidConfig for a nil authorize. The request and its response are
+//
+//	{"type":"request","event":"ws.join","request_id":"7","data":{"room":"r1","since":{"epoch":"k3Q9","offset":1041}}}
+//	{"type":"response","request_id":"7","code":200,"message":"success",
+//	  "data":{"room":"r1","epoch":"k3Q9","offset":1063,"replaying":22}}
+//
+// In place of since, "last":n asks for the newest n messages; "strict":true asks for an error with
+// code 409 in place of a gap. The response comes before the first message of the room. It has only
+// the room if that has no history. docs/delivery.md describes the messages.
+func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption, error), opts ...RouteOption) error {
+	if authorize == nil {
+		return invalid("HandleJoin", "authorize must not be nil")
+	}
+	join := func(c *Client, msg *Message) error {
+		req, err := decode[joinRequest](msg)
+		if err != nil {
+			return err
+		}
+		if err := req.check(); err != nil {
+			return err
+		}
+		options, err := authorize(c, req.Room)
+		if err != nil {
+			return err
+		}
+		_, err = c.joinRoom(req.Room, &entering{since: req.since(), options: options, answer: newJoinAnswer(msg)})
+		return err
+	}
+	leave := func(c *Client, req *leaveRequest) error {
+		c.LeaveRoom(req.Room)
+		return nil
+	}
+	if err := m.Register(eventJoin, join, opts...); err != nil {
+		return err
+	}
+	return Handle0(m, eventLeave, leave, opts...)
+}
+
+// joinRequest is the data of ws.join.
+type joinRequest struct {
+	Room   string    `json:"room"`
+	Since  *Position `json:"since"`
+	Last   int       `json:"last"`
+	Strict bool      `json:"strict"`
+}
+
+// leaveRequest is the data of ws.leave.
+type leaveRequest struct {
+	Room string `json:"room"`
+}
+
+func (r *joinRequest) check() error {
+	switch {
+	case r.Room == "":
+		return NewClientError(400, "invalid data: room is missing")
+	case r.Last < 0:
+		return NewClientError(400, "invalid data: last must not be negative")
+	case r.Since != nil && r.Since.Epoch == "":
+		return NewClientError(400, "invalid data: since.epoch is missing")
+	}
+	return nil
+}
+
+func (r *joinRequest) since() Since {
+	s := Since{Last: r.Last, Strict: r.Strict}
+	if r.Since != nil {
+		s.Position = *r.Since
+	}
+	return s
+}
+
+// joinAnswer is the answer to a ws.join, without its data. Immutable.
+type joinAnswer struct {
+	requestID string
+	trace     envelope.TraceID
+}
+
+// newJoinAnswer returns the answer to msg; nil for a notification, which gets none.
+func newJoinAnswer(msg *Message) *joinAnswer {
+	if msg.Type == TypeNotify {
+		return nil
+	}
+	return &joinAnswer{msg.RequestID, msg.traceID()}
+}
+
+// sendInLoop sends the answer ahead of the messages of the room.
+func (a *joinAnswer) sendInLoop(c *Client, room string, st *joinStart) {
+	answer := joinResponse{Room: room}
+	if st.position.Epoch != "" {
+		answer.joinPlace = &joinPlace{st.position, st.replaying}
+	}
+	data, err := json.Marshal(answer)
+	if err != nil {
+		panic(fmt.Sprintf("ws: encode %T: %v", answer, err)) // never for this type
+	}
+	r := envelope.Reply{
+		Type: TypeResponse, RequestID: a.requestID, Code: 200, Message: "success", Data: data, TraceID: a.trace,
+	}
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	buf.B = r.Append(buf.B[:0])
+	_ = c.sent(c.conn.AnswerInLoop(codec.OpText, buf.B)) // fails only for a client that is closing
+}
+
+// joinResponse is the data of the answer.
+type joinResponse struct {
+	Room       string `json:"room"`
+	*joinPlace        // nil for a room without a history
+}
+
+// joinPlace is the part of a joinResponse that rooms with a history have.
+type joinPlace struct {
+	Position
+	Replaying int `json:"replaying"`
+}

@@ -1,0 +1,185 @@
+package ws
+
+import (
+	"errors"
+
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/room"
+)
+
+// JoinRoom makes the client a member of the room, which is created if it is
+// missing, and then ends with its last member. It returns ErrRoomFull, ErrAlreadyInRoom,
+// ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and ErrBroadcastTimeout if the
+// ring of the client's event loop stays full. It waits for the ring, for
+// BroadcastConfig.Timeout at most, unless it is called on an event loop. With an error it
+// has no effect. The client receives all messages that are published to the room after
+// JoinRoom has returned.
+func (c *Client) JoinRoom(id string) error {
+	_, err := c.joinRoom(id, &entering{})
+	return err
+}
+
+// entering is the way in which a client joins a room.
+type entering struct {
+	options []RoomOption // of a room that is created
+	since   Since
+	answer  *joinAnswer // nil if the library does not answer
+
+	created bool   // the room was created
+	joined  Joined // the result
+}
+
+func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
+	m := c.manager
+	if !c.conn.Open() {
+		return Joined{}, ErrConnectionClosed
+	}
+	if err := m.checkRoom(id); err != nil {
+		return Joined{}, err
+	}
+	reservation, err := c.conn.Shard().Reserve()
+	if err != nil {
+		return Joined{}, err
+	}
+	err = c.enterRoom(id, reservation, e)
+	if e.created {
+		m.changed(roomCount, "")
+	}
+	if err != nil {
+		return Joined{}, err
+	}
+	m.changed(roomMembers, id)
+	return e.joined, nil
+}
+
+// enterRoom puts c on the room's roster and posts the table's entry in one step: with a
+// leave at the same time, the tasks come in the order of the decisions.
+func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.mayJoinLocked(id)
+	for err == nil {
+		var r *roomEntry
+		if r, err = c.manager.roomToEnter(id, e); err != nil {
+			break
+		}
+		if err = c.enterLocked(r, reservation, e); err == nil {
+			return nil
+		}
+		if errors.Is(err, room.ErrDeleted) { // it has just ended; the next round creates another
+			err = nil
+		}
+	}
+	reservation.Release()
+	if errors.Is(err, room.ErrFull) {
+		return ErrRoomFull
+	}
+	return err
+}
+
+// mayJoinLocked returns an error if c cannot join another room of that ID.
+func (c *Client) mayJoinLocked(id string) error {
+	if c.ending&gone != 0 || !c.conn.Open() {
+		return ErrConnectionClosed
+	}
+	old, rooms := c.roomLocked(id)
+	if old != nil && !old.Room().Deleted() {
+		return ErrAlreadyInRoom
+	}
+	if old != nil { // DeleteRoom has not reached this member yet
+		c.leaveDeletedLocked(old.Room())
+		rooms--
+	}
+	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms >= most {
+		return ErrTooManyRooms
+	}
+	return nil
+}
+
+// roomToEnter returns the room of that ID, and creates a missing one.
+func (m *Manager) roomToEnter(id string, e *entering) (*roomEntry, error) {
+	if len(e.options) == 0 {
+		r, created := m.rooms.GetOrCreate(id)
+		e.created = e.created || created
+		return r, nil
+	}
+	for {
+		if r, ok := m.rooms.Get(id); ok {
+			return r, nil
+		}
+		r, err := m.createRoom(id, nil, e.options)
+		if !errors.Is(err, ErrRoomExists) {
+			e.created = e.created || err == nil
+			return r, err
+		}
+	}
+}
+
+// enterLocked makes c a member of r and posts its task, with the history locked, so that
+// the place of the task among the messages is the place at which c begins.
+func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *entering) error {
+	h := r.Data().history
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+	}
+	st := h.startLocked(r.ID(), &e.since)
+	if st.lost && e.since.Strict {
+		c.manager.rooms.EndIfEmpty(r)
+		return ErrPositionLost
+	}
+	mem, err := r.Join(c, c.conn.Shard().Index())
+	if err != nil {
+		return err
+	}
+	c.addRoomLocked(mem)
+	if h == nil && e.answer == nil && st.gap == nil {
+		reservation.Post((*joinTask)(mem))
+	} else {
+		reservation.Post(&historyJoin{mem, st, e.answer})
+	}
+	e.joined = Joined{r.ID(), st.position, st.replaying, st.lost}
+	return nil
+}
+
+// Since is the place in the history of a room at which a client joins. The zero value is live: the
+// client gets the messages that are published after its join.
+type Since struct {
+	// Position is the client's last position in the room: it gets the messages after it. The gap
+	// is named if some of them are lost; see RoomGap. The zero Position is none.
+	Position Position
+	// Last is the number of the newest messages that the client gets if it has no Position: 1 for
+	// the present value, more for a late joiner. It gets as many as are kept.
+	Last int
+	// Strict refuses the join with ErrPositionLost if messages after Position are lost.
+	Strict bool
+}
+
+// Joined is the result of JoinRoomFrom. Immutable.
+type Joined struct {
+	Room      string
+	Position  Position // of the room at the join; zero for a room without a history
+	Replaying int      // messages of the history that the client gets before the live ones
+	Lost      bool     // messages after Since.Position are lost, and a gap names them
+}
+
+// JoinRoomFrom is JoinRoom for a client that comes back, or comes late: it begins at since. A
+// missing room is created with opts, as by CreateRoom; without opts it is one without a history,
+// as by JoinRoom. The client gets the messages of the history at the pace at which it reads, and
+// live messages after them, in one order and without a break. A Since.Position for a room without
+// a history is a gap. Besides the errors of JoinRoom it returns ErrPositionLost, see Since, and
+// ErrInvalidConfig for an option out of range.
+//
+// The messages may reach the client before anything that the caller sends after JoinRoomFrom has
+// returned. HandleJoin answers before them. Safe for concurrent use.
+func (c *Client) JoinRoomFrom(id string, since Since, opts ...RoomOption) (Joined, error) {
+	return c.joinRoom(id, &entering{since: since, options: opts})
+}
+
+// joinTask inserts a member into the table of its loop.
+type joinTask membership
+
+func (t *joinTask) RunInLoop(*engine.Shard) {
+	mem := (*membership)(t)
+	mem.Room().InsertInLoop(mem)
+}

@@ -1,0 +1,139 @@
+package ws
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/envelope"
+	"github.com/qi-realtime/ws/pool"
+)
+
+// PublishEvent publishes a notification to every member of the room, with v encoded as JSON:
+//
+//	{"type":"notify","event":"chat.message","room":"r1","data":{...},"timestamp":1764083001}
+//
+// In a room with a history the message is kept, and has the field offset too. PublishEvent then
+// returns its position, and all members get the messages of all publishers in the order of the
+// offsets. Each member gets it, so Exclude, ConflateKey, TTL and HighPriority are refused
+// there with ErrHistoryOption. In another room the Position is zero, and the options hold.
+//
+// It returns the errors of BroadcastToRoom, the error of ctx if that ends a wait for the ring of an
+// event loop, and the encoding error of v. With an error nobody gets the message, and it is not
+// kept. For a handler on an event loop see BroadcastToRoom. Safe for concurrent use.
+func (m *Manager) PublishEvent(
+	ctx context.Context, roomID, event string, v any, opts ...MessageOption,
+) (Position, error) {
+	r, err := m.findRoom(roomID)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return Position{}, err
+	}
+	o := newMessageOptions(OpText, opts)
+	h := r.Data().history
+	if h != nil && (o.exclude != nil || o.Handling != (engine.Handling{})) {
+		return Position{}, ErrHistoryOption
+	}
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	place, err := m.encodeNotify(buf, &envelope.Notify{Event: event, Room: r.ID(), Offset: h != nil}, v)
+	if err != nil {
+		return Position{}, err
+	}
+	p := &publication{payload: buf.B, messageOptions: o}
+	if h == nil {
+		_, err = m.publishIn(ctx, r, p)
+		return Position{}, err
+	}
+	p.room, p.Policy, p.Scope = r, engine.CatchUp, &r.Data().drops
+	return m.publishKept(ctx, h, p, place)
+}
+
+// encodeNotify appends n to buf, with v as its data; see Notify.Append for place.
+func (m *Manager) encodeNotify(buf *pool.Buffer, n *envelope.Notify, v any) (place int, err error) {
+	data, e, err := m.cfg.encodeJSON(v)
+	defer e.release()
+	if err != nil {
+		return 0, fmt.Errorf("ws: encode data of %q: %w", n.Event, err)
+	}
+	n.Data = data
+	buf.B, place = n.Append(buf.B[:0])
+	return place, nil
+}
+
+// publishKept publishes a message of a history. place is the position of the offset in its
+// payload.
+func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publication, place int) (Position, error) {
+	b := &broadcast{
+		manager: m, room: p.room, frame: p.frame(), sample: m.engine.SamplePublish(),
+	}
+	var buf [16]*engine.Shard
+	for {
+		targets := p.targets(m.engine.Shards(), buf[:0])
+		reserved, err := m.engine.ReserveAll(ctx, targets)
+		if err != nil {
+			return Position{}, err
+		}
+		if at, posted := h.post(b, reserved, targets, place); posted {
+			p.room.Data().published.count(m.engine.Clock())
+			m.histories.keepBudget()
+			return at, nil
+		}
+	}
+}
+
+// post numbers the message of b, keeps it, and posts b to the targets. It returns false, and gives
+// the reservations back, if a loop has got its first member since the targets were chosen.
+func (h *roomHistory) post(
+	b *broadcast, reserved engine.Reservations, targets []*engine.Shard, place int,
+) (Position, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !covers(targets, b.room) {
+		reserved.Release()
+		return Position{}, false
+	}
+	var digits [envelope.OffsetWidth]byte
+	b.offset = h.log.Top() + 1
+	b.frame.Overwrite(place, envelope.AppendOffset(digits[:0], b.offset))
+	h.appendLocked(b.frame, h.all.clock())
+	if len(targets) == 0 {
+		b.complete()
+		return h.positionLocked(), true
+	}
+	b.begin(len(targets))
+	reserved.Post(b)
+	return h.positionLocked(), true
+}
+
+// covers reports whether the targets, in the order of the loops, include all loops with members
+// of r.
+func covers(targets []*engine.Shard, r *roomEntry) bool {
+	for loop := range r.Loops {
+		for len(targets) > 0 && targets[0].Index() < loop {
+			targets = targets[1:]
+		}
+		if len(targets) == 0 || targets[0].Index() != loop {
+			return false
+		}
+	}
+	return true
+}
+
+// Publish is Manager.PublishEvent with v of the event's type. Safe for concurrent use.
+func (e TypedEvent[T]) Publish(ctx context.Context, roomID string, v T, opts ...MessageOption) (Position, error) {
+	return e.manager.PublishEvent(ctx, roomID, e.name, v, opts...)
+}
+
+// Send sends the event to one client, as a notification without a room. It returns the errors of
+// Client.Send, and the encoding error of v. Safe for concurrent use.
+func (e TypedEvent[T]) Send(c *Client, v T, opts ...MessageOption) error {
+	buf := pool.GetBuffer()
+	defer pool.PutBuffer(buf)
+	if _, err := e.manager.encodeNotify(buf, &envelope.Notify{Event: e.name}, v); err != nil {
+		return err
+	}
+	return c.Send(buf.B, opts...)
+}
