@@ -1,0 +1,134 @@
+package ws_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+// simulatedRoom is a room on a simulated network, whose peers read at once.
+type simulatedRoom struct {
+	*ws.Simnet
+	*ws.Manager
+	clients []*ws.Client
+}
+
+func startSimulatedRoom(tb testing.TB, members int, opts ...ws.RoomOption) *simulatedRoom {
+	tb.Helper()
+	r := &simulatedRoom{Simnet: ws.NewSimnet()}
+	r.Manager = harness.NewManager(tb, ws.WithListenAddr(""), ws.WithSimnet(r.Simnet), ws.WithMaxConnections(members+1))
+	go func() { _ = r.Run() }() // ends with the test
+	_, err := r.CreateRoom("r", nil, opts...)
+	require.NoError(tb, err)
+	r.Connect(members, []byte(harness.UpgradeRequest("/ws", "")))
+	r.Wait()
+	r.RangeClients(func(c *ws.Client) bool {
+		r.clients = append(r.clients, c)
+		return true
+	})
+	require.Len(tb, r.clients, members)
+	return r
+}
+
+// BenchmarkPublishEvent publishes to 1,000 members, in rounds of outstanding messages, in a room
+// without and with a history.
+func BenchmarkPublishEvent(b *testing.B) {
+	const members = 1000
+	text := strings.Repeat("x", 400) // about 512 bytes with the envelope
+	for _, size := range []struct{ publishers, outstanding int }{
+		{1, 1}, {1, 4}, {1, 16}, {1, 64}, {2, 64}, {4, 64}, {8, 64},
+	} {
+		for name, opts := range map[string][]ws.RoomOption{"off": nil, "on": {ws.WithHistory(ws.History{})}} {
+			title := fmt.Sprintf("publishers=%d/outstanding=%d/history=%s", size.publishers, size.outstanding, name)
+			b.Run(title, func(b *testing.B) {
+				r := startSimulatedRoom(b, members, opts...)
+				for _, c := range r.clients {
+					require.NoError(b, c.JoinRoom("r"))
+				}
+				b.ReportAllocs()
+				rounds := 0
+				for b.Loop() {
+					var publishers sync.WaitGroup
+					for range size.publishers {
+						publishers.Go(func() {
+							for range size.outstanding / size.publishers {
+								_, err := r.PublishEvent(context.Background(), "r", "n", text)
+								assert.NoError(b, err)
+							}
+						})
+					}
+					publishers.Wait()
+					r.Wait()
+					rounds++
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rounds*size.outstanding*members), "ns/delivery")
+			})
+		}
+	}
+}
+
+// BenchmarkResume has 10,000 clients come back at once, each with 100 messages missed.
+func BenchmarkResume(b *testing.B) {
+	const members, missed = 10_000, 100
+	r := startSimulatedRoom(b, members, ws.WithHistory(ws.History{Bytes: -1}))
+	text := strings.Repeat("x", 400)
+	for range missed {
+		_, err := r.PublishEvent(context.Background(), "r", "n", text)
+		require.NoError(b, err)
+	}
+	at, err := r.RoomPosition("r")
+	require.NoError(b, err)
+	since := ws.Since{Position: ws.Position{Epoch: at.Epoch}}
+	b.ReportAllocs()
+	rounds := 0
+	for b.Loop() {
+		for _, c := range r.clients {
+			_, err := c.JoinRoomFrom("r", since)
+			require.NoError(b, err)
+		}
+		r.Wait()
+		for _, c := range r.clients {
+			c.LeaveRoom("r")
+		}
+		r.Wait()
+		rounds++
+	}
+	require.EqualValues(b, rounds*members*missed, r.Manager.Stats().Replayed)
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rounds*members*missed), "ns/message")
+}
+
+// TestHistoryMemory compares Stats.HistoryMemory with the growth of the heap.
+func TestHistoryMemory(t *testing.T) {
+	const rooms, messages = 200, 100
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	r := startSimulatedRoom(t, 1)
+	before := heap()
+	text := strings.Repeat("x", 400)
+	for i := range rooms {
+		id := fmt.Sprint(i)
+		_, err := r.CreateRoom(id, nil, ws.WithHistory(ws.History{}))
+		require.NoError(t, err)
+		for range messages {
+			_, err := r.PublishEvent(context.Background(), id, "n", text)
+			require.NoError(t, err)
+		}
+	}
+	grown, counted := heap()-before, r.Manager.Stats().HistoryMemory
+	t.Logf("heap %d bytes, counted %d, %d for each message", grown, counted, counted/(rooms*messages))
+	require.InEpsilon(t, counted, grown, 0.15)
+}
