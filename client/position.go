@@ -55,7 +55,7 @@ func (c *cursor) message(offset, prev int64) (isNew bool, gap *Gap) {
 // gap moves the cursor behind a gap of the server. It returns the part that is news, and
 // reports whether there is one.
 func (c *cursor) gap(g Gap) (Gap, bool) {
-	if c.known && g.Epoch == c.Epoch {
+	if c.known && g.Epoch == c.Epoch && g.Reason != "epoch" { // else the offset was beyond the head
 		if g.Next-1 <= c.Offset {
 			return g, false
 		}
