@@ -104,7 +104,7 @@ export class Room<A extends APIShape = AnyAPI> {
     this.#port.ask(link, "ws.join", request, (error, data) => {
       if (this.target !== link || error?.code === "lost") return;
       if (!error) this.#enter(link, since, data ?? {});
-      else if (!this.#first && (error.code === 429 || +error.code >= 500)) this.target = undefined;
+      else if (error.code === 429 || (!this.#first && +error.code >= 500)) this.target = undefined;
       else this.#refuse(error);
       this.#port.answered(this);
     });
@@ -169,8 +169,9 @@ export class Room<A extends APIShape = AnyAPI> {
     this.#moved();
   }
 
-  #report(gap: Omit<Gap, "room">): void {
-    this.#on.emit("gap", { ...gap, room: this.id });
+  #report({ epoch, after, next, reason }: Omit<Gap, "room" | "lost">): void {
+    const lost = reason === "epoch" ? undefined : next - after - 1;
+    this.#on.emit("gap", { room: this.id, epoch, after, next, reason, lost });
   }
 
   /** Keeps the new position, after the message was delivered. */

@@ -43,6 +43,8 @@ export interface Gap {
    * anew, and `after` counts in the old epoch. "broker": a hole between nodes. "unknown": the server did not name the loss.
    */
   reason: string;
+  /** The number of offsets in the gap, undefined if the epoch changed. With some stores fewer messages are missing. */
+  lost: number | undefined;
 }
 
 /** The fields of an event beside its data. */
@@ -140,8 +142,8 @@ export interface RequestOptions {
   /** Ends the wait; the promise is rejected with the signal's reason. */
   signal?: AbortSignal;
   /**
-   * Sends the request again, with the same ID, after a lost connection. The server must know it by its ID
-   * (`ws.WithIdempotency`), or handling it twice must do no harm.
+   * Sends the request again, with the same ID, after a lost connection. The server answers a repeat with the first reply
+   * (`ws.WithIdempotency`); without that, handling the request twice must do no harm.
    */
   idempotent?: boolean;
 }

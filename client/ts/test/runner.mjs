@@ -174,7 +174,10 @@ export class Runner {
   #listen(room) {
     const heard = (event) => (data, { offset }) => this.#out.messages.push(clean({ room: room.id, event, offset, data }));
     for (const event of ["hello", "chat.message", ...(this.#options.events ?? [])]) room.on(event, heard(event));
-    room.onGap((gap) => this.#out.messages.push({ gap }));
+    room.onGap(({ lost, ...gap }) => {
+      assert.equal(lost, gap.reason === "epoch" ? undefined : gap.next - gap.after - 1);
+      this.#out.messages.push({ gap });
+    });
     room.onError(({ code }) => this.#out.messages.push({ left: { room: room.id, code } }));
   }
 

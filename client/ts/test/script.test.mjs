@@ -7,7 +7,7 @@ import test from "node:test";
 import { Clock } from "./clock.mjs";
 import { Runner } from "./runner.mjs";
 
-const folder = new URL("../../testdata/scripts/", import.meta.url);
+const folder = new URL(process.env.SCRIPTS ?? "../../testdata/scripts/", import.meta.url);
 const files = readdirSync(folder).filter((name) => name.endsWith(".json"));
 assert.ok(files.length > 0);
 

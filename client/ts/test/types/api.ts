@@ -37,7 +37,7 @@ export function events(): void {
   // @ts-expect-error there is no such event
   room.on("chat.massage", () => {});
   c.on("chat.message", ({ from }) => from.length);
-  room.onGap(({ after, next }) => next - after - 1);
+  room.onGap(({ after, next, lost }) => lost?.toFixed() ?? next - after);
   void room.joined.then(({ head, replaying }) => head?.offset.toFixed() ?? replaying);
 }
 
