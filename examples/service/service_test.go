@@ -101,7 +101,9 @@ func start(t *testing.T, env []string, args ...string) *service {
 	cmd.Stdout = &stdout
 	require.NoError(t, cmd.Start())
 	s := &service{t: t, process: cmd.Process, logs: make(chan logLine, 1000), ended: make(chan error, 1)}
+	exited := make(chan struct{})
 	go func() { // until the process ends
+		defer close(exited)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			var line logLine
 			if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
@@ -114,6 +116,9 @@ func start(t *testing.T, env []string, args ...string) *service {
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // unless it has ended
+		for range s.logs {     // a full channel would stop the goroutine
+		}
+		<-exited // which has read all output
 		assert.Empty(t, stdout.String())
 	})
 	line := s.logged("service listens")
