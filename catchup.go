@@ -107,7 +107,9 @@ func (u *catchUp) RunInLoop(s *engine.Shard) {
 	switch {
 	case u.ended:
 	case !conn.TakesDataInLoop(), u.step(s, h):
-		h.endCatchUp(s, u.mem)
+		if walk := &u.mem.Value.manager.walks[s.Index()]; !walk.waits(u, s) {
+			h.endCatchUp(s, u.mem)
+		}
 	default:
 		conn.RunWhenLowInLoop(u)
 	}

@@ -73,7 +73,7 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 		s.SuspendInLoop(b)
 		return
 	}
-	*w = fanOutWalk{}
+	w.end()
 	if b.sample.Taken() {
 		s.AfterFlushInLoop((*writtenTask)(b))
 	}
@@ -118,17 +118,40 @@ func (b *broadcast) complete() {
 type fanOutWalk struct {
 	task *broadcast // nil between two broadcasts
 	next int        // the first recipient that was not visited
+	done []*catchUp // members of the room that are behind until the walk ends; see waits
 
-	_ [48]byte // each loop writes a cache line of its own
+	_ [24]byte // each loop writes a cache line of its own
 }
 
 // begin starts the walk of b. A message of a history goes to the members that are not behind.
 func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
-	*w = fanOutWalk{task: b}
+	w.end() // of a broadcast that has panicked
+	w.task = b
 	s.NoteOfferInLoop(b.frame)
 	if b.offset != 0 {
 		b.room.Data().history.loops[s.Index()].top = b.offset
 		w.next = b.room.BehindInLoop(s.Index())
+	}
+}
+
+// waits reports whether u has to stay in its place in the table: a message that is not of the
+// history goes to all members, and the walk has not come past those behind. u then runs again when
+// the walk has ended.
+func (w *fanOutWalk) waits(u *catchUp, s *engine.Shard) bool {
+	r := u.mem.Room()
+	if w.task == nil || w.task.room != r || w.next >= r.BehindInLoop(s.Index()) {
+		return false
+	}
+	w.done = append(w.done, u)
+	return true
+}
+
+// end ends the walk.
+func (w *fanOutWalk) end() {
+	done := w.done
+	*w = fanOutWalk{}
+	for _, u := range done {
+		u.mem.Value.conn.RunWhenLowInLoop(u)
 	}
 }
 

@@ -283,8 +283,8 @@ func (c *Client) leaveAllInLoop() {
 	c.mu.Unlock()
 	walk := &c.manager.walks[c.conn.Shard().Index()]
 	for _, mem := range rooms {
-		c.forgetCatchUpInLoop(mem)
 		walk.remove(mem)
+		c.forgetCatchUpInLoop(mem)
 		_, ended := c.manager.rooms.Leave(mem)
 		c.left(mem.Room(), ended)
 	}

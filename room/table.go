@@ -127,21 +127,26 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 }
 
 // remove takes mem out of the members, and returns the new number of members that a walk has
-// visited: visited, or one less. The members behind, the visited ones and the others stay
-// together, so the last of each part takes the place that becomes free.
+// visited: visited, or one less. The members behind stay together, and so do the visited ones:
+// the last of the smaller part takes the place that becomes free, then the last of the larger
+// part takes its place, then the last of all.
 func (t *table[M, D]) remove(mem *Member[M, D], visited int) int {
-	if mem.tablePos < t.behind {
-		t.behind--
-		t.swap(mem.tablePos, t.behind)
+	parts := [2]int32{t.behind, int32(visited)}
+	inner, outer := 0, 1
+	if parts[inner] > parts[outer] {
+		inner, outer = outer, inner
 	}
-	if int(mem.tablePos) < visited {
-		visited--
-		t.swap(mem.tablePos, int32(visited))
+	for _, part := range [2]int{inner, outer} {
+		if mem.tablePos < parts[part] {
+			parts[part]--
+			t.swap(mem.tablePos, parts[part])
+		}
 	}
+	t.behind = parts[0]
 	last := len(t.members) - 1
 	t.swap(mem.tablePos, int32(last))
 	t.members = truncate(t.members, last)
-	return visited
+	return int(parts[1])
 }
 
 func (t *table[M, D]) swap(i, j int32) {
@@ -176,7 +181,8 @@ func (r *Room[M, D]) BehindInLoop(loop int) int {
 // SetBehindInLoop marks mem as behind, or not: the caller delivers to the members behind in
 // another way. The members behind are the first of the table. A walk that has visited n entries,
 // at least those behind, has still visited them afterwards if it has visited mem, or if mem was
-// behind. A member that is not in the table stays as it is.
+// behind. It must not be called within a walk that has not visited all members behind. A member
+// that is not in the table stays as it is.
 // Loop-confined: use only on the event loop that owns the connection.
 func (r *Room[M, D]) SetBehindInLoop(mem *Member[M, D], behind bool) {
 	r.mustOwn(mem)
