@@ -68,35 +68,66 @@ type catchUp struct {
 // catchUpStep is the greatest number of messages that a member gets in one step.
 const catchUpStep = 64
 
-// beginCatchUp marks mem as behind. It has got the messages up to the cursor.
-func (h *roomHistory) beginCatchUp(s *engine.Shard, u *catchUp) {
-	l := &h.loops[s.Index()]
-	if l.behind == nil {
-		l.behind = make(map[*membership]*catchUp)
+// catchUps holds the members of one loop that are behind, in all rooms, also ended ones.
+//
+// Loop-confined: use only on the event loop that owns the members.
+type catchUps struct {
+	members map[place]*catchUp // nil if there are none
+	_       [56]byte           // each loop writes a cache line of its own
+}
+
+// place is a client in the room of that ID. A client that joins a room leaves the ended one of the
+// same ID, so it has one catchUp there. Immutable.
+type place struct {
+	client *Client
+	room   string
+}
+
+func placeOf(mem *membership) place { return place{mem.Value, mem.Room().ID()} }
+
+// begin marks the member of u as behind. It has got the messages up to the cursor.
+func (l *catchUps) begin(u *catchUp) {
+	if l.members == nil {
+		l.members = make(map[place]*catchUp)
 	}
-	l.behind[u.mem] = u
+	l.members[placeOf(u.mem)] = u
 	u.mem.Room().SetBehindInLoop(u.mem, true)
 }
 
-// endCatchUp is the reverse of beginCatchUp. It has no effect on a member that is not behind.
-func (h *roomHistory) endCatchUp(s *engine.Shard, mem *membership) {
-	l := &h.loops[s.Index()]
-	u := l.behind[mem]
-	if u == nil {
+// end is the reverse of begin. It has no effect on a member that is not behind.
+func (l *catchUps) end(mem *membership) {
+	if u := l.members[placeOf(mem)]; u != nil && u.mem == mem {
+		l.forget(u)
+	}
+}
+
+// endOlder ends the catchUp in an ended room of the same ID as the room of mem, which joins: its
+// messages must not come among those of the new room.
+func (l *catchUps) endOlder(mem *membership) {
+	if len(l.members) == 0 {
 		return
 	}
-	u.ended = true
-	delete(l.behind, mem)
-	if len(l.behind) == 0 {
-		l.behind = nil
+	if u := l.members[placeOf(mem)]; u != nil && u.mem != mem {
+		l.forget(u)
 	}
-	mem.Room().SetBehindInLoop(mem, false)
 }
+
+func (l *catchUps) forget(u *catchUp) {
+	u.ended = true
+	delete(l.members, placeOf(u.mem))
+	if len(l.members) == 0 {
+		l.members = nil
+	}
+	u.mem.Room().SetBehindInLoop(u.mem, false)
+}
+
+// catchUpsInLoop returns the members behind on the client's loop.
+func (c *Client) catchUpsInLoop() *catchUps { return &c.manager.catchUps[c.conn.Shard().Index()] }
 
 // forgetCatchUpInLoop ends the catchUp of a member that leaves, if there is one.
 func (c *Client) forgetCatchUpInLoop(mem *membership) {
-	if h := mem.Room().Data().history; h != nil {
-		h.endCatchUp(c.conn.Shard(), mem)
+	if mem.Room().Data().history != nil {
+		c.catchUpsInLoop().end(mem)
 	}
 }
 
@@ -108,7 +139,7 @@ func (u *catchUp) RunInLoop(s *engine.Shard) {
 	case u.ended:
 	case !conn.TakesDataInLoop(), u.step(s, h):
 		if walk := &u.mem.Value.manager.walks[s.Index()]; !walk.waits(u, s) {
-			h.endCatchUp(s, u.mem)
+			u.mem.Value.catchUpsInLoop().end(u.mem)
 		}
 	default:
 		conn.RunWhenLowInLoop(u)
@@ -209,6 +240,7 @@ func startWithout(room string, since *Since) (st joinStart) {
 
 func (t *historyJoin) RunInLoop(s *engine.Shard) {
 	r := t.mem.Room()
+	t.mem.Value.catchUpsInLoop().endOlder(t.mem)
 	if t.answer != nil {
 		t.answer.sendInLoop(t.mem.Value, r.ID(), &t.start)
 	}
@@ -230,6 +262,6 @@ func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool)
 		return
 	}
 	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}
-	h.beginCatchUp(s, u)
+	t.mem.Value.catchUpsInLoop().begin(u)
 	u.RunInLoop(s)
 }

@@ -170,7 +170,7 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 			case c.conn.DeliverInLoop(b.frame):
 				n.queued++
 			case b.offset != 0:
-				b.fallBehind(s, table[i])
+				b.fallBehind(table[i])
 			}
 		}
 		if s.NoteDeliveryInLoop() {
@@ -182,13 +182,13 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 }
 
 // fallBehind leaves a member that has not taken the message to its catchUp.
-func (b *broadcast) fallBehind(s *engine.Shard, mem *membership) {
+func (b *broadcast) fallBehind(mem *membership) {
 	conn := &mem.Value.conn
 	if !conn.TakesDataInLoop() {
 		return // it is closing, and so leaves the room
 	}
 	u := &catchUp{mem: mem, cursor: b.offset - 1, reason: GapSlow}
-	b.room.Data().history.beginCatchUp(s, u)
+	mem.Value.catchUpsInLoop().begin(u)
 	conn.RunWhenLowInLoop(u)
 }
 

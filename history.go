@@ -95,8 +95,7 @@ type roomHistory struct {
 //
 // Loop-confined: use only on the event loop that owns the members.
 type loopHistory struct {
-	top    uint64                   // offset of the newest message that the loop has begun to fan out
-	behind map[*membership]*catchUp // the members that have not got all messages up to top
+	top uint64 // offset of the newest message that the loop has begun to fan out
 }
 
 // newRoomHistory returns the history of a new room.

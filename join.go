@@ -181,5 +181,6 @@ type joinTask membership
 
 func (t *joinTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
+	mem.Value.catchUpsInLoop().endOlder(mem)
 	mem.Room().InsertInLoop(mem)
 }

@@ -44,6 +44,7 @@ type Manager struct {
 	slow      slowWatch
 	flight    flightRecorder
 	walks     []fanOutWalk // one for each loop, loop-confined
+	catchUps  []catchUps   // one for each loop, loop-confined
 	raw       atomic.Pointer[rawRoute]
 	binary    atomic.Pointer[rawRoute] // of HandleBinary
 
@@ -107,7 +108,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		m.metrics, m.gauges = guarded, newGauges(m, guarded)
 	}
 	m.replies = cfg.Idempotency.newTable()
-	m.walks = make([]fanOutWalk, cfg.Loops)
+	m.walks, m.catchUps = make([]fanOutWalk, cfg.Loops), make([]catchUps, cfg.Loops)
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.late.logger = cfg.Logger
