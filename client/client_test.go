@@ -134,6 +134,13 @@ func TestServerRestart(t *testing.T) {
 	})
 }
 
+// greet sends an idempotent request.
+func greet(c *client.Client) error {
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+	defer cancel()
+	return c.Request(ctx, "greet", harness.Greeting{Name: "Ann"}, nil, client.Idempotent())
+}
+
 // Clients move from a server that is drained to another one: no request fails, and no client is
 // without a connection at any time.
 func TestDrain(t *testing.T) {
@@ -165,7 +172,6 @@ func TestDrain(t *testing.T) {
 			scheme := map[bool]string{false: "ws", true: "wss"}[second.TLS != nil]
 			c := newClient(t, scheme+"://localhost/ws?a=b", opts...)
 			require.NoError(t, c.Connect(within(t)))
-			ctx := within(t)
 			users.Go(func() {
 				for {
 					select {
@@ -173,7 +179,7 @@ func TestDrain(t *testing.T) {
 						closeClient(t, c)
 						return
 					default:
-						assert.NoError(t, c.Request(ctx, "greet", harness.Greeting{Name: "Ann"}, nil))
+						assert.NoError(t, greet(c))
 					}
 				}
 			})
@@ -205,13 +211,12 @@ func TestCuts(t *testing.T) {
 		for range 4 {
 			c := newClient(t, "ws://"+proxy.addr()+"/ws")
 			require.NoError(t, c.Connect(within(t)))
-			ctx := within(t)
 			users.Go(func() {
 				for i := range requests {
-					square, err := client.Request[int](ctx, c, "number", i, client.Idempotent())
+					square, err := client.Request[int](within(t), c, "number", i, client.Idempotent())
 					assert.NoError(t, err)
 					assert.Equal(t, i*i, square)
-					if err := c.Request(ctx, "number", i, nil); err != nil {
+					if err := c.Request(within(t), "number", i, nil); err != nil {
 						assert.ErrorIs(t, err, client.ErrConnectionLost)
 						lost.Add(1)
 					}
@@ -332,9 +337,8 @@ func TestRequestInCallback(t *testing.T) {
 	}))
 	c := newClient(t, "ws://"+s.AddrOf(harness.Native)+"/ws", client.WithMaxCallbacks(1))
 	answers := make(chan error, 100)
-	ctx := within(t)
-	c.On("ask", func(client.Notify) { answers <- c.Request(ctx, "number", 3, nil) })
-	require.NoError(t, c.Connect(ctx))
+	c.On("ask", func(client.Notify) { answers <- c.Request(within(t), "number", 3, nil) })
+	require.NoError(t, c.Connect(within(t)))
 	require.NoError(t, c.Notify("burst", nil))
 	for range 100 {
 		require.NoError(t, harness.Receive(t, answers, "no answer"))

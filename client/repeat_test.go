@@ -35,10 +35,9 @@ func TestRepeatsRunOnce(t *testing.T) {
 		for i := range 2 {
 			c := newClient(t, "ws://"+proxy.addr()+"/ws?user=7")
 			require.NoError(t, c.Connect(within(t)))
-			ctx := within(t)
 			users.Go(func() {
 				for j := range requests {
-					sum, err := client.Request[int](ctx, c, "count", 2*j+i, client.Idempotent())
+					sum, err := client.Request[int](within(t), c, "count", 2*j+i, client.Idempotent())
 					assert.NoError(t, err)
 					_, twice := answers.LoadOrStore(sum, true)
 					assert.False(t, twice, "two requests have the answer %d", sum)
