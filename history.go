@@ -72,9 +72,10 @@ type Position struct {
 // and of a post (see docs/locks.md). Safe for concurrent use, except for loops.
 type roomHistory struct {
 	// Immutable.
-	epoch string
-	all   *histories
-	ttl   time.Duration
+	epoch  string
+	all    *histories
+	ttl    time.Duration
+	byJoin bool // a join has created the room
 
 	// Loop-confined, each by its own loop.
 	loops []loopHistory
@@ -99,13 +100,26 @@ type loopHistory struct {
 }
 
 // newRoomHistory returns the history of a new room.
-func (m *Manager) newRoomHistory(cfg history.Config) *roomHistory {
+func (m *Manager) newRoomHistory(cfg history.Config, byJoin bool) *roomHistory {
 	h := &roomHistory{
 		epoch: rand.Text()[:12], all: &m.histories, ttl: cfg.TTL, loops: make([]loopHistory, m.cfg.Loops),
-		log: history.NewLog[*engine.Frame](cfg),
+		log: history.NewLog[*engine.Frame](cfg), byJoin: byJoin,
 	}
 	m.histories.add(h)
 	return h
+}
+
+// endUnused ends the room if it is empty and nothing was published in it, and reports whether it
+// did. A publisher has the lock, too, so it finds the room ended or keeps it.
+func (m *Manager) endUnused(r *roomEntry) (ended bool) {
+	h := r.Data().history
+	h.mu.Lock()
+	ended = h.log.Top() == 0 && m.rooms.EndKeptIfEmpty(r)
+	h.mu.Unlock()
+	if ended {
+		m.histories.end(h)
+	}
+	return ended
 }
 
 // keep returns the time for which the room stays when it is empty; h may be nil.
@@ -213,13 +227,21 @@ func (a *histories) add(h *roomHistory) {
 
 // end forgets the history of a room that has ended.
 func (a *histories) end(h *roomHistory) {
-	if h == nil {
+	if h == nil || !a.remove(h) {
 		return
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true // members that are behind may still read the log
+	h.weighLocked()
+}
+
+// remove takes h off the list, and reports whether it was on it.
+func (a *histories) remove(h *roomHistory) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if h.place < 0 {
-		return
+		return false
 	}
 	last := len(a.list) - 1
 	a.list[h.place] = a.list[last]
@@ -227,10 +249,7 @@ func (a *histories) end(h *roomHistory) {
 	a.list[last] = nil
 	a.list = a.list[:last]
 	h.place = -1
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ended = true // members that are behind may still read the log
-	h.weighLocked()
+	return true
 }
 
 func (a *histories) len() int {

@@ -360,3 +360,26 @@ func TestTypedEvents(t *testing.T) {
 	wrong := ws.DefineEvent[chan int](s.Manager, "wrong")
 	require.Error(t, wrong.Send(s.GetRoomMembers("r")[0], nil))
 }
+
+// TestHistoryOfAnUnusedRoom has a client join many rooms in which nobody publishes: none stays.
+func TestHistoryOfAnUnusedRoom(t *testing.T) {
+	s := startHistory(t, ws.History{})
+	m := dialMember(s, harness.Native, "used")
+	m.Join("")
+	publishSome(t, s, "used", 1, 1)
+	m.Take()
+	for i := range 50 {
+		other := &harness.Member{Client: m.Client, Room: fmt.Sprint(i)}
+		other.Join("")
+		m.Send(harness.Request("ws.leave", "l", `{"room":"`+other.Room+`"}`))
+		m.ExpectReply("l", 200, "success")
+	}
+	_, err := s.CreateRoom("created", nil, ws.WithHistory(ws.History{}))
+	require.NoError(t, err)
+	m.Room, m.Position = "created", ws.Position{}
+	m.Join("")
+	m.Close()
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "the client has gone")
+	assert.Equal(t, 2, s.GetRoomCount(), "a room of CreateRoom, and one with messages, stay")
+	assert.Equal(t, 2, s.Stats().Histories)
+}

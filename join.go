@@ -2,6 +2,7 @@ package ws
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/room"
@@ -107,7 +108,7 @@ func (m *Manager) roomToEnter(id string, e *entering) (*roomEntry, error) {
 		if r, ok := m.rooms.Get(id); ok {
 			return r, nil
 		}
-		r, err := m.createRoom(id, nil, e.options)
+		r, err := m.createRoom(id, nil, append(slices.Clip(e.options), func(o *roomOptions) { o.byJoin = true }))
 		if !errors.Is(err, ErrRoomExists) {
 			e.created = e.created || err == nil
 			return r, err
@@ -164,11 +165,12 @@ type Joined struct {
 }
 
 // JoinRoomFrom is JoinRoom for a client that comes back, or comes late: it begins at since. A
-// missing room is created with opts, as by CreateRoom; without opts it is one without a history,
-// as by JoinRoom. The client gets the messages of the history at the pace at which it reads, and
-// live messages after them, in one order and without a break. A Since.Position for a room without
-// a history is a gap. Besides the errors of JoinRoom it returns ErrPositionLost, see Since, and
-// ErrInvalidConfig for an option out of range.
+// missing room is created with opts, as by CreateRoom, but ends with its last member while nothing
+// was published in it; without opts it is one without a history, as by JoinRoom. The client gets
+// the messages of the history at the pace at which it reads, and live messages after them, in one
+// order and without a break. A Since.Position for a room without a history is a gap. Besides the
+// errors of JoinRoom it returns ErrPositionLost, see Since, and ErrInvalidConfig for an option out
+// of range.
 //
 // The messages may reach the client before anything that the caller sends after JoinRoomFrom has
 // returned. HandleJoin answers before them. Safe for concurrent use.

@@ -76,7 +76,11 @@ func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publicatio
 		if err != nil {
 			return Position{}, err
 		}
-		if at, posted := h.post(b, reserved, targets, place); posted {
+		at, posted, err := h.post(b, reserved, targets, place)
+		if err != nil {
+			return Position{}, err
+		}
+		if posted {
 			p.room.Data().published.count(m.engine.Clock())
 			m.histories.keepBudget()
 			return at, nil
@@ -85,15 +89,20 @@ func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publicatio
 }
 
 // post numbers the message of b, keeps it, and posts b to the targets. It returns false, and gives
-// the reservations back, if a loop has got its first member since the targets were chosen.
+// the reservations back, if a loop has got its first member since the targets were chosen. It
+// returns ErrRoomNotFound if the room has ended meanwhile.
 func (h *roomHistory) post(
 	b *broadcast, reserved engine.Reservations, targets []*engine.Shard, place int,
-) (Position, bool) {
+) (at Position, posted bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !covers(targets, b.room) {
+	switch {
+	case b.room.Deleted():
 		reserved.Release()
-		return Position{}, false
+		return Position{}, false, ErrRoomNotFound
+	case !covers(targets, b.room):
+		reserved.Release()
+		return Position{}, false, nil
 	}
 	var digits [envelope.OffsetWidth]byte
 	b.offset = h.log.Top() + 1
@@ -101,11 +110,11 @@ func (h *roomHistory) post(
 	h.appendLocked(b.frame, h.all.clock())
 	if len(targets) == 0 {
 		b.complete()
-		return h.positionLocked(), true
+		return h.positionLocked(), true, nil
 	}
 	b.begin(len(targets))
 	reserved.Post(b)
-	return h.positionLocked(), true
+	return h.positionLocked(), true, nil
 }
 
 // covers reports whether the targets, in the order of the loops, include all loops with members

@@ -40,6 +40,7 @@ type RoomOption func(*roomOptions)
 type roomOptions struct {
 	policy  OverflowPolicy
 	history *History
+	byJoin  bool // a join creates the room
 }
 
 // WithRoomOverflowPolicy sets the policy for messages of the room to members whose queue is
@@ -99,7 +100,7 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 	r, err := m.rooms.Create(id, func(d *roomData) {
 		d.meta, d.policy = maps.Clone(meta), o.policy
 		if o.history != nil {
-			d.history = m.newRoomHistory(cfg)
+			d.history = m.newRoomHistory(cfg, o.byJoin)
 		}
 	})
 	if err != nil {
@@ -237,9 +238,21 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 		reservation.Release()
 		return false, false
 	}
-	_, ended = c.manager.rooms.Leave(mem)
+	ended = c.manager.leaveRoster(mem)
 	reservation.Post((*leaveTask)(mem))
 	return true, ended
+}
+
+// leaveRoster takes a member off the roster of its room, and reports whether the room has ended. A
+// room with a history that a join has created ends with its last member while nothing was
+// published: otherwise a client could make us keep a room for each name that it thinks of.
+func (m *Manager) leaveRoster(mem *membership) (ended bool) {
+	left, ended := m.rooms.Leave(mem)
+	r := mem.Room()
+	if h := r.Data().history; left && h != nil && h.byJoin && r.Len() == 0 {
+		ended = m.endUnused(r)
+	}
+	return ended
 }
 
 // leaveDeleted ends the membership in a deleted room, if there is one. A dissolveTask empties
@@ -285,7 +298,7 @@ func (c *Client) leaveAllInLoop() {
 	for _, mem := range rooms {
 		walk.remove(mem)
 		c.forgetCatchUpInLoop(mem)
-		_, ended := c.manager.rooms.Leave(mem)
+		ended := c.manager.leaveRoster(mem)
 		c.left(mem.Room(), ended)
 	}
 }

@@ -174,8 +174,11 @@ const anyTime = time.Duration(math.MinInt64)
 
 // EndIfEmpty deletes a room of GetOrCreate if it has no members, and reports whether it did.
 // Safe for concurrent use.
-func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool {
-	if r.kept || r.Len() > 0 {
+func (d *Directory[M, D]) EndIfEmpty(r *Room[M, D]) bool { return !r.kept && d.EndKeptIfEmpty(r) }
+
+// EndKeptIfEmpty is EndIfEmpty for a room of Create, too. Safe for concurrent use.
+func (d *Directory[M, D]) EndKeptIfEmpty(r *Room[M, D]) bool {
+	if r.Len() > 0 {
 		return false
 	}
 	s := d.shard(r.id)

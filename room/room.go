@@ -151,7 +151,7 @@ func (r *Room[M, D]) emptyFor(now time.Time, ttl time.Duration) bool {
 }
 
 func (r *Room[M, D]) emptyForLocked(now time.Time, ttl time.Duration) bool {
-	if r.kept && r.cfg.Keep != nil {
+	if ttl != anyTime && r.cfg.Keep != nil {
 		ttl = max(ttl, r.cfg.Keep(&r.data))
 	}
 	return len(r.roster) == 0 && now.Sub(r.cfg.began.Add(r.emptySince)) >= ttl
