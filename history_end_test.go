@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -103,4 +104,30 @@ func TestLeaveAndRejoinWhileBehind(t *testing.T) {
 		m.Sync()
 		assert.Zero(t, s.Stats().Total.Drops)
 	})
+}
+
+// Shutdown and Drain end while a member is behind: what is in its queue comes before the close.
+func TestShutdownWithMemberBehind(t *testing.T) {
+	for name, end := range map[string]func(s *harness.Server) error{
+		"Shutdown": func(s *harness.Server) error { return s.Shutdown(context.Background()) },
+		"Drain": func(s *harness.Server) error {
+			return s.Drain(context.Background(), ws.DrainConfig{Grace: -1, Window: -1, Settle: -1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const messages = 500
+			s, m := startBehind(t, harness.Native, messages)
+			ended := make(chan error, 1)
+			go func() { ended <- end(s) }()
+			for f := m.Next(); f.Header.OpCode != gobwas.OpClose; f = m.Next() {
+				_, err := m.Follow(f.Payload)
+				require.NoError(t, err, "%.200s", f.Payload)
+			}
+			assert.Empty(t, m.Gaps)
+			assert.NotEmpty(t, m.Got)
+			m.Finish(ws.CloseGoingAway)
+			require.NoError(t, harness.Receive(t, ended, "it did not end"))
+			assert.Zero(t, s.Stats().Total.Drops)
+		})
+	}
 }

@@ -1,0 +1,153 @@
+package ws_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+// followTo reads the response to a join and then messages until the position has that offset. It
+// is for goroutines that are not the test's.
+func followTo(m *harness.Member, offset uint64) error {
+	for joined := false; !joined || m.Position.Offset < offset; {
+		f, err := harness.ReadFrame(m.R)
+		if err != nil {
+			return err
+		}
+		if joined {
+			if _, err := m.Follow(f.Payload); err != nil {
+				return err
+			}
+			continue
+		}
+		var e harness.Envelope
+		if err := json.Unmarshal(f.Payload, &e); err != nil || e.Code != 200 {
+			return fmt.Errorf("%.200s: %w", f.Payload, err)
+		}
+		joined = true
+	}
+	return nil
+}
+
+// tiles reports whether the messages and the gaps of m cover all offsets from first to last once.
+func tiles(m *harness.Member, first, last uint64) bool {
+	var lost uint64
+	for _, g := range m.Gaps {
+		lost += g.Next - 1 - g.After
+	}
+	return uint64(len(m.Got))+lost == last-first+1
+}
+
+// TestRejoinStorm has many clients come back at once, each with another position, while a publisher
+// outruns a short history. Half of them read nothing until it has ended.
+func TestRejoinStorm(t *testing.T) {
+	const before, last = 30, 230
+	clients := harness.FewerUnderRace(500)
+	s := startHistory(t, ws.History{Size: 10, Bytes: -1}, smallBuffers)
+	publisher, bystander := dialMember(s, harness.Native, "r"), dialMember(s, harness.NetHTTP, "other")
+	publisher.Join("")
+	_, err := s.CreateRoom("other", nil, ws.WithHistory(ws.History{Size: 1000, Bytes: -1}))
+	require.NoError(t, err)
+	bystander.Join("")
+	publishSome(t, s, "r", 1, before)
+	members := make([]*harness.Member, clients)
+	for i := range members {
+		members[i] = dialMember(s, harness.Native, "r")
+		members[i].Position = ws.Position{Epoch: publisher.Position.Epoch, Offset: uint64(i % (before + 1))}
+	}
+	var readers sync.WaitGroup
+	published, errs := make(chan struct{}), make([]error, clients)
+	for i, m := range members {
+		m.Send(harness.Request("ws.join", "j", `{"room":"r",`+m.Since()+`}`))
+		readers.Go(func() {
+			if i%2 == 0 {
+				<-published
+			}
+			errs[i] = followTo(m, last)
+		})
+	}
+	text := strings.Repeat("x", 1500)
+	for range last - before {
+		for _, room := range []string{"r", "other"} {
+			_, err := s.PublishEvent(context.Background(), room, "n", text)
+			require.NoError(t, err)
+		}
+	}
+	close(published)
+	readers.Wait()
+	publisher.TakeUpTo(last)
+	bystander.TakeUpTo(last - before)
+	assert.Empty(t, bystander.Gaps)
+	gaps := len(publisher.Gaps)
+	for i, m := range members {
+		require.NoError(t, errs[i], "client %d", i)
+		require.True(t, tiles(m, uint64(i%(before+1))+1, last), "client %d: %d messages, %v", i, len(m.Got), m.Gaps)
+		gaps += len(m.Gaps)
+	}
+	assert.EqualValues(t, gaps, s.Stats().Gaps)
+	assert.Zero(t, s.Stats().Total.Drops)
+}
+
+// TestCompressedCatchUp has members with compression stall, fall behind and catch up.
+func TestCompressedCatchUp(t *testing.T) {
+	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
+		for _, takeover := range []bool{false, true} {
+			t.Run(fmt.Sprint("takeover ", takeover), func(t *testing.T) {
+				s := start(smallBuffers, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
+				_, err := s.CreateRoom("r", nil, ws.WithHistory(ws.History{Size: 1000, Bytes: -1}))
+				require.NoError(t, err)
+				members := []*deflateClient{connectDeflate(s), connectDeflate(s)}
+				for _, c := range members {
+					c.takeover = takeover
+				}
+				s.RangeClients(func(c *ws.Client) bool {
+					_, err := c.JoinRoomFrom("r", ws.Since{Last: 1})
+					require.NoError(t, err)
+					return true
+				})
+				at, err := s.RoomPosition("r")
+				require.NoError(t, err)
+				texts := publishTexts(t, s.Server, 300)
+				for _, c := range members {
+					m := &harness.Member{Client: c.Client, Room: "r", Position: at}
+					for _, text := range texts {
+						_, payload, compressed := c.message()
+						require.True(t, compressed || takeover)
+						msg, err := m.Follow([]byte(payload))
+						require.NoError(t, err)
+						require.Equal(t, `"`+text+`"`, string(msg.Data))
+					}
+					assert.Empty(t, m.Gaps)
+					c.Sync()
+				}
+				assert.Positive(t, s.Stats().Replayed)
+				assert.Zero(t, s.Stats().Total.Drops)
+			})
+		}
+	})
+}
+
+// publishTexts publishes texts that compress to about two thirds.
+func publishTexts(t *testing.T, s *harness.Server, n int) (texts []string) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range n {
+		b := make([]byte, 3000)
+		for i := range b {
+			b[i] = 'a' + byte(rng.IntN(26))
+		}
+		texts = append(texts, string(b))
+		_, err := s.PublishEvent(context.Background(), "r", "n", texts[len(texts)-1])
+		require.NoError(t, err)
+	}
+	return texts
+}
