@@ -151,3 +151,43 @@ func publishTexts(t *testing.T, s *harness.Server, n int) (texts []string) {
 	}
 	return texts
 }
+
+// A handler that runs on the event loop joins from a position and publishes.
+func TestInlineHandlersOfHistory(t *testing.T) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := harness.Start(t, mode)
+		_, err := s.CreateRoom("r", nil, ws.WithHistory(ws.History{}))
+		require.NoError(t, err)
+		publishSome(t, s, "r", 1, 5)
+		require.NoError(t, s.Register("enter", func(c *ws.Client, _ *ws.Message) error {
+			if _, err := c.JoinRoomFrom("r", ws.Since{Last: 2}); err != nil {
+				return err
+			}
+			for i := range 3 {
+				if _, err := s.PublishEvent(c.Context(), "r", "n", i); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		at, err := s.RoomPosition("r")
+		require.NoError(t, err)
+		members := make([]*harness.Member, 20)
+		for i := range members {
+			members[i] = dialMember(s, w, "r")
+			members[i].Send(`{"type":"notify","event":"enter","data":null}`)
+		}
+		last := 5 + 3*uint64(len(members))
+		for _, m := range members {
+			first := m.Next().Payload
+			var msg harness.RoomMessage
+			require.NoError(t, json.Unmarshal(first, &msg))
+			m.Position = ws.Position{Epoch: at.Epoch, Offset: msg.Offset - 1}
+			_, err := m.Follow(first)
+			require.NoError(t, err)
+			m.TakeUpTo(last)
+			m.Sync()
+			assert.Empty(t, m.Gaps)
+		}
+	})
+}
