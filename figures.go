@@ -178,7 +178,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "unhandled_total", Help: "messages received without a handler: the client had hung up, or a close came first", Counter: true}, func(st *Stats) float64 { return float64(st.Unhandled) }},
 	{Figure{Name: "late_handlers_total", Help: "calls of handlers that took longer than LogAfter", Counter: true}, func(st *Stats) float64 { return float64(st.LateHandlers) }},
 	{Figure{Name: "histories", Help: "rooms with a history"}, func(st *Stats) float64 { return float64(st.Histories) }},
-	{Figure{Name: "history_memory_bytes", Help: "bytes of their messages, for Config.HistoryBudget"}, func(st *Stats) float64 { return float64(st.HistoryMemory) }},
+	{Figure{Name: "history_memory_bytes", Help: "memory of all histories, for Config.HistoryBudget"}, func(st *Stats) float64 { return float64(st.HistoryMemory) }},
 	{Figure{Name: "history_evicted_total", Help: "messages of histories that were dropped for Config.HistoryBudget", Counter: true}, func(st *Stats) float64 { return float64(st.HistoryEvicted) }},
 	{Figure{Name: "replayed_total", Help: "messages of histories that were sent to one member, because it was late or slow", Counter: true}, func(st *Stats) float64 { return float64(st.Replayed) }},
 	{Figure{Name: "gaps_total", Help: "gaps in the messages of histories, one for each member that was told", Counter: true}, func(st *Stats) float64 { return float64(st.Gaps) }},

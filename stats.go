@@ -23,7 +23,7 @@ type Stats struct {
 	Unhandled      uint64           // messages received without a handler: the client had hung up, or a close came first
 	LateHandlers   uint64           // calls of handlers that took longer than LogAfter
 	Histories      int              // rooms with a history
-	HistoryMemory  int64            // bytes of their messages, for Config.HistoryBudget
+	HistoryMemory  int64            // memory of all histories, for Config.HistoryBudget
 	HistoryEvicted uint64           // messages of histories that were dropped for Config.HistoryBudget
 	Replayed       uint64           // messages of histories that were sent to one member, because it was late or slow
 	Gaps           uint64           // gaps in the messages of histories, one for each member that was told

@@ -101,6 +101,8 @@ var names = map[string]string{
 	"loop_paused_total":       "pauses_total",
 	"loop_inbox_len":          "inbox_tasks",
 	"loop_drops_total":        "dropped_messages_total",
+	"gaps_total":              "room_gaps_total",
+	"replayed_total":          "replayed_messages_total",
 	"rate_limited_total":      "rate_limited_messages_total",
 	"unhandled_total":         "unhandled_messages_total",
 	"late_handlers_total":     "late_handler_calls_total",

@@ -209,6 +209,10 @@ const admissionFacts = [
   ["rate_limited_total", "Rate-limited messages", integer],
   ["late_handlers_total", "Late handlers", integer],
   ["inbound_memory_bytes", "Inbound memory", bytes],
+  ["histories", "Rooms with a history", integer],
+  ["history_memory_bytes", "History memory", bytes],
+  ["history_evicted_total", "Evicted messages", integer, true],
+  ["gaps_total", "Gaps", integer, true],
 ];
 
 function showAdmission(manager) {
