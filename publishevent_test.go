@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,6 +105,55 @@ func BenchmarkResume(b *testing.B) {
 	}
 	require.EqualValues(b, rounds*members*missed, r.Manager.Stats().Replayed)
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rounds*members*missed), "ns/message")
+}
+
+// BenchmarkCatchUp stalls 500 of 10,000 members while 3,000 messages are published, 60 s at 50 a second,
+// and lets them read again. It reports the memory of a stalled member, without the history, and the
+// time for each message that they catch up with.
+func BenchmarkCatchUp(b *testing.B) {
+	const members, stalled, missed = 10_000, 500, 3000
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	r := startSimulatedRoom(b, members, ws.WithHistory(ws.History{Size: 2 * missed, Bytes: -1}))
+	for _, c := range r.clients {
+		require.NoError(b, c.JoinRoom("r"))
+	}
+	r.Wait()
+	text := strings.Repeat("x", 400)
+	var memory int64
+	var catching time.Duration
+	rounds := 0
+	for b.Loop() {
+		for peer := range stalled {
+			r.Stall(peer)
+		}
+		before := heap() - r.Manager.Stats().HistoryMemory
+		for range missed {
+			_, err := r.PublishEvent(context.Background(), "r", "n", text)
+			require.NoError(b, err)
+		}
+		r.Wait()
+		memory += heap() - r.Manager.Stats().HistoryMemory - before
+		begun := time.Now()
+		for peer := range stalled {
+			r.Resume(peer)
+		}
+		r.Wait()
+		catching += time.Since(begun)
+		rounds++
+	}
+	stats := r.Manager.Stats()
+	require.Zero(b, stats.Gaps)
+	require.Zero(b, stats.Total.Drops)
+	require.EqualValues(b, rounds*members*missed, stats.Total.MessagesOut)
+	b.ReportMetric(float64(memory)/float64(rounds*stalled), "B/stalled")
+	b.ReportMetric(float64(catching.Nanoseconds())/float64(rounds*stalled*missed), "ns/message")
+	b.ReportMetric(catching.Seconds()/float64(rounds), "s/catch-up")
 }
 
 // TestHistoryMemory compares Stats.HistoryMemory with the growth of the heap.
