@@ -28,8 +28,8 @@ const (
 	// again later".
 	Disconnect = OverflowPolicy(engine.Disconnect)
 	// CatchUp is for rooms with a history (WithHistory), and their default: the client reads the
-	// message from the history later. It loses nothing that is kept until then, and costs about
-	// 150 bytes in place of a queue.
+	// message from the history later. It loses nothing that is kept until then, and costs a cursor
+	// in place of a queue.
 	CatchUp = OverflowPolicy(engine.CatchUp)
 )
 
