@@ -202,7 +202,7 @@ type joinStart struct {
 	position  Position // of the room at the join
 	cursor    uint64   // offset of the last message before the first one that the member gets
 	replaying int      // messages of the history that it gets
-	gap       *RoomGap // what it does not get, if the library knows that at the join
+	gap       *RoomGap // the gap that is known at the join, or nil
 	lost      bool     // messages after its position are lost
 }
 

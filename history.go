@@ -52,7 +52,7 @@ func (h History) config() (history.Config, error) {
 // WithHistory makes the room keep the messages of PublishEvent and TypedEvent.Publish. Each has an
 // offset, one more than the last, in one order for all members. A client that comes back with its
 // last offset (JoinRoomFrom, or ws.join of HandleJoin) gets the rest, and a client that is too slow
-// reads on later (CatchUp): docs/delivery.md states what is guaranteed. The room stays when
+// reads on later (CatchUp): docs/delivery.md states the guarantee. The room stays when
 // its last member has left, for RoomConfig.EmptyRoomTTL or for the TTL of the history, whichever is
 // longer. Other messages, such as those of BroadcastToRoom, are sent as ever and not kept.
 func WithHistory(h History) RoomOption {
@@ -109,10 +109,17 @@ func (m *Manager) newRoomHistory(cfg history.Config, byJoin bool) *roomHistory {
 	return h
 }
 
-// endUnused ends the room if it is empty and nothing was published in it, and reports whether it
-// did. A publisher has the lock, too, so it finds the room ended or keeps it.
+// endUnused ends a room that a join has created, if it is empty and nothing was published in it, and
+// reports whether it did. Otherwise a client could make us keep a room for each name that it thinks
+// of. A publisher has the lock, too, so it finds the room ended or keeps it.
 func (m *Manager) endUnused(r *roomEntry) (ended bool) {
 	h := r.Data().history
+	switch {
+	case h == nil:
+		return m.rooms.EndIfEmpty(r)
+	case !h.byJoin || r.Len() > 0:
+		return false
+	}
 	h.mu.Lock()
 	ended = h.log.Top() == 0 && m.rooms.EndKeptIfEmpty(r)
 	h.mu.Unlock()

@@ -376,6 +376,11 @@ func TestHistoryOfAnUnusedRoom(t *testing.T) {
 		m.Send(harness.Request("ws.leave", "l", `{"room":"`+other.Room+`"}`))
 		m.ExpectReply("l", 200, "success")
 	}
+	for i := range 50 { // a join that is refused creates no room that stays
+		m.Send(harness.Request("ws.join", "s", fmt.Sprintf(
+			`{"room":"refused %d","since":{"epoch":"gone","offset":1},"strict":true}`, i)))
+		m.ExpectReply("s", 409, "position lost")
+	}
 	_, err := s.CreateRoom("created", nil, ws.WithHistory(ws.History{}))
 	require.NoError(t, err)
 	m.Room, m.Position = "created", ws.Position{}

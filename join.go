@@ -67,6 +67,7 @@ func (c *Client) enterRoom(id string, reservation engine.Reservation, e *enterin
 		if err = c.enterLocked(r, reservation, e); err == nil {
 			return nil
 		}
+		c.manager.endUnused(r)
 		if errors.Is(err, room.ErrDeleted) { // it has just ended; the next round creates another
 			err = nil
 		}
@@ -126,7 +127,6 @@ func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *en
 	}
 	st := h.startLocked(r.ID(), &e.since)
 	if st.lost && e.since.Strict {
-		c.manager.rooms.EndIfEmpty(r)
 		return ErrPositionLost
 	}
 	mem, err := r.Join(c, c.conn.Shard().Index())

@@ -106,7 +106,7 @@ func TestLeaveAndRejoinWhileBehind(t *testing.T) {
 	})
 }
 
-// Shutdown and Drain end while a member is behind: what is in its queue comes before the close.
+// Shutdown and Drain end while a member is behind: the messages in its queue come before the close.
 func TestShutdownWithMemberBehind(t *testing.T) {
 	for name, end := range map[string]func(s *harness.Server) error{
 		"Shutdown": func(s *harness.Server) error { return s.Shutdown(context.Background()) },

@@ -243,16 +243,10 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 	return true, ended
 }
 
-// leaveRoster takes a member off the roster of its room, and reports whether the room has ended. A
-// room with a history that a join has created ends with its last member while nothing was
-// published: otherwise a client could make us keep a room for each name that it thinks of.
+// leaveRoster takes a member off the roster of its room, and reports whether the room has ended.
 func (m *Manager) leaveRoster(mem *membership) (ended bool) {
 	left, ended := m.rooms.Leave(mem)
-	r := mem.Room()
-	if h := r.Data().history; left && h != nil && h.byJoin && r.Len() == 0 {
-		ended = m.endUnused(r)
-	}
-	return ended
+	return ended || left && m.endUnused(mem.Room())
 }
 
 // leaveDeleted ends the membership in a deleted room, if there is one. A dissolveTask empties

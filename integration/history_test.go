@@ -81,6 +81,7 @@ func (r *historyRun) run() {
 		gaps += len(m.Gaps)
 		for _, g := range m.Gaps {
 			assert.Contains(r.t, []ws.GapReason{ws.GapSlow, ws.GapExpired}, g.Reason)
+			assert.LessOrEqual(r.t, g.Next+uint64(r.size), uint64(publishers*messages)+1, "the newest messages are kept")
 		}
 	}
 	if r.size > publishers*messages {

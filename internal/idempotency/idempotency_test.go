@@ -192,7 +192,7 @@ func TestBoundOfAll(t *testing.T) {
 	assert.Greater(t, st.Requests, int64(100))
 }
 
-// A repeat costs nothing, and the list of those who wait is as long as there are open connections.
+// A repeat costs nothing, and the list of waiting connections holds open ones only.
 func TestWaitingConnections(t *testing.T) {
 	tab := newTable(1<<20, 1<<20)
 	e, _, _ := tab.Begin(0, "u", "1", 1, &conn{})
