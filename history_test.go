@@ -250,6 +250,17 @@ func stall(t *testing.T, m *harness.Member) {
 // smallBuffers makes sockets fill soon.
 func smallBuffers(c *ws.Config) { c.SendBuffer, c.MessageQueueSize, c.UnsentBytes = 32<<10, 20, 4096 }
 
+// flood publishes messages of 4 KB to a member that reads, and to others that may stall.
+func flood(t *testing.T, s *harness.Server, fast *harness.Member, messages int) {
+	t.Helper()
+	text := strings.Repeat("x", 4000)
+	for range messages {
+		_, err := s.PublishEvent(context.Background(), fast.Room, "n", text)
+		require.NoError(t, err)
+		fast.Take()
+	}
+}
+
 // TestCatchUp has a member stall while all it misses is kept: it loses nothing.
 func TestCatchUp(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
@@ -258,13 +269,8 @@ func TestCatchUp(t *testing.T) {
 		stall(t, slow)
 		slow.Join("")
 		fast.Join("")
-		text := strings.Repeat("x", 4000)
 		const messages = 500
-		for range messages {
-			_, err := s.PublishEvent(context.Background(), "r", "n", text)
-			require.NoError(t, err)
-			fast.Take()
-		}
+		flood(t, s, fast, messages)
 		require.Positive(t, s.Stats().Total.Blocked)
 		require.Less(t, s.Stats().Total.QueuedMemory, int64(messages*4000/10), "its queue stays short")
 		slow.TakeUpTo(messages)
@@ -293,13 +299,8 @@ func TestCatchUpBeyondTheWindow(t *testing.T) {
 	stall(t, slow)
 	slow.Join("")
 	fast.Join("")
-	text := strings.Repeat("x", 4000)
 	const messages = 500
-	for range messages {
-		_, err := s.PublishEvent(context.Background(), "r", "n", text)
-		require.NoError(t, err)
-		fast.Take()
-	}
+	flood(t, s, fast, messages)
 	slow.TakeUpTo(messages)
 	require.NotEmpty(t, slow.Gaps)
 	assert.Equal(t, ws.GapSlow, slow.Gaps[0].Reason)
