@@ -7,11 +7,12 @@ import (
 	"github.com/qi-realtime/ws/internal/envelope"
 )
 
-// The reserved events of rooms with history.
+// The reserved events of rooms with history, and of HandleJoin.
 const (
 	eventJoin  = "ws.join"
 	eventLeave = "ws.leave"
 	eventGap   = "ws.gap"
+	eventPing  = "ws.ping"
 )
 
 // GapReason is the reason for a gap in the messages of a room.

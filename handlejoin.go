@@ -10,7 +10,8 @@ import (
 )
 
 // HandleJoin registers handlers of the events ws.join and ws.leave, by which clients join rooms
-// from a position. authorize decides, for each join, whether the client may be in the room, and
+// from a position, and of ws.ping, by which a client finds out whether its connection still works:
+// the response has no data. authorize decides, for each join, whether the client may be in the room, and
 // returns the options with which a missing room is created. The client reads its error as it
 // reads the error of a Handler. It runs where the handlers run, see RouteOption. HandleJoin returns the
 // errors of Register, and ErrInvalidConfig for a nil authorize. The request and its response are
@@ -48,8 +49,14 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 	if err := m.Register(eventJoin, join, opts...); err != nil {
 		return err
 	}
-	return Handle0(m, eventLeave, leave, opts...)
+	if err := Handle0(m, eventLeave, leave, opts...); err != nil {
+		return err
+	}
+	return m.Register(eventPing, answerPing, opts...)
 }
+
+// answerPing is the handler of ws.ping, with any data.
+func answerPing(c *Client, msg *Message) error { return respond[struct{}](c, msg, nil) }
 
 // joinRequest is the data of ws.join.
 type joinRequest struct {
