@@ -157,7 +157,7 @@ func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
 		return false
 	}
 	u.gap = nil
-	top := h.loops[s.Index()].top
+	top := h.tops[s.Index()]
 	frames, from := h.after(u.cursor, top, buf[:0], m.engine.Clock())
 	if next := min(from, top+1); next > u.cursor+1 {
 		gap := &RoomGap{u.mem.Room().ID(), h.epoch, u.cursor, next, u.reason}
@@ -257,9 +257,9 @@ func (t *historyJoin) RunInLoop(s *engine.Shard) {
 
 // joinInLoop lets a member begin at its place.
 func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool) {
-	l := &h.loops[s.Index()]
-	l.top = max(l.top, t.start.position.Offset)
-	if !inserted || t.start.cursor == l.top && t.start.gap == nil {
+	top := &h.tops[s.Index()]
+	*top = max(*top, t.start.position.Offset)
+	if !inserted || t.start.cursor == *top && t.start.gap == nil {
 		return
 	}
 	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}

@@ -115,9 +115,8 @@ func (a *joinAnswer) sendInLoop(c *Client, room string, st *joinStart) {
 	if err != nil {
 		panic(fmt.Sprintf("ws: encode %T: %v", answer, err)) // never for this type
 	}
-	r := envelope.Reply{
-		Type: TypeResponse, RequestID: a.requestID, Code: 200, Message: "success", Data: data, TraceID: a.trace,
-	}
+	r := success(a.requestID, a.trace)
+	r.Data = data
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
 	buf.B = r.Append(buf.B[:0])

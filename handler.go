@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/router"
 )
 
@@ -181,9 +180,7 @@ func respond[Resp any](c *Client, msg *Message, resp *Resp) error {
 	if msg.Type == TypeNotify {
 		return nil
 	}
-	r := envelope.Reply{
-		Type: TypeResponse, RequestID: msg.RequestID, Code: 200, Message: "success", TraceID: msg.traceID(),
-	}
+	r := success(msg.RequestID, msg.traceID())
 	if resp != nil {
 		data, e, err := c.manager.cfg.encodeJSON(resp)
 		defer e.release()

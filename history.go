@@ -69,7 +69,7 @@ type Position struct {
 }
 
 // roomHistory is the history of a room. Lock order: Client.mu, then mu, then the locks of a join
-// and of a post (see docs/locks.md). Safe for concurrent use, except for loops.
+// and of a post (see docs/locks.md). Safe for concurrent use, except for tops.
 type roomHistory struct {
 	// Immutable.
 	epoch  string
@@ -77,8 +77,9 @@ type roomHistory struct {
 	ttl    time.Duration
 	byJoin bool // a join has created the room
 
-	// Loop-confined, each by its own loop.
-	loops []loopHistory
+	// Loop-confined, each by its own loop: offset of the newest message that the loop has begun to
+	// fan out.
+	tops []uint64
 
 	// Guarded by histories.mu.
 	place int // in histories.list; -1 when the room has ended
@@ -92,17 +93,10 @@ type roomHistory struct {
 	ended bool  // the room has ended, so log counts no more
 }
 
-// loopHistory is the part of a history that belongs to one event loop.
-//
-// Loop-confined: use only on the event loop that owns the members.
-type loopHistory struct {
-	top uint64 // offset of the newest message that the loop has begun to fan out
-}
-
 // newRoomHistory returns the history of a new room.
 func (m *Manager) newRoomHistory(cfg history.Config, byJoin bool) *roomHistory {
 	h := &roomHistory{
-		epoch: rand.Text()[:12], all: &m.histories, ttl: cfg.TTL, loops: make([]loopHistory, m.cfg.Loops),
+		epoch: rand.Text()[:12], all: &m.histories, ttl: cfg.TTL, tops: make([]uint64, m.cfg.Loops),
 		log: history.NewLog[*engine.Frame](cfg), byJoin: byJoin,
 	}
 	m.histories.add(h)

@@ -94,6 +94,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		clients:  newRegistry(bus),
 		rooms: room.NewDirectory(room.Config[*Client, roomData]{
 			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
+			Now:     cfg.Simnet.clock(),
 			Keep:    func(d *roomData) time.Duration { return d.history.keep() },
 			OnEnd:   func(id string) { bus.publish(EventRoomEnded, nil, id) },
 			OnJoin:  func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomJoined, c, r.ID()) },
@@ -149,7 +150,11 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 			janitor.Go(func() { m.clean(janitor, ended) }) // owned by Run
 		}
 	}()
-	ticker, expiry := time.NewTicker(m.cfg.Room.CleanupInterval), time.NewTicker(expiryInterval)
+	now, interval := m.cfg.Simnet.clock(), m.cfg.Room.CleanupInterval
+	if m.cfg.Simnet != nil {
+		interval = min(interval, expiryInterval) // its time passes in leaps
+	}
+	ticker, expiry := time.NewTicker(interval), time.NewTicker(expiryInterval)
 	defer ticker.Stop()
 	defer expiry.Stop()
 	replies, stop := m.cfg.Idempotency.ticks()
@@ -159,8 +164,8 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 		case <-ended:
 			returned = true
 			return
-		case now := <-ticker.C:
-			m.endEmptyRooms(now)
+		case <-ticker.C:
+			m.endEmptyRooms(now())
 		case <-expiry.C:
 			m.histories.expire(m.engine.Clock())
 		case <-replies:

@@ -34,6 +34,11 @@ func (c *Client) SendError(requestID string, code int, message string) error {
 	})
 }
 
+// success returns the answer to a request that has succeeded, without data.
+func success(requestID string, trace envelope.TraceID) envelope.Reply {
+	return envelope.Reply{Type: TypeResponse, RequestID: requestID, Code: 200, Message: "success", TraceID: trace}
+}
+
 func (c *Client) sendReply(r *envelope.Reply) error {
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)

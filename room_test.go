@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -302,6 +303,29 @@ func TestEmptyRoomTTL(t *testing.T) {
 	assert.Equal(t, 1, s.GetRoomCount(), "a room with a member stays")
 	c.Abort()
 	harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
+}
+
+// The TTLs of messages and of empty rooms follow the clock of the engine: on a Simnet the time of
+// the wall ends nothing, and a leap of the network's clock does.
+func TestTTLsFollowTheClockOfTheEngine(t *testing.T) {
+	const ttl = 10 * time.Millisecond
+	s := startSim(t, 0, func(c *ws.Config) {
+		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = time.Millisecond, ttl
+	})
+	_, err := s.CreateRoom("plain", nil)
+	require.NoError(t, err)
+	_, err = s.CreateRoom("r", nil, ws.WithHistory(ws.History{TTL: ttl}))
+	require.NoError(t, err)
+	_, err = s.PublishEvent(context.Background(), "r", "n", 1)
+	require.NoError(t, err)
+	kept := s.Stats().HistoryMemory
+	began := time.Now()
+	harness.Eventually(t, func() bool { return time.Since(began) > 20*ttl }, "the wall clock stands still")
+	assert.Equal(t, 2, s.GetRoomCount())
+	assert.Equal(t, kept, s.Stats().HistoryMemory)
+	s.net.Advance(time.Hour)
+	harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the rooms stay")
+	assert.Zero(t, s.Stats().HistoryMemory)
 }
 
 // A member that does not read loses messages, is not closed, and holds nobody up.

@@ -38,6 +38,14 @@ func (n *Simnet) engine() *engine.Simnet {
 	return n.net
 }
 
+// clock returns the clock of the network; time.Now for a nil n.
+func (n *Simnet) clock() func() time.Time {
+	if n == nil {
+		return time.Now
+	}
+	return n.net.Now
+}
+
 // Advance moves the time by d at once. To fire timers in order, advance in
 // small steps and Wait after each.
 func (n *Simnet) Advance(d time.Duration) { n.net.Advance(d) }

@@ -129,7 +129,7 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	switch {
 	case e.cfg.Now != nil:
 	case e.cfg.Simnet != nil:
-		e.cfg.Now = e.cfg.Simnet.now
+		e.cfg.Now = e.cfg.Simnet.Now
 	default:
 		e.cfg.Now = time.Now
 	}

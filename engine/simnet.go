@@ -107,8 +107,8 @@ func (m *Simnet) stop() {
 	m.done(m.pending.Load())
 }
 
-// now returns the time of the engine's clock.
-func (m *Simnet) now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
+// Now returns the time of the engine's clock.
+func (m *Simnet) Now() time.Time { return m.began.Add(time.Duration(m.passed.Load())) }
 
 // Advance moves the time by d at once. To fire timers in order, advance in
 // small steps and Wait after each.
