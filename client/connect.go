@@ -62,9 +62,7 @@ func (c *Client) linkOpened(l *link) bool {
 	if l == c.current {
 		c.setStateLocked(State{Phase: Open})
 	}
-	for _, r := range c.joined {
-		r.sendJoinLocked(l)
-	}
+	c.joinLocked()
 	if l == c.current {
 		c.flushLocked()
 	} else {
@@ -138,17 +136,26 @@ func (c *Client) noticeLocked(l *link, data json.RawMessage) {
 // nextEndedLocked stays on the current connection, if all rooms are still read from it.
 func (c *Client) nextEndedLocked(l *link) {
 	c.next = nil
-	used := slices.ContainsFunc(c.joined, func(r *Room) bool { return r.source == l })
-	if used {
+	if slices.ContainsFunc(c.joined, func(r *Room) bool { return r.source == l }) {
 		c.current.left = true
 		c.current.closeLocked(codec.CloseNormal) // its rooms have lost messages
+		return
 	}
+	for _, r := range c.joined {
+		if r.target == l {
+			r.target = r.source
+		}
+	}
+	c.joinLocked()
 }
 
-// switchLocked replaces the current connection, if the next one has its answers to all joins.
+// switchLocked replaces the current connection, if the next one has joined all rooms.
 func (c *Client) switchLocked() {
 	old, l := c.current, c.next
 	if l == nil || !l.open || l.joins > 0 {
+		return
+	}
+	if slices.ContainsFunc(c.joined, func(r *Room) bool { return r.target != l }) {
 		return
 	}
 	c.current, c.next = l, nil

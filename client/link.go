@@ -48,11 +48,14 @@ type link struct {
 	finished bool // the goroutine has ended: the writer closes the connection
 	out      []byte
 	writing  bool
-	joins    int  // that wait for their answers
-	heard    bool // bytes have come since the last beat
-	pinged   bool // since the server was heard
-	left     bool // closed by the client, which connects again
-	stalled  bool // the application is slow; the link does not read
+	joins    int         // that wait for their answers
+	refused  bool        // a join was refused, and is sent again
+	refusals int         // in a row
+	pause    *time.Timer // until the next join, or nil
+	heard    bool        // bytes have come since the last beat
+	pinged   bool        // since the server was heard
+	left     bool        // closed by the client, which connects again
+	stalled  bool        // the application is slow; the link does not read
 	beat     *time.Timer
 	deadline *time.Timer // of the server's close frame
 }
@@ -307,8 +310,10 @@ func (l *link) finish(err error) {
 	closed, ok := errors.AsType[*CloseError](err)
 	l.c.mu.Lock()
 	l.open, l.finished = false, true
-	if l.beat != nil {
-		l.beat.Stop()
+	for _, t := range []*time.Timer{l.beat, l.pause} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	wait := l.writing && ok && closed.Code != int(codec.CloseAbnormal)
 	if !wait && l.deadline != nil {

@@ -25,6 +25,7 @@ type Room struct {
 	options  joinData
 	resolve  func(answer) // of a Join that waits, or nil
 	accepted bool         // the server has answered a join
+	target   *link        // on which the last join was sent; nil if it must be sent again
 	source   *link        // that messages are read from; nil until a join is answered
 	cursor   cursor
 }
@@ -59,9 +60,10 @@ func (r *Room) OnGap(fn func(Gap)) {
 	r.onGap = append(r.onGap, &fn)
 }
 
-// OnLost registers a callback for the end of the membership without Leave: after a reconnect the server has refused
-// the join, with the *[ServerError] that fn gets. With [Strict] its code is 409 if the position is
-// lost. fn may call Join in a goroutine of its own.
+// OnLost registers a callback for the end of the membership without Leave: after a reconnect the
+// server has refused the join, with the *[ServerError] that fn gets. With [Strict] its code is 409
+// if the position is lost. Codes 429 and from 500 on do not end the membership: the client sends the
+// join again later. fn may call Join in a goroutine of its own.
 func (r *Room) OnLost(fn func(err error)) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
@@ -74,89 +76,6 @@ func (r *Room) Position() Position {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
 	return r.cursor.Position
-}
-
-// joinData is the data of ws.join and ws.leave.
-type joinData struct {
-	Room   string    `json:"room"`
-	Since  *Position `json:"since,omitempty"`
-	Last   int       `json:"last,omitempty"`
-	Strict bool      `json:"strict,omitempty"`
-}
-
-// JoinOption changes a join.
-type JoinOption func(*joinData)
-
-// Since asks for the messages behind a position.
-func Since(p Position) JoinOption { return func(d *joinData) { d.Since = &p } }
-
-// Last asks for the newest n messages of the history. Since takes precedence.
-func Last(n int) JoinOption { return func(d *joinData) { d.Last = n } }
-
-// Strict lets the join fail with code 409 if a message behind the position is lost, instead of a
-// gap. It holds for later joins after a reconnect, too: see OnLost.
-func Strict() JoinOption { return func(d *joinData) { d.Strict = true } }
-
-// Joined is the server's answer to a join. Epoch is empty in a room without history. Immutable.
-type Joined struct {
-	Epoch     string `json:"epoch"`     // of the history
-	Offset    int64  `json:"offset"`    // of the newest message
-	Replaying int64  `json:"replaying"` // messages of the history that follow
-}
-
-// Join joins the room, and stays in it over reconnects until Leave. Without options the client
-// reads the messages from now on. If ctx ends before the answer, the room is left. The error is
-// a *[ServerError] if the server refuses; it wraps ErrAlreadyJoined, ErrClosed or the error of ctx.
-func (r *Room) Join(ctx context.Context, opts ...JoinOption) (Joined, error) {
-	options := joinData{Room: r.name}
-	for _, opt := range opts {
-		opt(&options)
-	}
-	answers := make(chan answer, 1)
-	term, err := r.join(ctx, options, func(a answer) { answers <- a })
-	if err != nil {
-		return Joined{}, fmt.Errorf("client: join %q: %w", r.name, err)
-	}
-	var joined Joined
-	select {
-	case a := <-answers:
-		err := a.decode("join "+r.name, &joined)
-		return joined, err
-	case <-ctx.Done():
-		r.c.mu.Lock()
-		defer r.c.mu.Unlock()
-		if r.term == term {
-			r.leaveLocked(answer{err: ctx.Err()}, nil)
-		}
-		return Joined{}, fmt.Errorf("client: join %q: %w", r.name, ctx.Err())
-	}
-}
-
-func (r *Room) join(ctx context.Context, options joinData, resolve func(answer)) (term int, err error) {
-	c := r.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-		return 0, ctx.Err()
-	case c.state.Phase == Closed:
-		return 0, c.closedLocked()
-	case r.wanted:
-		return 0, ErrAlreadyJoined
-	}
-	r.wanted, r.left, r.accepted, r.options, r.resolve = true, false, false, options, resolve
-	r.term++
-	r.cursor = cursor{}
-	if options.Since != nil {
-		r.cursor = cursor{Position: *options.Since, known: true}
-	}
-	c.joined = append(c.joined, r)
-	for _, l := range []*link{c.current, c.next} {
-		if l != nil {
-			r.sendJoinLocked(l)
-		}
-	}
-	return r.term, nil
 }
 
 // Leave leaves the room, and waits for the server's answer. Messages that arrive later are
@@ -194,28 +113,6 @@ func (r *Room) Ack(offset int64) error {
 	}{r.name, offset})
 }
 
-// sendJoinLocked asks for the room on l, with the position if it is certain.
-func (r *Room) sendJoinLocked(l *link) {
-	data := r.options
-	if r.accepted && (r.cursor.known || r.cursor.Epoch == "") {
-		data = joinData{Room: r.name}
-		if r.cursor.Epoch != "" {
-			since := r.cursor.Position
-			data.Since, data.Strict = &since, r.options.Strict
-		}
-	}
-	term, hasSince := r.term, data.Since != nil
-	if r.sendLocked(l, eventJoin, data, func(a answer) {
-		l.joins--
-		if a.err == nil && r.term == term {
-			r.answeredLocked(l, a, hasSince)
-		}
-		r.c.switchLocked()
-	}) {
-		l.joins++
-	}
-}
-
 // sendLocked sends a request that belongs to l.
 func (r *Room) sendLocked(l *link, event string, data joinData, done func(answer)) bool {
 	q, err := r.c.newRequestLocked(event, data)
@@ -228,30 +125,6 @@ func (r *Room) sendLocked(l *link, event string, data joinData, done func(answer
 	return true
 }
 
-// answeredLocked handles the answer to a join.
-func (r *Room) answeredLocked(l *link, a answer, hadSince bool) {
-	var joined Joined
-	if err := a.decode(eventJoin, &joined); err != nil {
-		first := r.resolve != nil
-		r.stopLocked(a)
-		if !first {
-			for _, fn := range r.onLost {
-				r.c.callLocked(func() { (*fn)(err) })
-			}
-		}
-		return
-	}
-	r.accepted, r.source = true, l
-	placed := hadSince || r.cursor.known && r.cursor.Epoch == joined.Epoch
-	if !placed {
-		r.cursor = cursor{
-			Position: Position{joined.Epoch, joined.Offset - joined.Replaying},
-			known:    joined.Epoch != "" && joined.Replaying == 0,
-		}
-	}
-	r.resolveLocked(a)
-}
-
 func (r *Room) resolveLocked(a answer) {
 	if resolve := r.resolve; resolve != nil {
 		r.resolve = nil
@@ -261,26 +134,27 @@ func (r *Room) resolveLocked(a answer) {
 
 // stopLocked ends the membership; a is the answer to a Join that waits.
 func (r *Room) stopLocked(a answer) {
-	r.wanted, r.source = false, nil
+	r.wanted, r.source, r.target = false, nil, nil
 	r.term++
 	r.c.joined = slices.DeleteFunc(r.c.joined, func(other *Room) bool { return other == r })
 	r.resolveLocked(a)
 }
 
-// leaveLocked ends the membership and asks the server for it, on each connection. It reports
-// whether it has asked on the current one; done gets the answers.
+// leaveLocked ends the membership and asks the server for it, on each connection that has joined.
+// It reports whether it has asked; done gets the answers.
 func (r *Room) leaveLocked(a answer, done func(answer)) (asked bool) {
+	source, target := r.source, r.target
 	r.stopLocked(a)
 	r.left = true
 	for _, l := range []*link{r.c.next, r.c.current} {
-		if l == nil {
+		if l == nil || l != source && l != target {
 			continue
 		}
 		asked = r.sendLocked(l, eventLeave, joinData{Room: r.name}, func(a answer) {
 			if done != nil {
 				done(a)
 			}
-		})
+		}) || asked
 	}
 	return asked
 }

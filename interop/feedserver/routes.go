@@ -46,6 +46,10 @@ func register(m *ws.Manager) error {
 	counter := &counter{counts: map[string]int{}}
 	return errors.Join(
 		ws.HandleJoin(m, func(_ *ws.Client, room string) ([]ws.RoomOption, error) {
+			// Every second join of a room whose name begins so is refused, but may be sent again.
+			if strings.HasPrefix(room, "busy") && counter.add("joins of "+room)%2 == 0 {
+				return nil, ws.NewClientError(503, "busy").WithData(map[string]int{"retry_ms": 5})
+			}
 			return roomOptions(room)
 		}),
 		ws.Handle(m, "publish", func(c *ws.Client, r *publishRequest) (*ws.Position, error) {

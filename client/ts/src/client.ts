@@ -2,7 +2,7 @@ import { Calls, closed } from "./calls.js";
 import { Emitter } from "./emitter.js";
 import { WsError } from "./errors.js";
 import { Link } from "./link.js";
-import { backoff, verdict } from "./policy.js";
+import { backoff, retryIn, verdict } from "./policy.js";
 import { Room } from "./room.js";
 import type { Port } from "./room.js";
 import type {
@@ -18,6 +18,8 @@ const PROBE_ANSWER = 10_000;
 const MOVE = 5_000;
 /** Joins that are sent before one is answered: fewer than a server's rate limit tolerates. */
 const JOINS = 8;
+/** The least milliseconds before a refused join is sent again. */
+const PAUSE = 1_000;
 
 /** Connects to url, and stays connected until `close()` or until the server says that there is no use. */
 export function connect<A extends APIShape = AnyAPI>(url: URLSource, options: ConnectOptions = {}): Client<A> {
@@ -47,7 +49,6 @@ export class Client<A extends APIShape = AnyAPI> {
   #ordered = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #connectTimer: ReturnType<typeof setTimeout> | undefined;
-  #joinTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(url: URLSource, options: ConnectOptions = {}) {
     const Socket = options.WebSocket ?? globalThis.WebSocket;
@@ -61,7 +62,7 @@ export class Client<A extends APIShape = AnyAPI> {
       tell: (event, data) => this.#tell(event, data),
       emit: (event, data, info) => this.#on.emit("e" + event, data, info),
       leave: (room, links) => this.#leave(room, links),
-      answered: (room) => this.#answered(room),
+      answered: (room, link, again) => this.#answered(room, link, again),
     };
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
@@ -262,29 +263,39 @@ export class Client<A extends APIShape = AnyAPI> {
     else if (event !== "ws.reconnect") this.#on.emit("e" + event, data, { event, room: id, offset, timestamp });
     else if (link === this.#live && !link.moving && (this.#options.notice ?? true)) {
       link.moving = true;
-      this.#timer = setTimeout(() => void this.#open(), data?.retry_ms ?? 0);
+      this.#timer = setTimeout(() => void this.#open(), retryIn(data) ?? 0);
     }
   }
 
   /** Sends the joins that are due, on the newest connection. */
   #join(): void {
     const link = this.#next?.opened ? this.#next : this.#live;
-    if (!link || this.#joinTimer !== undefined) return;
+    if (!link || link.paused) return;
     const rooms = [...this.#rooms.values()];
-    let free = JOINS - rooms.filter((room) => room.target === link && room.source !== link).length;
+    let free = (link.refused ? 1 : JOINS) - rooms.filter((room) => room.target === link && room.source !== link).length;
     for (const room of rooms) {
       if (room.target !== link && free-- > 0) room.join(link);
     }
   }
 
-  #answered(room: Room<any>): void {
-    if (!room.target && this.#rooms.get(room.id) === room) {
-      this.#joinTimer ??= setTimeout(() => {
-        this.#joinTimer = undefined;
-        this.#join();
-      }, 1_000 + backoff(2));
-    }
+  #answered(room: Room<any>, link: Link, again: WsError | undefined): void {
+    if (again) {
+      this.#rooms.delete(room.id); // it comes after all others
+      this.#rooms.set(room.id, room);
+      this.#pause(link, retryIn(again.data));
+    } else link.refusals = 0;
     this.#join();
+  }
+
+  /** Lets the joins on link wait. Later ones are sent one after the other. */
+  #pause(link: Link, wait: number | undefined): void {
+    if (link.paused) return;
+    link.paused = link.refused = true;
+    link.after("join", wait ?? PAUSE + backoff(link.refusals), () => {
+      link.paused = false;
+      this.#join();
+    });
+    link.refusals++;
   }
 
   #leave(room: Room<any>, links: Set<Link | undefined>): Promise<void> {
@@ -375,7 +386,7 @@ export class Client<A extends APIShape = AnyAPI> {
   #stop(reason: Closed): void {
     if (this.#state.name === "closed") return;
     this.#attempt++;
-    for (const timer of [this.#timer, this.#connectTimer, this.#joinTimer]) clearTimeout(timer);
+    for (const timer of [this.#timer, this.#connectTimer]) clearTimeout(timer);
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     const links = [this.#old, this.#live, this.#next];

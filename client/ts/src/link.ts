@@ -12,6 +12,12 @@ export class Link {
   moving = false;
   /** Whether a message came since the last look. */
   heard = true;
+  /** Whether joins wait, because one was refused. */
+  paused = false;
+  /** Whether a join was refused and is sent again: joins are sent one after the other then. */
+  refused = false;
+  /** Refused joins in a row. */
+  refusals = 0;
 
   constructor(
     Socket: WebSocketConstructor,

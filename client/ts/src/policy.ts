@@ -5,14 +5,19 @@ export interface Verdict {
 }
 
 const STOP = [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4409];
-const HOUR = 3_600_000;
+const DAY = 86_400_000;
+
+/** The time in milliseconds that the server asks for with `{"retry_ms":n}`. */
+export function retryIn(data: any): number | undefined {
+  const ms: unknown = data?.retry_ms;
+  return typeof ms === "number" ? Math.min(Math.max(ms, 0), DAY) : undefined;
+}
 
 /** Decides from the close code and the close reason. */
 export function verdict(code: number, reason: string): Verdict {
   let wait: number | undefined;
   try {
-    const ms = JSON.parse(reason).retry_ms;
-    if (typeof ms === "number") wait = Math.min(Math.max(ms, 0), HOUR);
+    wait = retryIn(JSON.parse(reason));
   } catch {
     // The reason is for people, or empty.
   }

@@ -13,8 +13,8 @@ export interface Port {
   emit(event: string, data: unknown, info: Info): void;
   /** Ends the membership on these connections. Resolves with the answers. */
   leave(room: Room<any>, links: Set<Link | undefined>): Promise<void>;
-  /** A join has its answer. It must be sent again later if `room.target` is undefined. */
-  answered(room: Room<any>): void;
+  /** A join has its answer on this connection: it is done, or refused and must be sent again later. */
+  answered(room: Room<any>, link: Link, again?: WsError): void;
 }
 
 const ACK_DELAY = 100;
@@ -103,10 +103,11 @@ export class Room<A extends APIShape = AnyAPI> {
     const request = { room: this.id, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
     this.#port.ask(link, "ws.join", request, (error, data) => {
       if (this.target !== link || error?.code === "lost") return;
+      const again = error && (error.code === 429 || (!this.#first && +error.code >= 500));
       if (!error) this.#enter(link, since, data ?? {});
-      else if (error.code === 429 || (!this.#first && +error.code >= 500)) this.target = undefined;
+      else if (again) this.target = undefined;
       else this.#refuse(error);
-      this.#port.answered(this);
+      this.#port.answered(this, link, again ? error : undefined);
     });
   }
 

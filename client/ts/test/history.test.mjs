@@ -158,6 +158,30 @@ test("a rate limit delays the joins of many rooms", async (t) => {
   const rooms = Array.from({ length: 30 }, (_, i) => client.room(`many-${i}`));
   await Promise.all(rooms.map((room) => room.joined));
   assert.deepEqual(states, ["open"]);
+  const { source } = rooms[0];
+  proxy.cut("reset");
+  await until(() => rooms.every((room) => room.source !== source), "all rooms again");
+  assert.deepEqual(states, ["open", "waiting", "connecting", "open"]);
+  client.close();
+});
+
+test("a rejoin that the server refuses with 503 is sent again", async (t) => {
+  const proxy = await Proxy.start(servers.main);
+  t.after(() => proxy.stop());
+  const publisher = open(servers.main, settings);
+  const since = await publisher.request("publish", { room: "busy", n: 1 });
+  const client = open(proxy.url, settings);
+  const room = client.room("busy", { since });
+  const log = new Log(room, since);
+  await room.joined;
+  let head;
+  for (let i = 1; i <= 3; i++) {
+    proxy.cut("reset");
+    head = await publisher.request("publish", { room: "busy", n: 5 });
+    await until(() => room.position.offset === head.offset, `offset ${head.offset}`);
+    assert.equal(proxy.count, i + 1);
+  }
+  log.check(head, "busy");
   client.close();
 });
 
