@@ -98,6 +98,31 @@ func TestRejoinStorm(t *testing.T) {
 	assert.Zero(t, s.Stats().Total.Drops)
 }
 
+// A member whose socket is full holds few messages in its queue, and gets the rest from the history.
+func TestStalledMemberHoldsFewMessages(t *testing.T) {
+	const messages = 100
+	r := startSimulatedRoom(t, 1, ws.WithHistory(ws.History{}))
+	c := r.clients[0]
+	require.NoError(t, c.JoinRoom("r"))
+	r.Wait()
+	r.Stall(0)
+	var one int
+	for i := range messages {
+		_, err := r.PublishEvent(context.Background(), "r", "n", "x")
+		require.NoError(t, err)
+		if r.Wait(); i == 0 {
+			one = c.QueuedBytes()
+		}
+	}
+	require.Positive(t, one)
+	assert.Equal(t, 16*one, c.QueuedBytes())
+	r.Resume(0)
+	r.Wait()
+	assert.Zero(t, c.QueuedBytes())
+	assert.EqualValues(t, messages, r.Manager.Stats().Total.MessagesOut)
+	assert.EqualValues(t, messages-16, r.Manager.Stats().Replayed)
+}
+
 // TestCompressedCatchUp has members with compression stall, fall behind and catch up.
 func TestCompressedCatchUp(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {

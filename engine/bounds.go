@@ -32,6 +32,17 @@ func (b *bounds) share(part float64) bounds {
 	return bounds{max(1, uint64(part*float64(b.frames))), max(1, int64(part*float64(b.bytes)))}
 }
 
+// setBounds sets the bounds of the lanes and their marks.
+func (e *Engine) setBounds() {
+	cfg := &e.cfg
+	e.bounds[LaneNormal] = bounds{uint64(cfg.MessageQueueSize), cfg.QueueBytes}
+	e.bounds[LaneHigh] = bounds{uint64(cfg.HighQueueSize), cfg.HighQueueBytes}
+	for lane, b := range e.bounds {
+		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighWaterMark), b.share(cfg.LowWaterMark)
+		e.storedMark[lane] = bounds{min(storedFrames, e.lowMark[lane].frames), e.lowMark[lane].bytes}
+	}
+}
+
 // reserve counts f against the bounds of its lane, if it fits.
 func (c *Conn) reserve(f *Frame) bool { return c.reserveBytes(f.lane, f.Len()) }
 

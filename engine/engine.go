@@ -44,6 +44,7 @@ type Engine struct {
 	bounds       [dataLanes]bounds
 	highMark     [dataLanes]bounds
 	lowMark      [dataLanes]bounds
+	storedMark   [dataLanes]bounds // from which on a blocked connection takes no frame under CatchUp
 	accept       *acceptGate
 	addresses    *addrlimit.Table // nil without limits by address
 	refusals     addressRefusals
@@ -108,11 +109,7 @@ func New(cfg Config, h Handler, o Observer) *Engine {
 	ahead := max(1, min(2*cfg.BroadcastBatchSize, cfg.MessageQueueSize/2))
 	e.minOffer = max(1, int(min(cfg.QueueBytes/2, math.MaxInt32))/ahead)
 	e.maxAhead = uint64(e.minOffer * ahead)
-	e.bounds[LaneNormal] = bounds{uint64(cfg.MessageQueueSize), cfg.QueueBytes}
-	e.bounds[LaneHigh] = bounds{uint64(cfg.HighQueueSize), cfg.HighQueueBytes}
-	for lane, b := range e.bounds {
-		e.highMark[lane], e.lowMark[lane] = b.share(cfg.HighWaterMark), b.share(cfg.LowWaterMark)
-	}
+	e.setBounds()
 	e.silence = newSilence(e.ticks(cfg.HeartbeatInterval), e.ticks(cfg.HeartbeatTimeout))
 	e.markSpacing = e.ticks(cmp.Or(cfg.HighWaterAge, defaultMarkAge) / 2)
 	if cfg.MessageTimeout > 0 {

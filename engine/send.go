@@ -230,7 +230,7 @@ func (w *spaceWait) ready() bool {
 		return true
 	}
 	if w.low {
-		return !c.above(&c.shard.eng.lowMark)
+		return !c.above(c.markForStored())
 	}
 	return !c.shard.eng.bounds[w.lane].exceeded(c.queued[w.lane].Load() + w.frames<<queuedShift + uint64(w.bytes))
 }
@@ -256,8 +256,16 @@ func (s *Shard) addSpaceWait(w *spaceWait) {
 	w.conn.set(awaited)
 }
 
+// markForStored returns the mark below which c takes frames under CatchUp.
+func (c *Conn) markForStored() *[dataLanes]bounds {
+	if c.is(blocked) {
+		return &c.shard.eng.storedMark
+	}
+	return &c.shard.eng.lowMark
+}
+
 // RunWhenLowInLoop runs t on the loop of c when the queue of c is below the
-// low-water mark, or c takes no more data. If that is so already, t runs after
+// low-water mark, or below storedFrames if c is blocked, or c takes no more data. If that is so already, t runs after
 // the tasks that are urgent now.
 func (c *Conn) RunWhenLowInLoop(t Task) {
 	w := &spaceWait{conn: c, waiter: urgentTask{c.shard, t}, low: true}

@@ -16,15 +16,20 @@ const (
 	// maxWriteBytes bounds one writev. Gathering more than a socket buffer
 	// takes is wasted work.
 	maxWriteBytes = 256 << 10
+	// storedFrames bounds the queue of a blocked connection for frames under
+	// CatchUp: the caller has them in store, so more of them cost memory and
+	// Config.QueueBudget, and save nothing. With fewer, members whose socket is
+	// full for a moment would leave the fan-out more often.
+	storedFrames = 16
 )
 
 // DeliverInLoop queues f on c, and reports whether f was taken. It drops and
 // counts f if c is closing, or if c is blocked and its queue is at a bound. It
 // writes only if the queue is at a bound.
 //
-// Under CatchUp it does not take f if c is blocked and its queue is at the
-// low-water mark, because the caller has f in store. RunWhenLowInLoop says when
-// to deliver it again.
+// Under CatchUp it does not take f if c is blocked and its queue holds
+// storedFrames or is at the low-water mark, because the caller has f in store.
+// RunWhenLowInLoop says when to deliver it again.
 func (c *Conn) DeliverInLoop(f *Frame) bool {
 	return c.enqueueInLoop(c.variant(f))
 }
@@ -37,7 +42,7 @@ func (c *Conn) enqueueInLoop(f *Frame) bool {
 	case !c.takesDataInLoop():
 		s.drop(f, DropClosed)
 		return false
-	case f.keep == keepHistory && c.is(blocked) && c.above(&s.eng.lowMark):
+	case f.keep == keepHistory && c.is(blocked) && c.above(&s.eng.storedMark):
 		c.noteSlow()
 		return false
 	case f.key != "":
