@@ -305,6 +305,12 @@ type Config struct {
 	// Idempotency keeps the first replies to requests, for repeats. Default off.
 	Idempotency Idempotency
 
+	// Broker connects the manager with the managers of other processes; see WithBroker. Default
+	// none.
+	Broker Broker
+	// Cluster configures the node of a Broker. A zero field has its default.
+	Cluster ClusterConfig
+
 	// ControlFrameLimit bounds the pings and pongs that one client may send in a
 	// second; a client beyond it is closed with 1008. It is applied to each
 	// quarter of a second, or shorter times if a timeout is below 2.5 s, and lets

@@ -128,6 +128,7 @@ func (c *Config) serverSettings() []setting {
 		minimum("MailboxBytes", &c.MailboxBytes, 1<<20, 1),
 		{check: c.RateLimit.validate},
 		{check: c.Admission.validate},
+		{check: c.Cluster.validate},
 		minimum("ControlFrameLimit", &c.ControlFrameLimit, 10_000, 0),
 		minimum("LoopStallThreshold", &c.LoopStallThreshold, 100*time.Millisecond, 0),
 		rule("LoopStallThreshold", "must be 0 or at least 10 ms",
@@ -215,6 +216,7 @@ func (c *Config) withDefaults() Config {
 	}
 	cfg.Compression = cfg.Compression.withDefaults()
 	cfg.Admission = cfg.Admission.withDefaults()
+	cfg.Cluster = cfg.Cluster.withDefaults()
 	if cfg.OverflowPolicy == 0 {
 		cfg.OverflowPolicy = DropNewest
 	}

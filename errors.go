@@ -59,6 +59,9 @@ var (
 	// ErrBroadcastTimeout is returned when a loop's ring stayed full for
 	// BroadcastConfig.Timeout. Nothing was published.
 	ErrBroadcastTimeout = engine.ErrTimeout
+	// ErrBrokerUnavailable is returned at once by a publish while the link to the broker is down,
+	// or its queue full. Nobody gets the message. See WithBroker.
+	ErrBrokerUnavailable = errors.New("ws: broker unavailable")
 	// ErrNoFlightRecorder is returned by WriteTrace without a Config.FlightRecorder, or while
 	// it does not run.
 	ErrNoFlightRecorder = errors.New("ws: no flight recorder runs")

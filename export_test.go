@@ -29,7 +29,7 @@ func (t *ClientTable) Slots() int            { return len(t.t.slots) }
 // Registry opens registry.
 type Registry struct{ r *registry }
 
-func NewRegistry() *Registry { return &Registry{newRegistry(newEventBus(slog.Default(), 1))} }
+func NewRegistry() *Registry { return &Registry{newRegistry(newEventBus(slog.Default(), 1), nil)} }
 
 func (r *Registry) Admit(c *Client, limit int) error { _, err := r.r.admit(c, limit); return err }
 func (r *Registry) Opened(c *Client)                 { r.r.opened(c) }

@@ -32,6 +32,7 @@ type Manager struct {
 	clients   *registry
 	rooms     *room.Directory[*Client, roomData]
 	histories histories
+	node      *node         // nil without a Broker
 	workers   *pool.Workers // handlers
 	poolsMu   sync.Mutex
 	pools     atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
@@ -83,23 +84,18 @@ func NewManager(opts ...Option) (*Manager, error) {
 	cfg.warnOfWildcards()
 	_, noop := cfg.Metrics.(NoopMetrics)
 	bus := newEventBus(cfg.Logger, cfg.MaxConnections)
+	n := newNode(&cfg)
 	m := &Manager{
-		EventBus: bus,
-		Router:   &Router{router.New[*Client, *Message]()},
-		cfg:      cfg,
-		metrics:  cfg.Metrics,
-		measures: !noop,
-		limits:   newLimits(cfg.RateLimit),
-		created:  time.Now(),
-		clients:  newRegistry(bus),
-		rooms: room.NewDirectory(room.Config[*Client, roomData]{
-			Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
-			Now:     cfg.Simnet.clock(),
-			Keep:    func(d *roomData) time.Duration { return d.history.keep() },
-			OnEnd:   func(id string) { bus.publish(EventRoomEnded, nil, id) },
-			OnJoin:  func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomJoined, c, r.ID()) },
-			OnLeave: func(r *roomEntry, c *Client, _ int) { bus.publish(EventRoomLeft, c, r.ID()) },
-		}),
+		EventBus:     bus,
+		Router:       &Router{router.New[*Client, *Message]()},
+		cfg:          cfg,
+		metrics:      cfg.Metrics,
+		measures:     !noop,
+		limits:       newLimits(cfg.RateLimit),
+		created:      time.Now(),
+		clients:      newRegistry(bus, n),
+		node:         n,
+		rooms:        room.NewDirectory(newRoomConfig(&cfg, bus, n)),
 		handlerTimes: newHandlerTimes(cfg.Loops),
 		stopping:     make(chan struct{}),
 		finished:     make(chan struct{}),
@@ -122,6 +118,9 @@ func NewManager(opts ...Option) (*Manager, error) {
 	engineConfig.Retirement = DrainConfig{}.retirement(m)
 	m.engine = engine.New(engineConfig, (*engineHandler)(m), (*engineObserver)(m))
 	m.histories.budget, m.histories.clock = cfg.HistoryBudget, m.engine.Clock
+	if n != nil {
+		n.manager = m
+	}
 	return m, nil
 }
 
@@ -130,6 +129,10 @@ func NewManager(opts ...Option) (*Manager, error) {
 // may be called once.
 func (m *Manager) Run() error {
 	defer m.flight.start(m.cfg.Logger)()
+	if err := m.node.start(); err != nil {
+		return err
+	}
+	defer m.node.stop()
 	ended := make(chan struct{})
 	var janitor sync.WaitGroup
 	janitor.Go(func() { m.clean(&janitor, ended) }) // owned by this call, which waits for it
@@ -209,6 +212,7 @@ func (m *Manager) finish() {
 	m.greeter.close()
 	_ = m.workers.Close(context.Background())
 	m.closePools()
+	m.node.stop()
 	<-m.EventBus.close()
 	loglimit.Flush(m.cfg.Logger)
 }

@@ -82,6 +82,12 @@ func WithIdempotencyBytes(total, perUser int64) Option {
 	return func(c *Config) { c.Idempotency.Bytes, c.Idempotency.PerUser = total, perUser }
 }
 
+// WithBroker sets Config.Broker: the manager becomes a node of a cluster, together with the
+// managers whose brokers speak to the same server. BroadcastToRoom, Publish, PublishEvent,
+// BroadcastToUser and BroadcastAll then reach the clients of all nodes. docs/cluster.md says what is
+// guaranteed. b serves this manager alone.
+func WithBroker(b Broker) Option { return func(c *Config) { c.Broker = b } }
+
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".
 func WithListenAddr(addr string) Option { return func(c *Config) { c.ListenAddr = addr } }
 

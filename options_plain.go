@@ -351,6 +351,13 @@ func WithRateLimit(v RateLimit) Option {
 	return func(c *Config) { c.RateLimit = v }
 }
 
+// WithCluster sets Config.Cluster.
+//
+// Cluster configures the node of a Broker. A zero field has its default.
+func WithCluster(v ClusterConfig) Option {
+	return func(c *Config) { c.Cluster = v }
+}
+
 // WithControlFrameLimit sets Config.ControlFrameLimit.
 //
 // ControlFrameLimit bounds the pings and pongs that one client may send in a

@@ -33,7 +33,7 @@ func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) er
 // BroadcastPrepared is BroadcastToRoom for a prepared message.
 func (m *Manager) BroadcastPrepared(roomID string, p *Prepared, exclude *Client) error {
 	_, err := m.publishToRoom(context.Background(), roomID, &publication{
-		prepared: p.frame, messageOptions: messageOptions{exclude: exclude},
+		prepared: p, messageOptions: messageOptions{exclude: exclude},
 	})
 	return err
 }
@@ -109,12 +109,14 @@ func (m *Manager) PublishToUser(name string, msg []byte, opts ...MessageOption) 
 // recipients, which are the members of a room, the devices of a user, or all clients.
 type publication struct {
 	messageOptions
-	payload  []byte        // borrowed
-	prepared *engine.Frame // in place of op and payload, or nil
-	reported bool          // the caller wants a Delivery
+	payload  []byte    // borrowed
+	prepared *Prepared // in place of op and payload, or nil
+	reported bool      // the caller wants a Delivery
+	received bool      // from another node
 
 	room    *roomEntry // nil for devices or all clients
 	devices []*Client  // of one user, on all loops; owned
+	user    user
 	toUser  bool
 }
 
@@ -124,7 +126,7 @@ func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publicati
 		err = ctx.Err()
 	}
 	if err != nil {
-		return Delivery{}, err
+		return Delivery{}, m.publishAway(roomID, p, err)
 	}
 	return m.publishIn(ctx, r, p)
 }
@@ -147,15 +149,23 @@ func (m *Manager) publishToUser(u user, p *publication) (Delivery, error) {
 	if err := m.stopped(); err != nil {
 		return Delivery{}, err
 	}
-	p.toUser, p.devices = true, m.clients.devices(u)
+	p.toUser, p.user, p.devices = true, u, m.clients.devices(u)
 	if p.exclude != nil {
 		p.devices = slices.DeleteFunc(p.devices, func(c *Client) bool { return c == p.exclude })
 	}
 	return m.publish(context.Background(), p)
 }
 
-// publish encodes the message once, and posts one task to each loop that has recipients.
+// publish publishes to the clients of this manager and, with a Broker, to those of other nodes.
 func (m *Manager) publish(ctx context.Context, p *publication) (Delivery, error) {
+	if m.node != nil && !p.received {
+		return m.node.publish(ctx, p)
+	}
+	return m.publishHere(ctx, p)
+}
+
+// publishHere encodes the message once, and posts one task to each loop that has recipients.
+func (m *Manager) publishHere(ctx context.Context, p *publication) (Delivery, error) {
 	sample := m.engine.SamplePublish()
 	var buf [16]*engine.Shard
 	targets := p.targets(m.engine.Shards(), buf[:0])
@@ -199,7 +209,7 @@ func (p *publication) targets(shards, dst []*engine.Shard) []*engine.Shard {
 // frame returns the encoded message.
 func (p *publication) frame() *engine.Frame {
 	if p.prepared != nil {
-		return p.prepared.In(p.Policy, p.Scope)
+		return p.prepared.frame.In(p.Policy, p.Scope)
 	}
 	return newFrame(p.op, p.payload, p.Handling)
 }

@@ -24,26 +24,32 @@ import (
 func (m *Manager) PublishEvent(
 	ctx context.Context, roomID, event string, v any, opts ...MessageOption,
 ) (Position, error) {
-	r, err := m.findRoom(roomID)
-	if err == nil {
-		err = ctx.Err()
+	r, notFound := m.findRoom(roomID)
+	if r == nil && m.node == nil || m.stopped() != nil {
+		return Position{}, notFound
 	}
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
 	o := newMessageOptions(OpText, opts)
-	h := r.Data().history
+	var h *roomHistory
+	if r != nil {
+		h = r.Data().history
+	}
 	if h != nil && (o.exclude != nil || o.Handling != (engine.Handling{})) {
 		return Position{}, ErrHistoryOption
 	}
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
-	place, err := m.encodeNotify(buf, &envelope.Notify{Event: event, Room: r.ID(), Offset: h != nil}, v)
+	place, err := m.encodeNotify(buf, &envelope.Notify{Event: event, Room: roomID, Offset: h != nil}, v)
 	if err != nil {
 		return Position{}, err
 	}
 	p := &publication{payload: buf.B, messageOptions: o}
-	if h == nil {
+	switch {
+	case r == nil:
+		return Position{}, m.publishAway(roomID, p, notFound)
+	case h == nil:
 		_, err = m.publishIn(ctx, r, p)
 		return Position{}, err
 	}

@@ -17,6 +17,7 @@ const registryShards = 64
 // order in which it adds and removes clients. Safe for concurrent use.
 type registry struct {
 	bus      *EventBus
+	node     *node // nil without a Broker
 	seed     maphash.Seed
 	admitted atomic.Int64 // clients from admit on, for MaxConnections
 	open     atomic.Int64 // clients with an open connection
@@ -40,8 +41,8 @@ type goneClient struct {
 	closed *CloseError
 }
 
-func newRegistry(bus *EventBus) *registry {
-	r := &registry{bus: bus, seed: maphash.MakeSeed()}
+func newRegistry(bus *EventBus, n *node) *registry {
+	r := &registry{bus: bus, node: n, seed: maphash.MakeSeed()}
 	for i := range r.shards {
 		r.shards[i].byID.seed = maphash.MakeSeed()
 		r.shards[i].users = newDeviceTable()
@@ -111,7 +112,9 @@ func (r *registry) addDevice(c *Client) {
 	s := r.userShard(u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users.add(u, c)
+	if s.users.add(u, c) == 1 {
+		r.node.online(u)
+	}
 }
 
 // abandon forgets c, which was admitted and never opened.
@@ -174,7 +177,9 @@ func (r *registry) removeDevice(c *Client) {
 	s := r.userShard(u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.users.remove(u, c)
+	if s.users.remove(u, c) {
+		r.node.offline(u)
+	}
 }
 
 // get returns the client of that ID if its connection was opened.

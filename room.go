@@ -17,6 +17,24 @@ type (
 	membership = room.Member[*Client, roomData]
 )
 
+// newRoomConfig returns the configuration of the directory. n is nil without a Broker.
+func newRoomConfig(cfg *Config, bus *EventBus, n *node) room.Config[*Client, roomData] {
+	return room.Config[*Client, roomData]{
+		Shards: cfg.RoomShards, Loops: cfg.Loops, MaxSize: cfg.Room.MaxRoomSize,
+		Now:   cfg.Simnet.clock(),
+		Keep:  func(d *roomData) time.Duration { return d.history.keep() },
+		OnEnd: func(id string) { bus.publish(EventRoomEnded, nil, id) },
+		OnJoin: func(r *roomEntry, c *Client, members int) {
+			bus.publish(EventRoomJoined, c, r.ID())
+			n.joined(r, members)
+		},
+		OnLeave: func(r *roomEntry, c *Client, members int) {
+			bus.publish(EventRoomLeft, c, r.ID())
+			n.left(r, members)
+		},
+	}
+}
+
 // roomData holds the Manager's part of a room.
 type roomData struct {
 	meta      map[string]any // immutable

@@ -92,7 +92,8 @@ func (c *Client) sent(err error) error {
 
 // Prepared is a message encoded once, to be sent to many. Immutable after New.
 type Prepared struct {
-	frame *engine.Frame
+	frame    *engine.Frame
+	handling engine.Handling // of frame
 }
 
 // Prepare encodes payload, which is borrowed, as one message of kind op. The
@@ -103,7 +104,7 @@ func Prepare(op Opcode, payload []byte, opts ...MessageOption) *Prepared {
 		panic("ws: Prepare: opcode is neither OpText nor OpBinary")
 	}
 	o := newMessageOptions(op, opts)
-	return &Prepared{frame: newFrame(o.op, payload, o.Handling)}
+	return &Prepared{newFrame(o.op, payload, o.Handling), o.Handling}
 }
 
 // MessageOption sets the kind of one message, or its handling while it waits in a client's

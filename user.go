@@ -76,8 +76,8 @@ func newDeviceTable() deviceTable {
 	return deviceTable{users: make(map[user][]*Client), places: make(map[*Client]int)}
 }
 
-// add makes c, which is not in the table, a device of u.
-func (t *deviceTable) add(u user, c *Client) {
+// add makes c, which is not in the table, a device of u, and returns the number of its devices.
+func (t *deviceTable) add(u user, c *Client) int {
 	devices := append(t.users[u], c)
 	t.users[u] = devices
 	switch n := len(devices); {
@@ -89,6 +89,7 @@ func (t *deviceTable) add(u user, c *Client) {
 			t.places[d] = i
 		}
 	}
+	return len(devices)
 }
 
 // indexed reports whether the places of a list are in the index.
@@ -97,24 +98,25 @@ func (t *deviceTable) indexed(devices []*Client) bool {
 	return ok
 }
 
-// remove removes c from the devices of u, if it is there.
-func (t *deviceTable) remove(u user, c *Client) {
+// remove removes c from the devices of u, if it is there, and reports whether it was the last.
+func (t *deviceTable) remove(u user, c *Client) (last bool) {
 	devices := t.users[u]
 	if len(devices) == 0 {
-		return
+		return false
 	}
 	i, indexed := t.find(devices, c)
 	if i < 0 {
-		return
+		return false
 	}
-	last := len(devices) - 1
+	n := len(devices) - 1
 	if indexed {
-		t.places[devices[last]] = i
+		t.places[devices[n]] = i
 		delete(t.places, c)
 	}
-	devices[i] = devices[last]
-	devices[last] = nil
-	t.shorten(u, devices[:last], indexed)
+	devices[i] = devices[n]
+	devices[n] = nil
+	t.shorten(u, devices[:n], indexed)
+	return n == 0
 }
 
 // find returns the place of c in its user's list, -1 if it is not there.

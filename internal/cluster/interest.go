@@ -1,0 +1,148 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+)
+
+// Interest is the set of topics that a node wants, and the difference to those that it subscribes
+// to. A topic that nobody wants any more stays subscribed for a delay, because it is often wanted
+// again soon. Safe for concurrent use.
+type Interest[K comparable] struct {
+	delay time.Duration
+	ready chan struct{} // holds one token when there may be something to do
+	now   func() time.Time
+
+	mu     sync.Mutex
+	topics map[K]*topicState // guarded by mu
+	wanted []K               // topics to subscribe to; guarded by mu
+	left   []leftTopic[K]    // topics to unsubscribe from, by time; guarded by mu
+}
+
+// topicState is the state of a topic that is wanted or subscribed to.
+type topicState struct {
+	wants      int    // callers of Add less those of Remove
+	subscribed bool   // Next has returned it
+	listed     bool   // it is in wanted
+	leaves     uint32 // counts Remove of the last one, so that an older entry of left is known
+}
+
+// leftTopic is a topic that nobody wanted at a time.
+type leftTopic[K comparable] struct {
+	topic  K
+	leaves uint32
+	at     time.Time
+}
+
+// NewInterest returns an empty set.
+func NewInterest[K comparable](delay time.Duration) *Interest[K] {
+	return &Interest[K]{
+		delay: delay, ready: make(chan struct{}, 1), now: time.Now, topics: make(map[K]*topicState),
+	}
+}
+
+// Add says that one more wants the topic.
+func (i *Interest[K]) Add(topic K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[topic]
+	if s == nil {
+		s = new(topicState)
+		i.topics[topic] = s
+	}
+	s.wants++
+	if s.wants == 1 && !s.subscribed && !s.listed {
+		s.listed = true
+		i.wanted = append(i.wanted, topic)
+		i.wake()
+	}
+}
+
+// Remove is the reverse of Add.
+func (i *Interest[K]) Remove(topic K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[topic]
+	s.wants--
+	if s.wants > 0 {
+		return
+	}
+	s.leaves++
+	if len(i.left) == 0 {
+		i.wake()
+	}
+	i.left = append(i.left, leftTopic[K]{topic, s.leaves, i.now()})
+}
+
+func (i *Interest[K]) wake() {
+	select {
+	case i.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Ready returns a channel on which a token comes when Next may have something new.
+func (i *Interest[K]) Ready() <-chan struct{} { return i.ready }
+
+// Next returns up to most topics to subscribe to and up to most to unsubscribe from, and the time
+// until there is more to do; a negative time is until Ready.
+func (i *Interest[K]) Next(most int) (subscribe, unsubscribe []K, wait time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	subscribe = i.nextWantedLocked(most)
+	now := i.now()
+	for len(i.left) > 0 && len(unsubscribe) < most {
+		l := i.left[0]
+		s := i.topics[l.topic]
+		current := s != nil && s.wants == 0 && s.leaves == l.leaves
+		if d := i.delay - now.Sub(l.at); current && d > 0 {
+			break
+		}
+		i.left = i.left[1:]
+		if current {
+			delete(i.topics, l.topic)
+			if s.subscribed {
+				unsubscribe = append(unsubscribe, l.topic)
+			}
+		}
+	}
+	return subscribe, unsubscribe, i.waitLocked(now)
+}
+
+func (i *Interest[K]) nextWantedLocked(most int) (subscribe []K) {
+	n := 0
+	for ; n < len(i.wanted) && len(subscribe) < most; n++ {
+		s := i.topics[i.wanted[n]]
+		if s == nil || !s.listed { // it was removed meanwhile
+			continue
+		}
+		s.listed = false
+		if s.wants > 0 {
+			s.subscribed = true
+			subscribe = append(subscribe, i.wanted[n])
+		}
+	}
+	i.wanted = i.wanted[n:]
+	if len(i.wanted) == 0 {
+		i.wanted = nil
+	}
+	return subscribe
+}
+
+func (i *Interest[K]) waitLocked(now time.Time) time.Duration {
+	switch {
+	case len(i.wanted) > 0:
+		return 0
+	case len(i.left) > 0:
+		return max(0, i.delay-now.Sub(i.left[0].at))
+	}
+	i.left = nil
+	return -1
+}
+
+// Len returns the number of topics that are wanted or subscribed to.
+func (i *Interest[K]) Len() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.topics)
+}

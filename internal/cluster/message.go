@@ -1,0 +1,138 @@
+// Package cluster has the parts of a cluster that need no Manager: the format of messages between
+// nodes, the bounded queue of a link, and the set of topics that a node wants.
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// Kind is the kind of a message between nodes.
+type Kind uint8
+
+// The kinds. Other nodes may run an older version: do not renumber.
+const (
+	Publish Kind = 1 // a message for clients
+	maxKind      = Publish
+)
+
+// Message is one message between nodes. Not safe for concurrent use.
+type Message struct {
+	Kind   Kind
+	Binary bool // opcode binary; otherwise text
+	High   bool // high priority
+	// TTL is the longest time for which the message may wait; 0 has no end.
+	TTL     time.Duration
+	Origin  []byte // ID of the node that sent it; 1 to MaxID bytes
+	Key     []byte // conflation key; empty without
+	Exclude []byte // ID of a client that does not get it; empty without
+	Payload []byte
+}
+
+// MaxID is the greatest length of the ID of a node.
+const MaxID = 64
+
+// version is the first byte of each message.
+const version = 1
+
+// The flags of a message.
+const (
+	flagBinary = 1 << iota
+	flagHigh
+	flagTTL
+	flagKey
+	flagExclude
+	allFlags = 1<<iota - 1
+)
+
+// ttlOffset is the place of the TTL in a message that has one.
+const ttlOffset = 3
+
+// ErrMalformed says that bytes are no message of a version and kind that this node knows.
+var ErrMalformed = errors.New("cluster: malformed message")
+
+// Append appends the encoded message to b: version, kind, flags, TTL, origin, key, excluded client,
+// payload. The parts that the flags do not name are left out.
+func (m *Message) Append(b []byte) []byte {
+	b = append(b, version, byte(m.Kind), m.flags())
+	if m.TTL != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(m.TTL))
+	}
+	b = appendBytes(b, m.Origin)
+	if len(m.Key) > 0 {
+		b = appendBytes(b, m.Key)
+	}
+	if len(m.Exclude) > 0 {
+		b = appendBytes(b, m.Exclude)
+	}
+	return append(b, m.Payload...)
+}
+
+func (m *Message) flags() (flags byte) {
+	for i, set := range [...]bool{m.Binary, m.High, m.TTL != 0, len(m.Key) > 0, len(m.Exclude) > 0} {
+		if set {
+			flags |= 1 << i
+		}
+	}
+	return flags
+}
+
+// Age takes a time of waiting off the TTL of an encoded message, and reports whether some of the
+// TTL is left. It returns true for a message without a TTL.
+func Age(b []byte, waited time.Duration) bool {
+	if b[2]&flagTTL == 0 {
+		return true
+	}
+	at := b[ttlOffset : ttlOffset+8]
+	ttl := time.Duration(binary.BigEndian.Uint64(at)) - waited
+	if ttl <= 0 {
+		return false
+	}
+	binary.BigEndian.PutUint64(at, uint64(ttl))
+	return true
+}
+
+// Decode decodes b, to which the message then refers. The error is ErrMalformed, and the message then
+// undefined.
+func (m *Message) Decode(b []byte) error {
+	*m = Message{}
+	if len(b) < ttlOffset || b[0] != version || b[1] == 0 || Kind(b[1]) > maxKind || b[2]&^allFlags != 0 {
+		return ErrMalformed
+	}
+	flags := b[2]
+	m.Kind, m.Binary, m.High = Kind(b[1]), flags&flagBinary != 0, flags&flagHigh != 0
+	b = b[ttlOffset:]
+	if flags&flagTTL != 0 {
+		if len(b) < 8 || int64(binary.BigEndian.Uint64(b)) <= 0 {
+			return ErrMalformed
+		}
+		m.TTL, b = time.Duration(binary.BigEndian.Uint64(b)), b[8:]
+	}
+	ok := cutBytes(&m.Origin, &b) && len(m.Origin) <= MaxID
+	if flags&flagKey != 0 {
+		ok = ok && cutBytes(&m.Key, &b)
+	}
+	if flags&flagExclude != 0 {
+		ok = ok && cutBytes(&m.Exclude, &b)
+	}
+	if !ok {
+		return ErrMalformed
+	}
+	m.Payload = b
+	return nil
+}
+
+func appendBytes(b, part []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
+}
+
+// cutBytes cuts a part that is not empty off the beginning of b.
+func cutBytes(part, b *[]byte) bool {
+	n, size := binary.Uvarint(*b)
+	if size <= 0 || n == 0 || n > uint64(len(*b)-size) {
+		return false
+	}
+	*part, *b = (*b)[size:size+int(n)], (*b)[size+int(n):]
+	return true
+}
