@@ -44,6 +44,8 @@ func (c *counter) add(key string) int {
 // register adds the handlers of the tests.
 func register(m *ws.Manager) error {
 	counter := &counter{counts: map[string]int{}}
+	numbers := ws.DefineEvent[int](m, "number")
+	refused := ws.DefineError(m, 422, "refused")
 	return errors.Join(
 		ws.HandleJoin(m, func(_ *ws.Client, room string) ([]ws.RoomOption, error) {
 			// Every second join of a room whose name begins so is refused, but may be sent again.
@@ -53,7 +55,7 @@ func register(m *ws.Manager) error {
 			return roomOptions(room)
 		}),
 		ws.Handle(m, "publish", func(c *ws.Client, r *publishRequest) (*ws.Position, error) {
-			return publish(m, c, r, counter)
+			return publish(m, c, r, numbers, counter)
 		}),
 		ws.Handle(m, "echo", func(_ *ws.Client, data *json.RawMessage) (*json.RawMessage, error) { return data, nil }),
 		// hold is answered when the connection has ended.
@@ -65,7 +67,7 @@ func register(m *ws.Manager) error {
 			return &count{counter.add(r.Key)}, nil
 		}),
 		ws.Handle0(m, "refuse", func(*ws.Client, *json.RawMessage) error {
-			return ws.NewClientError(422, "no").WithData(map[string]string{"field": "name"})
+			return refused.New("no").WithData(map[string]string{"field": "name"})
 		}),
 		ws.Handle0(m, "close", func(c *ws.Client, r *closeRequest) error {
 			c.CloseWithCode(r.Code, r.Reason)
@@ -105,7 +107,9 @@ func roomOptions(room string) ([]ws.RoomOption, error) {
 
 // publish publishes n numbers to the room and returns the position of the last one. The numbers
 // of a room count from 1, so in a room with a history each is equal to its offset.
-func publish(m *ws.Manager, c *ws.Client, r *publishRequest, numbers *counter) (last *ws.Position, err error) {
+func publish(
+	m *ws.Manager, c *ws.Client, r *publishRequest, event ws.TypedEvent[int], numbers *counter,
+) (last *ws.Position, err error) {
 	options, err := roomOptions(r.Room)
 	if err != nil {
 		return nil, err
@@ -115,7 +119,7 @@ func publish(m *ws.Manager, c *ws.Client, r *publishRequest, numbers *counter) (
 	}
 	last = &ws.Position{}
 	for range r.N {
-		if *last, err = m.PublishEvent(c.Context(), r.Room, "number", numbers.add("room "+r.Room)); err != nil {
+		if *last, err = event.Publish(c.Context(), r.Room, numbers.add("room "+r.Room)); err != nil {
 			return nil, err
 		}
 	}
