@@ -70,6 +70,8 @@ type Client struct {
 	repeats []*request          // that were sent on a lost connection, in order
 	queue   []*request          // that were never sent, in order
 
+	overlap *overlap // of the move that is under way, or nil
+
 	rooms    map[string]*Room
 	joined   []*Room // the rooms to be in, in the order of their joins
 	handlers handlers
@@ -221,7 +223,7 @@ func (c *Client) closeLocked(reason error) {
 		}
 		l.cancel()
 	}
-	c.current, c.next = nil, nil
+	c.current, c.next, c.overlap = nil, nil, nil
 	c.failAllLocked()
 	for _, r := range slices.Clone(c.joined) {
 		r.stopLocked(answer{err: c.closedLocked()})
@@ -273,25 +275,20 @@ func (c *Client) receive(l *link, text bool, payload []byte) {
 	case known && (in.Type == typeResponse || in.Type == typeError):
 		c.answerLocked(l, &in)
 	case known && in.Type == typeNotify:
-		c.notifyLocked(l, &in)
+		c.notifyLocked(l, &in, payload)
 	case len(c.raw) > 0:
-		payload = bytes.Clone(payload)
-		for _, fn := range c.raw {
-			c.callLocked(func() { (*fn)(text, payload) })
-		}
+		c.plainLocked(l, nil, plain{text: text, payload: bytes.Clone(payload)}, payload)
 	}
 }
 
-func (c *Client) notifyLocked(l *link, in *incoming) {
-	n := Notify{Event: in.Event, Room: in.Room, Data: in.Data, Timestamp: in.Timestamp}
+func (c *Client) notifyLocked(l *link, in *incoming, payload []byte) {
+	r := c.rooms[in.Room]
 	switch {
-	case in.Room != "":
-		if r := c.rooms[in.Room]; r != nil {
-			r.receiveLocked(l, in, n)
-		}
-	case in.Event == eventReconnect:
+	case in.Room == "" && in.Event == eventReconnect:
 		c.noticeLocked(l, in.Data)
-	default:
-		c.handlers.deliverLocked(c, n)
+	case in.Room == "" || in.Offset == 0 && in.Event != eventGap:
+		c.plainLocked(l, r, plain{in: in}, payload)
+	case r != nil:
+		r.receiveLocked(l, in)
 	}
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -111,8 +112,10 @@ func (c *Client) currentEndedLocked(l *link, err error) {
 		c.setStateLocked(State{Phase: Waiting, RetryAt: time.Now().Add(d.after), Err: err})
 		c.retryLocked(d.after, c.dialLocked)
 	case c.current.open:
+		c.releaseLocked()
 		c.flushLocked()
 	default:
+		c.overlap = nil
 		c.setStateLocked(State{Phase: Connecting})
 	}
 }
@@ -128,18 +131,25 @@ func (c *Client) noticeLocked(l *link, data json.RawMessage) {
 	_ = json.Unmarshal(data, &notice) // at once, if the server says nothing
 	c.retryLocked(retryTime(notice.RetryMS), func() {
 		if c.current.open && !c.current.closing {
-			c.next = c.newLinkLocked()
+			c.next, c.overlap = c.newLinkLocked(), &overlap{seed: maphash.MakeSeed()}
 		}
 	})
 }
 
-// nextEndedLocked stays on the current connection, if all rooms are still read from it.
+// nextEndedLocked stays on the current connection, if it still reads all rooms with a history that
+// it has joined.
 func (c *Client) nextEndedLocked(l *link) {
-	c.next = nil
-	if slices.ContainsFunc(c.joined, func(r *Room) bool { return r.source == l }) {
-		c.current.left = true
-		c.current.closeLocked(codec.CloseNormal) // its rooms have lost messages
-		return
+	c.next, c.overlap = nil, nil
+	for _, r := range c.joined {
+		switch {
+		case r.source != l:
+		case r.before == c.current && r.cursor.Epoch != "":
+			c.current.left = true
+			c.current.closeLocked(codec.CloseNormal) // the room has lost messages
+			return
+		default:
+			r.source = r.before
+		}
 	}
 	for _, r := range c.joined {
 		if r.target == l {
@@ -149,23 +159,15 @@ func (c *Client) nextEndedLocked(l *link) {
 	c.joinLocked()
 }
 
-// switchLocked replaces the current connection, if the next one has joined all rooms.
+// switchLocked begins to replace the current connection, if the next one has joined all rooms.
 func (c *Client) switchLocked() {
-	old, l := c.current, c.next
+	l := c.next
 	if l == nil || !l.open || l.joins > 0 {
 		return
 	}
-	if slices.ContainsFunc(c.joined, func(r *Room) bool { return r.target != l }) {
-		return
+	if !slices.ContainsFunc(c.joined, func(r *Room) bool { return r.target != l }) {
+		c.drainLocked()
 	}
-	c.current, c.next = l, nil
-	time.AfterFunc(graceTime, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		old.closeLocked(codec.CloseNormal)
-	})
-	c.retireLocked(old)
-	c.flushLocked()
 }
 
 // retireLocked closes a connection that was replaced, if no request waits for its answer on it.

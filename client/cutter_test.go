@@ -61,7 +61,8 @@ type cutter struct {
 	mu    sync.Mutex
 	// Guarded by mu.
 	random *rand.Rand
-	rate   float64 // of the faults, for each chunk
+	rate   float64       // of the faults, for each chunk
+	lag    time.Duration // the longest delay of each chunk; it is another one for each connection
 	conns  map[net.Conn]bool
 	faults int
 	closed bool
@@ -85,6 +86,20 @@ func (c *cutter) setRate(rate float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rate = rate
+}
+
+// setLag delays the chunks of new connections.
+func (c *cutter) setLag(lag time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lag = lag
+}
+
+// drawLag returns the delay of one direction of a connection.
+func (c *cutter) drawLag() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Duration(c.random.Int64N(int64(c.lag) + 1))
 }
 
 // cutAll ends all connections.
@@ -152,10 +167,13 @@ func (c *cutter) pump(from, to net.Conn) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 2048)
-	for {
+	for lag := c.drawLag(); ; {
 		n, err := from.Read(buf)
 		if err != nil {
 			return
+		}
+		if lag > 0 {
+			<-time.After(lag)
 		}
 		kind, wait := c.draw()
 		switch kind {

@@ -38,6 +38,7 @@ const (
 	eventLeave     = "ws.leave"
 	eventGap       = "ws.gap"
 	eventAck       = "ws.ack"
+	eventPing      = "ws.ping"
 	eventReconnect = "ws.reconnect"
 )
 
@@ -54,6 +55,11 @@ type incoming struct {
 	Prev      *int64          `json:"prev"`
 	TraceID   string          `json:"trace_id"`
 	Timestamp int64           `json:"timestamp"`
+}
+
+// notify returns a notification without its position.
+func (m *incoming) notify() Notify {
+	return Notify{Event: m.Event, Room: m.Room, Data: m.Data, Timestamp: m.Timestamp}
 }
 
 // prev returns the offset of the message before.

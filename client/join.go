@@ -125,7 +125,7 @@ func (r *Room) sendJoinLocked(l *link) {
 		}
 	}
 	term, hasSince := r.term, data.Since != nil
-	if !r.sendLocked(l, eventJoin, data, func(a answer) {
+	if !r.c.askLocked(l, eventJoin, data, func(a answer) {
 		l.joins--
 		if a.err != nil {
 			return // the end of l decides
@@ -138,7 +138,10 @@ func (r *Room) sendJoinLocked(l *link) {
 	}) {
 		return
 	}
-	r.target = l
+	r.target, r.before = l, nil
+	if l == r.c.next {
+		r.before = r.source
+	}
 	l.joins++
 }
 

@@ -57,6 +57,7 @@ type link struct {
 	left     bool        // closed by the client, which connects again
 	stalled  bool        // the application is slow; the link does not read
 	beat     *time.Timer
+	grace    *time.Timer // until the end of a connection that was replaced
 	deadline *time.Timer // of the server's close frame
 }
 
@@ -310,7 +311,7 @@ func (l *link) finish(err error) {
 	closed, ok := errors.AsType[*CloseError](err)
 	l.c.mu.Lock()
 	l.open, l.finished = false, true
-	for _, t := range []*time.Timer{l.beat, l.pause} {
+	for _, t := range []*time.Timer{l.beat, l.pause, l.grace} {
 		if t != nil {
 			t.Stop()
 		}

@@ -26,7 +26,6 @@ type request struct {
 	number     uint64 // the order of requests
 	text       []byte // immutable
 	idempotent bool
-	internal   bool  // a join or leave: it belongs to one connection
 	link       *link // on which it was sent last, or nil
 	done       func(answer)
 }
@@ -153,6 +152,18 @@ func (c *Client) sendRequestLocked(l *link, r *request) {
 		c.sent[r.id] = r
 		c.space.Broadcast()
 	}
+}
+
+// askLocked sends a request of the client's own, which belongs to l.
+func (c *Client) askLocked(l *link, event string, data any, done func(answer)) bool {
+	q, err := c.newRequestLocked(event, data)
+	if err != nil || !l.sendLocked(codec.OpText, q.text) {
+		return false
+	}
+	q.link, q.done = l, done
+	c.sent[q.id] = q
+	c.space.Broadcast()
+	return true
 }
 
 // flushLocked sends the requests that wait, as far as the connection takes them.

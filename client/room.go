@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-
-	"github.com/qi-realtime/ws/codec"
 )
 
 // Room is a room as a client sees it. It comes from Client.Room. Safe for concurrent use.
@@ -27,6 +25,7 @@ type Room struct {
 	accepted bool         // the server has answered a join
 	target   *link        // on which the last join was sent; nil if it must be sent again
 	source   *link        // that messages are read from; nil until a join is answered
+	before   *link        // the source before the last join, during a move
 	cursor   cursor
 }
 
@@ -113,18 +112,6 @@ func (r *Room) Ack(offset int64) error {
 	}{r.name, offset})
 }
 
-// sendLocked sends a request that belongs to l.
-func (r *Room) sendLocked(l *link, event string, data joinData, done func(answer)) bool {
-	q, err := r.c.newRequestLocked(event, data)
-	if err != nil || !l.sendLocked(codec.OpText, q.text) {
-		return false
-	}
-	q.internal, q.link, q.done = true, l, done
-	r.c.sent[q.id] = q
-	r.c.space.Broadcast()
-	return true
-}
-
 func (r *Room) resolveLocked(a answer) {
 	if resolve := r.resolve; resolve != nil {
 		r.resolve = nil
@@ -134,7 +121,7 @@ func (r *Room) resolveLocked(a answer) {
 
 // stopLocked ends the membership; a is the answer to a Join that waits.
 func (r *Room) stopLocked(a answer) {
-	r.wanted, r.source, r.target = false, nil, nil
+	r.wanted, r.source, r.target, r.before = false, nil, nil, nil
 	r.term++
 	r.c.joined = slices.DeleteFunc(r.c.joined, func(other *Room) bool { return other == r })
 	r.resolveLocked(a)
@@ -150,7 +137,7 @@ func (r *Room) leaveLocked(a answer, done func(answer)) (asked bool) {
 		if l == nil || l != source && l != target {
 			continue
 		}
-		asked = r.sendLocked(l, eventLeave, joinData{Room: r.name}, func(a answer) {
+		asked = r.c.askLocked(l, eventLeave, joinData{Room: r.name}, func(a answer) {
 			if done != nil {
 				done(a)
 			}
@@ -159,15 +146,19 @@ func (r *Room) leaveLocked(a answer, done func(answer)) (asked bool) {
 	return asked
 }
 
-// receiveLocked handles a notification of the room.
-func (r *Room) receiveLocked(l *link, in *incoming, n Notify) {
+// takesPlainLocked reports whether messages without an offset are of use.
+func (r *Room) takesPlainLocked() bool { return !r.left && (!r.wanted || r.source != nil) }
+
+// receiveLocked handles a notification of the history.
+func (r *Room) receiveLocked(l *link, in *incoming) {
+	n := in.notify()
 	switch {
 	case r.left, r.wanted && r.source != l:
 		return // after Leave, or from a connection that was replaced
 	case in.Event == eventGap:
 		r.gapLocked(in.Data)
 		return
-	case in.Offset > 0 && r.wanted:
+	case r.wanted:
 		isNew, gap := r.cursor.message(in.Offset, in.prev())
 		if !isNew {
 			return
@@ -176,7 +167,7 @@ func (r *Room) receiveLocked(l *link, in *incoming, n Notify) {
 			r.reportLocked(*gap)
 		}
 		n.Position = r.cursor.Position
-	case in.Offset > 0: // the server has joined the client to the room
+	default: // the server has joined the client to the room
 		n.Position.Offset = in.Offset
 	}
 	r.handlers.deliverLocked(r.c, n)

@@ -10,7 +10,7 @@ import (
 )
 
 // TestAPI holds that the types that the tests of client/ts are compiled against are those of this
-// server. To write them: go test ./feedserver -run TestAPI -update
+// server. To write them: go test ./feedserver -run TestAPI -update.
 func TestAPI(t *testing.T) {
 	m, err := ws.NewManager()
 	require.NoError(t, err)

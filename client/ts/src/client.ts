@@ -2,6 +2,7 @@ import { Calls, closed } from "./calls.js";
 import { Emitter } from "./emitter.js";
 import { WsError } from "./errors.js";
 import { Link } from "./link.js";
+import { Overlap } from "./overlap.js";
 import { backoff, retryIn, verdict } from "./policy.js";
 import { Room } from "./room.js";
 import type { Port } from "./room.js";
@@ -42,6 +43,8 @@ export class Client<A extends APIShape = AnyAPI> {
   #next: Link | undefined;
   /** The open connection before a move, until its answers have come. */
   #old: Link | undefined;
+  /** Of a move that is under way, or has just ended. */
+  #overlap: Overlap | undefined;
   #attempt = 0;
   #failures = 0;
   #refresh = false;
@@ -119,11 +122,6 @@ export class Client<A extends APIShape = AnyAPI> {
     if (!this.#live && this.#calls.queued >= (this.#options.queue ?? 256)) {
       throw new WsError("full", "too many requests wait for a connection");
     }
-    const abort = (): void => give(signal!.reason);
-    const timer = timeout > 0 ? setTimeout(() => {
-      give(new WsError("timeout", "no answer in time"));
-      this.#probe();
-    }, timeout) : undefined;
     const end = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
@@ -139,6 +137,11 @@ export class Client<A extends APIShape = AnyAPI> {
       reject(error);
       this.#settle();
     };
+    const abort = (): void => give(signal!.reason);
+    const timer = timeout > 0 ? setTimeout(() => {
+      give(new WsError("timeout", "no answer in time"));
+      this.#probe();
+    }, timeout) : undefined;
     signal?.addEventListener("abort", abort);
   }
 
@@ -183,6 +186,7 @@ export class Client<A extends APIShape = AnyAPI> {
     const full = new URL(url, globalThis.location?.href);
     full.protocol = full.protocol.replace("http", "ws");
     if (this.#options.notice ?? true) full.searchParams.set("notice", "1");
+    this.#overlap = this.#live && new Overlap();
     this.#next = new Link(this.#Socket, full.href, protocols, {
       open: (link) => this.#opened(link),
       message: (link, text) => this.#receive(link, text),
@@ -228,9 +232,10 @@ export class Client<A extends APIShape = AnyAPI> {
   #probe(): void {
     const link = this.#live;
     const { probe = 30_000 } = this.#options;
-    if (!link || !probe) return;
+    if (!link || !probe || link.probed) return;
     link.heard = false;
-    this.#calls.send(link, "ws.ping", undefined, false, () => {});
+    link.probed = true;
+    this.#calls.send(link, "ws.ping", undefined, false, () => (link.probed = false));
     link.after("probe", Math.min(PROBE_ANSWER, probe), () => {
       if (link.heard) this.#listen(link);
       else this.#lost(link, 1006, "no answer");
@@ -251,20 +256,43 @@ export class Client<A extends APIShape = AnyAPI> {
     } catch {
       return; // no envelope
     }
-    if (m?.type === "notify") return this.#notified(link, m);
+    if (m?.type === "notify") return this.#notified(link, m, text);
     this.#calls.answer(link, m);
     this.#settle();
   }
 
-  #notified(link: Link, m: any): void {
-    const { event, data, room: id, offset, timestamp } = m;
-    const room = this.#rooms.get(id);
-    if (room) room.receive(link, m);
-    else if (event !== "ws.reconnect") this.#on.emit("e" + event, data, { event, room: id, offset, timestamp });
-    else if (link === this.#live && !link.moving && (this.#options.notice ?? true)) {
+  #notified(link: Link, m: any, text: string): void {
+    const room = this.#rooms.get(m.room);
+    if (room && (m.offset !== undefined || m.event === "ws.gap")) room.receive(link, m);
+    else if (m.event !== "ws.reconnect") {
+      if (this.#isNew(link, room, m, text)) this.#deliver(m);
+    } else if (link === this.#live && !link.moving && (this.#options.notice ?? true)) {
       link.moving = true;
-      this.#timer = setTimeout(() => void this.#open(), retryIn(data) ?? 0);
+      this.#timer = setTimeout(() => void this.#open(), retryIn(m.data) ?? 0);
     }
+  }
+
+  /** Whether a message without an offset is to be delivered now. */
+  #isNew(link: Link, room: Room<any> | undefined, m: any, text: string): boolean {
+    const overlap = this.#overlap;
+    if (link === this.#live) {
+      if (!overlap) return true;
+      if (!this.#next) return overlap.isNew(text);
+      overlap.old(text);
+      return true;
+    }
+    if (link !== this.#next) return false;
+    if (!overlap || (room && room.before !== this.#live)) return true;
+    if (overlap.isNew(text)) overlap.hold(text, m);
+    return false;
+  }
+
+  /** Delivers a message without an offset. */
+  #deliver(m: any): void {
+    const { event, data, room: id, timestamp } = m;
+    const room = this.#rooms.get(id);
+    if (room) room.deliver(m);
+    else this.#on.emit("e" + event, data, { event, room: id, offset: m.offset, timestamp });
   }
 
   /** Sends the joins that are due, on the newest connection. */
@@ -309,14 +337,37 @@ export class Client<A extends APIShape = AnyAPI> {
 
   /** Completes the steps of a move that can be completed. */
   #settle(): void {
+    const live = this.#live;
     const next = this.#next;
-    if (next?.opened && [...this.#rooms.values()].every((room) => room.source === next)) {
-      this.#old = this.#live;
-      this.#begin(next);
-      this.#old?.after("move", MOVE, () => this.#old && this.#lost(this.#old, 1000, ""));
+    const overlap = this.#overlap;
+    if (live && next?.opened && overlap && !overlap.drained && [...this.#rooms.values()].every((room) => room.source === next)) {
+      overlap.drained = true;
+      const done = (): void => void (this.#next === next && this.#takeOver(live, next));
+      this.#calls.send(live, "ws.ping", undefined, false, (error) => error?.code === "lost" || done());
+      live.after("move", MOVE, () => {
+        done();
+        if (live !== this.#live) this.#lost(live, 1000, ""); // else the new connection has failed
+      });
     }
     const old = this.#old;
     if (old && !this.#calls.waitFor(old)) this.#lost(old, 1000, "");
+  }
+
+  #takeOver(old: Link, next: Link): void {
+    if (this.#old) this.#lost(this.#old, 1000, ""); // of an earlier move
+    this.#old = old;
+    this.#begin(next);
+    this.#release(next);
+  }
+
+  /** Delivers the messages of the new connection that have waited for the old one. */
+  #release(link: Link): void {
+    const overlap = this.#overlap;
+    for (let m; this.#overlap && (m = overlap!.next()); ) this.#deliver(m);
+    if (!this.#overlap) return; // closed by the application's function
+    const end = (): void => void (this.#overlap === overlap && (this.#overlap = undefined));
+    if (overlap!.done) end();
+    else this.#calls.send(link, "ws.ping", undefined, false, end);
   }
 
   /** Handles the end of a connection. */
@@ -343,28 +394,32 @@ export class Client<A extends APIShape = AnyAPI> {
     this.#retry(wait);
   }
 
-  /** After the second connection was lost: stays on the first one, unless a room has already left it. */
+  /** After the second connection was lost: stays on the first one, unless a room with a history has already left it. */
   #stay(live: Link, lost: Link): boolean {
-    const rooms = [...this.#rooms.values()];
-    const moved = rooms.some((room) => room.source === lost);
-    if (moved) {
+    this.#overlap = undefined;
+    const stays = [...this.#rooms.values()].every((room) => room.stays(lost));
+    if (stays) {
+      live.moving = false;
+      this.#drop(lost);
+      this.#join();
+    } else {
       this.#live = undefined;
       live.end();
       this.#drop(live);
-    } else {
-      live.moving = false;
-      for (const room of rooms) if (room.target === lost) room.target = room.source;
-      this.#drop(lost);
-      this.#join();
     }
-    return !moved;
+    return stays;
   }
 
   /** After the first connection was lost in a move: goes on with the second one. */
   #advance(next: Link, lost: Link): void {
-    if (next.opened) this.#begin(next);
+    const { opened } = next;
+    if (opened) this.#begin(next);
     this.#drop(lost);
-    if (!next.opened) this.#set({ name: "connecting" });
+    if (opened) this.#release(next);
+    else {
+      this.#overlap = undefined;
+      this.#set({ name: "connecting" });
+    }
   }
 
   #drop(link: Link): void {
@@ -390,7 +445,7 @@ export class Client<A extends APIShape = AnyAPI> {
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     const links = [this.#old, this.#live, this.#next];
-    this.#old = this.#live = this.#next = undefined;
+    this.#old = this.#live = this.#next = this.#overlap = undefined;
     for (const room of this.#rooms.values()) room.end(closed());
     this.#rooms.clear();
     for (const link of links) link?.end();

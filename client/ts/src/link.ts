@@ -12,6 +12,8 @@ export class Link {
   moving = false;
   /** Whether a message came since the last look. */
   heard = true;
+  /** Whether a request for a sign of life has no answer. */
+  probed = false;
   /** Whether joins wait, because one was refused. */
   paused = false;
   /** Whether a join was refused and is sent again: joins are sent one after the other then. */

@@ -30,6 +30,8 @@ export class Room<A extends APIShape = AnyAPI> {
   target: Link | undefined;
   /** The connection from which the room takes its messages: the one that answered the join. @internal */
   source: Link | undefined;
+  /** The source before the last join. @internal */
+  before: Link | undefined;
 
   readonly #port: Port;
   readonly #options: RoomOptions;
@@ -81,7 +83,7 @@ export class Room<A extends APIShape = AnyAPI> {
 
   /** Leaves the room and forgets its position. Resolves when the server has answered, or the connection is lost. */
   leave(): Promise<void> {
-    const links = new Set([this.source, this.target]);
+    const links = new Set([this.before, this.source, this.target]);
     this.end(new WsError("closed", "left the room"));
     this.#port.storage?.removeItem(this.#key);
     return this.#port.leave(this, links);
@@ -100,6 +102,7 @@ export class Room<A extends APIShape = AnyAPI> {
     const since = this.position;
     const again = this.#first || this.#epoch !== undefined; // else a room without history
     this.target = link;
+    this.before = this.source;
     const request = { room: this.id, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
     this.#port.ask(link, "ws.join", request, (error, data) => {
       if (this.target !== link || error?.code === "lost") return;
@@ -111,7 +114,7 @@ export class Room<A extends APIShape = AnyAPI> {
     });
   }
 
-  /** Takes a notify of the room. @internal */
+  /** Takes a notify of the room's history. @internal */
   receive(link: Link, m: any): void {
     if (link !== this.source) return;
     if (m.event === "ws.gap") return this.#gap(m.data);
@@ -124,17 +127,33 @@ export class Room<A extends APIShape = AnyAPI> {
       this.#offset = offset;
       if (before > after) this.#report({ epoch, after, next: before + 1, reason: "unknown" });
     }
+    this.deliver(m);
+    this.#moved();
+  }
+
+  /** Delivers a message of the room. @internal */
+  deliver(m: any): void {
+    if (!this.source) return; // the join has no answer yet
     const info: Info = { event: m.event, room: this.id, offset: m.offset, timestamp: m.timestamp };
     this.#on.emit("e" + m.event, m.data, info);
     this.#port.emit(m.event, m.data, info);
-    this.#moved();
+  }
+
+  /** Goes back to the connection before the last join. Returns false if it has lost messages for that. @internal */
+  stays(lost: Link): boolean {
+    if (this.source === lost) {
+      if (this.before && this.#epoch !== undefined) return false;
+      this.source = this.before;
+    }
+    if (this.target === lost) this.target = this.source;
+    return true;
   }
 
   /** Rejects `joined`, and ends the room. @internal */
   end(error: WsError): void {
     this.#reject(error);
     clearTimeout(this.#ackTimer);
-    this.target = this.source = undefined;
+    this.target = this.source = this.before = undefined;
   }
 
   #enter(link: Link, since: Position | undefined, data: any): void {

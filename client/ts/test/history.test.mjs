@@ -113,6 +113,29 @@ test("a room is read without a break while its connection moves", async (t) => {
   assert.deepEqual(states, []);
 });
 
+test("a room without a history is read without a break, too", async (t) => {
+  const proxy = await Proxy.start(servers.moving);
+  t.after(() => proxy.stop());
+  proxy.lag = 10;
+  const client = open(proxy.url, { ...settings, probe: 0 });
+  const publisher = open(servers.moving, { WebSocket, timeout: 0 });
+  const states = [];
+  const numbers = [];
+  const room = client.room("plain-moved");
+  room.on("number", (number) => numbers.push(number));
+  await room.joined;
+  client.onState(({ name }) => states.push(name));
+  let published = 0;
+  while (proxy.count < 9) {
+    await publisher.request("publish", { room: "plain-moved", n: 1 });
+    published++;
+    await sleep(2);
+  }
+  await until(() => numbers.at(-1) === published, "the last message");
+  assert.deepEqual(numbers, Array.from({ length: published }, (_, i) => i + 1));
+  assert.deepEqual(states, []);
+});
+
 test("a join that is refused, and a position that is lost", async () => {
   const client = open(servers.main, settings);
   await assert.rejects(client.room("secret").joined, { code: 403 });

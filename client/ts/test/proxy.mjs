@@ -5,6 +5,8 @@ import { connect, createServer } from "node:net";
 export class Proxy {
   /** Milliseconds by which each piece is late, in both directions. */
   delay = 0;
+  /** Milliseconds by which the pieces of every second connection are later. */
+  lag = 0;
   /** Whether new connections are reset at once. */
   refuse = false;
   /** The number of connections that were accepted. */
@@ -24,6 +26,7 @@ export class Proxy {
     client.on("error", () => {});
     if (this.refuse) return client.resetAndDestroy();
     this.count++;
+    const lag = this.lag * (this.count % 2);
     const server = connect(port, host);
     const pair = { client, server, silent: false, half: false };
     this.#pairs.add(pair);
@@ -32,7 +35,8 @@ export class Proxy {
       from.on("error", () => {});
       let earlier = Promise.resolve(); // pieces stay in their order
       from.on("data", (data) => {
-        const due = this.delay > 0 && new Promise((resolve) => setTimeout(resolve, this.delay));
+        const delay = this.delay + lag;
+        const due = delay > 0 && new Promise((resolve) => setTimeout(resolve, delay));
         earlier = earlier.then(() => due).then(() => pass(pair, to, data));
       });
       from.on("close", () => {

@@ -1,0 +1,162 @@
+package client
+
+import (
+	"hash/maphash"
+	"slices"
+	"time"
+
+	"github.com/qi-realtime/ws/codec"
+)
+
+// maxOverlap bounds the lists of an overlap.
+const maxOverlap = 1024
+
+// plain is a message without an offset: a notification, or a message of OnRaw. Immutable.
+type plain struct {
+	in      *incoming // nil for OnRaw
+	text    bool
+	payload []byte // of OnRaw
+}
+
+// overlap is the time of a move in which both connections may carry the same message. An offset
+// shows the second copy; a message without one is compared by its bytes. Until the old connection has
+// answered a ping that was sent after the last join on the new one, all messages are taken from the old
+// one, and those of the new one wait. Guarded by Client.mu.
+type overlap struct {
+	seed    maphash.Seed
+	drained bool     // the ping was sent on the old connection
+	seen    []uint64 // taken from the old connection, not read from the new one
+	held    []held   // read from the new connection, not from the old one
+}
+
+// held is a message that waits for the old connection.
+type held struct {
+	hash    uint64
+	message plain
+}
+
+// take removes a hash from the list, and reports whether it was there.
+func take[T any](list *[]T, is func(T) bool) bool {
+	i := slices.IndexFunc(*list, is)
+	if i < 0 {
+		return false
+	}
+	*list = slices.Delete(*list, i, i+1)
+	return true
+}
+
+func (o *overlap) takeSeen(hash uint64) bool {
+	return take(&o.seen, func(h uint64) bool { return h == hash })
+}
+
+// plainLocked handles a message without an offset on l.
+func (c *Client) plainLocked(l *link, room *Room, m plain, payload []byte) {
+	o := c.overlap
+	switch {
+	case l != c.current && l != c.next: // it was replaced
+	case o == nil, room != nil && room.wanted && room.before != c.current && l == c.next:
+		c.deliverLocked(m)
+	case l == c.current && c.next == nil: // after the move
+		if !o.takeSeen(maphash.Bytes(o.seed, payload)) {
+			c.deliverLocked(m)
+		}
+	case l == c.current:
+		hash := maphash.Bytes(o.seed, payload)
+		if !take(&o.held, func(h held) bool { return h.hash == hash }) {
+			o.seen = append(o.seen[max(0, len(o.seen)-maxOverlap+1):], hash)
+		}
+		c.deliverLocked(m)
+	default:
+		c.holdLocked(maphash.Bytes(o.seed, payload), m)
+	}
+}
+
+// holdLocked keeps a message of the new connection, unless the old one has brought it. Of too many
+// messages the oldest is left to the old connection.
+func (c *Client) holdLocked(hash uint64, m plain) {
+	o := c.overlap
+	if o.takeSeen(hash) {
+		return
+	}
+	o.held = append(o.held, held{hash, m})
+	if len(o.held) > maxOverlap {
+		o.held = slices.Delete(o.held, 0, 1)
+	}
+}
+
+// deliverLocked queues the callbacks for a message without an offset.
+func (c *Client) deliverLocked(m plain) {
+	switch {
+	case m.in == nil:
+		for _, fn := range c.raw {
+			c.callLocked(func() { (*fn)(m.text, m.payload) })
+		}
+	case m.in.Room == "":
+		c.handlers.deliverLocked(c, m.in.notify())
+	default:
+		if r := c.rooms[m.in.Room]; r != nil && r.takesPlainLocked() {
+			r.handlers.deliverLocked(c, m.in.notify())
+		}
+	}
+}
+
+// drainLocked asks the old connection for the end of its messages, after the last join on the new
+// one: each message that was published before that join comes before the answer.
+func (c *Client) drainLocked() {
+	o, old, l := c.overlap, c.current, c.next
+	if o.drained {
+		return
+	}
+	o.drained = true
+	takeOver := func() {
+		if c.next == l {
+			c.takeOverLocked()
+		}
+	}
+	c.pingLocked(old, takeOver)
+	old.grace = time.AfterFunc(graceTime, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		takeOver()
+		if old != c.current { // otherwise the new one has failed
+			old.closeLocked(codec.CloseNormal)
+		}
+	})
+}
+
+// pingLocked calls fn when the server has answered a request on l.
+func (c *Client) pingLocked(l *link, fn func()) {
+	c.askLocked(l, eventPing, nil, func(a answer) {
+		if a.err == nil {
+			fn()
+		}
+	})
+}
+
+// takeOverLocked replaces the current connection by the next one.
+func (c *Client) takeOverLocked() {
+	old := c.current
+	c.current, c.next = c.next, nil
+	c.releaseLocked()
+	c.retireLocked(old)
+	c.flushLocked()
+}
+
+// releaseLocked delivers the messages of the new connection that have waited for the old one. Later
+// copies of the old one's messages are dropped until the new one has answered a ping.
+func (c *Client) releaseLocked() {
+	o := c.overlap
+	for _, h := range o.held {
+		c.deliverLocked(h.message)
+	}
+	o.held = nil
+	if len(o.seen) == 0 || !c.current.open {
+		c.overlap = nil
+		return
+	}
+	c.pingLocked(c.current, func() {
+		if c.overlap == o {
+			c.overlap = nil
+		}
+	})
+}
