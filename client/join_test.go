@@ -49,21 +49,29 @@ func TestManyJoins(t *testing.T) {
 	}
 	require.NoError(t, c.Connect(within(t)))
 	joins.Wait()
+	publishToAll(t, s, c, rooms, 1) // a room in which nothing was published ends with its last member
 	mu.Lock()
 	failures = 3
 	mu.Unlock()
 	proxy.cutAll()
-	for i := range rooms {
-		publish(t, s, fmt.Sprint(i), 1)
-	}
-	for i := range rooms {
-		harness.Eventually(t, func() bool { return c.Room(fmt.Sprint(i)).Position().Offset == 1 }, "room %d is not read", i)
-	}
+	publishToAll(t, s, c, rooms, 2)
 	closeClient(t, c)
 	for _, v := range views {
-		assert.Equal(t, []int{1, 0}, []int{v.read, v.lost})
+		assert.Equal(t, []int{2, 0}, []int{v.read, v.lost})
 	}
 	assert.ErrorIs(t, stopped, client.ErrClosed)
+}
+
+// publishToAll publishes message i to the rooms, and waits until the client has read it.
+func publishToAll(t *testing.T, s *harness.Server, c *client.Client, rooms, i int) {
+	t.Helper()
+	for room := range rooms {
+		publish(t, s, fmt.Sprint(room), i)
+	}
+	for room := range rooms {
+		harness.Eventually(t, func() bool { return c.Room(fmt.Sprint(room)).Position().Offset == int64(i) },
+			"message %d of room %d is not read", i, room)
+	}
 }
 
 // TestJoinGivesUp ends the wait of a join that the server refuses with 429 again and again.
