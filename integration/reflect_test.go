@@ -85,8 +85,8 @@ func TestRateLimitRepeatsLittle(t *testing.T) {
 // A client that does not read the answers to requests that fail waits with its requests:
 // they count against its queue, whoever answers.
 func TestUnreadErrorsAreBounded(t *testing.T) {
-	const queueBytes, requests = 64 << 10, 8000
-	id := strings.Repeat(`\u0001`, 256) // as long in the answer
+	const queueBytes, requests = 64 << 10, 2000 // some 150 of them pause the client
+	id := strings.Repeat(`\u0001`, 256)         // as long in the answer
 	never := ws.RateLimit{Messages: math.SmallestNonzeroFloat64, MessageBurst: 1, Tolerance: 1 << 20}
 	tests := map[string]struct {
 		message string
