@@ -217,6 +217,9 @@ func (c *Client) closeLocked(reason error) {
 	}
 	c.setStateLocked(State{Phase: Closed, Err: reason})
 	c.stopRetryLocked()
+	for _, r := range c.joined {
+		r.endAcksLocked()
+	}
 	for _, l := range c.links {
 		if l.open {
 			l.closeLocked(codec.CloseNormal)

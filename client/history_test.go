@@ -51,14 +51,7 @@ type view struct {
 // messages and gaps tile 1, 2, 3 and so on.
 func follow(t testing.TB, room *client.Room) *view {
 	v := new(view)
-	room.On("number", func(n client.Notify) {
-		var i int64
-		assert.NoError(t, n.Decode(&i))
-		assert.Equal(t, n.Position.Offset, i, "another message under this offset")
-		assert.Equal(t, v.position.Offset+1, i, "a message out of its place")
-		v.position = n.Position
-		v.read++
-	})
+	room.On("number", func(n client.Notify) { v.number(t, n) })
 	room.OnGap(func(g client.Gap) {
 		assert.NotEqual(t, "unknown", g.Reason, "a message is missing, and no gap has named it")
 		if g.Reason == "epoch" {
@@ -71,6 +64,16 @@ func follow(t testing.TB, room *client.Room) *view {
 	})
 	room.OnLost(func(err error) { assert.NoError(t, err, "the server refuses a join") })
 	return v
+}
+
+// number checks a message.
+func (v *view) number(t testing.TB, n client.Notify) {
+	var i int64
+	assert.NoError(t, n.Decode(&i))
+	assert.Equal(t, n.Position.Offset, i, "another message under this offset")
+	assert.Equal(t, v.position.Offset+1, i, "a message out of its place")
+	v.position = n.Position
+	v.read++
 }
 
 // enter joins the room of name and follows it from its first message on.

@@ -18,9 +18,12 @@ const (
 // joinData is the data of ws.join and ws.leave.
 type joinData struct {
 	Room   string    `json:"room"`
+	Device string    `json:"device,omitempty"`
 	Since  *Position `json:"since,omitempty"`
 	Last   int       `json:"last,omitempty"`
 	Strict bool      `json:"strict,omitempty"`
+
+	autoAck bool
 }
 
 // JoinOption changes a join.
@@ -118,7 +121,7 @@ func (c *Client) joinLocked() {
 func (r *Room) sendJoinLocked(l *link) {
 	data := r.options
 	if r.accepted && (r.cursor.known || r.cursor.Epoch == "") {
-		data = joinData{Room: r.name}
+		data = joinData{Room: r.name, Device: r.options.Device}
 		if r.cursor.Epoch != "" {
 			since := r.cursor.Position
 			data.Since, data.Strict = &since, r.options.Strict
@@ -166,6 +169,7 @@ func (r *Room) answeredLocked(l *link, a answer, hadSince bool) {
 			known:    joined.Epoch != "" && joined.Replaying == 0,
 		}
 	}
+	r.repeatAckLocked()
 	r.resolveLocked(a)
 }
 

@@ -27,6 +27,7 @@ type Room struct {
 	source   *link        // that messages are read from; nil until a join is answered
 	before   *link        // the source before the last join, during a move
 	cursor   cursor
+	acks     acks
 }
 
 // Room returns the room with a name. It is the same one for each call.
@@ -102,16 +103,6 @@ func (r *Room) Leave(ctx context.Context) error {
 	}
 }
 
-// Ack acknowledges the messages up to an offset, in a room that asks for it, such as the inbox
-// "@user". It is cumulative and has no answer. Its errors are those of Client.Notify; the
-// next Ack mends a lost one.
-func (r *Room) Ack(offset int64) error {
-	return r.c.Notify(eventAck, struct {
-		Room   string `json:"room"`
-		Offset int64  `json:"offset"`
-	}{r.name, offset})
-}
-
 func (r *Room) resolveLocked(a answer) {
 	if resolve := r.resolve; resolve != nil {
 		r.resolve = nil
@@ -121,6 +112,7 @@ func (r *Room) resolveLocked(a answer) {
 
 // stopLocked ends the membership; a is the answer to a Join that waits.
 func (r *Room) stopLocked(a answer) {
+	r.endAcksLocked()
 	r.wanted, r.source, r.target, r.before = false, nil, nil, nil
 	r.term++
 	r.c.joined = slices.DeleteFunc(r.c.joined, func(other *Room) bool { return other == r })
@@ -171,6 +163,7 @@ func (r *Room) receiveLocked(l *link, in *incoming) {
 		n.Position.Offset = in.Offset
 	}
 	r.handlers.deliverLocked(r.c, n)
+	r.autoAckLocked()
 }
 
 // gapLocked handles ws.gap.
@@ -184,13 +177,19 @@ func (r *Room) gapLocked(data json.RawMessage) {
 	if json.Unmarshal(data, &d) != nil || d.Next < 1 {
 		return
 	}
+	epoch := r.cursor.Epoch
 	g, isNew := Gap{Epoch: d.Epoch, After: d.After, Next: d.Next, Reason: d.Reason}, true
 	if r.wanted {
 		g, isNew = r.cursor.gap(g)
 	}
-	if isNew {
-		r.reportLocked(g)
+	if !isNew {
+		return
 	}
+	if r.cursor.Epoch != epoch || r.cursor.Offset < r.acks.offset {
+		r.acks.offset, r.acks.sent = 0, 0 // they were of another history
+	}
+	r.reportLocked(g)
+	r.autoAckLocked()
 }
 
 func (r *Room) reportLocked(g Gap) {

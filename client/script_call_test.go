@@ -25,9 +25,7 @@ func (st *stage) call(in *input) {
 			return object{}, st.c.Notify(c.Event, optional(c.Data))
 		})
 	case in.Ack != nil:
-		st.begin(in.Ack, func(_ context.Context, c *call) (object, error) {
-			return object{}, st.c.Room(c.Room).Ack(c.Offset)
-		})
+		st.c.Room(in.Ack.Room).Ack(in.Ack.Offset)
 	}
 }
 
@@ -70,6 +68,12 @@ func (st *stage) join(ctx context.Context, c *call) (object, error) {
 	}
 	if c.Strict {
 		opts = append(opts, client.Strict())
+	}
+	if c.Device != "" {
+		opts = append(opts, client.Device(c.Device))
+	}
+	if c.AutoAck {
+		opts = append(opts, client.AutoAck())
 	}
 	joined, err := st.c.Room(c.Room).Join(ctx, opts...)
 	return object{"joined": joined}, err

@@ -75,6 +75,8 @@ type call struct {
 	Since      *client.Position `json:"since"`
 	Last       int              `json:"last"`
 	Strict     bool             `json:"strict"`
+	Device     string           `json:"device"`
+	AutoAck    bool             `json:"auto_ack"`
 	Offset     int64            `json:"offset"`
 }
 
@@ -183,7 +185,7 @@ func (st *stage) listen(s *script) {
 			st.c.Room(m.Room).On(m.Event, st.onNotify)
 		}
 	}
-	for _, name := range []string{"r1", "r2", "plain", "strict"} {
+	for _, name := range []string{"r1", "r2", "plain", "strict", "@user:42"} {
 		room := st.c.Room(name)
 		room.OnGap(func(g client.Gap) {
 			st.note(&st.out.Messages, object{"gap": object{

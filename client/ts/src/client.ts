@@ -62,7 +62,6 @@ export class Client<A extends APIShape = AnyAPI> {
     this.#port = {
       storage: options.storage,
       ask: (link, event, data, done) => void this.#calls.send(link, event, data, false, done),
-      tell: (event, data) => this.#tell(event, data),
       emit: (event, data, info) => this.#on.emit("e" + event, data, info),
       leave: (room, links) => this.#leave(room, links),
       answered: (room, link, again) => this.#answered(room, link, again),
@@ -93,7 +92,8 @@ export class Client<A extends APIShape = AnyAPI> {
 
   /** Sends a message that needs no answer. Returns false, and sends nothing, without a connection. */
   notify<E extends RequestName<A>>(event: E, data?: Req<A, E>): boolean {
-    return this.#tell(event, data);
+    this.#live?.send(JSON.stringify({ type: "notify", event, data }));
+    return !!this.#live;
   }
 
   /** Joins a room, or returns the one that is there; its options are those of the first call. */
@@ -143,11 +143,6 @@ export class Client<A extends APIShape = AnyAPI> {
       this.#probe();
     }, timeout) : undefined;
     signal?.addEventListener("abort", abort);
-  }
-
-  #tell(event: string, data: unknown): boolean {
-    this.#live?.send(JSON.stringify({ type: "notify", event, data }));
-    return !!this.#live;
   }
 
   #set(state: State): void {

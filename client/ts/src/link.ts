@@ -6,7 +6,7 @@ const noop = (): void => {};
 export class Link {
   readonly #socket: WebSocketLike;
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
-  /** Whether the handshake has ended well. */
+  /** Whether the handshake has ended well, until `end`. */
   opened = false;
   /** Whether the client moves away from it. */
   moving = false;
@@ -56,6 +56,7 @@ export class Link {
 
   /** Forgets the socket and closes it. Nothing is called any more. */
   end(): void {
+    this.opened = false;
     this.#timers.forEach(clearTimeout);
     const s = this.#socket;
     s.onopen = s.onmessage = s.onclose = null;

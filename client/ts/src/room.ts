@@ -9,7 +9,6 @@ import type {
 export interface Port {
   storage: PositionStore | undefined;
   ask(link: Link, event: string, data: object, done: (error: WsError | undefined, data?: any) => void): void;
-  tell(event: string, data: object): boolean;
   emit(event: string, data: unknown, info: Info): void;
   /** Ends the membership on these connections. Resolves with the answers. */
   leave(room: Room<any>, links: Set<Link | undefined>): Promise<void>;
@@ -17,7 +16,10 @@ export interface Port {
   answered(room: Room<any>, link: Link, again?: WsError): void;
 }
 
-const ACK_DELAY = 100;
+/** The least milliseconds between two acknowledgements of a room. */
+const ACK_PAUSE = 50;
+/** The beginning of the IDs of inboxes. The server keeps the position of each device there. */
+const INBOX = "@user:";
 
 /**
  * A room that the client is in. The client joins it again after each reconnect, from its position. Functions added in the
@@ -41,6 +43,9 @@ export class Room<A extends APIShape = AnyAPI> {
   #epoch: string | undefined;
   /** The offset of the last message, undefined until it is known: offsets before the head may have holes. */
   #offset: number | undefined;
+  /** The acknowledged offset, and the one that was sent on the present connection. */
+  #acked = 0;
+  #ackSent = 0;
   #ackTimer: ReturnType<typeof setTimeout> | undefined;
   #resolve!: (joined: Joined) => void;
   #reject!: (error: WsError) => void;
@@ -85,25 +90,38 @@ export class Room<A extends APIShape = AnyAPI> {
   leave(): Promise<void> {
     const links = new Set([this.before, this.source, this.target]);
     this.end(new WsError("closed", "left the room"));
-    this.#port.storage?.removeItem(this.#key);
+    this.#storage?.removeItem(this.#key);
     return this.#port.leave(this, links);
   }
 
-  /** Acknowledges all messages up to offset, by default up to the position. Returns false without a connection. */
-  ack(offset: number | undefined = this.#offset): boolean {
+  /**
+   * Acknowledges the messages of an inbox up to offset, by default up to the position: the server does not send them to this
+   * device again, such as after a reload. It sends one acknowledgement in 50 ms at most, and the last one again after a reconnect.
+   */
+  ack(offset: number = this.#offset ?? 0): void {
+    if (offset <= this.#acked || offset > (this.#offset ?? 0)) return;
+    this.#acked = offset;
+    if (this.#ackTimer === undefined) this.#sendAck();
+  }
+
+  /** Sends the acknowledgement that is due. Without a connection it waits for the next join. */
+  #sendAck(): void {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
-    return offset !== undefined && this.#port.tell("ws.ack", { room: this.id, offset });
+    if (!this.source?.opened || this.#acked <= this.#ackSent) return;
+    this.#ackSent = this.#acked;
+    this.source.send(JSON.stringify({ type: "notify", event: "ws.ack", data: { room: this.id, offset: this.#acked } }));
+    this.#ackTimer = setTimeout(() => this.#sendAck(), ACK_PAUSE);
   }
 
   /** @internal */
   join(link: Link): void {
-    const { last, strict } = this.#options;
+    const { device, last, strict } = this.#options;
     const since = this.position;
     const again = this.#first || this.#epoch !== undefined; // else a room without history
     this.target = link;
     this.before = this.source;
-    const request = { room: this.id, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
+    const request = { room: this.id, device, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
     this.#port.ask(link, "ws.join", request, (error, data) => {
       if (this.target !== link || error?.code === "lost") return;
       const again = error && (error.code === 429 || (!this.#first && +error.code >= 500));
@@ -152,6 +170,7 @@ export class Room<A extends APIShape = AnyAPI> {
   /** Rejects `joined`, and ends the room. @internal */
   end(error: WsError): void {
     this.#reject(error);
+    this.#sendAck();
     clearTimeout(this.#ackTimer);
     this.target = this.source = this.before = undefined;
   }
@@ -166,7 +185,8 @@ export class Room<A extends APIShape = AnyAPI> {
     this.#first = false;
     const head = data.epoch === undefined ? undefined : { epoch: data.epoch, offset: data.offset };
     this.#resolve({ head, replaying });
-    if (this.#options.ack) this.ack();
+    this.#ackSent = 0; // the last one may be lost
+    if (this.#ackTimer === undefined) this.#sendAck();
   }
 
   #refuse(error: WsError): void {
@@ -178,6 +198,7 @@ export class Room<A extends APIShape = AnyAPI> {
 
   #gap(d: Gap): void {
     const p = this.#offset;
+    const epoch = this.#epoch;
     let { after } = d;
     if (p !== undefined && d.epoch === this.#epoch && d.reason !== "epoch") {
       if (d.next - 1 <= p) return; // the other connection has delivered these messages
@@ -185,6 +206,7 @@ export class Room<A extends APIShape = AnyAPI> {
     }
     this.#epoch = d.epoch || undefined;
     this.#offset = d.epoch ? d.next - 1 : undefined;
+    if (epoch !== this.#epoch || (this.#offset ?? 0) < this.#acked) this.#acked = this.#ackSent = 0; // of another history
     this.#report({ ...d, after });
     this.#moved();
   }
@@ -197,10 +219,14 @@ export class Room<A extends APIShape = AnyAPI> {
   /** Keeps the new position, after the message was delivered. */
   #moved(): void {
     if (!this.source) return; // left by the application's function
-    const { storage } = this.#port;
+    const storage = this.#storage;
     const p = this.position;
     if (storage) run(() => (p ? storage.setItem(this.#key, JSON.stringify(p)) : storage.removeItem(this.#key)));
-    if (this.#options.ack) this.#ackTimer ??= setTimeout(() => this.ack(), ACK_DELAY);
+    if (this.#options.autoAck) this.ack();
+  }
+
+  get #storage(): PositionStore | undefined {
+    return this.id.startsWith(INBOX) ? undefined : this.#port.storage;
   }
 
   get #key(): string {
@@ -209,7 +235,7 @@ export class Room<A extends APIShape = AnyAPI> {
 
   #stored(): Position | undefined {
     try {
-      const p = JSON.parse(this.#port.storage?.getItem(this.#key) ?? "");
+      const p = JSON.parse(this.#storage?.getItem(this.#key) ?? "");
       if (typeof p.epoch === "string" && Number.isSafeInteger(p.offset)) return p;
     } catch {
       // Nothing is stored, or nothing that is a position.

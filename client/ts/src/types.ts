@@ -155,6 +155,8 @@ export interface RoomOptions {
   last?: number;
   /** Refuse the join (code 409) if a message after the position is lost. Default: join, and report a gap. */
   strict?: boolean;
-  /** Acknowledge delivered messages. Only for rooms that ask for it, such as the user's inbox. */
-  ack?: boolean;
+  /** The name of this device, in the inbox of a user: the server keeps an acknowledged offset for each. Default "". */
+  device?: string;
+  /** Acknowledge each message of an inbox when the functions that read it have returned. Default: call `ack()`. */
+  autoAck?: boolean;
 }

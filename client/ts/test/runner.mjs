@@ -154,8 +154,8 @@ export class Runner {
     this.#sent(as, this.#client.notify(event, data));
   }
 
-  join({ as, room: id, since, last, strict }) {
-    const room = this.#client.room(id, { since, last, strict });
+  join({ as, room: id, device, since, last, strict, auto_ack: autoAck }) {
+    const room = this.#client.room(id, { device, since, last, strict, autoAck });
     // the room of the first call
     if (this.#rooms.get(id) === room) return void this.#out.results.push({ of: as, error: "joined" });
     this.#rooms.set(id, room);
@@ -186,8 +186,8 @@ export class Runner {
     this.#result(as, this.#rooms.get(room).leave(), () => (closed ? { error: "closed" } : {})); // it never rejects
   }
 
-  ack({ as, room, offset }) {
-    this.#sent(as, this.#client.notify("ws.ack", { room, offset }));
+  ack({ room, offset }) {
+    this.#rooms.get(room)?.ack(offset);
   }
 
   disconnect() {
