@@ -30,10 +30,12 @@ type acks struct {
 func (r *Room) Ack(offset int64) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	r.ackLocked(offset)
+	if st := r.c.rooms[r.name]; st != nil {
+		st.ackLocked(offset)
+	}
 }
 
-func (r *Room) ackLocked(offset int64) {
+func (r *roomState) ackLocked(offset int64) {
 	if !r.wanted || offset <= r.acks.offset || offset > r.cursor.Offset {
 		return
 	}
@@ -44,7 +46,7 @@ func (r *Room) ackLocked(offset int64) {
 }
 
 // sendAckLocked sends the acknowledgement that is due. Without a connection it waits for the next join.
-func (r *Room) sendAckLocked() {
+func (r *roomState) sendAckLocked() {
 	if r.source == nil || r.acks.offset <= r.acks.sent {
 		return
 	}
@@ -69,7 +71,7 @@ func (r *Room) sendAckLocked() {
 }
 
 // repeatAckLocked sends the last acknowledgement on a new connection, because it may be lost.
-func (r *Room) repeatAckLocked() {
+func (r *roomState) repeatAckLocked() {
 	r.acks.sent = 0
 	if r.acks.timer == nil {
 		r.sendAckLocked()
@@ -77,7 +79,7 @@ func (r *Room) repeatAckLocked() {
 }
 
 // endAcksLocked sends the acknowledgement that waits, and forgets all.
-func (r *Room) endAcksLocked() {
+func (r *roomState) endAcksLocked() {
 	r.sendAckLocked()
 	if r.acks.timer != nil {
 		r.acks.timer.Stop()
@@ -86,7 +88,7 @@ func (r *Room) endAcksLocked() {
 }
 
 // autoAckLocked acknowledges the position after the callbacks that wait.
-func (r *Room) autoAckLocked() {
+func (r *roomState) autoAckLocked() {
 	if !r.options.autoAck || !r.wanted {
 		return
 	}

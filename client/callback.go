@@ -54,14 +54,38 @@ func (l *link) awaitSpace() {
 // handlers holds the callbacks for notifications, by event. Guarded by Client.mu.
 type handlers map[string][]*func(Notify)
 
-// onLocked adds a callback, and returns a function that removes it.
-func (h handlers) onLocked(c *Client, event string, fn func(Notify)) (off func()) {
+// addLocked adds a callback, and returns the function that removes it, with the lock held.
+func (h handlers) addLocked(event string, fn func(Notify)) (removeLocked func()) {
+	list := h[event]
+	remove := addLocked(&list, fn)
+	h[event] = list
+	return func() {
+		list = h[event]
+		if remove(); len(list) > 0 {
+			h[event] = list
+		} else {
+			delete(h, event)
+		}
+	}
+}
+
+// addLocked adds a callback to a list. Calls that wait may still use the old list, so that the list
+// is never changed in its place.
+func addLocked[F any](list *[]*F, fn F) (removeLocked func()) {
 	entry := &fn
-	h[event] = append(h[event], entry)
+	*list = append(slices.Clip(*list), entry)
+	return func() {
+		*list = slices.DeleteFunc(slices.Clone(*list), func(e *F) bool { return e == entry })
+	}
+}
+
+// offLocked returns a function for the application that removes a callback.
+func (c *Client) offLocked(removeLocked, afterLocked func()) (off func()) {
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		h[event] = slices.DeleteFunc(slices.Clone(h[event]), func(e *func(Notify)) bool { return e == entry })
+		removeLocked()
+		afterLocked()
 	}
 }
 

@@ -72,8 +72,8 @@ type Client struct {
 
 	overlap *overlap // of the move that is under way, or nil
 
-	rooms    map[string]*Room
-	joined   []*Room // the rooms to be in, in the order of their joins
+	rooms    map[string]*roomState
+	joined   []*roomState // the rooms to be in, in the order of their joins
 	handlers handlers
 	raw      []*func(text bool, payload []byte)
 	calls    callbacks
@@ -89,7 +89,7 @@ func New(rawURL string, opts ...Option) (*Client, error) {
 	c := &Client{
 		settings: defaults(), url: u, prefix: newPrefix(),
 		done: make(chan struct{}), opened: make(chan struct{}),
-		sent: make(map[string]*request), rooms: make(map[string]*Room), handlers: make(handlers),
+		sent: make(map[string]*request), rooms: make(map[string]*roomState), handlers: make(handlers),
 	}
 	c.space = sync.NewCond(&c.mu)
 	for _, opt := range opts {
@@ -178,7 +178,7 @@ func (c *Client) Subprotocol() string {
 func (c *Client) On(event string, fn func(Notify)) (off func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.handlers.onLocked(c, event, fn)
+	return c.offLocked(c.handlers.addLocked(event, fn), func() {})
 }
 
 // OnRaw registers a callback for messages that are no response, error or notification, such as those
@@ -186,13 +186,7 @@ func (c *Client) On(event string, fn func(Notify)) (off func()) {
 func (c *Client) OnRaw(fn func(text bool, payload []byte)) (off func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	entry := &fn
-	c.raw = append(c.raw, entry)
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.raw = slices.DeleteFunc(slices.Clone(c.raw), func(e *func(bool, []byte)) bool { return e == entry })
-	}
+	return c.offLocked(addLocked(&c.raw, fn), func() {})
 }
 
 // setStateLocked changes the state and reports the change.

@@ -165,7 +165,7 @@ func (c *Client) switchLocked() {
 	if l == nil || !l.open || l.joins > 0 {
 		return
 	}
-	if !slices.ContainsFunc(c.joined, func(r *Room) bool { return r.target != l }) {
+	if !slices.ContainsFunc(c.joined, func(r *roomState) bool { return r.target != l }) {
 		c.drainLocked()
 	}
 }

@@ -13,3 +13,10 @@ func Decide(err error, failures int, random float64) (stop, refresh bool, after 
 	d := decide(err, failures, random)
 	return d.stop, d.refresh, d.after
 }
+
+// Rooms returns the number of rooms that the client knows.
+func (c *Client) Rooms() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.rooms)
+}

@@ -56,7 +56,7 @@ func (r *Room) Join(ctx context.Context, opts ...JoinOption) (Joined, error) {
 		opt(&options)
 	}
 	answers := make(chan answer, 1)
-	term, err := r.join(ctx, options, func(a answer) { answers <- a })
+	st, term, err := r.c.join(ctx, options, func(a answer) { answers <- a })
 	if err != nil {
 		return Joined{}, fmt.Errorf("client: join %q: %w", r.name, err)
 	}
@@ -68,24 +68,26 @@ func (r *Room) Join(ctx context.Context, opts ...JoinOption) (Joined, error) {
 	case <-ctx.Done():
 		r.c.mu.Lock()
 		defer r.c.mu.Unlock()
-		if r.term == term {
-			r.leaveLocked(answer{err: ctx.Err()}, nil)
+		if st.term == term {
+			st.leaveLocked(answer{err: ctx.Err()}, nil)
 		}
 		return Joined{}, fmt.Errorf("client: join %q: %w", r.name, ctx.Err())
 	}
 }
 
-func (r *Room) join(ctx context.Context, options joinData, resolve func(answer)) (term int, err error) {
-	c := r.c
+// join begins a membership. Its answer has the number term.
+func (c *Client) join(ctx context.Context, options joinData, resolve func(answer)) (*roomState, int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case ctx.Err() != nil:
-		return 0, ctx.Err()
+		return nil, 0, ctx.Err()
 	case c.state.Phase == Closed:
-		return 0, c.closedLocked()
-	case r.wanted:
-		return 0, ErrAlreadyJoined
+		return nil, 0, c.closedLocked()
+	}
+	r := c.roomLocked(options.Room)
+	if r.wanted {
+		return nil, 0, ErrAlreadyJoined
 	}
 	r.wanted, r.left, r.accepted, r.options, r.resolve = true, false, false, options, resolve
 	r.term++
@@ -95,7 +97,7 @@ func (r *Room) join(ctx context.Context, options joinData, resolve func(answer))
 	}
 	c.joined = append(c.joined, r)
 	c.joinLocked()
-	return r.term, nil
+	return r, r.term, nil
 }
 
 // joinLocked sends the joins that are due, on the newest connection.
@@ -118,7 +120,7 @@ func (c *Client) joinLocked() {
 }
 
 // sendJoinLocked asks for the room on l, with the position if it is certain.
-func (r *Room) sendJoinLocked(l *link) {
+func (r *roomState) sendJoinLocked(l *link) {
 	data := r.options
 	if r.accepted && (r.cursor.known || r.cursor.Epoch == "") {
 		data = joinData{Room: r.name, Device: r.options.Device}
@@ -149,7 +151,7 @@ func (r *Room) sendJoinLocked(l *link) {
 }
 
 // answeredLocked handles the answer to a join.
-func (r *Room) answeredLocked(l *link, a answer, hadSince bool) {
+func (r *roomState) answeredLocked(l *link, a answer, hadSince bool) {
 	var joined Joined
 	err := a.decode(eventJoin, &joined)
 	if err != nil && r.repeatsLocked(a) {
@@ -174,14 +176,14 @@ func (r *Room) answeredLocked(l *link, a answer, hadSince bool) {
 }
 
 // repeatsLocked reports whether a refused join is sent again.
-func (r *Room) repeatsLocked(a answer) bool {
+func (r *roomState) repeatsLocked(a answer) bool {
 	code := a.in.Code
 	return a.in.Type == typeError &&
 		(code == http.StatusTooManyRequests || r.accepted && code >= http.StatusInternalServerError)
 }
 
 // refusedLocked ends the membership because of a refused join.
-func (r *Room) refusedLocked(a answer, err error) {
+func (r *roomState) refusedLocked(a answer, err error) {
 	first := r.resolve != nil
 	r.target = nil
 	r.leaveLocked(a, nil) // during a move it is still in the room on the other connection
@@ -194,10 +196,10 @@ func (r *Room) refusedLocked(a answer, err error) {
 }
 
 // postponeLocked pauses the joins on l after a refusal, and puts r behind all other rooms.
-func (r *Room) postponeLocked(l *link, a answer) {
+func (r *roomState) postponeLocked(l *link, a answer) {
 	c := r.c
 	r.target = nil
-	c.joined = append(slices.DeleteFunc(c.joined, func(other *Room) bool { return other == r }), r)
+	c.joined = append(slices.DeleteFunc(c.joined, func(other *roomState) bool { return other == r }), r)
 	if l.pause != nil {
 		return
 	}

@@ -300,6 +300,9 @@ func (l *link) write() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if finished && l.deadline != nil {
+		l.deadline.Stop()
+	}
 	c.goroutineEndedLocked()
 }
 

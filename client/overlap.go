@@ -50,7 +50,7 @@ func (o *overlap) takeSeen(hash uint64) bool {
 }
 
 // plainLocked handles a message without an offset on l.
-func (c *Client) plainLocked(l *link, room *Room, m plain, payload []byte) {
+func (c *Client) plainLocked(l *link, room *roomState, m plain, payload []byte) {
 	o := c.overlap
 	switch {
 	case l != c.current && l != c.next: // it was replaced

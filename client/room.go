@@ -7,12 +7,19 @@ import (
 	"slices"
 )
 
-// Room is a room as a client sees it. It comes from Client.Room. Safe for concurrent use.
+// Room is a room as a client sees it. It comes from Client.Room. Immutable; its methods are safe
+// for concurrent use.
 type Room struct {
+	c    *Client
+	name string
+}
+
+// roomState is the state of a room. The client forgets it when the room is neither joined nor has
+// callbacks. Guarded by Client.mu.
+type roomState struct {
 	c    *Client // immutable
 	name string  // immutable
 
-	// Guarded by Client.mu.
 	handlers handlers
 	onGap    []*func(Gap)
 	onLost   []*func(error)
@@ -30,52 +37,69 @@ type Room struct {
 	acks     acks
 }
 
-// Room returns the room with a name. It is the same one for each call.
-func (c *Client) Room(name string) *Room {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// Room returns the room with a name. Its callbacks and its membership are those of the client: two
+// calls with the same name return the same room.
+func (c *Client) Room(name string) *Room { return &Room{c, name} }
+
+// roomLocked returns the state of a room, which begins if need be.
+func (c *Client) roomLocked(name string) *roomState {
 	r := c.rooms[name]
 	if r == nil {
-		r = &Room{c: c, name: name, handlers: make(handlers)}
+		r = &roomState{c: c, name: name, handlers: make(handlers)}
 		c.rooms[name] = r
 	}
 	return r
 }
 
+// forgetLocked ends the state of a room that is of no more use.
+func (r *roomState) forgetLocked() {
+	if !r.wanted && len(r.handlers) == 0 && len(r.onGap) == 0 && len(r.onLost) == 0 && r.c.rooms[r.name] == r {
+		delete(r.c.rooms, r.name)
+	}
+}
+
 // Name returns the name.
 func (r *Room) Name() string { return r.name }
 
-// On registers a callback for the room's notifications of an event. off removes it.
+// On registers a callback for the room's notifications of an event. off removes it. The client keeps
+// a room as long as it has callbacks, also after Leave.
 func (r *Room) On(event string, fn func(Notify)) (off func()) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	return r.handlers.onLocked(r.c, event, fn)
+	st := r.c.roomLocked(r.name)
+	return r.c.offLocked(st.handlers.addLocked(event, fn), st.forgetLocked)
 }
 
 // OnGap registers a callback for messages that are lost. It runs in its place among the
-// notifications: before those that follow the gap.
-func (r *Room) OnGap(fn func(Gap)) {
+// notifications: before those that follow the gap. off removes it.
+func (r *Room) OnGap(fn func(Gap)) (off func()) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	r.onGap = append(r.onGap, &fn)
+	st := r.c.roomLocked(r.name)
+	return r.c.offLocked(addLocked(&st.onGap, fn), st.forgetLocked)
 }
 
 // OnLost registers a callback for the end of the membership without Leave: after a reconnect the
 // server has refused the join, with the *[ServerError] that fn gets. With [Strict] its code is 409
 // if the position is lost. Codes 429 and from 500 on do not end the membership: the client sends the
-// join again later. fn may call Join in a goroutine of its own.
-func (r *Room) OnLost(fn func(err error)) {
+// join again later. fn may call Join in a goroutine of its own. off removes fn.
+func (r *Room) OnLost(fn func(err error)) (off func()) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	r.onLost = append(r.onLost, &fn)
+	st := r.c.roomLocked(r.name)
+	return r.c.offLocked(addLocked(&st.onLost, fn), st.forgetLocked)
 }
 
 // Position returns the position behind the last message that was received. Its callback may
-// not have run yet: see Notify.Position to store positions.
+// not have run yet: see Notify.Position to store positions. Read it before Leave: after that the
+// client may have forgotten it.
 func (r *Room) Position() Position {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	return r.cursor.Position
+	if st := r.c.rooms[r.name]; st != nil {
+		return st.cursor.Position
+	}
+	return Position{}
 }
 
 // Leave leaves the room, and waits for the server's answer. Messages that arrive later are
@@ -87,7 +111,8 @@ func (r *Room) Leave(ctx context.Context) error {
 		defer r.c.mu.Unlock()
 		return fmt.Errorf("client: leave %q: %w", r.name, r.c.closedLocked())
 	}
-	waits := r.wanted && r.leaveLocked(answer{err: context.Canceled}, func(a answer) { answers <- a })
+	st := r.c.rooms[r.name]
+	waits := st != nil && st.wanted && st.leaveLocked(answer{err: context.Canceled}, func(a answer) { answers <- a })
 	r.c.mu.Unlock()
 	if !waits {
 		return nil
@@ -103,7 +128,7 @@ func (r *Room) Leave(ctx context.Context) error {
 	}
 }
 
-func (r *Room) resolveLocked(a answer) {
+func (r *roomState) resolveLocked(a answer) {
 	if resolve := r.resolve; resolve != nil {
 		r.resolve = nil
 		resolve(a)
@@ -111,17 +136,18 @@ func (r *Room) resolveLocked(a answer) {
 }
 
 // stopLocked ends the membership; a is the answer to a Join that waits.
-func (r *Room) stopLocked(a answer) {
+func (r *roomState) stopLocked(a answer) {
 	r.endAcksLocked()
 	r.wanted, r.source, r.target, r.before = false, nil, nil, nil
 	r.term++
-	r.c.joined = slices.DeleteFunc(r.c.joined, func(other *Room) bool { return other == r })
+	r.c.joined = slices.DeleteFunc(r.c.joined, func(other *roomState) bool { return other == r })
 	r.resolveLocked(a)
+	r.forgetLocked()
 }
 
 // leaveLocked ends the membership and asks the server for it, on each connection that has joined.
 // It reports whether it has asked; done gets the answers.
-func (r *Room) leaveLocked(a answer, done func(answer)) (asked bool) {
+func (r *roomState) leaveLocked(a answer, done func(answer)) (asked bool) {
 	source, target := r.source, r.target
 	r.stopLocked(a)
 	r.left = true
@@ -139,10 +165,10 @@ func (r *Room) leaveLocked(a answer, done func(answer)) (asked bool) {
 }
 
 // takesPlainLocked reports whether messages without an offset are of use.
-func (r *Room) takesPlainLocked() bool { return !r.left && (!r.wanted || r.source != nil) }
+func (r *roomState) takesPlainLocked() bool { return !r.left && (!r.wanted || r.source != nil) }
 
 // receiveLocked handles a notification of the history.
-func (r *Room) receiveLocked(l *link, in *incoming) {
+func (r *roomState) receiveLocked(l *link, in *incoming) {
 	n := in.notify()
 	switch {
 	case r.left, r.wanted && r.source != l:
@@ -167,7 +193,7 @@ func (r *Room) receiveLocked(l *link, in *incoming) {
 }
 
 // gapLocked handles ws.gap.
-func (r *Room) gapLocked(data json.RawMessage) {
+func (r *roomState) gapLocked(data json.RawMessage) {
 	var d struct {
 		Epoch  string `json:"epoch"`
 		After  int64  `json:"after"`
@@ -192,7 +218,7 @@ func (r *Room) gapLocked(data json.RawMessage) {
 	r.autoAckLocked()
 }
 
-func (r *Room) reportLocked(g Gap) {
+func (r *roomState) reportLocked(g Gap) {
 	g.Room = r.name
 	for _, fn := range r.onGap {
 		r.c.callLocked(func() { (*fn)(g) })
