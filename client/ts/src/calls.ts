@@ -35,6 +35,32 @@ export class Calls {
     return request_id;
   }
 
+  /** Sends a request that may be given up. `fail` ends it: with `timedOut` after the time. */
+  request(
+    link: Link | undefined, event: string, data: unknown, timeout: number, signal: AbortSignal | undefined, keep: boolean,
+    resolve: (data: any) => void, fail: (error: unknown, timedOut?: boolean) => void,
+  ): void {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    };
+    const id = this.send(link, event, data, keep, (error, data) => {
+      end();
+      if (error) fail(error);
+      else resolve(data);
+    });
+    const give = (error: unknown, timedOut?: boolean): void => {
+      end();
+      this.forget(id);
+      fail(error, timedOut);
+    };
+    const abort = (): void => give(signal!.reason);
+    // Timers count up to 2^31 ms only, and are due at once beyond.
+    const timer = timeout > 0 && timeout < 2 ** 31 ? setTimeout(() => give(new WsError("timeout", "no answer in time"), true), timeout)
+      : undefined;
+    signal?.addEventListener("abort", abort);
+  }
+
   /** Sends the requests that wait. */
   flush(link: Link | undefined): void {
     for (const call of this.#calls.values()) {

@@ -1,6 +1,7 @@
 import { Calls, closed } from "./calls.js";
 import { Emitter } from "./emitter.js";
 import { WsError } from "./errors.js";
+import { Joins } from "./joins.js";
 import { Link } from "./link.js";
 import { Overlap } from "./overlap.js";
 import { backoff, retryIn, verdict } from "./policy.js";
@@ -17,10 +18,6 @@ const STABLE = 10_000;
 const PROBE_ANSWER = 10_000;
 /** Milliseconds in which the old connection ends after a move. The server's own limit is 5 s by default. */
 const MOVE = 5_000;
-/** Joins that are sent before one is answered: fewer than a server's rate limit tolerates. */
-const JOINS = 8;
-/** The least milliseconds before a refused join is sent again. */
-const PAUSE = 1_000;
 
 /** Connects to url, and stays connected until `close()` or until the server says that there is no use. */
 export function connect<A extends APIShape = AnyAPI>(url: URLSource, options: ConnectOptions = {}): Client<A> {
@@ -33,7 +30,8 @@ export class Client<A extends APIShape = AnyAPI> {
   readonly #url: URLSource;
   readonly #options: ConnectOptions;
   readonly #on = new Emitter();
-  readonly #rooms = new Map<string, Room<any>>();
+  readonly #joins = new Joins(() => (this.#next?.opened ? this.#next : this.#live));
+  readonly #rooms = this.#joins.rooms;
   readonly #calls = new Calls();
   readonly #port: Port;
   #state: State = { name: "connecting" };
@@ -64,7 +62,7 @@ export class Client<A extends APIShape = AnyAPI> {
       ask: (link, event, data, done) => void this.#calls.send(link, event, data, false, done),
       emit: (event, data, info) => this.#on.emit("e" + event, data, info),
       leave: (room, links) => this.#leave(room, links),
-      answered: (room, link, again) => this.#answered(room, link, again),
+      answered: (room, link, again) => this.#joins.answered(room, link, again),
     };
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
@@ -103,7 +101,7 @@ export class Client<A extends APIShape = AnyAPI> {
       room = new Room<A>(id, this.#port, options);
       if (this.#state.name === "closed") room.end(closed());
       else this.#rooms.set(id, room);
-      this.#join();
+      this.#joins.send();
     }
     return room;
   }
@@ -122,27 +120,11 @@ export class Client<A extends APIShape = AnyAPI> {
     if (!this.#live && this.#calls.queued >= (this.#options.queue ?? 256)) {
       throw new WsError("full", "too many requests wait for a connection");
     }
-    const end = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    };
-    const id = this.#calls.send(this.#live, event, data, idempotent, (error, data) => {
-      end();
-      if (error) reject(error);
-      else resolve(data);
-    });
-    const give = (error: unknown): void => {
-      end();
-      this.#calls.forget(id);
+    this.#calls.request(this.#live, event, data, timeout, signal, idempotent, resolve, (error, timedOut) => {
       reject(error);
       this.#settle();
-    };
-    const abort = (): void => give(signal!.reason);
-    const timer = timeout > 0 ? setTimeout(() => {
-      give(new WsError("timeout", "no answer in time"));
-      this.#probe();
-    }, timeout) : undefined;
-    signal?.addEventListener("abort", abort);
+      if (timedOut) this.#probe();
+    });
   }
 
   #set(state: State): void {
@@ -205,7 +187,7 @@ export class Client<A extends APIShape = AnyAPI> {
     this.#listen(link);
     const first = !this.#live;
     if (first) this.#begin(link);
-    this.#join();
+    this.#joins.send();
     this.#calls.flush(this.#live);
     this.#settle();
     if (first) this.#set({ name: "open" });
@@ -290,37 +272,6 @@ export class Client<A extends APIShape = AnyAPI> {
     else this.#on.emit("e" + event, data, { event, room: id, offset: m.offset, timestamp });
   }
 
-  /** Sends the joins that are due, on the newest connection. */
-  #join(): void {
-    const link = this.#next?.opened ? this.#next : this.#live;
-    if (!link || link.paused) return;
-    const rooms = [...this.#rooms.values()];
-    let free = (link.refused ? 1 : JOINS) - rooms.filter((room) => room.target === link && room.source !== link).length;
-    for (const room of rooms) {
-      if (room.target !== link && free-- > 0) room.join(link);
-    }
-  }
-
-  #answered(room: Room<any>, link: Link, again: WsError | undefined): void {
-    if (again) {
-      this.#rooms.delete(room.id); // it comes after all others
-      this.#rooms.set(room.id, room);
-      this.#pause(link, retryIn(again.data));
-    } else link.refusals = 0;
-    this.#join();
-  }
-
-  /** Lets the joins on link wait. Later ones are sent one after the other. */
-  #pause(link: Link, wait: number | undefined): void {
-    if (link.paused) return;
-    link.paused = link.refused = true;
-    link.after("join", wait ?? PAUSE + backoff(link.refusals), () => {
-      link.paused = false;
-      this.#join();
-    });
-    link.refusals++;
-  }
-
   #leave(room: Room<any>, links: Set<Link | undefined>): Promise<void> {
     if (this.#rooms.get(room.id) === room) this.#rooms.delete(room.id);
     const left = [...links].filter((link) => link && (link === this.#live || link === this.#next)).map(
@@ -335,7 +286,7 @@ export class Client<A extends APIShape = AnyAPI> {
     const live = this.#live;
     const next = this.#next;
     const overlap = this.#overlap;
-    if (live && next?.opened && overlap && !overlap.drained && [...this.#rooms.values()].every((room) => room.source === next)) {
+    if (live && next?.opened && overlap && !overlap.drained && this.#joins.doneOn(next)) {
       overlap.drained = true;
       const done = (): void => void (this.#next === next && this.#takeOver(live, next));
       this.#calls.send(live, "ws.ping", undefined, false, (error) => error?.code === "lost" || done());
@@ -396,7 +347,7 @@ export class Client<A extends APIShape = AnyAPI> {
     if (stays) {
       live.moving = false;
       this.#drop(lost);
-      this.#join();
+      this.#joins.send();
     } else {
       this.#live = undefined;
       live.end();

@@ -23,6 +23,7 @@ export class Emitter {
   }
 
   emit(name: string, ...args: unknown[]): void {
-    for (const fn of this.#sets.get(name) ?? []) run(fn, ...args);
+    const set = this.#sets.get(name);
+    for (const fn of [...(set ?? [])]) if (set!.has(fn)) run(fn, ...args); // fn may add and remove functions
   }
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test, { after, before, beforeEach, afterEach } from "node:test";
-import { WebSocket } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
 import { connect } from "../dist/index.js";
 import { Proxy } from "./proxy.mjs";
 import { reaches, startServers, until } from "./servers.mjs";
@@ -42,6 +42,52 @@ test("a request ends with its timeout or its signal", async () => {
   const abort = new AbortController();
   abort.abort("why not");
   await assert.rejects(c.request("echo", 1, { signal: abort.signal }), (reason) => reason === "why not");
+});
+
+test("data that is no JSON, and a timeout beyond the range of timers", async () => {
+  const c = open(proxy.url);
+  const circular = {};
+  circular.self = circular;
+  await assert.rejects(c.request("echo", circular, { timeout: 10 }), TypeError);
+  assert.equal(await c.request("echo", 1, { timeout: Infinity }), 1);
+  assert.throws(() => c.notify("echo", circular), TypeError);
+  assert.equal(await c.request("echo", 2, { timeout: 2 ** 40 }), 2);
+});
+
+test("functions may add and remove functions, and close the client", async () => {
+  const c = open(proxy.url);
+  const room = c.room("r1");
+  const calls = [];
+  const first = room.on("number", () => {
+    calls.push("first");
+    first();
+    second();
+    room.on("number", () => calls.push("third"));
+    c.close();
+  });
+  const second = room.on("number", () => calls.push("second"));
+  await room.joined;
+  const publisher = open(proxy.url);
+  await publisher.request("publish", { room: "r1", n: 3 });
+  await reaches(c, "closed");
+  await publisher.request("echo");
+  assert.deepEqual(calls, ["first"]);
+});
+
+test("many timeouts ask for a sign of life once", async () => {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+  const events = [];
+  server.on("connection", (socket) => socket.on("message", (text) => events.push(JSON.parse(text).event)));
+  await new Promise((resolve) => server.once("listening", resolve));
+  const c = open(`ws://127.0.0.1:${server.address().port}/`);
+  await reaches(c, "open");
+  await Promise.all(Array.from({ length: 20 }, () => assert.rejects(c.request("slow", null, { timeout: 10 }), { code: "timeout" })));
+  await until(() => events.includes("ws.ping"), "a ping");
+  await assert.rejects(c.request("last", null, { timeout: 10 }), { code: "timeout" });
+  await until(() => events.includes("last"), "the last request");
+  assert.equal(events.filter((event) => event === "ws.ping").length, 1);
+  c.close();
+  server.close();
 });
 
 for (const how of ["drop", "reset", "half", "silent"]) {
