@@ -277,6 +277,7 @@ func countOpen(clients []*ws.Client, conns []*harness.Client) int {
 
 // The budget is kept by taking from those that hold the most.
 func TestQueueBudget(t *testing.T) {
+	t.Parallel()
 	const large, small, size, budget = 20, 5, 1000, 1_000_000
 	for _, policy := range []ws.OverflowPolicy{ws.DropNewest, ws.DropOldest, ws.Disconnect} {
 		for _, loops := range []int{1, 3} {
