@@ -7,7 +7,7 @@ import type { View } from "./chart.js";
 import { duration, number, Panel, plural, set } from "./panel.js";
 
 const SLICE = 5000; // of the table
-const SCALES = [1000, 2000, 5000, 10_000, 15_000, 20_000, 30_000, 60_000];
+const SCALES = [1000, 2000, 5000, 10_000, 15_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000];
 
 const $ = <E extends HTMLElement>(selector: string): E => document.querySelector<E>(selector)!;
 const checked = (): HTMLInputElement => $<HTMLInputElement>("#speed :checked");
@@ -48,18 +48,17 @@ function newest(): Price[] {
   }, price));
 }
 
+/** The number at a time; NaN before the first report. */
 function publishedAt(time: number): number {
   const i = reports.findIndex(({ at }) => at >= time);
-  const after = reports[i];
-  const before = reports[i - 1];
-  if (!after || !before) return after?.published ?? reports.at(-1)?.published ?? 0;
+  if (i <= 0) return i < 0 && reports.length ? reports.at(-1)!.published : NaN;
+  const [before, after] = [reports[i - 1]!, reports[i]!];
   return before.published + ((after.published - before.published) * (time - before.at)) / (after.at - before.at);
 }
 
 function publishedRate(): number {
-  const last = reports.at(-1);
-  const first = reports.find(({ at }) => at >= Date.now() - 5000);
-  return first && last && last.at > first.at ? ((last.published - first.published) * 1000) / (last.at - first.at) : 200;
+  const lately = Date.now() - 1000;
+  return publishedAt(lately) - publishedAt(lately - 1000) || 200;
 }
 
 // The rate of the links.
@@ -130,7 +129,9 @@ function write(): void {
   const now = Date.now();
   const rate = publishedRate();
   set($("#published"), `${number(Math.round(rate / 10) * 10)} prices a second`);
-  for (const panel of panels) panel.write(now, rate, newest());
+  const prices = newest();
+  const lags = panels.map((panel) => `<span>${panel.title} <b>${panel.write(now, rate, prices)}</b></span>`);
+  $("#lags").innerHTML = lags.join("");
   if ($<HTMLDetailsElement>("#table").open) writeTable(now);
 }
 

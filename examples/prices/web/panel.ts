@@ -86,8 +86,8 @@ export class Panel {
     drawRate(this.#section.querySelector(".rate")!, view, this.arrivals);
   }
 
-  /** Writes the figures. published are the newest prices of the server. */
-  write(now: number, rate: number, published: Price[]): void {
+  /** Writes the figures, and returns the lag. published are the newest prices of the server. */
+  write(now: number, rate: number, published: Price[]): string {
     const { received, greatest, missed } = this.between(now - WINDOW, now + 1);
     const lately = this.between(now - 2000, now + 1).received / 2;
     const lag = this.lag;
@@ -103,6 +103,7 @@ export class Panel {
     this.#section.querySelector(".rate")!.ariaLabel =
       `${number(received)} prices received in 30 seconds; ${texts.rate} now, of ${number(rate)} published a second`;
     published.slice(0, SHOWN).forEach((price, i) => this.#writePrice(i, price));
+    return texts.lag!;
   }
 
   #writePrice(i: number, published: Price): void {
@@ -125,7 +126,7 @@ export function set(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const number = (n: number): string => Math.round(n).toLocaleString("en");
+export const number = (n: number): string => (Number.isNaN(n) ? "–" : Math.round(n).toLocaleString("en"));
 
 export const plural = (n: number, noun: string): string => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
 
