@@ -12,6 +12,7 @@ const (
 	eventJoin  = "ws.join"
 	eventLeave = "ws.leave"
 	eventGap   = "ws.gap"
+	eventAck   = "ws.ack"
 	eventPing  = "ws.ping"
 )
 
@@ -93,6 +94,7 @@ func (l *catchUps) begin(u *catchUp) {
 	}
 	l.members[placeOf(u.mem)] = u
 	u.mem.Room().SetBehindInLoop(u.mem, true)
+	u.mem.Room().Data().history.setBehindInLoop(u.mem, true, u.cursor)
 }
 
 // end is the reverse of begin. It has no effect on a member that is not behind.
@@ -120,6 +122,7 @@ func (l *catchUps) forget(u *catchUp) {
 		l.members = nil
 	}
 	u.mem.Room().SetBehindInLoop(u.mem, false)
+	u.mem.Room().Data().history.setBehindInLoop(u.mem, false, 0)
 }
 
 // catchUpsInLoop returns the members behind on the client's loop.
@@ -178,6 +181,7 @@ func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
 		}
 	}
 	h.all.replayed.Add(u.cursor - before)
+	h.setBehindInLoop(u.mem, true, u.cursor)
 	return u.cursor == top
 }
 
@@ -212,12 +216,15 @@ func (h *roomHistory) startLocked(room string, since *Since) joinStart {
 	if h == nil {
 		return startWithout(room, since)
 	}
-	h.log.Expire(h.all.clock())
+	h.expireLocked(h.all.clock())
 	h.weighLocked()
 	top := h.log.Top()
 	st := joinStart{position: Position{h.epoch, top}, cursor: top}
-	oldest := h.log.Oldest()
-	switch p := since.Position; {
+	oldest, p := h.log.Oldest(), since.Position
+	if h.inbox != nil && p == (Position{}) {
+		p = h.inbox.start(h.epoch, since.Device, oldest)
+	}
+	switch {
 	case p == (Position{}):
 		if since.Last > 0 {
 			st.cursor = max(oldest-1, top-min(top, uint64(since.Last)))
@@ -257,9 +264,13 @@ func (t *historyJoin) RunInLoop(s *engine.Shard) {
 
 // joinInLoop lets a member begin at its place.
 func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool) {
-	top := &h.tops[s.Index()]
-	*top = max(*top, t.start.position.Offset)
-	if !inserted || t.start.cursor == *top && t.start.gap == nil {
+	top := max(h.tops[s.Index()], t.start.position.Offset)
+	h.setTopInLoop(s.Index(), top)
+	switch {
+	case !inserted:
+		return
+	case t.start.cursor == top && t.start.gap == nil:
+		h.setBehindInLoop(t.mem, false, 0)
 		return
 	}
 	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}

@@ -302,6 +302,8 @@ type Config struct {
 
 	// RateLimit bounds the messages and bytes that one client may send. Default no limit.
 	RateLimit RateLimit
+	// Inbox gives users inboxes; see WithInbox. Default nil, none.
+	Inbox *Inbox
 	// Idempotency keeps the first replies to requests, for repeats. Default off.
 	Idempotency Idempotency
 

@@ -101,6 +101,7 @@ func (c *Config) roomSettings() []setting {
 		within("Broadcast.QueueSize", &b.QueueSize, 1024, 1, 1<<20),
 		within("Broadcast.BatchSize", &b.BatchSize, defaultBatchSize, 0, 4096),
 		minimum("Broadcast.Timeout", &b.Timeout, 5*time.Second, time.Millisecond),
+		{check: func() error { _, err := c.Inbox.config(); return err }},
 	}
 }
 

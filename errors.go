@@ -34,6 +34,16 @@ var (
 	ErrInvalidRoom = errors.New("ws: room ID too long")
 	// ErrAlreadyInRoom is returned by JoinRoom for a member of the room.
 	ErrAlreadyInRoom = errors.New("ws: already in room")
+	// ErrForbidden refuses a client that joins the inbox of another user.
+	ErrForbidden = errors.New("ws: forbidden")
+	// ErrNoInbox is returned for the inbox of the user "", and by PublishToInbox without WithInbox.
+	ErrNoInbox = errors.New("ws: no inbox")
+	// ErrInvalidAck refuses an acknowledgement of a message that the client was not sent.
+	ErrInvalidAck = errors.New("ws: invalid ack")
+	// ErrTooManyDevices refuses a device beyond Inbox.MaxDevices while all others are connected.
+	ErrTooManyDevices = errors.New("ws: too many devices")
+	// ErrInvalidDevice refuses a device whose name is longer than 128 bytes.
+	ErrInvalidDevice = errors.New("ws: device name too long")
 	// ErrPositionLost refuses a join with Since.Strict whose messages are not all kept.
 	ErrPositionLost = errors.New("ws: position lost")
 	// ErrHistoryOption refuses a message of a room with a history that has Exclude, a

@@ -37,6 +37,9 @@ const (
 	// EventRoomGap says that a member does not get some messages of a room with a history. Data:
 	// RoomGap.
 	EventRoomGap EventType = "room.gap"
+	// EventUndelivered says that messages of a user's inbox were dropped before the user's devices had
+	// acknowledged them. It is an event of no client. Data: Undelivered.
+	EventUndelivered EventType = "inbox.undelivered"
 	// EventError reports a handler's panic or internal error, and a client
 	// that broke the protocol or a limit and is closed. Data: error.
 	EventError EventType = "error"
@@ -112,6 +115,8 @@ func (t EventType) bit() uint32 {
 		return 1 << 7
 	case EventRoomGap:
 		return 1 << 8
+	case EventUndelivered:
+		return 1 << 9
 	}
 	return 0
 }

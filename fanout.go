@@ -129,7 +129,7 @@ func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
 	w.task = b
 	s.NoteOfferInLoop(b.frame)
 	if b.offset != 0 {
-		b.room.Data().history.tops[s.Index()] = b.offset
+		b.room.Data().history.setTopInLoop(s.Index(), b.offset)
 		w.next = b.room.BehindInLoop(s.Index())
 	}
 }

@@ -10,8 +10,10 @@ import (
 )
 
 // HandleJoin registers handlers of the events ws.join and ws.leave, by which clients join rooms
-// from a position, and of ws.ping, by which a client finds out whether its connection still works:
-// the response has no data. authorize decides, for each join, whether the client may be in the room, and
+// from a position; of ws.ack, see Inbox; and of ws.ping, by which a client finds out whether its
+// connection still works: the response has no data.
+//
+// authorize decides, for each join, whether the client may be in the room, and
 // returns the options with which a missing room is created. The client reads its error as it
 // reads the error of a Handler. It runs where the handlers run, see RouteOption. HandleJoin returns the
 // errors of Register, and ErrInvalidConfig for a nil authorize. The request and its response are
@@ -21,8 +23,9 @@ import (
 //	  "data":{"room":"r1","epoch":"k3Q9","offset":1063,"replaying":22}}
 //
 // In place of since, "last":n asks for the newest n messages; "strict":true asks for an error with
-// code 409 in place of a gap. The response comes before the first message of the room. It has only
-// the room if that has no history. docs/delivery.md describes the messages.
+// code 409 in place of a gap. "device":"phone" names the device in an inbox. A client that joins the
+// inbox of another user gets code 403, and authorize is not called. The response comes before the
+// first message of the room. It has only the room if that has no history. docs/delivery.md describes the messages.
 func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption, error), opts ...RouteOption) error {
 	if authorize == nil {
 		return invalid("HandleJoin", "authorize must not be nil")
@@ -33,6 +36,9 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 			return err
 		}
 		if err := req.check(); err != nil {
+			return err
+		}
+		if err := c.mayEnter(req.Room, req.Device); err != nil {
 			return err
 		}
 		options, err := authorize(c, req.Room)
@@ -52,6 +58,9 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 	if err := Handle0(m, eventLeave, leave, opts...); err != nil {
 		return err
 	}
+	if err := m.Register(eventAck, handleAck, opts...); err != nil {
+		return err
+	}
 	return m.Register(eventPing, answerPing, opts...)
 }
 
@@ -61,9 +70,36 @@ func answerPing(c *Client, msg *Message) error { return respond[struct{}](c, msg
 // joinRequest is the data of ws.join.
 type joinRequest struct {
 	Room   string    `json:"room"`
+	Device string    `json:"device"`
 	Since  *Position `json:"since"`
 	Last   int       `json:"last"`
 	Strict bool      `json:"strict"`
+}
+
+// ackRequest is the data of ws.ack.
+type ackRequest struct {
+	Room   string  `json:"room"`
+	Offset *uint64 `json:"offset"`
+}
+
+// handleAck is the handler of ws.ack. An invalid notification gets no answer.
+func handleAck(c *Client, msg *Message) error {
+	req, err := decode[ackRequest](msg)
+	switch {
+	case err != nil:
+	case req.Offset == nil:
+		err = NewClientError(400, "invalid data: offset is missing")
+	default:
+		err = c.Ack(req.Room, *req.Offset)
+	}
+	switch {
+	case err == nil:
+		return respond[struct{}](c, msg, nil)
+	case msg.Type == TypeNotify:
+		c.manager.metrics.IncrementInvalidMessages()
+		return nil
+	}
+	return err
 }
 
 // leaveRequest is the data of ws.leave.
@@ -84,7 +120,7 @@ func (r *joinRequest) check() error {
 }
 
 func (r *joinRequest) since() Since {
-	s := Since{Last: r.Last, Strict: r.Strict}
+	s := Since{Last: r.Last, Strict: r.Strict, Device: r.Device}
 	if r.Since != nil {
 		s.Position = *r.Since
 	}

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"crypto/rand"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,10 +32,11 @@ const (
 	maxHistorySize      = 1 << 20
 )
 
-// config returns h with its defaults, or an error that wraps ErrInvalidConfig.
-func (h History) config() (history.Config, error) {
+// config returns h with its defaults, or an error that wraps ErrInvalidConfig and names the field of
+// that type.
+func (h History) config(typeName string) (history.Config, error) {
 	if h.Size < 0 || h.Size > maxHistorySize {
-		return history.Config{}, invalid("History.Size", "must be between 0 and 1048576")
+		return history.Config{}, invalid(typeName+".Size", "must be between 0 and 1048576")
 	}
 	cfg := history.Config{Size: defaultHistorySize, Bytes: defaultHistoryBytes, TTL: defaultHistoryTTL}
 	if h.Size > 0 {
@@ -75,22 +77,24 @@ type roomHistory struct {
 	epoch  string
 	all    *histories
 	ttl    time.Duration
-	byJoin bool // a join has created the room
+	byJoin bool   // a join has created the room
+	inbox  *inbox // nil for a room that is no inbox
 
 	// Loop-confined, each by its own loop: offset of the newest message that the loop has begun to
-	// fan out.
+	// fan out. For an inbox see setTopInLoop.
 	tops []uint64
 
 	// Guarded by histories.mu.
-	place int // in histories.list; -1 when the room has ended
+	place int // in histories.list if listed
 
 	// Guarded by mu. A publisher numbers a message and posts it with mu held, and a join takes its
 	// position and posts its task with mu held. So each loop runs both in the order of the offsets,
 	// and the place of a join among them is its position.
-	mu    sync.Mutex
-	log   history.Log[*engine.Frame]
-	bytes int64 // of log, as counted in all.bytes
-	ended bool  // the room has ended, so log counts no more
+	mu     sync.Mutex
+	log    history.Log[*engine.Frame]
+	bytes  int64 // of log, as counted in all.bytes
+	listed bool  // it is in histories.list
+	ended  bool  // the room has ended, so log counts no more
 }
 
 // newRoomHistory returns the history of a new room.
@@ -99,7 +103,7 @@ func (m *Manager) newRoomHistory(cfg history.Config, byJoin bool) *roomHistory {
 		epoch: rand.Text()[:12], all: &m.histories, ttl: cfg.TTL, tops: make([]uint64, m.cfg.Loops),
 		log: history.NewLog[*engine.Frame](cfg), byJoin: byJoin,
 	}
-	m.histories.add(h)
+	m.histories.count.Add(1)
 	return h
 }
 
@@ -123,10 +127,14 @@ func (m *Manager) endUnused(r *roomEntry) (ended bool) {
 	return ended
 }
 
-// keep returns the time for which the room stays when it is empty; h may be nil.
+// keep returns the time for which the room stays when it is empty; h may be nil. endInbox ends the
+// inboxes.
 func (h *roomHistory) keep() time.Duration {
-	if h == nil {
+	switch {
+	case h == nil:
 		return 0
+	case h.inbox != nil:
+		return math.MaxInt64
 	}
 	return h.ttl
 }
@@ -135,9 +143,22 @@ func frameMemory(f *engine.Frame) int64 { return int64(f.Memory()) }
 
 // appendLocked stores a message and returns its offset.
 func (h *roomHistory) appendLocked(f *engine.Frame, now time.Duration) (offset uint64) {
+	h.expireLocked(now)
+	oldest := h.log.Oldest()
 	offset = h.log.Append(f, frameMemory(f), now)
+	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredFull)
+	if h.inbox != nil {
+		h.inbox.used = now
+	}
 	h.weighLocked()
 	return offset
+}
+
+// expireLocked drops the messages that have reached their TTL.
+func (h *roomHistory) expireLocked(now time.Duration) {
+	oldest := h.log.Oldest()
+	h.log.Expire(now)
+	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredExpired)
 }
 
 // after is Log.After.
@@ -146,17 +167,21 @@ func (h *roomHistory) after(
 ) (_ []*engine.Frame, from uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.log.Expire(now)
+	h.expireLocked(now)
 	dst, from = h.log.After(after, last, dst, frameMemory)
 	h.weighLocked()
 	return dst, from
 }
 
-// weighLocked counts the memory of the log anew.
+// weighLocked counts the memory of the history anew.
 func (h *roomHistory) weighLocked() {
-	n := h.log.Bytes()
+	n := h.log.Bytes() + h.idleMemoryLocked()
 	if h.ended {
 		n = 0
+	}
+	if n > 0 && !h.listed {
+		h.listed = true
+		h.all.add(h)
 	}
 	h.all.bytes.Add(n - h.bytes)
 	h.bytes = n
@@ -166,17 +191,28 @@ func (h *roomHistory) weighLocked() {
 func (h *roomHistory) evictSome() (evicted int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	oldest := h.log.Oldest()
 	evicted = h.log.Evict(max(1, h.log.Len()/4))
+	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredBudget)
 	h.weighLocked()
 	return evicted
 }
 
-// expire drops the messages that have reached their TTL.
-func (h *roomHistory) expire(now time.Duration) {
+// expire drops the messages that have reached their TTL. unused reports whether the room is an
+// inbox that was not used for its TTL.
+func (h *roomHistory) expire(now time.Duration) (unused bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.log.Expire(now)
+	h.expireLocked(now)
+	if h.inbox != nil {
+		unused = h.refreshInboxLocked(now)
+	}
 	h.weighLocked()
+	if h.bytes == 0 && h.listed {
+		h.listed = false
+		h.all.remove(h)
+	}
+	return unused
 }
 
 // position returns the place behind the newest message.
@@ -208,14 +244,20 @@ type histories struct {
 	// Immutable.
 	budget int64                // Config.HistoryBudget; 0 is no limit
 	clock  func() time.Duration // of the engine
+	bus    *EventBus
 
-	bytes    atomic.Int64  // memory of all histories
-	evicted  atomic.Uint64 // messages dropped for the budget
-	gaps     atomic.Uint64 // gaps that members were told of
-	replayed atomic.Uint64 // messages read from a history for one member
+	// Atomic.
+	count       atomic.Int64  // rooms with a history
+	inboxes     atomic.Int64  // those that are inboxes
+	bytes       atomic.Int64  // memory of all histories
+	evicted     atomic.Uint64 // messages dropped for the budget
+	gaps        atomic.Uint64 // gaps that members were told of
+	replayed    atomic.Uint64 // messages read from a history for one member
+	undelivered atomic.Uint64 // messages of inboxes that were dropped and not acknowledged
+	invalidAcks atomic.Uint64 // acknowledgements that were refused
 
 	mu   sync.Mutex
-	list []*roomHistory // guarded by mu
+	list []*roomHistory // those with memory, and some without; guarded by mu
 	hand int            // next place in list to evict from; guarded by mu
 }
 
@@ -226,48 +268,61 @@ func (a *histories) add(h *roomHistory) {
 	a.list = append(a.list, h)
 }
 
-// end forgets the history of a room that has ended.
-func (a *histories) end(h *roomHistory) {
-	if h == nil || !a.remove(h) {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ended = true // members that are behind may still read the log
-	h.weighLocked()
-}
-
-// remove takes h off the list, and reports whether it was on it.
-func (a *histories) remove(h *roomHistory) bool {
+func (a *histories) remove(h *roomHistory) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h.place < 0 {
-		return false
-	}
 	last := len(a.list) - 1
 	a.list[h.place] = a.list[last]
 	a.list[h.place].place = h.place
 	a.list[last] = nil
 	a.list = a.list[:last]
-	h.place = -1
+}
+
+// end forgets the history of a room that has ended; h may be nil.
+func (a *histories) end(h *roomHistory) {
+	if h != nil && h.end() {
+		h.reportLost()
+	}
+}
+
+// end ends the counting of a history whose room has ended, and reports whether that is news. Members that are
+// behind may still read the log.
+func (h *roomHistory) end() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended {
+		return false
+	}
+	h.noteLostLocked(h.log.Oldest(), h.log.Top()+1, UndeliveredDeleted)
+	h.ended = true
+	h.weighLocked()
+	if h.listed {
+		h.listed = false
+		h.all.remove(h)
+	}
+	h.all.count.Add(-1)
+	if h.inbox != nil {
+		h.all.inboxes.Add(-1)
+	}
 	return true
 }
 
-func (a *histories) len() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.list)
-}
-
 // keepBudget drops messages while all histories together exceed the budget. It visits the rooms
-// in turn, and drops the oldest quarter of each. It must not be called with a roomHistory.mu held.
-func (a *histories) keepBudget() {
+// in turn, and drops the oldest quarter of each; it ends an inbox that nobody is in and that has no
+// messages. It must not be called with a roomHistory.mu held.
+func (m *Manager) keepBudget() {
+	a := &m.histories
 	for a.budget > 0 && a.bytes.Load() > a.budget {
 		h := a.next()
 		if h == nil {
 			return
 		}
-		a.evicted.Add(uint64(h.evictSome()))
+		evicted := h.evictSome()
+		a.evicted.Add(uint64(evicted))
+		h.reportLost()
+		if evicted == 0 && h.inbox != nil {
+			m.endInbox(h, a.clock())
+		}
 	}
 }
 
@@ -282,12 +337,19 @@ func (a *histories) next() *roomHistory {
 	return a.list[a.hand]
 }
 
-// expire drops the messages that have reached their TTL, in all rooms.
-func (a *histories) expire(now time.Duration) {
+// expireHistories drops the messages that have reached their TTL, in all rooms, and ends the inboxes
+// that were not used for long.
+func (m *Manager) expireHistories(now time.Duration) {
+	a := &m.histories
 	a.mu.Lock()
 	list := slices.Clone(a.list)
 	a.mu.Unlock()
 	for _, h := range list {
-		h.expire(now)
+		unused := h.expire(now)
+		h.reportLost()
+		if unused {
+			m.endInbox(h, now-h.ttl)
+		}
 	}
+	m.keepBudget() // inboxes that were left count more
 }

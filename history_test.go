@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -450,12 +451,12 @@ func (s *simRoom) join(peer int, since ws.Since) ws.Joined {
 }
 
 // member follows the messages that a peer has received.
-func (s *simRoom) member(peer int, from ws.Position) *harness.Member {
+func (s *simRoom) member(peer int, from ws.Position, room ...string) *harness.Member {
 	s.t.Helper()
 	s.net.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := &harness.Member{Room: "r", Position: from}
+	m := &harness.Member{Room: cmp.Or(append(room, "r")...), Position: from}
 	for _, payload := range s.received[peer] {
 		_, err := m.Follow([]byte(payload))
 		require.NoError(s.t, err, "%s", payload)

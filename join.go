@@ -10,7 +10,8 @@ import (
 
 // JoinRoom makes the client a member of the room, which is created if it is
 // missing, and then ends with its last member. It returns ErrRoomFull, ErrAlreadyInRoom,
-// ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; and ErrBroadcastTimeout if the
+// ErrTooManyRooms, ErrInvalidRoom, or ErrConnectionClosed; ErrForbidden for the inbox of another
+// user, see Inbox; and ErrBroadcastTimeout if the
 // ring of the client's event loop stays full. It waits for the ring, for
 // BroadcastConfig.Timeout at most, unless it is called on an event loop. With an error it
 // has no effect. The client receives all messages that are published to the room after
@@ -35,7 +36,7 @@ func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 	if !c.conn.Open() {
 		return Joined{}, ErrConnectionClosed
 	}
-	if err := m.checkRoom(id); err != nil {
+	if err := firstError(c.mayEnter(id, e.since.Device), m.checkRoom(id)); err != nil {
 		return Joined{}, err
 	}
 	reservation, err := c.conn.Shard().Reserve()
@@ -99,22 +100,15 @@ func (c *Client) mayJoinLocked(id string) error {
 }
 
 // roomToEnter returns the room of that ID, and creates a missing one.
-func (m *Manager) roomToEnter(id string, e *entering) (*roomEntry, error) {
-	if len(e.options) == 0 {
-		r, created := m.rooms.GetOrCreate(id)
-		e.created = e.created || created
-		return r, nil
+func (m *Manager) roomToEnter(id string, e *entering) (r *roomEntry, err error) {
+	var created bool
+	if len(e.options) == 0 && !m.isInbox(id) {
+		r, created = m.rooms.GetOrCreate(id)
+	} else {
+		r, created, err = m.getOrCreateRoom(id, append(slices.Clip(e.options), func(o *roomOptions) { o.byJoin = true }))
 	}
-	for {
-		if r, ok := m.rooms.Get(id); ok {
-			return r, nil
-		}
-		r, err := m.createRoom(id, nil, append(slices.Clip(e.options), func(o *roomOptions) { o.byJoin = true }))
-		if !errors.Is(err, ErrRoomExists) {
-			e.created = e.created || err == nil
-			return r, err
-		}
-	}
+	e.created = e.created || created
+	return r, err
 }
 
 // enterLocked makes c a member of r and posts its task, with the history locked, so that
@@ -126,14 +120,21 @@ func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *en
 		defer h.mu.Unlock()
 	}
 	st := h.startLocked(r.ID(), &e.since)
-	if st.lost && e.since.Strict {
+	inbox := h != nil && h.inbox != nil
+	switch {
+	case st.lost && e.since.Strict:
 		return ErrPositionLost
+	case inbox && !r.Deleted() && !h.inbox.devices.Takes(e.since.Device):
+		return ErrTooManyDevices
 	}
 	mem, err := r.Join(c, c.conn.Shard().Index())
 	if err != nil {
 		return err
 	}
 	c.addRoomLocked(mem)
+	if inbox {
+		h.enterInboxLocked(mem, c.conn.Shard().Index(), e.since.Device, st.cursor)
+	}
 	if h == nil && e.answer == nil && st.gap == nil {
 		reservation.Post((*joinTask)(mem))
 	} else {
@@ -150,8 +151,13 @@ type Since struct {
 	// is named if some of them are lost; see RoomGap. The zero Position is none.
 	Position Position
 	// Last is the number of the newest messages that the client gets if it has no Position: 1 for
-	// the present value, more for a late joiner. It gets as many as are kept.
+	// the present value, more for a late joiner. It gets as many as are kept. It has no effect in an
+	// inbox.
 	Last int
+	// Device is the name of the client's device in an inbox, 128 bytes at most: without a Position
+	// the client begins behind the last message that the device has acknowledged, or at the oldest
+	// message that is kept. It has no effect in another room.
+	Device string
 	// Strict refuses the join with ErrPositionLost if messages after Position are lost.
 	Strict bool
 }
@@ -170,7 +176,7 @@ type Joined struct {
 // the messages of the history at the pace at which it reads, and live messages after them, in one
 // order and without a break. A Since.Position for a room without a history is a gap. Besides the
 // errors of JoinRoom it returns ErrPositionLost, see Since, and ErrInvalidConfig for an option out
-// of range.
+// of range; and for an inbox ErrTooManyDevices and ErrInvalidDevice.
 //
 // The messages may reach the client before anything that the caller sends after JoinRoomFrom has
 // returned. HandleJoin answers before them. Safe for concurrent use.

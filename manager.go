@@ -33,6 +33,7 @@ type Manager struct {
 	rooms     *room.Directory[*Client, roomData]
 	histories histories
 	node      *node         // nil without a Broker
+	inboxes   *inboxConfig  // nil without Config.Inbox
 	workers   *pool.Workers // handlers
 	poolsMu   sync.Mutex
 	pools     atomic.Pointer[[]namedPool] // of RunOn; replaced with poolsMu held
@@ -105,6 +106,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 		m.metrics, m.gauges = guarded, newGauges(m, guarded)
 	}
 	m.replies = cfg.Idempotency.newTable()
+	m.inboxes, _ = cfg.Inbox.config() // Validate has found no error
 	m.walks, m.catchUps = make([]fanOutWalk, cfg.Loops), make([]catchUps, cfg.Loops)
 	m.slow = slowWatch{manager: m, pending: make(map[*Client]*slowEdge)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
@@ -117,7 +119,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	engineConfig := cfg.engine()
 	engineConfig.Retirement = DrainConfig{}.retirement(m)
 	m.engine = engine.New(engineConfig, (*engineHandler)(m), (*engineObserver)(m))
-	m.histories.budget, m.histories.clock = cfg.HistoryBudget, m.engine.Clock
+	m.histories.budget, m.histories.clock, m.histories.bus = cfg.HistoryBudget, m.engine.Clock, bus
 	if n != nil {
 		n.manager = m
 	}
@@ -170,7 +172,7 @@ func (m *Manager) clean(janitor *sync.WaitGroup, ended <-chan struct{}) {
 		case <-ticker.C:
 			m.endEmptyRooms(now())
 		case <-expiry.C:
-			m.histories.expire(m.engine.Clock())
+			m.expireHistories(m.engine.Clock())
 		case <-replies:
 			m.replies.Expire(m.engine.Clock())
 		}

@@ -77,6 +77,10 @@ func WithIdempotency(window time.Duration) Option {
 	return func(c *Config) { c.Idempotency.Window = window }
 }
 
+// WithInbox gives users inboxes; see Inbox. Without it, a room with the name of an inbox is a room
+// like any other.
+func WithInbox(inbox Inbox) Option { return func(c *Config) { c.Inbox = &inbox } }
+
 // WithIdempotencyBytes sets Idempotency.Bytes and Idempotency.PerUser.
 func WithIdempotencyBytes(total, perUser int64) Option {
 	return func(c *Config) { c.Idempotency.Bytes, c.Idempotency.PerUser = total, perUser }

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/qi-realtime/ws/engine"
@@ -24,8 +25,8 @@ import (
 func (m *Manager) PublishEvent(
 	ctx context.Context, roomID, event string, v any, opts ...MessageOption,
 ) (Position, error) {
-	r, notFound := m.findRoom(roomID)
-	if r == nil && m.node == nil || m.stopped() != nil {
+	r, notFound := m.roomToPublish(roomID)
+	if notFound != nil && (r != nil || m.node == nil || errors.Is(notFound, ErrManagerStopped)) {
 		return Position{}, notFound
 	}
 	if err := ctx.Err(); err != nil {
@@ -53,8 +54,38 @@ func (m *Manager) PublishEvent(
 		_, err = m.publishIn(ctx, r, p)
 		return Position{}, err
 	}
-	p.room, p.Policy, p.Scope = r, engine.CatchUp, &r.Data().drops
-	return m.publishKept(ctx, h, p, place)
+	return m.publishToHistory(ctx, r, p, place)
+}
+
+// publishToHistory is publishKept for a room that may end meanwhile: an inbox then begins again.
+func (m *Manager) publishToHistory(ctx context.Context, r *roomEntry, p *publication, place int) (Position, error) {
+	for {
+		h := r.Data().history
+		p.room, p.Policy, p.Scope = r, engine.CatchUp, &r.Data().drops
+		at, err := m.publishKept(ctx, h, p, place)
+		if h.inbox == nil || !errors.Is(err, ErrRoomNotFound) {
+			return at, err
+		}
+		if r, err = m.roomToPublish(p.room.ID()); err != nil {
+			return Position{}, err
+		}
+	}
+}
+
+// roomToPublish is findRoom, but begins a missing inbox.
+func (m *Manager) roomToPublish(id string) (*roomEntry, error) {
+	r, err := m.findRoom(id)
+	if err == nil || !m.isInbox(id) {
+		return r, err
+	}
+	if err := firstError(m.stopped(), m.checkRoom(id)); err != nil {
+		return nil, err
+	}
+	r, created, err := m.getOrCreateRoom(id, nil)
+	if created {
+		m.roomChanged(id)
+	}
+	return r, err
 }
 
 // encodeNotify appends n to buf, with v as its data; see Notify.Append for place.
@@ -88,7 +119,8 @@ func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publicatio
 		}
 		if posted {
 			p.room.Data().published.count(m.engine.Clock())
-			m.histories.keepBudget()
+			h.reportLost()
+			m.keepBudget()
 			return at, nil
 		}
 	}

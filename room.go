@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -90,7 +91,8 @@ func (r *Room) PublishRate() float64 { return r.room.Data().published.rate(r.man
 //
 // A room that stays empty for RoomConfig.EmptyRoomTTL ends, with its meta and its options: a
 // later JoinRoom makes a room without them. EventRoomEnded reports the end. To have them
-// again, call CreateRoom before each JoinRoom and ignore ErrRoomExists.
+// again, call CreateRoom before each JoinRoom and ignore ErrRoomExists. The options have no effect
+// on an inbox, see Inbox.
 func (m *Manager) CreateRoom(id string, meta map[string]any, opts ...RoomOption) (*Room, error) {
 	if err := m.stopped(); err != nil {
 		return nil, err
@@ -117,7 +119,11 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 	}
 	r, err := m.rooms.Create(id, func(d *roomData) {
 		d.meta, d.policy = maps.Clone(meta), o.policy
-		if o.history != nil {
+		switch {
+		case m.isInbox(id):
+			d.policy, d.history = CatchUp, m.newRoomHistory(m.inboxes.history, false)
+			d.history.beginInbox(id, m.inboxes.devices)
+		case o.history != nil:
 			d.history = m.newRoomHistory(cfg, o.byJoin)
 		}
 	})
@@ -125,6 +131,19 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 		return nil, ErrRoomExists
 	}
 	return r, nil
+}
+
+// getOrCreateRoom returns the room of that ID, and creates a missing one with opts.
+func (m *Manager) getOrCreateRoom(id string, opts []RoomOption) (r *roomEntry, created bool, err error) {
+	for {
+		if r, ok := m.rooms.Get(id); ok {
+			return r, false, nil
+		}
+		r, err := m.createRoom(id, nil, opts)
+		if !errors.Is(err, ErrRoomExists) {
+			return r, err == nil, err
+		}
+	}
 }
 
 // check sets the policy of a room with a history, and returns the settings of the history.
@@ -136,13 +155,16 @@ func (o *roomOptions) check() (history.Config, error) {
 		return history.Config{}, invalid("RoomOverflowPolicy", "must be CatchUp for a room with a history")
 	}
 	o.policy = CatchUp
-	return o.history.config()
+	return o.history.config("History")
 }
 
 // checkRoom returns an error if a room of that ID cannot be made.
 func (m *Manager) checkRoom(id string) error {
 	if most := m.cfg.Room.MaxRoomName; most > 0 && len(id) > most {
 		return ErrInvalidRoom
+	}
+	if id == inboxPrefix && m.isInbox(id) {
+		return ErrNoInbox
 	}
 	return nil
 }
@@ -264,6 +286,7 @@ func (c *Client) exitRoom(r *roomEntry) (left, ended bool) {
 // leaveRoster takes a member off the roster of its room, and reports whether the room has ended.
 func (m *Manager) leaveRoster(mem *membership) (ended bool) {
 	left, ended := m.rooms.Leave(mem)
+	mem.Room().Data().history.leaveInbox(mem)
 	return ended || left && m.endUnused(mem.Room())
 }
 

@@ -14,28 +14,33 @@ import (
 
 // Stats is a snapshot of a Manager.
 type Stats struct {
-	Clients        int              // connected clients
-	Rooms          int              // rooms, with and without members
-	Handlers       int              // registered handlers
-	WaitingTasks   int              // clients whose messages wait for a worker
-	DroppedEvents  int64            // events that the EventBus dropped since ResetDroppedEventCount
-	RateLimited    uint64           // messages refused by Config.RateLimit
-	Unhandled      uint64           // messages received without a handler: the client had hung up, or a close came first
-	LateHandlers   uint64           // calls of handlers that took longer than LogAfter
-	Histories      int              // rooms with a history
-	HistoryMemory  int64            // memory of all histories, for Config.HistoryBudget
-	HistoryEvicted uint64           // messages of histories that were dropped for Config.HistoryBudget
-	Replayed       uint64           // messages of histories that were sent to one member, because it was late or slow
-	Gaps           uint64           // gaps in the messages of histories, one for each member that was told
-	InboundMemory  int64            // bytes that count against Config.InboundBudget; 0 without one
-	Draining       bool             // Drain or Shutdown has begun
-	Stuck          int              // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
-	Refused        RefusalCounts    // refused upgrade requests
-	Accept         AcceptStats      // new connections that wait
-	Idempotency    IdempotencyStats // replies that are kept for repeats of requests
-	Loops          []LoopStats      // one for each event loop
-	Total          LoopStats        // the sum of Loops; of OldestWait and LongestStall, the maximum
-	Routes         []RouteStats     // one for each handler, sorted by Event
+	Clients        int    // connected clients
+	Rooms          int    // rooms, with and without members
+	Handlers       int    // registered handlers
+	WaitingTasks   int    // clients whose messages wait for a worker
+	DroppedEvents  int64  // events that the EventBus dropped since ResetDroppedEventCount
+	RateLimited    uint64 // messages refused by Config.RateLimit
+	Unhandled      uint64 // messages received without a handler: the client had hung up, or a close came first
+	LateHandlers   uint64 // calls of handlers that took longer than LogAfter
+	Histories      int    // rooms with a history
+	HistoryMemory  int64  // memory of all histories, for Config.HistoryBudget
+	HistoryEvicted uint64 // messages of histories that were dropped for Config.HistoryBudget
+	Replayed       uint64 // messages of histories that were sent to one member, because it was late or slow
+	Gaps           uint64 // gaps in the messages of histories, one for each member that was told
+
+	Inboxes          int    // inboxes of users, among the Histories
+	InboxUndelivered uint64 // messages of inboxes that were dropped before all devices had acknowledged them
+	InvalidAcks      uint64 // acknowledgements of messages that the client was not sent
+
+	InboundMemory int64            // bytes that count against Config.InboundBudget; 0 without one
+	Draining      bool             // Drain or Shutdown has begun
+	Stuck         int              // calls of Authenticate and CheckOrigin that outlast HandshakeTimeout or their client
+	Refused       RefusalCounts    // refused upgrade requests
+	Accept        AcceptStats      // new connections that wait
+	Idempotency   IdempotencyStats // replies that are kept for repeats of requests
+	Loops         []LoopStats      // one for each event loop
+	Total         LoopStats        // the sum of Loops; of OldestWait and LongestStall, the maximum
+	Routes        []RouteStats     // one for each handler, sorted by Event
 }
 
 // LoopStats is a snapshot of one event loop.
@@ -188,8 +193,10 @@ func (m *Manager) Stats() Stats {
 		Clients: m.GetClientCount(), Rooms: m.rooms.Len(), Handlers: m.Router.routes.Len(),
 		WaitingTasks: m.waitingTasks(), DroppedEvents: m.EventBus.GetDroppedEventCount(),
 		RateLimited: m.rateLimited.Load(), Unhandled: m.unhandled.Load(), LateHandlers: m.late.count.Load(),
-		Histories: m.histories.len(), HistoryMemory: m.histories.bytes.Load(),
+		Histories: int(m.histories.count.Load()), HistoryMemory: m.histories.bytes.Load(),
 		HistoryEvicted: m.histories.evicted.Load(), Replayed: m.histories.replayed.Load(), Gaps: m.histories.gaps.Load(),
+		Inboxes: int(m.histories.inboxes.Load()), InboxUndelivered: m.histories.undelivered.Load(),
+		InvalidAcks:   m.histories.invalidAcks.Load(),
 		InboundMemory: m.engine.Inbound(), Stuck: int(m.auth.stuck.Load() + m.greeter.stuck.Load()),
 		Draining: m.isDraining(),
 		Refused:  m.refusals.counts(), Accept: m.acceptStats(),

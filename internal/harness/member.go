@@ -119,3 +119,14 @@ func (m *Member) TakeUpTo(offset uint64) {
 	}
 	require.Equal(m.T, offset, m.Position.Offset)
 }
+
+// Ack sends ws.ack for the offset, as a notification if id is empty.
+func (m *Member) Ack(id string, offset uint64) {
+	m.T.Helper()
+	data := fmt.Sprintf(`{"room":%q,"offset":%d}`, m.Room, offset)
+	if id == "" {
+		m.Send(`{"type":"notify","event":"ws.ack","data":` + data + `}`)
+		return
+	}
+	m.Send(Request("ws.ack", id, data))
+}

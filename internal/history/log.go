@@ -1,4 +1,5 @@
-// Package history keeps the newest messages of a room in a bounded ring.
+// Package history keeps the newest messages of a room in a bounded ring, and the places up to which
+// the devices of a user have acknowledged them.
 package history
 
 import "time"
@@ -86,6 +87,13 @@ func (l *Log[M]) Evict(n int) (evicted int) {
 	}
 	l.shrink()
 	return evicted
+}
+
+// Trim drops the messages up to the offset.
+func (l *Log[M]) Trim(offset uint64) {
+	if oldest := l.Oldest(); offset >= oldest {
+		l.Evict(int(min(offset, l.top) - oldest + 1))
+	}
 }
 
 // After appends to dst the messages that follow the offset, up to the one at last, and up to the

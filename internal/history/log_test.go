@@ -59,7 +59,7 @@ func TestLogAgainstASlice(t *testing.T) {
 		now := time.Duration(0)
 		for range 500 {
 			now += time.Duration(rng.IntN(4))
-			switch op := rng.IntN(20); {
+			switch op := rng.IntN(21); {
 			case op < 14:
 				e := &message{bytes: int64(rng.IntN(300))}
 				m.add(e, now)
@@ -72,6 +72,10 @@ func TestLogAgainstASlice(t *testing.T) {
 				want := min(n, len(m.kept))
 				m.kept = m.kept[want:]
 				require.Equal(t, want, l.Evict(n))
+			case op < 18:
+				offset := uint64(rng.IntN(int(m.top) + 3))
+				m.kept = slices.DeleteFunc(m.kept, func(e *message) bool { return e.offset <= offset })
+				l.Trim(offset)
 			default:
 				checkAfter(t, rng, &l, m)
 			}
