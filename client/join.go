@@ -158,11 +158,11 @@ func (r *roomState) answeredLocked(l *link, a answer, hadSince bool) {
 		r.postponeLocked(l, a)
 		return
 	}
-	l.refusals = 0
 	if err != nil {
 		r.refusedLocked(a, err)
 		return
 	}
+	l.refusals = 0
 	r.accepted, r.source = true, l
 	placed := hadSince || r.cursor.known && r.cursor.Epoch == joined.Epoch
 	if !placed {

@@ -21,10 +21,9 @@ export class Joins {
   send(): void {
     const link = this.#newest();
     if (!link || link.paused) return;
-    const rooms = [...this.rooms.values()];
-    let free = (link.refused ? 1 : MOST) - rooms.filter((room) => room.target === link && room.source !== link).length;
-    for (const room of rooms) {
-      if (room.target !== link && free-- > 0) room.join(link);
+    for (const room of this.rooms.values()) {
+      if (link.joins >= (link.refused ? 1 : MOST)) return;
+      if (room.target !== link) room.join(link);
     }
   }
 
@@ -34,7 +33,7 @@ export class Joins {
       this.rooms.delete(room.id); // it comes after all others
       this.rooms.set(room.id, room);
       this.#pause(link, retryIn(again.data));
-    } else link.refusals = 0;
+    } else if (room.source === link) link.refusals = 0;
     this.send();
   }
 

@@ -14,6 +14,8 @@ export class Link {
   heard = true;
   /** Whether a request for a sign of life has no answer. */
   probed = false;
+  /** Joins that have no answer. */
+  joins = 0;
   /** Whether joins wait, because one was refused. */
   paused = false;
   /** Whether a join was refused and is sent again: joins are sent one after the other then. */

@@ -122,13 +122,16 @@ export class Room<A extends APIShape = AnyAPI> {
     this.target = link;
     this.before = this.source;
     const request = { room: this.id, device, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
+    link.joins++;
     this.#port.ask(link, "ws.join", request, (error, data) => {
-      if (this.target !== link || error?.code === "lost") return;
-      const again = error && (error.code === 429 || (!this.#first && +error.code >= 500));
-      if (!error) this.#enter(link, since, data ?? {});
-      else if (again) this.target = undefined;
-      else this.#refuse(error);
-      this.#port.answered(this, link, again ? error : undefined);
+      link.joins--;
+      if (error?.code === "lost") return;
+      const here = this.target === link; // else the room was left
+      const again = here && error && (error.code === 429 || (!this.#first && +error.code >= 500)) ? error : undefined;
+      if (again) this.target = undefined;
+      else if (here && error) this.#refuse(error);
+      else if (here) this.#enter(link, since, data ?? {});
+      this.#port.answered(this, link, again);
     });
   }
 
