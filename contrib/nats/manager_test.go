@@ -1,0 +1,118 @@
+package natsbroker_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	natsbroker "github.com/qi-realtime/ws/contrib/nats"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+// manager is a Manager on a Broker.
+type manager struct {
+	*harness.Server
+	broker *natsbroker.Broker
+}
+
+// managers starts a Manager for each server, and waits for the links.
+func managers(t *testing.T, urls ...string) []*manager {
+	t.Helper()
+	var all []*manager
+	for _, u := range urls {
+		b, err := natsbroker.New(natsbroker.Config{Servers: []string{u}, ReconnectWait: 10 * time.Millisecond})
+		require.NoError(t, err)
+		opts := []ws.Option{ws.WithAuthenticate(harness.ByQuery), ws.WithMaxRoomsPerClient(0), ws.WithBroker(b)}
+		all = append(all, &manager{harness.Start(t, opts...), b})
+	}
+	for _, m := range all {
+		m.awaitLink()
+	}
+	return all
+}
+
+// awaitLink waits until publishes are accepted.
+func (m *manager) awaitLink() {
+	m.T.Helper()
+	harness.Eventually(m.T, func() bool { return m.BroadcastToRoom("nobody", nil, nil) == nil }, "the link is down")
+}
+
+// join connects a member of rooms, and waits for the subscriptions.
+func (m *manager) join(query string, rooms ...string) (*harness.Client, *ws.Client) {
+	m.T.Helper()
+	c, sc := m.DialClient(harness.Native, strings.Fields(query)...)
+	for _, room := range rooms {
+		require.NoError(m.T, sc.JoinRoom(room))
+	}
+	for _, room := range rooms {
+		m.await(ws.TopicRoom, room)
+	}
+	return c, sc
+}
+
+// await waits until the server has the subscription of this manager.
+func (m *manager) await(kind ws.TopicKind, name string) {
+	m.T.Helper()
+	harness.Eventually(m.T, func() bool {
+		return natsbroker.Subscribed(m.broker, ws.Topic{Kind: kind, Name: name})
+	}, "not subscribed to %s", name)
+}
+
+func TestManagers(t *testing.T) {
+	s := newServer(t, natsserver.Options{})
+	m := managers(t, s.ClientURL(), s.ClientURL(), s.ClientURL())
+	a, sa := m[0].join("user=7 id=a", "r")
+	b, _ := m[1].join("user=7 id=b", "r")
+	m[0].await(ws.TopicUser, "7")
+	m[1].await(ws.TopicUser, "7")
+
+	const count = 1000
+	var want []string
+	for i := range count {
+		want = append(want, fmt.Sprint("message ", i))
+		require.NoError(t, m[0].BroadcastToRoom("r", []byte(want[i]), sa))
+	}
+	b.Expect(want...)
+	require.NoError(t, m[2].BroadcastToRoom("r", []byte("to both"), nil))
+	a.Expect("to both")
+	b.Expect("to both")
+	require.NoError(t, m[2].BroadcastToUser(7, []byte("to the user")))
+	a.Expect("to the user")
+	b.Expect("to the user")
+	m[1].BroadcastAll([]byte("to all"))
+	a.Expect("to all")
+	b.Expect("to all")
+}
+
+func TestManagersAfterARestart(t *testing.T) {
+	o := natsserver.Options{Port: freePort(t)}
+	s := newServer(t, o)
+	m := managers(t, s.ClientURL(), s.ClientURL())
+	const count = 5000
+	var rooms []string
+	for i := range count {
+		rooms = append(rooms, fmt.Sprint("room ", i))
+	}
+	c, _ := m[0].join("id=c", rooms...)
+	s.Shutdown()
+	s.WaitForShutdown()
+	harness.Eventually(t, func() bool {
+		return errors.Is(m[1].BroadcastToRoom(rooms[0], nil, nil), ws.ErrBrokerUnavailable)
+	}, "the publisher does not learn of the end of the server")
+	newServer(t, o)
+	for _, m := range m {
+		m.awaitLink()
+	}
+	for _, room := range rooms {
+		require.NoError(t, m[1].BroadcastToRoom(room, []byte(room), nil))
+	}
+	for range rooms { // of different receivers
+		c.Next()
+	}
+}
