@@ -69,7 +69,7 @@ let gapTold = false;
 async function setRate(): Promise<void> {
   const text = checked().nextElementSibling!.textContent!;
   if (changes.length && changes.at(-1)!.at > Date.now() - 1000) changes.pop(); // passed by, with the arrow keys
-  changes.push({ at: Date.now(), text });
+  changes.push({ at: Date.now(), text: text.replace(" speed", "") });
   gapTold = false;
   say(`Connections: ${text}`);
   try {
