@@ -26,7 +26,7 @@ func main() {
 func run() (err error) {
 	urls := map[string]string{}
 	for name, opts := range map[string][]ws.Option{
-		"main":   {ws.WithIdempotency(time.Minute)},
+		"main":   {ws.WithIdempotency(time.Minute), ws.WithInbox(ws.Inbox{Size: longHistorySize})},
 		"moving": {ws.WithMaxLifetime(time.Second, time.Second/2)},
 		"strict": {ws.WithRateLimit(ws.RateLimit{Messages: 10})},
 	} {

@@ -57,6 +57,16 @@ func register(m *ws.Manager) error {
 		ws.Handle(m, "publish", func(c *ws.Client, r *publishRequest) (*ws.Position, error) {
 			return publish(m, c, r, numbers, counter)
 		}),
+		// publish.inbox publishes to the inbox of the user that Room names.
+		ws.Handle(m, "publish.inbox", func(c *ws.Client, r *publishRequest) (last *ws.Position, err error) {
+			last = &ws.Position{}
+			for range r.N {
+				if *last, err = numbers.PublishToInbox(c.Context(), r.Room, counter.add("inbox "+r.Room)); err != nil {
+					return nil, err
+				}
+			}
+			return last, nil
+		}),
 		ws.Handle(m, "echo", func(_ *ws.Client, data *json.RawMessage) (*json.RawMessage, error) { return data, nil }),
 		// hold is answered when the connection has ended.
 		ws.Handle0(m, "hold", func(c *ws.Client, _ *json.RawMessage) error {

@@ -111,6 +111,27 @@ test("a page goes on after a reload where it was", async () => {
   publisher.close();
 });
 
+test("an inbox goes on behind the last acknowledged message after a reload", async () => {
+  const publisher = connect(servers.main, { WebSocket });
+  await publisher.request("publish.inbox", { room: "kim", n: 5 });
+  const open = () => page.evaluate((url) => start(url, {}, "@user:kim", { device: "tab" }), `${proxy.url}?user=kim`);
+  await open();
+  await caughtUp(5);
+  await page.evaluate(() => room.ack(3));
+  await request("echo"); // it is handled after the acknowledgement
+  await load();
+  await publisher.request("publish.inbox", { room: "kim", n: 3 });
+  await open();
+  await caughtUp(8);
+  await tiled(3, 8); // 4 and 5 come again
+  await page.evaluate(() => room.ack());
+  await request("echo");
+  await load();
+  await open();
+  assert.deepEqual(await page.evaluate(() => room.joined), { head: { epoch: await page.evaluate(() => room.position.epoch), offset: 8 }, replaying: 0 });
+  publisher.close();
+});
+
 test("the network or the page comes back: no more waiting", async () => {
   for (const type of ["online", "visibilitychange"]) {
     proxy.refuse = true;

@@ -8,6 +8,7 @@ export interface API {
     "echo": { req: unknown; resp: unknown };
     "hold": { req: unknown; resp: undefined };
     "publish": { req: PublishRequest; resp: Position };
+    "publish.inbox": { req: PublishRequest; resp: Position };
     "refuse": { req: unknown; resp: undefined };
     "token": { req: undefined; resp: string };
   };
