@@ -97,8 +97,8 @@ func (e TypedEvent[T]) PublishToInbox(ctx context.Context, user string, v T) (Po
 // Ack notes that the client's device has handled the messages of its inbox up to the offset, so
 // that it does not get them again when it joins without a position. An offset below an earlier one
 // has no effect. It returns ErrInvalidAck, and has no effect, if the client is not in the room, if
-// the room is no inbox, or if the client was not sent a message of that offset. Safe for
-// concurrent use.
+// the room is no inbox, or if the client was not sent a message of that offset; and
+// ErrConnectionClosed. Safe for concurrent use.
 func (c *Client) Ack(roomID string, offset uint64) error {
 	c.mu.Lock()
 	mem, _ := c.roomLocked(roomID)
@@ -107,6 +107,9 @@ func (c *Client) Ack(roomID string, offset uint64) error {
 		if h := mem.Room().Data().history; h != nil && h.ack(mem, offset) {
 			return nil
 		}
+	}
+	if !c.conn.Open() {
+		return ErrConnectionClosed
 	}
 	c.manager.histories.invalidAcks.Add(1)
 	return ErrInvalidAck
