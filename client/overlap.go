@@ -49,22 +49,31 @@ func (o *overlap) takeSeen(hash uint64) bool {
 	return take(&o.seen, func(h uint64) bool { return h == hash })
 }
 
+// isNew notes a message of the current connection, and reports whether it is new.
+func (o *overlap) isNew(hash uint64, moving bool) bool {
+	if !moving { // any more
+		return !o.takeSeen(hash)
+	}
+	if !take(&o.held, func(h held) bool { return h.hash == hash }) {
+		o.seen = append(o.seen[max(0, len(o.seen)-maxOverlap+1):], hash)
+	}
+	return true
+}
+
 // plainLocked handles a message without an offset on l.
 func (c *Client) plainLocked(l *link, room *roomState, m plain, payload []byte) {
+	if room != nil && !room.wanted {
+		room = nil // the server has joined the client, or it has left
+	}
 	o := c.overlap
 	switch {
-	case l != c.current && l != c.next: // it was replaced
-	case o == nil, room != nil && room.wanted && room.before != c.current && l == c.next:
-		c.deliverLocked(m)
-	case l == c.current && c.next == nil: // after the move
-		if !o.takeSeen(maphash.Bytes(o.seed, payload)) {
+	case room != nil && l != room.source && l != room.before: // it was left and joined again
+	case l == c.current:
+		if o == nil || o.isNew(maphash.Bytes(o.seed, payload), c.next != nil) {
 			c.deliverLocked(m)
 		}
-	case l == c.current:
-		hash := maphash.Bytes(o.seed, payload)
-		if !take(&o.held, func(h held) bool { return h.hash == hash }) {
-			o.seen = append(o.seen[max(0, len(o.seen)-maxOverlap+1):], hash)
-		}
+	case l != c.next: // it was replaced
+	case room != nil && room.before != c.current: // only this connection has joined it
 		c.deliverLocked(m)
 	default:
 		c.holdLocked(maphash.Bytes(o.seed, payload), m)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -112,20 +113,23 @@ func (r *Room) Leave(ctx context.Context) error {
 		return fmt.Errorf("client: leave %q: %w", r.name, r.c.closedLocked())
 	}
 	st := r.c.rooms[r.name]
-	waits := st != nil && st.wanted && st.leaveLocked(answer{err: context.Canceled}, func(a answer) { answers <- a })
+	asked := 0
+	if st != nil && st.wanted {
+		asked = st.leaveLocked(answer{err: context.Canceled}, func(a answer) { answers <- a })
+	}
 	r.c.mu.Unlock()
-	if !waits {
-		return nil
-	}
-	select {
-	case a := <-answers:
-		if a.err != nil {
-			return nil //nolint:nilerr // the end of the connection has ended the membership
+	var err error
+	for range asked {
+		select {
+		case a := <-answers:
+			if a.err == nil { // otherwise the end of the connection has ended the membership
+				err = cmp.Or(err, a.decode("leave "+r.name, nil))
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("client: leave %q: %w", r.name, ctx.Err())
 		}
-		return a.decode("leave "+r.name, nil)
-	case <-ctx.Done():
-		return fmt.Errorf("client: leave %q: %w", r.name, ctx.Err())
 	}
+	return err
 }
 
 func (r *roomState) resolveLocked(a answer) {
@@ -146,20 +150,22 @@ func (r *roomState) stopLocked(a answer) {
 }
 
 // leaveLocked ends the membership and asks the server for it, on each connection that has joined.
-// It reports whether it has asked; done gets the answers.
-func (r *roomState) leaveLocked(a answer, done func(answer)) (asked bool) {
-	source, target := r.source, r.target
+// done gets the answers; leaveLocked returns their number.
+func (r *roomState) leaveLocked(a answer, done func(answer)) (asked int) {
+	in := []*link{r.before, r.source, r.target}
 	r.stopLocked(a)
 	r.left = true
 	for _, l := range []*link{r.c.next, r.c.current} {
-		if l == nil || l != source && l != target {
+		if l == nil || !slices.Contains(in, l) {
 			continue
 		}
-		asked = r.c.askLocked(l, eventLeave, joinData{Room: r.name}, func(a answer) {
+		if r.c.askLocked(l, eventLeave, joinData{Room: r.name}, func(a answer) {
 			if done != nil {
 				done(a)
 			}
-		}) || asked
+		}) {
+			asked++
+		}
 	}
 	return asked
 }

@@ -252,6 +252,7 @@ export class Client<A extends APIShape = AnyAPI> {
   /** Whether a message without an offset is to be delivered now. */
   #isNew(link: Link, room: Room<any> | undefined, m: any, text: string): boolean {
     const overlap = this.#overlap;
+    if (room && link !== room.source && link !== room.before) return false; // it was left and joined again
     if (link === this.#live) {
       if (!overlap) return true;
       if (!this.#next) return overlap.isNew(text);

@@ -33,6 +33,7 @@ test("a request is answered, an error has code, message and data", async () => {
     return true;
   });
   await assert.rejects(c.request("no.such"), { code: 404 });
+  assert.equal(await c.request("ws.ping"), undefined);
 });
 
 test("a request ends with its timeout or its signal", async () => {
