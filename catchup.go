@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/envelope"
@@ -182,6 +183,9 @@ func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
 	}
 	h.all.replayed.Add(u.cursor - before)
 	h.setBehindInLoop(u.mem, true, u.cursor)
+	if slices.ContainsFunc(frames[:u.cursor-before], (*engine.Frame).HasVariants) {
+		h.weigh(before+1, u.cursor)
+	}
 	return u.cursor == top
 }
 

@@ -142,7 +142,7 @@ func TestCompressedCatchUp(t *testing.T) {
 				})
 				at, err := s.RoomPosition("r")
 				require.NoError(t, err)
-				texts := publishTexts(t, s.Server, 300)
+				texts := publishTexts(t, s.Manager, 300)
 				for _, c := range members {
 					m := &harness.Member{Client: c.Client, Room: "r", Position: at}
 					for _, text := range texts {
@@ -162,8 +162,44 @@ func TestCompressedCatchUp(t *testing.T) {
 	})
 }
 
+// The compressed forms of a message count from the fan-out or the catch-up that makes them, and not
+// only from the next read on.
+func TestCompressedFormsCount(t *testing.T) {
+	const messages = 20
+	s := startSim(t, 0, byID, ws.WithCompression(ws.CompressionConfig{}))
+	_, err := s.CreateRoom("r", nil, ws.WithHistory(ws.History{Bytes: -1}))
+	require.NoError(t, err)
+	peer := 0
+	join := func(offer string, since ws.Since) (counted int64) {
+		if offer != "" {
+			offer = "Sec-WebSocket-Extensions: permessage-deflate; " + offer + "\r\n"
+		}
+		s.net.Connect(1, []byte(harness.UpgradeRequest("/ws?id="+fmt.Sprint(peer), offer)))
+		s.net.Wait()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == peer+1 }, "peer %d is not connected", peer)
+		s.join(peer, since)
+		peer++
+		return s.Stats().HistoryMemory
+	}
+	join("", ws.Since{})
+	publishTexts(t, s.Manager, messages)
+	s.net.Wait()
+	plain := s.Stats().HistoryMemory
+	join("server_no_context_takeover", ws.Since{})
+	publishTexts(t, s.Manager, messages)
+	s.net.Wait()
+	live := s.Stats().HistoryMemory
+	assert.Greater(t, live-plain, plain+messages*1000, "the forms that the fan-out has made")
+	last := ws.Since{Last: messages}
+	assert.Equal(t, live, join("", last), "a read makes no form")
+	assert.Equal(t, live, join("server_no_context_takeover", last), "a form is made once")
+	smaller := join("server_no_context_takeover; server_max_window_bits=10", last)
+	assert.Greater(t, smaller, live+messages*1000, "the forms that the catch-up has made")
+	assert.Equal(t, smaller, join("", last))
+}
+
 // publishTexts publishes texts that compress to about two thirds.
-func publishTexts(t *testing.T, s *harness.Server, n int) (texts []string) {
+func publishTexts(t *testing.T, m *ws.Manager, n int) (texts []string) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range n {
 		b := make([]byte, 3000)
@@ -171,7 +207,7 @@ func publishTexts(t *testing.T, s *harness.Server, n int) (texts []string) {
 			b[i] = 'a' + byte(rng.IntN(26))
 		}
 		texts = append(texts, string(b))
-		_, err := s.PublishEvent(context.Background(), "r", "n", texts[len(texts)-1])
+		_, err := m.PublishEvent(context.Background(), "r", "n", texts[len(texts)-1])
 		require.NoError(t, err)
 	}
 	return texts

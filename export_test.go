@@ -43,6 +43,19 @@ var RetryReason, RetryWithin = retryReason, retryWithin
 // NewTestClient returns a client of m that is not connected.
 func NewTestClient(m *Manager) *Client { return m.newClient() }
 
+// BreakSlowWatch makes the event loops panic where a client of m becomes slow, until mend.
+func BreakSlowWatch(m *Manager) (mend func()) {
+	m.slow.mu.Lock()
+	defer m.slow.mu.Unlock()
+	pending := m.slow.pending
+	m.slow.pending = nil
+	return func() {
+		m.slow.mu.Lock()
+		defer m.slow.mu.Unlock()
+		m.slow.pending = pending
+	}
+}
+
 // HandleMessage handles payload as a text message of c.
 func HandleMessage(c *Client, payload []byte) { c.handle(OpText, payload) }
 

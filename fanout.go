@@ -55,16 +55,7 @@ func (b *broadcast) RunInLoop(s *engine.Shard) {
 	if w.task != b {
 		w.begin(s, b)
 	}
-	var n fanOutCount
-	var done bool
-	switch {
-	case b.devices != nil:
-		n, done = w.devices(s)
-	case b.room == nil:
-		n, done = b.all(s)
-	default:
-		n, done = w.members(s)
-	}
+	n, done := w.run(s)
 	if b.report != nil {
 		b.report.queued.Add(n.queued)
 		b.report.dropped.Add(n.visited - n.queued)
@@ -103,6 +94,9 @@ func (b *broadcast) AbandonTask(*engine.Shard) {
 
 // complete completes the report after the last loop has fanned out.
 func (b *broadcast) complete() {
+	if b.offset != 0 && b.frame.HasVariants() {
+		b.room.Data().history.weigh(b.offset, b.offset)
+	}
 	if b.report != nil {
 		close(b.report.done)
 	}
@@ -119,13 +113,44 @@ type fanOutWalk struct {
 	task *broadcast // nil between two broadcasts
 	next int        // the first recipient that was not visited
 	done []*catchUp // members of the room that are behind until the walk ends; see waits
+	runs bool       // false after a panic
 
-	_ [24]byte // each loop writes a cache line of its own
+	_ [23]byte // each loop writes a cache line of its own
+}
+
+// run delivers to the recipients until the time of the turn ends. done is false if there are more.
+func (w *fanOutWalk) run(s *engine.Shard) (n fanOutCount, done bool) {
+	w.runs = true
+	defer w.goOn(s)
+	switch b := w.task; {
+	case b.devices != nil:
+		n, done = w.devices(s)
+	case b.room == nil:
+		n, done = b.all(s)
+	default:
+		n, done = w.members(s)
+	}
+	w.runs = false
+	return n, done
+}
+
+// goOn lets the walk go on behind a recipient at which it has panicked: the others need their
+// message, and members behind wait for the end of the walk. Nobody knows whether that recipient
+// has got its message. In a room with a history it may get no later one, so its connection ends.
+func (w *fanOutWalk) goOn(s *engine.Shard) {
+	if !w.runs {
+		return
+	}
+	s.SuspendInLoop(w.task)
+	if b := w.task; b.offset != 0 {
+		mem := b.room.TableInLoop(s.Index())[w.next-1]
+		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: b.offset})
+		mem.Value.Abort()
+	}
 }
 
 // begin starts the walk of b. A message of a history goes to the members that are not behind.
 func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
-	w.end() // of a broadcast that has panicked
 	w.task = b
 	s.NoteOfferInLoop(b.frame)
 	if b.offset != 0 {
@@ -163,18 +188,19 @@ type fanOutCount struct{ visited, queued int64 }
 // ends first.
 func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 	table, b := w.task.room.TableInLoop(s.Index()), w.task
-	for i := w.next; i < len(table); i++ {
-		if c := table[i].Value; c != b.exclude {
+	for w.next < len(table) {
+		mem := table[w.next]
+		w.next++
+		if c := mem.Value; c != b.exclude {
 			n.visited++
 			switch {
 			case c.conn.DeliverInLoop(b.frame):
 				n.queued++
 			case b.offset != 0:
-				b.fallBehind(table[i])
+				b.fallBehind(mem)
 			}
 		}
 		if s.NoteDeliveryInLoop() {
-			w.next = i + 1
 			return n, w.next == len(table)
 		}
 	}
@@ -196,15 +222,16 @@ func (b *broadcast) fallBehind(mem *membership) {
 // time of the turn ends first.
 func (w *fanOutWalk) devices(s *engine.Shard) (n fanOutCount, done bool) {
 	devices, b := w.task.devices, w.task
-	for i := w.next; i < len(devices); i++ {
-		if c := devices[i]; c.conn.Shard() == s {
+	for w.next < len(devices) {
+		c := devices[w.next]
+		w.next++
+		if c.conn.Shard() == s {
 			n.visited++
 			if c.conn.DeliverInLoop(b.frame) {
 				n.queued++
 			}
 		}
 		if s.NoteDeliveryInLoop() {
-			w.next = i + 1
 			return n, w.next == len(devices)
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -203,4 +205,48 @@ func TestTurnsFollowTheRoundOfReads(t *testing.T) {
 	done.Store(true)
 	n.Wait()
 	assert.Greater(t, most, 200, "writes in a turn; 1 ms has 100")
+}
+
+// A panic at one member of a fan-out costs the others nothing. In a room with a history the member,
+// which may lack the message, gets no later one, and its connection ends.
+func TestPanicInAFanOut(t *testing.T) {
+	const peers, faulty = 20, 7
+	for name, opts := range map[string][]ws.RoomOption{"history": {ws.WithHistory(ws.History{})}, "no history": nil} {
+		t.Run(name, func(t *testing.T) {
+			log := new(harness.Buffer)
+			s := startSim(t, peers, byID, ws.WithOnSlow(func(*ws.Client, int) {}),
+				ws.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+			_, err := s.CreateRoom("r", nil, opts...)
+			require.NoError(t, err)
+			for i := range peers {
+				s.join(i, ws.Since{})
+			}
+			publish := func(n int) {
+				_, err := s.PublishEvent(context.Background(), "r", "n", n)
+				require.NoError(t, err)
+				s.net.Wait()
+			}
+			s.net.Stall(faulty)
+			publish(0)
+			mend := ws.BreakSlowWatch(s.Manager)
+			publish(1) // makes the client slow
+			mend()
+			assert.Equal(t, 1, strings.Count(log.String(), "panic recovered"))
+			publish(2)
+			if opts != nil {
+				harness.Eventually(t, func() bool { return s.GetClientCount() == peers-1 }, "the client stays")
+			}
+			s.net.Resume(faulty)
+			s.net.Wait()
+			if opts != nil {
+				assert.Empty(t, s.received[faulty])
+			}
+			for i := range peers {
+				if i == faulty {
+					continue
+				}
+				assert.Len(t, s.received[i], 3, "peer %d", i)
+			}
+		})
+	}
 }

@@ -168,9 +168,16 @@ func (h *roomHistory) after(
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.expireLocked(now)
-	dst, from = h.log.After(after, last, dst, frameMemory)
 	h.weighLocked()
-	return dst, from
+	return h.log.After(after, last, dst)
+}
+
+// weigh counts the memory of the messages from first to last anew: they have got compressed forms.
+func (h *roomHistory) weigh(first, last uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log.Weigh(first, last, frameMemory)
+	h.weighLocked()
 }
 
 // weighLocked counts the memory of the history anew.

@@ -70,6 +70,9 @@ func (f *Frame) Memory() int {
 	return n
 }
 
+// HasVariants reports whether the frame may have compressed forms.
+func (f *Frame) HasVariants() bool { return f.variants.Load() != nil }
+
 // In returns a frame of the same bytes with another policy and scope.
 func (f *Frame) In(policy Policy, scope *Drops) *Frame {
 	g := f.copy()

@@ -98,17 +98,28 @@ func (l *Log[M]) Trim(offset uint64) {
 
 // After appends to dst the messages that follow the offset, up to the one at last, and up to the
 // capacity of dst. The first is the message at from: after+1, or more if messages are missing.
-// size returns the memory of a message, which may have grown.
-func (l *Log[M]) After(after, last uint64, dst []M, size func(M) int64) (_ []M, from uint64) {
+func (l *Log[M]) After(after, last uint64, dst []M) (_ []M, from uint64) {
 	from = max(after+1, l.Oldest())
 	for offset := from; offset <= min(last, l.top) && len(dst) < cap(dst); offset++ {
-		e := &l.ring[(l.head+int(offset-l.Oldest()))&(len(l.ring)-1)]
+		dst = append(dst, l.at(offset).message)
+	}
+	return dst, from
+}
+
+// Weigh counts the memory of the messages from first to last anew, as far as they are kept: size
+// returns that of a message, which has grown.
+func (l *Log[M]) Weigh(first, last uint64, size func(M) int64) {
+	for offset := max(first, l.Oldest()); offset <= min(last, l.top); offset++ {
+		e := l.at(offset)
 		now := size(e.message)
 		l.bytes += now - e.bytes
 		e.bytes = now
-		dst = append(dst, e.message)
 	}
-	return dst, from
+}
+
+// at returns the entry of a message that is kept.
+func (l *Log[M]) at(offset uint64) *entry[M] {
+	return &l.ring[(l.head+int(offset-l.Oldest()))&(len(l.ring)-1)]
 }
 
 func (l *Log[M]) dropOldest() {
