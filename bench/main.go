@@ -20,6 +20,7 @@ import (
 	"github.com/qi-realtime/ws/bench/doctor"
 	"github.com/qi-realtime/ws/bench/report"
 	"github.com/qi-realtime/ws/bench/result"
+	"github.com/qi-realtime/ws/bench/resume"
 	"github.com/qi-realtime/ws/bench/server"
 	"github.com/qi-realtime/ws/bench/sim"
 	"github.com/qi-realtime/ws/bench/soak"
@@ -38,6 +39,7 @@ var commands = []*command.Command{
 	&workload.TLSCommand,
 	&workload.StormCommand,
 	&workload.DrainCommand,
+	&resume.Command,
 	&sim.Command,
 	&workload.BurstCommand,
 	&workload.FairCommand,

@@ -20,7 +20,7 @@ import (
 // ConnsFlag declares -conns.
 func ConnsFlag(fs *flag.FlagSet, conns *int) {
 	fs.IntVar(conns, "conns", *conns,
-		"connections; 0 is 10,000 for fanout, latency and tune, 5,000 for storm, 4,000 for soak, 2,000 for mixed, "+
+		"connections; 0 is 10,000 for fanout, latency, resume and tune, 5,000 for storm, 4,000 for soak, 2,000 for mixed, "+
 			"1,000 for the others; compare: each load's own")
 }
 

@@ -78,6 +78,10 @@ const (
 	Noop  = "noop" // decodes requests of the event "noop" and answers with NoopAnswer
 	Head  = "head" // answers with the first StampBytes of each message
 
+	// History has ws.join, and rooms with a history; it echoes binary messages. A publisher
+	// publishes events of HistoryEvent. See the command resume.
+	History = "history"
+
 	// Attack has a route for each kind of abuse; see the command attack.
 	Attack = "attack"
 
@@ -85,6 +89,9 @@ const (
 	// drain another manager serves the same addresses. See the command soak.
 	Soak = "soak"
 )
+
+// HistoryEvent is the event of the messages in mode History.
+const HistoryEvent = "n"
 
 // NoticeQuery is the query of a client that understands the notice of a drain.
 const NoticeQuery = "notice"
@@ -112,6 +119,7 @@ type Config struct {
 	Notices        bool          // WithReconnectNotice if the query of the request is NoticeQuery
 	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
 	AdmitBurst     int           // of these, how many at once
+	HistorySize    int           // messages that each room keeps, in mode History
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 
 	// In modes Attack and Soak only, in which all other settings are the library's defaults.
@@ -171,6 +179,8 @@ type Report struct {
 	Pauses                                    uint64        // of connections that sent too fast
 	Handled                                   uint64        // messages of clients
 	Moved, Closed, Forced, Left               uint64        // connections by their end in a drain
+	HistoryMemory                             int64         // of all rooms
+	Replayed                                  uint64        // messages read from a history for one member
 	LogLines                                  uint64        // written to the log, in modes Attack and Soak only
 
 	IdleWorkers int // goroutines of gnet's pool that wait for work; in the answers to workers and settle only

@@ -48,6 +48,9 @@ func Serve(arg string, in io.Reader, out io.Writer) error {
 		runtime.MemProfileRate = 512
 	}
 	s.options = managerOptions(cfg)
+	if cfg.Mode == control.History {
+		s.options = append(s.options, historyOptions)
+	}
 	if cfg.Mode == control.Attack || cfg.Mode == control.Soak {
 		s.log = newCountedLog()
 		s.options = attackedOptions(cfg, s.log)
@@ -123,6 +126,8 @@ func (s *server) handlers(m *ws.Manager) error {
 	case control.Soak:
 		m.HandleBinary(func(c *ws.Client, payload []byte) { s.Handle(client{s, c}, payload) })
 		return s.attackedRoutes(m)
+	case control.History:
+		return s.historyRoutes(m)
 	case control.Echo:
 		m.HandleRaw(echo)
 	case control.JSON:
@@ -275,6 +280,9 @@ func roomName(room int) string { return "bench-" + strconv.Itoa(room) }
 
 // Publish implements control.Server.
 func (s *server) Publish(room int, payload []byte) error {
+	if s.cfg.Mode == control.History {
+		return s.publishKept(room, len(payload))
+	}
 	return s.manager().BroadcastPrepared(roomName(room), ws.Prepare(ws.OpBinary, payload), nil)
 }
 
@@ -308,6 +316,7 @@ func (s *server) Report(r *control.Report) {
 	}
 	r.Handled = st.Total.MessagesIn - st.Unhandled
 	r.Moved, r.Closed = st.Total.DrainMoved, st.Total.DrainClosed
+	r.HistoryMemory, r.Replayed = st.HistoryMemory, st.Replayed
 	r.Forced, r.Left = st.Total.DrainForced, st.Total.DrainLeft
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
