@@ -9,10 +9,12 @@ import (
 	"sync"
 	"testing"
 
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -96,6 +98,97 @@ func TestRejoinStorm(t *testing.T) {
 	}
 	assert.EqualValues(t, gaps, s.Stats().Gaps)
 	assert.Zero(t, s.Stats().Total.Drops)
+}
+
+// rejoiner is a peer that comes back, as its event loop sees it.
+type rejoiner struct {
+	answered   bool
+	next       uint64 // offset that it expects
+	got, gaps  int
+	gapsAt     uint64 // Next of the last gap
+	firstFault string
+}
+
+// follow checks a message that the peer has got.
+func (p *rejoiner) follow(payload []byte) {
+	var msg harness.RoomMessage
+	var gap ws.RoomGap
+	err := json.Unmarshal(payload, &msg)
+	switch {
+	case p.firstFault != "":
+	case err == nil && msg.Type == ws.TypeResponse:
+		p.answered = true
+	case err == nil && p.answered && msg.Event == "n" && msg.Offset == p.next:
+		p.got++
+		p.next++
+	case err == nil && p.answered && msg.Event == "ws.gap" && json.Unmarshal(msg.Data, &gap) == nil && gap.After == p.next-1:
+		p.gaps++
+		p.next, p.gapsAt = gap.Next, gap.Next
+	default:
+		p.firstFault = fmt.Sprintf("expected %d, got %s", p.next, payload)
+	}
+}
+
+// Ten thousand clients send ws.join at once, each from another position, while a publisher outruns the
+// history. Half of them read nothing until it has ended: they get all that is kept then, and one gap
+// besides that of their join.
+func TestManyRejoinWhileAPublisherOutruns(t *testing.T) {
+	const kept, before, last = 50, 100, 300
+	peers := make([]rejoiner, harness.FewerUnderRace(10_000))
+	network := ws.NewSimnet()
+	network.OnFrame = func(peer int, frame []byte) {
+		if op, payload := codec.SplitFrame(frame); op == codec.OpText {
+			peers[peer].follow(payload)
+		}
+	}
+	m := harness.NewManager(t, ws.WithListenAddr(""), ws.WithSimnet(network), ws.WithHandlerMode(ws.Inline))
+	require.NoError(t, ws.HandleJoin(m, func(*ws.Client, string) ([]ws.RoomOption, error) { return nil, nil }))
+	go func() { _ = m.Run() }() // ends with the test
+	_, err := m.CreateRoom("r", nil, ws.WithHistory(ws.History{Size: kept}))
+	require.NoError(t, err)
+	publish := func(n int) {
+		for range n {
+			_, err := m.PublishEvent(context.Background(), "r", "n", "x")
+			assert.NoError(t, err)
+		}
+	}
+	network.Connect(len(peers), []byte(harness.UpgradeRequest("/ws", "")))
+	network.Wait()
+	publish(before)
+	at, err := m.RoomPosition("r")
+	require.NoError(t, err)
+	since := func(peer int) uint64 { return uint64(peer % (before + 1)) }
+	for i := range peers {
+		peers[i].next = since(i) + 1
+		if i%2 == 0 {
+			network.Stall(i)
+		}
+	}
+	network.Wait()
+	var publisher sync.WaitGroup
+	publisher.Go(func() { publish(last - before) })
+	for i := range peers {
+		network.Send(i, []byte(harness.Frame(gobwas.OpText, harness.Request("ws.join", "j",
+			fmt.Sprintf(`{"room":"r","since":{"epoch":%q,"offset":%d}}`, at.Epoch, since(i))))))
+	}
+	publisher.Wait()
+	network.Wait()
+	for i := range peers {
+		network.Resume(i)
+	}
+	network.Wait()
+	gaps := 0
+	for i := range peers {
+		p := &peers[i]
+		require.Empty(t, p.firstFault, "peer %d", i)
+		require.EqualValues(t, last+1, p.next, "peer %d", i)
+		if gaps += p.gaps; i%2 == 0 {
+			require.Contains(t, []int{1, 2}, p.gaps, "peer %d", i)
+			require.LessOrEqual(t, p.gapsAt, uint64(last-kept+1), "peer %d lacks messages that were kept", i)
+		}
+	}
+	assert.EqualValues(t, gaps, m.Stats().Gaps)
+	assert.Zero(t, m.Stats().Total.Drops)
 }
 
 // A member whose socket is full holds few messages in its queue, and gets the rest from the history.
