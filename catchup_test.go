@@ -130,8 +130,8 @@ func (p *rejoiner) follow(payload []byte) {
 }
 
 // Ten thousand clients send ws.join at once, each from another position, while a publisher outruns the
-// history. Half of them read nothing until it has ended: they get all that is kept then, and one gap
-// besides that of their join.
+// history. Half of them read nothing until it has ended: they get all that is kept then, and one more
+// gap than their join has found.
 func TestManyRejoinWhileAPublisherOutruns(t *testing.T) {
 	const kept, before, last = 50, 100, 300
 	peers := make([]rejoiner, harness.FewerUnderRace(10_000))

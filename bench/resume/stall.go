@@ -41,9 +41,9 @@ func stallTable() *result.Table {
 
 // stallSome lets some members stall while messages are published, and then read again.
 func (o *run) stallSome(ctx context.Context, s *command.Session, t *result.Table) error {
-	share := int(100 / o.stalled) // one member of so many
+	share := int(100 / o.stalled) // one of this number of members stalls
 	stalls := func(n int) bool { return n%share == share/2 }
-	published := int(o.stall.Seconds()*o.rate) + warmMessages
+	published := int(o.stall.Seconds()*o.rate) + warmBursts*warmMessages
 	c, err := o.open(ctx, s, 2*published+1000, stalls)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (o *run) stallSome(ctx context.Context, s *command.Session, t *result.Table
 	if _, err := c.await(ctx, before, o.conns); err != nil {
 		return err
 	}
-	for range warmMessages { // the free queues of the loops
+	for range warmBursts {
 		if err := c.fillAll(ctx, o); err != nil {
 			return err
 		}
@@ -65,16 +65,17 @@ func (o *run) stallSome(ctx context.Context, s *command.Session, t *result.Table
 	return o.publishToStalled(ctx, s, t, c, stalls)
 }
 
-// warmMessages are published before any member stalls.
-const warmMessages = 8
+// Bursts of messages that are published before any member stalls: the free queues of the loops, which
+// all members take from, grow meanwhile, and not in the measured time.
+const warmBursts, warmMessages = 3, 64
 
-// fillAll publishes a message, and waits until all have it.
+// fillAll publishes a burst, and waits until all have it.
 func (c *crowd) fillAll(ctx context.Context, o *run) error {
 	before := c.g.Sum()
-	if _, err := c.srv.Call(control.Command{Name: "fill", Size: o.size, Count: 1}); err != nil {
+	if _, err := c.srv.Call(control.Command{Name: "fill", Size: o.size, Count: warmMessages}); err != nil {
 		return err
 	}
-	_, err := c.await(ctx, before, c.conns)
+	_, err := c.await(ctx, before, c.conns*warmMessages)
 	return err
 }
 

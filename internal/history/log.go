@@ -107,7 +107,7 @@ func (l *Log[M]) After(after, last uint64, dst []M) (_ []M, from uint64) {
 }
 
 // Weigh counts the memory of the messages from first to last anew, as far as they are kept: size
-// returns that of a message, which has grown.
+// returns the memory of a message, which has grown.
 func (l *Log[M]) Weigh(first, last uint64, size func(M) int64) {
 	for offset := max(first, l.Oldest()); offset <= min(last, l.top); offset++ {
 		e := l.at(offset)
