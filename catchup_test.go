@@ -114,6 +114,7 @@ func (p *rejoiner) follow(payload []byte) {
 	var msg harness.RoomMessage
 	var gap ws.RoomGap
 	err := json.Unmarshal(payload, &msg)
+	isGap := err == nil && msg.Event == "ws.gap" && json.Unmarshal(msg.Data, &gap) == nil
 	switch {
 	case p.firstFault != "":
 	case err == nil && msg.Type == ws.TypeResponse:
@@ -121,7 +122,7 @@ func (p *rejoiner) follow(payload []byte) {
 	case err == nil && p.answered && msg.Event == "n" && msg.Offset == p.next:
 		p.got++
 		p.next++
-	case err == nil && p.answered && msg.Event == "ws.gap" && json.Unmarshal(msg.Data, &gap) == nil && gap.After == p.next-1:
+	case isGap && p.answered && gap.After == p.next-1:
 		p.gaps++
 		p.next, p.gapsAt = gap.Next, gap.Next
 	default:

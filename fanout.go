@@ -144,7 +144,7 @@ func (w *fanOutWalk) goOn(s *engine.Shard) {
 	s.SuspendInLoop(w.task)
 	if b := w.task; b.offset != 0 {
 		mem := b.room.TableInLoop(s.Index())[w.next-1]
-		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: b.offset})
+		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: b.offset - 1})
 		mem.Value.Abort()
 	}
 }
