@@ -95,18 +95,19 @@ func serve(t *testing.T, window time.Duration) (addr string) {
 
 // room is a room as a client with a slow link sees it. Safe for concurrent use.
 type room struct {
-	mu sync.Mutex
+	mu     sync.Mutex
+	newest map[string]int // number of each symbol
 	roomState
 }
 
 type roomState struct {
 	received int
-	seen     int            // prices published up to the newest received ones
-	missed   int            // by the numbers of the symbols
-	newest   map[string]int // number of each symbol
-	offset   int64          // of the last price or gap
-	lost     int64          // by the gaps
-	holes    int            // in the offsets, beside the gaps
+	seen     int   // prices published up to the newest received ones
+	missed   int   // by the numbers of the symbols
+	symbols  int   // with a price
+	offset   int64 // of the last price or gap
+	lost     int64 // by the gaps
+	holes    int   // in the offsets, beside the gaps
 }
 
 func (r *room) receive(n client.Notify) {
@@ -122,6 +123,7 @@ func (r *room) receive(n client.Notify) {
 		r.missed += p.N - before - 1
 	}
 	r.newest[p.Symbol] = p.N
+	r.symbols = len(r.newest)
 	r.seen += p.N - before
 	if r.received > 1 && n.Position.Offset > r.offset+1 {
 		r.holes++
@@ -145,7 +147,7 @@ func (r *room) state() roomState {
 // visit joins the room over a slow link named "page".
 func visit(t *testing.T, addr, name string) *room {
 	t.Helper()
-	r := &room{roomState: roomState{newest: make(map[string]int)}}
+	r := &room{newest: make(map[string]int)}
 	c := dial(t, fmt.Sprintf("ws://%s/slow?link=page&rate=%d", addr, maxRate))
 	c.Room(name).On("price", r.receive)
 	c.Room(name).OnGap(r.gap)
@@ -186,7 +188,7 @@ func TestStoppedLinks(t *testing.T) {
 			conflate, ttl, catchUp := visit(t, addr, roomConflate), visit(t, addr, roomTTL), visit(t, addr, roomCatchUp)
 			rooms := []*room{conflate, ttl, catchUp}
 			for _, r := range rooms {
-				until(t, "all symbols", func() bool { return len(r.state().newest) == len(symbols) })
+				until(t, "all symbols", func() bool { return r.state().symbols == len(symbols) })
 			}
 
 			setRate(t, control, 0)
