@@ -112,6 +112,7 @@ func (c *Client) currentEndedLocked(l *link, err error) {
 		c.setStateLocked(State{Phase: Waiting, RetryAt: time.Now().Add(d.after), Err: err})
 		c.retryLocked(d.after, c.dialLocked)
 	case c.current.open:
+		c.joinLocked()
 		c.releaseLocked()
 		c.flushLocked()
 	default:

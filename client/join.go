@@ -113,7 +113,8 @@ func (c *Client) joinLocked() {
 		if l.joins >= maxJoins || l.joins > 0 && l.refused {
 			return
 		}
-		if r.target != l {
+		waits := r.target == c.current && r.source != r.target // for an answer on the old connection
+		if r.target != l && !waits {
 			r.sendJoinLocked(l)
 		}
 	}

@@ -360,7 +360,10 @@ export class Client<A extends APIShape = AnyAPI> {
   /** After the first connection was lost in a move: goes on with the second one. */
   #advance(next: Link, lost: Link): void {
     const { opened } = next;
-    if (opened) this.#begin(next);
+    if (opened) {
+      this.#begin(next);
+      this.#joins.send();
+    }
     this.#drop(lost);
     if (opened) this.#release(next);
     else {

@@ -23,7 +23,8 @@ export class Joins {
     if (!link || link.paused) return;
     for (const room of this.rooms.values()) {
       if (link.joins >= (link.refused ? 1 : MOST)) return;
-      if (room.target !== link) room.join(link);
+      const { target, source } = room;
+      if (target !== link && (!target?.opened || target === source)) room.join(link); // else it waits on the old connection
     }
   }
 
