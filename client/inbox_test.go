@@ -151,7 +151,6 @@ func TestInboxAtLeastOnce(t *testing.T) {
 		}
 		publisher.Wait()
 		t.Logf("%d messages, %d of them again, in %d runs with %d faults", total, again, runs, proxy.count())
-		assert.Less(t, again, total, "nothing is acknowledged")
 		proxy.setRate(0)
 		harness.Eventually(t, func() bool {
 			r := read(t, url, "phone", client.AutoAck())
