@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -17,179 +20,183 @@ import (
 )
 
 const (
-	maxName    = 24   // runes in a name or a room's name
-	maxText    = 2000 // runes in a message
-	maxMembers = 100  // names in a presence notification, which counts all members
-
-	statsInterval    = time.Second
-	presenceInterval = 200 * time.Millisecond
+	maxName  = 24   // characters of a name, and of a room's name
+	maxText  = 2000 // characters of a message
+	maxID    = 64   // bytes of a message's ID
+	minKey   = 16   // bytes of a person's key
+	typedTTL = 3 * time.Second
 )
 
+// The data of requests and events. TypeScript types are generated from them, see TestAPI.
 type (
-	joinRequest struct {
+	// Welcome is the first event of each connection.
+	Welcome struct {
+		// User is the ID of this person in messages and notices.
+		User string `json:"user"`
+	}
+	// Send is a message to a room. The page draws the ID at random: it recognizes its own
+	// message by it, and shows a message that was sent twice once.
+	Send struct {
+		Room string `json:"room"`
+		ID   string `json:"id"`
+		Text string `json:"text"`
+	}
+	// ChatMessage is a message of a room, kept in the room's history.
+	ChatMessage struct {
+		ID   string `json:"id"`
+		User string `json:"user"`
 		Name string `json:"name"`
+		Text string `json:"text"`
+	}
+	// InRoom names the room of a request.
+	InRoom struct {
 		Room string `json:"room"`
 	}
-	joinResponse struct {
-		ID string `json:"id"`
-	}
-	sendRequest struct {
-		Text string `json:"text"`
-	}
-	chatMessage struct {
-		ID   string `json:"id"`
+	// Typing says that a person is writing. It has no end: receivers forget it after a while.
+	Typing struct {
+		Room string `json:"room"`
+		User string `json:"user"`
 		Name string `json:"name"`
-		Text string `json:"text"`
-	}
-	member struct {
-		ID   string `json:"id"`
-		Name string `json:"name"`
-	}
-	presence struct {
-		Room    string   `json:"room"`
-		Count   int      `json:"count"`
-		Members []member `json:"members"`
-	}
-	stats struct {
-		Connections int     `json:"connections"`
-		PerSecond   float64 `json:"messages_per_second"`
 	}
 )
 
-// chat holds the state of the service beyond the manager's rooms. Safe for concurrent use.
+// chat is the service: a manager with the handlers of the chat. Safe for concurrent use.
 type chat struct {
 	m        *ws.Manager
-	messages atomic.Int64 // sent since the last stats notification
+	options  options
+	presence *presence
 
-	mu      sync.Mutex
-	changed map[string]struct{} // rooms whose members changed since their last presence notification
+	welcome   ws.TypedEvent[Welcome]
+	messages  ws.TypedEvent[ChatMessage]
+	typed     ws.TypedEvent[Typing]
+	invalid   ws.ErrorKind
+	notInRoom ws.ErrorKind
 }
 
-// newChat registers the chat's handlers and subscriptions with m.
-func newChat(m *ws.Manager) (*chat, error) {
-	c := &chat{m: m, changed: make(map[string]struct{})}
-	// EventRoomLeft would not do, because it may be dropped when very many leave at once.
-	m.Subscribe(ws.EventClientDisconnected, func(e ws.Event) {
-		if end, ok := e.Data.(*ws.CloseError); ok {
-			c.markChanged(end.Rooms...)
-		}
-	})
-	err := errors.Join(
-		ws.Handle(m, "chat.join", c.join),
-		ws.Handle0(m, "chat.leave", c.leave),
-		ws.Handle0(m, "chat.send", c.send),
-	)
-	return c, err
+// options are the settings of the service that main takes from flags.
+type options struct {
+	history int     // messages that a room keeps
+	rate    float64 // messages of one client that are accepted in a second; 0 is no limit
 }
 
-// join names the client and moves it into a room. A client that reconnects joins again.
-func (c *chat) join(client *ws.Client, req *joinRequest) (*joinResponse, error) {
-	name, room := visible(req.Name), visible(req.Room)
-	if !validLength(name, maxName) {
-		return nil, ws.NewClientError(400, "Your name needs 1 to 24 characters")
-	}
-	if !validLength(room, maxName) {
-		return nil, ws.NewClientError(400, "The room's name needs 1 to 24 characters")
-	}
-	for _, old := range client.GetRooms() {
-		if old != room {
-			client.LeaveRoom(old)
-			c.markChanged(old)
-		}
-	}
-	client.SetMetadata("name", name)
-	if err := client.JoinRoom(room); err != nil && !errors.Is(err, ws.ErrAlreadyInRoom) {
+// newChat returns the service, ready to run. The options of the manager are added to its own.
+func newChat(o options, opts ...ws.Option) (*chat, error) {
+	c := &chat{options: o}
+	m, err := ws.NewManager(append(opts,
+		ws.WithAuthenticate(authenticate),
+		ws.WithOnConnect(func(client *ws.Client) error {
+			return c.welcome.Send(client, Welcome{client.User()})
+		}),
+		// Typing, joins and messages count. A page that is refused tries again later.
+		ws.WithRateLimit(ws.RateLimit{Messages: o.rate, MessageBurst: 20, Tolerance: 100}),
+		ws.WithIdempotency(5*time.Minute), // longer than a page waits for an answer
+		ws.WithMessageSizeLimit(32<<10),
+		ws.WithMaxRoomsPerClient(4),
+		ws.WithHistoryBudget(64<<20),
+	)...)
+	if err != nil {
 		return nil, err
 	}
-	c.markChanged(room)
-	return &joinResponse{ID: client.ID}, nil
+	c.m = m
+	c.welcome = ws.DefineEvent[Welcome](m, "chat.welcome")
+	c.messages = ws.DefineEvent[ChatMessage](m, "chat.message")
+	c.typed = ws.DefineEvent[Typing](m, "chat.typed")
+	changes := ws.DefineEvent[Presence](m, "chat.presence")
+	c.invalid = ws.DefineError(m, 400, "invalid")
+	c.notInRoom = ws.DefineError(m, 409, "notInRoom")
+	c.presence = newPresence(m, func(p *Presence) { c.announce(p.Room, changes.Name(), p) })
+	return c, errors.Join(
+		ws.HandleJoin(m, c.authorize),
+		ws.Handle(m, "chat.send", c.send, ws.Doc("Sends a message to a room, and returns its position.")),
+		ws.Handle0(m, "chat.typing", c.typing, ws.Doc("Says to the others in a room that this person is writing.")),
+		ws.Handle(m, "chat.who", c.who, ws.Doc("Returns the names that are in a room.")),
+	)
 }
 
-func (c *chat) leave(client *ws.Client, _ *struct{}) error {
-	for _, room := range client.GetRooms() {
-		client.LeaveRoom(room)
-		c.markChanged(room)
+// authenticate takes the person's name and key from the query. The key is a secret that the page
+// draws at random: connections with the same key belong to the same person, so that a page can
+// repeat a request after a reconnect (WithIdempotency). Others read its hash only. In a service with
+// accounts the user comes from the login, for example from a cookie.
+func authenticate(r *http.Request) ([]ws.ClientOption, error) {
+	query := r.URL.Query()
+	key := query.Get("key")
+	if len(key) < minKey {
+		key = rand.Text() // a new person
 	}
+	sum := sha256.Sum256([]byte(key))
+	return []ws.ClientOption{
+		ws.WithUser(hex.EncodeToString(sum[:8])),
+		ws.WithMetadata("name", strings.Clone(visible(query.Get("name")))),
+	}, nil
+}
+
+// authorize lets a client with a name into a room, and gives each room a history. The page reads
+// the errors here, because a browser does not show the answer to a refused handshake.
+func (c *chat) authorize(client *ws.Client, room string) ([]ws.RoomOption, error) {
+	switch {
+	case !validLength(nameOf(client), maxName):
+		return nil, c.invalid.New(fmt.Sprintf("Your name needs 1 to %d characters.", maxName))
+	case !validLength(room, maxName):
+		return nil, c.invalid.New(fmt.Sprintf("The name of the room needs 1 to %d characters.", maxName))
+	case room != visible(room):
+		return nil, c.invalid.New("The name of the room has invisible characters.")
+	}
+	return []ws.RoomOption{ws.WithHistory(ws.History{Size: c.options.history, TTL: 24 * time.Hour})}, nil
+}
+
+// send publishes a message to all members, the sender included, so that all read the same
+// messages in the same order. The history keeps it for those who come later.
+func (c *chat) send(client *ws.Client, req *Send) (*ws.Position, error) {
+	text := strings.TrimSpace(req.Text)
+	switch {
+	case !slices.Contains(client.GetRooms(), req.Room):
+		return nil, c.notInRoom.New("Join the room first.")
+	case !validLength(text, maxText):
+		return nil, c.invalid.New(fmt.Sprintf("A message needs 1 to %d characters.", maxText))
+	case req.ID == "" || len(req.ID) > maxID:
+		return nil, c.invalid.New(fmt.Sprintf("The ID of a message needs 1 to %d bytes.", maxID))
+	}
+	message := ChatMessage{ID: req.ID, User: client.User(), Name: nameOf(client), Text: text}
+	position, err := c.messages.Publish(client.Context(), req.Room, message)
+	return &position, err
+}
+
+// typing passes a notice on to the others. It is no part of the history. Of several notices of one
+// person that wait for a slow client, the last one is kept, and after a while none.
+func (c *chat) typing(client *ws.Client, req *InRoom) error {
+	if !slices.Contains(client.GetRooms(), req.Room) {
+		return c.notInRoom.New("Join the room first.")
+	}
+	notice := Typing{Room: req.Room, User: client.User(), Name: nameOf(client)}
+	c.announce(req.Room, c.typed.Name(), notice,
+		ws.Exclude(client), ws.ConflateKey("typing "+notice.User), ws.TTL(typedTTL))
 	return nil
 }
 
-// send passes a message on to the sender's room, the sender included, so that all members read
-// the same messages in the same order.
-func (c *chat) send(client *ws.Client, req *sendRequest) error {
-	rooms := client.GetRooms()
-	if len(rooms) == 0 {
-		return ws.NewClientError(409, "Join a room first")
+// who returns the names that are in the room. The page asks after each join, and when it has missed
+// a change; see Presence.
+func (c *chat) who(client *ws.Client, req *InRoom) (*Presence, error) {
+	if !slices.Contains(client.GetRooms(), req.Room) {
+		return nil, c.notInRoom.New("Join the room first.")
 	}
-	text := strings.TrimSpace(req.Text)
-	if !validLength(text, maxText) {
-		return ws.NewClientError(400, "A message needs 1 to 2000 characters")
-	}
-	c.messages.Add(1)
-	message := chatMessage{ID: client.ID, Name: nameOf(client), Text: text}
-	return c.m.BroadcastToRoom(rooms[0], notify("chat.message", message), nil)
+	return c.presence.of(req.Room), nil
 }
 
-// publish sends stats to all clients, and presence to the rooms that changed, until ctx ends.
-func (c *chat) publish(ctx context.Context) {
-	statsTick, presenceTick := time.NewTicker(statsInterval), time.NewTicker(presenceInterval)
-	defer statsTick.Stop()
-	defer presenceTick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-statsTick.C:
-			perSecond := float64(c.messages.Swap(0)) / statsInterval.Seconds()
-			c.m.BroadcastAll(notify("stats", stats{c.m.GetClientCount(), perSecond}))
-		case <-presenceTick.C:
-			c.publishPresence()
-		}
-	}
-}
-
-// publishPresence sends the names of the members to each changed room. It collects the changes
-// between two ticks: when 1,000 clients of a room reconnect together, it sends a few
-// notifications and not 1,000.
-func (c *chat) publishPresence() {
-	c.mu.Lock()
-	rooms := c.changed
-	c.changed = make(map[string]struct{})
-	c.mu.Unlock()
-	for room := range rooms {
-		clients := c.m.GetRoomMembers(room)
-		p := presence{Room: room, Count: len(clients), Members: []member{}}
-		for _, client := range clients[:min(len(clients), maxMembers)] {
-			p.Members = append(p.Members, member{client.ID, nameOf(client)})
-		}
-		slices.SortFunc(p.Members, func(a, b member) int {
-			return strings.Compare(strings.ToLower(a.Name)+a.ID, strings.ToLower(b.Name)+b.ID)
-		})
-		err := c.m.BroadcastToRoom(room, notify("presence", p), nil)
-		if err != nil && !errors.Is(err, ws.ErrRoomNotFound) {
-			slog.Warn("presence", "room", room, "err", err)
-		}
-	}
-}
-
-func (c *chat) markChanged(rooms ...string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, room := range rooms {
-		c.changed[room] = struct{}{}
-	}
-}
-
-// notify encodes a notification, once for all receivers.
-func notify(event string, data any) []byte {
-	msg, err := ws.NewNotifyMessageSimple(event, data)
+// announce sends a notification to the members of a room without keeping it in the history, as
+// PublishEvent would.
+func (c *chat) announce(room, event string, data any, opts ...ws.MessageOption) {
+	notice, err := ws.NewNotifyMessageSimple(event, data)
 	if err != nil {
 		panic(err) // the types above always encode
 	}
-	b, err := json.Marshal(msg)
+	encoded, err := json.Marshal(notice)
 	if err != nil {
 		panic(err)
 	}
-	return b
+	_, err = c.m.Publish(room, encoded, opts...)
+	if err != nil && !errors.Is(err, ws.ErrRoomNotFound) && !errors.Is(err, context.Canceled) {
+		slog.Warn("announce", "room", room, "event", event, "err", err)
+	}
 }
 
 func nameOf(client *ws.Client) string {

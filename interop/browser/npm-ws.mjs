@@ -8,7 +8,7 @@ import { ChatServer, runTests, within } from "./server.mjs";
 const WAIT = 20_000;
 const MIB = 1 << 20;
 
-let server = await ChatServer.create();
+const server = await ChatServer.create("-rate", "0");
 const paths = {
   "net/http": () => `ws://127.0.0.1:${server.page}/ws`,
   native: () => `ws://127.0.0.1:${server.native}/ws`,
@@ -51,6 +51,10 @@ class Peer {
     return this.next(`answer to ${event}`, (m) => m.request_id === id);
   }
 
+  say(text, id) {
+    return this.request("chat.send", { room: this.room, id, text }, id);
+  }
+
   async close() {
     this.ws.close(1000);
     const [code] = await within(WAIT, this.closed, "close");
@@ -58,12 +62,13 @@ class Peer {
   }
 }
 
-async function join(url, name, room, options) {
-  const peer = await Peer.dial(url, options);
-  const answer = await peer.request("chat.join", { name, room });
+async function join(url, name, room) {
+  const peer = await Peer.dial(`${url}?name=${name}`);
+  peer.room = room;
+  const answer = await peer.request("ws.join", { room });
   assert.equal(answer.type, "response");
   assert.equal(answer.code, 200);
-  assert.ok(answer.data.id);
+  assert.equal(answer.data.room, room);
   return peer;
 }
 
@@ -73,7 +78,7 @@ for (const [path, url] of Object.entries(paths)) {
 
   test("request and response, then a message to the room", async () => {
     const peer = await join(url(), "Ada", "npm");
-    const answer = await peer.request("chat.send", { text: "Grüße, 世界 🌍" }, "req_2");
+    const answer = await peer.say("Grüße, 世界 🌍", "req_2");
     assert.equal(answer.code, 200);
     const message = await peer.next("chat.message", (m) => m.event === "chat.message");
     assert.equal(message.type, "notify");
@@ -84,10 +89,10 @@ for (const [path, url] of Object.entries(paths)) {
 
   test("errors: 400 for bad data, 404 for an unknown event", async () => {
     const peer = await Peer.dial(url());
-    const bad = await peer.request("chat.join", { name: "", room: "npm" });
+    const bad = await peer.request("ws.join", { room: "npm" }); // without a name
     assert.equal(bad.type, "error");
     assert.equal(bad.code, 400);
-    const undecodable = await peer.request("chat.join", { name: 7 }, "req_2");
+    const undecodable = await peer.request("ws.join", { room: 7 }, "req_2");
     assert.equal(undecodable.code, 400);
     const unknown = await peer.request("no.such", {}, "req_3");
     assert.equal(unknown.type, "error");
@@ -95,12 +100,10 @@ for (const [path, url] of Object.entries(paths)) {
     await peer.close();
   });
 
-  test("stats and presence arrive unasked", async () => {
-    const peer = await join(url(), "Grace", "presence");
-    const presence = await peer.next("presence", (m) => m.event === "presence");
-    assert.deepEqual(presence.data.members.map((m) => m.name), ["Grace"]);
-    const stats = await peer.next("stats", (m) => m.event === "stats");
-    assert.ok(stats.data.connections >= 1);
+  test("presence arrives unasked", async () => {
+    const peer = await join(url(), "Grace", `presence ${path}`);
+    const presence = await peer.next("presence", (m) => m.event === "chat.presence");
+    assert.deepEqual(presence.data, { room: `presence ${path}`, version: 1, count: 1, joined: ["Grace"] });
     await peer.close();
   });
 
@@ -114,7 +117,8 @@ for (const [path, url] of Object.entries(paths)) {
 
   test("a message in fragments, with a ping in between", async () => {
     const peer = await join(url(), "Edsger", `fragments ${path}`);
-    const request = JSON.stringify({ type: "request", event: "chat.send", request_id: "req_2", data: { text: "in pieces ✂ ✂ ✂" } });
+    const data = { room: peer.room, id: "1", text: "in pieces ✂ ✂ ✂" };
+    const request = JSON.stringify({ type: "request", event: "chat.send", request_id: "req_2", data });
     const bytes = Buffer.from(request);
     const pong = once(peer.ws, "pong");
     for (let i = 0; i < bytes.length; i += 7) { // cuts through the multi-byte runes too
@@ -153,7 +157,8 @@ for (const [path, url] of Object.entries(paths)) {
       });
     });
     for (let i = 0; i < 300; i++) {
-      from.ws.send(JSON.stringify({ type: "request", event: "chat.send", request_id: `r${i}`, data: { text: `n${i}` } }));
+      const data = { room: from.room, id: `${i}`, text: `n${i}` };
+      from.ws.send(JSON.stringify({ type: "request", event: "chat.send", request_id: `r${i}`, data }));
       if (i % 50 === 49) await from.next(`answer ${i}`, (m) => m.request_id === `r${i}`); // stay below the queue limits
     }
     await within(WAIT, all, "300 messages");
@@ -165,9 +170,9 @@ for (const [path, url] of Object.entries(paths)) {
 tests["both paths share rooms"] = async () => {
   const ada = await join(paths["net/http"](), "Ada", "shared");
   const linus = await join(paths.native(), "Linus", "shared");
-  await ada.request("chat.send", { text: "to native" }, "a");
+  await ada.say("to native", "a");
   assert.equal((await linus.next("message", (m) => m.event === "chat.message")).data.text, "to native");
-  await linus.request("chat.send", { text: "to net/http" }, "b");
+  await linus.say("to net/http", "b");
   await ada.next("message", (m) => m.data?.text === "to net/http");
   await Promise.all([ada.close(), linus.close()]);
 };

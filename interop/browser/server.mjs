@@ -15,8 +15,10 @@ export async function freePort() {
 }
 
 export class ChatServer {
-  static async create() {
+  // create starts a server; more are flags, such as "-rate", "0".
+  static async create(...more) {
     const server = new ChatServer();
+    server.more = more;
     server.page = await freePort();
     server.native = await freePort();
     await server.start();
@@ -26,15 +28,14 @@ export class ChatServer {
   async start() {
     const binary = process.env.CHAT_BINARY;
     if (!binary) throw new Error("CHAT_BINARY names no binary: go build -o chat ./examples/chat");
-    const args = ["-addr", `127.0.0.1:${this.page}`, "-native", `tcp://127.0.0.1:${this.native}`];
+    const args = ["-addr", `127.0.0.1:${this.page}`, "-native", `tcp://127.0.0.1:${this.native}`, ...this.more];
     this.process = spawn(binary, args, { stdio: ["ignore", "inherit", "inherit"] });
     this.exited = once(this.process, "exit");
     for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(50)) {
       if (this.process.exitCode !== null) throw new Error(`chat exited with ${this.process.exitCode}`);
-      const config = await fetch(`http://127.0.0.1:${this.page}/config.json`).then((r) => r.json()).catch(() => null);
-      if (!config) continue;
-      if (config.native_port !== String(this.native)) throw new Error(`config.json: ${JSON.stringify(config)}`);
-      return;
+      const pages = [`http://127.0.0.1:${this.page}/`, `http://127.0.0.1:${this.native}/healthz`];
+      const answers = await Promise.all(pages.map((url) => fetch(url).then((r) => r.ok).catch(() => false)));
+      if (answers.every(Boolean)) return;
     }
     throw new Error("chat did not start within 20 s");
   }
