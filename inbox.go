@@ -121,9 +121,9 @@ func (c *Client) Ack(roomID string, offset uint64) error {
 type inbox struct {
 	id      string // of the room; immutable
 	devices history.Devices
-	members map[*membership]*inboxMember
-	used    time.Duration // time at which the last message came, or the last member left
-	lost    []Undelivered // to be published
+	members map[*membership]*inboxMember // nil while nobody is in the inbox
+	used    time.Duration                // time at which the last message came, or the last member left
+	lost    []Undelivered                // to be published
 }
 
 // inboxMember is a connection of a device. Guarded by roomHistory.mu.
@@ -135,13 +135,12 @@ type inboxMember struct {
 }
 
 // inboxMemory is the memory of an inbox without messages, members, devices and tops, in bytes.
-const inboxMemory = 800
+const inboxMemory = 600
 
 // beginInbox makes h, which no other goroutine has yet, the history of the inbox of that ID.
 func (h *roomHistory) beginInbox(id string, devices int) {
 	h.inbox = &inbox{
-		id: strings.Clone(id), devices: history.NewDevices(devices), members: make(map[*membership]*inboxMember),
-		used: h.all.clock(),
+		id: strings.Clone(id), devices: history.NewDevices(devices), used: h.all.clock(),
 	}
 	h.all.inboxes.Add(1)
 	h.weighLocked()
@@ -168,6 +167,9 @@ func (x *inbox) start(epoch, device string, oldest uint64) Position {
 // enterInboxLocked adds a member that begins at the cursor.
 func (h *roomHistory) enterInboxLocked(mem *membership, loop int, device string, cursor uint64) {
 	h.inbox.devices.Join(device, h.log.Oldest()-1, h.all.clock())
+	if h.inbox.members == nil {
+		h.inbox.members = make(map[*membership]*inboxMember)
+	}
 	h.inbox.members[mem] = &inboxMember{device: device, loop: loop, behind: true, cursor: cursor}
 	h.weighLocked()
 }
@@ -183,6 +185,9 @@ func (h *roomHistory) leaveInbox(mem *membership) {
 		h.inbox.used = h.all.clock()
 		h.inbox.devices.Leave(x.device, h.inbox.used)
 		delete(h.inbox.members, mem)
+		if len(h.inbox.members) == 0 {
+			h.inbox.members = nil
+		}
 		h.trimLocked()
 	}
 }

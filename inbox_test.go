@@ -3,11 +3,14 @@ package ws_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -369,4 +372,142 @@ func TestInboxSince(t *testing.T) {
 	}
 	again := dialDevice(s, harness.Native)
 	assert.Equal(t, 1, again.Join(`"device":"phone","last":7`), "last has no effect")
+}
+
+// A million users come and go: the budget bounds the inboxes that they leave behind.
+func TestManyInboxes(t *testing.T) {
+	const budget, users = 1 << 20, 5000
+	s := startInbox(t, ws.Inbox{TTL: time.Hour}, func(c *ws.Config) { c.HistoryBudget = budget })
+	l := watchLosses(s.Manager)
+	for i := range users {
+		_, err := s.PublishToInbox(context.Background(), fmt.Sprint(1000+i), "n", "text")
+		require.NoError(t, err)
+		require.LessOrEqual(t, s.Stats().HistoryMemory, int64(budget))
+	}
+	stats := s.Stats()
+	assert.Less(t, stats.Inboxes, users/2)
+	assert.Greater(t, stats.HistoryMemory, int64(budget*9/10))
+	assert.Equal(t, stats.Inboxes, stats.Rooms)
+	assert.EqualValues(t, stats.HistoryEvicted, stats.InboxUndelivered)
+	harness.Eventually(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.all) == int(stats.InboxUndelivered)
+	}, "an event for each loss")
+}
+
+// The inboxes of users who have read all, and have gone, end for the budget, too; those of users who are
+// connected stay.
+func TestInboxesWithoutMessagesEndForTheBudget(t *testing.T) {
+	const budget, users = 100_000, 300
+	s := startInbox(t, ws.Inbox{TTL: time.Hour}, func(c *ws.Config) { c.HistoryBudget = budget })
+	stays := dialDevice(s, harness.Native)
+	stays.Join(`"device":"d"`)
+	publishToInbox(t, s, 1, 1)
+	stays.TakeUpTo(1)
+	stays.Ack("1", 1)
+	stays.ExpectReply("1", 200, "success")
+	for i := range users {
+		c := &harness.Member{Client: s.Dial(harness.Native, fmt.Sprint("user=", 1000+i)), Room: fmt.Sprint("@user:", 1000+i)}
+		c.Join(`"device":"d"`)
+		c.Close()
+	}
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 1 }, "all but one have gone")
+	harness.Eventually(t, func() bool { return s.Stats().HistoryMemory <= budget }, "the budget holds")
+	assert.Less(t, s.Stats().Inboxes, users*2/3)
+	publishToInbox(t, s, 2, 2)
+	stays.TakeUpTo(2)
+}
+
+// A client that acknowledges and closes in the same breath has acknowledged.
+func TestAckBeforeClose(t *testing.T) {
+	harness.OnBothModes(t, func(t *testing.T, w harness.Way, mode ws.Option) {
+		s := startInbox(t, ws.Inbox{}, mode)
+		publishToInbox(t, s, 1, 3)
+		c := dialDevice(s, w)
+		c.Join(`"device":"d"`)
+		c.TakeUpTo(3)
+		c.WriteRaw(harness.Frame(gobwas.OpText, `{"type":"notify","event":"ws.ack","data":{"room":"@user:42","offset":3}}`) +
+			harness.Frame(gobwas.OpClose, string(gobwas.NewCloseFrameBody(1000, ""))))
+		c.ExpectClose(ws.CloseNormal)
+		waitForDevices(s, 0)
+		assert.Zero(t, dialDevice(s, w).Join(`"device":"d"`))
+	})
+}
+
+// HistoryMemory counts the memory of inboxes without messages and members.
+func TestInboxMemory(t *testing.T) {
+	const inboxes = 20_000
+	m, err := ws.NewManager(ws.WithLoops(4), ws.WithRoomShards(64), ws.WithInbox(ws.Inbox{}))
+	require.NoError(t, err)
+	before := liveHeap()
+	for i := range inboxes {
+		_, err := m.CreateRoom(fmt.Sprint("@user:", 1000+i), nil)
+		require.NoError(t, err)
+	}
+	each, counted := (liveHeap()-before)/inboxes, m.Stats().HistoryMemory/inboxes
+	t.Logf("%d B, %d counted", each, counted)
+	assert.InDelta(t, each, counted, 60)
+	assert.Equal(t, inboxes, m.Stats().Inboxes)
+}
+
+// Acknowledgements race with publications, joins, leaves, disconnects and DeleteRoom.
+func TestInboxRaces(t *testing.T) {
+	s := startInbox(t, ws.Inbox{Size: 5, MaxDevices: 2})
+	l := watchLosses(s.Manager)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for i := range 4 {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				conn, c := s.DialClient([]harness.Way{harness.Native, harness.NetHTTP}[i%2], "user=42")
+				drained := make(chan struct{})
+				go func() {
+					defer close(drained)
+					_, _ = io.Copy(io.Discard, conn.R)
+				}()
+				for range 20 {
+					joined, err := c.JoinRoomFrom("@user:42", ws.Since{Device: fmt.Sprint(i % 3)})
+					if err == nil {
+						_ = c.Ack("@user:42", joined.Position.Offset)
+						_ = c.Ack("@user:42", joined.Position.Offset-min(joined.Position.Offset, uint64(joined.Replaying)))
+						if i%2 == 0 {
+							c.LeaveRoom("@user:42")
+						}
+					}
+				}
+				conn.Close()
+				<-drained
+			}
+		})
+	}
+	for i := range 2000 {
+		_, err := s.PublishToInbox(context.Background(), "42", "n", i)
+		require.NoError(t, err)
+		if i%100 == 99 {
+			s.DeleteRoom("@user:42")
+		}
+	}
+	stop()
+	running.Wait()
+	harness.Eventually(t, func() bool { return s.GetClientCount() == 0 }, "all have gone")
+	at, err := s.PublishToInbox(context.Background(), "42", "n", 0)
+	require.NoError(t, err)
+	top := at.Offset
+	c := dialDevice(s, harness.Native)
+	c.Join("")
+	c.TakeUpTo(top)
+	c.Ack("1", top)
+	c.ExpectReply("1", 200, "success")
+	harness.Eventually(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		var sum uint64
+		for i := range l.all {
+			sum += l.all[i].Count
+		}
+		return sum == s.Stats().InboxUndelivered
+	}, "an event for each loss")
+	assert.Equal(t, 1, s.Stats().Inboxes)
+	assert.Equal(t, 1, s.Stats().Histories)
 }
