@@ -4,20 +4,13 @@ import { WsError } from "./errors.js";
 import { Joins } from "./joins.js";
 import { Link } from "./link.js";
 import { Overlap } from "./overlap.js";
-import { backoff, retryIn, verdict } from "./policy.js";
+import { MOVE, PROBE_ANSWER, STABLE, backoff, retryIn, verdict } from "./policy.js";
 import { Room } from "./room.js";
 import type { Port } from "./room.js";
 import type {
   AnyAPI, APIShape, Closed, ConnectOptions, Data, EventName, Info, Req, RequestArgs, RequestName, RequestOptions, Resp,
   RoomOptions, State, Target, URLSource, WebSocketConstructor,
 } from "./types.js";
-
-/** Milliseconds after which an open connection resets the backoff. */
-const STABLE = 10_000;
-/** The most milliseconds in which a message must follow a probe. */
-const PROBE_ANSWER = 10_000;
-/** Milliseconds in which the old connection ends after a move. The server's own limit is 5 s by default. */
-const MOVE = 5_000;
 
 /** Connects to url, and stays connected until `close()` or until the server says that there is no use. */
 export function connect<A extends APIShape = AnyAPI>(url: URLSource, options: ConnectOptions = {}): Client<A> {

@@ -1,3 +1,10 @@
+/** Milliseconds after which an open connection resets the backoff. */
+export const STABLE = 10_000;
+/** The most milliseconds in which a message must follow a probe. */
+export const PROBE_ANSWER = 10_000;
+/** Milliseconds in which the old connection ends after a move. The server's own limit is 5 s by default. */
+export const MOVE = 5_000;
+
 /** The decision after the end of a connection. `wait` is the time in milliseconds that the server asks for. */
 export interface Verdict {
   stop: boolean;
