@@ -62,7 +62,7 @@ type BrokerNode interface {
 // Topic is the address of a message between nodes. Comparable. Immutable.
 type Topic struct {
 	Kind TopicKind
-	// Name is the name of the room or user, or the ID of the node: any bytes, up to
+	// Name is the name of the room or user, or the ID of the node: any bytes, also none, up to
 	// RoomConfig.MaxRoomName for a room. A broker escapes the bytes that its server does not take.
 	Name string
 }

@@ -29,11 +29,15 @@ const (
 	// GapEpoch says that the client's position is of another history: the room has ended
 	// meanwhile, or the server has restarted, or the offset is beyond the newest message.
 	GapEpoch GapReason = "epoch"
+	// GapBroker says that messages of other nodes were possibly lost, because the link to the Broker
+	// broke, here or at their node, or was full. The members of a room without a history get it with
+	// an empty Epoch; without a room it stands for messages to users and to all clients.
+	GapBroker GapReason = "broker"
 )
 
 // RoomGap names messages that a member does not get: those with an offset above After and below
-// Next. It is the Data of EventRoomGap, and of the notification ws.gap, which the member reads
-// before any later message of the room. Immutable.
+// Next; for GapBroker it names no offsets. It is the Data of EventRoomGap, and of the notification
+// ws.gap, which the member reads before any later message of the room. Immutable.
 type RoomGap struct {
 	Room   string    `json:"-"`
 	Epoch  string    `json:"epoch"`

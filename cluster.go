@@ -1,44 +1,58 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/cluster"
-	"github.com/qi-realtime/ws/internal/measure"
-	"github.com/qi-realtime/ws/pool"
 )
 
 // ClusterConfig configures the node of a Broker. A zero field has its default.
 type ClusterConfig struct {
+	// Name names the node in Manager.Nodes. Default the name of the host.
+	Name string
 	// QueueBytes bounds the messages that wait for the link to the broker, in bytes. Beyond it
-	// publishes return ErrBrokerUnavailable, until half of the queue is sent. Default 8 MiB.
+	// publishes are refused as if the link was down, until half of the queue is sent. Default
+	// 8 MiB.
 	QueueBytes int64
+	// LocalFallback makes a publish reach the clients of its own node while the link is down or its
+	// queue full, in place of ErrBrokerUnavailable. The clients of the other nodes get a ws.gap
+	// for it when the link is up again. Default false.
+	LocalFallback bool
 	// UnsubscribeDelay is the time for which the node stays subscribed to a room that its last
 	// member has left, or to a user without devices. Default 2 s.
 	UnsubscribeDelay time.Duration
+	// Heartbeat is the interval at which the node reports to the others, for Manager.Nodes. A node
+	// without a report for four intervals is gone. It should be the same on all nodes.
+	// Default 2 s.
+	Heartbeat time.Duration
 }
 
-func (c *ClusterConfig) validate() error {
+// validateCluster checks the settings of the node.
+func (c *Config) validateCluster() error {
 	return firstError(
-		atLeast("Cluster.QueueBytes", c.QueueBytes, 0),
-		atLeast("Cluster.UnsubscribeDelay", c.UnsubscribeDelay, 0),
+		invalidIf(c.Broker != nil && c.Inbox != nil, "Inbox", "does not work with a Broker"),
+		invalidIf(len(c.Cluster.Name) > maxNodeName, "Cluster.Name", "is too long"),
+		atLeast("Cluster.QueueBytes", c.Cluster.QueueBytes, 0),
+		atLeast("Cluster.UnsubscribeDelay", c.Cluster.UnsubscribeDelay, 0),
+		atLeast("Cluster.Heartbeat", c.Cluster.Heartbeat, 0),
 	)
 }
 
 func (c ClusterConfig) withDefaults() ClusterConfig {
-	if c.QueueBytes == 0 {
-		c.QueueBytes = 8 << 20
+	if c.Name == "" {
+		c.Name, _ = os.Hostname()
+		c.Name = c.Name[:min(len(c.Name), maxNodeName)]
 	}
-	if c.UnsubscribeDelay == 0 {
-		c.UnsubscribeDelay = 2 * time.Second
-	}
+	c.QueueBytes = cmp.Or(c.QueueBytes, 8<<20)
+	c.UnsubscribeDelay = cmp.Or(c.UnsubscribeDelay, 2*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 2*time.Second)
 	return c
 }
 
@@ -52,8 +66,16 @@ type node struct {
 	origin  []byte // id
 
 	link     *cluster.Queue[outbound]
+	owed     cluster.Owed[Topic] // losses that the other nodes have yet to learn of
 	interest *cluster.Interest[Topic]
-	up       atomic.Bool // the link is up
+	losses   losses
+	peers    peers
+	counts   nodeCounts
+
+	// Atomic.
+	up      atomic.Bool // the link is up
+	greet   atomic.Bool // the other nodes want a heartbeat now
+	owesNow atomic.Bool // owed is to be sent ahead of all that waits
 
 	mu         sync.Mutex
 	started    bool          // guarded by mu
@@ -64,16 +86,10 @@ type node struct {
 	goroutines sync.WaitGroup
 }
 
-// outbound is a message that waits for the link.
-type outbound struct {
-	topic  Topic
-	buffer *pool.Buffer
-	size   int // in the queue
-	at     time.Duration
+// nodeCounts are the counters of ClusterStats.
+type nodeCounts struct {
+	published, unsent, refused, received, unwanted, malformed, undelivered atomic.Uint64
 }
-
-// outboundCost is the memory of an outbound message beside its bytes, about.
-const outboundCost = 128
 
 // newNode returns nil without a Broker.
 func newNode(cfg *Config) *node {
@@ -81,12 +97,16 @@ func newNode(cfg *Config) *node {
 		return nil
 	}
 	id := rand.Text()[:20]
-	return &node{
+	n := &node{
 		broker: cfg.Broker, id: id, origin: []byte(id),
 		link:     cluster.NewQueue[outbound](cfg.Cluster.QueueBytes),
 		interest: cluster.NewInterest[Topic](cfg.Cluster.UnsubscribeDelay),
 		sent:     make(chan struct{}), ending: make(chan struct{}),
 	}
+	n.losses.news = make(chan struct{}, 1)
+	n.peers.seen = make(map[string]peer)
+	n.interest.Add(nodesTopic)
+	return n
 }
 
 // start begins the link.
@@ -103,8 +123,9 @@ func (n *node) start() error {
 		return err
 	}
 	n.started = true
-	n.goroutines.Go(n.send)      // owned by stop, which waits for it
-	n.goroutines.Go(n.subscribe) // the same
+	for _, run := range []func(){n.send, n.subscribe, n.reportLosses} {
+		n.goroutines.Go(run) // owned by stop, which waits for it
+	}
 	return nil
 }
 
@@ -134,33 +155,6 @@ func (n *node) stop() {
 		}
 		n.goroutines.Wait()
 	})
-}
-
-// send hands the messages of the queue to the broker.
-func (n *node) send() {
-	for {
-		if out, ok := n.link.Pop(); ok {
-			n.sendOne(&out)
-			continue
-		}
-		if n.link.Ended() {
-			close(n.sent)
-			return
-		}
-		select {
-		case <-n.link.Ready():
-		case <-n.ending:
-			return
-		}
-	}
-}
-
-func (n *node) sendOne(out *outbound) {
-	if n.up.Load() && cluster.Age(out.buffer.B, measure.Now()-out.at) {
-		_ = n.broker.Publish(out.topic, out.buffer.B)
-	}
-	pool.PutBuffer(out.buffer)
-	n.link.Release(out.size)
 }
 
 // subscribe keeps the subscriptions equal to the interest.
@@ -195,6 +189,7 @@ const subscribeStep = 1000
 // joined notes the first member of a room. It is called with Room.mu held.
 func (n *node) joined(r *roomEntry, members int) {
 	if n != nil && members == 1 {
+		r.Data().losses.Store(n.losses.count.Load())
 		n.interest.Add(Topic{TopicRoom, r.ID()})
 	}
 }
@@ -220,149 +215,16 @@ func (n *node) offline(u user) {
 	}
 }
 
-// publish publishes to the clients of this node and to the other nodes: to all, or to nobody.
-func (n *node) publish(ctx context.Context, p *publication) (Delivery, error) {
-	out, err := n.reserve(p.topic(), p)
-	if err != nil {
-		return Delivery{}, err
+// stats returns a snapshot.
+func (n *node) stats() ClusterStats {
+	if n == nil {
+		return ClusterStats{}
 	}
-	delivery, err := n.manager.publishHere(ctx, p)
-	if err != nil {
-		n.withdraw(out)
-		return Delivery{}, err
+	c := &n.counts
+	return ClusterStats{
+		Up: n.up.Load(), Nodes: len(n.manager.Nodes()), Topics: n.interest.Len(), QueuedBytes: n.link.Bytes(),
+		Published: c.published.Load(), Unsent: c.unsent.Load(), Refused: c.refused.Load(),
+		Received: c.received.Load(), Unwanted: c.unwanted.Load(), Malformed: c.malformed.Load(),
+		Undelivered: c.undelivered.Load(), Breaks: uint64(n.losses.count.Load()), Gaps: n.losses.gaps.Load(),
 	}
-	n.link.Push(out)
-	return delivery, nil
-}
-
-// publishAway publishes to a room that this node does not have, because findRoom has returned err.
-func (m *Manager) publishAway(roomID string, p *publication, err error) error {
-	if m.node == nil || !errors.Is(err, ErrRoomNotFound) || errors.Is(err, ErrManagerStopped) {
-		return err
-	}
-	if err := m.checkRoom(roomID); err != nil {
-		return err
-	}
-	out, err := m.node.reserve(Topic{TopicRoom, roomID}, p)
-	if err == nil {
-		m.node.link.Push(out)
-	}
-	return err
-}
-
-// topic returns the address of the message for other nodes.
-func (p *publication) topic() Topic {
-	switch {
-	case p.room != nil:
-		return Topic{TopicRoom, p.room.ID()}
-	case p.toUser:
-		return Topic{TopicUser, p.user.String()}
-	}
-	return Topic{}
-}
-
-// reserve encodes the message for the other nodes, and reserves its space in the queue.
-func (n *node) reserve(topic Topic, p *publication) (outbound, error) {
-	if !n.up.Load() {
-		return outbound{}, ErrBrokerUnavailable
-	}
-	b := pool.GetBuffer()
-	b.B = n.encode(b.B[:0], p)
-	out := outbound{topic, b, len(b.B) + outboundCost, measure.Now()}
-	if !n.link.Reserve(out.size) {
-		pool.PutBuffer(b)
-		if err := n.manager.stopped(); err != nil {
-			return outbound{}, err
-		}
-		return outbound{}, ErrBrokerUnavailable
-	}
-	return out, nil
-}
-
-func (n *node) withdraw(out outbound) {
-	n.link.Release(out.size)
-	pool.PutBuffer(out.buffer)
-}
-
-// encode appends the message for the other nodes.
-func (n *node) encode(b []byte, p *publication) []byte {
-	op, payload, h := p.op, p.payload, p.Handling
-	if p.prepared != nil {
-		inner, shared := p.prepared.frame.Payload()
-		op, payload, h = Opcode(inner), shared, p.prepared.handling
-	}
-	msg := cluster.Message{
-		Kind: cluster.Publish, Binary: op == OpBinary, High: h.Lane == engine.LaneHigh, TTL: h.TTL,
-		Origin: n.origin, Key: []byte(h.Key), Payload: payload,
-	}
-	if p.exclude != nil {
-		msg.Exclude = []byte(p.exclude.ID)
-	}
-	return msg.Append(b)
-}
-
-// brokerNode is the node as its broker calls it (BrokerNode).
-type brokerNode struct{ *node }
-
-// ID returns the ID of the node.
-func (n brokerNode) ID() string { return n.id }
-
-// Logger returns the logger of the Manager.
-func (n brokerNode) Logger() *slog.Logger { return n.manager.cfg.Logger }
-
-// SetState notes whether the link is up.
-func (n brokerNode) SetState(up bool, err error) {
-	before := n.up.Swap(up)
-	switch logger := n.Logger(); {
-	case up:
-		logger.Info("ws: the link to the broker is up", slog.String("node", n.id))
-	case before:
-		logger.Warn("ws: the link to the broker is down", slog.String("node", n.id), slog.Any("error", err))
-	}
-}
-
-// Lost notes that messages to this node are possibly lost.
-func (n brokerNode) Lost([]Topic) {}
-
-// Unconfirmed notes that messages of this node are possibly lost.
-func (n brokerNode) Unconfirmed([]Topic) {}
-
-// Receive delivers a message of another node.
-func (n brokerNode) Receive(topic Topic, msg []byte) {
-	var in cluster.Message
-	if in.Decode(msg) != nil || string(in.Origin) == n.id {
-		return
-	}
-	_ = n.deliver(topic, &in)
-}
-
-// deliver publishes a message of another node to the clients of this one.
-func (n *node) deliver(topic Topic, in *cluster.Message) error {
-	m := n.manager
-	p := &publication{payload: in.Payload, received: true}
-	p.op, p.TTL, p.Key = OpText, in.TTL, string(in.Key)
-	if in.Binary {
-		p.op = OpBinary
-	}
-	if in.High {
-		p.Lane = engine.LaneHigh
-	}
-	if len(in.Exclude) > 0 {
-		p.exclude, _ = m.GetClient(string(in.Exclude))
-	}
-	switch topic.Kind {
-	case TopicRoom:
-		r, ok := m.rooms.Get(topic.Name)
-		if !ok {
-			return nil
-		}
-		_, err := m.publishIn(context.Background(), r, p)
-		return err
-	case TopicUser:
-		_, err := m.publishToUser(userNamed(topic.Name), p)
-		return err
-	case TopicAll, TopicNode:
-	}
-	_, err := m.publish(context.Background(), p)
-	return err
 }

@@ -129,7 +129,7 @@ func (c *Config) serverSettings() []setting {
 		minimum("MailboxBytes", &c.MailboxBytes, 1<<20, 1),
 		{check: c.RateLimit.validate},
 		{check: c.Admission.validate},
-		{check: c.Cluster.validate},
+		{check: c.validateCluster},
 		minimum("ControlFrameLimit", &c.ControlFrameLimit, 10_000, 0),
 		minimum("LoopStallThreshold", &c.LoopStallThreshold, 100*time.Millisecond, 0),
 		rule("LoopStallThreshold", "must be 0 or at least 10 ms",

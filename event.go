@@ -34,8 +34,8 @@ const (
 	// EventRoomLeft of its members, with its last member, or because it was empty for
 	// RoomConfig.EmptyRoomTTL. It is an event of no client. Data: the room's ID, a string.
 	EventRoomEnded EventType = "room.ended"
-	// EventRoomGap says that a member does not get some messages of a room with a history. Data:
-	// RoomGap.
+	// EventRoomGap says that a member does not get some messages of a room with a history. For
+	// GapBroker it is one event of no client for all members. Data: RoomGap.
 	EventRoomGap EventType = "room.gap"
 	// EventUndelivered says that messages of a user's inbox were dropped before the user's devices had
 	// acknowledged them. It is an event of no client. Data: Undelivered.

@@ -219,6 +219,19 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "idempotency_differed_total", Help: "repeats of idempotent requests with another event or other data: 422", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Differed) }},
 	{Figure{Name: "idempotency_refused_total", Help: "idempotent requests for which there was no space: 503", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Refused) }},
 	{Figure{Name: "idempotency_unkept_total", Help: "idempotent requests without a request_id, or of a client without a user and an ID of its own", Counter: true}, func(st *Stats) float64 { return float64(st.Idempotency.Unkept) }},
+	{Figure{Name: "cluster_up", Help: "the link to the broker is up"}, func(st *Stats) float64 { return boolFigure(st.Cluster.Up) }},
+	{Figure{Name: "cluster_nodes", Help: "nodes of the cluster that are alive, this one included"}, func(st *Stats) float64 { return float64(st.Cluster.Nodes) }},
+	{Figure{Name: "cluster_topics", Help: "rooms and users that this node subscribes to at the broker"}, func(st *Stats) float64 { return float64(st.Cluster.Topics) }},
+	{Figure{Name: "cluster_queued_bytes", Help: "bytes that wait for the link to the broker, for ClusterConfig.QueueBytes"}, func(st *Stats) float64 { return float64(st.Cluster.QueuedBytes) }},
+	{Figure{Name: "cluster_breaks_total", Help: "losses that concern all topics; each connection to the broker is one", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Breaks) }},
+	{Figure{Name: "cluster_gaps_total", Help: "gaps that were published, because messages of other nodes were possibly lost", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Gaps) }},
+	{Figure{Name: "cluster_published_total", Help: "messages that the broker has taken for other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Published) }},
+	{Figure{Name: "cluster_unsent_total", Help: "messages for other nodes that the broker has not taken, because the link broke", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unsent) }},
+	{Figure{Name: "cluster_refused_total", Help: "messages for other nodes that were refused, because the link was down or its queue full", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Refused) }},
+	{Figure{Name: "cluster_received_total", Help: "messages of other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Received) }},
+	{Figure{Name: "cluster_unwanted_total", Help: "messages of other nodes for which there was no client", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unwanted) }},
+	{Figure{Name: "cluster_undelivered_total", Help: "messages of other nodes that were not delivered, because the ring of an event loop stayed full", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Undelivered) }},
+	{Figure{Name: "cluster_malformed_total", Help: "messages of the broker that no node of this version has sent", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Malformed) }},
 }
 
 var loopFigures = []figure[LoopStats]{

@@ -133,16 +133,21 @@ func (m *Manager) publishToRoom(ctx context.Context, roomID string, p *publicati
 
 // publishIn publishes a message that is not kept.
 func (m *Manager) publishIn(ctx context.Context, r *roomEntry, p *publication) (Delivery, error) {
+	p.in(r)
+	delivery, err := m.publish(ctx, p)
+	if err == nil {
+		r.Data().published.count(m.engine.Clock())
+	}
+	return delivery, err
+}
+
+// in makes the members of r the recipients.
+func (p *publication) in(r *roomEntry) {
 	d := r.Data()
 	p.room, p.Policy, p.Scope = r, engine.Policy(d.policy), &d.drops
 	if d.policy == CatchUp { // the message is not of the history
 		p.Policy = 0
 	}
-	delivery, err := m.publish(ctx, p)
-	if err == nil {
-		d.published.count(m.engine.Clock())
-	}
-	return delivery, err
 }
 
 func (m *Manager) publishToUser(u user, p *publication) (Delivery, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/qi-realtime/ws/engine"
@@ -43,6 +44,7 @@ type roomData struct {
 	history   *roomHistory   // immutable; nil without
 	drops     engine.Drops
 	published meter
+	losses    atomic.Uint32 // count of node.losses that the members know of
 }
 
 // Room is a set of clients that messages are published to. Safe for concurrent
@@ -114,6 +116,9 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 		opt(&o)
 	}
 	cfg, err := o.check()
+	if err == nil {
+		err = invalidIf(o.history != nil && m.node != nil, "History", "does not work with a Broker")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -197,9 +202,16 @@ func (m *Manager) GetRoomMembers(id string) []*Client {
 // GetRoomCount returns the number of rooms.
 func (m *Manager) GetRoomCount() int { return m.rooms.Len() }
 
-// DeleteRoom ends the room, and never waits: every member leaves, and stays connected. Messages
-// that were published before are still delivered.
+// DeleteRoom ends the room, on all nodes of a cluster, and never waits: every member leaves, and
+// stays connected. Messages that were published before are still delivered. While the link to the
+// Broker is down it ends the room on this node alone, and logs that.
 func (m *Manager) DeleteRoom(id string) {
+	m.deleteHere(id)
+	m.node.deleted(id)
+}
+
+// deleteHere is DeleteRoom on this node.
+func (m *Manager) deleteHere(id string) {
 	r, ok := m.rooms.Delete(id)
 	if !ok {
 		return

@@ -38,6 +38,7 @@ type Stats struct {
 	Refused       RefusalCounts    // refused upgrade requests
 	Accept        AcceptStats      // new connections that wait
 	Idempotency   IdempotencyStats // replies that are kept for repeats of requests
+	Cluster       ClusterStats     // this node of a cluster; zero without a Broker
 	Loops         []LoopStats      // one for each event loop
 	Total         LoopStats        // the sum of Loops; of OldestWait and LongestStall, the maximum
 	Routes        []RouteStats     // one for each handler, sorted by Event
@@ -179,6 +180,23 @@ type IdempotencyStats struct {
 	Unkept   uint64 // idempotent requests without a request_id, or of a client without a user and an ID of its own
 }
 
+// ClusterStats is a snapshot of a Manager as a node of a cluster; see WithBroker.
+type ClusterStats struct {
+	Up          bool   // the link to the broker is up
+	Nodes       int    // nodes of the cluster that are alive, this one included
+	Topics      int    // rooms and users that this node subscribes to at the broker
+	QueuedBytes int64  // bytes that wait for the link to the broker, for ClusterConfig.QueueBytes
+	Breaks      uint64 // losses that concern all topics; each connection to the broker is one
+	Gaps        uint64 // gaps that were published, because messages of other nodes were possibly lost
+	Published   uint64 // messages that the broker has taken for other nodes
+	Unsent      uint64 // messages for other nodes that the broker has not taken, because the link broke
+	Refused     uint64 // messages for other nodes that were refused, because the link was down or its queue full
+	Received    uint64 // messages of other nodes
+	Unwanted    uint64 // messages of other nodes for which there was no client
+	Undelivered uint64 // messages of other nodes that were not delivered, because the ring of an event loop stayed full
+	Malformed   uint64 // messages of the broker that no node of this version has sent
+}
+
 // RestStats is the waits of new connections for one reason.
 type RestStats struct {
 	Resting bool          // connections wait
@@ -208,6 +226,7 @@ func (m *Manager) Stats() Stats {
 	}
 	st.Routes = m.handlerTimes.stats()
 	st.Idempotency = m.idempotencyStats()
+	st.Cluster = m.node.stats()
 	return st
 }
 

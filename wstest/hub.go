@@ -41,9 +41,13 @@ type Link struct {
 	done  chan struct{} // closed when the goroutine has ended
 
 	// Guarded by hub.mu.
-	topics map[ws.Topic]struct{}
-	inbox  []func() // to be called in order
-	closed bool
+	topics  map[ws.Topic]struct{}
+	inbox   []func()              // to be called in order
+	dead    bool                  // Die was called
+	unsure  map[ws.Topic]struct{} // topics of messages since Die
+	lose    int                   // messages that are still to be lost
+	closed  bool
+	stalled chan struct{} // closed when Publish may go on; nil if it does not wait
 }
 
 // Start implements ws.Broker.
@@ -94,8 +98,17 @@ func (l *Link) Cut() {
 		return
 	}
 	delete(l.hub.links, l)
-	l.inbox = nil
+	l.inbox, l.dead = nil, false
+	l.releaseLocked()
 	l.addLocked(func() { l.node.SetState(false, ErrCut) })
+}
+
+// Die lets the connection go dead, as if a cable was pulled: nothing comes through in either
+// direction, and nobody notices until Cut.
+func (l *Link) Die() {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.dead = l.isUpLocked()
 }
 
 // Mend connects again after Cut.
@@ -106,7 +119,47 @@ func (l *Link) Mend() {
 		return
 	}
 	l.hub.links[l] = struct{}{}
-	l.addLocked(func() { l.node.SetState(true, nil) })
+	var unsure []ws.Topic
+	for topic := range l.unsure {
+		unsure = append(unsure, topic)
+	}
+	l.unsure = nil
+	l.addLocked(func() {
+		if len(unsure) > 0 {
+			l.node.Unconfirmed(unsure)
+		}
+		l.node.SetState(true, nil)
+	})
+}
+
+// Lose loses the next n messages to the node, as if they had come too fast, and reports it.
+func (l *Link) Lose(n int) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.lose = n
+}
+
+// Stall makes the node wait with its messages, as for a slow connection, until Release.
+func (l *Link) Stall() {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	if l.stalled == nil && !l.closed {
+		l.stalled = make(chan struct{})
+	}
+}
+
+// Release ends a Stall.
+func (l *Link) Release() {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.releaseLocked()
+}
+
+func (l *Link) releaseLocked() {
+	if l.stalled != nil {
+		close(l.stalled)
+		l.stalled = nil
+	}
 }
 
 func (l *Link) isUpLocked() bool {
@@ -118,16 +171,46 @@ func (l *Link) isUpLocked() bool {
 func (l *Link) Publish(topic ws.Topic, msg []byte) error {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	if !l.isUpLocked() {
-		return ErrCut
+	for stalled := l.stalled; stalled != nil; stalled = l.stalled {
+		l.hub.mu.Unlock()
+		<-stalled
+		l.hub.mu.Lock()
 	}
+	switch {
+	case !l.isUpLocked():
+		return ErrCut
+	case l.dead:
+		if l.unsure == nil {
+			l.unsure = make(map[ws.Topic]struct{})
+		}
+		l.unsure[topic] = struct{}{}
+		return nil
+	}
+	l.hub.publishLocked(topic, msg)
+	return nil
+}
+
+// Publish sends a message to the nodes that subscribe to the topic, as if it came from a node. msg
+// is borrowed.
+func (h *Hub) Publish(topic ws.Topic, msg []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.publishLocked(topic, msg)
+}
+
+func (h *Hub) publishLocked(topic ws.Topic, msg []byte) {
 	msg = bytes.Clone(msg)
-	for other := range l.hub.links {
-		if _, wants := other.topics[topic]; wants {
-			other.addLocked(func() { other.node.Receive(topic, msg) })
+	for l := range h.links {
+		_, wants := l.topics[topic]
+		switch {
+		case !wants || l.dead:
+		case l.lose > 0 && topic.Kind != ws.TopicNode: // not the nodes' own
+			l.lose--
+			l.addLocked(func() { l.node.Lost([]ws.Topic{topic}) })
+		default:
+			l.addLocked(func() { l.node.Receive(topic, msg) })
 		}
 	}
-	return nil
 }
 
 // Subscribe implements ws.Broker.
@@ -177,6 +260,7 @@ func (l *Link) end() {
 	if !l.closed {
 		l.closed = true
 		delete(l.hub.links, l)
+		l.releaseLocked()
 		close(l.ready)
 	}
 }

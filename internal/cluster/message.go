@@ -13,8 +13,14 @@ type Kind uint8
 
 // The kinds. Other nodes may run an older version: do not renumber.
 const (
-	Publish Kind = 1 // a message for clients
-	maxKind      = Publish
+	Publish    Kind = 1 + iota // a message for clients
+	Lost                       // messages of the topic are possibly lost
+	LostAll                    // messages of all topics are possibly lost
+	Delete                     // a room has ended; Payload is its ID if it is not the topic's
+	Disconnect                 // the devices of a user are closed; see AppendClose
+	Beat                       // a node is alive; Payload describes it
+	Bye                        // a node stops
+	maxKind    = Bye
 )
 
 // Message is one message between nodes. Not safe for concurrent use.
@@ -121,6 +127,19 @@ func (m *Message) Decode(b []byte) error {
 	}
 	m.Payload = b
 	return nil
+}
+
+// AppendClose appends the payload of Disconnect to b: the close code and the reason.
+func AppendClose(b []byte, code uint16, reason string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, code), reason...)
+}
+
+// CutClose is the reverse of AppendClose.
+func CutClose(b []byte) (code uint16, reason string, ok bool) {
+	if len(b) < 2 {
+		return 0, "", false
+	}
+	return binary.BigEndian.Uint16(b), string(b[2:]), true
 }
 
 func appendBytes(b, part []byte) []byte {

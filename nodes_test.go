@@ -1,0 +1,52 @@
+package ws_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+// TestNodes holds that nodes know each other, and forget one that has died.
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	cluster := ws.WithCluster(ws.ClusterConfig{Name: "east", Heartbeat: 500 * time.Millisecond})
+	nodes := startNodes(t, 3, cluster)
+	nodes[0].join("r")
+	for _, n := range nodes {
+		harness.Eventually(t, func() bool {
+			list := n.Nodes()
+			return len(list) == 3 && list[0].Clients == 1 && list[0].Rooms == 1
+		}, "the nodes do not know each other")
+	}
+	list := nodes[1].Nodes()
+	assert.False(t, list[0].Self)
+	assert.True(t, list[1].Self)
+	for i, node := range list {
+		assert.Equal(t, "east", node.Name)
+		assert.Equal(t, nodes[0].Nodes()[i].ID, node.ID)
+		assert.False(t, node.Draining)
+	}
+	assert.Equal(t, 3, nodes[1].Stats().Cluster.Nodes)
+	nodes[2].link.Die()
+	for _, n := range nodes[:2] {
+		harness.Eventually(t, func() bool { return len(n.Nodes()) == 2 }, "the dead node stays")
+	}
+	harness.Eventually(t, func() bool { return len(nodes[2].Nodes()) == 1 }, "a node that hears nobody knows others")
+	nodes[2].link.Cut()
+	nodes[2].link.Mend()
+	harness.Eventually(t, func() bool { return len(nodes[0].Nodes()) == 3 }, "the node does not come back")
+}
+
+// TestNodesWithoutBroker holds that a manager without a broker has no nodes.
+func TestNodesWithoutBroker(t *testing.T) {
+	t.Parallel()
+	m, err := ws.NewManager()
+	require.NoError(t, err)
+	assert.Nil(t, m.Nodes())
+	assert.Zero(t, m.Stats().Cluster)
+}
