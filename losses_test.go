@@ -118,7 +118,11 @@ func TestUnconfirmedMessages(t *testing.T) {
 	harness.Eventually(t, func() bool { return nodes[0].Stats().Cluster.Published == 1 }, "not published")
 	nodes[0].link.Cut()
 	nodes[0].link.Mend()
-	harness.Eventually(t, func() bool { return nodes[0].BroadcastToRoom("r", []byte("light"), nil) == nil }, "")
+	harness.Eventually(t, func() bool {
+		st := nodes[0].Stats().Cluster
+		return st.Breaks == 2 && st.Up
+	}, "no second connection")
+	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("light"), nil))
 	expectGap(far, "r")
 	far.Expect("light")
 	require.NoError(t, nodes[0].BroadcastToRoom("other", []byte("no gap here"), nil))

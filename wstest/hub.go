@@ -43,6 +43,8 @@ type Link struct {
 	// Guarded by hub.mu.
 	topics  map[ws.Topic]struct{}
 	inbox   []func()              // to be called in order
+	conn    uint64                // number of the connection
+	opened  uint64                // number of the last connection that the node knows of
 	dead    bool                  // Die was called
 	unsure  map[ws.Topic]struct{} // topics of messages since Die
 	lose    int                   // messages that are still to be lost
@@ -98,6 +100,7 @@ func (l *Link) Cut() {
 		return
 	}
 	delete(l.hub.links, l)
+	l.conn++
 	l.inbox, l.dead = nil, false
 	l.releaseLocked()
 	l.addLocked(func() { l.node.SetState(false, ErrCut) })
@@ -119,6 +122,8 @@ func (l *Link) Mend() {
 		return
 	}
 	l.hub.links[l] = struct{}{}
+	l.conn++
+	conn := l.conn
 	var unsure []ws.Topic
 	for topic := range l.unsure {
 		unsure = append(unsure, topic)
@@ -128,8 +133,16 @@ func (l *Link) Mend() {
 		if len(unsure) > 0 {
 			l.node.Unconfirmed(unsure)
 		}
+		l.open(conn)
 		l.node.SetState(true, nil)
 	})
+}
+
+// open lets the node publish on a connection.
+func (l *Link) open(conn uint64) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.opened = conn
 }
 
 // Lose loses the next n messages to the node, as if they had come too fast, and reports it.
@@ -177,7 +190,7 @@ func (l *Link) Publish(topic ws.Topic, msg []byte) error {
 		l.hub.mu.Lock()
 	}
 	switch {
-	case !l.isUpLocked():
+	case l.conn != l.opened || l.closed:
 		return ErrCut
 	case l.dead:
 		if l.unsure == nil {
