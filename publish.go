@@ -23,6 +23,9 @@ import (
 //
 // The OverflowPolicy decides on the message for a member whose queue is full; the others are
 // not held up. Publish reports on it.
+//
+// With a Broker it reaches the members on all nodes: a room that only other nodes have is no error,
+// and ErrBrokerUnavailable is returned at once while they cannot be reached; see WithBroker.
 func (m *Manager) BroadcastToRoom(roomID string, msg []byte, exclude *Client) error {
 	_, err := m.publishToRoom(context.Background(), roomID, &publication{
 		payload: msg, messageOptions: messageOptions{op: OpText, exclude: exclude},
@@ -224,7 +227,7 @@ func (p *publication) frame() *engine.Frame {
 // finished, in general within a millisecond. It counts queued messages, not arrived ones: a
 // slow client may lose a queued message later, and Stats and Room.Drops count that. A message
 // that is lost in the step that queues it counts as dropped: the QueueBudget may drop this
-// very message, or close its client. Safe for concurrent use.
+// very message, or close its client. Members on other nodes of a cluster do not count. Safe for concurrent use.
 type Delivery struct {
 	report *deliveryReport // nil for no message
 }
