@@ -24,13 +24,14 @@ type Broker struct {
 	seed      maphash.Seed
 	node      ws.BrokerNode
 
-	nc      atomic.Pointer[nats.Conn] // nil before the first connection; changed under mu
-	started atomic.Bool
-	closed  atomic.Bool
-	sent    unconfirmed
-	stop    chan struct{} // closed by Close
-	cancel  context.CancelFunc
-	running sync.WaitGroup // the link and the receivers
+	nc       atomic.Pointer[nats.Conn] // nil before the first connection; changed under mu
+	started  atomic.Bool
+	closed   atomic.Bool
+	flushing atomic.Pointer[context.CancelFunc] // of the flush of Close; the end of the connection ends it
+	sent     unconfirmed
+	stop     chan struct{} // closed by Close
+	cancel   context.CancelFunc
+	running  sync.WaitGroup // the link and the receivers
 
 	mu     sync.RWMutex
 	topics map[ws.Topic]*subscription           // with sub nil while nc is; guarded by mu
@@ -228,10 +229,16 @@ func (b *Broker) Close(ctx context.Context) error {
 
 // flush waits until the server has read all that was written so far.
 func (b *Broker) flush(ctx context.Context) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
+	var cancel context.CancelFunc
+	if _, ok := ctx.Deadline(); ok {
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
 		ctx, cancel = context.WithTimeout(ctx, b.cfg.Timeout)
-		defer cancel()
+	}
+	defer cancel()
+	b.flushing.Store(&cancel)
+	if !b.nc.Load().IsConnected() {
+		return ErrDown
 	}
 	done := make(chan error, 1)
 	go func() { done <- b.nc.Load().FlushWithContext(ctx) }() // a write ends with Config.Timeout

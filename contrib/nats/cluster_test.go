@@ -87,8 +87,8 @@ func TestKilledServerOfCluster(t *testing.T) {
 			}
 			brokers, nodes := three(t, urls, natsbroker.Config{PingInterval: 100 * time.Millisecond, Timeout: time.Second})
 			topics := rooms(1000)
-			for _, b := range brokers {
-				require.NoError(t, b.Subscribe(topics))
+			for _, b := range brokers { // a busy machine does not answer pings in time
+				eventually(t, func() bool { return b.Subscribe(topics) == nil }, "no subscriptions")
 			}
 			exchange(t, brokers, nodes, topics)
 			processes[0].signal(signal)

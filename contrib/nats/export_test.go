@@ -42,3 +42,9 @@ func Subscribed(b *Broker, t ws.Topic) bool {
 	b.mu.RUnlock()
 	return s != nil && s.sub != nil && b.nc.Load().Flush() == nil
 }
+
+// Reconnects returns the number of new connections of nats.go.
+func Reconnects(b *Broker) int { return int(b.nc.Load().Stats().Reconnects) }
+
+// Connected reports whether nats.go has a connection.
+func Connected(b *Broker) bool { return b.nc.Load().IsConnected() }

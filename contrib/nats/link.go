@@ -1,8 +1,10 @@
 package natsbroker
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,7 +24,8 @@ const (
 type link struct {
 	broker *Broker
 	log    *slog.Logger
-	calls  chan func() // by the callbacks of nats.go, for run
+	calls  chan func()                        // by the callbacks of nats.go, for run
+	cancel atomic.Pointer[context.CancelFunc] // of the ping that is under way
 	nc     *nats.Conn
 	ended  bool   // nc is closed
 	cause  string // of the last SetState(false)
@@ -42,11 +45,17 @@ func newLink(b *Broker) *link {
 	return l
 }
 
-// call runs f on the goroutine of the link.
+// call runs f, which is about a change of the connection, on the goroutine of the link. It ends
+// pings, because nats.go does not end one that began between two connections.
 func (l *link) call(f func()) {
 	select {
 	case l.calls <- f:
 	case <-l.broker.stop:
+	}
+	for _, cancel := range []*context.CancelFunc{l.cancel.Load(), l.broker.flushing.Load()} {
+		if cancel != nil {
+			(*cancel)()
+		}
 	}
 }
 
@@ -122,12 +131,19 @@ func (l *link) connected() {
 	b.gate.open(conn)
 }
 
-// ping waits until the server has read all that was written so far. A server that does not answer
-// in time is given up.
+// ping waits until the server has read all that was written so far, and reports whether it has. A
+// server that does not answer in time is given up.
 func (l *link) ping() bool {
-	err := l.nc.FlushTimeout(l.broker.cfg.Timeout)
-	if errors.Is(err, nats.ErrTimeout) {
-		l.down(err)
+	ctx, cancel := context.WithTimeout(l.broker.dialer.ctx, l.broker.cfg.Timeout)
+	defer cancel()
+	l.cancel.Store(&cancel)
+	defer l.cancel.Store(nil)
+	if len(l.calls) > 0 {
+		return false
+	}
+	err := l.nc.FlushWithContext(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		l.down(nats.ErrTimeout)
 		_ = l.nc.ForceReconnect() // an error is the end of the connection
 	}
 	return err == nil

@@ -191,3 +191,27 @@ func TestConfirmedMessages(t *testing.T) {
 	}, "not up again")
 	require.Empty(t, n.unconfirmed)
 }
+
+// TestShortConnection lets nats.go connect and lose the connection again while the node is still busy
+// with the end of the first one. The timeout is too long for a test.
+func TestShortConnection(t *testing.T) {
+	o := natsserver.Options{Port: freePort(t)}
+	s := newServer(t, o)
+	n := newNode(t, "a")
+	n.rest = make(chan struct{})
+	cfg := natsbroker.Config{Servers: []string{s.ClientURL()}, ReconnectWait: time.Millisecond, Timeout: time.Hour}
+	b := connect(t, n, cfg)
+	s = restart(t, s, o)
+	eventually(t, func() bool { return natsbroker.Reconnects(b) == 1 }, "nats.go does not connect again")
+	s.Shutdown()
+	s.WaitForShutdown()
+	eventually(t, func() bool { return !natsbroker.Connected(b) }, "nats.go is still connected")
+	close(n.rest)
+	eventually(t, func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return errors.Is(n.cause, syscall.ECONNREFUSED)
+	}, "the link waits for the server of the short connection")
+	newServer(t, o)
+	eventually(t, n.isUp, "not up again")
+}
