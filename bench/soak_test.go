@@ -44,9 +44,16 @@ func TestSoak(t *testing.T) {
 		assert.Greater(t, row[key], 0.0, key)
 	}
 	assert.GreaterOrEqual(t, row["drains"], 4.0)
+	read := tables["soak-readers"][0]
+	for _, key := range []string{"missing", "disordered", "closed", "gaps"} {
+		assert.Zero(t, read[key], key)
+	}
+	assert.InDelta(t, 20*row["drains"].(float64), read["epochs"], 0)
+	assert.Greater(t, read["reconnects"], 0.0)
+	assert.Greater(t, read["messages"], 0.0)
 	require.GreaterOrEqual(t, len(tables["soak-cycles"]), 8)
 	for _, cycle := range tables["soak-cycles"] {
-		assert.InDelta(t, 40, cycle["clients"], 0)
+		assert.InDelta(t, 40+20, cycle["clients"], 0)
 	}
 	require.Len(t, tables["soak-verdict"], 2*5)
 	assert.NotEmpty(t, tables["soak-series"])
@@ -60,7 +67,7 @@ func TestSoakFindsLeaks(t *testing.T) {
 	} {
 		t.Run(leak, func(t *testing.T) {
 			t.Parallel()
-			tables, err := runSoak(t, "-leak", leak, "-d", "8s", "-cycle", "1s")
+			tables, err := runSoak(t, "-leak", leak, "-d", "8s", "-cycle", "1s", "-readers", "0")
 			require.ErrorAs(t, err, new(*command.VerdictError))
 			found := 0
 			for _, row := range tables["soak-verdict"] {

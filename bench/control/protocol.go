@@ -86,12 +86,16 @@ const (
 	Attack = "attack"
 
 	// Soak handles text as Attack and binary messages as Rooms. After the command
-	// drain another manager serves the same addresses. See the command soak.
+	// drain another manager serves the same addresses. With each message to room 0 it
+	// publishes a number to KeptRoom, which has a history and ws.join. See the command soak.
 	Soak = "soak"
 )
 
-// HistoryEvent is the event of the messages in mode History.
+// HistoryEvent is the event of the messages of rooms with a history.
 const HistoryEvent = "n"
+
+// KeptRoom is the room with a history in mode Soak.
+const KeptRoom = "soak-kept"
 
 // NoticeQuery is the query of a client that understands the notice of a drain.
 const NoticeQuery = "notice"
@@ -181,6 +185,7 @@ type Report struct {
 	Moved, Closed, Forced, Left               uint64        // connections by their end in a drain
 	HistoryMemory                             int64         // of all rooms
 	Replayed                                  uint64        // messages read from a history for one member
+	Kept                                      uint64        // offset of the newest message of KeptRoom
 	LogLines                                  uint64        // written to the log, in modes Attack and Soak only
 
 	IdleWorkers int // goroutines of gnet's pool that wait for work; in the answers to workers and settle only

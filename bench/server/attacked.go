@@ -71,7 +71,7 @@ func (s *server) httpServer(h http.Handler) *http.Server {
 }
 
 // attackedAuthenticate lets everybody in. A query with "stuck" makes it wait for
-// ever, and one with an ID is a client of this ID.
+// ever, one with an ID is a client of this ID, and package client asks for notices.
 func attackedAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
 	q := r.URL.Query()
 	if q.Has("stuck") {
@@ -79,6 +79,9 @@ func attackedAuthenticate(r *http.Request) ([]ws.ClientOption, error) {
 	}
 	if id := q.Get("id"); id != "" {
 		return []ws.ClientOption{ws.WithClientID(id)}, nil
+	}
+	if q.Get("notice") == "1" {
+		return []ws.ClientOption{ws.WithReconnectNotice()}, nil
 	}
 	return nil, nil
 }

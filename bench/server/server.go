@@ -32,6 +32,7 @@ type server struct {
 	log     *countedLog  // in modes Attack and Soak; else nil
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 	leaks   [][]byte     // see control.Config.Leak
+	kept    keptRoom     // in mode Soak
 }
 
 // manager is the one that serves now: in mode Soak others have ended before it.
@@ -125,7 +126,7 @@ func (s *server) handlers(m *ws.Manager) error {
 		return s.attackedRoutes(m)
 	case control.Soak:
 		m.HandleBinary(func(c *ws.Client, payload []byte) { s.Handle(client{s, c}, payload) })
-		return s.attackedRoutes(m)
+		return errors.Join(s.keptRoute(m), s.attackedRoutes(m))
 	case control.History:
 		return s.historyRoutes(m)
 	case control.Echo:
@@ -283,6 +284,11 @@ func (s *server) Publish(room int, payload []byte) error {
 	if s.cfg.Mode == control.History {
 		return s.publishKept(room, len(payload))
 	}
+	if s.cfg.Mode == control.Soak && room == 0 {
+		if err := s.keep(); err != nil {
+			return err
+		}
+	}
 	return s.manager().BroadcastPrepared(roomName(room), ws.Prepare(ws.OpBinary, payload), nil)
 }
 
@@ -317,6 +323,7 @@ func (s *server) Report(r *control.Report) {
 	r.Handled = st.Total.MessagesIn - st.Unhandled
 	r.Moved, r.Closed = st.Total.DrainMoved, st.Total.DrainClosed
 	r.HistoryMemory, r.Replayed = st.HistoryMemory, st.Replayed
+	r.Kept = s.kept.head()
 	r.Forced, r.Left = st.Total.DrainForced, st.Total.DrainLeft
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }

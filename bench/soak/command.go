@@ -25,8 +25,9 @@ var Command = command.Command{
 	Help: `Runs one server process for long. Each cycle has a steady time, churn, members that
 stall and come back, a storm of reconnects, an attack and, in the second half of the
 run, a drain that ends the manager, which another follows in the same process. Healthy
-clients check meanwhile that they get every message once and in order. At the end of
-each cycle only they are left: goroutines, descriptors, heap and RSS are compared then.
+clients check meanwhile that they get every message once and in order; so do clients of
+package client in a room with a history, over all drains. At the end of each cycle only
+they are left: goroutines, descriptors, heap and RSS are compared then.
 The exit status is 1 if something grew or was lost.`,
 	Example:  "bench soak -d 30m -html soak.html",
 	NotInAll: true,
@@ -50,6 +51,7 @@ const (
 type runner struct {
 	duration, cycle, sample time.Duration
 	conns, healthy, rooms   int
+	readers                 int
 	size                    int
 	rate, share             float64
 	attacks, leak           string
@@ -59,7 +61,7 @@ type runner struct {
 func newRunner() *runner {
 	return &runner{
 		duration: 30 * time.Minute, cycle: 20 * time.Second, sample: 2 * time.Second,
-		healthy: 200, rooms: 50, size: 256, rate: 100, share: 0.1, attacks: defaultAttacks,
+		healthy: 200, readers: 20, rooms: 50, size: 256, rate: 100, share: 0.1, attacks: defaultAttacks,
 	}
 }
 
@@ -70,6 +72,8 @@ func (o *runner) Flags(fs *flag.FlagSet) {
 	command.ConnsFlag(fs, &o.conns)
 	command.SizeFlag(fs, &o.size)
 	fs.IntVar(&o.healthy, "healthy", o.healthy, "soak: chatting `clients` that check all that they get")
+	fs.IntVar(&o.readers, "readers", o.readers,
+		"soak: `clients` of package client in a room with a history, which check all that they get")
 	fs.IntVar(&o.rooms, "chat-rooms", o.rooms, "soak: `rooms` of all clients")
 	fs.Float64Var(&o.rate, "chat-rate", o.rate, "soak: `messages` a second of the healthy clients")
 	fs.StringVar(&o.attacks, "attacks", o.attacks, "soak: `names` of attacks, one for each cycle in turn")
@@ -87,8 +91,9 @@ func (o *runner) Validate(*command.Session) error {
 		}
 	}
 	switch {
-	case o.conns < 0 || o.healthy < 2 || o.conns+o.healthy > maxConns:
-		return fmt.Errorf("bench: -conns and -healthy must be at least 0 and 2, and %d together at most", maxConns)
+	case o.conns < 0 || o.healthy < 2 || o.readers < 0 || o.conns+o.healthy+o.readers > maxConns:
+		return fmt.Errorf("bench: -conns, -healthy and -readers must be at least 0, 2 and 0, and %d together at most",
+			maxConns)
 	case o.leak != "" && !slices.Contains(control.Leaks, o.leak):
 		return fmt.Errorf("bench: -leak is %q, must be one of %s", o.leak, strings.Join(control.Leaks, ", "))
 	case o.cycle < 500*time.Millisecond || o.duration < 2*leastCycles*o.cycle:

@@ -24,6 +24,7 @@ const (
 	stallRooms  = 2               // their stalled members lose messages
 	stallBytes  = 16 << 10        // of a message to them
 	lastCount   = 4               // publishes to each room right before a drain
+	settlePart  = 0.05            // of a cycle, for clients that know the notice of a drain
 	idleWorkers = 16              // goroutines that the loads may leave behind in the first cycles
 	churnTime   = 5               // seconds in which each client of the crowd has one event
 	restLimit   = 3 * time.Second // time for the server to come to rest
@@ -147,7 +148,16 @@ func (c *cycle) pause(ctx context.Context, clients *attack.Clients) error {
 		}
 		n.missing, n.stuck = n.missing+missing, n.stuck+stuck
 	}
-	return nil
+	return c.reach(ctx)
+}
+
+// reach waits until the readers have all messages.
+func (c *cycle) reach(ctx context.Context) error {
+	r, err := c.call(control.Command{Name: "report"})
+	if err != nil {
+		return err
+	}
+	return c.read.reach(ctx, c.counts.drains, int64(r.Kept))
 }
 
 // drainAll ends the manager, with messages under way, and waits until all clients
@@ -162,7 +172,7 @@ func (c *cycle) drainAll(ctx context.Context) error {
 	c.counts.drains++
 	began := time.Now()
 	if _, err := c.call(control.Command{
-		Name: "drain", Size: c.size, Rooms: c.rooms, Count: lastCount, Window: c.share(0.1),
+		Name: "drain", Size: c.size, Rooms: c.rooms, Count: lastCount, Window: c.share(0.1), Settle: c.share(settlePart),
 	}); err != nil {
 		return err
 	}
@@ -172,13 +182,20 @@ func (c *cycle) drainAll(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.crowd.Await(ctx, c.crowd.ended)
+	if err := c.crowd.Await(ctx, c.crowd.ended); err != nil {
+		return err
+	}
+	if err := c.reach(ctx); err != nil {
+		return err
+	}
+	c.read.restarted(int64(last.Kept) + lastCount)
+	return nil
 }
 
 // settle waits until the server has only the healthy clients, and as many goroutines and
 // descriptors as once before, or until it has had the time for it.
 func (c *cycle) settle(ctx context.Context) error {
-	clients := 0
+	clients := len(c.read)
 	for _, group := range c.chats {
 		clients += group.Options.Conns
 	}

@@ -39,6 +39,7 @@ type run struct {
 	warmed  uint64          // messages that the current manager dropped before the first cycle
 
 	chats  []*chat.Group // one for each path
+	read   readers
 	cycles []cycle
 	counts counts
 	stops  []func() // in reverse order
@@ -60,7 +61,7 @@ func newRun(ctx context.Context, o *runner, s *command.Session, paths []string) 
 		counts: counts{rtt: result.NewHistogram()},
 	}
 	var err error
-	r.srv, err = s.Launch(ctx, o.conns+o.healthy+spareConns, control.Config{
+	r.srv, err = s.Launch(ctx, o.conns+o.healthy+o.readers+spareConns, control.Config{
 		Mode: control.Soak, Authenticate: true, MaxConnections: 2 * maxConns, Leak: o.leak, ProfileHeap: o.memprofile != "",
 	})
 	if err != nil {
@@ -71,6 +72,15 @@ func newRun(ctx context.Context, o *runner, s *command.Session, paths []string) 
 		r.stop()
 		return nil, fmt.Errorf("warm up: %w", err)
 	}
+	var addresses []string
+	for _, path := range paths {
+		addresses = append(addresses, r.srv.Addr(path))
+	}
+	if r.read, err = newReaders(ctx, addresses, o.readers); err != nil {
+		r.stop()
+		return nil, err
+	}
+	r.stops = append(r.stops, r.read.stop)
 	for i, path := range paths {
 		conns := (o.healthy + i) / len(paths)
 		group := chat.NewGroup(chat.Options{

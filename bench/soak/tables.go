@@ -52,6 +52,28 @@ func (r *run) addHealthy(t *result.Table, missing, disordered, messages uint64) 
 		n.dropped)
 }
 
+// readersTable is the table of the clients of package client.
+func (r *run) readersTable(n *readCounts) *result.Table {
+	t := &result.Table{
+		Command: "soak-readers", Title: "Soak: clients of package client in a room with a history",
+		Columns: []result.Column{
+			{"clients", "clients", "%d"},
+			{"messages", "messages", "%d"},
+			{"reconnects", "reconnects", "%d"},
+			{"epochs", "new epochs", "%d"},
+			{"gaps", "gaps", "%d"},
+			{"named", "named in gaps", "%d"},
+			{"missing", "missing", "%d"},
+			{"disordered", "disordered", "%d"},
+			{"closed", "closed", "%d"},
+			{"absence_ms", "longest from loss to next message or gap, ms", "%.0f"},
+		},
+	}
+	t.Add(len(r.read), n.messages, n.reconnects, n.epochs, n.gaps, n.named, n.missing, n.disordered, n.closed,
+		result.Millis(n.absence))
+	return t
+}
+
 func newCyclesTable() *result.Table {
 	return &result.Table{
 		Command: "soak-cycles",

@@ -81,8 +81,8 @@ func (r *run) verdict(t *result.Table) (faults []string) {
 	return faults
 }
 
-// losses returns the faults of the healthy clients.
-func (r *run) losses(missing, disordered uint64) (faults []string) {
+// losses returns the faults of the healthy clients and of the readers.
+func (r *run) losses(missing, disordered uint64, read *readCounts) (faults []string) {
 	for _, loss := range []struct {
 		n    uint64
 		name string
@@ -91,6 +91,9 @@ func (r *run) losses(missing, disordered uint64) (faults []string) {
 		{disordered, "messages are duplicates, or overtook others"},
 		{r.counts.lost, "requests have no answer"},
 		{r.counts.stuck + uint64(r.counts.closed), "healthy clients were closed"},
+		{read.missing, "messages of a room with a history are missing"},
+		{read.disordered, "messages of a room with a history are duplicates, or overtook others"},
+		{read.closed, "clients of package client were closed, or refused"},
 	} {
 		if loss.n > 0 {
 			faults = append(faults, fmt.Sprintf("%d %s", loss.n, loss.name))
@@ -107,11 +110,12 @@ func (r *run) report() ([]*result.Table, error) {
 		sum := group.Sum()
 		missing, disordered, messages = missing+sum.Lost, disordered+sum.Disordered, messages+sum.Messages
 	}
-	faults := append(r.losses(missing, disordered), r.verdict(verdict)...)
+	read := r.read.sum()
+	faults := append(r.losses(missing, disordered, &read), r.verdict(verdict)...)
 	r.addHealthy(healthy, missing, disordered, messages)
 	r.addCycles(cycles)
 	verdict.Notes = []string{"verdict: flat, and nothing lost"}
-	tables := []*result.Table{healthy, cycles, verdict, r.series()}
+	tables := []*result.Table{healthy, r.readersTable(&read), cycles, verdict, r.series()}
 	if len(faults) == 0 {
 		return tables, nil
 	}
