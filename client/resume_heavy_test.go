@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/client"
 	"github.com/qi-realtime/ws/internal/harness"
 )
@@ -22,6 +23,8 @@ import (
 func TestResumeTime(t *testing.T) {
 	const clients, messages = 500, 100
 	s := startHistory(t)
+	_, err := s.CreateRoom("long", nil, ws.WithHistory(ws.History{})) // it stays while nobody is there
+	require.NoError(t, err)
 	proxy := newCutter(t, s.AddrOf(harness.Native), 1)
 	var down atomic.Bool
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
