@@ -1,8 +1,10 @@
 package natsbroker_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,37 +84,62 @@ func TestManagers(t *testing.T) {
 	require.NoError(t, m[2].BroadcastToRoom("r", []byte("to both"), nil))
 	a.Expect("to both")
 	b.Expect("to both")
+	require.NoError(t, m[2].BroadcastToRoom("r", []byte("without a"), sa))
+	b.Expect("without a")
 	require.NoError(t, m[2].BroadcastToUser(7, []byte("to the user")))
 	a.Expect("to the user")
 	b.Expect("to the user")
 	m[1].BroadcastAll([]byte("to all"))
 	a.Expect("to all")
 	b.Expect("to all")
+
+	m[2].DeleteRoom("r")
+	for _, m := range m {
+		harness.Eventually(t, func() bool { return m.GetRoomCount() == 0 }, "the room stays")
+		harness.Eventually(t, func() bool { return len(m.Nodes()) == 3 }, "a node is not seen")
+	}
+	require.NoError(t, m[2].DisconnectUser("7", 4403, "signed out"))
+	require.Equal(t, "signed out", a.ExpectClose(4403))
+	require.Equal(t, "signed out", b.ExpectClose(4403))
 }
 
+// TestManagersAfterARestart holds that the members of each room read a gap before its next message.
 func TestManagersAfterARestart(t *testing.T) {
 	o := natsserver.Options{Port: freePort(t)}
 	s := newServer(t, o)
 	m := managers(t, s.ClientURL(), s.ClientURL())
-	const count = 5000
+	const count, perClient = 5000, 50 // so few that no client reads too slowly for its gaps
 	var rooms []string
 	for i := range count {
 		rooms = append(rooms, fmt.Sprint("room ", i))
 	}
-	c, _ := m[0].join("id=c", rooms...)
+	var clients []*harness.Client
+	for part := range slices.Chunk(rooms, perClient) {
+		c, _ := m[0].join(fmt.Sprint("id=", len(clients)), part...)
+		clients = append(clients, c)
+	}
 	s.Shutdown()
 	s.WaitForShutdown()
-	harness.Eventually(t, func() bool {
-		return errors.Is(m[1].BroadcastToRoom(rooms[0], nil, nil), ws.ErrBrokerUnavailable)
-	}, "the publisher does not learn of the end of the server")
+	for _, m := range m {
+		harness.Eventually(t, func() bool {
+			return errors.Is(m.BroadcastToRoom("nobody", nil, nil), ws.ErrBrokerUnavailable)
+		}, "the publisher does not learn of the end of the server")
+	}
 	newServer(t, o)
 	for _, m := range m {
 		m.awaitLink()
 	}
-	for _, room := range rooms {
+	gaps := make(map[string]bool)
+	for i, room := range rooms {
 		require.NoError(t, m[1].BroadcastToRoom(room, []byte(room), nil))
-	}
-	for range rooms { // of different receivers
-		c.Next()
+		for text := ""; text != room; {
+			text = string(clients[i/perClient].Next().Payload)
+			var gap struct{ Event, Room string }
+			if json.Unmarshal([]byte(text), &gap) == nil { // the name of a room is no JSON
+				require.Equal(t, "ws.gap", gap.Event)
+				gaps[gap.Room] = true
+			}
+		}
+		require.True(t, gaps[room], "no gap before the message of %s", room)
 	}
 }
