@@ -291,7 +291,7 @@ func TestInboxOfADeviceTwice(t *testing.T) {
 		require.NoError(t, err)
 		fast.Take()
 	}
-	slow.Ack("", messages) // beyond what it was sent
+	slow.Ack("", messages) // beyond the messages that the server has sent to it
 	fast.Ack("1", messages)
 	fast.ExpectReply("1", 200, "success")
 	harness.Eventually(t, func() bool { return s.Stats().InvalidAcks == 1 }, "an invalid ack")

@@ -139,7 +139,7 @@ func (o *run) open(ctx context.Context, s *command.Session, kept int, stalls fun
 func nobody(int) bool { return false }
 
 // await waits until the clients have got that number of messages since before, or until no more come. It
-// returns the number of those that did not come.
+// returns the number of missing messages.
 func (c *crowd) await(ctx context.Context, before load.Tally, messages int) (missing uint64, err error) {
 	return c.g.Missing(ctx, func(t load.Tally) (want, have uint64) {
 		return uint64(messages), t.Messages - before.Messages

@@ -7,7 +7,7 @@
 //	m, err := ws.NewManager(ws.WithBroker(broker))
 //
 // It uses pub/sub: a message is kept nowhere, and reaches the nodes that are connected when it is
-// published. The README of the module says what is guaranteed, and how to set up the server.
+// published. The README of the module has the guarantees, and the setup of the server.
 //
 // # Channels
 //

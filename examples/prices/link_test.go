@@ -27,6 +27,7 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 // In a bubble of synctest time passes only while all goroutines wait, so times are exact.
 
+// The tests of a link run in bubbles of synctest, where a sleep takes no time.
 func TestLinkHasItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := slowPipe(&links{conns: make(map[*slowConn]string)}, 2000)
