@@ -222,7 +222,7 @@ func TestCompressedCatchUp(t *testing.T) {
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		for _, takeover := range []bool{false, true} {
 			t.Run(fmt.Sprint("takeover ", takeover), func(t *testing.T) {
-				s := start(smallBuffers, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
+				s := start(smallBuffers, oneLoop, ws.WithCompression(ws.CompressionConfig{ContextTakeover: takeover}))
 				_, err := s.CreateRoom("r", nil, ws.WithHistory(ws.History{Size: 1000, Bytes: -1}))
 				require.NoError(t, err)
 				members := []*deflateClient{connectDeflate(s), connectDeflate(s)}
@@ -237,6 +237,7 @@ func TestCompressedCatchUp(t *testing.T) {
 				at, err := s.RoomPosition("r")
 				require.NoError(t, err)
 				texts := publishTexts(t, s.Manager, 300)
+				harness.Eventually(t, func() bool { return s.Stats().Total.Blocked > 0 }, "nobody is blocked")
 				for _, c := range members {
 					m := &harness.Member{Client: c.Client, Room: "r", Position: at}
 					for _, text := range texts {
@@ -249,7 +250,7 @@ func TestCompressedCatchUp(t *testing.T) {
 					assert.Empty(t, m.Gaps)
 					c.Sync()
 				}
-				assert.Positive(t, s.Stats().Replayed)
+				harness.Eventually(t, func() bool { return s.Stats().Replayed > 0 }, "nothing is replayed")
 				assert.Zero(t, s.Stats().Total.Drops)
 			})
 		}

@@ -226,7 +226,9 @@ func TestStormOnTwoNodes(t *testing.T) {
 	}
 	group.Wait()
 	for _, n := range nodes {
-		assert.EqualValues(t, publishers/2*messages, n.Stats().Cluster.Published)
+		harness.Eventually(t, func() bool {
+			return n.Stats().Cluster.Published == publishers/2*messages
+		}, "a message is not counted")
 		assert.Zero(t, n.Stats().Cluster.Malformed)
 	}
 }
