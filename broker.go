@@ -43,6 +43,10 @@ type BrokerNode interface {
 	// topic come in their order. It waits while the event loops have too much to do, for
 	// BroadcastConfig.Timeout at most, and so holds up its caller.
 	Receive(topic Topic, msg []byte)
+	// ReceiveStored delivers a message of Topic{TopicHistory, room}: msg.Data is borrowed. Messages of
+	// one room come in the order of their offsets. epoch names the history of the room. It waits as
+	// Receive does. A HistoryBroker calls it.
+	ReceiveStored(room, epoch string, msg StoredMessage)
 	// Lost says that messages to this node are possibly lost, of these topics, borrowed; nil is all
 	// topics. Call it before Receive of a later message of the topics.
 	Lost(topics []Topic)
@@ -76,9 +80,12 @@ const (
 	TopicRoom                  // the nodes with members of the room
 	TopicUser                  // the nodes with devices of the user
 	TopicNode                  // one node
+	// TopicHistory is the topic of the stored messages of a room: the nodes subscribe to it, and
+	// HistoryBroker.Append publishes to it.
+	TopicHistory
 )
 
-// String returns "all", "room", "user" or "node".
+// String returns "all", "room", "user", "node" or "history".
 func (k TopicKind) String() string {
 	if int(k) < len(topicKinds) {
 		return topicKinds[k]
@@ -86,4 +93,6 @@ func (k TopicKind) String() string {
 	return "unknown"
 }
 
-var topicKinds = [...]string{TopicAll: "all", TopicRoom: "room", TopicUser: "user", TopicNode: "node"}
+var topicKinds = [...]string{
+	TopicAll: "all", TopicRoom: "room", TopicUser: "user", TopicNode: "node", TopicHistory: "history",
+}

@@ -56,7 +56,7 @@ func (n *node) lose(topic Topic) {
 		}
 	case TopicAll, TopicUser:
 		l.known.Store(before)
-	case TopicNode:
+	case TopicNode, TopicHistory:
 		return
 	}
 	n.wakeReport()
@@ -80,7 +80,7 @@ func (n brokerNode) Lost(topics []Topic) {
 			}
 		case TopicAll, TopicUser:
 			_ = n.reportToAll()
-		case TopicNode:
+		case TopicNode, TopicHistory:
 		}
 	}
 }

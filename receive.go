@@ -75,6 +75,9 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 	}
 }
 
+// ReceiveStored handles a message of a history.
+func (n brokerNode) ReceiveStored(string, string, StoredMessage) { n.counts.unwanted.Add(1) }
+
 // deliver publishes a message of another node to the clients of this one.
 func (n *node) deliver(topic Topic, in *cluster.Message) {
 	p := &publication{payload: in.Payload, received: true}
@@ -128,7 +131,7 @@ func (n *node) deliverTo(topic Topic, p *publication) error {
 		}
 		_, err := m.publish(ctx, p)
 		return err
-	case TopicNode:
+	case TopicNode, TopicHistory:
 	}
 	return errUnwanted
 }
@@ -145,7 +148,7 @@ func (n *node) delete(topic Topic, id string) {
 			m.histories.end(r.Data().history)
 			m.roomChanged(id)
 		}
-	case TopicAll, TopicUser:
+	case TopicAll, TopicUser, TopicHistory:
 	}
 }
 

@@ -82,6 +82,8 @@ func (n *node) Receive(topic ws.Topic, msg []byte) {
 	}
 }
 
+func (n *node) ReceiveStored(string, string, ws.StoredMessage) {}
+
 func (n *node) Lost(topics []ws.Topic) {
 	n.lock()
 	defer n.mu.Unlock()
