@@ -283,7 +283,7 @@ func (c *Client) notifyLocked(l *link, in *incoming, payload []byte) {
 	switch {
 	case in.Room == "" && in.Event == eventReconnect:
 		c.noticeLocked(l, in.Data)
-	case in.Room == "" || in.Offset == 0 && in.Event != eventGap:
+	case in.Room == "" || in.Offset == 0 && !in.isGapOfHistory():
 		c.plainLocked(l, r, plain{in: in}, payload)
 	case r != nil:
 		r.receiveLocked(l, in)

@@ -42,6 +42,20 @@ const (
 	eventReconnect = "ws.reconnect"
 )
 
+// gapData is the data of ws.gap. Next is 0 if messages without an offset are lost.
+type gapData struct {
+	Epoch  string `json:"epoch"`
+	After  int64  `json:"after"`
+	Next   int64  `json:"next"`
+	Reason string `json:"reason"`
+}
+
+// isGapOfHistory reports whether m is a gap that has a place in the history of its room.
+func (m *incoming) isGapOfHistory() bool {
+	var d gapData
+	return m.Event == eventGap && (json.Unmarshal(m.Data, &d) != nil || d.Next != 0)
+}
+
 // incoming is a message of the server.
 type incoming struct {
 	Type      string          `json:"type"`

@@ -18,6 +18,9 @@ type plain struct {
 	payload []byte // of OnRaw
 }
 
+// isGap reports whether m is a gap. Two equal ones stand for losses at two servers.
+func (m plain) isGap() bool { return m.in != nil && m.in.Event == eventGap }
+
 // overlap is the time of a move in which both connections may carry the same message. An offset
 // shows the second copy; a message without one is compared by its bytes. Until the old connection has
 // answered a ping that was sent after the last join on the new one, all messages are taken from the old
@@ -69,7 +72,7 @@ func (c *Client) plainLocked(l *link, room *roomState, m plain, payload []byte) 
 	switch {
 	case room != nil && l != room.source && l != room.before: // it was left and joined again
 	case l == c.current:
-		if o == nil || o.isNew(maphash.Bytes(o.seed, payload), c.next != nil) {
+		if o == nil || m.isGap() || o.isNew(maphash.Bytes(o.seed, payload), c.next != nil) {
 			c.deliverLocked(m)
 		}
 	case l != c.next: // it was replaced
@@ -104,7 +107,7 @@ func (c *Client) deliverLocked(m plain) {
 		c.handlers.deliverLocked(c, m.in.notify())
 	default:
 		if r := c.rooms[m.in.Room]; r != nil && r.takesPlainLocked() {
-			r.handlers.deliverLocked(c, m.in.notify())
+			r.deliverPlainLocked(m.in)
 		}
 	}
 }

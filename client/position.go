@@ -15,14 +15,15 @@ type Gap struct {
 	Room  string
 	Epoch string // of Next; the new one if Reason is "epoch"
 	After int64  // without meaning if Reason is "epoch"
-	Next  int64
+	Next  int64  // 0 if messages without an offset are lost
 	// Reason is "expired": the history no longer has the messages. "slow": this client was too
-	// slow. "epoch": the history has begun anew. "broker": a message was lost between
+	// slow. "epoch": the history has begun anew. "broker": messages were possibly lost between
 	// servers. "unknown": a message is missing, and the server has not named it.
 	Reason string
 }
 
-// Lost returns the number of offsets in the gap, or 0 if it is unknown because the epoch changed.
+// Lost returns the number of offsets in the gap, or 0 if it is unknown: the epoch changed, or
+// the messages have no offsets.
 // With some stores offsets have holes, so fewer messages may be missing.
 func (g Gap) Lost() int64 {
 	if g.Reason == "epoch" {

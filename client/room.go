@@ -173,6 +173,18 @@ func (r *roomState) leaveLocked(a answer, done func(answer)) (asked int) {
 // takesPlainLocked reports whether messages without an offset are of use.
 func (r *roomState) takesPlainLocked() bool { return !r.left && (!r.wanted || r.source != nil) }
 
+// deliverPlainLocked queues the callbacks for a message without an offset. A gap without a place in
+// the history comes in its place among these messages, and does not move the position.
+func (r *roomState) deliverPlainLocked(in *incoming) {
+	var d gapData
+	switch {
+	case in.Event != eventGap:
+		r.handlers.deliverLocked(r.c, in.notify())
+	case json.Unmarshal(in.Data, &d) == nil:
+		r.reportLocked(Gap{Reason: d.Reason})
+	}
+}
+
 // receiveLocked handles a notification of the history.
 func (r *roomState) receiveLocked(l *link, in *incoming) {
 	n := in.notify()
@@ -200,12 +212,7 @@ func (r *roomState) receiveLocked(l *link, in *incoming) {
 
 // gapLocked handles ws.gap.
 func (r *roomState) gapLocked(data json.RawMessage) {
-	var d struct {
-		Epoch  string `json:"epoch"`
-		After  int64  `json:"after"`
-		Next   int64  `json:"next"`
-		Reason string `json:"reason"`
-	}
+	var d gapData
 	if json.Unmarshal(data, &d) != nil || d.Next < 1 {
 		return
 	}

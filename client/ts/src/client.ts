@@ -233,7 +233,7 @@ export class Client<A extends APIShape = AnyAPI> {
 
   #notified(link: Link, m: any, text: string): void {
     const room = this.#rooms.get(m.room);
-    if (room && (m.offset !== undefined || m.event === "ws.gap")) room.receive(link, m);
+    if (room && (m.offset !== undefined || (m.event === "ws.gap" && m.data?.next))) room.receive(link, m);
     else if (m.event !== "ws.reconnect") {
       if (this.#isNew(link, room, m, text)) this.#deliver(m);
     } else if (link === this.#live && !link.moving && (this.#options.notice ?? true)) {
@@ -247,7 +247,7 @@ export class Client<A extends APIShape = AnyAPI> {
     const overlap = this.#overlap;
     if (room && link !== room.source && link !== room.before) return false; // it was left and joined again
     if (link === this.#live) {
-      if (!overlap) return true;
+      if (!overlap || m.event === "ws.gap") return true; // two gaps are losses at two servers
       if (!this.#next) return overlap.isNew(text);
       overlap.old(text);
       return true;

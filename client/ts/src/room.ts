@@ -155,6 +155,7 @@ export class Room<A extends APIShape = AnyAPI> {
   /** Delivers a message of the room. @internal */
   deliver(m: any): void {
     if (!this.source) return; // the join has no answer yet
+    if (m.event === "ws.gap") return this.#report(m.data); // it has no place in the history
     const info: Info = { event: m.event, room: this.id, offset: m.offset, timestamp: m.timestamp };
     this.#on.emit("e" + m.event, m.data, info);
     this.#port.emit(m.event, m.data, info);
@@ -215,7 +216,7 @@ export class Room<A extends APIShape = AnyAPI> {
   }
 
   #report({ epoch, after, next, reason }: Omit<Gap, "room" | "lost">): void {
-    const lost = reason === "epoch" ? undefined : next - after - 1;
+    const lost = next && reason !== "epoch" ? next - after - 1 : undefined;
     this.#on.emit("gap", { room: this.id, epoch, after, next, reason, lost });
   }
 

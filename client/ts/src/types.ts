@@ -37,13 +37,14 @@ export interface Gap {
   room: string;
   epoch: string;
   after: number;
+  /** 0 if messages without an offset are lost. */
   next: number;
   /**
    * "expired": the history has moved on while the client was away. "slow": the client was too slow. "epoch": the history began
-   * anew, and `after` counts in the old epoch. "broker": a hole between nodes. "unknown": the server did not name the loss.
+   * anew, and `after` counts in the old epoch. "broker": messages were possibly lost between servers. "unknown": the server did not name the loss.
    */
   reason: string;
-  /** The number of offsets in the gap, undefined if the epoch changed. With some stores fewer messages are missing. */
+  /** The number of offsets in the gap, undefined if the epoch changed or the messages have no offsets. With some stores fewer messages are missing. */
   lost: number | undefined;
 }
 
