@@ -2,7 +2,6 @@ package ws
 
 import (
 	"encoding/json"
-	"slices"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/envelope"
@@ -22,7 +21,8 @@ type GapReason string
 
 // The reasons.
 const (
-	// GapExpired says that the messages were no longer kept when the client came back.
+	// GapExpired says that the messages were no longer kept when the client, or its server, came
+	// back.
 	GapExpired GapReason = "expired"
 	// GapSlow says that a member has read so slowly that messages were no longer kept.
 	GapSlow GapReason = "slow"
@@ -158,7 +158,7 @@ func (u *catchUp) RunInLoop(s *engine.Shard) {
 // step sends up to catchUpStep messages, and reports whether the member has got all up to the
 // newest one that the loop has begun to fan out. Later ones come to it by the fan-out.
 func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
-	var buf [catchUpStep]*engine.Frame
+	var buf [catchUpStep]keptFrame
 	m := u.mem.Value.manager
 	conn := &u.mem.Value.conn
 	if u.gap != nil && !u.mem.Value.tellGapInLoop(u.gap, engine.CatchUp) {
@@ -166,29 +166,31 @@ func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
 	}
 	u.gap = nil
 	top := h.tops[s.Index()]
-	frames, from := h.after(u.cursor, top, buf[:0], m.engine.Clock())
-	if next := min(from, top+1); next > u.cursor+1 {
-		gap := &RoomGap{u.mem.Room().ID(), h.epoch, u.cursor, next, u.reason}
+	kept, base := h.after(u.cursor, top, buf[:0], m.engine.Clock())
+	if lost := min(base, top); lost > u.cursor {
+		gap := &RoomGap{u.mem.Room().ID(), h.epoch, u.cursor, lost + 1, u.reason}
 		if !u.mem.Value.tellGapInLoop(gap, engine.CatchUp) {
 			return false
 		}
-		u.cursor = next - 1
+		u.cursor = lost
 	}
 	u.reason = GapSlow
-	before := u.cursor
-	for _, f := range frames {
-		if !conn.DeliverInLoop(f) {
+	sent, variants := 0, false
+	for i := range kept {
+		if !conn.DeliverInLoop(kept[i].Message) {
 			break
 		}
-		u.cursor++
+		sent++
+		u.cursor = kept[i].Offset
+		variants = variants || kept[i].Message.HasVariants()
 		if s.NoteDeliveryInLoop() {
 			break
 		}
 	}
-	h.all.replayed.Add(u.cursor - before)
+	h.all.replayed.Add(uint64(sent))
 	h.setBehindInLoop(u.mem, true, u.cursor)
-	if slices.ContainsFunc(frames[:u.cursor-before], (*engine.Frame).HasVariants) {
-		h.weigh(before+1, u.cursor)
+	if variants {
+		h.weigh(kept[0].Offset, u.cursor)
 	}
 	return u.cursor == top
 }
@@ -228,21 +230,19 @@ func (h *roomHistory) startLocked(room string, since *Since) joinStart {
 	h.weighLocked()
 	top := h.log.Top()
 	st := joinStart{position: Position{h.epoch, top}, cursor: top}
-	oldest, p := h.log.Oldest(), since.Position
+	base, p := h.log.Base(), since.Position
 	if h.inbox != nil && p == (Position{}) {
-		p = h.inbox.start(h.epoch, since.Device, oldest)
+		p = h.inbox.start(h.epoch, since.Device, base)
 	}
 	switch {
 	case p == (Position{}):
-		if since.Last > 0 {
-			st.cursor = max(oldest-1, top-min(top, uint64(since.Last)))
-		}
+		st.cursor = h.log.Before(since.Last)
 	case p.Epoch != h.epoch || p.Offset > top:
 		st.lost, st.gap = true, &RoomGap{room, h.epoch, p.Offset, top + 1, GapEpoch}
 	default:
-		st.cursor, st.lost = p.Offset, p.Offset+1 < oldest
+		st.cursor, st.lost = p.Offset, p.Offset < base
 	}
-	st.replaying = int(top - max(st.cursor, oldest-1))
+	st.replaying = h.log.Count(st.cursor)
 	return st
 }
 

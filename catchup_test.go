@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +307,138 @@ func publishTexts(t *testing.T, m *ws.Manager, n int) (texts []string) {
 		require.NoError(t, err)
 	}
 	return texts
+}
+
+// holes is a room whose offsets have holes, as a store gives them, with peers that follow it.
+type holes struct {
+	*simRoom
+	rng       *rand.Rand
+	size      int      // messages that are kept
+	published []uint64 // offsets
+	base      uint64   // messages up to this offset are lost to all
+	members   []*holesMember
+}
+
+// holesMember is a peer that has joined.
+type holesMember struct {
+	start   ws.Position
+	stalled bool
+}
+
+// TestHolesInTheOffsets has random publications with holes in the offsets, messages that are lost to
+// the node, members that stall, and joins from any position. Messages and gaps make up the list of
+// the offsets.
+func TestHolesInTheOffsets(t *testing.T) {
+	for seed := range uint64(20) {
+		const peers = 12
+		h := &holes{
+			simRoom: startSim(t, peers, byID, ws.WithMaxConnections(peers)),
+			rng:     rand.New(rand.NewPCG(seed, 1)), size: []int{5, 200}[seed%2],
+			members: make([]*holesMember, peers),
+		}
+		_, err := h.CreateRoom("r", nil, ws.WithHistory(ws.History{Size: h.size, Bytes: -1}))
+		require.NoError(t, err)
+		for range 150 {
+			h.step()
+		}
+		for peer, m := range h.members {
+			if m != nil {
+				h.net.Resume(peer)
+				h.check(peer, m)
+			}
+		}
+		harness.Shutdown(t, h.Manager)
+	}
+}
+
+// step does one random thing.
+func (h *holes) step() {
+	peer := h.rng.IntN(len(h.members))
+	at, err := h.RoomPosition("r")
+	require.NoError(h.t, err)
+	next := at.Offset + 1 + uint64(h.rng.IntN(4))
+	switch op := h.rng.IntN(20); {
+	case op < 10:
+		require.NoError(h.t, ws.PublishStored(h.Manager, "r", next))
+		h.published = append(h.published, next)
+	case op < 11 && h.rng.IntN(3) == 0:
+		require.NoError(h.t, ws.SkipStored(h.Manager, "r", next))
+		h.base = next
+	case op < 13:
+		h.net.Wait()
+	case h.members[peer] == nil:
+		h.enter(peer, at)
+	default:
+		m := h.members[peer]
+		if m.stalled = !m.stalled; m.stalled {
+			h.net.Stall(peer)
+		} else {
+			h.net.Resume(peer)
+		}
+	}
+}
+
+// enter lets a peer join live, from a position, or with the newest messages.
+func (h *holes) enter(peer int, at ws.Position) {
+	kept := h.kept()
+	m := &holesMember{start: at}
+	since, want := ws.Since{}, 0
+	switch h.rng.IntN(3) {
+	case 0:
+		since.Last = h.rng.IntN(8)
+		want = min(since.Last, len(kept))
+		m.start.Offset = append([]uint64{h.lost()}, kept...)[len(kept)-want]
+	case 1:
+		m.start.Offset = 0
+		if n := len(h.published); n > 0 {
+			m.start.Offset = h.published[h.rng.IntN(n)]
+		}
+		since.Position = m.start
+		want = len(kept) - countUpTo(kept, m.start.Offset)
+	}
+	joined := h.join(peer, since)
+	require.Equal(h.t, []any{want, at}, []any{joined.Replaying, joined.Position})
+	require.Equal(h.t, since.Position != ws.Position{} && since.Position.Offset < h.lost(), joined.Lost)
+	h.members[peer] = m
+}
+
+// kept returns the offsets that the room keeps.
+func (h *holes) kept() []uint64 {
+	kept := h.published[countUpTo(h.published, h.base):]
+	return kept[max(0, len(kept)-h.size):]
+}
+
+// lost returns the offset up to which messages are not kept.
+func (h *holes) lost() uint64 {
+	if dropped := len(h.published) - len(h.kept()); dropped > 0 {
+		return max(h.base, h.published[dropped-1])
+	}
+	return h.base
+}
+
+func countUpTo(offsets []uint64, offset uint64) (n int) {
+	for _, o := range offsets {
+		if o <= offset {
+			n++
+		}
+	}
+	return n
+}
+
+// check compares all that a peer has received with the messages that were published.
+func (h *holes) check(peer int, m *holesMember) {
+	got := h.member(peer, m.start) // fails for a message that does not follow
+	at, err := h.RoomPosition("r")
+	require.NoError(h.t, err)
+	require.Equal(h.t, at.Offset, got.Position.Offset, "peer %d", peer)
+	want := h.published[countUpTo(h.published, m.start.Offset):]
+	for _, g := range got.Gaps {
+		require.LessOrEqual(h.t, g.Next-1, h.lost())
+		require.Equal(h.t, at.Epoch, g.Epoch)
+		from, to := countUpTo(want, g.After), countUpTo(want, g.Next-1)
+		want = append(slices.Clone(want[:from]), want[to:]...)
+	}
+	require.Equal(h.t, want, append([]uint64{}, got.Got...), "peer %d, gaps %v", peer, got.Gaps)
 }
 
 // A handler that runs on the event loop joins from a position and publishes.

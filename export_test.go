@@ -1,12 +1,15 @@
 package ws
 
 import (
+	"context"
 	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"time"
 	"unsafe"
 
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/envelope"
 	"github.com/qi-realtime/ws/internal/measure"
 )
 
@@ -180,3 +183,32 @@ func (m *Meter) Rate(now time.Duration) float64 { return m.m.rate(now) }
 
 // RoundTripInAWord returns d as a client keeps it.
 func RoundTripInAWord(d time.Duration) time.Duration { return newRoundTrip(d).duration() }
+
+// PublishStored publishes a message that a store has given that offset. One goroutine publishes to
+// the room.
+func PublishStored(m *Manager, room string, offset uint64) error {
+	return postStored(m, room, &broadcast{offset: offset, frame: storedFrame(m, room, offset)})
+}
+
+// SkipStored notes that the messages of the room up to the offset are lost.
+func SkipStored(m *Manager, room string, offset uint64) error {
+	return postStored(m, room, &broadcast{offset: offset})
+}
+
+func postStored(m *Manager, room string, b *broadcast) error {
+	r, _ := m.rooms.Get(room)
+	b.manager, b.room = m, r
+	_, err := m.keepAndPost(context.Background(), r.Data().history, &publication{room: r}, b, 0)
+	return err
+}
+
+func storedFrame(m *Manager, room string, offset uint64) *engine.Frame {
+	r, _ := m.rooms.Get(room)
+	n := envelope.Notify{Event: "n", Room: room, Data: []byte("1")}
+	plain, place := n.Append(nil)
+	payload, ok := envelope.AppendStored(nil, plain, place, offset, r.Data().history.position().Offset)
+	if !ok {
+		panic("ws: the place of the offset is wrong")
+	}
+	return newFrame(OpText, payload, engine.Handling{Policy: engine.CatchUp, Scope: &r.Data().drops})
+}

@@ -12,10 +12,11 @@ import (
 // broadcast is the task that fans one frame out; all loops run the same task.
 type broadcast struct {
 	manager *Manager
-	room    *roomEntry // nil for all clients, or devices
-	devices []*Client  // of one user, on all loops; nil otherwise
-	frame   *engine.Frame
-	offset  uint64 // of the message in the history of the room; 0 for one that is not kept
+	room    *roomEntry    // nil for all clients, or devices
+	devices []*Client     // of one user, on all loops; nil otherwise
+	frame   *engine.Frame // nil for messages of a history that are lost, up to the offset
+	offset  uint64        // of the message in the history of the room; 0 for one that is not kept
+	prev    uint64        // offset of the message before it
 	exclude *Client
 	report  *deliveryReport // nil without a report
 
@@ -94,7 +95,7 @@ func (b *broadcast) AbandonTask(*engine.Shard) {
 
 // complete completes the report after the last loop has fanned out.
 func (b *broadcast) complete() {
-	if b.offset != 0 && b.frame.HasVariants() {
+	if b.offset != 0 && b.frame != nil && b.frame.HasVariants() {
 		b.room.Data().history.weigh(b.offset, b.offset)
 	}
 	if b.report != nil {
@@ -112,10 +113,11 @@ func (b *broadcast) complete() {
 type fanOutWalk struct {
 	task *broadcast // nil between two broadcasts
 	next int        // the first recipient that was not visited
+	from uint64     // position of the members that are not behind, in a room with a history
 	done []*catchUp // members of the room that are behind until the walk ends; see waits
 	runs bool       // false after a panic
 
-	_ [23]byte // each loop writes a cache line of its own
+	_ [15]byte // each loop writes a cache line of its own
 }
 
 // run delivers to the recipients until the time of the turn ends. done is false if there are more.
@@ -144,17 +146,22 @@ func (w *fanOutWalk) goOn(s *engine.Shard) {
 	s.SuspendInLoop(w.task)
 	if b := w.task; b.offset != 0 {
 		mem := b.room.TableInLoop(s.Index())[w.next-1]
-		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: b.offset - 1})
+		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: w.from})
 		mem.Value.Abort()
 	}
 }
 
-// begin starts the walk of b. A message of a history goes to the members that are not behind.
+// begin starts the walk of b. A message of a history goes to the members that are not behind. If it
+// does not follow the message before it on this loop, they all fall behind.
 func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
 	w.task = b
-	s.NoteOfferInLoop(b.frame)
+	if b.frame != nil {
+		s.NoteOfferInLoop(b.frame)
+	}
 	if b.offset != 0 {
-		b.room.Data().history.setTopInLoop(s.Index(), b.offset)
+		h := b.room.Data().history
+		w.from = h.tops[s.Index()]
+		h.setTopInLoop(s.Index(), b.offset)
 		w.next = b.room.BehindInLoop(s.Index())
 	}
 }
@@ -184,20 +191,24 @@ func (w *fanOutWalk) end() {
 // queue its message.
 type fanOutCount struct{ visited, queued int64 }
 
+// follows reports whether the members that are not behind have got the message before the task's.
+func (w *fanOutWalk) follows() bool { return w.from == w.task.prev && w.task.frame != nil }
+
 // members delivers to the members of the task's room. done is false if the time of the turn
 // ends first.
 func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 	table, b := w.task.room.TableInLoop(s.Index()), w.task
+	follows := w.follows()
 	for w.next < len(table) {
 		mem := table[w.next]
 		w.next++
 		if c := mem.Value; c != b.exclude {
 			n.visited++
 			switch {
-			case c.conn.DeliverInLoop(b.frame):
+			case follows && c.conn.DeliverInLoop(b.frame):
 				n.queued++
 			case b.offset != 0:
-				b.fallBehind(mem)
+				w.fallBehind(mem)
 			}
 		}
 		if s.NoteDeliveryInLoop() {
@@ -208,12 +219,15 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 }
 
 // fallBehind leaves a member that has not taken the message to its catchUp.
-func (b *broadcast) fallBehind(mem *membership) {
+func (w *fanOutWalk) fallBehind(mem *membership) {
 	conn := &mem.Value.conn
 	if !conn.TakesDataInLoop() {
 		return // it is closing, and so leaves the room
 	}
-	u := &catchUp{mem: mem, cursor: b.offset - 1, reason: GapSlow}
+	u := &catchUp{mem: mem, cursor: w.from, reason: GapSlow}
+	if !w.follows() {
+		u.reason = GapExpired
+	}
 	mem.Value.catchUpsInLoop().begin(u)
 	conn.RunWhenLowInLoop(u)
 }

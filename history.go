@@ -139,32 +139,35 @@ func (h *roomHistory) keep() time.Duration {
 	return h.ttl
 }
 
+// keptFrame is a message of a history.
+type keptFrame = history.Item[*engine.Frame]
+
 func frameMemory(f *engine.Frame) int64 { return int64(f.Memory()) }
 
-// appendLocked stores a message and returns its offset.
-func (h *roomHistory) appendLocked(f *engine.Frame, now time.Duration) (offset uint64) {
+// appendLocked stores the message at that offset, which is greater than Log.Top.
+func (h *roomHistory) appendLocked(offset uint64, f *engine.Frame, now time.Duration) {
 	h.expireLocked(now)
-	oldest := h.log.Oldest()
-	offset = h.log.Append(f, frameMemory(f), now)
-	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredFull)
+	before := h.unackedLocked()
+	h.log.AppendAt(offset, f, frameMemory(f), now)
+	before.messages++
+	h.noteLostLocked(before, UndeliveredFull)
 	if h.inbox != nil {
 		h.inbox.used = now
 	}
 	h.weighLocked()
-	return offset
 }
 
 // expireLocked drops the messages that have reached their TTL.
 func (h *roomHistory) expireLocked(now time.Duration) {
-	oldest := h.log.Oldest()
+	before := h.unackedLocked()
 	h.log.Expire(now)
-	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredExpired)
+	h.noteLostLocked(before, UndeliveredExpired)
 }
 
 // after is Log.After.
 func (h *roomHistory) after(
-	after, last uint64, dst []*engine.Frame, now time.Duration,
-) (_ []*engine.Frame, from uint64) {
+	after, last uint64, dst []keptFrame, now time.Duration,
+) (_ []keptFrame, base uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.expireLocked(now)
@@ -198,9 +201,9 @@ func (h *roomHistory) weighLocked() {
 func (h *roomHistory) evictSome() (evicted int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	oldest := h.log.Oldest()
+	before := h.unackedLocked()
 	evicted = h.log.Evict(max(1, h.log.Len()/4))
-	h.noteLostLocked(oldest, h.log.Oldest(), UndeliveredBudget)
+	h.noteLostLocked(before, UndeliveredBudget)
 	h.weighLocked()
 	return evicted
 }
@@ -300,7 +303,7 @@ func (h *roomHistory) end() bool {
 	if h.ended {
 		return false
 	}
-	h.noteLostLocked(h.log.Oldest(), h.log.Top()+1, UndeliveredDeleted)
+	h.addLostLocked(h.unackedLocked(), h.log.Top()+1, UndeliveredDeleted)
 	h.ended = true
 	h.weighLocked()
 	if h.listed {

@@ -157,16 +157,16 @@ func (h *roomHistory) idleMemoryLocked() int64 {
 }
 
 // start returns the position at which a device begins that has none.
-func (x *inbox) start(epoch, device string, oldest uint64) Position {
+func (x *inbox) start(epoch, device string, base uint64) Position {
 	if offset, known := x.devices.Acked(device); known {
 		return Position{epoch, offset}
 	}
-	return Position{epoch, oldest - 1}
+	return Position{epoch, base}
 }
 
 // enterInboxLocked adds a member that begins at the cursor.
 func (h *roomHistory) enterInboxLocked(mem *membership, loop int, device string, cursor uint64) {
-	h.inbox.devices.Join(device, h.log.Oldest()-1, h.all.clock())
+	h.inbox.devices.Join(device, h.log.Base(), h.all.clock())
 	if h.inbox.members == nil {
 		h.inbox.members = make(map[*membership]*inboxMember)
 	}
@@ -221,7 +221,7 @@ func (h *roomHistory) sentLocked(x *inboxMember) uint64 {
 // has to get: one that has asked for them, or another connection of a device.
 func (h *roomHistory) trimLocked() {
 	offset, known := h.inbox.devices.Least()
-	if known && offset >= h.log.Oldest() {
+	if known && offset > h.log.Base() {
 		for _, x := range h.inbox.members {
 			offset = min(offset, h.sentLocked(x))
 		}

@@ -106,6 +106,15 @@ func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publicatio
 	b := &broadcast{
 		manager: m, room: p.room, frame: p.frame(), sample: m.engine.SamplePublish(),
 	}
+	return m.keepAndPost(ctx, h, p, b, place)
+}
+
+// keepAndPost is publishKept with the broadcast of the message. A broadcast with an offset comes from
+// a store: the offset is greater than Log.Top, and place has no effect. Without a frame it says that
+// the messages up to the offset are lost.
+func (m *Manager) keepAndPost(
+	ctx context.Context, h *roomHistory, p *publication, b *broadcast, place int,
+) (Position, error) {
 	var buf [16]*engine.Shard
 	for {
 		targets := p.targets(m.engine.Shards(), buf[:0])
@@ -126,9 +135,9 @@ func (m *Manager) publishKept(ctx context.Context, h *roomHistory, p *publicatio
 	}
 }
 
-// post numbers the message of b, keeps it, and posts b to the targets. It returns false, and gives
-// the reservations back, if a loop has got its first member since the targets were chosen. It
-// returns ErrRoomNotFound if the room has ended meanwhile.
+// post keeps the message of b, and posts b to the targets. It returns false, and gives the
+// reservations back, if a loop has got its first member since the targets were chosen. It returns
+// ErrRoomNotFound if the room has ended meanwhile.
 func (h *roomHistory) post(
 	b *broadcast, reserved engine.Reservations, targets []*engine.Shard, place int,
 ) (at Position, posted bool, err error) {
@@ -142,10 +151,7 @@ func (h *roomHistory) post(
 		reserved.Release()
 		return Position{}, false, nil
 	}
-	var digits [envelope.OffsetWidth]byte
-	b.offset = h.log.Top() + 1
-	b.frame.Overwrite(place, envelope.AppendOffset(digits[:0], b.offset))
-	h.appendLocked(b.frame, h.all.clock())
+	h.keepLocked(b, place)
 	if len(targets) == 0 {
 		b.complete()
 		return h.positionLocked(), true, nil
@@ -153,6 +159,23 @@ func (h *roomHistory) post(
 	b.begin(len(targets))
 	reserved.Post(b)
 	return h.positionLocked(), true, nil
+}
+
+// keepLocked stores the message of b, and numbers it if it has no offset: it writes the offset into
+// the payload.
+func (h *roomHistory) keepLocked(b *broadcast, place int) {
+	b.prev = h.log.Top()
+	switch {
+	case b.frame == nil:
+		h.log.Skip(b.offset)
+		h.weighLocked()
+		return
+	case b.offset == 0:
+		var digits [envelope.OffsetWidth]byte
+		b.offset = b.prev + 1
+		b.frame.Overwrite(place, envelope.AppendOffset(digits[:0], b.offset))
+	}
+	h.appendLocked(b.offset, b.frame, h.all.clock())
 }
 
 // covers reports whether the targets, in the order of the loops, include all loops with members

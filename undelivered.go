@@ -23,22 +23,40 @@ type Undelivered struct {
 	Epoch  string
 	After  uint64
 	Next   uint64
-	Count  uint64 // of the messages: Next - After - 1
+	Count  uint64 // of the messages
 	Reason UndeliveredReason
 }
 
-// noteLostLocked notes the messages of an inbox that were dropped since oldest was the oldest one.
-func (h *roomHistory) noteLostLocked(oldest, next uint64, reason UndeliveredReason) {
-	if h.inbox == nil || h.ended {
-		return
+// unacked counts the messages of an inbox that are kept, and that not all known devices have
+// acknowledged. Immutable.
+type unacked struct {
+	after    uint64 // they follow this offset
+	messages int
+}
+
+// unackedLocked returns the zero value for a room that is no inbox.
+func (h *roomHistory) unackedLocked() unacked {
+	if h.inbox == nil {
+		return unacked{}
 	}
 	acked, _ := h.inbox.devices.Least()
-	after := max(oldest-1, acked)
-	if next <= after+1 {
+	after := max(h.log.Base(), acked)
+	return unacked{after, h.log.Count(after)}
+}
+
+// noteLostLocked notes the messages of before that were dropped.
+func (h *roomHistory) noteLostLocked(before unacked, reason UndeliveredReason) {
+	before.messages -= h.unackedLocked().messages
+	h.addLostLocked(before, h.log.Base()+1, reason)
+}
+
+// addLostLocked notes that the messages of an inbox with an offset below next are lost.
+func (h *roomHistory) addLostLocked(lost unacked, next uint64, reason UndeliveredReason) {
+	if h.inbox == nil || h.ended || lost.messages == 0 {
 		return
 	}
 	h.inbox.lost = append(h.inbox.lost, Undelivered{
-		h.inbox.id[len(inboxPrefix):], h.epoch, after, next, next - after - 1, reason,
+		h.inbox.id[len(inboxPrefix):], h.epoch, lost.after, next, uint64(lost.messages), reason,
 	})
 }
 

@@ -30,10 +30,10 @@ func memoryTable() *result.Table {
 }
 
 // formula is the memory of a room with n messages of size bytes by docs/delivery.md: the encoded
-// frame in the size that the allocator has for it, 88 bytes beside it, and a ring of 24 bytes for
+// frame in the size that the allocator has for it, 88 bytes beside it, and a ring of 32 bytes for
 // each place, whose length is a power of two.
 func formula(n, size int) int {
-	const envelope, frame, place = 110, 88, 24
+	const envelope, frame, place = 110, 88, 32
 	encoded := cap(append([]byte(nil), make([]byte, size+envelope)...))
 	return n*(encoded+frame) + place<<bits.Len(uint(n-1))
 }

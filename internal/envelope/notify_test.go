@@ -2,6 +2,7 @@ package envelope_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -31,8 +32,6 @@ func TestNotify(t *testing.T) {
 			b, place := tt.notify.Append([]byte("before"))
 			if tt.notify.Offset {
 				copy(b[len(b)-place:], envelope.AppendOffset(nil, tt.offset))
-			} else {
-				require.Zero(t, place)
 			}
 			var got message
 			require.NoError(t, json.Unmarshal(b[len("before"):], &got))
@@ -46,4 +45,45 @@ func TestNotify(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message of a store has the fields of the same message without an offset, and its offsets.
+func TestAppendStored(t *testing.T) {
+	texts := []string{"e", "a\"b<é", `\`, `","`, "\u2028\n", `,"offset":1,`}
+	for i, event := range texts {
+		for _, data := range []string{"", `{"a":1}`, `[{"offset":7,"prev":3}]`, `"` + `,\"` + `"`, "1e5"} {
+			n := envelope.Notify{Event: event, Room: texts[len(texts)-1-i], Data: []byte(data)}
+			plain, place := n.Append(nil)
+			for _, at := range []struct{ offset, prev uint64 }{{1, 0}, {7, 6}, {7, 0}, {7, 5}, {1<<53 - 1, 1}} {
+				b, ok := envelope.AppendStored([]byte("before"), plain, place, at.offset, at.prev)
+				require.True(t, ok)
+				require.Equal(t, "before", string(b[:6]))
+				var want, got map[string]json.RawMessage
+				require.NoError(t, json.Unmarshal(plain, &want))
+				require.NoError(t, json.Unmarshal(b[6:], &got))
+				want["offset"] = fmt.Append(nil, at.offset)
+				if at.prev != at.offset-1 {
+					want["prev"] = fmt.Append(nil, at.prev)
+				}
+				require.Equal(t, want, got)
+			}
+		}
+	}
+}
+
+// Another node may name any place.
+func TestAppendStoredAtAnyPlace(t *testing.T) {
+	n := envelope.Notify{Event: "e", Room: "r", Data: []byte(`"x"`)}
+	plain, _ := n.Append(nil)
+	places := 0
+	for place := -3; place < len(plain)+3; place++ {
+		b, ok := envelope.AppendStored(nil, plain, place, 9, 4)
+		require.Equal(t, ok, json.Valid(b), "place %d: %s", place, b)
+		if ok {
+			places++
+		}
+	}
+	require.Equal(t, 4, places, "before each field but the first")
+	_, ok := envelope.AppendStored(nil, nil, 0, 9, 4)
+	require.False(t, ok)
 }

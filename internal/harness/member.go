@@ -103,8 +103,15 @@ func (m *Member) Follow(payload []byte) (msg RoomMessage, err error) {
 		m.Position = ws.Position{Epoch: g.Epoch, Offset: g.Next - 1}
 		return msg, nil
 	}
-	if prev := msg.Offset - 1; prev != m.Position.Offset || msg.Prev != nil {
-		return msg, fmt.Errorf("offset %d at %+v", msg.Offset, m.Position)
+	prev := msg.Offset - 1
+	if msg.Prev != nil {
+		if *msg.Prev == prev {
+			return msg, fmt.Errorf("prev %d of offset %d", prev, msg.Offset)
+		}
+		prev = *msg.Prev
+	}
+	if prev != m.Position.Offset {
+		return msg, fmt.Errorf("offset %d behind %d at %+v", msg.Offset, prev, m.Position)
 	}
 	m.Position.Offset = msg.Offset
 	m.Got = append(m.Got, msg.Offset)
