@@ -283,5 +283,5 @@ func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool)
 	}
 	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}
 	t.mem.Value.catchUpsInLoop().begin(u)
-	u.RunInLoop(s)
+	t.mem.Value.conn.RunWhenLowInLoop(u)
 }

@@ -228,6 +228,12 @@ func (p *Pace) Take(now time.Time) time.Duration { return p.p.take(now) }
 // BudgetHeld returns the memory that counts against Config.QueueBudget.
 func (e *Engine) BudgetHeld() int64 { return e.blockedMemory.Load() }
 
+// DirtyInLoop returns the number of connections with frames to write.
+func (s *Shard) DirtyInLoop() int { return s.dirty.len() }
+
+// MaxReplaying is maxReplaying.
+const MaxReplaying = maxReplaying
+
 // DirtyList gives access to dirtyList.
 type DirtyList struct{ d dirtyList }
 

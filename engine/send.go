@@ -226,11 +226,11 @@ func (c *Conn) AwaitSpace(w SpaceWaiter) {
 // ready reports whether the wait is over.
 func (w *spaceWait) ready() bool {
 	c := w.conn
-	if w.canceled || !c.takesDataInLoop() || (w.brief && c.is(blocked)) {
+	switch {
+	case w.low:
+		return c.lowInLoop()
+	case w.canceled || !c.takesDataInLoop() || (w.brief && c.is(blocked)):
 		return true
-	}
-	if w.low {
-		return !c.above(c.markForStored())
 	}
 	return !c.shard.eng.bounds[w.lane].exceeded(c.queued[w.lane].Load() + w.frames<<queuedShift + uint64(w.bytes))
 }
@@ -264,29 +264,34 @@ func (c *Conn) markForStored() *[dataLanes]bounds {
 	return &c.shard.eng.lowMark
 }
 
-// RunWhenLowInLoop runs t on the loop of c when the queue of c is below the
-// low-water mark, or below storedFrames if c is blocked, or c takes no more data. If that is so already, t runs after
-// the tasks that are urgent now.
+// RunWhenLowInLoop runs t, which queues stored frames for c, on the loop of c when the queue of c
+// is below the low-water mark, or below storedFrames if c is blocked, or c takes no more data. If
+// that is so already, t runs when it is its turn among the replays; see runReplays.
 func (c *Conn) RunWhenLowInLoop(t Task) {
-	w := &spaceWait{conn: c, waiter: urgentTask{c.shard, t}, low: true}
-	if w.ready() {
-		w.waiter.OnSpace()
-		return
+	if s := c.shard; c.lowInLoop() {
+		s.replays = append(s.replays, t)
+		s.wakeUp()
+	} else {
+		s.addSpaceWait(&spaceWait{conn: c, waiter: &replay{s, t}, low: true})
 	}
-	c.shard.addSpaceWait(w)
 }
+
+// lowInLoop reports whether a wait of RunWhenLowInLoop is over.
+func (c *Conn) lowInLoop() bool { return !c.takesDataInLoop() || !c.above(c.markForStored()) }
 
 // TakesDataInLoop reports whether messages may still be queued.
 func (c *Conn) TakesDataInLoop() bool { return c.takesDataInLoop() }
 
-// urgentTask is a SpaceWaiter that posts a task.
-type urgentTask struct {
+// replay is a SpaceWaiter that posts itself as a task, which enters the replays of its loop.
+type replay struct {
 	shard *Shard
 	task  Task
 }
 
 // OnSpace implements SpaceWaiter.
-func (t urgentTask) OnSpace() { t.shard.postUrgent(t.task) }
+func (r *replay) OnSpace() { r.shard.postUrgent(r) }
+
+func (r *replay) RunInLoop(s *Shard) { s.replays = append(s.replays, r.task) }
 
 // AbandonTask implements Abandoner.
 func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }

@@ -36,6 +36,10 @@ const (
 	// callback flushes at its end, and the work of it; a turn does the rest.
 	maxCallbackFlush = 32
 	maxCallbackWork  = 512 << 10
+
+	// maxReplaying is the number of connections with frames to write up to which a turn
+	// lets others read a history. An answer to anyone else waits behind these.
+	maxReplaying = 32
 )
 
 // turnClock decides when a turn must end. Reading the time costs as much as
@@ -83,6 +87,7 @@ type turnState struct {
 	clock   turnClock
 	urgent  []Task // taken from the inbox, not run
 	rest    Task   // the rest of a suspended task, or nil
+	replays []Task // that wait for runReplays
 	offer   int    // bytes that the running task offers; see NoteOfferInLoop
 	offered uint64 // upper bound of the bytes that tasks have offered to each connection; see Engine.maxAhead
 	dirty   dirtyList
@@ -121,6 +126,7 @@ func (s *Shard) turn() {
 		s.runUrgent()
 		s.continueReading()
 		ran := s.takeTasks()
+		s.runReplays()
 		if !s.flushDirty() || s.clock.look() {
 			s.cutShort()
 			return
@@ -129,9 +135,26 @@ func (s *Shard) turn() {
 			s.cutShort()
 			return
 		}
-		if !ran && len(s.resumed) == 0 && s.in.sleepInLoop() {
+		if !ran && len(s.resumed) == 0 && len(s.replays) == 0 && s.in.sleepInLoop() {
 			return
 		}
+	}
+}
+
+// runReplays runs the tasks that queue stored frames, in turn, until many connections have frames
+// to write, and at least one. So thousands of clients that come back at once hold up
+// each other, and nobody else.
+func (s *Shard) runReplays() {
+	for n := 0; len(s.replays) > 0; n++ {
+		if n > 0 && (s.dirty.len() >= maxReplaying || s.clock.outOfTime()) {
+			return
+		}
+		t := s.replays[0]
+		s.replays[0] = nil
+		if s.replays = s.replays[1:]; len(s.replays) == 0 {
+			s.replays = nil
+		}
+		s.runTask(t)
 	}
 }
 

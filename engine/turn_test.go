@@ -99,6 +99,37 @@ func TestUrgentTasksTakeTurns(t *testing.T) {
 	s.eventually(func() bool { return ran.Load() == tasks }, "%d tasks have run", ran.Load())
 }
 
+// Any number of connections that read a history at once have few frames before them that an
+// answer to another one waits for.
+func TestReplaysTakeTurns(t *testing.T) {
+	const conns, rounds = 500, 5
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m.connect(conns)
+	m.peer(conns - 1)
+	f := engine.NewFrame(codec.OpText, []byte("stored"), engine.Handling{Policy: engine.CatchUp})
+	var ran, most int
+	var step func(c *engine.Conn, left int) engine.Task
+	step = func(c *engine.Conn, left int) engine.Task {
+		return taskFunc(func(s *engine.Shard) {
+			ran, most = ran+1, max(most, s.DirtyInLoop())
+			c.DeliverInLoop(f)
+			if left > 1 {
+				c.RunWhenLowInLoop(step(c, left-1))
+			}
+		})
+	}
+	onLoop(m.Shards()[0], func(*engine.Shard) {
+		for _, p := range m.peers {
+			p.conn.RunWhenLowInLoop(step(&p.conn, rounds))
+		}
+	})
+	for peer := range conns {
+		assert.Len(t, m.take(peer), rounds)
+	}
+	assert.Equal(t, conns*rounds, ran)
+	assert.Less(t, most, engine.MaxReplaying)
+}
+
 // Any number of simultaneous closes lets other connections be served meanwhile.
 func TestClosingManyTakesTurns(t *testing.T) {
 	const conns = 1000
