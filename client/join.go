@@ -130,14 +130,14 @@ func (r *roomState) sendJoinLocked(l *link) {
 			data.Since, data.Strict = &since, r.options.Strict
 		}
 	}
-	term, hasSince := r.term, data.Since != nil
+	term, since := r.term, data.Since
 	if !r.c.askLocked(l, eventJoin, data, func(a answer) {
 		l.joins--
 		if a.err != nil {
 			return // the end of l decides
 		}
 		if r.term == term && r.target == l {
-			r.answeredLocked(l, a, hasSince)
+			r.answeredLocked(l, a, since)
 		}
 		r.c.joinLocked()
 		r.c.switchLocked()
@@ -152,7 +152,7 @@ func (r *roomState) sendJoinLocked(l *link) {
 }
 
 // answeredLocked handles the answer to a join.
-func (r *roomState) answeredLocked(l *link, a answer, hadSince bool) {
+func (r *roomState) answeredLocked(l *link, a answer, since *Position) {
 	var joined Joined
 	err := a.decode(eventJoin, &joined)
 	if err != nil && r.repeatsLocked(a) {
@@ -165,13 +165,14 @@ func (r *roomState) answeredLocked(l *link, a answer, hadSince bool) {
 	}
 	l.refusals = 0
 	r.accepted, r.source = true, l
-	placed := hadSince || r.cursor.known && r.cursor.Epoch == joined.Epoch
+	placed := since != nil || r.cursor.known && r.cursor.Epoch == joined.Epoch
 	if !placed {
 		r.cursor = cursor{
 			Position: Position{joined.Epoch, joined.Offset - joined.Replaying},
 			known:    joined.Epoch != "" && joined.Replaying == 0,
 		}
 	}
+	r.cursor.anew = since != nil && since.Epoch != joined.Epoch && r.cursor.Epoch == joined.Epoch
 	r.repeatAckLocked()
 	r.resolveLocked(a)
 }

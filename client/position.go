@@ -38,6 +38,9 @@ type cursor struct {
 	// known is false until the position before the next message is certain: in a room without
 	// history, and before the first replayed message of a join without since.
 	known bool
+	// anew is true from the answer to a join until the gap that follows it, if the history began
+	// anew after the join was sent: the old connection has named the new epoch meanwhile.
+	anew bool
 }
 
 // message moves the cursor to the message with an offset and its predecessor. It reports
@@ -56,7 +59,9 @@ func (c *cursor) message(offset, prev int64) (isNew bool, gap *Gap) {
 // gap moves the cursor behind a gap of the server. It returns the part that is news, and
 // reports whether there is one.
 func (c *cursor) gap(g Gap) (Gap, bool) {
-	if c.known && g.Epoch == c.Epoch && g.Reason != "epoch" { // else the offset was beyond the head
+	anew := c.anew
+	c.anew = false
+	if c.known && g.Epoch == c.Epoch && (g.Reason != "epoch" || anew) { // else the offset was beyond the head
 		if g.Next-1 <= c.Offset {
 			return g, false
 		}

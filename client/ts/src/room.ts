@@ -43,6 +43,8 @@ export class Room<A extends APIShape = AnyAPI> {
   #epoch: string | undefined;
   /** The offset of the last message, undefined until it is known: offsets before the head may have holes. */
   #offset: number | undefined;
+  /** Whether the history began anew after the last join was sent, and the gap that follows its answer has not come. */
+  #anew = false;
   /** The acknowledged offset, and the one that was sent on the present connection. */
   #acked = 0;
   #ackSent = 0;
@@ -186,6 +188,7 @@ export class Room<A extends APIShape = AnyAPI> {
       this.#epoch = data.epoch;
       this.#offset = replaying > 0 ? undefined : data.offset;
     }
+    this.#anew = !!since && since.epoch !== data.epoch && this.#epoch === data.epoch;
     this.#first = false;
     const head = data.epoch === undefined ? undefined : { epoch: data.epoch, offset: data.offset };
     this.#resolve({ head, replaying });
@@ -204,7 +207,9 @@ export class Room<A extends APIShape = AnyAPI> {
     const p = this.#offset;
     const epoch = this.#epoch;
     let { after } = d;
-    if (p !== undefined && d.epoch === this.#epoch && d.reason !== "epoch") {
+    const anew = this.#anew;
+    this.#anew = false;
+    if (p !== undefined && d.epoch === epoch && (d.reason !== "epoch" || anew)) {
       if (d.next - 1 <= p) return; // the other connection has delivered these messages
       after = Math.max(after, p);
     }
