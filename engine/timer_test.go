@@ -26,7 +26,7 @@ func TestDeadlinesWaitForUnreadBytes(t *testing.T) {
 }
 
 func testLateLoop(t *testing.T, offLoop bool) {
-	const timeout = 400 * time.Millisecond
+	const timeout = time.Second
 	held, release := make(chan struct{}), make(chan struct{})
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops, cfg.HandshakeTimeout, cfg.CloseTimeout = 1, timeout, timeout
