@@ -36,6 +36,8 @@ var (
 	ErrAlreadyInRoom = errors.New("ws: already in room")
 	// ErrForbidden refuses a client that joins the inbox of another user.
 	ErrForbidden = errors.New("ws: forbidden")
+	// ErrNoPresence is returned by RoomPresence for a room without WithPresence.
+	ErrNoPresence = errors.New("ws: room without presence")
 	// ErrNoInbox is returned for the inbox of the user "", and by PublishToInbox without WithInbox.
 	ErrNoInbox = errors.New("ws: no inbox")
 	// ErrInvalidAck refuses an acknowledgement of a message that the client was not sent.

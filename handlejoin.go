@@ -10,8 +10,8 @@ import (
 )
 
 // HandleJoin registers handlers of the events ws.join and ws.leave, by which clients join rooms
-// from a position; of ws.ack, see Inbox; and of ws.ping, by which a client finds out whether its
-// connection still works: the response has no data.
+// from a position; of ws.ack, see Inbox; of ws.presence, see WithPresence; and of ws.ping, by which a client
+// finds out whether its connection still works: the response has no data.
 //
 // authorize decides, for each join, whether the client may be in the room, and
 // returns the options with which a missing room is created. The client reads its error as it
@@ -59,6 +59,9 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 		return err
 	}
 	if err := m.Register(eventAck, handleAck, opts...); err != nil {
+		return err
+	}
+	if err := m.Register(eventPresence, answerPresence, opts...); err != nil {
 		return err
 	}
 	return m.Register(eventPing, answerPing, opts...)

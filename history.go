@@ -114,7 +114,7 @@ func (m *Manager) endUnused(r *roomEntry) (ended bool) {
 	h := r.Data().history
 	switch {
 	case h == nil:
-		return m.rooms.EndIfEmpty(r)
+		return m.rooms.EndIfEmpty(r) || r.Data().byJoin && m.rooms.EndKeptIfEmpty(r)
 	case !h.byJoin || r.Len() > 0:
 		return false
 	}

@@ -32,6 +32,7 @@ type Manager struct {
 	clients   *registry
 	rooms     *room.Directory[*Client, roomData]
 	histories histories
+	presences presences
 	node      *node         // nil without a Broker
 	inboxes   *inboxConfig  // nil without Config.Inbox
 	workers   *pool.Workers // handlers
@@ -120,6 +121,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	engineConfig.Retirement = DrainConfig{}.retirement(m)
 	m.engine = engine.New(engineConfig, (*engineHandler)(m), (*engineObserver)(m))
 	m.histories.budget, m.histories.clock, m.histories.bus = cfg.HistoryBudget, m.engine.Clock, bus
+	m.presences.init(m)
 	if n != nil {
 		n.manager = m
 	}
@@ -135,6 +137,7 @@ func (m *Manager) Run() error {
 		return err
 	}
 	defer m.node.stop()
+	defer m.presences.start()()
 	ended := make(chan struct{})
 	var janitor sync.WaitGroup
 	janitor.Go(func() { m.clean(&janitor, ended) }) // owned by this call, which waits for it

@@ -28,10 +28,12 @@ func newRoomConfig(cfg *Config, bus *EventBus, n *node) room.Config[*Client, roo
 		OnEnd: func(id string) { bus.publish(EventRoomEnded, nil, id) },
 		OnJoin: func(r *roomEntry, c *Client, members int) {
 			bus.publish(EventRoomJoined, c, r.ID())
+			r.Data().presence.joined(r, c)
 			n.joined(r, members)
 		},
 		OnLeave: func(r *roomEntry, c *Client, members int) {
 			bus.publish(EventRoomLeft, c, r.ID())
+			r.Data().presence.left(c)
 			n.left(r, members)
 		},
 	}
@@ -41,7 +43,9 @@ func newRoomConfig(cfg *Config, bus *EventBus, n *node) room.Config[*Client, roo
 type roomData struct {
 	meta      map[string]any // immutable
 	policy    OverflowPolicy // immutable; 0 is the manager's
+	byJoin    bool           // immutable; a join has created the room with options
 	history   *roomHistory   // immutable; nil without
+	presence  *watch         // immutable; nil without
 	drops     engine.Drops
 	published meter
 	losses    atomic.Uint32 // count of node.losses that the members know of
@@ -59,9 +63,10 @@ type RoomOption func(*roomOptions)
 
 // roomOptions holds the fields that RoomOptions set.
 type roomOptions struct {
-	policy  OverflowPolicy
-	history *History
-	byJoin  bool // a join creates the room
+	policy   OverflowPolicy
+	history  *History
+	presence *Presence
+	byJoin   bool // a join creates the room
 }
 
 // WithRoomOverflowPolicy sets the policy for messages of the room to members whose queue is
@@ -117,13 +122,19 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 	}
 	cfg, err := o.check()
 	if err == nil {
+		err = o.presence.validate()
+	}
+	if err == nil {
 		err = invalidIf(o.history != nil && m.node != nil, "History", "does not work with a Broker")
 	}
 	if err != nil {
 		return nil, err
 	}
 	r, err := m.rooms.Create(id, func(d *roomData) {
-		d.meta, d.policy = maps.Clone(meta), o.policy
+		d.meta, d.policy, d.byJoin = maps.Clone(meta), o.policy, o.byJoin
+		if !m.isInbox(id) {
+			d.presence = m.newWatch(o.presence)
+		}
 		switch {
 		case m.isInbox(id):
 			d.policy, d.history = CatchUp, m.newRoomHistory(m.inboxes.history, false)
@@ -220,6 +231,7 @@ func (m *Manager) deleteHere(id string) {
 		c.leaveDeleted(r)
 	}
 	m.histories.end(r.Data().history)
+	r.Data().presence.deleted(id)
 	t := &dissolveTask{r}
 	for loop := range r.Loops {
 		m.engine.Shards()[loop].Post(t)

@@ -38,6 +38,7 @@ type Stats struct {
 	Refused       RefusalCounts    // refused upgrade requests
 	Accept        AcceptStats      // new connections that wait
 	Idempotency   IdempotencyStats // replies that are kept for repeats of requests
+	Presence      PresenceStats    // rooms WithPresence
 	Cluster       ClusterStats     // this node of a cluster; zero without a Broker
 	Loops         []LoopStats      // one for each event loop
 	Total         LoopStats        // the sum of Loops; of OldestWait and LongestStall, the maximum
@@ -197,6 +198,13 @@ type ClusterStats struct {
 	Malformed   uint64 // messages of the broker that no node of this version has sent
 }
 
+// PresenceStats is a snapshot of the rooms WithPresence.
+type PresenceStats struct {
+	Rooms     int    // rooms with users that are present, also held ones
+	Published uint64 // notifications of presence to all members of a room
+	Snapshots uint64 // lists or numbers of present users that were sent to one member
+}
+
 // RestStats is the waits of new connections for one reason.
 type RestStats struct {
 	Resting bool          // connections wait
@@ -226,6 +234,7 @@ func (m *Manager) Stats() Stats {
 	}
 	st.Routes = m.handlerTimes.stats()
 	st.Idempotency = m.idempotencyStats()
+	st.Presence = m.presences.stats()
 	st.Cluster = m.node.stats()
 	return st
 }

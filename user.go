@@ -47,8 +47,12 @@ func (c *Client) user() user {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lazy == nil {
-		return user{}
+	return c.userLocked()
+}
+
+func (c *Client) userLocked() user {
+	if c.UserID != 0 || c.lazy == nil {
+		return user{id: c.UserID}
 	}
 	return user{name: c.lazy.user}
 }

@@ -1,0 +1,239 @@
+package ws
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/qi-realtime/ws/engine"
+	"github.com/qi-realtime/ws/internal/envelope"
+)
+
+// eventPresence is the notification of presence, and the request for the list.
+const eventPresence = "ws.presence"
+
+const (
+	countInterval = time.Second           // between two notifications of numbers
+	presenceDelay = 10 * time.Millisecond // from a change to its notification, to collect others
+	presencePage  = 500                   // users in a notification of the list
+)
+
+// scheduleLocked schedules the next run, if there is something to do.
+func (p *roomPresence) scheduleLocked() {
+	if p.hasNewsLocked() || p.isUnusedLocked() {
+		p.all.schedule(p, max(p.all.now()+presenceDelay, p.ranAt+p.intervalLocked()))
+	}
+	if at, ok := p.view.NextHold(); ok {
+		p.all.schedule(p, at)
+	}
+}
+
+// hasNewsLocked reports whether there are members to notify.
+func (p *roomPresence) hasNewsLocked() bool {
+	switch {
+	case len(p.clients) == 0:
+		return false
+	case len(p.news) > 0, p.reset:
+		return true
+	case p.cfg.List && !p.over:
+		return p.view.Changed()
+	}
+	return p.numbersLocked() != p.told
+}
+
+func (p *roomPresence) isUnusedLocked() bool { return len(p.clients) == 0 && p.view.Users() == 0 }
+
+func (p *roomPresence) intervalLocked() time.Duration {
+	if p.over {
+		return max(p.cfg.Interval, countInterval)
+	}
+	return p.cfg.Interval
+}
+
+// run does all that is due.
+func (p *roomPresence) run() {
+	p.mu.Lock()
+	now := p.all.now()
+	p.view.Expire(now)
+	var n announcement
+	if p.hasNewsLocked() && now >= p.ranAt+p.intervalLocked() {
+		n = p.announceLocked()
+		p.ranAt = now
+	}
+	if p.isUnusedLocked() {
+		p.ended = true
+		p.all.remove(p)
+	} else {
+		p.scheduleLocked()
+	}
+	p.mu.Unlock()
+	if !n.send(p) {
+		p.mu.Lock()
+		p.reset = true
+		p.scheduleLocked()
+		p.mu.Unlock()
+	}
+}
+
+// announcement is the news of one run, for all members and for newcomers. Immutable.
+type announcement struct {
+	newcomers []*Client
+	state     bool // all members need the list or the numbers
+	list      bool // not the numbers
+	numbers   presenceNumbers
+	diff      presenceDiff
+	joins     []string // keys of users
+	leaves    []string
+	users     []string // the list, if somebody needs it
+}
+
+// presenceNumbers is the data of ws.presence without a list.
+type presenceNumbers struct {
+	Users     int  `json:"users"`
+	Clients   int  `json:"clients"`
+	Truncated bool `json:"truncated,omitempty"`
+}
+
+// presencePageOf is the data of ws.presence with one page of the list.
+type presencePageOf struct {
+	Snapshot bool          `json:"snapshot"`
+	Version  uint64        `json:"version"`
+	Page     int           `json:"page"`
+	Pages    int           `json:"pages"`
+	Users    int           `json:"users"`
+	Members  []PresentUser `json:"members"`
+}
+
+// presenceDiff is the data of ws.presence with the changes of the list.
+type presenceDiff struct {
+	Version uint64        `json:"version"`
+	Users   int           `json:"users"`
+	Joins   []PresentUser `json:"joins,omitempty"`
+	Leaves  []PresentUser `json:"leaves,omitempty"`
+}
+
+// announceLocked returns the news. Beyond MaxList the members get the numbers, until the users are
+// clearly fewer, because each change between the two costs a whole list for all.
+func (p *roomPresence) announceLocked() (n announcement) {
+	n.newcomers = slices.Collect(maps.Keys(p.news))
+	clear(p.news)
+	users := p.view.Users()
+	over := p.cfg.List && (users > p.cfg.MaxList || p.over && users > p.cfg.MaxList*9/10)
+	n.state, n.list = p.reset || over != p.over, p.cfg.List && !over
+	p.over, p.reset = over, false
+	n.joins, n.leaves = p.view.Take()
+	n.numbers = p.numbersLocked()
+	if !n.list {
+		n.state = n.state || n.numbers != p.told
+		p.told = n.numbers
+		return n
+	}
+	if n.state || len(n.joins)+len(n.leaves) > 0 {
+		p.version++
+	}
+	n.diff = presenceDiff{Version: p.version, Users: users}
+	if n.state || len(n.newcomers) > 0 {
+		n.users = p.usersLocked(users)
+	}
+	return n
+}
+
+func (p *roomPresence) numbersLocked() presenceNumbers {
+	return presenceNumbers{p.view.Users(), p.view.Clients(), p.over}
+}
+
+// send publishes the news, and reports whether all members have what all of them need. It may wait
+// for event loops.
+func (n *announcement) send(p *roomPresence) bool {
+	m := p.all.manager
+	r, ok := m.rooms.Get(p.id)
+	if !ok || r.Data().presence == nil {
+		return true // its members leave
+	}
+	newcomers := slices.DeleteFunc(n.newcomers, func(c *Client) bool { return !c.isIn(r) })
+	for _, prepared := range n.forAll(p.id) {
+		to := &publication{prepared: prepared}
+		to.in(r)
+		if _, err := m.publishHere(context.Background(), to); err != nil {
+			return m.stopped() != nil
+		}
+		p.all.published.Add(1)
+	}
+	if n.state || len(newcomers) == 0 {
+		return true
+	}
+	state := n.forOne(p.id)
+	for _, c := range newcomers {
+		p.all.snapshots.Add(1)
+		for _, prepared := range state {
+			_ = c.SendPrepared(prepared) // a member that misses a part asks again
+		}
+	}
+	return true
+}
+
+// isIn reports whether the client is a member of r. Then its table has the client, or will have it
+// before the loop runs a task that is posted from now on.
+func (c *Client) isIn(r *roomEntry) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mem, _ := c.roomLocked(r.ID())
+	return mem != nil && mem.Room() == r
+}
+
+// forAll returns the notifications for all members.
+func (n *announcement) forAll(room string) []*Prepared {
+	switch {
+	case n.state:
+		return n.forOne(room)
+	case !n.list || len(n.joins)+len(n.leaves) == 0:
+		return nil
+	}
+	diff := n.diff
+	diff.Joins, diff.Leaves = presentUsers(n.joins), presentUsers(n.leaves)
+	return []*Prepared{notification(room, diff, "")}
+}
+
+// forOne returns the notifications with the whole list, or with the numbers.
+func (n *announcement) forOne(room string) (pages []*Prepared) {
+	if !n.list { // the newest replaces one that waits
+		return []*Prepared{notification(room, n.numbers, eventPresence)}
+	}
+	users := presentUsers(n.users)
+	page := presencePageOf{
+		Snapshot: true, Version: n.diff.Version, Pages: max(1, (len(users)+presencePage-1)/presencePage), Users: n.diff.Users,
+	}
+	for page.Page = range page.Pages {
+		count := min(len(users), presencePage)
+		page.Members, users = users[:count], users[count:]
+		pages = append(pages, notification(room, page, ""))
+	}
+	return pages
+}
+
+// notification encodes a ws.presence, once for all members.
+func notification(room string, data any, conflateKey string) *Prepared {
+	text, err := json.Marshal(data)
+	if err != nil {
+		panic(err) // never for these types
+	}
+	n := envelope.Notify{Event: eventPresence, Room: room, Data: text}
+	payload, _ := n.Append(nil)
+	h := engine.Handling{Key: conflateKey}
+	return &Prepared{newFrame(OpText, payload, h), h}
+}
+
+// answerPresence is the handler of ws.presence: the list or the numbers follow the response.
+func answerPresence(c *Client, msg *Message) error {
+	req, err := decode[leaveRequest](msg)
+	if err != nil {
+		return err
+	}
+	p := c.manager.presences.get(req.Room)
+	if p == nil || !p.show(c) {
+		return NewClientError(404, "not in a room with presence")
+	}
+	return respond[struct{}](c, msg, nil)
+}
