@@ -23,6 +23,7 @@ type Broker struct {
 	receivers []*receiver
 	seed      maphash.Seed
 	node      ws.BrokerNode
+	store     *store // nil without histories
 
 	nc       atomic.Pointer[nats.Conn] // nil before the first connection; changed under mu
 	started  atomic.Bool
@@ -95,7 +96,7 @@ func (b *Broker) Publish(topic ws.Topic, msg []byte) error {
 	}
 	nc := b.nc.Load()
 	b.sent.add(topic)
-	err := nc.Publish(subject(b.cfg.Prefix, topic), msg)
+	err := nc.Publish(b.subject(topic), msg)
 	switch {
 	case err == nil:
 		return nil
@@ -175,12 +176,20 @@ func (b *Broker) addLocked(t ws.Topic) {
 // subscribeLocked subscribes on the present connection. An error is the end of that: the link makes
 // a new one, with all topics.
 func (b *Broker) subscribeLocked(s *subscription) {
-	sub, err := b.nc.Load().ChanSubscribe(subject(b.cfg.Prefix, s.topic), s.receiver.messages)
+	sub, err := b.nc.Load().ChanSubscribe(b.subject(s.topic), s.receiver.messages)
 	if err != nil {
 		return
 	}
 	s.sub = sub
 	b.subs[sub] = s
+}
+
+// subject returns the subject of a topic.
+func (b *Broker) subject(t ws.Topic) string {
+	if t.Kind == ws.TopicHistory && b.store != nil {
+		return b.store.streamOf(t.Name).live(t.Name)
+	}
+	return subject(b.cfg.Prefix, t)
 }
 
 // receiverOf returns the index of the receiver of a topic.
@@ -193,6 +202,9 @@ func (b *Broker) attach(nc *nats.Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.nc.Store(nc)
+	if b.store != nil {
+		b.store.getter.Store(newGetter(nc))
+	}
 	clear(b.subs)
 	for t, old := range b.topics { // which a receiver may still look at
 		s := &subscription{topic: t, receiver: old.receiver}

@@ -75,8 +75,10 @@ func TestClusterOfServers(t *testing.T) {
 
 // TestKilledServerOfCluster kills, and stops, the server of a node.
 func TestKilledServerOfCluster(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var processes []*process
 			var urls []string
 			var routes []int

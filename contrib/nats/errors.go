@@ -1,11 +1,16 @@
 package natsbroker
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/qi-realtime/ws"
+)
 
 // Errors that callers test for with errors.Is.
 var (
-	// ErrDown says that there is no connection to a server.
-	ErrDown = errors.New("natsbroker: no connection to a server")
+	// ErrDown says that there is no connection to a server. It wraps ws.ErrBrokerUnavailable.
+	ErrDown = fmt.Errorf("natsbroker: no connection to a server: %w", ws.ErrBrokerUnavailable)
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("natsbroker: closed")
 	// ErrStarted is returned by a second Start: a Broker serves one Manager.

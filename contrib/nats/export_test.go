@@ -48,3 +48,6 @@ func Reconnects(b *Broker) int { return int(b.nc.Load().Stats().Reconnects) }
 
 // Connected reports whether nats.go has a connection.
 func Connected(b *Broker) bool { return b.nc.Load().IsConnected() }
+
+// OutMsgs returns the number of messages that were sent.
+func OutMsgs(b *Broker) uint64 { return b.nc.Load().Stats().OutMsgs }

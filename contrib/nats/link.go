@@ -34,7 +34,12 @@ type link struct {
 func newLink(b *Broker) *link {
 	l := &link{broker: b, log: b.node.Logger(), calls: make(chan func(), 16)}
 	o := &b.options
-	o.DisconnectedErrCB = func(_ *nats.Conn, err error) { l.call(func() { l.disconnected(err) }) }
+	o.DisconnectedErrCB = func(_ *nats.Conn, err error) {
+		if b.store != nil {
+			b.store.disconnected()
+		}
+		l.call(func() { l.disconnected(err) })
+	}
 	o.ReconnectedCB = func(*nats.Conn) { l.call(l.connected) }
 	o.ReconnectErrCB = func(_ *nats.Conn, err error) { l.call(func() { l.down(err) }) }
 	o.ClosedCB = func(nc *nats.Conn) { l.call(func() { l.closed(nc) }) }
@@ -124,6 +129,9 @@ func (l *link) connected() {
 	}
 	if topics, found := b.sent.take(); found {
 		b.node.Unconfirmed(topics)
+	}
+	if b.store != nil {
+		b.store.connected(l.nc)
 	}
 	l.cause = ""
 	l.log.Info("natsbroker: connected", "url", l.nc.ConnectedUrlRedacted(), "server", l.nc.ConnectedServerName())

@@ -49,13 +49,14 @@ type node struct {
 	lost        map[ws.Topic]int
 	lostAll     int
 	unconfirmed map[ws.Topic]int
+	stored      map[string][]stored              // by room
 	onReceive   func(topic ws.Topic, msg string) // called with mu
 }
 
 func newNode(t *testing.T, id string) *node {
 	return &node{
 		t: t, id: id, received: make(map[ws.Topic][]string),
-		lost: make(map[ws.Topic]int), unconfirmed: make(map[ws.Topic]int),
+		lost: make(map[ws.Topic]int), unconfirmed: make(map[ws.Topic]int), stored: make(map[string][]stored),
 	}
 }
 
@@ -82,7 +83,24 @@ func (n *node) Receive(topic ws.Topic, msg []byte) {
 	}
 }
 
-func (n *node) ReceiveStored(string, string, ws.StoredMessage) {}
+// stored is a message of a history.
+type stored struct {
+	epoch        string
+	offset, prev uint64
+	text         string
+}
+
+func (n *node) ReceiveStored(room, epoch string, msg ws.StoredMessage) {
+	n.lock()
+	defer n.mu.Unlock()
+	n.stored[room] = append(n.stored[room], stored{epoch, msg.Offset, msg.Prev, string(msg.Data)})
+}
+
+// history returns the messages of a history that have come.
+func (n *node) history(room string) (msgs []stored) {
+	n.read(func() { msgs = slices.Clone(n.stored[room]) })
+	return msgs
+}
 
 func (n *node) Lost(topics []ws.Topic) {
 	n.lock()

@@ -72,7 +72,7 @@ func (r *receiver) run() {
 		case m := <-r.messages:
 			if s := r.broker.subscriptionOf(m.Sub); s != nil && r.broker.gate.wait(r.broker.stop) {
 				r.report(s)
-				r.broker.node.Receive(s.topic, m.Data)
+				r.broker.receive(s.topic, m)
 			}
 		case <-r.wake:
 			r.takeMarked()
@@ -83,6 +83,15 @@ func (r *receiver) run() {
 		if again == nil && len(r.dropping) > 0 {
 			again = time.After(recheck)
 		}
+	}
+}
+
+// receive hands a message to the node.
+func (b *Broker) receive(t ws.Topic, m *nats.Msg) {
+	if t.Kind == ws.TopicHistory && b.store != nil {
+		b.store.streamOf(t.Name).stored(t.Name, m)
+	} else {
+		b.node.Receive(t, m.Data)
 	}
 }
 

@@ -98,7 +98,8 @@ const serverConfig = "NATSBROKER_TEST_SERVER"
 // processConfig is the configuration of a server in a process, as JSON.
 type processConfig struct {
 	Port, ClusterPort int
-	Routes            []int
+	Routes            []int  // of a cluster with a store: all servers of it
+	StoreDir          string // of JetStream, if it is not empty
 }
 
 // serve runs a server until the process is killed, or its parent has ended.
@@ -118,13 +119,18 @@ func serve(file string) {
 			o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
 		}
 	}
+	routes := len(c.Routes)
+	if c.StoreDir != "" {
+		o.JetStream, o.StoreDir, o.ServerName = true, c.StoreDir, fmt.Sprint("s", c.Port)
+		routes = 0 // the others start later
+	}
 	s, err := natsserver.NewServer(&o)
 	if err != nil {
 		panic(err)
 	}
 	s.Start()
 	for range time.Tick(time.Millisecond) {
-		if s.NumRoutes() >= len(c.Routes) && s.ReadyForConnections(time.Second) {
+		if s.NumRoutes() >= routes && s.ReadyForConnections(time.Second) {
 			break
 		}
 	}

@@ -27,7 +27,7 @@ const (
 func subject(prefix string, t ws.Topic) string {
 	switch t.Kind {
 	case ws.TopicRoom:
-		return prefix + ".r." + strconv.Itoa(shard(t.Name)) + "." + token(t.Name)
+		return prefix + ".r." + strconv.Itoa(shardOf(t.Name, shards)) + "." + token(t.Name)
 	case ws.TopicUser:
 		return prefix + ".u." + token(t.Name)
 	case ws.TopicNode:
@@ -37,11 +37,11 @@ func subject(prefix string, t ws.Topic) string {
 	}
 }
 
-// shard returns the shard of a room, between 0 and shards-1.
-func shard(room string) int {
+// shardOf returns the shard of a room, between 0 and count-1.
+func shardOf(room string, count int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(room))
-	return int(h.Sum32() % shards)
+	return int(h.Sum32() % uint32(count))
 }
 
 // token escapes a name. Different names have different tokens.
