@@ -30,42 +30,57 @@ func pair(t *testing.T, cfg redisbroker.Config) (a, b *redisbroker.Broker, an, b
 	return connect(t, an, cfg), connect(t, bn, cfg), an, bn
 }
 
-// everyWay runs a test with pub/sub and with sharded pub/sub on one server, and on a cluster.
-func everyWay(t *testing.T, test func(t *testing.T, cfg redisbroker.Config)) {
-	t.Run("plain", func(t *testing.T) { test(t, newServer(t).config()) })
+// TestEachKindOfServer runs tests with pub/sub and with sharded pub/sub on one server, and on a cluster.
+func TestEachKindOfServer(t *testing.T) {
+	tests := map[string]func(*testing.T, redisbroker.Config){
+		"order": testOrder, "names": testNames, "stored": testStoredMessages, "pages": testPages,
+		"stored order": testStoredOrder, "stored names": testNamesOfHistories, "heads": testHeads,
+		"forget": testForget, "unknown": testUnknownRoom,
+	}
+	all := func(t *testing.T, cfg redisbroker.Config) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				cfg.Prefix = name // parts the tests
+				test(t, cfg)
+			})
+		}
+	}
+	t.Run("plain", func(t *testing.T) { all(t, newServer(t).config()) })
 	t.Run("sharded", func(t *testing.T) {
 		cfg := newServer(t).config()
 		cfg.Sharded = true
-		test(t, cfg)
+		all(t, cfg)
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cfg := configOf(newCluster(t)...)
+		n := newNode(t, "a")
+		start(t, n, cfg)
+		eventually(t, func() bool { return n.isDown(redisbroker.ErrCluster) }, "the reason is not told")
 		cfg.Sharded = true
-		test(t, cfg)
+		all(t, cfg)
 	})
 }
 
-func TestMessagesReachTheOtherNodeInOrder(t *testing.T) {
-	everyWay(t, func(t *testing.T, cfg redisbroker.Config) {
-		a, b, _, bn := pair(t, cfg)
-		topic, left := room("r"), room("left")
-		require.NoError(t, b.Subscribe([]ws.Topic{topic, left}))
-		require.NoError(t, b.Unsubscribe([]ws.Topic{left}))
-		const count = 20_000
-		for i := range count {
-			require.NoError(t, a.Publish(topic, []byte(strconv.Itoa(i))))
-			if i%100 == 0 {
-				require.NoError(t, a.Publish(left, []byte("left")))
-			}
+// testOrder holds that messages reach the other node in order.
+func testOrder(t *testing.T, cfg redisbroker.Config) {
+	a, b, _, bn := pair(t, cfg)
+	topic, left := room("r"), room("left")
+	require.NoError(t, b.Subscribe([]ws.Topic{topic, left}))
+	require.NoError(t, b.Unsubscribe([]ws.Topic{left}))
+	const count = 20_000
+	for i := range count {
+		require.NoError(t, a.Publish(topic, []byte(strconv.Itoa(i))))
+		if i%100 == 0 {
+			require.NoError(t, a.Publish(left, []byte("left")))
 		}
-		eventually(t, func() bool { return bn.count(topic) == count }, "messages are missing")
-		bn.read(func() {
-			for i, msg := range bn.received[topic] {
-				require.Equal(t, strconv.Itoa(i), msg)
-			}
-			require.NotContains(t, bn.received, left, "a message without a subscription")
-			require.Equal(t, 1, bn.ups)
-		})
+	}
+	eventually(t, func() bool { return bn.count(topic) == count }, "messages are missing")
+	bn.read(func() {
+		for i, msg := range bn.received[topic] {
+			require.Equal(t, strconv.Itoa(i), msg)
+		}
+		require.NotContains(t, bn.received, left, "a message without a subscription")
+		require.Equal(t, 1, bn.ups)
 	})
 }
 
@@ -87,39 +102,38 @@ func TestTopicsOfAllNodesAndOfOneNode(t *testing.T) {
 	an.read(func() { require.Len(t, an.received, 1, "its own message to all") })
 }
 
-func TestAnyBytesAreAName(t *testing.T) {
-	everyWay(t, func(t *testing.T, cfg redisbroker.Config) {
-		a, b, _, bn := pair(t, cfg)
-		names := []string{
-			"", " ", ".", "*", "?", "[a]", "a.b", "a", "A", "{", "}", "{}", "{a}", "}{", "\x00\r\n\t", "é", "\xff",
-			"$5\r\nhello\r\n", strings.Repeat("x", 10_000),
-		}
-		for range 200 {
-			name := make([]byte, 3)
-			_, _ = rand.Read(name)
-			names = append(names, string(name))
-		}
-		var topics []ws.Topic
-		for _, name := range names {
-			topics = append(topics, room(name), ws.Topic{Kind: ws.TopicUser, Name: name})
-		}
-		require.NoError(t, b.Subscribe(topics))
-		want := make(map[ws.Topic]int)
-		for _, topic := range topics {
-			require.NoError(t, a.Publish(topic, []byte(topic.Kind.String()+topic.Name)))
-			want[topic]++
-		}
-		for topic, count := range want {
-			eventually(t, func() bool { return bn.count(topic) >= count }, fmt.Sprintf("no message of %q", topic.Name))
-		}
-		bn.read(func() {
-			for topic, msgs := range bn.received {
-				require.Len(t, msgs, want[topic], "%q", topic)
-				for _, msg := range msgs {
-					require.Equal(t, topic.Kind.String()+topic.Name, msg)
-				}
+// testNames holds that any bytes are a name.
+func testNames(t *testing.T, cfg redisbroker.Config) {
+	a, b, _, bn := pair(t, cfg)
+	names := []string{
+		"", " ", ".", "*", "?", "[a]", "a.b", "a", "A", "{", "}", "{}", "{a}", "}{", "\x00\r\n\t", "é", "\xff",
+		"$5\r\nhello\r\n", strings.Repeat("x", 10_000),
+	}
+	for range 200 {
+		name := make([]byte, 3)
+		_, _ = rand.Read(name)
+		names = append(names, string(name))
+	}
+	var topics []ws.Topic
+	for _, name := range names {
+		topics = append(topics, room(name), ws.Topic{Kind: ws.TopicUser, Name: name})
+	}
+	require.NoError(t, b.Subscribe(topics))
+	want := make(map[ws.Topic]int)
+	for _, topic := range topics {
+		require.NoError(t, a.Publish(topic, []byte(topic.Kind.String()+topic.Name)))
+		want[topic]++
+	}
+	for topic, count := range want {
+		eventually(t, func() bool { return bn.count(topic) >= count }, fmt.Sprintf("no message of %q", topic.Name))
+	}
+	bn.read(func() {
+		for topic, msgs := range bn.received {
+			require.Len(t, msgs, want[topic], "%q", topic)
+			for _, msg := range msgs {
+				require.Equal(t, topic.Kind.String()+topic.Name, msg)
 			}
-		})
+		}
 	})
 }
 

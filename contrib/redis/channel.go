@@ -58,7 +58,9 @@ func crc16(s string) uint16 {
 }
 
 // kinds has the letter of each kind of topic.
-var kinds = [...]byte{ws.TopicAll: 'a', ws.TopicRoom: 'r', ws.TopicUser: 'u', ws.TopicNode: 'n'}
+var kinds = [...]byte{
+	ws.TopicAll: 'a', ws.TopicRoom: 'r', ws.TopicUser: 'u', ws.TopicNode: 'n', ws.TopicHistory: 'h',
+}
 
 // of returns the channel of a topic and its partition.
 func (c channels) of(t ws.Topic) (channel string, partition int) {
@@ -83,4 +85,43 @@ func (c channels) topic(channel string, partition int) (t ws.Topic, ok bool) {
 		}
 	}
 	return ws.Topic{}, false
+}
+
+// history returns the keys of a room, of its meta hash and of its stream, and the channel of its
+// history. They have one hash tag.
+func (c channels) history(room string) (keys []string, channel string) {
+	channel, partition := c.of(ws.Topic{Kind: ws.TopicHistory, Name: room})
+	return []string{c.prefixes[partition] + metaKey + room, c.prefixes[partition] + streamKey + room}, channel
+}
+
+// The middle of the keys of a room.
+const (
+	metaKey   = ".m."
+	streamKey = ".s."
+)
+
+// metas is the keys of meta hashes of one partition, and the places of their rooms.
+type metas struct {
+	keys   []string
+	places []int
+}
+
+// metas divides rooms by partition, and into parts of size.
+func (c channels) metas(rooms []string, size int) (parts []metas) {
+	open := make([]metas, len(c.prefixes)) // the last part of each partition
+	for i, room := range rooms {
+		_, p := c.of(ws.Topic{Kind: ws.TopicHistory, Name: room})
+		open[p].keys = append(open[p].keys, c.prefixes[p]+metaKey+room)
+		open[p].places = append(open[p].places, i)
+		if len(open[p].keys) == size {
+			parts = append(parts, open[p])
+			open[p] = metas{}
+		}
+	}
+	for _, part := range open {
+		if len(part.keys) > 0 {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }

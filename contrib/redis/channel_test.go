@@ -25,7 +25,7 @@ func TestChannels(t *testing.T) {
 	for _, cfg := range []redisbroker.Config{{Prefix: "ws"}, sharded} {
 		seen := make(map[string]bool)
 		for _, name := range []string{"", "a", "r.a", "{", "}", "{}", "{a}", ".", "\x00\xff"} {
-			for _, kind := range []ws.TopicKind{ws.TopicAll, ws.TopicRoom, ws.TopicUser, ws.TopicNode} {
+			for kind := ws.TopicAll; kind <= ws.TopicHistory; kind++ {
 				topic := ws.Topic{Kind: kind, Name: name}
 				channel, back, ok := redisbroker.ChannelOf(cfg, topic)
 				require.True(t, ok)

@@ -16,7 +16,7 @@ type Config struct {
 	// TLSConfig, Sentinel, ClientName and others. The Broker sets those of retries, caches, timeouts
 	// and connections after them, and calls DialCtxFn and DialFn for connections of its own.
 	Options rueidis.ClientOption
-	// Prefix begins each channel. Clusters of nodes that share a server need different ones. Any bytes
+	// Prefix begins each channel and key. Clusters of nodes that share a server need different ones. Any bytes
 	// but "{" and "}". Default is "ws".
 	Prefix string
 	// Sharded uses sharded pub/sub (SSUBSCRIBE, SPUBLISH), which a Redis Cluster needs. All nodes
@@ -90,7 +90,7 @@ func (c *Config) setOptions() {
 	o.Dialer.Timeout = c.Timeout
 	o.Dialer.KeepAlive = c.PingInterval // which rueidis takes as its interval of pings
 	o.ConnWriteTimeout = c.Timeout
-	defaultTo(&o.RingScaleEachConn, 8)
+	defaultTo(&o.RingScaleEachConn, 10) // more places than maxScripts
 	defaultTo(&o.ReadBufferEachConn, 64<<10)
 	defaultTo(&o.WriteBufferEachConn, 64<<10)
 }

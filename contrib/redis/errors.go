@@ -1,11 +1,15 @@
 package redisbroker
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/qi-realtime/ws"
+)
 
 // Errors that callers test for with errors.Is.
 var (
-	// ErrDown says that there is no connection to the server.
-	ErrDown = errors.New("redisbroker: no connection to the server")
+	// ErrDown says that there is no connection to the server. It wraps ws.ErrBrokerUnavailable.
+	ErrDown error = downError{}
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("redisbroker: closed")
 	// ErrStarted is returned by a second Start: a Broker serves one Manager.
@@ -19,3 +23,10 @@ var (
 	// because their slot has moved to another server.
 	ErrMoved = errors.New("redisbroker: the server has removed subscriptions")
 )
+
+// downError is the type of ErrDown.
+type downError struct{}
+
+func (downError) Error() string { return "redisbroker: no connection to the server" }
+
+func (downError) Unwrap() error { return ws.ErrBrokerUnavailable }

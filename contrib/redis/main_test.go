@@ -22,14 +22,14 @@ func TestMain(m *testing.M) {
 	leak.Main(m)
 }
 
-func eventually(t *testing.T, condition func() bool, message string) {
+func eventually(t testing.TB, condition func() bool, message string) {
 	t.Helper()
 	require.Eventually(t, condition, patience, 5*time.Millisecond, message)
 }
 
 // node is a BrokerNode that notes each call. Safe for concurrent use.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	id   string
 	hold chan struct{} // if set, Receive waits until it is closed
 
@@ -43,13 +43,21 @@ type node struct {
 	lost        map[ws.Topic]int
 	lostAll     int
 	unconfirmed map[ws.Topic]int
+	stored      map[string][]stored              // by room
 	onReceive   func(topic ws.Topic, msg string) // called with mu
 }
 
-func newNode(t *testing.T, id string) *node {
+// stored is a message that came to ReceiveStored.
+type stored struct {
+	position ws.Position
+	prev     uint64
+	data     string
+}
+
+func newNode(t testing.TB, id string) *node {
 	return &node{
 		t: t, id: id, received: make(map[ws.Topic][]string),
-		lost: make(map[ws.Topic]int), unconfirmed: make(map[ws.Topic]int),
+		lost: make(map[ws.Topic]int), unconfirmed: make(map[ws.Topic]int), stored: make(map[string][]stored),
 	}
 }
 
@@ -76,7 +84,12 @@ func (n *node) Receive(topic ws.Topic, msg []byte) {
 	}
 }
 
-func (n *node) ReceiveStored(string, string, ws.StoredMessage) {}
+func (n *node) ReceiveStored(room, epoch string, msg ws.StoredMessage) {
+	n.lock()
+	defer n.mu.Unlock()
+	text := string(msg.Data)
+	n.stored[room] = append(n.stored[room], stored{ws.Position{Epoch: epoch, Offset: msg.Offset}, msg.Prev, text})
+}
 
 func (n *node) Lost(topics []ws.Topic) {
 	n.lock()
@@ -148,7 +161,7 @@ func start(t *testing.T, n *node, cfg redisbroker.Config) *redisbroker.Broker {
 }
 
 // stop closes a broker, after which no call may come to its node.
-func stop(t *testing.T, n *node, b *redisbroker.Broker) {
+func stop(t testing.TB, n *node, b *redisbroker.Broker) {
 	err := b.Close(t.Context())
 	if err != nil && !strings.Contains(err.Error(), "context canceled") {
 		require.ErrorIs(t, err, redisbroker.ErrClosed)

@@ -20,7 +20,7 @@ import (
 
 // server is a redis-server in a process of its own, with nothing on disk.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	port int
 	args []string
 	cmd  *exec.Cmd
@@ -28,7 +28,7 @@ type server struct {
 
 // newServer starts a server with arguments, on a free port below those that the kernel gives to
 // clients, so that none of them takes it while the server is down. It is killed with the test.
-func newServer(t *testing.T, args ...string) *server {
+func newServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	for range 100 {
 		// The bus of a cluster has the port 10,000 above.
@@ -93,6 +93,9 @@ func (s *server) do(args ...string) string {
 	defer c.Close()
 	reply := c.Do(context.Background(), c.B().Arbitrary(args...).Build())
 	require.NoError(s.t, reply.Error(), args)
+	if number, err := reply.ToInt64(); err == nil {
+		return strconv.FormatInt(number, 10)
+	}
 	text, err := reply.ToString()
 	if err != nil {
 		text = fmt.Sprint(reply)

@@ -28,6 +28,7 @@ type session struct {
 	client  rueidis.Client
 	parts   []rueidis.DedicatedClient // by partition
 	out     *outbox
+	scripts chan struct{} // has a value for each script of histories under way
 	running sync.WaitGroup
 
 	// gate is held for reading during a call of Receive.
@@ -36,7 +37,7 @@ type session struct {
 }
 
 func newSession(b *Broker) *session {
-	s := &session{broker: b, out: newOutbox(b.cfg.MaxInFlight)}
+	s := &session{broker: b, out: newOutbox(b.cfg.MaxInFlight), scripts: make(chan struct{}, maxScripts)}
 	s.ctx, s.cancel = context.WithCancelCause(b.ctx)
 	context.AfterFunc(s.ctx, s.out.end)
 	return s
@@ -139,7 +140,7 @@ func (s *session) watch(failed <-chan error) {
 func (s *session) fail(err error) error {
 	if err == nil {
 		err = ErrDown
-	} else if !errors.Is(err, ErrMoved) {
+	} else if !errors.Is(err, ErrMoved) && !errors.Is(err, ErrReplica) {
 		err = fmt.Errorf("redisbroker: %w", err)
 	}
 	s.cancel(err)
@@ -159,7 +160,11 @@ func (s *session) receiver(partition int) func(rueidis.PubSubMessage) {
 		msg = append(msg[:0], m.Message...)
 		s.gate.RLock()
 		defer s.gate.RUnlock()
-		if s.open {
+		switch {
+		case !s.open:
+		case topic.Kind == ws.TopicHistory:
+			s.receiveStored(topic.Name, msg)
+		default:
 			s.broker.node.Receive(topic, msg)
 		}
 	}

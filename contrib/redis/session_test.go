@@ -180,12 +180,6 @@ func (n *node) isDown(reason error) (yes bool) {
 	return yes
 }
 
-func TestClusterNeedsSharded(t *testing.T) {
-	n := newNode(t, "a")
-	start(t, n, configOf(newCluster(t)...))
-	eventually(t, func() bool { return n.isDown(redisbroker.ErrCluster) }, "the reason is not told")
-}
-
 // TestReplica promotes a replica after its primary has been killed.
 func TestReplica(t *testing.T) {
 	primary := newServer(t)
