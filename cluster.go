@@ -69,12 +69,14 @@ type node struct {
 	owed     cluster.Owed[Topic] // losses that the other nodes have yet to learn of
 	interest *cluster.Interest[Topic]
 	losses   losses
+	numbers  numbers
 	peers    peers
 	counts   nodeCounts
 
 	// Atomic.
 	up      atomic.Bool // the link is up
 	greet   atomic.Bool // the other nodes want a heartbeat now
+	repeat  atomic.Bool // the last sums are to be sent again
 	owesNow atomic.Bool // owed is to be sent ahead of all that waits
 
 	mu         sync.Mutex
@@ -88,7 +90,7 @@ type node struct {
 
 // nodeCounts are the counters of ClusterStats.
 type nodeCounts struct {
-	published, unsent, refused, received, unwanted, malformed, undelivered atomic.Uint64
+	published, unsent, refused, received, unwanted, malformed, undelivered, holes atomic.Uint64
 }
 
 // newNode returns nil without a Broker.
@@ -104,6 +106,7 @@ func newNode(cfg *Config) *node {
 		sent:     make(chan struct{}), ending: make(chan struct{}),
 	}
 	n.losses.news = make(chan struct{}, 1)
+	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)
 	n.peers.seen = make(map[string]peer)
 	n.interest.Add(nodesTopic)
 	return n
@@ -123,7 +126,7 @@ func (n *node) start() error {
 		return err
 	}
 	n.started = true
-	for _, run := range []func(){n.send, n.subscribe, n.reportLosses} {
+	for _, run := range []func(){n.send, n.subscribe, n.reportLosses, n.findLosses} {
 		n.goroutines.Go(run) // owned by stop, which waits for it
 	}
 	return nil
@@ -165,6 +168,7 @@ func (n *node) subscribe() {
 		add, remove, wait := n.interest.Next(subscribeStep)
 		if len(add) > 0 {
 			_ = n.broker.Subscribe(add) // with an error, the next connection has the topics
+			n.interest.Subscribed(add)
 		}
 		if len(remove) > 0 {
 			_ = n.broker.Unsubscribe(remove)
@@ -225,6 +229,7 @@ func (n *node) stats() ClusterStats {
 		Up: n.up.Load(), Nodes: len(n.manager.Nodes()), Topics: n.interest.Len(), QueuedBytes: n.link.Bytes(),
 		Published: c.published.Load(), Unsent: c.unsent.Load(), Refused: c.refused.Load(),
 		Received: c.received.Load(), Unwanted: c.unwanted.Load(), Malformed: c.malformed.Load(),
-		Undelivered: c.undelivered.Load(), Breaks: uint64(n.losses.count.Load()), Gaps: n.losses.gaps.Load(),
+		Undelivered: c.undelivered.Load(), Holes: c.holes.Load(),
+		Breaks: uint64(n.losses.count.Load()), Gaps: n.losses.gaps.Load(),
 	}
 }

@@ -105,7 +105,7 @@ func (n *node) reserve(topic Topic, p *publication) (outbound, error) {
 }
 
 func (n *node) reserveMessage(topic Topic, msg *cluster.Message) (outbound, error) {
-	msg.Origin = n.origin
+	msg.Origin, msg.Round = n.origin, unnumbered(topic)
 	b := pool.GetBuffer()
 	b.B = msg.Append(b.B[:0])
 	out := outbound{topic, b, len(b.B) + outboundCost, measure.Now(), n.owed.Count()}
@@ -159,6 +159,7 @@ func (n *node) send() {
 	for {
 		if n.greet.Load() && n.up.Load() {
 			n.greet.Store(false)
+			n.repeatSums()
 			n.beat()
 		}
 		if out, ok := n.link.Pop(); ok {
@@ -171,6 +172,7 @@ func (n *node) send() {
 			continue
 		}
 		if n.link.Ended() {
+			n.sum()
 			_ = n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.Bye}) // otherwise the others notice late
 			close(n.sent)
 			return
@@ -196,7 +198,7 @@ func (n *node) sendOne(out *outbound) {
 	if n.owesNow.Load() || n.owed.Since(out.owed) || !n.link.Full() {
 		n.sendOwed()
 	}
-	if !n.up.Load() || n.broker.Publish(out.topic, out.buffer.B) != nil {
+	if !n.up.Load() || n.publishNumbered(out.topic, out.buffer.B) != nil {
 		n.counts.unsent.Add(1)
 		n.oweNow(out.topic)
 		return
@@ -211,7 +213,7 @@ func (n *node) sendOwed() {
 	}
 	n.owesNow.Store(false)
 	topics, all := n.owed.Take()
-	if all && n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.LostAll}) != nil {
+	if all && n.publishLostAll() != nil {
 		n.owed.AddAll()
 		n.owesNow.Store(true)
 	}
@@ -228,7 +230,11 @@ func (n *node) publishNow(topic Topic, msg *cluster.Message) error {
 		return ErrBrokerUnavailable
 	}
 	msg.Origin = n.origin
-	return n.broker.Publish(topic, msg.Append(nil))
+	if topic.Kind == TopicNode {
+		return n.broker.Publish(topic, msg.Append(nil))
+	}
+	msg.Round = unnumbered(topic)
+	return n.publishNumbered(topic, msg.Append(nil))
 }
 
 // DisconnectUser closes all devices of the user, on all nodes of the cluster, as

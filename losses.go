@@ -62,26 +62,33 @@ func (n *node) lose(topic Topic) {
 	n.wakeReport()
 }
 
-// Lost notes that messages to this node are possibly lost. If a gap cannot be published now, it
-// comes ahead of the next message.
+// Lost notes that messages to this node are possibly lost.
 func (n brokerNode) Lost(topics []Topic) {
 	if topics == nil {
+		n.numbers.watch.Reset()
 		n.loseAll()
 	}
 	for _, topic := range topics {
-		if topic.Kind == TopicUser && n.gapOfUser(userNamed(topic.Name)) == nil {
-			continue
+		n.numbers.watch.Forgive(keyOf(topic))
+		n.loseNow(topic)
+	}
+}
+
+// loseNow notes a loss on one topic, and publishes its gap. If it cannot be published now, it comes ahead of
+// the next message.
+func (n *node) loseNow(topic Topic) {
+	if topic.Kind == TopicUser && n.gapOfUser(userNamed(topic.Name)) == nil {
+		return
+	}
+	n.lose(topic)
+	switch topic.Kind {
+	case TopicRoom:
+		if r, ok := n.manager.rooms.Get(topic.Name); ok && r.Len() > 0 {
+			_ = n.reportTo(r)
 		}
-		n.lose(topic)
-		switch topic.Kind {
-		case TopicRoom:
-			if r, ok := n.manager.rooms.Get(topic.Name); ok && r.Len() > 0 {
-				_ = n.reportTo(r)
-			}
-		case TopicAll, TopicUser:
-			_ = n.reportToAll()
-		case TopicNode, TopicHistory:
-		}
+	case TopicAll, TopicUser:
+		_ = n.reportToAll()
+	case TopicNode, TopicHistory:
 	}
 }
 

@@ -61,7 +61,10 @@ func (n *node) beat() {
 	if err != nil {
 		panic(err) // never for this type
 	}
-	_ = n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.Beat, Payload: payload}) // the next one follows
+	n.sum()
+	msg := cluster.Message{Kind: cluster.Beat, Payload: payload}
+	msg.Round, msg.Number = n.numbers.sent.Round()
+	_ = n.publishNow(nodesTopic, &msg) // the next one follows
 }
 
 // noteBeat notes the heartbeat of another node. A new one gets an answer at once.

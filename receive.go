@@ -21,7 +21,9 @@ func (n brokerNode) Logger() *slog.Logger { return n.manager.cfg.Logger }
 // SetState notes whether the link is up.
 func (n brokerNode) SetState(up bool, err error) {
 	if up {
+		n.numbers.watch.Reset()
 		n.loseAll()
+		n.repeat.Store(true)
 		n.greet.Store(true)
 	}
 	before := n.up.Swap(up)
@@ -57,13 +59,15 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 		return
 	}
 	n.counts.received.Add(1)
+	n.noteNumber(topic, &in)
 	switch in.Kind {
 	case cluster.Publish:
 		n.deliver(topic, &in)
 	case cluster.Lost:
-		n.Lost([]Topic{topic})
+		n.loseNow(topic)
 	case cluster.LostAll:
-		n.Lost(nil)
+		n.loseAll()
+	case cluster.Sum: // noteNumber
 	case cluster.Delete:
 		n.delete(topic, string(in.Payload))
 	case cluster.Disconnect:

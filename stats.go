@@ -195,6 +195,7 @@ type ClusterStats struct {
 	Received    uint64 // messages of other nodes
 	Unwanted    uint64 // messages of other nodes for which there was no client
 	Undelivered uint64 // messages of other nodes that were not delivered, because the ring of an event loop stayed full
+	Holes       uint64 // losses between the nodes that the broker has not reported
 	Malformed   uint64 // messages of the broker that no node of this version has sent
 }
 

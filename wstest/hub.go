@@ -48,6 +48,7 @@ type Link struct {
 	dead    bool                  // Die was called
 	unsure  map[ws.Topic]struct{} // topics of messages since Die
 	lose    int                   // messages that are still to be lost
+	drop    func(ws.Topic) bool   // messages that are lost in silence; nil for none
 	closed  bool
 	stalled chan struct{} // closed when Publish may go on; nil if it does not wait
 }
@@ -152,6 +153,14 @@ func (l *Link) Lose(n int) {
 	l.lose = n
 }
 
+// Drop loses the messages to the node whose topics drop returns true for, and reports nothing, as
+// if a connection between two servers was broken. nil ends that. drop must not call the hub.
+func (l *Link) Drop(drop func(topic ws.Topic) bool) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.drop = drop
+}
+
 // Stall makes the node wait with its messages, as for a slow connection, until Release.
 func (l *Link) Stall() {
 	l.hub.mu.Lock()
@@ -216,7 +225,7 @@ func (h *Hub) publishLocked(topic ws.Topic, msg []byte) {
 	for l := range h.links {
 		_, wants := l.topics[topic]
 		switch {
-		case !wants || l.dead:
+		case !wants || l.dead || l.drop != nil && l.drop(topic):
 		case l.lose > 0 && topic.Kind != ws.TopicNode: // not the nodes' own
 			l.lose--
 			l.addLocked(func() { l.node.Lost([]ws.Topic{topic}) })

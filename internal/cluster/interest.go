@@ -21,10 +21,11 @@ type Interest[K comparable] struct {
 
 // topicState is the state of a topic that is wanted or subscribed to.
 type topicState struct {
-	wants      int    // callers of Add less those of Remove
-	subscribed bool   // Next has returned it
-	listed     bool   // it is in wanted
-	leaves     uint32 // counts Remove of the last one, so that an older entry of left is known
+	wants      int       // callers of Add less those of Remove
+	subscribed bool      // Next has returned it
+	listed     bool      // it is in wanted
+	since      time.Time // of Subscribed; zero before
+	leaves     uint32    // counts Remove of the last one, so that an older entry of left is known
 }
 
 // leftTopic is a topic that nobody wanted at a time.
@@ -138,6 +139,29 @@ func (i *Interest[K]) waitLocked(now time.Time) time.Duration {
 	}
 	i.left = nil
 	return -1
+}
+
+// Subscribed notes that topics which Next has returned are subscribed to.
+func (i *Interest[K]) Subscribed(topics []K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.now()
+	for _, topic := range topics {
+		if s := i.topics[topic]; s != nil && s.subscribed {
+			s.since = now
+		}
+	}
+}
+
+// Since returns the time from which on the topic is subscribed to, if it is.
+func (i *Interest[K]) Since(topic K) (time.Time, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[topic]
+	if s == nil || s.since.IsZero() {
+		return time.Time{}, false
+	}
+	return s.since, true
 }
 
 // Len returns the number of topics that are wanted or subscribed to.

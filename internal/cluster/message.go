@@ -20,7 +20,8 @@ const (
 	Disconnect                 // the devices of a user are closed; see AppendClose
 	Beat                       // a node is alive; Payload describes it
 	Bye                        // a node stops
-	maxKind    = Bye
+	Sum                        // a round of Numbers ends; Payload is its sum
+	maxKind    = Sum
 )
 
 // Message is one message between nodes. Not safe for concurrent use.
@@ -29,7 +30,11 @@ type Message struct {
 	Binary bool // opcode binary; otherwise text
 	High   bool // high priority
 	// TTL is the longest time for which the message may wait; 0 has no end.
-	TTL     time.Duration
+	TTL time.Duration
+	// Round and Number are those of Numbers. A Beat has its round, and the number of topics in it; a
+	// LostAll is in place of the sum of its round. Round is 0 without.
+	Round   uint32
+	Number  uint32
 	Origin  []byte // ID of the node that sent it; 1 to MaxID bytes
 	Key     []byte // conflation key; empty without
 	Exclude []byte // ID of a client that does not get it; empty without
@@ -49,6 +54,7 @@ const (
 	flagTTL
 	flagKey
 	flagExclude
+	flagNumber
 	allFlags = 1<<iota - 1
 )
 
@@ -58,12 +64,15 @@ const ttlOffset = 3
 // ErrMalformed says that bytes are no message of a version and kind that this node knows.
 var ErrMalformed = errors.New("cluster: malformed message")
 
-// Append appends the encoded message to b: version, kind, flags, TTL, origin, key, excluded client,
-// payload. The parts that the flags do not name are left out.
+// Append appends the encoded message to b: version, kind, flags, TTL, round and number, origin, key,
+// excluded client, payload. The parts that the flags do not name are left out.
 func (m *Message) Append(b []byte) []byte {
 	b = append(b, version, byte(m.Kind), m.flags())
 	if m.TTL != 0 {
 		b = binary.BigEndian.AppendUint64(b, uint64(m.TTL))
+	}
+	if m.Round != 0 {
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, m.Round), m.Number)
 	}
 	b = appendBytes(b, m.Origin)
 	if len(m.Key) > 0 {
@@ -76,7 +85,7 @@ func (m *Message) Append(b []byte) []byte {
 }
 
 func (m *Message) flags() (flags byte) {
-	for i, set := range [...]bool{m.Binary, m.High, m.TTL != 0, len(m.Key) > 0, len(m.Exclude) > 0} {
+	for i, set := range [...]bool{m.Binary, m.High, m.TTL != 0, len(m.Key) > 0, len(m.Exclude) > 0, m.Round != 0} {
 		if set {
 			flags |= 1 << i
 		}
@@ -99,6 +108,16 @@ func Age(b []byte, waited time.Duration) bool {
 	return true
 }
 
+// SetNumber sets the round and the number of an encoded message that has them.
+func SetNumber(b []byte, round, number uint32) {
+	at := b[ttlOffset:]
+	if b[2]&flagTTL != 0 {
+		at = at[8:]
+	}
+	binary.BigEndian.PutUint32(at, round)
+	binary.BigEndian.PutUint32(at[4:], number)
+}
+
 // Decode decodes b, to which the message then refers. The error is ErrMalformed, and the message then
 // undefined.
 func (m *Message) Decode(b []byte) error {
@@ -109,13 +128,7 @@ func (m *Message) Decode(b []byte) error {
 	flags := b[2]
 	m.Kind, m.Binary, m.High = Kind(b[1]), flags&flagBinary != 0, flags&flagHigh != 0
 	b = b[ttlOffset:]
-	if flags&flagTTL != 0 {
-		if len(b) < 8 || int64(binary.BigEndian.Uint64(b)) <= 0 {
-			return ErrMalformed
-		}
-		m.TTL, b = time.Duration(binary.BigEndian.Uint64(b)), b[8:]
-	}
-	ok := cutBytes(&m.Origin, &b) && len(m.Origin) <= MaxID
+	ok := m.cutNumbers(flags, &b) && cutBytes(&m.Origin, &b) && len(m.Origin) <= MaxID
 	if flags&flagKey != 0 {
 		ok = ok && cutBytes(&m.Key, &b)
 	}
@@ -127,6 +140,23 @@ func (m *Message) Decode(b []byte) error {
 	}
 	m.Payload = b
 	return nil
+}
+
+// cutNumbers cuts the parts of fixed size off the beginning of b.
+func (m *Message) cutNumbers(flags byte, b *[]byte) bool {
+	if flags&flagTTL != 0 {
+		if len(*b) < 8 || int64(binary.BigEndian.Uint64(*b)) <= 0 {
+			return false
+		}
+		m.TTL, *b = time.Duration(binary.BigEndian.Uint64(*b)), (*b)[8:]
+	}
+	if flags&flagNumber != 0 {
+		if len(*b) < 8 || binary.BigEndian.Uint32(*b) == 0 {
+			return false
+		}
+		m.Round, m.Number, *b = binary.BigEndian.Uint32(*b), binary.BigEndian.Uint32((*b)[4:]), (*b)[8:]
+	}
+	return true
 }
 
 // AppendClose appends the payload of Disconnect to b: the close code and the reason.

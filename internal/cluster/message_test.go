@@ -16,7 +16,7 @@ var messages = map[string]cluster.Message{
 	"empty": {Kind: cluster.Publish, Origin: []byte("n1"), Payload: []byte{}},
 	"whole": {
 		Kind: cluster.Publish, Binary: true, High: true, TTL: time.Second, Origin: []byte("n1"),
-		Key: []byte("key"), Exclude: []byte("client"), Payload: bytes.Repeat([]byte{0xff}, 300),
+		Round: 7, Number: 1 << 31, Key: []byte("key"), Exclude: []byte("client"), Payload: bytes.Repeat([]byte{0xff}, 300),
 	},
 	"long parts": {
 		Kind: cluster.Publish, Origin: bytes.Repeat([]byte("n"), cluster.MaxID),
@@ -44,13 +44,14 @@ func TestMessageRefuses(t *testing.T) {
 		"other version":    "\x02\x01\x00\x01nx",
 		"no kind":          "\x01\x00\x00\x01nx",
 		"unknown kind":     "\x01\xff\x00\x01nx",
-		"unknown flag":     "\x01\x01\x80\x01nx",
+		"unknown flag":     "\x01\x01\x40\x01nx",
 		"no origin":        "\x01\x01\x00\x00x",
 		"long origin":      "\x01\x01\x00\x41" + string(bytes.Repeat([]byte("n"), 65)),
 		"endless length":   "\x01\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
 		"huge length":      "\x01\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\x7fx",
 		"TTL 0":            "\x01\x01\x04\x00\x00\x00\x00\x00\x00\x00\x00\x01nx",
 		"negative TTL":     "\x01\x01\x04\xff\x00\x00\x00\x00\x00\x00\x00\x01nx",
+		"round 0":          "\x01\x01\x20\x00\x00\x00\x00\x00\x00\x00\x00\x01nx",
 		"truncated client": "\x01\x01\x10\x01n\x05abc",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,6 +72,18 @@ func TestAge(t *testing.T) {
 	assert.True(t, cluster.Age(forever.Append(nil), time.Hour))
 	negative := cluster.Message{Kind: cluster.Publish, Origin: []byte("n"), TTL: -1}
 	assert.False(t, cluster.Age(negative.Append(nil), 0))
+}
+
+func TestSetNumber(t *testing.T) {
+	for _, ttl := range []time.Duration{0, time.Second} {
+		m := cluster.Message{Kind: cluster.Publish, TTL: ttl, Round: 1, Origin: []byte("n"), Payload: []byte("p")}
+		b := m.Append(nil)
+		cluster.SetNumber(b, 2, 3)
+		var got cluster.Message
+		require.NoError(t, got.Decode(b))
+		m.Round, m.Number = 2, 3
+		assert.Equal(t, m, got)
+	}
 }
 
 // FuzzMessage holds that bytes are refused, or are a message that encodes to the same message again.

@@ -1,0 +1,130 @@
+package ws_test
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+func ofRoom(name string) func(ws.Topic) bool {
+	return func(topic ws.Topic) bool { return topic == ws.Topic{Kind: ws.TopicRoom, Name: name} }
+}
+
+// awaitCover waits until the node to finds losses in the room of c: some heartbeats of the other one, each
+// with a sum.
+func awaitCover(from, to clusterNode, c *harness.Client, room string) {
+	from.T.Helper()
+	for range 4 {
+		require.NoError(from.T, from.BroadcastToRoom(room, []byte("cover"), nil))
+		c.Expect("cover")
+		before := to.Stats().Cluster.Received
+		harness.Eventually(from.T, func() bool { return to.Stats().Cluster.Received >= before+3 }, "no heartbeats")
+	}
+}
+
+// TestSilentLoss holds that a loss which no broker reports is a gap: ahead of the next message, and also
+// if it was the last message.
+func TestSilentLoss(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 2, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
+	far := nodes[1].join("r", "user=7")
+	nodes[1].awaitTopic(ws.Topic{Kind: ws.TopicUser, Name: "7"}, true)
+	awaitCover(nodes[0], nodes[1], far, "r")
+	for range 2 {
+		nodes[1].link.Drop(ofRoom("r"))
+		require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("lost"), nil))
+		harness.Eventually(t, func() bool { return nodes[0].Stats().Cluster.QueuedBytes == 0 }, "not sent")
+		nodes[1].link.Drop(nil)
+		require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("found"), nil))
+		var got []string
+		for range 2 { // the gap is behind a message if a round has ended between the two
+			text := string(far.Next().Payload)
+			if strings.Contains(text, "ws.gap") {
+				text = "gap"
+			}
+			got = append(got, text)
+		}
+		require.ElementsMatch(t, []string{"gap", "found"}, got)
+		nodes[1].link.Drop(ofRoom("r"))
+		require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("lost"), nil))
+		expectGap(far, "r")
+	}
+	nodes[1].link.Drop(func(topic ws.Topic) bool { return topic.Kind == ws.TopicUser })
+	require.NoError(t, nodes[0].BroadcastToUser(7, []byte("lost")))
+	expectGap(far, "")
+	nodes[1].link.Drop(func(topic ws.Topic) bool { return topic.Kind == ws.TopicAll })
+	nodes[0].BroadcastAll([]byte("lost"))
+	expectGap(far, "")
+	nodes[1].link.Drop(nil)
+	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("found"), nil))
+	far.Expect("found")
+	harness.Eventually(t, func() bool { return nodes[1].Stats().Cluster.Holes == 6 }, "not counted")
+}
+
+// TestBrokenRoute holds that all rooms have a gap when nothing has come from another node for a while.
+func TestBrokenRoute(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 2, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
+	far, other := nodes[1].join("r"), nodes[1].join("other")
+	awaitCover(nodes[0], nodes[1], far, "r")
+	nodes[1].link.Drop(func(ws.Topic) bool { return true })
+	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("lost"), nil))
+	harness.Eventually(t, func() bool { return len(nodes[1].Nodes()) == 1 }, "the node is still known")
+	nodes[1].link.Drop(nil)
+	expectGap(far, "", "r")
+	expectGap(other, "", "other")
+}
+
+// TestNoSilentLoss holds that nodes find no losses where none are, while rooms come and go, numbers are
+// summed up often, and a node starts again.
+func TestNoSilentLoss(t *testing.T) {
+	t.Parallel()
+	cluster := ws.WithCluster(ws.ClusterConfig{UnsubscribeDelay: time.Millisecond, Heartbeat: 2 * time.Second})
+	nodes := startNodes(t, 3, cluster)
+	long := strings.Repeat("n", 250) // so that some 130 rooms fill a sum
+	room := func(rng *rand.Rand) string { return long + strconv.Itoa(rng.IntN(300)) }
+	ends := time.Now().Add(2 * time.Second)
+	var group sync.WaitGroup
+	for i, n := range nodes[:2] {
+		_, sc := n.DialClient(harness.Native)
+		group.Go(func() {
+			rng := rand.New(rand.NewPCG(1, uint64(i)))
+			for time.Now().Before(ends) {
+				_, _ = sc.JoinRoom(room(rng)), n.BroadcastToRoom(room(rng), []byte("x"), nil)
+				sc.LeaveRoom(room(rng))
+				if rng.IntN(10) == 0 {
+					<-time.After(time.Millisecond)
+				}
+			}
+		})
+	}
+	nodes[2].Stop()
+	again := startNode(t, nodes[0].hub, cluster)
+	again.awaitLink()
+	group.Wait()
+	var beats atomic.Int32
+	nodes[1].link.Drop(func(topic ws.Topic) bool {
+		if topic.Kind == ws.TopicNode {
+			beats.Add(1)
+		}
+		return false
+	})
+	harness.Eventually(t, func() bool { return beats.Load() >= 10 }, "no heartbeats") // of three nodes
+	for _, n := range append(nodes[:2:2], again) {
+		st := n.Stats().Cluster
+		assert.Zero(t, st.Holes)
+		assert.Zero(t, st.Malformed)
+		assert.EqualValues(t, 1, st.Breaks)
+	}
+	assert.NotZero(t, nodes[0].Stats().Cluster.Received)
+}
