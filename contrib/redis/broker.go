@@ -2,9 +2,13 @@ package redisbroker
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/redis/rueidis"
 
 	"github.com/qi-realtime/ws"
 )
@@ -24,6 +28,7 @@ type Broker struct {
 	active      atomic.Pointer[session] // takes messages; nil while the link is down
 	unconfirmed topicSet                // confined to run, and to send of the session while it runs
 	cause       string                  // of the last SetState(false); confined to run
+	denials     int                     // last sessions in a row that ended for want of a permission; confined to run
 
 	// subscribing is held during a change of topics together with its commands, so that the topics of a
 	// server are those of the Broker. It comes before mu.
@@ -75,10 +80,34 @@ func (b *Broker) run() {
 		b.down(err)
 		s.close()
 		select {
-		case <-time.After(b.cfg.wait()):
+		case <-time.After(b.wait(err)):
 		case <-b.ctx.Done():
 		}
 	}
+}
+
+// wait returns the time to the next attempt after a session that ended with err. Without a permission
+// the next session would end in the same way, with a gap in all rooms, so the time doubles.
+func (b *Broker) wait(err error) time.Duration {
+	if !isDenial(err) {
+		b.denials = 0
+		return b.cfg.wait()
+	}
+	b.denials = min(b.denials+1, maxDoublings)
+	return b.cfg.wait() << b.denials
+}
+
+// maxDoublings bounds the time between attempts without a permission: 32 s and a random time, by default.
+const maxDoublings = 6
+
+// isDenial reports whether the server has refused the user, or a command of the user.
+func isDenial(err error) bool {
+	var server *rueidis.RedisError
+	if !errors.As(err, &server) {
+		return false
+	}
+	code, _, _ := strings.Cut(server.Error(), " ")
+	return code == "NOPERM" || code == "NOAUTH" || code == "WRONGPASS"
 }
 
 // down gives the node the reason why there is no connection. It logs each reason once.

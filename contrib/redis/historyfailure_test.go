@@ -68,6 +68,37 @@ func TestFailover(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c", "next"}, dataOf(read(t, b, "r", 0, 10)))
 }
 
+// TestSentinel kills a primary that a Sentinel replaces with its replica.
+func TestSentinel(t *testing.T) {
+	primary := newServer(t, "--repl-diskless-sync-delay", "0")
+	replica := newServer(t, "--replicaof", "127.0.0.1", strconv.Itoa(primary.port))
+	eventually(t, func() bool {
+		return strings.Contains(replica.do("INFO", "replication"), "master_link_status:up")
+	}, "no replication")
+	sentinel := newSentinel(t, primary)
+	eventually(t, func() bool {
+		return strings.Contains(sentinel.do("INFO", "sentinel"), "slaves=1")
+	}, "the Sentinel knows no replica")
+	cfg := sentinel.config()
+	cfg.Options.Sentinel.MasterSet = "main"
+	a, b, an, bn := historyPair(t, cfg)
+	require.NoError(t, b.Subscribe([]ws.Topic{history("r"), room("r")}))
+	before := add(t, a, "r", keep, "a")
+	require.Equal(t, "1", primary.do("WAIT", "1", "60000"))
+	primary.kill()
+	for _, n := range []*node{an, bn} {
+		eventually(t, n.reconnected, "no connection to the new primary")
+	}
+	page := read(t, b, "r", 0, 10)
+	require.Equal(t, []string{"a"}, dataOf(page))
+	require.NotEqual(t, before.Epoch, page.Epoch)
+	require.Equal(t, ws.Position{Epoch: page.Epoch, Offset: 2}, add(t, a, "r", keep, "b"))
+	require.NoError(t, a.Publish(room("r"), []byte("plain")))
+	eventually(t, func() bool {
+		return len(bn.storedIn("r")) == 2 && bn.count(room("r")) == 1
+	}, "no messages at the new primary")
+}
+
 // TestDemotedPrimary makes the server a replica while the connections stay.
 func TestDemotedPrimary(t *testing.T) {
 	s := newServer(t)

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,19 +23,25 @@ import (
 
 // server is a redis-server in a process of its own, with nothing on disk.
 type server struct {
-	t    testing.TB
-	port int
-	args []string
-	cmd  *exec.Cmd
+	t     testing.TB
+	port  int
+	args  []string
+	files []string // a configuration file, which has to be the first argument
+	cmd   *exec.Cmd
 }
 
 // newServer starts a server with arguments, on a free port below those that the kernel gives to
 // clients, so that none of them takes it while the server is down. It is killed with the test.
 func newServer(t testing.TB, args ...string) *server {
 	t.Helper()
+	return newServerWithFile(t, nil, args...)
+}
+
+func newServerWithFile(t testing.TB, files []string, args ...string) *server {
+	t.Helper()
 	for range 100 {
 		// The bus of a cluster has the port 10,000 above.
-		s := &server{t: t, port: 10_000 + rand.IntN(12_000), args: args}
+		s := &server{t: t, port: 10_000 + rand.IntN(12_000), args: args, files: files}
 		l, err := net.Listen("tcp", s.address())
 		if err != nil {
 			continue
@@ -53,13 +62,13 @@ func (s *server) address() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 func (s *server) start() bool {
 	s.t.Helper()
 	args := []string{"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}
-	s.cmd = exec.Command("redis-server", append(args, s.args...)...)
+	s.cmd = exec.Command("redis-server", slices.Concat(s.files, args, s.args)...)
 	stdout, err := s.cmd.StdoutPipe()
 	require.NoError(s.t, err)
 	require.NoError(s.t, s.cmd.Start(), "Debian has it in the package redis-server")
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), "Ready to accept connections") {
+		if strings.Contains(lines.Text(), "Ready to accept connections") || strings.Contains(lines.Text(), "Sentinel ID") {
 			go func() {
 				for lines.Scan() { // until the process ends
 					continue
@@ -111,6 +120,16 @@ func configOf(servers ...*server) (cfg redisbroker.Config) {
 		cfg.Options.InitAddress = append(cfg.Options.InitAddress, s.address())
 	}
 	return cfg
+}
+
+// newSentinel starts a Sentinel that watches a primary as "main" and replaces it on its own.
+func newSentinel(t testing.TB, primary *server) *server {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1\n", primary.port) +
+		"sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	return newServerWithFile(t, []string{file}, "--sentinel")
 }
 
 // newCluster starts a Redis Cluster of three servers, each with a third of the slots.

@@ -216,7 +216,7 @@ func (s *session) change(
 			err := s.parts[p].Do(ctx, command(s.parts[p].B(), channels)).Error()
 			cancel()
 			if err != nil {
-				return s.fail(err)
+				return s.fail(fmt.Errorf("subscriptions of %q and others: %w", channels[0], err))
 			}
 		}
 	}
@@ -256,7 +256,8 @@ func (s *session) publish(batch []message) (err error) {
 		if e := reply.Error(); e != nil {
 			s.broker.unconfirmed.add(batch[i].topic)
 			if err == nil {
-				err = e
+				channel, _ := s.broker.channels.of(batch[i].topic)
+				err = fmt.Errorf("publish to %q: %w", channel, e)
 			}
 		}
 	}

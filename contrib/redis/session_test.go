@@ -174,6 +174,30 @@ func TestRefusedMessages(t *testing.T) {
 	bn.read(func() { require.Equal(t, 1, bn.ups) })
 }
 
+// TestRefusedMessagesAgain holds that a link without a permission does not flap: the time between two
+// connections grows, and the reason names the channel.
+func TestRefusedMessagesAgain(t *testing.T) {
+	s := newServer(t)
+	s.do("ACL", "SETUSER", "node", "on", ">secret", "&ws.a.*", "&ws.n.*", "+@pubsub", "+@connection", "+role")
+	cfg := s.config()
+	cfg.Options.Username, cfg.Options.Password = "node", "secret"
+	cfg.ReconnectWait = 5 * time.Millisecond
+	n := newNode(t, "a")
+	b := connect(t, n, cfg)
+	begin := time.Now()
+	eventually(t, func() (done bool) {
+		_ = b.Publish(room("refused"), nil)
+		n.read(func() { done = n.ups == 6 })
+		return done
+	}, "the connections end")
+	require.GreaterOrEqual(t, time.Since(begin), (10+20+40+80+160)*time.Millisecond)
+	eventually(t, func() (told bool) {
+		_ = b.Publish(room("refused"), nil)
+		n.read(func() { told = n.cause != nil && strings.Contains(n.cause.Error(), `"ws.r.refused": NOPERM`) })
+		return told
+	}, "the reason does not name the channel")
+}
+
 // isDown reports whether the node knows the error as the reason why it has no connection.
 func (n *node) isDown(reason error) (yes bool) {
 	n.read(func() { yes = errors.Is(n.cause, reason) })
