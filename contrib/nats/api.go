@@ -24,8 +24,10 @@ const (
 	// ID of a message again.
 	longestTry = 15 * time.Second
 	dedupe     = 2 * longestTry
-	// attempt bounds the first of the attempts of a call.
+	// attempt bounds the first of the attempts of a call; each of the next ones has twice the time.
 	attempt = time.Second
+	// opening bounds a look at the stream: nobody answers while it has no leader.
+	opening = 2 * time.Second
 	// pause is the time after the first attempt.
 	pause = 10 * time.Millisecond
 )
@@ -127,7 +129,7 @@ func (s *stream) try(ctx context.Context, call string, f func(context.Context, *
 
 // once makes attempt n.
 func (s *stream) once(ctx context.Context, n int, f func(context.Context, *state) error) error {
-	ctx, cancel := context.WithTimeout(ctx, attempt<<min(n, 1))
+	ctx, cancel := context.WithTimeout(ctx, attempt<<min(n, 3))
 	defer cancel()
 	st, err := s.ready(ctx)
 	if err != nil {

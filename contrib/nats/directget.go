@@ -49,6 +49,7 @@ type answer struct {
 	messages []message
 	left     uint64 // number of messages beyond these
 	upTo     uint64 // newest sequence of the replica, for MultiLast
+	empty    bool   // there is no such message
 	err      error
 	done     chan struct{}
 	last     uint64 // sequence of the newest message
@@ -135,7 +136,8 @@ func (a *answer) add(m *nats.Msg) bool {
 		}
 		a.left, _ = strconv.ParseUint(m.Header.Get(pendingHeader), 10, 64)
 		a.upTo, _ = strconv.ParseUint(m.Header.Get(upToHeader), 10, 64)
-	case "404": // none
+	case "404":
+		a.empty = true
 	case "503":
 		a.err = nats.ErrNoResponders
 	default:
@@ -154,47 +156,9 @@ func parse(m *nats.Msg) (message, error) {
 	return message{m.Header.Get(jetstream.SubjectHeader), seq, at, m.Data}, err
 }
 
-// last returns the sequences of the newest messages of subjects, and the state.
-func (s *stream) last(ctx context.Context, subjects []string) (*state, map[string]uint64, error) {
-	seen := s.seen.Load()
-	newest := make(map[string]uint64, len(subjects))
-	req := directGet{MultiLast: append([]string{s.epochSubject()}, subjects...)}
-	st := (*state)(nil)
-	for {
-		a, err := s.store.getter.Load().get(ctx, s, req)
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case len(a.messages) == 0 && req.Seq == 0:
-			return nil, nil, errNoEpoch
-		case a.upTo < seen:
-			return nil, nil, errStale
-		}
-		for _, m := range a.messages {
-			newest[m.subject] = m.seq
-			if m.subject != s.epochSubject() {
-				continue
-			}
-			var e epoch
-			if err := json.Unmarshal(m.data, &e); err != nil {
-				return nil, nil, err
-			}
-			st = s.learn(e)
-		}
-		if a.left == 0 || len(a.messages) == 0 {
-			break
-		}
-		req.Seq = a.last + 1
-	}
-	if st == nil {
-		return nil, nil, errNoEpoch
-	}
-	return st, newest, nil
-}
-
-// read returns a page of the messages with the subject.
-func (s *stream) read(ctx context.Context, subject string, after uint64, limit int) (page ws.HistoryPage, err error) {
-	g := s.store.getter.Load()
+// read returns a page of the messages of a room.
+func (s *stream) read(ctx context.Context, room string, after uint64, limit int) (page ws.HistoryPage, err error) {
+	g, subject := s.store.getter.Load(), s.subject(room)
 	a, err := g.get(ctx, s, directGet{NextFor: subject, Seq: after, Batch: limit + 1})
 	if err != nil {
 		return page, err
@@ -212,12 +176,13 @@ func (s *stream) read(ctx context.Context, subject string, after uint64, limit i
 		}
 	}
 	s.saw(a.last) // so that the replica that answers next has these messages
-	st, newest, err := s.last(ctx, []string{subject})
+	l, err := s.last(ctx, []string{subject}, 0)
 	if err != nil {
 		return page, err
 	}
-	page.Epoch, page.Top = st.Epoch, newest[subject]
-	return page, s.fill(&page, st, after, messages[:min(len(messages), limit)])
+	page.Epoch, page.Top = l.state.Epoch, l.newest[subject]
+	s.store.broker.newestOf(room).set(page.Top, l.upTo)
+	return page, s.fill(&page, l.state, after, messages[:min(len(messages), limit)])
 }
 
 // fill completes a page with the messages behind after.
@@ -244,8 +209,9 @@ func (s *stream) fill(page *ws.HistoryPage, st *state, after uint64, messages []
 	return nil
 }
 
-// stored hands a message that the server has stored to the node.
-func (s *stream) stored(room string, m *nats.Msg) {
+// receiveStored hands a message that the server has stored to the node.
+func (b *Broker) receiveStored(sub *subscription, m *nats.Msg) {
+	s := b.store.streamOf(sub.topic.Name)
 	seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 	previous, err2 := strconv.ParseUint(m.Header.Get(jetstream.LastSequenceHeader), 10, 64)
 	st := s.state.Load()
@@ -253,5 +219,9 @@ func (s *stream) stored(room string, m *nats.Msg) {
 		return // it is not of the server, or not of this epoch
 	}
 	s.saw(seq)
-	s.store.broker.node.ReceiveStored(room, st.Epoch, ws.StoredMessage{Offset: seq, Prev: previous, Data: m.Data})
+	name := st.Epoch
+	if before := sub.newest.set(seq, seq); previous == 0 && before >= st.Start && before < seq {
+		name = "" // the room had messages: the node has to read whether this is another epoch
+	}
+	b.node.ReceiveStored(sub.topic.Name, name, ws.StoredMessage{Offset: seq, Prev: previous, Data: m.Data})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -49,13 +48,7 @@ func (c *HistoryConfig) complete() error {
 	return nil
 }
 
-const (
-	maxStreams = 1024
-	// mostHeads bounds the rooms of a request for heads. A server answers for up to 1,024 subjects.
-	mostHeads = 1000
-	// headsBytes bounds the names in such a request.
-	headsBytes = 256 << 10
-)
+const maxStreams = 1024
 
 // HistoryBroker is a Broker that stores the histories of rooms in JetStream. Safe for concurrent use.
 type HistoryBroker struct{ *Broker }
@@ -107,62 +100,10 @@ func (h *HistoryBroker) Read(ctx context.Context, room string, after uint64, lim
 	limit = max(1, min(limit, math.MaxInt32))
 	var page ws.HistoryPage
 	err := s.try(ctx, "read", func(ctx context.Context, _ *state) (err error) {
-		page, err = s.read(ctx, s.subject(room), after, limit)
+		page, err = s.read(ctx, room, after, limit)
 		return err
 	})
 	return page, err
-}
-
-// Heads returns the positions of the newest messages of rooms, with at least one request for each
-// stream, and one for 1,000 rooms.
-func (h *HistoryBroker) Heads(ctx context.Context, rooms []string) ([]ws.Position, error) {
-	heads := make([]ws.Position, len(rooms))
-	parts := make(map[*stream][]int)
-	for i, room := range rooms {
-		s := h.store.streamOf(room)
-		parts[s] = append(parts[s], i)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for s, part := range parts {
-		wg.Go(func() {
-			for len(part) > 0 {
-				n, err := s.heads(ctx, rooms, part, heads)
-				if err != nil {
-					cancel(err)
-					return
-				}
-				part = part[n:]
-			}
-		})
-	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	return heads, nil
-}
-
-// heads sets the heads of rooms with these indexes, and returns the number of rooms for which it did.
-func (s *stream) heads(ctx context.Context, rooms []string, indexes []int, heads []ws.Position) (int, error) {
-	subjects := make([]string, 0, min(len(indexes), mostHeads))
-	for size := 0; len(subjects) < cap(subjects) && size < headsBytes; {
-		subject := s.subject(rooms[indexes[len(subjects)]])
-		subjects = append(subjects, subject)
-		size += len(subject)
-	}
-	err := s.try(ctx, "heads", func(ctx context.Context, _ *state) error {
-		st, newest, err := s.last(ctx, subjects)
-		if err != nil {
-			return err
-		}
-		for i, subject := range subjects {
-			heads[indexes[i]] = ws.Position{Epoch: st.Epoch, Offset: newest[subject]}
-		}
-		return nil
-	})
-	return len(subjects), err
 }
 
 // Forget removes the messages of the room.

@@ -181,39 +181,6 @@ func TestPublishersHaveOneOrder(t *testing.T) {
 	}
 }
 
-func TestHeadsOfManyRooms(t *testing.T) {
-	s := newStore(t)
-	n := newNode(t, "a")
-	b := connectStore(t, n, s.ClientURL(), natsbroker.HistoryConfig{})
-	const count = 1000
-	rooms := make([]string, count+2)
-	want := make([]ws.Position, len(rooms))
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 64)
-	for i := range count {
-		rooms[i] = fmt.Sprint("room ", i)
-		wg.Go(func() {
-			limit <- struct{}{}
-			defer func() { <-limit }()
-			p, err := b.Append(t.Context(), rooms[i], make([]byte, 100), keep)
-			want[i] = p
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	rooms[count], rooms[count+1] = "empty", rooms[7]
-	want[count+1] = want[7]
-	sent := natsbroker.OutMsgs(b.Broker)
-	heads, err := b.Heads(t.Context(), rooms)
-	require.NoError(t, err)
-	require.LessOrEqual(t, int(natsbroker.OutMsgs(b.Broker)-sent), 16, "requests")
-	want[count].Epoch = heads[count].Epoch
-	require.NotEmpty(t, heads[count].Epoch)
-	require.Equal(t, want, heads)
-}
-
 // TestEvictedMessages holds that the Base of a page is right when messages behind the offset are gone.
 func TestEvictedMessages(t *testing.T) {
 	s := newStore(t)

@@ -17,6 +17,7 @@ type subscription struct {
 	topic    ws.Topic
 	sub      *nats.Subscription
 	receiver *receiver
+	newest   newest // of a history
 
 	// The messages that were dropped, as the node knows it, and those that were taken, at the last
 	// look. Confined to the receiver.
@@ -72,7 +73,7 @@ func (r *receiver) run() {
 		case m := <-r.messages:
 			if s := r.broker.subscriptionOf(m.Sub); s != nil && r.broker.gate.wait(r.broker.stop) {
 				r.report(s)
-				r.broker.receive(s.topic, m)
+				r.broker.receive(s, m)
 			}
 		case <-r.wake:
 			r.takeMarked()
@@ -87,11 +88,11 @@ func (r *receiver) run() {
 }
 
 // receive hands a message to the node.
-func (b *Broker) receive(t ws.Topic, m *nats.Msg) {
-	if t.Kind == ws.TopicHistory && b.store != nil {
-		b.store.streamOf(t.Name).stored(t.Name, m)
+func (b *Broker) receive(s *subscription, m *nats.Msg) {
+	if s.topic.Kind == ws.TopicHistory && b.store != nil {
+		b.receiveStored(s, m)
 	} else {
-		b.node.Receive(t, m.Data)
+		b.node.Receive(s.topic, m.Data)
 	}
 }
 

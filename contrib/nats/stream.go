@@ -138,6 +138,8 @@ func (s *stream) ready(ctx context.Context) (*state, error) {
 		f = &flight{done: make(chan struct{})}
 		s.flight = f
 		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(ctx, opening)
+		defer cancel()
 		f.state, f.err = s.open(ctx)
 		s.mu.Lock()
 		s.flight = nil
