@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/attack"
-	"github.com/qi-realtime/ws/bench/cluster"
 	"github.com/qi-realtime/ws/bench/command"
 	"github.com/qi-realtime/ws/bench/compare"
 	"github.com/qi-realtime/ws/bench/doctor"
@@ -41,7 +40,6 @@ var commands = []*command.Command{
 	&workload.StormCommand,
 	&workload.DrainCommand,
 	&resume.Command,
-	&cluster.Command,
 	&sim.Command,
 	&workload.BurstCommand,
 	&workload.FairCommand,
@@ -65,7 +63,7 @@ func main() {
 func hidden() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
-		exit(server.Serve(os.Args[2], os.Stdin, os.Stdout, nil))
+		exit(server.Serve(os.Args[2], os.Stdin, os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "strike":
 		exit(attack.Strike(os.Args[2], os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "simulate":

@@ -3,7 +3,6 @@
 package workload
 
 import (
-	"bytes"
 	"encoding/binary"
 	"sync/atomic"
 
@@ -18,21 +17,18 @@ const (
 	roomWindow = 1 << 6
 )
 
-// Completions counts, for each publish to each room, the loops whose members all
+// completions counts, for each publish to each room, the loops whose members all
 // have it. Safe for concurrent use.
-type Completions struct {
-	// control are loops whose connection 0 carries the acknowledgements; rooms take them in turn.
-	control []*load.Loop
+type completions struct {
+	control *load.Loop // its connection 0 carries the acknowledgements
 	ack     bool
 	window  uint64
 	loops   []int32        // of each room: the loops with members that read
 	done    []atomic.Int32 // see slot
 }
 
-// NewCompletions returns one for as many rooms, and for as many publishes to all of them that not all
-// members have received. With ack, members acknowledge.
-func NewCompletions(rooms, outstanding int, ack bool) *Completions {
-	c := &Completions{ack: ack, window: roomWindow, loops: make([]int32, rooms)}
+func newCompletions(rooms, outstanding int, ack bool) *completions {
+	c := &completions{ack: ack, window: roomWindow, loops: make([]int32, rooms)}
 	for c.window < seqWindow && (c.window < seqWindow/uint64(rooms) || c.window < 2*uint64(outstanding)) {
 		c.window *= 2
 	}
@@ -40,58 +36,37 @@ func NewCompletions(rooms, outstanding int, ack bool) *Completions {
 	return c
 }
 
-// Control adds a loop, whose connection 0 carries acknowledgements. Rooms take these loops in turn.
-func (c *Completions) Control(l *load.Loop) { c.control = append(c.control, l) }
-
 // slot is where a publish is counted.
-func (c *Completions) slot(room int32, seq uint64) uint64 {
+func (c *completions) slot(room int32, seq uint64) uint64 {
 	return uint64(room)*c.window + seq%c.window
 }
 
-// Members checks the messages that the rooms' members on one loop receive.
-type Members struct {
-	*Completions
+// members checks the messages that the rooms' members on one loop receive.
+type members struct {
+	*completions
 	total []int32 // of each room: members on this loop that read
 	got   []int32 // see slot: of them, how many have the publish
 	sent  []int64
-	acks  [][]byte // by control: frames that are to be sent
 }
 
-// NewMembers returns the members of one loop, without any. All loops have one Completions.
-func NewMembers(c *Completions) *Members {
-	return &Members{
-		Completions: c, total: make([]int32, len(c.loops)),
+func newMembers(c *completions) *members {
+	return &members{
+		completions: c, total: make([]int32, len(c.loops)),
 		got: make([]int32, len(c.done)), sent: make([]int64, len(c.done)),
 	}
 }
 
-// Add counts a member that reads.
-func (m *Members) Add(room int32) {
+// add counts a member that reads.
+func (m *members) add(room int32) {
 	if m.total[room]++; m.total[room] == 1 {
 		m.loops[room]++
 	}
 }
 
-// Done implements load.Traffic. It sends the acknowledgements of one read together.
-func (m *Members) Done(l *load.Loop, _ *load.Conn, _ int64) {
-	for i, frames := range m.acks {
-		if len(frames) == 0 {
-			continue
-		}
-		control := m.control[i]
-		if l == control {
-			l.Send(0, frames)
-		} else {
-			own := bytes.Clone(frames)
-			control.Do(func() { control.Send(0, own) })
-		}
-		m.acks[i] = frames[:0]
-	}
-}
+func (m *members) Done(*load.Loop, *load.Conn, int64) {}
 
-// Frame implements load.Traffic. It checks the order: each member must receive 0, 1, 2, ... of its
-// room.
-func (m *Members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
+// Frame checks the order: each member must receive 0, 1, 2, ... of its room.
+func (m *members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	seq := f.Seq()
 	if seq < c.Next {
 		load.Count(&l.Disordered, 1) // a duplicate, or overtaken
@@ -110,32 +85,32 @@ func (m *Members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 }
 
 // complete counts one member that has seq, or has lost it.
-func (m *Members) complete(l *load.Loop, room int32, seq uint64, now int64) {
+func (m *members) complete(l *load.Loop, room int32, seq uint64, now int64) {
 	slot := m.slot(room, seq)
 	if m.got[slot]++; m.got[slot] < m.total[room] {
 		return
 	}
 	m.got[slot] = 0
-	if m.Completions.done[slot].Add(1) < m.loops[room] {
+	if m.completions.done[slot].Add(1) < m.loops[room] {
 		return
 	}
-	m.Completions.done[slot].Store(0)
+	m.completions.done[slot].Store(0)
 	if sent := m.sent[slot]; sent != 0 && l.Measures(sent) {
 		l.Last.Record(now - sent)
 	}
 	if m.ack {
-		m.acknowledge(room, seq)
+		m.acknowledge(l, room, seq)
 	}
 }
 
-// acknowledge lets Done send the publisher the acknowledgement of seq, which every
+// acknowledge sends the publisher the acknowledgement of seq, which every
 // member has.
-func (m *Members) acknowledge(room int32, seq uint64) {
-	if m.acks == nil {
-		m.acks = make([][]byte, len(m.control))
-	}
+func (m *members) acknowledge(l *load.Loop, room int32, seq uint64) {
 	body := binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq)
 	frame := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32(body, uint32(room)))
-	to := &m.acks[int(room)%len(m.control)]
-	*to = append(*to, frame...)
+	if l == m.control {
+		l.Send(0, frame)
+		return
+	}
+	m.control.Do(func() { m.control.Send(0, frame) })
 }

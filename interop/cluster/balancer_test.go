@@ -123,7 +123,7 @@ func TestBalancers(t *testing.T) {
 			c.start(t)
 			address := fmt.Sprintf("%s.%d:8080", subnet, 10*(i+1)+9)
 			b.run(t, address, b.config(t, address, c, false))
-			f := newFleet(t, []string{address}, clients, rooms)
+			f := newFleet(t, []string{address}, clients, rooms, false)
 			for _, s := range c.ask(t, "state") {
 				assert.Greater(t, s.Clients, clients/numNodes/2, "the clients are not spread")
 			}
@@ -155,7 +155,7 @@ func TestBalancers(t *testing.T) {
 func probe(t *testing.T, address string, n *clusterNode) {
 	t.Helper()
 	eventually(t, func() bool {
-		f := newFleet(t, []string{address}, 1, 1)
+		f := newFleet(t, []string{address}, 1, 1, false)
 		used := n.state(t, "state").Clients > 0
 		f.members[0].client.Close()
 		<-f.members[0].client.Done()
@@ -174,7 +174,7 @@ func TestHashByRoom(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			address := fmt.Sprintf("%s.%d:8080", subnet, 38+i)
 			b.run(t, address, b.config(t, address, c, true))
-			newFleet(t, []string{address}, 5*rooms, rooms)
+			newFleet(t, []string{address}, 5*rooms, rooms, false)
 			sum := 0
 			eventually(t, func() bool { // the clients of the other balancer may not have left yet
 				sum = 0

@@ -20,6 +20,7 @@ import (
 var (
 	all     = flag.Bool("all", false, "run all failures, not only those that CI runs")
 	clients = flag.Int("clients", 300, "clients in all")
+	history = flag.Int("history", 0, "messages in the history of each room; 0 for rooms without one")
 	pause   = flag.Duration("pause", 10*time.Second, "length of a stop and of a partition")
 )
 
@@ -43,6 +44,8 @@ type experiment struct {
 	server *server
 	fleet  *fleet
 
+	retired []nodeState // the last states of nodes that were drained
+
 	// One of these, for some failures.
 	replicated *replicated
 	namespace  *namespace
@@ -58,7 +61,7 @@ var ofNodes = []failure{
 	}},
 	{"rolling restart", true, func(t *testing.T, x *experiment) time.Time {
 		for _, n := range x.nodes {
-			n.retire(t)
+			x.retired = append(x.retired, n.retire(t))
 			x.start(t)
 		}
 		return time.Now()
@@ -74,6 +77,23 @@ var ofServers = []failure{
 	}},
 	{"SIGSTOP of the server", false, func(t *testing.T, x *experiment) time.Time {
 		return x.stop(t, x.server.process)
+	}},
+}
+
+// wiped is for rooms with a history. Redis keeps nothing on disk here: a kill wipes it, too.
+var wiped = failure{"kill -9 of the server, which loses its data", false, func(t *testing.T, x *experiment) time.Time {
+	x.server.kill()
+	require.NoError(t, os.RemoveAll(x.server.store))
+	moment(2 * time.Second)
+	x.server.restart(t)
+	return time.Now()
+}}
+
+// ofOneServer are the failures of one of three servers, which does not come back before the clients go on.
+var ofOneServer = []failure{
+	{"kill -9 of one server of three", false, func(_ *testing.T, x *experiment) time.Time {
+		x.server.kill()
+		return time.Now()
 	}},
 }
 
@@ -108,7 +128,24 @@ func TestFailures(t *testing.T) {
 	t.Run("NATS", func(t *testing.T) {
 		s := startNATS(t, subnet+".1")
 		x := &experiment{broker: "NATS", server: s}
-		x.run(t, r, brokerConfig{NATS: []string{natsURL(s.host)}}, slices.Concat(ofNodes, ofServers))
+		failures := slices.Concat(ofNodes, ofServers)
+		if *history > 0 {
+			failures = append(failures, wiped)
+		}
+		x.run(t, r, brokerConfig{NATS: []string{natsURL(s.host)}}, failures)
+	})
+	t.Run("NATS cluster", func(t *testing.T) {
+		full(t)
+		x := &experiment{broker: "NATS"}
+		var hosts, urls []string
+		for i := range numNodes {
+			hosts = append(hosts, fmt.Sprint(subnet, ".", 1+i))
+			urls = append(urls, natsURL(hosts[i]))
+		}
+		for _, host := range hosts {
+			x.server = startNATS(t, host, hosts...)
+		}
+		x.run(t, r, brokerConfig{NATS: urls, Replicas: numNodes}, ofOneServer)
 	})
 	t.Run("Redis", func(t *testing.T) {
 		full(t)
@@ -155,12 +192,14 @@ func full(t *testing.T) {
 // run starts the nodes and the clients, and lets the failures happen.
 func (x *experiment) run(t *testing.T, r *report, broker brokerConfig, failures []failure) {
 	rooms := max(1, *clients/roomSize)
-	x.cluster = newCluster(t, nodeConfig{Broker: broker, Rooms: rooms, Every: roomEvery, Window: 3 * time.Second}, 100)
+	x.cluster = newCluster(t, nodeConfig{
+		Broker: broker, Rooms: rooms, Every: roomEvery, Window: 3 * time.Second, History: *history,
+	}, 100)
 	if n := x.namespace; n != nil {
 		x.nodes[0].address, x.nodes[0].before = addressOf(n.clients, portNode), n.exec()
 	}
 	x.start(t)
-	x.fleet = newFleet(t, x.addresses(), *clients, rooms)
+	x.fleet = newFleet(t, x.addresses(), *clients, rooms, *history > 0)
 	for _, f := range failures {
 		if *all || f.ci {
 			t.Run(f.name, func(t *testing.T) { x.observe(t, r, f) })
@@ -181,6 +220,7 @@ func (x *experiment) observe(t *testing.T, r *report, f failure) {
 	recovery := x.fleet.recover(t, x.publishers(t), end)
 	states := x.ask(t, "quiet")
 	x.fleet.complete(t, states)
+	x.fleet.settle(slices.Concat(was, states, x.retired))
 	after, err := x.fleet.tally()
 	require.NoError(t, err)
 	after.add(before, -1)
@@ -188,6 +228,9 @@ func (x *experiment) observe(t *testing.T, r *report, f failure) {
 	for _, s := range was {
 		i := slices.IndexFunc(states, func(now nodeState) bool { return now.Publisher == s.Publisher })
 		if i < 0 {
+			if *history > 0 { // the store has them
+				eventually(t, func() bool { return x.fleet.behind(s.Publisher) == 0 }, "messages died with the node")
+			}
 			died += x.fleet.behind(s.Publisher)
 		} else {
 			refused += states[i].Refused - s.Refused

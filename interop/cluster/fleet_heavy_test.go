@@ -50,11 +50,24 @@ func (r *record) complete(publisher string, last int) bool {
 	if h == nil {
 		return last == 0
 	}
-	return h.n == last || h.cuts < r.Cuts || h.gaps < r.Gaps
+	return h.n >= last || h.cuts < r.Cuts && !r.history || h.gaps < r.Gaps
+}
+
+// settle checks the holes of histories.
+func (f *fleet) settle(states []nodeState) {
+	for _, m := range f.members {
+		m.note(func(r *record) {
+			r.settle(func(h hole) bool {
+				return slices.ContainsFunc(states, func(s nodeState) bool {
+					return s.Publisher == h.publisher && slices.Contains(s.Unsure[m.room], h.n)
+				})
+			})
+		})
+	}
 }
 
 // behind returns the messages of a dead publisher that some client has read, and others in the same
-// room, which were connected all the time, have not: they died with the node.
+// room, which know of no loss, have not: they died with the node.
 func (f *fleet) behind(publisher string) (missing int) {
 	most := make(map[string]int)
 	each := func(visit func(m *member, h *heard)) {
@@ -68,7 +81,7 @@ func (f *fleet) behind(publisher string) (missing int) {
 	}
 	each(func(m *member, h *heard) { most[m.room] = max(most[m.room], h.n) })
 	each(func(m *member, h *heard) {
-		if h.cuts == m.record.Cuts {
+		if (h.cuts == m.record.Cuts || m.record.history) && h.gaps == m.record.Gaps {
 			missing += most[m.room] - h.n
 		}
 	})

@@ -22,6 +22,29 @@ import (
 type fleet struct {
 	addresses []string // to which the clients connect
 	members   []*member
+	history   bool // of the rooms
+	orders    orders
+}
+
+// orders has the message at each position of the histories, which is the same for all clients. Safe
+// for concurrent use.
+type orders struct {
+	mu       sync.Mutex
+	messages map[string]string // guarded by mu
+}
+
+// note checks the place of a message.
+func (o *orders) note(t *testing.T, n client.Notify, m message) {
+	if n.Position.Offset == 0 {
+		return
+	}
+	at, name := fmt.Sprint(n.Room, n.Position), fmt.Sprint(m.Publisher, " ", m.N)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if other, known := o.messages[at]; known && other != name {
+		t.Errorf("%s: %s for one client, %s for another", at, name, other)
+	}
+	o.messages[at] = name
 }
 
 // member is a client in a room. Safe for concurrent use.
@@ -41,9 +64,10 @@ type member struct {
 }
 
 // newFleet connects n clients, and lets them join the rooms.
-func newFleet(t *testing.T, addresses []string, n, rooms int) *fleet {
+func newFleet(t *testing.T, addresses []string, n, rooms int, history bool) *fleet {
 	t.Helper()
-	f := &fleet{addresses: addresses}
+	f := &fleet{addresses: addresses, history: history}
+	f.orders.messages = make(map[string]string)
 	var joining sync.WaitGroup
 	turns := make(chan struct{}, 50)
 	for i := range n {
@@ -66,6 +90,7 @@ func (f *fleet) add(t *testing.T, i int, room string) *member {
 	t.Helper()
 	home := i % len(f.addresses)
 	m := &member{fleet: f, room: room, home: home, goHome: true, record: newRecord(time.Now())}
+	m.record.history = f.history
 	c, err := client.New("ws://cluster/ws?room="+url.QueryEscape(room),
 		client.WithDialer(m.dial), client.WithOnState(m.state),
 		client.WithHeartbeat(3*time.Second), client.WithHandshakeTimeout(3*time.Second))
@@ -82,9 +107,15 @@ func (f *fleet) add(t *testing.T, i int, room string) *member {
 			t.Error(err)
 			return
 		}
-		m.note(func(r *record) { r.read(msg, time.Now()) })
+		m.note(func(r *record) { r.read(msg, n.Position, time.Now()) })
+		f.orders.note(t, n, msg)
 	})
-	r.OnGap(func(client.Gap) { m.note(func(r *record) { r.gap(time.Now()) }) })
+	r.OnGap(func(g client.Gap) {
+		m.note(func(r *record) { r.gap(time.Now()) })
+		if g.Reason == "unknown" {
+			t.Errorf("the server has not named a loss: %+v", g)
+		}
+	})
 	r.OnLost(func(err error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()

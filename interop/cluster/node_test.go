@@ -27,27 +27,36 @@ type nodeConfig struct {
 	Rooms         int           // in which it publishes
 	Every         time.Duration // between the messages in a room
 	Window        time.Duration // of a drain
+	History       int           // messages in the history of each room; 0 for none
 }
 
 // brokerConfig names the servers of a broker.
 type brokerConfig struct {
-	NATS   []string // URLs
-	Prefix string   // of the subjects; empty for the default
-	Redis  []string // addresses
-	Master string   // that the addresses, of Sentinels, know; empty without Sentinels
+	NATS     []string // URLs
+	Prefix   string   // of the subjects; empty for the default
+	Replicas int      // NATS servers that store each history; 0 for the default
+	Redis    []string // addresses
+	Master   string   // that the addresses, of Sentinels, know; empty without Sentinels
 }
 
-func (c brokerConfig) open() (ws.Broker, error) {
-	if c.NATS != nil {
-		return natsbroker.New(natsbroker.Config{Servers: c.NATS, Prefix: c.Prefix})
+func (c brokerConfig) open(history bool) (ws.Broker, error) {
+	cfg := natsbroker.Config{Servers: c.NATS, Prefix: c.Prefix}
+	switch {
+	case c.NATS != nil && history:
+		return natsbroker.NewWithHistory(cfg, natsbroker.HistoryConfig{Streams: 4, Replicas: c.Replicas})
+	case c.NATS != nil:
+		return natsbroker.New(cfg)
 	}
 	o := rueidis.ClientOption{InitAddress: c.Redis}
 	o.Sentinel.MasterSet = c.Master
+	if history {
+		return redisbroker.NewHistoryBroker(redisbroker.Config{Options: o})
+	}
 	return redisbroker.New(redisbroker.Config{Options: o})
 }
 
 // message is the data of each message. Publisher and N name it in its room: a publisher counts from
-// 1, and skips no number.
+// 1, and skips no number but those in nodeState.Unsure.
 type message struct {
 	Publisher string // the name of the node, and its start
 	N         int
@@ -64,9 +73,10 @@ func roomName(i int) string { return fmt.Sprint("room ", i) }
 // nodeState is the answer of a node to a command.
 type nodeState struct {
 	Publisher string
-	Last      map[string]int // the number of the last message, by room
-	Refused   int            // publishes that returned ErrBrokerUnavailable
-	Failed    int            // publishes that returned another error
+	Last      map[string]int   // the number of the last message, by room
+	Unsure    map[string][]int // numbers of messages whose publish in a room with a history has failed
+	Refused   int              // publishes that returned ErrBrokerUnavailable
+	Failed    int              // publishes that returned another error
 	Clients   int
 	Rooms     int // with members
 	Nodes     int // that are alive, with this one
@@ -84,13 +94,14 @@ type node struct {
 	refused atomic.Int64
 	failed  atomic.Int64
 
-	mu   sync.Mutex
-	last map[string]int // guarded by mu
+	mu     sync.Mutex
+	last   map[string]int   // guarded by mu
+	unsure map[string][]int // guarded by mu
 }
 
 // runNode serves until the standard input ends, or a drain has ended.
 func runNode(config string) {
-	n := &node{started: time.Now().UnixNano(), last: make(map[string]int)}
+	n := &node{started: time.Now().UnixNano(), last: make(map[string]int), unsure: make(map[string][]int)}
 	n.quiet.Store(true)
 	if err := errors.Join(json.Unmarshal([]byte(config), &n.cfg), n.open()); err != nil {
 		panic(err)
@@ -115,7 +126,7 @@ func runNode(config string) {
 
 // open makes the Manager.
 func (n *node) open() error {
-	broker, err := n.cfg.Broker.open()
+	broker, err := n.cfg.Broker.open(n.cfg.History > 0)
 	if err != nil {
 		return err
 	}
@@ -132,10 +143,25 @@ func (n *node) open() error {
 	if err != nil {
 		return err
 	}
-	return ws.HandleJoin(n.manager, func(*ws.Client, string) ([]ws.RoomOption, error) { return nil, nil })
+	for i := range n.cfg.Rooms {
+		if opts := n.roomOptions(); opts != nil {
+			if _, err := n.manager.CreateRoom(roomName(i), nil, opts...); err != nil {
+				return err
+			}
+		}
+	}
+	return ws.HandleJoin(n.manager, func(*ws.Client, string) ([]ws.RoomOption, error) { return n.roomOptions(), nil })
 }
 
-// publish publishes in a room. A number is used until it is accepted.
+func (n *node) roomOptions() []ws.RoomOption {
+	if n.cfg.History == 0 {
+		return nil
+	}
+	return []ws.RoomOption{ws.WithHistory(ws.History{Size: n.cfg.History, Bytes: 1 << 20})}
+}
+
+// publish publishes in a room. A number is used until it is accepted; in a room with a history, where
+// a message that was refused is possibly stored, once.
 func (n *node) publish(room string) {
 	next := 1
 	for range time.Tick(n.cfg.Every) {
@@ -144,15 +170,22 @@ func (n *node) publish(room string) {
 		}
 		now := time.Now().UnixNano()
 		_, err := n.manager.PublishEvent(context.Background(), room, event, message{n.publisher, next, n.started, now})
+		refused := errors.Is(err, ws.ErrBrokerUnavailable) || errors.Is(err, ws.ErrManagerStopped)
 		switch {
-		case errors.Is(err, ws.ErrBrokerUnavailable), errors.Is(err, ws.ErrManagerStopped): // nobody gets it
+		case refused:
 			n.refused.Add(1)
-			continue
 		case err != nil:
 			n.failed.Add(1)
 		}
+		if refused && n.cfg.History == 0 { // nobody gets it
+			continue
+		}
 		n.mu.Lock()
-		n.last[room] = next
+		if err == nil || n.cfg.History == 0 {
+			n.last[room] = next
+		} else {
+			n.unsure[room] = append(n.unsure[room], next)
+		}
 		n.mu.Unlock()
 		next++
 	}
@@ -192,7 +225,7 @@ func (n *node) state() nodeState {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return nodeState{
-		Publisher: n.publisher, Last: n.last, Refused: int(n.refused.Load()), Failed: int(n.failed.Load()),
+		Publisher: n.publisher, Last: n.last, Unsure: n.unsure, Refused: int(n.refused.Load()), Failed: int(n.failed.Load()),
 		Clients: n.manager.GetClientCount(), Rooms: rooms, Nodes: len(n.manager.Nodes()), Cluster: n.manager.Stats().Cluster,
 	}
 }

@@ -38,10 +38,13 @@ func newCluster(owner *testing.T, cfg nodeConfig, first int) *cluster {
 // start starts the nodes that are down, waits until all know each other, and lets them publish.
 func (c *cluster) start(t *testing.T) {
 	t.Helper()
-	for _, n := range c.nodes {
+	for i, n := range c.nodes {
 		if n.process == nil {
 			cfg := c.cfg
 			cfg.Name, cfg.Address = n.name, n.address
+			if len(cfg.Broker.NATS) > 1 { // each node knows its own server, which names the others
+				cfg.Broker.NATS = cfg.Broker.NATS[i : i+1]
+			}
 			n.process = spawn(t, c.owner, n.name, roleNode, cfg, n.before...)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/qi-realtime/ws/client"
 )
 
 const (
@@ -55,6 +57,19 @@ type record struct {
 	unsure     time.Time // of the last cut, gap or attempt
 	attempt    time.Time // of the last attempt to connect
 	faults     []string
+
+	// history is set for a room with a history: then a loss has to lie in a gap, and no message comes
+	// twice, whatever happens to connections.
+	history  bool
+	position client.Position
+	holes    []hole
+}
+
+// hole is a message of a publisher that was not read in a room with a history. Immutable.
+type hole struct {
+	publisher string
+	n         int
+	named     bool // by a gap
 }
 
 // heard is the last message of a publisher, with the counts of that time.
@@ -83,9 +98,16 @@ func (r *record) gap(now time.Time) {
 // connecting notes an attempt to connect.
 func (r *record) connecting(now time.Time) { r.attempt, r.unsure = now, now }
 
-// read checks a message.
-func (r *record) read(m message, now time.Time) {
+// read checks a message. The position is zero in a room without a history.
+func (r *record) read(m message, at client.Position, now time.Time) {
 	r.Received++
+	if r.history {
+		if at.Epoch == r.position.Epoch && at.Offset <= r.position.Offset {
+			r.Duplicates++
+			r.fault("%+v came after %+v", at, r.position)
+		}
+		r.position = at
+	}
 	h := r.publishers[m.Publisher]
 	if h == nil {
 		h = &heard{cuts: r.Cuts, gaps: r.Gaps}
@@ -96,7 +118,7 @@ func (r *record) read(m message, now time.Time) {
 	}
 	missing := m.N - h.n - 1
 	switch {
-	case missing < 0 && h.cuts == r.Cuts && now.Sub(r.attempt) < moving:
+	case missing < 0 && !r.history && h.cuts == r.Cuts && now.Sub(r.attempt) < moving:
 		r.TwiceInMove++
 		return
 	case missing < 0:
@@ -112,8 +134,12 @@ func (r *record) read(m message, now time.Time) {
 // lose finds the reason why messages before m are missing.
 func (r *record) lose(h *heard, missing int, now time.Time, m message) {
 	switch {
-	case h.cuts < r.Cuts:
+	case h.cuts < r.Cuts && !r.history:
 		r.LostWhileCut += missing
+	case r.history:
+		for n := h.n + 1; n < m.N; n++ {
+			r.holes = append(r.holes, hole{m.Publisher, n, h.gaps < r.Gaps})
+		}
 	case h.gaps < r.Gaps:
 		r.LostInGap += missing
 	case now.Sub(r.attempt) < moving:
@@ -128,6 +154,21 @@ func (r *record) fault(format string, args ...any) {
 	if len(r.faults) < 3 {
 		r.faults = append(r.faults, fmt.Sprintf(format, args...))
 	}
+}
+
+// settle counts the holes whose publish has not failed.
+func (r *record) settle(failed func(h hole) bool) {
+	for _, h := range r.holes {
+		switch {
+		case failed(h):
+		case h.named:
+			r.LostInGap++
+		default:
+			r.Silent++
+			r.fault("%s: %d is missing, without a gap", h.publisher, h.n)
+		}
+	}
+	r.holes = nil
 }
 
 // hears reports whether the client has read a message of each of these publishers that was sent
@@ -147,6 +188,13 @@ func TestRecord(t *testing.T) {
 		words []any
 		want  tally
 	}{
+		"history":        {[]any{"history", 1, 2, 3}, tally{Received: 3}},
+		"history, cut":   {[]any{"history", 1, "cut", 4}, tally{Received: 2, Cuts: 1, Silent: 2}},
+		"history, move":  {[]any{"history", 1, "connecting", 3}, tally{Received: 2, Silent: 1}},
+		"history, gap":   {[]any{"history", 1, "cut", "gap", 4}, tally{Received: 2, Cuts: 1, Gaps: 1, LostInGap: 2}},
+		"history, holes": {[]any{"history", 8, 10}, tally{Received: 2}},
+		"history, twice": {[]any{"history", 1, "connecting", 1}, tally{Received: 2, Duplicates: 2}},
+
 		"in order":          {[]any{1, 2, 3}, tally{Received: 3}},
 		"silence":           {[]any{1, 2, 5}, tally{Received: 3, Silent: 2}},
 		"gap":               {[]any{1, "gap", 4, 5}, tally{Received: 3, Gaps: 1, LostInGap: 2}},
@@ -183,10 +231,15 @@ func TestRecord(t *testing.T) {
 					now = now.Add(moving)
 				case "start":
 					started = now
+				case "history":
+					r.history = true
 				default:
-					r.read(message{Publisher: "p", N: word.(int), Started: started.UnixNano()}, now)
+					n := word.(int)
+					at := client.Position{Epoch: "e", Offset: int64(n)}
+					r.read(message{Publisher: "p", N: n, Started: started.UnixNano()}, at, now)
 				}
 			}
+			r.settle(func(h hole) bool { return h.n == 9 })
 			assert.Equal(t, c.want, r.tally)
 			assert.Equal(t, c.want.Silent+c.want.Duplicates > 0, len(r.faults) > 0)
 		})

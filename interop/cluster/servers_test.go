@@ -20,7 +20,8 @@ const (
 // natsConfig is the configuration of a NATS server, as JSON.
 type natsConfig struct {
 	Host   string
-	Routes []string // hosts of other servers
+	Store  string   // the folder of JetStream
+	Routes []string // hosts of the servers of a cluster
 }
 
 // runNATS runs a NATS server until the standard input ends.
@@ -29,8 +30,12 @@ func runNATS(config string) {
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		panic(err)
 	}
-	o := natsserver.Options{Host: c.Host, Port: portNATS, NoLog: true, NoSigs: true}
-	o.Cluster = natsserver.ClusterOpts{Name: "test", Host: c.Host, Port: portNATSRoute}
+	o := natsserver.Options{
+		ServerName: c.Host, Host: c.Host, Port: portNATS, NoLog: true, NoSigs: true, JetStream: true, StoreDir: c.Store,
+	}
+	if c.Routes != nil {
+		o.Cluster = natsserver.ClusterOpts{Name: "test", Host: c.Host, Port: portNATSRoute}
+	}
 	for _, host := range c.Routes {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("%s:%d", host, portNATSRoute)})
 	}
@@ -50,6 +55,7 @@ func runNATS(config string) {
 type server struct {
 	*process
 	host    string
+	store   string             // the folder of its data; empty if it has none
 	restart func(t *testing.T) // starts it again, after its end
 }
 
@@ -57,12 +63,12 @@ func addressOf(host string, port int) string { return fmt.Sprintf("%s:%d", host,
 
 func natsURL(host string) string { return "nats://" + addressOf(host, portNATS) }
 
-// startNATS starts a NATS server.
-func startNATS(owner *testing.T, host string) *server {
+// startNATS starts a NATS server, alone or as one of a cluster.
+func startNATS(owner *testing.T, host string, cluster ...string) *server {
 	owner.Helper()
-	s := &server{host: host}
+	s := &server{host: host, store: owner.TempDir()}
 	s.restart = func(t *testing.T) {
-		s.process = spawn(t, owner, "nats "+host, roleNATS, natsConfig{Host: host})
+		s.process = spawn(t, owner, "nats "+host, roleNATS, natsConfig{host, s.store, cluster})
 	}
 	s.restart(owner)
 	return s
