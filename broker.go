@@ -35,6 +35,14 @@ type Broker interface {
 	Close(ctx context.Context) error
 }
 
+// MessageLimiter is a Broker whose server bounds the size of a message. A publish beyond it returns
+// ErrMessageTooLarge.
+type MessageLimiter interface {
+	// MaxMessage returns the size of the largest message that Publish takes, in bytes; 0 has no end. The
+	// Manager calls it with each SetState(true, nil) and each heartbeat.
+	MaxMessage() int
+}
+
 // BrokerNode is the Manager as its Broker calls it. Safe for concurrent use.
 type BrokerNode interface {
 	// ID returns the ID of the node: letters and digits, random, another one for each Manager.

@@ -74,10 +74,11 @@ type node struct {
 	counts   nodeCounts
 
 	// Atomic.
-	up      atomic.Bool // the link is up
-	greet   atomic.Bool // the other nodes want a heartbeat now
-	repeat  atomic.Bool // the last sums are to be sent again
-	owesNow atomic.Bool // owed is to be sent ahead of all that waits
+	up      atomic.Bool  // the link is up
+	greet   atomic.Bool  // the other nodes want a heartbeat now
+	repeat  atomic.Bool  // the last sums are to be sent again
+	most    atomic.Int64 // bytes of a message; 0 has no end
+	owesNow atomic.Bool  // owed is to be sent ahead of all that waits
 
 	mu         sync.Mutex
 	started    bool          // guarded by mu

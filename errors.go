@@ -62,7 +62,8 @@ var (
 	// ErrInvalidMessageType says that a client may not send messages of this type or
 	// opcode, such as a binary message without HandleBinary.
 	ErrInvalidMessageType = errors.New("ws: invalid message type")
-	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit.
+	// ErrMessageTooLarge says that a message is beyond Config.MessageSizeLimit. A publish returns it for
+	// one that the server of the Broker does not take; nobody gets it.
 	ErrMessageTooLarge = codec.ErrMessageTooLarge
 	// ErrChannelFull is returned when a client's outbound queue is at a bound and
 	// its socket is full, or to a handler on an event loop that has posted too much

@@ -109,11 +109,22 @@ func (n *node) reserveMessage(topic Topic, msg *cluster.Message) (outbound, erro
 	b := pool.GetBuffer()
 	b.B = msg.Append(b.B[:0])
 	out := outbound{topic, b, len(b.B) + outboundCost, measure.Now(), n.owed.Count()}
+	if most := n.most.Load(); most > 0 && int64(len(b.B)) > most {
+		pool.PutBuffer(b)
+		return outbound{}, ErrMessageTooLarge
+	}
 	if !n.link.Reserve(out.size) {
 		pool.PutBuffer(b)
 		return outbound{}, n.refuse()
 	}
 	return out, nil
+}
+
+// askLimit asks the broker for the size of its largest message.
+func (n *node) askLimit() {
+	if l, ok := n.broker.(MessageLimiter); ok {
+		n.most.Store(int64(l.MaxMessage()))
+	}
 }
 
 // refuse returns the error of a publish for which there is no space or no link.

@@ -3,6 +3,7 @@ package ws_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/internal/harness"
+	"github.com/qi-realtime/ws/wstest"
 )
 
 // TestLinkDown holds that each publish is refused at once while the link is down, and reaches nobody.
@@ -82,6 +84,36 @@ func TestLinkQueueFull(t *testing.T) {
 	}
 	harness.Eventually(t, func() bool { return publish(sent) == nil }, "the queue stays full")
 	far.Expect(strconv.Itoa(sent) + text)
+}
+
+// TestTooLargeForBroker holds that nobody gets a message that the broker does not take, and that its publisher
+// learns of it at once.
+func TestTooLargeForBroker(t *testing.T) {
+	t.Parallel()
+	hub := wstest.NewHub()
+	opts := ws.WithCluster(ws.ClusterConfig{Heartbeat: 50 * time.Millisecond, LocalFallback: true})
+	a, b := startNode(t, hub, opts), startNode(t, hub, opts)
+	a.awaitLink()
+	b.awaitLink()
+	near, far := a.join("r"), b.join("r")
+	large := make([]byte, 1000)
+	require.NoError(t, a.BroadcastToRoom("r", large, nil))
+	far.Expect(string(large))
+	near.Expect(string(large))
+	a.link.Limit(1000)
+	harness.Eventually(t, func() bool { // with a heartbeat
+		return errors.Is(a.BroadcastToRoom("no members", large, nil), ws.ErrMessageTooLarge)
+	}, "the limit is not known")
+	require.ErrorIs(t, a.BroadcastToRoom("r", large, nil), ws.ErrMessageTooLarge)
+	require.NoError(t, a.BroadcastToRoom("r", []byte("small"), nil))
+	near.Expect("small")
+	far.Expect("small")
+	before := b.Stats().Cluster
+	for i := range 500 { // too many for one sum
+		require.NoError(t, a.BroadcastToRoom("room "+strconv.Itoa(i), nil, nil))
+	}
+	harness.Eventually(t, func() bool { return b.Stats().Cluster.Received >= before.Received+20 }, "no sums")
+	assert.Equal(t, before.Holes, b.Stats().Cluster.Holes, "a sum was too large")
 }
 
 // TestFallbackWithFullQueue holds that a message which a full queue has not taken is a gap on the other

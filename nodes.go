@@ -61,6 +61,7 @@ func (n *node) beat() {
 	if err != nil {
 		panic(err) // never for this type
 	}
+	n.askLimit()
 	n.sum()
 	msg := cluster.Message{Kind: cluster.Beat, Payload: payload}
 	msg.Round, msg.Number = n.numbers.sent.Round()

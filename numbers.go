@@ -58,7 +58,7 @@ func (n *node) publishNumbered(topic Topic, msg []byte) error {
 		n.numbers.sent.Undo(k)
 		return err
 	}
-	if n.numbers.sent.Full() {
+	if n.numbers.sent.Full(int(n.most.Load())) {
 		n.sum()
 	}
 	return nil

@@ -21,6 +21,7 @@ func (n brokerNode) Logger() *slog.Logger { return n.manager.cfg.Logger }
 // SetState notes whether the link is up.
 func (n brokerNode) SetState(up bool, err error) {
 	if up {
+		n.askLimit()
 		n.numbers.watch.Reset()
 		n.loseAll()
 		n.repeat.Store(true)

@@ -33,6 +33,9 @@ func (h *Hub) Link() *Link {
 // ErrCut is the error of a Link that is down.
 var ErrCut = errors.New("wstest: the link is cut")
 
+// ErrLimit is the error of a Link for a message beyond its Limit.
+var ErrLimit = errors.New("wstest: the message is too large")
+
 // Link is the Broker of one Manager on a Hub. Safe for concurrent use.
 type Link struct {
 	hub   *Hub
@@ -49,6 +52,7 @@ type Link struct {
 	unsure  map[ws.Topic]struct{} // topics of messages since Die
 	lose    int                   // messages that are still to be lost
 	drop    func(ws.Topic) bool   // messages that are lost in silence; nil for none
+	limit   int                   // bytes of a message; 0 has no end
 	closed  bool
 	stalled chan struct{} // closed when Publish may go on; nil if it does not wait
 }
@@ -161,6 +165,21 @@ func (l *Link) Drop(drop func(topic ws.Topic) bool) {
 	l.drop = drop
 }
 
+// Limit bounds the messages of the node to n bytes, their headers of some 40 bytes included; 0 has no
+// end. The node asks for it with the next connection or heartbeat.
+func (l *Link) Limit(n int) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	l.limit = n
+}
+
+// MaxMessage implements ws.MessageLimiter.
+func (l *Link) MaxMessage() int {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	return l.limit
+}
+
 // Stall makes the node wait with its messages, as for a slow connection, until Release.
 func (l *Link) Stall() {
 	l.hub.mu.Lock()
@@ -201,6 +220,8 @@ func (l *Link) Publish(topic ws.Topic, msg []byte) error {
 	switch {
 	case l.conn != l.opened || l.closed:
 		return ErrCut
+	case l.limit > 0 && len(msg) > l.limit:
+		return ErrLimit
 	case l.dead:
 		if l.unsure == nil {
 			l.unsure = make(map[ws.Topic]struct{})

@@ -39,7 +39,10 @@ type Broker struct {
 	subs   map[*nats.Subscription]*subscription // guarded by mu
 }
 
-var _ ws.Broker = (*Broker)(nil)
+var (
+	_ ws.Broker         = (*Broker)(nil)
+	_ ws.MessageLimiter = (*Broker)(nil)
+)
 
 // New returns a Broker for one Manager. It connects when the Manager runs.
 func New(cfg Config) (*Broker, error) {

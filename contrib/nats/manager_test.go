@@ -26,11 +26,20 @@ type manager struct {
 // managers starts a Manager for each server, and waits for the links.
 func managers(t *testing.T, urls ...string) []*manager {
 	t.Helper()
+	return managersWith(t, 0, urls...)
+}
+
+// managersWith is managers with a heartbeat.
+func managersWith(t *testing.T, heartbeat time.Duration, urls ...string) []*manager {
+	t.Helper()
 	var all []*manager
 	for _, u := range urls {
 		b, err := natsbroker.New(natsbroker.Config{Servers: []string{u}, ReconnectWait: 10 * time.Millisecond})
 		require.NoError(t, err)
-		opts := []ws.Option{ws.WithAuthenticate(harness.ByQuery), ws.WithMaxRoomsPerClient(0), ws.WithBroker(b)}
+		opts := []ws.Option{
+			ws.WithAuthenticate(harness.ByQuery), ws.WithMaxRoomsPerClient(0), ws.WithBroker(b),
+			ws.WithCluster(ws.ClusterConfig{Heartbeat: heartbeat}),
+		}
 		all = append(all, &manager{harness.Start(t, opts...), b})
 	}
 	for _, m := range all {
@@ -142,4 +151,14 @@ func TestManagersAfterARestart(t *testing.T) {
 		}
 		require.True(t, gaps[room], "no gap before the message of %s", room)
 	}
+}
+
+// TestTooLargeForServer holds that the publisher of a message beyond max_payload learns of it.
+func TestTooLargeForServer(t *testing.T) {
+	s := newServer(t, natsserver.Options{MaxPayload: 1000})
+	m := managers(t, s.ClientURL())[0]
+	c, _ := m.join("", "r")
+	require.ErrorIs(t, m.BroadcastToRoom("r", make([]byte, 1000), nil), ws.ErrMessageTooLarge)
+	require.NoError(t, m.BroadcastToRoom("r", make([]byte, 900), nil))
+	require.Len(t, c.Next().Payload, 900)
 }

@@ -49,8 +49,8 @@ func (n *Numbers) Undo(k Key) { *n.last[k]-- }
 // Round returns the number of the round, and of the topics with messages in it.
 func (n *Numbers) Round() (round, topics uint32) { return n.round, uint32(len(n.last)) }
 
-// Full reports whether the round has to end.
-func (n *Numbers) Full() bool { return n.size >= maxSum }
+// Full reports whether the round has to end. most is the size of the largest message, or 0.
+func (n *Numbers) Full(most int) bool { return n.size >= maxSum || most > 0 && n.size >= most/2 }
 
 // End ends the round, and returns the payload of its sum.
 func (n *Numbers) End() []byte {

@@ -32,11 +32,13 @@ func TestNumbersOfRounds(t *testing.T) {
 
 func TestNumbersAreBounded(t *testing.T) {
 	n := cluster.NewNumbers()
-	for i := 0; !n.Full(); i++ {
+	for i := 0; !n.Full(0); i++ {
 		n.Next(cluster.Key{Name: strings.Repeat("x", i)})
 	}
 	size := len(n.End())
 	assert.Greater(t, size, 30<<10)
 	assert.Less(t, size, 34<<10)
-	assert.False(t, n.Full())
+	assert.False(t, n.Full(0))
+	n.Next(cluster.Key{Name: "r"})
+	assert.True(t, n.Full(16))
 }

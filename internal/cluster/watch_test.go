@@ -121,7 +121,7 @@ func (n *network) run(d time.Duration, each func()) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		<-time.After(step)
 		each()
-		if time.Since(n.beaten) >= beat || n.numbers.Full() {
+		if time.Since(n.beaten) >= beat || n.numbers.Full(0) {
 			n.beat()
 		}
 		for k, way := range n.ways {
