@@ -1,14 +1,17 @@
 package ws_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/internal/harness"
+	"github.com/qi-realtime/ws/wstest"
 )
 
 // TestRoomNamesOfAnyBytes holds that rooms and users are told apart whatever bytes their names have.
@@ -63,4 +66,43 @@ func TestMessageForNobody(t *testing.T) {
 	sc.LeaveRoom("r")
 	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("x"), nil))
 	harness.Eventually(t, func() bool { return nodes[1].Stats().Cluster.Unwanted == 1 }, "not counted")
+}
+
+// TestUndelivered holds that a message which does not find space in the ring of an event loop is a gap in its
+// room, ahead of any later message, and nowhere else.
+func TestUndelivered(t *testing.T) {
+	t.Parallel()
+	hub := wstest.NewHub()
+	from := startNode(t, hub)
+	to := startNode(t, hub, harness.OneBlockingLoop, func(c *ws.Config) {
+		c.Broadcast.QueueSize, c.Broadcast.Timeout = 4, 20*time.Millisecond
+	})
+	from.awaitLink()
+	to.awaitLink()
+	far, other := to.join("r"), to.join("other")
+	release := to.BlockLoop(to.Dial(harness.Native))
+	const messages = 10
+	for i := range messages {
+		require.NoError(t, from.BroadcastToRoom("r", []byte(strconv.Itoa(i)), nil))
+	}
+	harness.Eventually(t, func() bool { return to.Stats().Cluster.Received >= messages }, "not received")
+	harness.Eventually(t, func() bool { return to.Stats().Cluster.Undelivered > 0 }, "all are delivered")
+	release()
+	require.NoError(t, from.BroadcastToRoom("r", []byte(strconv.Itoa(messages)), nil))
+	gaps := 0
+	for next, gap := 0, false; next <= messages; {
+		text := string(far.Next().Payload)
+		if strings.Contains(text, "ws.gap") {
+			assert.Contains(t, text, `"room":"r"`)
+			gap, gaps = true, gaps+1
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		require.NoError(t, err)
+		require.True(t, n == next || n > next && gap, "%d in place of %d", n, next)
+		next, gap = n+1, false
+	}
+	assert.Positive(t, gaps)
+	require.NoError(t, from.BroadcastToRoom("other", []byte("no gap here"), nil))
+	other.Expect("no gap here")
 }
