@@ -1,11 +1,6 @@
 package natsbroker_test
 
 import (
-	"bytes"
-	"context"
-	"crypto/rand"
-	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +12,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	natsbroker "github.com/qi-realtime/ws/contrib/nats"
+	"github.com/qi-realtime/ws/wstest"
 )
 
 // pair starts two brokers on a new server.
@@ -28,76 +24,19 @@ func pair(t *testing.T) (a, b *natsbroker.Broker, an, bn *node) {
 	return connect(t, an, cfg), connect(t, bn, cfg), an, bn
 }
 
-func TestMessagesReachTheOtherNodeInOrder(t *testing.T) {
-	a, b, an, bn := pair(t)
-	topic, left := room("r"), room("left")
-	require.NoError(t, a.Subscribe([]ws.Topic{topic, left}))
-	require.NoError(t, b.Subscribe([]ws.Topic{topic, left}))
-	require.NoError(t, b.Unsubscribe([]ws.Topic{left}))
-	const count = 20_000
-	for i := range count {
-		require.NoError(t, a.Publish(topic, []byte(strconv.Itoa(i))))
-		if i%100 == 0 {
-			require.NoError(t, a.Publish(left, []byte("left")))
-			eventually(t, func() bool { return bn.count(topic) > i-2000 }, "messages are missing")
-		}
-	}
-	eventually(t, func() bool { return bn.count(topic) == count }, "messages are missing")
-	for i, msg := range bn.received[topic] {
-		require.Equal(t, strconv.Itoa(i), msg)
-	}
-	require.Zero(t, bn.count(left), "a message without a subscription")
-	require.Zero(t, an.count(topic), "an echo")
-	require.Empty(t, bn.lost)
+func TestContract(t *testing.T) {
+	s := newServer(t, natsserver.Options{})
+	wstest.TestBroker(t, func(t *testing.T) ws.Broker {
+		return newBroker(t, natsbroker.Config{Servers: []string{s.ClientURL()}})
+	})
 }
 
-func TestTopicsOfAllNodesAndOfOneNode(t *testing.T) {
-	a, b, an, bn := pair(t)
-	require.NoError(t, a.Publish(ws.Topic{Kind: ws.TopicAll}, []byte("hello")))
-	require.NoError(t, a.Publish(ws.Topic{Kind: ws.TopicNode, Name: "b"}, []byte("to b")))
-	require.NoError(t, a.Publish(ws.Topic{Kind: ws.TopicNode, Name: "c"}, []byte("to c")))
-	require.NoError(t, b.Publish(ws.Topic{Kind: ws.TopicUser, Name: "u"}, []byte("without a subscription")))
-	require.NoError(t, b.Subscribe([]ws.Topic{{Kind: ws.TopicUser, Name: "u"}}))
-	require.NoError(t, a.Publish(ws.Topic{Kind: ws.TopicUser, Name: "u"}, []byte("to u")))
-	require.NoError(t, a.Publish(room("u"), []byte("to a room of that name")))
-	eventually(t, func() bool {
-		return bn.count(ws.Topic{Kind: ws.TopicUser, Name: "u"}) == 1 && bn.count(ws.Topic{Kind: ws.TopicAll}) == 1 &&
-			bn.count(ws.Topic{Kind: ws.TopicNode, Name: "b"}) == 1
-	}, "messages are missing")
-	require.Len(t, bn.received, 3)
-	require.Empty(t, an.received)
-}
-
-func TestAnyBytesAreAName(t *testing.T) {
-	a, b, _, bn := pair(t)
-	names := []string{
-		"", " ", ".", "*", ">", "a.b", "a.*", "a.>", "a", "A", "%", "%20", "%%", "a b", "\x00\r\n\t", "$SYS", "é", "\xff",
-		strings.Repeat("x", 600), strings.Repeat("x", 601), strings.Repeat("x", 602), strings.Repeat(" ", 10_000), "_INBOX.a",
-	}
-	for range 200 {
-		name := make([]byte, 3)
-		_, _ = rand.Read(name)
-		names = append(names, string(name))
-	}
-	var topics []ws.Topic
-	for _, name := range names {
-		topics = append(topics, room(name), ws.Topic{Kind: ws.TopicUser, Name: name})
-	}
-	require.NoError(t, b.Subscribe(topics))
-	want := make(map[ws.Topic]int)
-	for _, topic := range topics {
-		require.NoError(t, a.Publish(topic, []byte(topic.Kind.String()+topic.Name)))
-		want[topic]++
-	}
-	for topic, count := range want {
-		eventually(t, func() bool { return bn.count(topic) >= count }, fmt.Sprintf("no message of %q", topic.Name))
-	}
-	for topic, msgs := range bn.received {
-		require.Len(t, msgs, want[topic], "%q", topic)
-		for _, msg := range msgs {
-			require.Equal(t, topic.Kind.String()+topic.Name, msg)
-		}
-	}
+func TestCallsAfterClose(t *testing.T) {
+	a, _, an, _ := pair(t)
+	stop(t, an, a)
+	require.ErrorIs(t, a.Close(t.Context()), natsbroker.ErrClosed)
+	require.ErrorIs(t, a.Publish(room("r"), nil), natsbroker.ErrDown)
+	require.ErrorIs(t, a.Subscribe(rooms(1)), natsbroker.ErrDown)
 }
 
 func TestPrefixesPartClusters(t *testing.T) {
@@ -122,23 +61,6 @@ func TestTooLargeMessage(t *testing.T) {
 	require.ErrorContains(t, err, "1001 bytes, where max_payload of the server is 1000")
 	require.NoError(t, b.Publish(room("r"), make([]byte, 1000)))
 	require.True(t, n.isUp())
-}
-
-func TestCloseSendsAll(t *testing.T) {
-	a, _, an, bn := pair(t)
-	all := ws.Topic{Kind: ws.TopicAll}
-	msg := bytes.Repeat([]byte("x"), 1000)
-	for range 3000 {
-		require.NoError(t, a.Publish(all, msg))
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	require.NoError(t, a.Close(ctx))
-	an.read(func() { an.closed = true })
-	eventually(t, func() bool { return bn.count(all) == 3000 }, "messages are missing")
-	require.ErrorIs(t, a.Close(ctx), natsbroker.ErrClosed)
-	require.Error(t, a.Publish(all, msg))
-	require.Error(t, a.Subscribe(rooms(1)))
 }
 
 func TestConfig(t *testing.T) {

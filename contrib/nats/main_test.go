@@ -177,14 +177,20 @@ func (n *node) total() (count int) {
 
 func room(name string) ws.Topic { return ws.Topic{Kind: ws.TopicRoom, Name: name} }
 
-// start starts a broker with a node, and closes it with the test.
-func start(t *testing.T, n *node, cfg natsbroker.Config) *natsbroker.Broker {
+func newBroker(t *testing.T, cfg natsbroker.Config) *natsbroker.Broker {
 	t.Helper()
 	if cfg.ReconnectWait == 0 {
 		cfg.ReconnectWait = 20 * time.Millisecond
 	}
 	b, err := natsbroker.New(cfg)
 	require.NoError(t, err)
+	return b
+}
+
+// start starts a broker with a node, and closes it with the test.
+func start(t *testing.T, n *node, cfg natsbroker.Config) *natsbroker.Broker {
+	t.Helper()
+	b := newBroker(t, cfg)
 	require.NoError(t, b.Start(n))
 	t.Cleanup(func() { stop(t, n, b) })
 	return b

@@ -147,14 +147,20 @@ func (n *node) count(topic ws.Topic) (count int) {
 
 func room(name string) ws.Topic { return ws.Topic{Kind: ws.TopicRoom, Name: name} }
 
-// start starts a broker with a node, and closes it with the test.
-func start(t *testing.T, n *node, cfg redisbroker.Config) *redisbroker.Broker {
+func newBroker(t *testing.T, cfg redisbroker.Config) *redisbroker.Broker {
 	t.Helper()
 	if cfg.ReconnectWait == 0 {
 		cfg.ReconnectWait = 20 * time.Millisecond
 	}
 	b, err := redisbroker.New(cfg)
 	require.NoError(t, err)
+	return b
+}
+
+// start starts a broker with a node, and closes it with the test.
+func start(t *testing.T, n *node, cfg redisbroker.Config) *redisbroker.Broker {
+	t.Helper()
+	b := newBroker(t, cfg)
 	require.NoError(t, b.Start(n))
 	t.Cleanup(func() { stop(t, n, b) })
 	return b
