@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/bench/attack"
+	"github.com/qi-realtime/ws/bench/cluster"
 	"github.com/qi-realtime/ws/bench/command"
 	"github.com/qi-realtime/ws/bench/compare"
 	"github.com/qi-realtime/ws/bench/doctor"
@@ -40,6 +41,7 @@ var commands = []*command.Command{
 	&workload.StormCommand,
 	&workload.DrainCommand,
 	&resume.Command,
+	&cluster.Command,
 	&sim.Command,
 	&workload.BurstCommand,
 	&workload.FairCommand,
@@ -63,7 +65,7 @@ func main() {
 func hidden() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "serve":
-		exit(server.Serve(os.Args[2], os.Stdin, os.Stdout))
+		exit(server.Serve(os.Args[2], os.Stdin, os.Stdout, nil))
 	case len(os.Args) == 3 && os.Args[1] == "strike":
 		exit(attack.Strike(os.Args[2], os.Stdout))
 	case len(os.Args) == 3 && os.Args[1] == "simulate":

@@ -20,8 +20,8 @@ import (
 // ConnsFlag declares -conns.
 func ConnsFlag(fs *flag.FlagSet, conns *int) {
 	fs.IntVar(conns, "conns", *conns,
-		"connections; 0 is 10,000 for fanout, latency, resume and tune, 5,000 for storm, 4,000 for soak, 2,000 for mixed, "+
-			"1,000 for the others; compare: each load's own")
+		"connections; 0 is 10,000 for fanout, latency, resume and tune, 9,000 for cluster, 5,000 for storm, "+
+			"4,000 for soak, 2,000 for mixed, 1,000 for the others; compare: each load's own")
 }
 
 // RoundsFlag declares -rounds.
@@ -44,7 +44,7 @@ func RatesFlag(fs *flag.FlagSet, rates *string) {
 // RoomsFlag declares -rooms.
 func RoomsFlag(fs *flag.FlagSet, rooms *int) {
 	fs.IntVar(rooms, "rooms", *rooms,
-		"rooms that the members are spread over; mixed: a tenth of the connections unless set")
+		"rooms that the members are spread over; cluster: 1,000 unless set; mixed: a tenth of the connections unless set")
 }
 
 // SlowFlags declares -stalled and -trickle, in percent of the members.
@@ -62,7 +62,7 @@ func InflightFlag(fs *flag.FlagSet, inflights *string) {
 
 // OutstandingFlag declares -outstanding.
 func OutstandingFlag(fs *flag.FlagSet, outstanding *int) {
-	fs.IntVar(outstanding, "outstanding", *outstanding, "fanout: publishes that not all members have received")
+	fs.IntVar(outstanding, "outstanding", *outstanding, "fanout, cluster: publishes that not all members have received")
 }
 
 // StepsFlag declares -steps.

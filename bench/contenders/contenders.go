@@ -4,7 +4,6 @@ package contenders
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -70,41 +69,47 @@ func (o *Options) Contenders(ctx context.Context, binary string) ([]Contender, e
 
 // Program returns the program of bench/peers, which it builds if need be.
 func (o *Options) Program(ctx context.Context) (binary string, remove func(), err error) {
-	if o.peersBinary != "" {
-		binary, err = filepath.Abs(o.peersBinary)
-		return binary, func() {}, err
+	return Build(ctx, "peers", o.peersBinary)
+}
+
+// Build returns the program of a module in the folder of bench, which it builds unless binary, the
+// value of the flag -FOLDER-binary, is there already.
+func Build(ctx context.Context, folder, binary string) (program string, remove func(), err error) {
+	if binary != "" {
+		program, err = filepath.Abs(binary)
+		return program, func() {}, err
 	}
-	dir, err := peersDir(ctx)
+	dir, err := folderOf(ctx, folder)
 	if err != nil {
 		return "", nil, err
 	}
-	temp, err := os.MkdirTemp("", "bench-peers-")
+	temp, err := os.MkdirTemp("", "bench-"+folder+"-")
 	if err != nil {
 		return "", nil, err
 	}
 	remove = func() { _ = os.RemoveAll(temp) }
-	binary = filepath.Join(temp, "peers")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	program = filepath.Join(temp, folder)
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
 	build.Dir, build.Stderr, build.Env = dir, os.Stderr, append(os.Environ(), "GOWORK=off")
 	if err := build.Run(); err != nil {
 		remove()
-		return "", nil, fmt.Errorf("go build in %s: %w; build it by hand and give -peers-binary", dir, err)
+		return "", nil, fmt.Errorf("go build in %s: %w; build it by hand and give -%s-binary", dir, err, folder)
 	}
-	return binary, remove, nil
+	return program, remove, nil
 }
 
-// peersDir finds bench/peers: in the bench module, or near the working directory.
-func peersDir(ctx context.Context) (string, error) {
+// folderOf finds a folder of bench: in the bench module, or near the working directory.
+func folderOf(ctx context.Context, folder string) (string, error) {
 	var dirs []string
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/qi-realtime/ws/bench").Output()
 	if err == nil {
-		dirs = append(dirs, filepath.Join(strings.TrimSpace(string(out)), "peers"))
+		dirs = append(dirs, filepath.Join(strings.TrimSpace(string(out)), folder))
 	}
-	for _, dir := range append(dirs, "bench/peers", "peers") {
+	for _, dir := range append(dirs, filepath.Join("bench", folder), folder) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
 			return dir, nil
 		}
 	}
-	return "", errors.New("bench/peers is not found: run bench in its repository, or build that program and give " +
-		"-peers-binary")
+	return "", fmt.Errorf("bench/%s is not found: run bench in its repository, or build that program and give -%s-binary",
+		folder, folder)
 }

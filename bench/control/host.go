@@ -276,7 +276,7 @@ func (h *Host) measure() *Report {
 func (h *Host) fill(c *Command) {
 	p := newPublisher(h, c)
 	payload := make([]byte, c.Size)
-	for range c.Count * p.rooms {
+	for range c.Count * len(p.rooms) {
 		p.publish(payload, Now())
 	}
 }

@@ -91,6 +91,13 @@ const (
 	Soak = "soak"
 )
 
+// The brokers of a cluster, for Config.Broker.
+const (
+	NATS    = "nats"
+	Redis   = "redis"
+	Sharded = "sharded" // a Redis Cluster
+)
+
 // HistoryEvent is the event of the messages of rooms with a history.
 const HistoryEvent = "n"
 
@@ -126,6 +133,10 @@ type Config struct {
 	HistorySize    int           // messages that each room keeps, in mode History
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 
+	// Broker makes the server a node of a cluster, in the program bench/nodes only: a constant above.
+	// BrokerAddr are the addresses of its server, with commas between.
+	Broker, BrokerAddr string
+
 	// In modes Attack and Soak only, in which all other settings are the library's defaults.
 	HandshakeTimeout  time.Duration
 	MessagesPerSecond float64 // rate limit of a client; 0 is no limit
@@ -138,11 +149,21 @@ type Config struct {
 // Leaks are the values of Config.Leak. Immutable.
 var Leaks = []string{"goroutines", "descriptors", "heap"}
 
+// Link is the link of a node to its broker.
+type Link struct {
+	LinkUp   bool
+	Topics   int    // rooms to which the node is subscribed at the broker
+	FromLink uint64 // messages that the broker has handed to the node, its own ones included
+	LinkGaps uint64 // gaps in rooms, because messages were possibly lost
+	LinkLost uint64 // messages that the node did not take or deliver
+}
+
 // Command is one line to the server; a Report is its answer.
 type Command struct {
 	Name        string // report, queues, workers, settle, mark, publish, stop, fill, drain, shutdown, profile, heap
 	Size        int
 	Rooms       int     // publish, fill, drain: over this many rooms in turn; 0 is 1
+	First, Step int     // publish, fill, drain: of these, First and each Step behind it; 0 is all
 	Count       int     // fill, drain: messages to each room; drain does not wait for them
 	Outstanding int     // publish: bound of unacknowledged messages ...
 	Rate        float64 // ... or messages a second; 0 of both is without a pause
@@ -187,6 +208,12 @@ type Report struct {
 	Replayed                                  uint64        // messages read from a history for one member
 	Kept                                      uint64        // offset of the newest message of KeptRoom
 	LogLines                                  uint64        // written to the log, in modes Attack and Soak only
+
+	Link // of a node of a cluster
+
+	// Of the server of a broker. CPU is the time of its processes.
+	BrokerIn, BrokerOut           uint64 // messages; Redis does not count those that it sends
+	BrokerBytesIn, BrokerBytesOut uint64
 
 	IdleWorkers int // goroutines of gnet's pool that wait for work; in the answers to workers and settle only
 

@@ -9,10 +9,10 @@ import (
 // fixed rate, or without a pause.
 type publisher struct {
 	host     *Host
-	rooms    int
-	states   []*roomState // of the rooms
-	turn     int          // the room that is next
-	first    []uint64     // sequence number of each room; acknowledgements of earlier ones are late
+	rooms    []ownRoom
+	turn     int // the room that is next
+	from     int // number of the first room ...
+	step     int // ... and the distance of two rooms
 	size     int
 	credits  chan struct{} // one for each message that may be unacknowledged, or nil
 	interval time.Duration // of a fixed rate, or 0
@@ -20,14 +20,21 @@ type publisher struct {
 	stopped  chan struct{}
 }
 
+// ownRoom is a room to which a publisher publishes.
+type ownRoom struct {
+	number int
+	state  *roomState
+	first  uint64 // sequence number; acknowledgements of earlier ones are late
+}
+
 func newPublisher(h *Host, c *Command) *publisher {
 	p := &publisher{
-		host: h, rooms: max(1, c.Rooms), size: c.Size,
+		host: h, from: c.First, step: max(1, c.Step), size: c.Size,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	for n := range p.rooms {
+	for n := p.from; n < max(1, c.Rooms); n += p.step {
 		r := h.room(n)
-		p.states, p.first = append(p.states, r), append(p.first, r.next)
+		p.rooms = append(p.rooms, ownRoom{n, r, r.next})
 	}
 	switch {
 	case c.Rate > 0:
@@ -40,7 +47,8 @@ func newPublisher(h *Host, c *Command) *publisher {
 
 // acked may run on an event loop: it must not block.
 func (p *publisher) acked(room int, seq uint64) {
-	if p.credits == nil || room >= len(p.first) || seq < p.first[room] {
+	turn := (room - p.from) / p.step
+	if p.credits == nil || room < p.from || turn >= len(p.rooms) || seq < p.rooms[turn].first {
 		return
 	}
 	select {
@@ -65,20 +73,20 @@ func (p *publisher) run() {
 // flood publishes one message over and over, as fast as the library takes it.
 func (p *publisher) flood() {
 	payload := make([]byte, p.size)
-	publish := make([]func() error, p.rooms)
-	for room := range publish {
-		publish[room] = func() error { return p.host.server.Publish(room, payload) }
+	publish := make([]func() error, len(p.rooms))
+	for turn, room := range p.rooms {
+		publish[turn] = func() error { return p.host.server.Publish(room.number, payload) }
 		if s, ok := p.host.server.(preparer); ok {
-			publish[room] = s.Prepare(room, payload)
+			publish[turn] = s.Prepare(room.number, payload)
 		}
 	}
-	for room := 0; ; room = (room + 1) % p.rooms {
+	for turn := 0; ; turn = (turn + 1) % len(publish) {
 		select {
 		case <-p.stop:
 			return
 		default:
 		}
-		if publish[room]() != nil {
+		if publish[turn]() != nil {
 			p.host.errors.Add(1)
 			continue
 		}
@@ -132,10 +140,11 @@ func (p *publisher) stopping() bool {
 // publish sends the next message of the room whose turn it is.
 func (p *publisher) publish(payload []byte, due int64) {
 	binary.LittleEndian.PutUint64(payload[8:], uint64(due))
-	for !p.host.publish(p.turn, p.states[p.turn], payload) {
+	room := &p.rooms[p.turn]
+	for !p.host.publish(room.number, room.state, payload) {
 		if p.stopping() {
 			return
 		}
 	}
-	p.turn = (p.turn + 1) % p.rooms
+	p.turn = (p.turn + 1) % len(p.rooms)
 }

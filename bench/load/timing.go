@@ -19,7 +19,7 @@ func DefaultTiming() Timing { return Timing{Warmup: time.Second, Duration: Defau
 // Flags declares -duration, -warmup and -cpuprofile.
 func (t *Timing) Flags(fs *flag.FlagSet) {
 	DurationFlag(fs, &t.Duration)
-	fs.DurationVar(&t.Warmup, "warmup", t.Warmup, "time to run before measuring")
+	WarmupFlag(fs, &t.Warmup)
 	CPUProfileFlag(fs, &t.cpuprofile)
 }
 
@@ -30,6 +30,11 @@ const DefaultDuration = 5 * time.Second
 func DurationFlag(fs *flag.FlagSet, duration *time.Duration) {
 	fs.DurationVar(duration, "duration", *duration,
 		"time to measure for, or to attack; latency and fair take twice as long")
+}
+
+// WarmupFlag declares -warmup.
+func WarmupFlag(fs *flag.FlagSet, warmup *time.Duration) {
+	fs.DurationVar(warmup, "warmup", *warmup, "time to run before measuring")
 }
 
 // CPUProfileFlag declares -cpuprofile.

@@ -33,13 +33,15 @@ type server struct {
 	rooms   atomic.Int64 // the highest number of any room joined, plus 1
 	leaks   [][]byte     // see control.Config.Leak
 	kept    keptRoom     // in mode Soak
+	link    *tap         // of a node of a cluster; else nil
 }
 
 // manager is the one that serves now: in mode Soak others have ended before it.
 func (s *server) manager() *ws.Manager { return s.current.Load() }
 
-// Serve is the hidden command: it runs until its standard input ends.
-func Serve(arg string, in io.Reader, out io.Writer) error {
+// Serve is the hidden command: it runs until its standard input ends. The server is a node of a
+// cluster if broker is not nil.
+func Serve(arg string, in io.Reader, out io.Writer, broker ws.Broker) error {
 	s := new(server)
 	cfg := &s.cfg
 	if err := json.Unmarshal([]byte(arg), cfg); err != nil {
@@ -55,6 +57,10 @@ func Serve(arg string, in io.Reader, out io.Writer) error {
 	if cfg.Mode == control.Attack || cfg.Mode == control.Soak {
 		s.log = newCountedLog()
 		s.options = attackedOptions(cfg, s.log)
+	}
+	if broker != nil {
+		s.link = &tap{Broker: broker}
+		s.options = append(s.options, s.link.options)
 	}
 	var tlsConfig *tls.Config
 	if cfg.TLS {
@@ -325,6 +331,9 @@ func (s *server) Report(r *control.Report) {
 	r.HistoryMemory, r.Replayed = st.HistoryMemory, st.Replayed
 	r.Kept = s.kept.head()
 	r.Forced, r.Left = st.Total.DrainForced, st.Total.DrainLeft
+	if s.link != nil {
+		r.Link = s.link.report(&st.Cluster)
+	}
 	r.Dropped, r.Messages = st.Total.Drops.Lost(), st.Total.MessagesOut
 }
 

@@ -106,16 +106,16 @@ func (o *drainRun) Run(ctx context.Context, s *command.Session) ([]*result.Table
 }
 
 func (o *drainRun) round(ctx context.Context, s *command.Session, t *result.Table) error {
-	comp := newCompletions(1, 1, false)
+	comp := NewCompletions(1, 1, false)
 	frame := load.ServerFrameBytes(o.size)
 	cfg := control.Config{QueueBytes: int64(s.Queue) * int64(frame)}
-	srv, g, stop, err := s.Start(ctx, s.Path, o.conns, cfg, func(int) load.Traffic { return newMembers(comp) })
+	srv, g, stop, err := s.Start(ctx, s.Path, o.conns, cfg, func(int) load.Traffic { return NewMembers(comp) })
 	if err != nil {
 		return err
 	}
 	defer stop()
 	g.Each(func(i int, l *load.Loop) {
-		l.Traffic.(*members).total[0] = int32(g.Share(i, o.conns))
+		l.Traffic.(*Members).total[0] = int32(g.Share(i, o.conns))
 	})
 	comp.loops[0] = int32(min(o.conns, len(g.Loops)))
 	empty, err := srv.Call(control.Command{Name: "report"})

@@ -13,7 +13,7 @@ import (
 // arguments.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		if err := server.Serve(os.Args[2], os.Stdin, os.Stdout); err != nil {
+		if err := server.Serve(os.Args[2], os.Stdin, os.Stdout, nil); err != nil {
 			panic(err)
 		}
 		return

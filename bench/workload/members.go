@@ -3,6 +3,7 @@
 package workload
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync/atomic"
 
@@ -17,18 +18,21 @@ const (
 	roomWindow = 1 << 6
 )
 
-// completions counts, for each publish to each room, the loops whose members all
+// Completions counts, for each publish to each room, the loops whose members all
 // have it. Safe for concurrent use.
-type completions struct {
-	control *load.Loop // its connection 0 carries the acknowledgements
+type Completions struct {
+	// control are loops whose connection 0 carries the acknowledgements; rooms take them in turn.
+	control []*load.Loop
 	ack     bool
 	window  uint64
 	loops   []int32        // of each room: the loops with members that read
 	done    []atomic.Int32 // see slot
 }
 
-func newCompletions(rooms, outstanding int, ack bool) *completions {
-	c := &completions{ack: ack, window: roomWindow, loops: make([]int32, rooms)}
+// NewCompletions returns one for as many rooms, and for as many publishes to all of them that not all
+// members have received. With ack, members acknowledge.
+func NewCompletions(rooms, outstanding int, ack bool) *Completions {
+	c := &Completions{ack: ack, window: roomWindow, loops: make([]int32, rooms)}
 	for c.window < seqWindow && (c.window < seqWindow/uint64(rooms) || c.window < 2*uint64(outstanding)) {
 		c.window *= 2
 	}
@@ -36,37 +40,58 @@ func newCompletions(rooms, outstanding int, ack bool) *completions {
 	return c
 }
 
+// Control adds a loop, whose connection 0 carries acknowledgements. Rooms take these loops in turn.
+func (c *Completions) Control(l *load.Loop) { c.control = append(c.control, l) }
+
 // slot is where a publish is counted.
-func (c *completions) slot(room int32, seq uint64) uint64 {
+func (c *Completions) slot(room int32, seq uint64) uint64 {
 	return uint64(room)*c.window + seq%c.window
 }
 
-// members checks the messages that the rooms' members on one loop receive.
-type members struct {
-	*completions
+// Members checks the messages that the rooms' members on one loop receive.
+type Members struct {
+	*Completions
 	total []int32 // of each room: members on this loop that read
 	got   []int32 // see slot: of them, how many have the publish
 	sent  []int64
+	acks  [][]byte // by control: frames that are to be sent
 }
 
-func newMembers(c *completions) *members {
-	return &members{
-		completions: c, total: make([]int32, len(c.loops)),
+// NewMembers returns the members of one loop, without any. All loops have one Completions.
+func NewMembers(c *Completions) *Members {
+	return &Members{
+		Completions: c, total: make([]int32, len(c.loops)),
 		got: make([]int32, len(c.done)), sent: make([]int64, len(c.done)),
 	}
 }
 
-// add counts a member that reads.
-func (m *members) add(room int32) {
+// Add counts a member that reads.
+func (m *Members) Add(room int32) {
 	if m.total[room]++; m.total[room] == 1 {
 		m.loops[room]++
 	}
 }
 
-func (m *members) Done(*load.Loop, *load.Conn, int64) {}
+// Done implements load.Traffic. It sends the acknowledgements of one read together.
+func (m *Members) Done(l *load.Loop, _ *load.Conn, _ int64) {
+	for i, frames := range m.acks {
+		if len(frames) == 0 {
+			continue
+		}
+		control := m.control[i]
+		if l == control {
+			l.Send(0, frames)
+		} else {
+			own := bytes.Clone(frames)
+			control.Do(func() { control.Send(0, own) })
+		}
+		m.acks[i] = frames[:0]
+	}
+}
 
-// Frame checks the order: each member must receive 0, 1, 2, ... of its room.
-func (m *members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
+// Frame implements load.Traffic. It checks the order: each member must receive 0, 1, 2, ... of its
+// room.
+func (m *Members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 	seq := f.Seq()
 	if seq < c.Next {
 		load.Count(&l.Disordered, 1) // a duplicate, or overtaken
@@ -85,32 +110,32 @@ func (m *members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 }
 
 // complete counts one member that has seq, or has lost it.
-func (m *members) complete(l *load.Loop, room int32, seq uint64, now int64) {
+func (m *Members) complete(l *load.Loop, room int32, seq uint64, now int64) {
 	slot := m.slot(room, seq)
 	if m.got[slot]++; m.got[slot] < m.total[room] {
 		return
 	}
 	m.got[slot] = 0
-	if m.completions.done[slot].Add(1) < m.loops[room] {
+	if m.Completions.done[slot].Add(1) < m.loops[room] {
 		return
 	}
-	m.completions.done[slot].Store(0)
+	m.Completions.done[slot].Store(0)
 	if sent := m.sent[slot]; sent != 0 && l.Measures(sent) {
 		l.Last.Record(now - sent)
 	}
 	if m.ack {
-		m.acknowledge(l, room, seq)
+		m.acknowledge(room, seq)
 	}
 }
 
-// acknowledge sends the publisher the acknowledgement of seq, which every
+// acknowledge lets Done send the publisher the acknowledgement of seq, which every
 // member has.
-func (m *members) acknowledge(l *load.Loop, room int32, seq uint64) {
+func (m *Members) acknowledge(room int32, seq uint64) {
+	if m.acks == nil {
+		m.acks = make([][]byte, len(m.control))
+	}
 	body := binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq)
 	frame := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32(body, uint32(room)))
-	if l == m.control {
-		l.Send(0, frame)
-		return
-	}
-	m.control.Do(func() { m.control.Send(0, frame) })
+	to := &m.acks[int(room)%len(m.control)]
+	*to = append(*to, frame...)
 }

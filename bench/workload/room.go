@@ -63,10 +63,10 @@ func openRoom(ctx context.Context, s *command.Session, setup roomSetup) (*room, 
 // joinRooms is openRoom on a server that runs, and goes on when the generator is
 // stopped.
 func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, setup roomSetup) (*room, error) {
-	comp := newCompletions(setup.rooms, setup.outstanding, setup.ack)
-	work := make([]*members, s.ClientLoops)
+	comp := NewCompletions(setup.rooms, setup.outstanding, setup.ack)
+	work := make([]*Members, s.ClientLoops)
 	g, err := load.NewGenerator(srv.Addr(s.Path), s.ClientLoops, setup.conns+1, false, func(i int) load.Traffic {
-		work[i] = newMembers(comp)
+		work[i] = NewMembers(comp)
 		return work[i]
 	})
 	if err != nil {
@@ -75,7 +75,7 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 	if setup.firstUser > 0 {
 		g.Authenticate(setup.firstUser)
 	}
-	comp.control = g.Loops[0]
+	comp.Control(g.Loops[0])
 	// Connection 0 is the control connection. The slow ones are spread evenly
 	// over the others.
 	stalled := evenly(setup.conns, setup.stalled+setup.trickling)
@@ -91,7 +91,7 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 			continue
 		}
 		r.reading[rooms[n-1]]++
-		work[n%s.ClientLoops].add(rooms[n-1])
+		work[n%s.ClientLoops].Add(rooms[n-1])
 	}
 	g.ChooseStalled(stalls)
 	if setup.placed {
