@@ -113,12 +113,17 @@ func (b *Broker) Publish(topic ws.Topic, msg []byte) error {
 }
 
 // MaxMessage returns the size of the largest message that the server takes, or 0 before the first
-// connection.
+// connection. With histories it is less by the header of stored messages.
 func (b *Broker) MaxMessage() int {
-	if nc := b.nc.Load(); nc != nil {
+	nc := b.nc.Load()
+	switch {
+	case nc == nil:
+		return 0
+	case b.store != nil:
+		return max(0, int(nc.MaxPayload())-storedHeader)
+	default:
 		return int(nc.MaxPayload())
 	}
-	return 0
 }
 
 // Subscribe adds topics, and returns when the server has them.

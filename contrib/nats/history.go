@@ -48,7 +48,11 @@ func (c *HistoryConfig) complete() error {
 	return nil
 }
 
-const maxStreams = 1024
+const (
+	maxStreams = 1024
+	// storedHeader bounds the header of a stored message, which counts as a part of it.
+	storedHeader = 64
+)
 
 // HistoryBroker is a Broker that stores the histories of rooms in JetStream. Safe for concurrent use.
 type HistoryBroker struct{ *Broker }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	natsbroker "github.com/qi-realtime/ws/contrib/nats"
+	"github.com/qi-realtime/ws/internal/harness"
 )
 
 // keep are the bounds of the rooms of the tests.
@@ -264,7 +266,9 @@ func TestLargeMessages(t *testing.T) {
 	heads, err := b.Heads(t.Context(), []string{"r", "x", "y"})
 	require.NoError(t, err)
 	require.Equal(t, want[3].offset, heads[0].Offset)
-	_, err = b.Append(t.Context(), "r", make([]byte, 5<<20), keep)
+	_, err = b.Append(t.Context(), "r", make([]byte, b.MaxMessage()), keep)
+	require.NoError(t, err)
+	_, err = b.Append(t.Context(), "r", make([]byte, 4<<20), keep)
 	require.ErrorContains(t, err, "max_payload")
 	require.NotErrorIs(t, err, ws.ErrBrokerUnavailable)
 }
@@ -284,6 +288,47 @@ func TestStoreWithoutAConnection(t *testing.T) {
 	_, err = b.Heads(t.Context(), []string{"r", "r2"})
 	require.ErrorIs(t, err, ws.ErrBrokerUnavailable)
 	require.ErrorIs(t, b.Forget(t.Context(), "r"), ws.ErrBrokerUnavailable)
+}
+
+// TestAppendThatWaits ends an Append that the server does not answer.
+func TestAppendThatWaits(t *testing.T) {
+	c := processConfig{Port: freePort(t), StoreDir: t.TempDir()}
+	for name, end := range map[string]func(*process, *natsbroker.HistoryBroker, context.CancelFunc){
+		"context": func(_ *process, _ *natsbroker.HistoryBroker, cancel context.CancelFunc) { cancel() },
+		"server":  func(p *process, _ *natsbroker.HistoryBroker, _ context.CancelFunc) { p.kill() },
+		"close": func(_ *process, b *natsbroker.HistoryBroker, _ context.CancelFunc) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = b.Close(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProcess(t, c)
+			b := connectStore(t, newNode(t, "a"), urlOf(c.Port), natsbroker.HistoryConfig{Streams: 1})
+			appendText(t, b, "r", "1")
+			p.signal(syscall.SIGSTOP)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			sent, done := natsbroker.OutMsgs(b.Broker), make(chan error, 1)
+			go func() {
+				for { // the process may answer some before it stops
+					if _, err := b.Append(ctx, "r", nil, keep); err != nil {
+						done <- err
+						return
+					}
+				}
+			}()
+			eventually(t, func() bool { return natsbroker.OutMsgs(b.Broker) > sent }, "no request")
+			end(p, b, cancel)
+			err := harness.Receive(t, done, "Append waits")
+			if name == "context" {
+				require.ErrorIs(t, err, context.Canceled)
+			} else {
+				require.ErrorIs(t, err, ws.ErrBrokerUnavailable)
+			}
+			p.kill()
+		})
+	}
 }
 
 func TestServerWithoutJetStream(t *testing.T) {
