@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/envelope"
@@ -155,6 +156,39 @@ func (u *catchUp) RunInLoop(s *engine.Shard) {
 	}
 }
 
+// keptPart is a part of a history, as a catchUp reads it.
+type keptPart struct {
+	frames        []keptFrame
+	base          uint64
+	epoch         string
+	shift, before uint64
+}
+
+// after is Log.After.
+func (h *roomHistory) after(after, last uint64, dst []keptFrame, now time.Duration) (part keptPart) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.expireLocked(now)
+	h.weighLocked()
+	part.frames, part.base = h.log.After(after, last, dst)
+	part.epoch, part.shift, part.before = h.epoch, h.shift, h.before
+	return part
+}
+
+// gap returns the gap between the cursor and the frames, nil if there is none. top is the newest offset
+// that the loop has begun to fan out.
+func (p *keptPart) gap(room string, cursor, top uint64, reason GapReason) *RoomGap {
+	if cursor < p.shift { // of an older epoch
+		p.frames = nil
+		after := cursor - min(cursor, p.before)
+		return &RoomGap{room, p.epoch, after, top - p.shift + 1, GapEpoch}
+	}
+	if lost := min(p.base, top); lost > cursor {
+		return &RoomGap{room, p.epoch, cursor - p.shift, lost - p.shift + 1, reason}
+	}
+	return nil
+}
+
 // step sends up to catchUpStep messages, and reports whether the member has got all up to the
 // newest one that the loop has begun to fan out. Later ones come to it by the fan-out.
 func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
@@ -166,14 +200,17 @@ func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
 	}
 	u.gap = nil
 	top := h.tops[s.Index()]
-	kept, base := h.after(u.cursor, top, buf[:0], m.engine.Clock())
-	if lost := min(base, top); lost > u.cursor {
-		gap := &RoomGap{u.mem.Room().ID(), h.epoch, u.cursor, lost + 1, u.reason}
+	part := h.after(u.cursor, top, buf[:0], m.engine.Clock())
+	if top < part.shift { // a new epoch: all members fall behind when the loop learns of it
+		return true
+	}
+	if gap := part.gap(u.mem.Room().ID(), u.cursor, top, u.reason); gap != nil {
 		if !u.mem.Value.tellGapInLoop(gap, engine.CatchUp) {
 			return false
 		}
-		u.cursor = lost
+		u.cursor = gap.Next - 1 + part.shift
 	}
+	kept := part.frames
 	u.reason = GapSlow
 	sent, variants := 0, false
 	for i := range kept {
@@ -215,6 +252,7 @@ type historyJoin struct {
 // joinStart is the place at which a member begins. Immutable.
 type joinStart struct {
 	position  Position // of the room at the join
+	top       uint64   // its offset in the log
 	cursor    uint64   // offset of the last message before the first one that the member gets
 	replaying int      // messages of the history that it gets
 	gap       *RoomGap // the gap that is known at the join, or nil
@@ -229,7 +267,7 @@ func (h *roomHistory) startLocked(room string, since *Since) joinStart {
 	h.expireLocked(h.all.clock())
 	h.weighLocked()
 	top := h.log.Top()
-	st := joinStart{position: Position{h.epoch, top}, cursor: top}
+	st := joinStart{position: h.positionLocked(), top: top, cursor: top}
 	base, p := h.log.Base(), since.Position
 	if h.inbox != nil && p == (Position{}) {
 		p = h.inbox.start(h.epoch, since.Device, base)
@@ -237,10 +275,11 @@ func (h *roomHistory) startLocked(room string, since *Since) joinStart {
 	switch {
 	case p == (Position{}):
 		st.cursor = h.log.Before(since.Last)
-	case p.Epoch != h.epoch || p.Offset > top:
-		st.lost, st.gap = true, &RoomGap{room, h.epoch, p.Offset, top + 1, GapEpoch}
+	case p.Epoch != h.epoch || p.Offset > st.position.Offset:
+		st.lost, st.gap = true, &RoomGap{room, h.epoch, p.Offset, st.position.Offset + 1, GapEpoch}
 	default:
-		st.cursor, st.lost = p.Offset, p.Offset < base
+		st.cursor = p.Offset + h.shift
+		st.lost = st.cursor < base
 	}
 	st.replaying = h.log.Count(st.cursor)
 	return st
@@ -272,7 +311,7 @@ func (t *historyJoin) RunInLoop(s *engine.Shard) {
 
 // joinInLoop lets a member begin at its place.
 func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool) {
-	top := max(h.tops[s.Index()], t.start.position.Offset)
+	top := max(h.tops[s.Index()], t.start.top)
 	h.setTopInLoop(s.Index(), top)
 	switch {
 	case !inserted:

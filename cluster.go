@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/internal/cluster"
+	"github.com/qi-realtime/ws/pool"
 )
 
 // ClusterConfig configures the node of a Broker. A zero field has its default.
@@ -62,6 +63,7 @@ type node struct {
 	// Immutable once the Manager is made.
 	manager *Manager
 	broker  Broker
+	store   HistoryBroker // the broker; nil if it stores no histories
 	id      string
 	origin  []byte // id
 
@@ -73,12 +75,25 @@ type node struct {
 	peers    peers
 	counts   nodeCounts
 
+	// For rooms with a history.
+	jobs     *pool.Workers
+	ctx      context.Context // of calls of the store
+	cancel   context.CancelFunc
+	stores   storedRooms
+	forgets  forgets
+	checkNow chan struct{} // holds a token when checkStores has something to do
+	waits    struct {
+		sync.Mutex
+		of map[*Client]int // joins that wait; guarded by the mutex
+	}
+
 	// Atomic.
 	up      atomic.Bool  // the link is up
 	greet   atomic.Bool  // the other nodes want a heartbeat now
 	repeat  atomic.Bool  // the last sums are to be sent again
 	most    atomic.Int64 // bytes of a message; 0 has no end
 	owesNow atomic.Bool  // owed is to be sent ahead of all that waits
+	renewed atomic.Bool  // there is a new connection, which subscribe has yet to learn of
 
 	mu         sync.Mutex
 	started    bool          // guarded by mu
@@ -92,6 +107,7 @@ type node struct {
 // nodeCounts are the counters of ClusterStats.
 type nodeCounts struct {
 	published, unsent, refused, received, unwanted, malformed, undelivered, holes atomic.Uint64
+	loads, repairs, storeErrors                                                   atomic.Uint64
 }
 
 // newNode returns nil without a Broker.
@@ -106,6 +122,12 @@ func newNode(cfg *Config) *node {
 		interest: cluster.NewInterest[Topic](cfg.Cluster.UnsubscribeDelay),
 		sent:     make(chan struct{}), ending: make(chan struct{}),
 	}
+	n.store, _ = cfg.Broker.(HistoryBroker)
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.stores.list = make(map[*roomHistory]struct{})
+	n.forgets.rooms = make(map[string]chan struct{})
+	n.waits.of = make(map[*Client]int)
+	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
 	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)
 	n.peers.seen = make(map[string]peer)
@@ -127,7 +149,11 @@ func (n *node) start() error {
 		return err
 	}
 	n.started = true
-	for _, run := range []func(){n.send, n.subscribe, n.reportLosses, n.findLosses} {
+	runs := []func(){n.send, n.subscribe, n.reportLosses, n.findLosses}
+	if n.store != nil {
+		runs = append(runs, n.checkStores)
+	}
+	for _, run := range runs {
 		n.goroutines.Go(run) // owned by stop, which waits for it
 	}
 	return nil
@@ -144,6 +170,7 @@ func (n *node) stop() {
 		started := n.started
 		n.mu.Unlock()
 		n.link.Close()
+		defer n.stopStore()
 		if !started {
 			return
 		}
@@ -153,7 +180,9 @@ func (n *node) stop() {
 		case <-n.sent:
 		case <-ctx.Done():
 		}
+		n.forgets.awaitAll(ctx)
 		close(n.ending)
+		n.cancel()
 		if err := n.broker.Close(ctx); err != nil {
 			n.manager.cfg.Logger.Warn("ws: the broker did not close", slog.Any("error", err))
 		}
@@ -161,17 +190,32 @@ func (n *node) stop() {
 	})
 }
 
+// stopStore ends the work for histories.
+func (n *node) stopStore() {
+	n.cancel()
+	_ = n.jobs.Close(context.Background()) // its tasks end with n.ctx
+	for _, h := range n.stores.all() {
+		h.mu.Lock()
+		waits := h.stored.takeWaits()
+		h.mu.Unlock()
+		n.resume(waits, ErrManagerStopped)
+	}
+}
+
 // subscribe keeps the subscriptions equal to the interest.
 func (n *node) subscribe() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if n.renewed.Swap(false) {
+			n.restore()
+		}
 		add, remove, wait := n.interest.Next(subscribeStep)
 		if len(add) > 0 {
-			_ = n.broker.Subscribe(add) // with an error, the next connection has the topics
-			n.interest.Subscribed(add)
+			n.subscribeTo(add)
 		}
 		if len(remove) > 0 {
+			n.coolAll(remove)
 			_ = n.broker.Unsubscribe(remove)
 		}
 		var next <-chan time.Time
@@ -188,6 +232,18 @@ func (n *node) subscribe() {
 	}
 }
 
+// subscribeTo subscribes to topics.
+func (n *node) subscribeTo(topics []Topic) {
+	err := n.broker.Subscribe(topics)
+	n.interest.Subscribed(topics)
+	if err != nil { // the next connection has the topics
+		n.refuseWaits(topics)
+		return
+	}
+	n.interest.Confirm(topics)
+	n.confirm(topics)
+}
+
 // subscribeStep is the greatest number of topics of one call of the broker.
 const subscribeStep = 1000
 
@@ -196,6 +252,9 @@ func (n *node) joined(r *roomEntry, members int) {
 	if n != nil && members == 1 {
 		r.Data().losses.Store(n.losses.count.Load())
 		n.interest.Add(Topic{TopicRoom, r.ID()})
+		if h := r.Data().history; h.isStored() {
+			n.interest.Add(h.stored.topic())
+		}
 	}
 }
 
@@ -203,6 +262,9 @@ func (n *node) joined(r *roomEntry, members int) {
 func (n *node) left(r *roomEntry, members int) {
 	if n != nil && members == 0 {
 		n.interest.Remove(Topic{TopicRoom, r.ID()})
+		if h := r.Data().history; h.isStored() {
+			n.interest.Remove(h.stored.topic())
+		}
 	}
 }
 
@@ -232,5 +294,6 @@ func (n *node) stats() ClusterStats {
 		Received: c.received.Load(), Unwanted: c.unwanted.Load(), Malformed: c.malformed.Load(),
 		Undelivered: c.undelivered.Load(), Holes: c.holes.Load(),
 		Breaks: uint64(n.losses.count.Load()), Gaps: n.losses.gaps.Load(),
+		Loads: c.loads.Load(), Repairs: c.repairs.Load(), StoreErrors: c.storeErrors.Load(),
 	}
 }

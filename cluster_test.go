@@ -200,10 +200,13 @@ func TestClusterShutdown(t *testing.T) {
 	harness.Eventually(t, func() bool { return len(nodes[1].Nodes()) == 1 }, "the stopped node stays")
 }
 
-// TestClusterRefusesHistory holds that a history, which the nodes would not share, is refused.
+// TestClusterRefusesHistory holds that a history is refused without a HistoryBroker, because the nodes
+// would not share it.
 func TestClusterRefusesHistory(t *testing.T) {
 	t.Parallel()
-	n := startNodes(t, 1)[0]
+	hub := wstest.NewHub()
+	plain := struct{ ws.Broker }{hub.Link()}
+	n := startNode(t, hub, ws.WithBroker(plain))
 	_, err := n.CreateRoom("r", nil, ws.WithHistory(ws.History{}))
 	require.ErrorIs(t, err, ws.ErrInvalidConfig)
 	_, sc := n.DialClient(harness.Native)

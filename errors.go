@@ -75,6 +75,10 @@ var (
 	// ErrBrokerUnavailable is returned at once by a publish while the link to the broker is down,
 	// or its queue full. Nobody gets the message. See WithBroker.
 	ErrBrokerUnavailable = errors.New("ws: broker unavailable")
+	// ErrOnEventLoop is returned to a handler on an event loop (Inline) by PublishEvent,
+	// JoinRoom, JoinRoomFrom and RoomPosition if they would have to wait for the store of a
+	// HistoryBroker: call them on another goroutine.
+	ErrOnEventLoop = errors.New("ws: would wait on an event loop")
 	// ErrNoFlightRecorder is returned by WriteTrace without a Config.FlightRecorder, or while
 	// it does not run.
 	ErrNoFlightRecorder = errors.New("ws: no flight recorder runs")

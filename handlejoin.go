@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/qi-realtime/ws/codec"
@@ -45,7 +46,12 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 		if err != nil {
 			return err
 		}
-		_, err = c.joinRoom(req.Room, &entering{since: req.since(), options: options, answer: newJoinAnswer(msg)})
+		_, err = c.joinRoom(req.Room, &entering{
+			since: req.since(), options: options, answer: newJoinAnswer(msg), later: lateAnswer(c, msg),
+		})
+		if errors.Is(err, errWaits) {
+			return nil
+		}
 		return err
 	}
 	leave := func(c *Client, req *leaveRequest) error {
@@ -134,6 +140,19 @@ func (r *joinRequest) since() Since {
 type joinAnswer struct {
 	requestID string
 	trace     envelope.TraceID
+}
+
+// lateAnswer returns the function that answers msg with an error after its handler has returned; nil
+// if no join has to wait.
+func lateAnswer(c *Client, msg *Message) func(error) {
+	if n := c.manager.node; n == nil || n.store == nil {
+		return nil
+	}
+	answered := &Message{Type: msg.Type, Event: eventJoin, RequestID: msg.RequestID, trace: msg.traceID()}
+	return func(err error) {
+		c.manager.metrics.IncrementMessageErrors(eventJoin)
+		c.answerError(answered, err)
+	}
 }
 
 // newJoinAnswer returns the answer to msg; nil for a notification, which gets none.

@@ -57,6 +57,9 @@ func (h History) config(typeName string) (history.Config, error) {
 // reads on later (CatchUp): docs/delivery.md states the guarantee. The room stays when
 // its last member has left, for RoomConfig.EmptyRoomTTL or for the TTL of the history, whichever is
 // longer. Other messages, such as those of BroadcastToRoom, are sent as ever and not kept.
+//
+// With a Broker, which has to be a HistoryBroker, the nodes share the history, and the offsets may have
+// holes: see docs/cluster.md.
 func WithHistory(h History) RoomOption {
 	return func(o *roomOptions) { o.history = &h }
 }
@@ -64,7 +67,7 @@ func WithHistory(h History) RoomOption {
 // Position is a place in the history of a room. The zero value is none. Immutable.
 type Position struct {
 	// Epoch names the history. It is another one after the room has ended and begun again, and
-	// after a restart of the server.
+	// after a restart of the server, or of the store of a HistoryBroker.
 	Epoch string `json:"epoch"`
 	// Offset is the offset of the last message before the place, 0 before the first message.
 	Offset uint64 `json:"offset"`
@@ -74,11 +77,11 @@ type Position struct {
 // and of a post (see docs/locks.md). Safe for concurrent use, except for tops.
 type roomHistory struct {
 	// Immutable.
-	epoch  string
 	all    *histories
 	ttl    time.Duration
-	byJoin bool   // a join has created the room
-	inbox  *inbox // nil for a room that is no inbox
+	byJoin bool           // a join has created the room
+	inbox  *inbox         // nil for a room that is no inbox
+	stored *storedHistory // nil without a HistoryBroker
 
 	// Loop-confined, each by its own loop: offset of the newest message that the loop has begun to
 	// fan out. For an inbox see setTopInLoop.
@@ -91,10 +94,13 @@ type roomHistory struct {
 	// position and posts its task with mu held. So each loop runs both in the order of the offsets,
 	// and the place of a join among them is its position.
 	mu     sync.Mutex
+	epoch  string // only a stored history changes it
 	log    history.Log[*engine.Frame]
-	bytes  int64 // of log, as counted in all.bytes
-	listed bool  // it is in histories.list
-	ended  bool  // the room has ended, so log counts no more
+	shift  uint64 // offsets in log less those of the epoch; 0 unless stored is set
+	before uint64 // shift of the epoch before
+	bytes  int64  // of log, as counted in all.bytes
+	listed bool   // it is in histories.list
+	ended  bool   // the room has ended, so log counts no more
 }
 
 // newRoomHistory returns the history of a new room.
@@ -119,12 +125,19 @@ func (m *Manager) endUnused(r *roomEntry) (ended bool) {
 		return false
 	}
 	h.mu.Lock()
-	ended = h.log.Top() == 0 && m.rooms.EndKeptIfEmpty(r)
+	ended = h.unusedLocked() && m.rooms.EndKeptIfEmpty(r)
 	h.mu.Unlock()
 	if ended {
 		m.histories.end(h)
 	}
 	return ended
+}
+
+// unusedLocked reports whether nothing was published in the room, as far as this node knows, and no
+// join waits.
+func (h *roomHistory) unusedLocked() bool {
+	s := h.stored
+	return h.log.Top() == h.shift && (s == nil || !s.busy && len(s.waits) == 0)
 }
 
 // keep returns the time for which the room stays when it is empty; h may be nil. endInbox ends the
@@ -134,6 +147,8 @@ func (h *roomHistory) keep() time.Duration {
 	case h == nil:
 		return 0
 	case h.inbox != nil:
+		return math.MaxInt64
+	case h.stored != nil && h.stored.isUsed():
 		return math.MaxInt64
 	}
 	return h.ttl
@@ -148,7 +163,7 @@ func frameMemory(f *engine.Frame) int64 { return int64(f.Memory()) }
 func (h *roomHistory) appendLocked(offset uint64, f *engine.Frame, now time.Duration) {
 	h.expireLocked(now)
 	before := h.unackedLocked()
-	h.log.AppendAt(offset, f, frameMemory(f), now)
+	h.log.AppendAt(offset, f, frameMemory(f), now-h.stored.messageAge())
 	before.messages++
 	h.noteLostLocked(before, UndeliveredFull)
 	if h.inbox != nil {
@@ -162,17 +177,6 @@ func (h *roomHistory) expireLocked(now time.Duration) {
 	before := h.unackedLocked()
 	h.log.Expire(now)
 	h.noteLostLocked(before, UndeliveredExpired)
-}
-
-// after is Log.After.
-func (h *roomHistory) after(
-	after, last uint64, dst []keptFrame, now time.Duration,
-) (_ []keptFrame, base uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.expireLocked(now)
-	h.weighLocked()
-	return h.log.After(after, last, dst)
 }
 
 // weigh counts the memory of the messages from first to last anew: they have got compressed forms.
@@ -232,21 +236,26 @@ func (h *roomHistory) position() Position {
 	return h.positionLocked()
 }
 
-func (h *roomHistory) positionLocked() Position { return Position{h.epoch, h.log.Top()} }
+func (h *roomHistory) positionLocked() Position { return Position{h.epoch, h.log.Top() - h.shift} }
 
 // RoomPosition returns the place behind the newest message of the room's history; the zero
 // Position for a room without a history. A handler that loads a state reads the position first,
 // and the client joins with it as Since: it then gets each message that the state may lack. It
-// returns ErrRoomNotFound. Safe for concurrent use.
+// returns ErrRoomNotFound; and with a HistoryBroker, which it asks if this node has no member in the
+// room, ErrBrokerUnavailable and ErrOnEventLoop. Safe for concurrent use.
 func (m *Manager) RoomPosition(roomID string) (Position, error) {
 	r, ok := m.rooms.Get(roomID)
 	if !ok {
 		return Position{}, ErrRoomNotFound
 	}
-	if h := r.Data().history; h != nil {
-		return h.position(), nil
+	h := r.Data().history
+	switch {
+	case h == nil:
+		return Position{}, nil
+	case h.stored != nil:
+		return h.stored.position(h)
 	}
-	return Position{}, nil
+	return h.position(), nil
 }
 
 // histories holds the histories of all rooms, and bounds their memory. Safe for concurrent use.
@@ -292,6 +301,7 @@ func (a *histories) remove(h *roomHistory) {
 func (a *histories) end(h *roomHistory) {
 	if h != nil && h.end() {
 		h.reportLost()
+		h.endStored()
 	}
 }
 

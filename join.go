@@ -3,6 +3,7 @@ package ws
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/room"
@@ -27,11 +28,32 @@ type entering struct {
 	since   Since
 	answer  *joinAnswer // nil if the library does not answer
 
-	created bool   // the room was created
-	joined  Joined // the result
+	joined Joined // the result
+
+	later      func(error)   // takes the error of a join that had to wait; nil if joinRoom waits
+	wait       *joinWait     // the last one, after errWaits
+	waitsUntil time.Duration // on the clock of the engine; 0 before the first wait
+	reads      int           // reads of the store while it has waited
 }
 
+// joinRoom is joinRoomNow, and waits for the store if the history is not loaded. With entering.later
+// it returns errWaits in place of that, and goes on later.
 func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
+	joined, err := c.joinRoomNow(id, e)
+	for errors.Is(err, errWaits) && e.later == nil {
+		w := e.wait
+		if err = w.wait(); err == nil {
+			joined, err = c.joinRoomNow(id, e)
+		}
+		w.release()
+		if err != nil && !errors.Is(err, errWaits) {
+			c.manager.endUnusedRoom(id)
+		}
+	}
+	return joined, err
+}
+
+func (c *Client) joinRoomNow(id string, e *entering) (Joined, error) {
 	m := c.manager
 	if !c.conn.Open() {
 		return Joined{}, ErrConnectionClosed
@@ -43,8 +65,8 @@ func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 	if err != nil {
 		return Joined{}, err
 	}
-	err = c.enterRoom(id, reservation, e)
-	if e.created {
+	created, err := c.enterRoom(id, reservation, e) // after errWaits another goroutine has e
+	if created {
 		m.changed(roomCount, "")
 	}
 	if err != nil {
@@ -56,17 +78,17 @@ func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 
 // enterRoom puts c on the room's roster and posts the table's entry in one step: with a
 // leave at the same time, the tasks come in the order of the decisions.
-func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) error {
+func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.mayJoinLocked(id)
-	for err == nil {
-		var r *roomEntry
-		if r, err = c.manager.roomToEnter(id, e); err != nil {
+	for err = c.mayJoinLocked(id); err == nil; {
+		r, isNew, failed := c.manager.roomToEnter(id, e)
+		if err = failed; err != nil {
 			break
 		}
+		created = created || isNew
 		if err = c.enterLocked(r, reservation, e); err == nil {
-			return nil
+			return created, nil
 		}
 		c.manager.endUnused(r)
 		if errors.Is(err, room.ErrDeleted) { // it has just ended; the next round creates another
@@ -75,9 +97,9 @@ func (c *Client) enterRoom(id string, reservation engine.Reservation, e *enterin
 	}
 	reservation.Release()
 	if errors.Is(err, room.ErrFull) {
-		return ErrRoomFull
+		err = ErrRoomFull
 	}
-	return err
+	return created, err
 }
 
 // mayJoinLocked returns an error if c cannot join another room of that ID.
@@ -100,15 +122,13 @@ func (c *Client) mayJoinLocked(id string) error {
 }
 
 // roomToEnter returns the room of that ID, and creates a missing one.
-func (m *Manager) roomToEnter(id string, e *entering) (r *roomEntry, err error) {
-	var created bool
+func (m *Manager) roomToEnter(id string, e *entering) (r *roomEntry, created bool, err error) {
 	if len(e.options) == 0 && !m.isInbox(id) {
 		r, created = m.rooms.GetOrCreate(id)
 	} else {
 		r, created, err = m.getOrCreateRoom(id, append(slices.Clip(e.options), func(o *roomOptions) { o.byJoin = true }))
 	}
-	e.created = e.created || created
-	return r, err
+	return r, created, err
 }
 
 // enterLocked makes c a member of r and posts its task, with the history locked, so that
@@ -118,6 +138,9 @@ func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *en
 	if h != nil {
 		h.mu.Lock()
 		defer h.mu.Unlock()
+		if h.waitsLocked(e) {
+			return h.waitLocked(c, e)
+		}
 	}
 	st := h.startLocked(r.ID(), &e.since)
 	inbox := h != nil && h.inbox != nil

@@ -67,8 +67,13 @@ func (n brokerNode) Lost(topics []Topic) {
 	if topics == nil {
 		n.numbers.watch.Reset()
 		n.loseAll()
+		n.doubtAll()
 	}
 	for _, topic := range topics {
+		if topic.Kind == TopicHistory {
+			n.read(topic.Name, false)
+			continue
+		}
 		n.numbers.watch.Forgive(keyOf(topic))
 		n.loseNow(topic)
 	}
@@ -158,6 +163,10 @@ func (n *node) reportTo(r *roomEntry) error {
 	defer n.losses.mu.Unlock()
 	count := n.losses.count.Load()
 	if n.knows(r) {
+		return nil
+	}
+	if r.Data().history.isStored() { // it is repaired
+		r.Data().losses.Store(count)
 		return nil
 	}
 	if err := n.publishGap(&publication{}, r); err != nil {

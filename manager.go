@@ -124,6 +124,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	m.presences.init(m)
 	if n != nil {
 		n.manager = m
+		n.jobs = pool.NewWorkers(storeWorkers, m.reportPanic)
 	}
 	return m, nil
 }

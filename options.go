@@ -88,8 +88,8 @@ func WithIdempotencyBytes(total, perUser int64) Option {
 
 // WithBroker sets Config.Broker: the manager becomes a node of a cluster, together with the
 // managers whose brokers speak to the same server. BroadcastToRoom, Publish, PublishEvent,
-// BroadcastToUser and BroadcastAll then reach the clients of all nodes. docs/cluster.md has the
-// guarantees. b serves this manager alone.
+// BroadcastToUser and BroadcastAll then reach the clients of all nodes. Rooms with a history need a
+// HistoryBroker. docs/cluster.md has the guarantees. b serves this manager alone.
 func WithBroker(b Broker) Option { return func(c *Config) { c.Broker = b } }
 
 // WithListenAddr sets Config.ListenAddr, for example "tcp://:8080".

@@ -42,7 +42,7 @@ func (m *Manager) PublishEvent(
 	}
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
-	place, err := m.encodeNotify(buf, &envelope.Notify{Event: event, Room: roomID, Offset: h != nil}, v)
+	place, err := m.encodeNotify(buf, &envelope.Notify{Event: event, Room: roomID, Offset: h != nil && h.stored == nil}, v)
 	if err != nil {
 		return Position{}, err
 	}
@@ -50,6 +50,8 @@ func (m *Manager) PublishEvent(
 	switch {
 	case r == nil:
 		return Position{}, m.publishAway(roomID, p, notFound)
+	case h.isStored():
+		return m.node.publishStored(ctx, h, buf.B, place)
 	case h == nil:
 		_, err = m.publishIn(ctx, r, p)
 		return Position{}, err
@@ -167,6 +169,9 @@ func (h *roomHistory) keepLocked(b *broadcast, place int) {
 	b.prev = h.log.Top()
 	switch {
 	case b.frame == nil:
+		if h.stored != nil && h.stored.fresh != nil {
+			h.installLocked(h.stored.fresh)
+		}
 		h.log.Skip(b.offset)
 		h.weighLocked()
 		return

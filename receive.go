@@ -25,6 +25,8 @@ func (n brokerNode) SetState(up bool, err error) {
 		n.numbers.watch.Reset()
 		n.loseAll()
 		n.repeat.Store(true)
+		n.renewed.Store(true)
+		n.interest.Wake()
 		n.greet.Store(true)
 	}
 	before := n.up.Swap(up)
@@ -77,11 +79,10 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 		n.noteBeat(string(in.Origin), in.Payload)
 	case cluster.Bye:
 		n.peers.remove(string(in.Origin))
+	case cluster.Stored: // it comes to ReceiveStored only
+		n.counts.malformed.Add(1)
 	}
 }
-
-// ReceiveStored handles a message of a history.
-func (n brokerNode) ReceiveStored(string, string, StoredMessage) { n.counts.unwanted.Add(1) }
 
 // deliver publishes a message of another node to the clients of this one.
 func (n *node) deliver(topic Topic, in *cluster.Message) {

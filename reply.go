@@ -111,6 +111,7 @@ var errorCodes = []struct {
 }{
 	{ErrManagerStopped, 503},
 	{ErrBroadcastTimeout, 503},
+	{ErrBrokerUnavailable, 503},
 	{ErrChannelFull, 503},
 	{ErrForbidden, 403},
 	{ErrRoomNotFound, 404},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -121,13 +122,7 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 		opt(&o)
 	}
 	cfg, err := o.check()
-	if err == nil {
-		err = o.presence.validate()
-	}
-	if err == nil {
-		err = invalidIf(o.history != nil && m.node != nil, "History", "does not work with a Broker")
-	}
-	if err != nil {
+	if err := firstError(err, o.presence.validate(), m.node.takes(o.history)); err != nil {
 		return nil, err
 	}
 	r, err := m.rooms.Create(id, func(d *roomData) {
@@ -141,6 +136,9 @@ func (m *Manager) createRoom(id string, meta map[string]any, opts []RoomOption) 
 			d.history.beginInbox(id, m.inboxes.devices)
 		case o.history != nil:
 			d.history = m.newRoomHistory(cfg, o.byJoin)
+			if m.node != nil {
+				m.node.beginStored(d.history, strings.Clone(id), cfg)
+			}
 		}
 	})
 	if err != nil {
@@ -217,6 +215,10 @@ func (m *Manager) GetRoomCount() int { return m.rooms.Len() }
 // stays connected. Messages that were published before are still delivered. While the link to the
 // Broker is down it ends the room on this node alone, and logs that.
 func (m *Manager) DeleteRoom(id string) {
+	r, ok := m.rooms.Get(id)
+	if !ok || r.Data().history.isStored() {
+		m.node.forget(id) // before the node can read it again
+	}
 	m.deleteHere(id)
 	m.node.deleted(id)
 }
@@ -278,8 +280,11 @@ func (c *Client) LeaveRoom(id string) {
 	if !ok || !c.conn.Opened() {
 		return
 	}
-	if left, ended := c.exitRoom(r); left {
+	left, ended := c.exitRoom(r)
+	if left {
 		c.left(r, ended)
+	} else {
+		c.cancelWait(r)
 	}
 }
 

@@ -197,6 +197,9 @@ type ClusterStats struct {
 	Undelivered uint64 // messages of other nodes that were not delivered, because the ring of an event loop stayed full
 	Holes       uint64 // losses between the nodes that the broker has not reported
 	Malformed   uint64 // messages of the broker that no node of this version has sent
+	Loads       uint64 // histories of rooms that were read from the store as a whole
+	Repairs     uint64 // answers of the store with messages that had not come by themselves
+	StoreErrors uint64 // requests that the store has not answered, or has refused
 }
 
 // PresenceStats is a snapshot of the rooms WithPresence.

@@ -241,8 +241,8 @@ func (e *Engine) Addr() net.Addr {
 // Shards returns the shards. The slice must not be changed.
 func (e *Engine) Shards() []*Shard { return e.shards }
 
-// onLoop reports whether the caller runs on any of the event loops.
-func (e *Engine) onLoop() bool { return e.callersShard() != nil }
+// OnLoop reports whether the caller runs on any of the event loops.
+func (e *Engine) OnLoop() bool { return e.callersShard() != nil }
 
 // callersShard returns the shard on whose event loop the caller runs, or nil.
 func (e *Engine) callersShard() *Shard {

@@ -31,7 +31,7 @@ func (s *Shard) Reserve() (Reservation, error) {
 	if s.in.tryAcquire() {
 		return Reservation{s, true}, nil
 	}
-	if s.eng.onLoop() {
+	if s.eng.OnLoop() {
 		return Reservation{s, false}, nil
 	}
 	timer := time.NewTimer(s.eng.cfg.BroadcastTimeout)

@@ -152,7 +152,7 @@ func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
 	}
 	s := c.shard
 	f = c.variant(s.eng.Stamp(f))
-	wait := !s.eng.onLoop()
+	wait := !s.eng.OnLoop()
 	for !c.reserve(f) {
 		if !wait {
 			s.drop(f, DropFull)
@@ -174,7 +174,7 @@ func (c *Conn) SendContext(ctx context.Context, f *Frame) error {
 // sendReserved posts f, whose space in the queue is reserved.
 func (c *Conn) sendReserved(ctx context.Context, f *Frame) error {
 	t := &sendTask{conn: c, frame: f, reserved: true}
-	if c.shard.eng.onLoop() {
+	if c.shard.eng.OnLoop() {
 		c.shard.Post(t)
 		return nil
 	}

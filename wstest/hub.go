@@ -15,11 +15,13 @@ import (
 //	hub := wstest.NewHub()
 //	m, err := ws.NewManager(ws.WithBroker(hub.Link()))
 //
+// It also stores the histories of rooms, as long as it lives.
 // A Link can be cut, to test a service without its server. Safe for
 // concurrent use.
 type Hub struct {
 	mu    sync.Mutex
 	links map[*Link]struct{} // that are up; guarded by mu
+	store store              // guarded by mu
 }
 
 // NewHub returns a hub without links.
@@ -36,7 +38,7 @@ var ErrCut = errors.New("wstest: the link is cut")
 // ErrLimit is the error of a Link for a message beyond its Limit.
 var ErrLimit = errors.New("wstest: the message is too large")
 
-// Link is the Broker of one Manager on a Hub. Safe for concurrent use.
+// Link is the Broker of one Manager on a Hub, a HistoryBroker, too. Safe for concurrent use.
 type Link struct {
 	hub   *Hub
 	node  ws.BrokerNode
@@ -55,6 +57,12 @@ type Link struct {
 	limit   int                   // bytes of a message; 0 has no end
 	closed  bool
 	stalled chan struct{} // closed when Publish may go on; nil if it does not wait
+
+	// Guarded by hub.mu. For histories.
+	loseStored int           // messages that are still to be lost
+	failAppend int           // calls of Append that are still to fail
+	failStored bool          // they store the message
+	held       chan struct{} // closed when Read may go on; nil if it does not wait
 }
 
 // Start implements ws.Broker.

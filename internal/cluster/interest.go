@@ -23,6 +23,7 @@ type Interest[K comparable] struct {
 type topicState struct {
 	wants      int       // callers of Add less those of Remove
 	subscribed bool      // Next has returned it
+	effective  bool      // since it was returned, Confirm had it
 	listed     bool      // it is in wanted
 	since      time.Time // of Subscribed; zero before
 	leaves     uint32    // counts Remove of the last one, so that an older entry of left is known
@@ -42,8 +43,8 @@ func NewInterest[K comparable](delay time.Duration) *Interest[K] {
 	}
 }
 
-// Add says that one more wants the topic.
-func (i *Interest[K]) Add(topic K) {
+// Add says that one more wants the topic. It reports whether the subscription is effective.
+func (i *Interest[K]) Add(topic K) (effective bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	s := i.topics[topic]
@@ -57,6 +58,31 @@ func (i *Interest[K]) Add(topic K) {
 		i.wanted = append(i.wanted, topic)
 		i.wake()
 	}
+	return s.effective
+}
+
+// Confirm says that the subscription to the topics is effective.
+func (i *Interest[K]) Confirm(topics []K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, topic := range topics {
+		if s := i.topics[topic]; s != nil {
+			s.effective = s.subscribed
+		}
+	}
+}
+
+// ConfirmAll is Confirm for all topics that Next has returned, and returns them.
+func (i *Interest[K]) ConfirmAll() (topics []K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for topic, s := range i.topics {
+		if s.subscribed {
+			s.effective = true
+			topics = append(topics, topic)
+		}
+	}
+	return topics
 }
 
 // Remove is the reverse of Add.
@@ -74,6 +100,9 @@ func (i *Interest[K]) Remove(topic K) {
 	}
 	i.left = append(i.left, leftTopic[K]{topic, s.leaves, i.now()})
 }
+
+// Wake puts a token on Ready.
+func (i *Interest[K]) Wake() { i.wake() }
 
 func (i *Interest[K]) wake() {
 	select {
@@ -162,6 +191,13 @@ func (i *Interest[K]) Since(topic K) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return s.since, true
+}
+
+// Has reports whether the topic is wanted or subscribed to.
+func (i *Interest[K]) Has(topic K) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.topics[topic] != nil
 }
 
 // Len returns the number of topics that are wanted or subscribed to.

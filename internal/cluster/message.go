@@ -21,7 +21,8 @@ const (
 	Beat                       // a node is alive; Payload describes it
 	Bye                        // a node stops
 	Sum                        // a round of Numbers ends; Payload is its sum
-	maxKind    = Sum
+	Stored                     // a message of a history; see AppendStored
+	maxKind    = Stored
 )
 
 // Message is one message between nodes. Not safe for concurrent use.
@@ -170,6 +171,21 @@ func CutClose(b []byte) (code uint16, reason string, ok bool) {
 		return 0, "", false
 	}
 	return binary.BigEndian.Uint16(b), string(b[2:]), true
+}
+
+// AppendStored appends the payload of Stored to b: the JSON of a notification, and the place at which
+// the offset of the message goes, in bytes before the end.
+func AppendStored(b, notify []byte, place int) []byte {
+	return append(binary.AppendUvarint(b, uint64(place)), notify...)
+}
+
+// CutStored is the reverse of AppendStored. The place may be any number.
+func CutStored(b []byte) (notify []byte, place int, ok bool) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > uint64(len(b)) {
+		return nil, 0, false
+	}
+	return b[size:], int(n), true
 }
 
 func appendBytes(b, part []byte) []byte {

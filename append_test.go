@@ -1,0 +1,81 @@
+package ws_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
+	"github.com/qi-realtime/ws/internal/harness"
+)
+
+// TestDeleteRoomForgets holds that DeleteRoom ends the history for all nodes.
+func TestDeleteRoomForgets(t *testing.T) {
+	t.Parallel()
+	nodes := storedNodes(t, 2, ws.History{})
+	far := nodes[1].member("r")
+	far.Join("")
+	for i := range 3 {
+		nodes[0].say(i)
+	}
+	take(far, 0, 1, 2)
+	nodes[0].DeleteRoom("r")
+	harness.Eventually(t, func() bool { _, ok := nodes[1].GetRoom("r"); return !ok }, "the room stays")
+	for _, n := range nodes {
+		_, err := n.CreateRoom("r", nil, ws.WithHistory(ws.History{}))
+		require.NoError(t, err)
+	}
+	at := nodes[0].say(3) // waits for the end of the old history
+	assert.EqualValues(t, 1, at.Offset)
+	late := nodes[1].member("r")
+	assert.Equal(t, 1, late.Join(`"last":10`))
+	take(late, 3)
+}
+
+// TestRoomThatIsPublishedToStays holds that an empty room does not end while its node publishes to it.
+func TestRoomThatIsPublishedToStays(t *testing.T) {
+	t.Parallel()
+	n := storedNodes(t, 1, ws.History{TTL: 30 * time.Millisecond}, func(c *ws.Config) {
+		c.Room.EmptyRoomTTL, c.Room.CleanupInterval = 30*time.Millisecond, time.Millisecond
+	})[0]
+	for range 20 {
+		_, err := n.CreateRoom("r", nil, ws.WithHistory(ws.History{TTL: 30 * time.Millisecond}))
+		if err != nil {
+			require.ErrorIs(t, err, ws.ErrRoomExists)
+		}
+		at, err := n.PublishEvent(context.Background(), "r", "n", 1)
+		require.NoError(t, err)
+		require.NotZero(t, at)
+	}
+	harness.Eventually(t, func() bool { return n.GetRoomCount() == 0 }, "a silent room stays")
+}
+
+// TestStoredOptions holds that a history takes no options that exclude members, and that the bounds of
+// the room hold in the log and in the store.
+func TestStoredOptions(t *testing.T) {
+	t.Parallel()
+	nodes := storedNodes(t, 2, ws.History{Size: 3})
+	_, err := nodes[0].PublishEvent(context.Background(), "r", "n", 1, ws.HighPriority())
+	require.ErrorIs(t, err, ws.ErrHistoryOption)
+	_, err = nodes[0].PublishEvent(context.Background(), "r", "n", func() {})
+	require.Error(t, err)
+	m := nodes[1].member("r")
+	m.Join("")
+	for i := range 10 {
+		nodes[0].say(i)
+		take(m, i)
+	}
+	for _, n := range nodes { // the log of one, the store of the other
+		late := n.member("r")
+		late.Position = ws.Position{Epoch: m.Position.Epoch, Offset: 2}
+		assert.Equal(t, 3, late.Rejoin())
+		require.Equal(t, "ws.gap", late.Take().Event)
+		assert.Equal(t, ws.RoomGap{
+			Room: "r", Epoch: m.Position.Epoch, After: 2, Next: 8, Reason: ws.GapExpired,
+		}, late.Gaps[0])
+		take(late, 7, 8, 9)
+	}
+}

@@ -1,0 +1,206 @@
+package ws
+
+import (
+	"errors"
+	"time"
+)
+
+// joinWait is a join that waits until the node has read the history of the room from the store.
+type joinWait struct {
+	// Immutable.
+	history  *roomHistory
+	client   *Client
+	room     string
+	entering *entering
+	timer    *time.Timer // ends the wait
+	done     chan error  // holds the result if entering.later is nil
+
+	asked bool // the read that is under way began while it waited; guarded by roomHistory.mu
+}
+
+// errWaits says that a join waits, see entering.wait.
+var errWaits = errors.New("ws: the join waits for the history")
+
+// joinTimeout bounds the wait of a join for the store.
+const joinTimeout = 10 * time.Second
+
+// maxReads is the number of reads of the store, made while a join waits, that have to lack
+// the join's offset before the node believes that the store never had it: a replica may be late.
+const maxReads = 3
+
+// waitsLocked reports whether a join has to wait for the store: the log is not loaded, or the client
+// may know of newer messages, or of a newer epoch, than the log.
+func (h *roomHistory) waitsLocked(e *entering) bool {
+	s, p := h.stored, e.since.Position
+	switch {
+	case s == nil || h.ended:
+		return false
+	case !s.loaded:
+		return true
+	case p == (Position{}):
+		return false
+	case p.Epoch != h.epoch:
+		return e.reads == 0
+	}
+	return p.Offset > h.headLocked() && e.reads < maxReads
+}
+
+// waitLocked lets the join of c wait. Client.mu is held, too. The error is errWaits if it waits.
+func (h *roomHistory) waitLocked(c *Client, e *entering) error {
+	s, n := h.stored, h.stored.node
+	now := h.all.clock()
+	if e.waitsUntil == 0 {
+		e.waitsUntil = now + joinTimeout
+	}
+	switch {
+	case !n.up.Load(), now >= e.waitsUntil:
+		return n.refuse()
+	case e.later == nil && n.manager.engine.OnLoop():
+		return ErrOnEventLoop
+	case s.waits[c] != nil:
+		return ErrAlreadyInRoom
+	case !n.mayWait(c):
+		return ErrTooManyRooms
+	}
+	effective := n.interest.Add(s.topic())
+	w := &joinWait{history: h, client: c, room: s.room, entering: e, done: make(chan error, 1)}
+	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
+	s.waits[c], e.wait = w, w
+	n.stores.add(h)
+	switch {
+	case s.busy: // the read that is under way serves it, or the next one
+	case !s.loaded && effective, s.loaded && now-s.read >= minReadInterval:
+		h.readAgainLocked()
+	}
+	return errWaits
+}
+
+// mayWait counts one more wait of c, unless c is in as many rooms as it may be. Client.mu is held.
+func (n *node) mayWait(c *Client) bool {
+	_, rooms := c.roomLocked("")
+	n.waits.Lock()
+	defer n.waits.Unlock()
+	if most := n.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms+n.waits.of[c] >= most {
+		return false
+	}
+	n.waits.of[c]++
+	return true
+}
+
+// release is the reverse of waitLocked, when the client has joined, or will not.
+func (w *joinWait) release() {
+	n := w.history.stored.node
+	n.waits.Lock()
+	if n.waits.of[w.client]--; n.waits.of[w.client] == 0 {
+		delete(n.waits.of, w.client)
+	}
+	n.waits.Unlock()
+	n.interest.Remove(w.history.stored.topic())
+}
+
+// takeWaits removes all joins that wait, after a read, if one was under way. roomHistory.mu is held.
+func (s *storedHistory) takeWaits() (waits []*joinWait) {
+	for c, w := range s.waits {
+		if w.asked {
+			w.entering.reads++
+		}
+		waits = append(waits, w)
+		delete(s.waits, c)
+	}
+	return waits
+}
+
+// expire ends a wait that was too long.
+func (w *joinWait) expire() {
+	if w.take() {
+		w.end(w.history.stored.node.refuse())
+	}
+}
+
+// take removes the wait, and reports whether it was there.
+func (w *joinWait) take() bool {
+	h := w.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stored.waits[w.client] != w {
+		return false
+	}
+	delete(h.stored.waits, w.client)
+	return true
+}
+
+// resume lets joins go on that were removed from the waits, or ends them with an error.
+func (n *node) resume(waits []*joinWait, err error) {
+	if len(waits) > 0 && !n.jobs.Submit(&resumeTask{waits, err}) {
+		(&resumeTask{waits, ErrManagerStopped}).Run()
+	}
+}
+
+// resumeTask lets joins go on.
+type resumeTask struct {
+	waits []*joinWait
+	err   error
+}
+
+// Run implements pool.Task.
+func (t *resumeTask) Run() {
+	for _, w := range t.waits {
+		w.timer.Stop()
+		w.end(t.err)
+	}
+}
+
+// end ends the wait: the client tries again, or gets the error.
+func (w *joinWait) end(err error) {
+	if w.entering.later == nil {
+		w.done <- err
+		return
+	}
+	defer w.release()
+	if err == nil {
+		_, err = w.client.joinRoom(w.room, w.entering)
+	}
+	if err != nil && !errors.Is(err, errWaits) {
+		w.entering.later(err)
+		w.client.manager.endUnusedRoom(w.room)
+	}
+}
+
+// wait returns when the join can go on.
+func (w *joinWait) wait() error {
+	select {
+	case err := <-w.done:
+		return err
+	case <-w.client.manager.stopping:
+	}
+	if w.take() {
+		w.timer.Stop()
+		return ErrManagerStopped
+	}
+	return <-w.done
+}
+
+// cancelWait ends the wait of a client that leaves the room before it has joined.
+func (c *Client) cancelWait(r *roomEntry) {
+	h := r.Data().history
+	if !h.isStored() {
+		return
+	}
+	h.mu.Lock()
+	w := h.stored.waits[c]
+	delete(h.stored.waits, c)
+	h.mu.Unlock()
+	if w != nil {
+		h.stored.node.resume([]*joinWait{w}, errLeft)
+	}
+}
+
+// errLeft answers a join that was overtaken by the leave.
+var errLeft = NewClientError(409, "left the room")
+
+// endUnusedRoom is endUnused for the room of that ID, if there is one.
+func (m *Manager) endUnusedRoom(id string) {
+	if r, ok := m.rooms.Get(id); ok && m.endUnused(r) {
+		m.changed(roomCount, "")
+	}
+}
