@@ -38,7 +38,7 @@ all members. The program bench/nodes is built for it; Redis needs the program re
 const none = "none"
 
 // allBrokers are the brokers that -brokers knows.
-var allBrokers = []string{none, control.NATS, control.Redis, control.Sharded}
+var allBrokers = []string{none, control.NATS, control.Redis, control.Sharded, control.NATSFiles}
 
 // run is a run of cluster.
 type run struct {
@@ -47,7 +47,7 @@ type run struct {
 	outstanding               int
 	roomRate, roomsRate       float64
 	linkRate                  float64
-	all                       bool
+	history, all              bool
 	binary                    string
 	load.Timing
 }
@@ -70,7 +70,8 @@ func (o *run) Flags(fs *flag.FlagSet) {
 	fs.Float64Var(&o.roomRate, "room-rate", o.roomRate, "cluster: publishes a second to the one room")
 	fs.Float64Var(&o.roomsRate, "rooms-rate", o.roomsRate, "cluster: publishes a second to many rooms")
 	fs.Float64Var(&o.linkRate, "link-rate", o.linkRate, "cluster: publishes a second to one member on each node")
-	fs.BoolVar(&o.all, "all", o.all, "cluster: all brokers and all loads, in less than 8 minutes")
+	fs.BoolVar(&o.history, "history", o.history, "cluster: the rooms have a history, which the broker stores")
+	fs.BoolVar(&o.all, "all", o.all, "cluster: all brokers and loads, without and with a history, in less than 8 minutes")
 	fs.StringVar(&o.binary, "nodes-binary", o.binary, "cluster: the `program` built from bench/nodes; else it is built")
 	load.DurationFlag(fs, &o.Duration)
 	load.WarmupFlag(fs, &o.Warmup)
@@ -108,34 +109,57 @@ func (o *run) Run(ctx context.Context, s *command.Session) ([]*result.Table, err
 	}
 	defer remove()
 	t := newTables(strings.Split(o.loads, ","))
-	brokers := strings.Split(o.brokers, ",")
-	s.Progress.Expect(len(brokers)*len(layouts), 2*(o.Warmup+o.Duration)+4*time.Second)
-	for _, broker := range brokers {
+	cases := o.cases()
+	s.Progress.Expect(len(cases)*len(layouts), 2*(o.Warmup+o.Duration)+4*time.Second)
+	for _, p := range cases {
+		p.program = program
 		for _, l := range layouts {
-			s.Progress.Step("%s, %s", broker, l.name)
-			if err := o.measure(ctx, s, program, broker, l, t); err != nil {
-				return nil, fmt.Errorf("broker %s, load %s: %w", broker, l.name, err)
+			s.Progress.Step("%s, history %v, %s", p.broker, p.history, l.name)
+			if err := o.measure(ctx, s, p, l, t); err != nil {
+				return nil, fmt.Errorf("broker %s, load %s: %w", p.broker, l.name, err)
 			}
 		}
 	}
 	return t.all(), nil
 }
 
+// params are the parameters of nodes.
+type params struct {
+	program, broker string
+	history         bool
+}
+
+// cases are those that the flags ask for.
+func (o *run) cases() (cases []params) {
+	for _, history := range []bool{false, true} {
+		if !o.all && history != o.history {
+			continue
+		}
+		for broker := range strings.SplitSeq(o.brokers, ",") {
+			if o.all && !history && broker == control.NATSFiles {
+				continue // as nats
+			}
+			cases = append(cases, params{broker: broker, history: history})
+		}
+	}
+	return cases
+}
+
 // measure runs the loads of a layout that are wanted, on nodes of their own.
 func (o *run) measure(
-	ctx context.Context, s *command.Session, program, broker string, l *layout, t *tables,
+	ctx context.Context, s *command.Session, p params, l *layout, t *tables,
 ) error {
 	wanted := slices.DeleteFunc([]kind{{l, false}, {l, true}}, func(k kind) bool { return !t.has(k) })
 	if len(wanted) == 0 {
 		return nil
 	}
-	c, err := o.start(ctx, s, program, broker, l)
+	c, err := o.start(ctx, s, p, l)
 	if err != nil {
 		return err
 	}
 	defer c.stop()
 	for _, k := range wanted {
-		f, err := c.run(ctx, &o.Timing, k.command(o))
+		f, err := c.run(ctx, &o.Timing, k.command(o, c.history))
 		if err != nil {
 			return err
 		}

@@ -76,13 +76,17 @@ func (k kind) heading() string {
 	return k.title + ", at full speed"
 }
 
-// command returns the command for all publishers together.
-func (k kind) command(o *run) control.Command {
+// command returns the command for all publishers together. A member that has not read the latest
+// messages must find them in the history.
+func (k kind) command(o *run, history bool) control.Command {
 	c := control.Command{Name: "publish", Size: o.size}
 	if k.fixed {
 		c.Rate = k.rate(o)
 	} else {
 		c.Outstanding = k.most(o)
+	}
+	if history {
+		c.Outstanding = min(c.Outstanding, historySize/4*k.rooms(o))
 	}
 	return c
 }

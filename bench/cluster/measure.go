@@ -31,6 +31,7 @@ type figures struct {
 type wholeLoad struct {
 	published, deliveries, in, out             uint64
 	missing, disordered, dropped, gaps, errors uint64
+	repairs                                    uint64
 }
 
 // snapshot holds the counters of all processes.
@@ -55,9 +56,7 @@ func (c *nodes) snapshot() (s snapshot, err error) {
 	}
 	s.at, s.Tally = control.Now(), c.sum()
 	for node, g := range c.gens {
-		gaps := make([]uint64, len(g.Loops))
-		g.Each(func(i int, _ *load.Loop) { gaps[i] = c.work[node][i].gaps })
-		for _, n := range gaps {
+		for _, n := range perLoop(g, func(i int) uint64 { return c.work[node][i].gaps }) {
 			s.gaps += n
 		}
 	}
@@ -119,6 +118,11 @@ func (c *nodes) publish(cmd control.Command) error {
 		cmd.Rate /= float64(publishers)
 		cmd.Outstanding = (cmd.Outstanding + publishers - 1) / publishers
 	}
+	if c.history { // a publisher waits for the store
+		if cmd.Publishers = cmd.Outstanding; cmd.Rate > 0 {
+			cmd.Publishers = waiting
+		}
+	}
 	for cmd.First = range publishers {
 		if _, err := c.procs[cmd.First].Call(cmd); err != nil {
 			return err
@@ -126,6 +130,9 @@ func (c *nodes) publish(cmd control.Command) error {
 	}
 	return nil
 }
+
+// waiting is the number of publishers on a node that wait for the store, at a fixed rate.
+const waiting = 64
 
 // publishers returns the number of nodes that publish.
 func (c *nodes) publishers() int {
@@ -215,6 +222,7 @@ func (w *wholeLoad) add(began, ended *snapshot) {
 		w.published += r.Published - before.Published
 		w.dropped += r.Dropped - before.Dropped + r.LinkLost - before.LinkLost
 		w.errors += r.PublishErrors - before.PublishErrors
+		w.repairs += r.Repairs - before.Repairs
 		handed += r.FromLink - before.FromLink
 	}
 	if ended.broker.BrokerOut == 0 { // Redis does not count them

@@ -18,8 +18,8 @@ import (
 
 // nodes are the processes of a cluster, and a load generator for each node.
 type nodes struct {
-	broker  string
-	version string
+	params
+	version string // of the broker
 	layout  *layout
 	rooms   int
 	seats   [][]int32       // the rooms of each node's members
@@ -33,24 +33,28 @@ type nodes struct {
 // minQueue is the library's default of messages queued for a client.
 const minQueue = 256
 
+// historySize is the number of messages that a room keeps: the most that the brokers keep unless they
+// are told otherwise.
+const historySize = 1000
+
 // start starts a broker and nodes, connects the members, and waits until the broker has all
 // subscriptions.
 func (o *run) start(
-	ctx context.Context, s *command.Session, program, broker string, l *layout,
+	ctx context.Context, s *command.Session, p params, l *layout,
 ) (c *nodes, err error) {
-	c = &nodes{broker: broker, layout: l, rooms: l.rooms(o)}
+	c = &nodes{params: p, layout: l, rooms: l.rooms(o)}
 	defer func() {
 		if err != nil {
 			c.stop()
 		}
 	}()
 	n := o.nodes
-	if broker == none {
+	if c.broker == none {
 		n = 1
 	}
 	c.seats = l.seats(o, n)
 	c.members = make([]int, c.rooms)
-	if err := c.startProcesses(ctx, s, program, l.most(o)); err != nil {
+	if err := c.startProcesses(ctx, s, l.most(o)); err != nil {
 		return nil, err
 	}
 	if err := c.startGenerators(ctx, s, l.most(o)); err != nil {
@@ -61,12 +65,15 @@ func (o *run) start(
 
 // startProcesses starts the server of the broker, and the nodes.
 func (c *nodes) startProcesses(
-	ctx context.Context, s *command.Session, program string, outstanding int,
+	ctx context.Context, s *command.Session, outstanding int,
 ) error {
 	var cfg control.Config
+	if c.history {
+		cfg.Mode, cfg.HistorySize = control.Numbered, historySize
+	}
 	if c.broker != none {
 		cfg.Broker = c.broker
-		options := server.Options{Program: []string{program, "broker"}, Verbose: s.Verbose}
+		options := server.Options{Program: []string{c.program, "broker"}, Verbose: s.Verbose}
 		var err error
 		if c.server, err = server.Start(ctx, &options, cfg); err != nil {
 			return err
@@ -74,7 +81,7 @@ func (c *nodes) startProcesses(
 		cfg.BrokerAddr, c.version = c.server.Native, c.server.Library
 	}
 	session := *s
-	session.Program = []string{program, "serve"}
+	session.Program = []string{c.program, "serve"}
 	if outstanding > minQueue/2 { // a member may have all of them queued
 		session.Queue = cmp.Or(s.Queue, 2*outstanding)
 	}
@@ -106,6 +113,7 @@ func (c *nodes) startGenerators(ctx context.Context, s *command.Session, outstan
 		if err != nil {
 			return err
 		}
+		g.Each(func(_ int, l *load.Loop) { l.Whole = c.history })
 		c.gens, c.work = append(c.gens, g), append(c.work, work)
 		comp.Control(g.Loops[0])
 		for n, room := range c.seats[node] {
@@ -136,6 +144,10 @@ func (c *nodes) join(ctx context.Context) error {
 				if c.layout.publisher(int(conn.Room), len(c.procs)) == node {
 					conn.State = near
 				}
+				if c.history {
+					l.Send(int32(index), joinFrame(conn.Room))
+					continue
+				}
 				l.Send(int32(index), load.MaskedFrame(load.OpBinary,
 					binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, uint32(conn.Room))))
 			}
@@ -145,12 +157,31 @@ func (c *nodes) join(ctx context.Context) error {
 		for node, r := range reports {
 			rooms := slices.Clone(c.seats[node])
 			slices.Sort(rooms)
-			if r.Members != len(rooms) || (c.server != nil && r.Topics != len(slices.Compact(rooms))) {
+			members := r.Members
+			if c.history {
+				members = c.joined(node)
+			}
+			if members != len(rooms) || (c.server != nil && r.Topics != len(slices.Compact(rooms))) {
 				return false
 			}
 		}
 		return true
 	})
+}
+
+// joined returns the number of members of a node whose join was answered.
+func (c *nodes) joined(node int) (sum int) {
+	for _, n := range perLoop(c.gens[node], func(i int) int { return c.work[node][i].joined }) {
+		sum += n
+	}
+	return sum
+}
+
+// perLoop returns the value of each loop, which the function reads on it.
+func perLoop[T any](g *load.Generator, value func(i int) T) []T {
+	values := make([]T, len(g.Loops))
+	g.Each(func(i int, _ *load.Loop) { values[i] = value(i) })
+	return values
 }
 
 // await waits until the reports of the nodes are as they should be.

@@ -19,6 +19,7 @@ type tables struct {
 
 var columns = []result.Column{
 	{"broker", "broker", "%s"},
+	{"history", "history", "%s"},
 	{"nodes", "nodes", "%d"},
 	{"members", "members", "%d"},
 	{"rooms", "rooms", "%d"},
@@ -41,6 +42,7 @@ var columns = []result.Column{
 	{"disordered", "disordered", "%d"},
 	{"dropped", "dropped", "%d"},
 	{"gaps", "gaps", "%d"},
+	{"repairs", "", "%d"},
 	{"refused", "refused", "%d"},
 }
 
@@ -54,10 +56,10 @@ func newTables(names []string) *tables {
 		t.names = append(t.names, k.id())
 		t.of[k.id()] = &result.Table{
 			Command: "cluster-" + k.id(), Title: k.heading(), Columns: columns, Charts: []result.Chart{{
-				Kind: report.Bars, X: []string{"broker"},
+				Kind: report.Bars, X: []string{"broker", "history"},
 				Y: []string{"messages_per_second", "per_second", "nodes_us", "broker_us"},
 			}, {
-				Kind: report.Bars, Title: "From publish to delivery", X: []string{"broker"},
+				Kind: report.Bars, Title: "From publish to delivery", X: []string{"broker", "history"},
 				Y: []string{"near_p50_ms", "near_p99_ms", "far_p50_ms", "far_p99_ms"}, Axis: "ms", LogY: true,
 			}},
 		}
@@ -87,18 +89,22 @@ func (t *tables) add(k kind, c *nodes, f *figures) {
 	name := c.broker
 	if c.version != "" {
 		name = c.version
-		if c.broker == control.Sharded {
+		switch {
+		case c.broker == control.Sharded:
 			name += ", cluster of 3"
+		case c.broker == control.NATSFiles && c.history:
+			name += ", files"
 		}
 	}
 	t.of[k.id()].Add(
-		name, len(c.procs), members, c.rooms, f.command.Size, loadText(f),
+		name, map[bool]string{true: "yes", false: "no"}[c.history], len(c.procs), members, c.rooms, f.command.Size,
+		loadText(f),
 		float64(f.published)/seconds, float64(f.deliveries)/seconds,
 		result.Micros(f.nodesCPU)/messages, result.Micros(f.nodesCPU)/deliveries, result.Micros(f.brokerCPU)/messages,
 		float64(w.in)/published, float64(w.out)/published, float64(w.in+w.out)/float64(max(w.deliveries, 1)),
 		float64(f.bytesOut)/seconds/1e6,
 		quantile(f.near, 0.5), quantile(f.near, 0.99), quantile(f.far, 0.5), quantile(f.far, 0.99),
-		w.missing, w.disordered, w.dropped, w.gaps, w.errors)
+		w.missing, w.disordered, w.dropped, w.gaps, w.repairs, w.errors)
 }
 
 func loadText(f *figures) string {

@@ -39,6 +39,9 @@ type (
 	queuer interface{ ReportQueues(r *Report) }
 	// quiescer can wait until all that was published is sent, queued or dropped.
 	quiescer interface{ Quiesce() }
+	// concurrent can publish several messages to a room at once, in any order of their numbers, if
+	// Unordered returns true.
+	concurrent interface{ Unordered() bool }
 	// drainer can end the connections one after the other, at a pace.
 	drainer interface{ Drain(c *Command) error }
 	// shutter can say goodbye to all clients and end.
@@ -82,12 +85,27 @@ func (h *Host) room(n int) *roomState {
 func (h *Host) publish(room int, r *roomState, payload []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if c, ok := h.server.(concurrent); ok && c.Unordered() {
+		binary.LittleEndian.PutUint64(payload, r.next)
+		r.next++
+		r.mu.Unlock()
+		defer r.mu.Lock()
+		return h.publishNumbered(room, payload)
+	}
 	binary.LittleEndian.PutUint64(payload, r.next)
+	if !h.publishNumbered(room, payload) {
+		return false
+	}
+	r.next++
+	return true
+}
+
+// publishNumbered publishes a message with its number, and counts it.
+func (h *Host) publishNumbered(room int, payload []byte) bool {
 	if h.server.Publish(room, payload) != nil {
 		h.errors.Add(1)
 		return false
 	}
-	r.next++
 	h.published.Add(1)
 	return true
 }

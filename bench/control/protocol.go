@@ -82,6 +82,11 @@ const (
 	// publishes events of HistoryEvent. See the command resume.
 	History = "history"
 
+	// Numbered handles binary messages as Rooms, and has ws.join, and rooms with a history. A publisher
+	// publishes EchoData, whose numbers have NumberBase added, as events of HistoryEvent. See the
+	// command cluster.
+	Numbered = "numbered"
+
 	// Attack has a route for each kind of abuse; see the command attack.
 	Attack = "attack"
 
@@ -93,9 +98,16 @@ const (
 
 // The brokers of a cluster, for Config.Broker.
 const (
-	NATS    = "nats"
-	Redis   = "redis"
-	Sharded = "sharded" // a Redis Cluster
+	NATS      = "nats"       // streams of histories are in memory ...
+	NATSFiles = "nats-files" // ... or in files
+	Redis     = "redis"
+	Sharded   = "sharded" // a Redis Cluster
+)
+
+// NumberBase is added to numbers in JSON, so that each has NumberDigits digits.
+const (
+	NumberBase   = 1_000_000_000_000_000_000
+	NumberDigits = 19
 )
 
 // HistoryEvent is the event of the messages of rooms with a history.
@@ -130,7 +142,7 @@ type Config struct {
 	Notices        bool          // WithReconnectNotice if the query of the request is NoticeQuery
 	AdmitPerSecond float64       // connections that are let in each second; 0 is no limit
 	AdmitBurst     int           // of these, how many at once
-	HistorySize    int           // messages that each room keeps, in mode History
+	HistorySize    int           // messages that each room keeps, in modes History and Numbered
 	JoinRooms      int           // rooms that a client is put into as it connects, see RoomOf
 
 	// Broker makes the server a node of a cluster, in the program bench/nodes only: a constant above.
@@ -156,6 +168,7 @@ type Link struct {
 	FromLink uint64 // messages that the broker has handed to the node, its own ones included
 	LinkGaps uint64 // gaps in rooms, because messages were possibly lost
 	LinkLost uint64 // messages that the node did not take or deliver
+	Repairs  uint64 // answers of the store with messages that had not come by themselves
 }
 
 // Command is one line to the server; a Report is its answer.
@@ -164,6 +177,7 @@ type Command struct {
 	Size        int
 	Rooms       int     // publish, fill, drain: over this many rooms in turn; 0 is 1
 	First, Step int     // publish, fill, drain: of these, First and each Step behind it; 0 is all
+	Publishers  int     // publish: goroutines that share the rate or the outstanding messages; 0 is 1
 	Count       int     // fill, drain: messages to each room; drain does not wait for them
 	Outstanding int     // publish: bound of unacknowledged messages ...
 	Rate        float64 // ... or messages a second; 0 of both is without a pause

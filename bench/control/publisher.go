@@ -2,6 +2,8 @@ package control
 
 import (
 	"encoding/binary"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,12 +12,13 @@ import (
 type publisher struct {
 	host     *Host
 	rooms    []ownRoom
-	turn     int // the room that is next
-	from     int // number of the first room ...
-	step     int // ... and the distance of two rooms
+	turn     atomic.Uint64 // the room that is next
+	from     int           // number of the first room ...
+	step     int           // ... and the distance of two rooms
 	size     int
 	credits  chan struct{} // one for each message that may be unacknowledged, or nil
 	interval time.Duration // of a fixed rate, or 0
+	workers  int           // goroutines
 	stop     chan struct{}
 	stopped  chan struct{}
 }
@@ -29,7 +32,7 @@ type ownRoom struct {
 
 func newPublisher(h *Host, c *Command) *publisher {
 	p := &publisher{
-		host: h, from: c.First, step: max(1, c.Step), size: c.Size,
+		host: h, from: c.First, step: max(1, c.Step), size: c.Size, workers: max(1, c.Publishers),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for n := p.from; n < max(1, c.Rooms); n += p.step {
@@ -41,6 +44,9 @@ func newPublisher(h *Host, c *Command) *publisher {
 		p.interval = time.Duration(float64(time.Second) / c.Rate)
 	case c.Outstanding > 0:
 		p.credits = make(chan struct{}, c.Outstanding)
+		for range c.Outstanding {
+			p.credits <- struct{}{}
+		}
 	}
 	return p
 }
@@ -60,14 +66,20 @@ func (p *publisher) acked(room int, seq uint64) {
 // run publishes until stop.
 func (p *publisher) run() {
 	defer close(p.stopped)
-	switch {
-	case p.credits != nil:
-		p.answer()
-	case p.interval > 0:
-		p.pace()
-	default:
-		p.flood()
+	var workers sync.WaitGroup
+	for i := range p.workers {
+		workers.Go(func() { // owned by run, which waits for it
+			switch {
+			case p.credits != nil:
+				p.answer()
+			case p.interval > 0:
+				p.pace(i)
+			default:
+				p.flood()
+			}
+		})
 	}
+	workers.Wait()
 }
 
 // flood publishes one message over and over, as fast as the library takes it.
@@ -96,9 +108,6 @@ func (p *publisher) flood() {
 
 // answer publishes whenever a message was acknowledged.
 func (p *publisher) answer() {
-	for range cap(p.credits) {
-		p.credits <- struct{}{}
-	}
 	payload := make([]byte, p.size)
 	for {
 		select {
@@ -110,18 +119,18 @@ func (p *publisher) answer() {
 	}
 }
 
-// pace publishes at a fixed rate. A message carries the time at which it was
+// pace publishes at a fixed rate, which the workers share. A message carries the time at which it was
 // due, so that a publisher that falls behind does not hide it.
-func (p *publisher) pace() {
+func (p *publisher) pace(worker int) {
 	payload := make([]byte, p.size)
 	timer := time.NewTimer(0)
-	for due := Now(); ; {
+	for due := Now() + int64(worker)*int64(p.interval); ; {
 		select {
 		case <-p.stop:
 			return
 		case <-timer.C:
 		}
-		for ; due <= Now() && !p.stopping(); due += int64(p.interval) {
+		for ; due <= Now() && !p.stopping(); due += int64(p.workers) * int64(p.interval) {
 			p.publish(payload, due)
 		}
 		timer.Reset(time.Duration(due - Now()))
@@ -140,11 +149,10 @@ func (p *publisher) stopping() bool {
 // publish sends the next message of the room whose turn it is.
 func (p *publisher) publish(payload []byte, due int64) {
 	binary.LittleEndian.PutUint64(payload[8:], uint64(due))
-	room := &p.rooms[p.turn]
+	room := &p.rooms[(p.turn.Add(1)-1)%uint64(len(p.rooms))]
 	for !p.host.publish(room.number, room.state, payload) {
 		if p.stopping() {
 			return
 		}
 	}
-	p.turn = (p.turn + 1) % len(p.rooms)
 }

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/qi-realtime/ws/bench/control"
 )
 
 // Payload is how the messages of echo look: it writes stamps into requests, and
@@ -52,9 +54,9 @@ type JSONPayload struct {
 // Requests in JSON. Each number has JSONDigits digits.
 const (
 	jsonRequest = `{"type":"request","event":"echo","request_id":"%d","data":{"seq":%d,"sent":%d,"pad":"%s"}}`
-	JSONDigits  = 19
+	JSONDigits  = control.NumberDigits
 	// JSONBase is added to each number, so that it has JSONDigits digits.
-	JSONBase = 1_000_000_000_000_000_000
+	JSONBase = control.NumberBase
 )
 
 var (
@@ -117,4 +119,16 @@ func FindDigits(b, key []byte) (uint64, bool) {
 		n = n*10 + uint64(c-'0')
 	}
 	return n - JSONBase, n >= JSONBase
+}
+
+// Number reads the number behind key, 0 if there is none. There may be spaces before it.
+func Number(b, key []byte) (n uint64) {
+	_, b, _ = bytes.Cut(b, key)
+	for _, c := range bytes.TrimLeft(b, " ") {
+		if c < '0' || c > '9' {
+			return n
+		}
+		n = 10*n + uint64(c-'0')
+	}
+	return n
 }

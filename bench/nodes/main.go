@@ -53,15 +53,16 @@ func run(args []string, in io.Reader, out io.Writer) error {
 }
 
 // newBroker returns the broker of a node, or nil if it is to have none.
-func newBroker(cfg *control.Config) (ws.Broker, error) {
+func newBroker(cfg *control.Config) (ws.HistoryBroker, error) {
 	addresses := strings.Split(cfg.BrokerAddr, ",")
 	switch cfg.Broker {
 	case "":
 		return nil, nil
-	case control.NATS:
-		return natsbroker.New(natsbroker.Config{Servers: addresses})
+	case control.NATS, control.NATSFiles:
+		history := natsbroker.HistoryConfig{Memory: cfg.Broker == control.NATS}
+		return natsbroker.NewWithHistory(natsbroker.Config{Servers: addresses}, history)
 	case control.Redis, control.Sharded:
-		return redisbroker.New(redisbroker.Config{
+		return redisbroker.NewHistoryBroker(redisbroker.Config{
 			Options: rueidis.ClientOption{InitAddress: addresses}, Sharded: cfg.Broker == control.Sharded,
 		})
 	}
@@ -80,7 +81,7 @@ func serveBroker(kind string, in io.Reader, out io.Writer) error {
 	var s brokerServer
 	var err error
 	switch kind {
-	case control.NATS:
+	case control.NATS, control.NATSFiles:
 		s, err = startNATS()
 	case control.Redis:
 		s, err = startRedis(1)

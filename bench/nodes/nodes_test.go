@@ -4,6 +4,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -53,23 +54,29 @@ func rowsOf(t *testing.T, duration time.Duration, args ...string) map[string]map
 // many rooms.
 type clusterTest struct {
 	broker, loads string
+	history       bool
 	room, rooms   float64
 }
 
 // TestCluster asserts that nothing is lost in a small and short run, and that the figures are there.
 func TestCluster(t *testing.T) {
 	for _, test := range []clusterTest{
-		{"none", "room,room-rate,rooms,rooms-rate,link,link-rate", 0, 0},
-		{control.NATS, "room,rooms-rate,link", 2, 2. / 3},
-		{control.Redis, "room-rate,rooms,link-rate", 3, 1},
-		{control.Sharded, "rooms", 3, 1},
+		{"none", "room,rooms-rate,link", false, 0, 0},
+		{"none", "rooms,link-rate", true, 0, 0},
+		{control.NATS, "room,rooms-rate,link", false, 2, 2. / 3},
+		{control.NATS, "room-rate,rooms", true, 4, 2}, // a publisher gets an answer
+		{control.NATSFiles, "link", true, 4, 2},
+		{control.Redis, "room-rate,rooms,link-rate", false, 3, 1},
+		{control.Redis, "room,rooms-rate", true, 3, 1},
+		{control.Sharded, "rooms", false, 3, 1},
 	} {
-		t.Run(test.broker, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, history %v", test.broker, test.history), func(t *testing.T) {
 			t.Parallel()
 			// A busy machine may have nothing to show for a short time.
 			duration := 200 * time.Millisecond
 			for ; duration < time.Minute; duration *= 4 {
-				rows := rowsOf(t, duration, "-brokers", test.broker, "-loads", test.loads)
+				rows := rowsOf(t, duration, "-brokers", test.broker, "-loads", test.loads,
+					fmt.Sprint("-history=", test.history))
 				require.Len(t, rows, len(strings.Split(test.loads, ",")))
 				if test.complete(t, rows) {
 					return

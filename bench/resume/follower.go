@@ -34,7 +34,7 @@ func (f *follower) Frame(l *load.Loop, c *load.Conn, frame *load.Frame, now int6
 	switch b := frame.Head; {
 	case bytes.HasPrefix(b, message):
 		f.newest = now
-		switch offset := number(b, offsetKey); {
+		switch offset := load.Number(b, offsetKey); {
 		case offset < c.Next:
 			load.Count(&l.Disordered, 1)
 		case offset > c.Next:
@@ -52,7 +52,7 @@ func (f *follower) Frame(l *load.Loop, c *load.Conn, frame *load.Frame, now int6
 		}
 		f.epoch = string(epoch)
 		if c.Next == 0 { // a live join
-			c.Next = number(b, offsetKey) + 1
+			c.Next = load.Number(b, offsetKey) + 1
 		}
 	case bytes.HasPrefix(b, gap):
 		f.gaps++
@@ -61,18 +61,6 @@ func (f *follower) Frame(l *load.Loop, c *load.Conn, frame *load.Frame, now int6
 
 // Done implements load.Traffic.
 func (f *follower) Done(*load.Loop, *load.Conn, int64) {}
-
-// number reads the number behind key. There may be spaces before it.
-func number(b, key []byte) (n uint64) {
-	_, b, _ = bytes.Cut(b, key)
-	for _, c := range bytes.TrimLeft(b, " ") {
-		if c < '0' || c > '9' {
-			return n
-		}
-		n = 10*n + uint64(c-'0')
-	}
-	return n
-}
 
 // joinFrame returns the masked request to join room 0, live without an epoch, else from its begin.
 func joinFrame(epoch string) []byte {

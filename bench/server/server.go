@@ -24,16 +24,17 @@ import (
 // server is the server process: this library under load. Safe for concurrent use.
 type server struct {
 	control.Host
-	cfg     control.Config
-	options []ws.Option
-	current atomic.Pointer[ws.Manager]
-	http    net.Listener
-	run     chan error   // the error of Run of the current manager
-	log     *countedLog  // in modes Attack and Soak; else nil
-	rooms   atomic.Int64 // the highest number of any room joined, plus 1
-	leaks   [][]byte     // see control.Config.Leak
-	kept    keptRoom     // in mode Soak
-	link    *tap         // of a node of a cluster; else nil
+	cfg      control.Config
+	options  []ws.Option
+	current  atomic.Pointer[ws.Manager]
+	http     net.Listener
+	run      chan error   // the error of Run of the current manager
+	log      *countedLog  // in modes Attack and Soak; else nil
+	rooms    atomic.Int64 // the highest number of any room joined, plus 1
+	leaks    [][]byte     // see control.Config.Leak
+	kept     keptRoom     // in mode Soak
+	numbered numbered     // in mode Numbered
+	link     *tap         // of a node of a cluster; else nil
 }
 
 // manager is the one that serves now: in mode Soak others have ended before it.
@@ -41,7 +42,7 @@ func (s *server) manager() *ws.Manager { return s.current.Load() }
 
 // Serve is the hidden command: it runs until its standard input ends. The server is a node of a
 // cluster if broker is not nil.
-func Serve(arg string, in io.Reader, out io.Writer, broker ws.Broker) error {
+func Serve(arg string, in io.Reader, out io.Writer, broker ws.HistoryBroker) error {
 	s := new(server)
 	cfg := &s.cfg
 	if err := json.Unmarshal([]byte(arg), cfg); err != nil {
@@ -59,7 +60,7 @@ func Serve(arg string, in io.Reader, out io.Writer, broker ws.Broker) error {
 		s.options = attackedOptions(cfg, s.log)
 	}
 	if broker != nil {
-		s.link = &tap{Broker: broker}
+		s.link = newTap(broker, cfg.Mode)
 		s.options = append(s.options, s.link.options)
 	}
 	var tlsConfig *tls.Config
@@ -135,6 +136,8 @@ func (s *server) handlers(m *ws.Manager) error {
 		return errors.Join(s.keptRoute(m), s.attackedRoutes(m))
 	case control.History:
 		return s.historyRoutes(m)
+	case control.Numbered:
+		return s.numberedRoutes(m)
 	case control.Echo:
 		m.HandleRaw(echo)
 	case control.JSON:
@@ -287,8 +290,11 @@ func roomName(room int) string { return "bench-" + strconv.Itoa(room) }
 
 // Publish implements control.Server.
 func (s *server) Publish(room int, payload []byte) error {
-	if s.cfg.Mode == control.History {
+	switch s.cfg.Mode {
+	case control.History:
 		return s.publishKept(room, len(payload))
+	case control.Numbered:
+		return s.numbered.publish(s.manager(), room, payload)
 	}
 	if s.cfg.Mode == control.Soak && room == 0 {
 		if err := s.keep(); err != nil {

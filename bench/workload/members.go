@@ -102,11 +102,16 @@ func (m *Members) Frame(l *load.Loop, c *load.Conn, f *load.Frame, now int64) {
 		m.complete(l, c.Room, c.Next, now)
 	}
 	c.Next++
-	if l.Measures(f.Sent()) {
-		l.RTT.Record(now - f.Sent())
+	m.Take(l, c.Room, seq, f.Sent(), now)
+}
+
+// Take counts one member that has seq, which was due at the time sent.
+func (m *Members) Take(l *load.Loop, room int32, seq uint64, sent, now int64) {
+	if l.Measures(sent) {
+		l.RTT.Record(now - sent)
 	}
-	m.sent[m.slot(c.Room, seq)] = f.Sent()
-	m.complete(l, c.Room, seq, now)
+	m.sent[m.slot(room, seq)] = sent
+	m.complete(l, room, seq, now)
 }
 
 // complete counts one member that has seq, or has lost it.
