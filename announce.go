@@ -28,6 +28,11 @@ func (p *roomPresence) scheduleLocked() {
 	if at, ok := p.view.NextHold(); ok {
 		p.all.schedule(p, at)
 	}
+	if p.all.node != nil {
+		if at, ok := p.nextShareLocked(p.all.now()); ok {
+			p.all.schedule(p, at)
+		}
+	}
 }
 
 // hasNewsLocked reports whether there are members to notify.
@@ -43,7 +48,10 @@ func (p *roomPresence) hasNewsLocked() bool {
 	return p.numbersLocked() != p.told
 }
 
-func (p *roomPresence) isUnusedLocked() bool { return len(p.clients) == 0 && p.view.Users() == 0 }
+// isUnusedLocked reports whether nobody is here, and the other nodes know that.
+func (p *roomPresence) isUnusedLocked() bool {
+	return len(p.clients) == 0 && p.view.Here() == 0 && !p.view.Unsent()
+}
 
 func (p *roomPresence) intervalLocked() time.Duration {
 	if p.over {
@@ -57,6 +65,9 @@ func (p *roomPresence) run() {
 	p.mu.Lock()
 	now := p.all.now()
 	p.view.Expire(now)
+	if p.all.node != nil {
+		p.shareLocked(now)
+	}
 	var n announcement
 	if p.hasNewsLocked() && now >= p.ranAt+p.intervalLocked() {
 		n = p.announceLocked()

@@ -213,6 +213,7 @@ func (n *node) subscribe() {
 		add, remove, wait := n.interest.Next(subscribeStep)
 		if len(add) > 0 {
 			n.subscribeTo(add)
+			n.manager.presences.subscribed(add)
 		}
 		if len(remove) > 0 {
 			n.coolAll(remove)

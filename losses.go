@@ -34,6 +34,7 @@ func (n *node) loseAll() {
 		l.known.Store(count)
 	}
 	n.wakeReport()
+	n.manager.presences.lostAll()
 }
 
 func (n *node) wakeReport() {
@@ -88,6 +89,7 @@ func (n *node) loseNow(topic Topic) {
 	n.lose(topic)
 	switch topic.Kind {
 	case TopicRoom:
+		n.manager.presences.lost(topic.Name)
 		if r, ok := n.manager.rooms.Get(topic.Name); ok && r.Len() > 0 {
 			_ = n.reportTo(r)
 		}

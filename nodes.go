@@ -79,6 +79,7 @@ func (n *node) noteBeat(id string, payload []byte) {
 	if n.peers.add(other) {
 		n.greet.Store(true)
 		n.link.Wake()
+		n.manager.presences.met(id)
 	}
 }
 

@@ -74,7 +74,8 @@ type RoomPresence struct {
 	Truncated bool          // Members lacks some
 }
 
-// RoomPresence returns the users that are present in a room WithPresence. It returns ErrRoomNotFound,
+// RoomPresence returns the users that are present in a room WithPresence, as this node knows it: with
+// a Broker a node without members knows only its own users that are held. It returns ErrRoomNotFound,
 // and ErrNoPresence for another room. Safe for concurrent use.
 func (m *Manager) RoomPresence(roomID string) (RoomPresence, error) {
 	if p := m.presences.get(roomID); p != nil {
@@ -153,15 +154,15 @@ type roomPresence struct {
 	told    presenceNumbers    // the numbers that the members know of
 	version uint64             // of the list
 	ranAt   time.Duration      // time of the last notification to all
-	reset   bool               // all members need the list or the numbers
-	over    bool               // MaxList is exceeded
-	ended   bool               // it is not in presences any more
+	share   sharing
+	reset   bool // all members need the list or the numbers
+	over    bool // MaxList is exceeded
+	ended   bool // it is not in presences any more
 }
 
 const (
-	maxPresentKey = 256 // bytes of the name of a user that count
-	keyUser       = "u" // first byte of a user's key
-	keyClient     = "c" // first byte of the key of a client without a user
+	keyUser   = "u" // first byte of a user's key
+	keyClient = "c" // first byte of the key of a client without a user
 )
 
 // presenceKeyLocked returns the key of the client's user.
@@ -170,7 +171,7 @@ func (c *Client) presenceKeyLocked() string {
 	if u := c.userLocked(); u != (user{}) {
 		key = keyUser + u.String()
 	}
-	return key[:min(len(key), maxPresentKey)]
+	return key[:min(len(key), presence.MaxKey)]
 }
 
 // presentUser is the reverse of presenceKeyLocked.
@@ -195,6 +196,9 @@ func (p *roomPresence) join(c *Client, cfg Presence) bool {
 	p.clients[c] = key
 	p.view.Join(key)
 	p.news[c] = true
+	if p.all.node != nil && len(p.clients) == 1 {
+		p.share.needParts(p.all.now())
+	}
 	p.scheduleLocked()
 	return true
 }
@@ -215,6 +219,9 @@ func (p *roomPresence) leave(c *Client) {
 		until = p.all.now() + p.cfg.LeaveHold
 	}
 	p.view.Leave(key, until)
+	if p.all.node != nil && len(p.clients) == 0 {
+		p.dropPartsLocked()
+	}
 	p.scheduleLocked()
 }
 

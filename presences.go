@@ -17,6 +17,7 @@ const simulatedDelay = 10 * time.Millisecond
 type presences struct {
 	// Immutable.
 	manager *Manager
+	node    *node            // nil without a Broker
 	clock   func() time.Time // of the Simnet, or time.Now
 	began   time.Time
 	wake    chan struct{} // holds a token when due has a new first
@@ -24,13 +25,17 @@ type presences struct {
 	published atomic.Uint64 // notifications to all members of a room
 	snapshots atomic.Uint64 // lists and numbers for one member
 
+	versions atomic.Uint64 // of the deltas of this node
+	upAt     atomic.Int64  // time of the last connection to the broker
+
 	mu    sync.Mutex
+	known map[string]bool          // nodes that have sent parts; guarded by mu
 	rooms map[string]*roomPresence // guarded by mu
 	due   duePresences             // guarded by mu
 }
 
 func (a *presences) init(m *Manager) {
-	a.manager, a.clock = m, m.cfg.Simnet.clock()
+	a.manager, a.node, a.clock, a.known = m, m.node, m.cfg.Simnet.clock(), make(map[string]bool)
 	a.began, a.wake, a.rooms = a.clock(), make(chan struct{}, 1), make(map[string]*roomPresence)
 }
 
@@ -56,10 +61,13 @@ func (a *presences) begin(id string) *roomPresence {
 	p := a.rooms[id]
 	if p == nil {
 		p = &roomPresence{
-			all: a, id: id, place: -1, ranAt: -time.Hour, view: presence.NewView(),
+			all: a, id: id, place: -1, ranAt: -time.Hour, view: presence.NewView(a.node != nil),
 			clients: make(map[*Client]string), news: make(map[*Client]bool),
 		}
 		a.rooms[id] = p
+		if a.node != nil {
+			a.node.interest.Add(p.topic())
+		}
 	}
 	return p
 }
@@ -89,9 +97,9 @@ func (a *presences) next() (p *roomPresence, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.due) == 0 {
-		return nil, time.Hour
+		return nil, pruneInterval
 	}
-	if wait := a.due[0].at - a.now(); wait > 0 {
+	if wait := min(pruneInterval, a.due[0].at-a.now()); wait > 0 {
 		if a.manager.cfg.Simnet != nil {
 			wait = simulatedDelay
 		}
@@ -114,7 +122,12 @@ func (a *presences) start() (stop func()) {
 func (a *presences) run(ended <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pruned := a.now()
 	for {
+		if a.node != nil && a.now()-pruned >= pruneInterval {
+			pruned = a.now()
+			a.prune()
+		}
 		p, wait := a.next()
 		if p != nil {
 			p.run()
@@ -163,6 +176,9 @@ func (a *presences) remove(p *roomPresence) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.rooms, p.id)
+	if a.node != nil {
+		a.node.interest.Remove(p.topic())
+	}
 	if p.place >= 0 {
 		heap.Remove(&a.due, p.place)
 	}

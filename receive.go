@@ -31,6 +31,9 @@ func (n brokerNode) SetState(up bool, err error) {
 	}
 	before := n.up.Swap(up)
 	n.link.Wake()
+	if up {
+		n.manager.presences.linkUp()
+	}
 	switch logger := n.Logger(); {
 	case up:
 		logger.Info("ws: the link to the broker is up", slog.String("node", n.id))
@@ -79,6 +82,9 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 		n.noteBeat(string(in.Origin), in.Payload)
 	case cluster.Bye:
 		n.peers.remove(string(in.Origin))
+		n.manager.presences.stopped(string(in.Origin))
+	case cluster.Presence, cluster.PresencePage, cluster.PresenceAsk:
+		n.manager.presences.receive(topic, &in)
 	case cluster.Stored: // it comes to ReceiveStored only
 		n.counts.malformed.Add(1)
 	}

@@ -22,7 +22,12 @@ const (
 	Bye                        // a node stops
 	Sum                        // a round of Numbers ends; Payload is its sum
 	Stored                     // a message of a history; see AppendStored
-	maxKind    = Stored
+
+	Presence     // users of the room have come or gone on a node; a presence.Delta
+	PresencePage // users of a room on a node; a presence.Page
+	PresenceAsk  // a node wants the users of a room; Payload is its ID if it is not the topic's
+
+	maxKind = PresenceAsk
 )
 
 // Message is one message between nodes. Not safe for concurrent use.

@@ -1,5 +1,6 @@
-// Package presence keeps the users of a room. A user whose last client has gone may be held for a
-// while.
+// Package presence keeps the users of a room: those of this node, who may be held for a while after
+// their last client has gone, and those of the other nodes of a cluster. It has the format of the
+// messages between nodes.
 package presence
 
 import (
@@ -8,33 +9,46 @@ import (
 	"time"
 )
 
-// View is the set of users in a room. A user is a key; it is present while it has a client, or is
-// held. Times are on any clock that only grows. Not safe for concurrent use.
+// View is the set of users in a room, as one node knows them. A user is a key. It is here while it has a
+// client here or is held here, and present while it is here or in the part of another node. Times
+// are on any clock that only grows. Not safe for concurrent use.
 type View struct {
-	users   map[string]*user   // the present ones, and those with an end that is not taken yet
-	present int                // users that are present
-	clients int                // of the users
-	held    list.List          // of *user, the first end first
-	untold  map[*user]struct{} // users with a change that is not taken yet
+	users   map[string]*user // those that are present, and those with a change that somebody lacks
+	present int              // users that are present
+	here    int              // users that are here
+	clients int              // clients here
+	away    int              // clients in the parts
+	held    list.List        // of *user, the first end first
+	untold  map[*user]struct{}
+	outbox                   // to the other nodes
+	parts   map[string]*part // of the other nodes, by the ID of the node
 }
 
 // user is a user of a View.
 type user struct {
 	key     string
-	clients int
+	clients int           // here
 	held    *list.Element // in View.held; nil while it is not held
 	until   time.Duration // end of the hold
+	parts   int           // that have the user
 	told    bool          // it was present at the last Take
+	sent    bool          // the other nodes were sent that it is here
 }
 
-func (u *user) isPresent() bool { return u.clients > 0 || u.held != nil }
+func (u *user) isHere() bool { return u.clients > 0 || u.held != nil }
 
-// NewView returns a View without users.
-func NewView() *View {
-	return &View{users: make(map[string]*user), untold: make(map[*user]struct{})}
+func (u *user) isPresent() bool { return u.isHere() || u.parts > 0 }
+
+// NewView returns a View without users. It is shared if there are other nodes.
+func NewView(shared bool) *View {
+	v := &View{users: make(map[string]*user), untold: make(map[*user]struct{})}
+	if shared {
+		v.unsent, v.parts = make(map[*user]struct{}), make(map[string]*part)
+	}
+	return v
 }
 
-// Join adds a client of a user.
+// Join adds a client here.
 func (v *View) Join(key string) {
 	v.change(key, func(u *user) {
 		v.clients++
@@ -92,9 +106,10 @@ func (v *View) change(key string, fn func(*user)) {
 		u = &user{key: key}
 		v.users[key] = u
 	}
-	present := u.isPresent()
+	present, here := u.isPresent(), u.isHere()
 	fn(u)
 	v.present += difference(present, u.isPresent())
+	v.here += difference(here, u.isHere())
 	v.settle(u)
 }
 
@@ -109,15 +124,22 @@ func difference(before, after bool) int {
 	return -1
 }
 
-// settle notes whether u has a change that is not taken yet, and forgets a user that has gone.
+// settle notes whether somebody lacks a change of u, and forgets a user that has gone.
 func (v *View) settle(u *user) {
-	if u.told != u.isPresent() {
-		v.untold[u] = struct{}{}
-		return
+	lacks(v.untold, u, u.told != u.isPresent())
+	if v.unsent != nil {
+		lacks(v.unsent, u, u.sent != u.isHere())
 	}
-	delete(v.untold, u)
-	if !u.isPresent() {
+	if !u.isPresent() && !u.told && !u.sent {
 		delete(v.users, u.key)
+	}
+}
+
+func lacks(set map[*user]struct{}, u *user, lacks bool) {
+	if lacks {
+		set[u] = struct{}{}
+	} else {
+		delete(set, u)
 	}
 }
 
@@ -125,7 +147,10 @@ func (v *View) settle(u *user) {
 func (v *View) Users() int { return v.present }
 
 // Clients returns the number of their clients.
-func (v *View) Clients() int { return v.clients }
+func (v *View) Clients() int { return v.clients + v.away }
+
+// Here returns the number of users that are here.
+func (v *View) Here() int { return v.here }
 
 // Changed reports whether Take returns something.
 func (v *View) Changed() bool { return len(v.untold) > 0 }

@@ -17,7 +17,7 @@ import (
 func sorted(v *presence.View) []string { return slices.Sorted(v.All()) }
 
 func TestViewHolds(t *testing.T) {
-	v := presence.NewView()
+	v := presence.NewView(false)
 	v.Join("a")
 	v.Join("a")
 	v.Join("b")
@@ -71,7 +71,7 @@ func (m *viewModel) users() []string {
 // to the next.
 func TestViewAgainstModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	v, m := presence.NewView(), viewModel{map[string]int{}, map[string]time.Duration{}}
+	v, m := presence.NewView(false), viewModel{map[string]int{}, map[string]time.Duration{}}
 	told := map[string]bool{}
 	var now time.Duration
 	for range 20_000 {
