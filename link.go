@@ -170,7 +170,6 @@ func (n *node) send() {
 	for {
 		if n.greet.Load() && n.up.Load() {
 			n.greet.Store(false)
-			n.repeatSums()
 			n.beat()
 		}
 		if out, ok := n.link.Pop(); ok {

@@ -64,29 +64,36 @@ func (n *node) publishNumbered(topic Topic, msg []byte) error {
 	return nil
 }
 
-// sum ends a round, if there are messages in it.
+// sum ends a round, if there are messages in it. On a new connection it sends the last sums again, which
+// are possibly lost.
 func (n *node) sum() {
-	s := &n.numbers
-	round, topics := s.sent.Round()
-	if topics == 0 || !n.up.Load() {
+	if !n.up.Load() {
 		return
 	}
-	msg := cluster.Message{Kind: cluster.Sum, Origin: n.origin, Round: round, Payload: s.sent.End()}
+	b := n.numbers.end(n.origin)
+	if n.repeat.Swap(false) {
+		for _, b := range n.numbers.sums {
+			cluster.SumAgain(b)
+			_ = n.broker.Publish(nodesTopic, b)
+		}
+	} else if b != nil {
+		_ = n.broker.Publish(nodesTopic, b) // with an error, it comes again with the next connection
+	}
+}
+
+// end returns the message with the sum of a round, or nil if there is no message in it.
+func (s *numbers) end(origin []byte) []byte {
+	round, topics := s.sent.Round()
+	if topics == 0 {
+		return nil
+	}
+	msg := cluster.Message{Kind: cluster.Sum, Origin: origin, Round: round, Payload: s.sent.End()}
 	b := msg.Append(nil)
 	if len(s.sums) == keptSums {
 		s.sums = s.sums[1:]
 	}
 	s.sums = append(s.sums, b)
-	_ = n.broker.Publish(nodesTopic, b) // with an error, it comes again with the next connection
-}
-
-// repeatSums sends the last sums again on a new connection: they are possibly lost.
-func (n *node) repeatSums() {
-	if n.repeat.Swap(false) {
-		for _, b := range n.numbers.sums {
-			_ = n.broker.Publish(nodesTopic, b)
-		}
-	}
+	return b
 }
 
 // publishLostAll informs the other nodes of a loss on all topics, in place of the sum of the round.
@@ -109,7 +116,7 @@ func (n *node) noteNumber(topic Topic, in *cluster.Message) {
 	case cluster.Beat:
 		n.noteHoles(nil, w.Beat(in.Origin, in.Round, in.Number))
 	case cluster.Sum:
-		lost, all, err := w.Sum(in.Origin, in.Round, in.Payload)
+		lost, all, err := w.Sum(in.Origin, in.Round, in.Number != 0, in.Payload)
 		if err != nil {
 			n.counts.malformed.Add(1)
 		}

@@ -85,6 +85,30 @@ func TestBrokenRoute(t *testing.T) {
 	expectGap(other, "", "other")
 }
 
+// TestLateReconnect holds that a node which connects anew, long after another one has, is no loss.
+func TestLateReconnect(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 2, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
+	far := nodes[1].join("r")
+	awaitCover(nodes[0], nodes[1], far, "r")
+	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("in a round"), nil))
+	far.Expect("in a round")
+	nodes[0].link.Cut()
+	nodes[1].link.Cut()
+	nodes[1].link.Mend()
+	expectGap(far, "", "r")
+	harness.Eventually(t, func() bool { return len(nodes[1].Nodes()) == 1 }, "the node is still known")
+	nodes[0].link.Mend()
+	harness.Eventually(t, func() bool {
+		st := nodes[0].Stats().Cluster
+		return st.Breaks == 2 && st.Up
+	}, "no second connection")
+	awaitCover(nodes[0], nodes[1], far, "r")
+	st := nodes[1].Stats().Cluster
+	assert.EqualValues(t, 2, st.Breaks)
+	assert.Zero(t, st.Holes)
+}
+
 // TestNoSilentLoss holds that nodes find no losses where none are, while rooms come and go, numbers are
 // summed up often, and a node starts again.
 func TestNoSilentLoss(t *testing.T) {

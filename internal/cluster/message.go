@@ -38,7 +38,8 @@ type Message struct {
 	// TTL is the longest time for which the message may wait; 0 has no end.
 	TTL time.Duration
 	// Round and Number are those of Numbers. A Beat has its round, and the number of topics in it; a
-	// LostAll is in place of the sum of its round. Round is 0 without.
+	// LostAll is in place of the sum of its round; a Sum has the number 1 if it is sent again. Round
+	// is 0 without.
 	Round   uint32
 	Number  uint32
 	Origin  []byte // ID of the node that sent it; 1 to MaxID bytes
@@ -123,6 +124,9 @@ func SetNumber(b []byte, round, number uint32) {
 	binary.BigEndian.PutUint32(at, round)
 	binary.BigEndian.PutUint32(at[4:], number)
 }
+
+// SumAgain notes in an encoded Sum that it is sent again.
+func SumAgain(b []byte) { binary.BigEndian.PutUint32(b[ttlOffset+4:], 1) }
 
 // Decode decodes b, to which the message then refers. The error is ErrMalformed, and the message then
 // undefined.

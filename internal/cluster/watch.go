@@ -103,15 +103,16 @@ func (w *Watch) Beat(node []byte, roundNumber, topics uint32) (lost bool) {
 }
 
 // Sum notes the sum of a round, and returns the topics with losses, and whether messages of all topics
-// are possibly lost.
-func (w *Watch) Sum(node []byte, roundNumber uint32, sum []byte) (lost []Key, all bool, err error) {
+// are possibly lost. again says that the node has sent it again, because it has connected anew.
+func (w *Watch) Sum(node []byte, roundNumber uint32, again bool, sum []byte) (lost []Key, all bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.senderLocked(node)
 	if s == nil || roundNumber < s.next { // it comes again after each break
 		return nil, false, nil
 	}
-	all = w.hearLocked(s, roundNumber, false)
+	expected := s.next != 0 || !again
+	all = w.hearLocked(s, roundNumber, false) && expected
 	before := s.rounds[roundNumber]
 	missing := make(map[Key]*count)
 	for len(sum) > 0 {
@@ -119,13 +120,7 @@ func (w *Watch) Sum(node []byte, roundNumber uint32, sum []byte) (lost []Key, al
 		if !ok {
 			return nil, all, ErrMalformed
 		}
-		var c *count
-		if before != nil {
-			c = before.topics[k]
-		}
-		if c == nil {
-			c = new(count)
-		}
+		c := before.of(k)
 		switch {
 		case c.told || c.last >= last && !c.hole || !w.coversLocked(s, k):
 		case c.hole:
@@ -135,8 +130,11 @@ func (w *Watch) Sum(node []byte, roundNumber uint32, sum []byte) (lost []Key, al
 			missing[k] = c
 		}
 	}
-	now := time.Now()
-	s.begin(roundNumber+1, now)
+	now, began := time.Now(), s.began
+	if !again {
+		began = now
+	}
+	s.begin(roundNumber+1, began)
 	if len(missing) > 0 {
 		s.rounds[roundNumber] = &round{missing, now.Add(w.beat)}
 	}
@@ -279,15 +277,19 @@ func (s *sender) round(n uint32) *round {
 	return r
 }
 
+// of returns the count of a topic. r may be nil.
+func (r *round) of(k Key) *count {
+	if r == nil || r.topics[k] == nil {
+		return new(count)
+	}
+	return r.topics[k]
+}
+
 // told notes that the loss of messages of a topic is known.
 func (s *sender) told(k Key) {
 	for _, r := range s.rounds {
 		if r.due.IsZero() {
-			var last uint32
-			if c := r.topics[k]; c != nil {
-				last = c.last
-			}
-			r.topics[k] = &count{last: last, told: true}
+			r.topics[k] = &count{last: r.of(k).last, told: true}
 		} else {
 			delete(r.topics, k)
 		}

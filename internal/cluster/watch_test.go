@@ -98,7 +98,7 @@ func (n *network) beat() {
 	if round, topics := n.numbers.Round(); topics > 0 {
 		sum := n.numbers.End()
 		n.send(cluster.Key{}, func() {
-			lost, all, err := n.watch.Sum([]byte("node"), round, sum)
+			lost, all, err := n.watch.Sum([]byte("node"), round, false, sum)
 			require.NoError(n.t, err)
 			n.note(all, cluster.Key{})
 			n.note(true, lost...)
@@ -243,7 +243,7 @@ func TestWatchFindsBrokenWay(t *testing.T) {
 }
 
 // TestWatchOfLateNode holds that a node that is first heard of long after this one is up, and has sent
-// messages before, is a loss on all topics, and one that has just begun is none.
+// messages before, is a loss on all topics, and one that has just begun or connected is none.
 func TestWatchOfLateNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 1)
@@ -251,6 +251,12 @@ func TestWatchOfLateNode(t *testing.T) {
 		assert.False(t, n.watch.Beat([]byte("new"), 1, 0))
 		assert.True(t, n.watch.Beat([]byte("hidden"), 2, 0))
 		assert.True(t, n.watch.Beat([]byte("hidden before its first sum"), 1, 1))
+		for _, again := range []bool{false, true} {
+			_, all, err := n.watch.Sum([]byte{byte(len(n.found))}, 7, again, nil)
+			require.NoError(t, err)
+			assert.NotEqual(t, again, all)
+			n.note(true, cluster.Key{})
+		}
 		n.watch.Reset()
 		assert.False(t, n.watch.Beat([]byte("hidden"), 2, 0))
 	})
@@ -306,7 +312,7 @@ func TestWatchIsBounded(t *testing.T) {
 		w.Message([]byte("0"), uint32(1+i), 1, keyOf(i))
 		w.Told([]byte("0"), 1<<32-1, keyOf(i))
 	}
-	_, _, err := w.Sum([]byte("0"), 20_000, []byte{1, 200, 'x'})
+	_, _, err := w.Sum([]byte("0"), 20_000, false, []byte{1, 200, 'x'})
 	require.ErrorIs(t, err, cluster.ErrMalformed)
 	assert.Empty(t, w.Due())
 }
