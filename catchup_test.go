@@ -391,7 +391,11 @@ func (h *holes) enter(peer int, at ws.Position) {
 	case 1:
 		m.start.Offset = 0
 		if n := len(h.published); n > 0 {
-			m.start.Offset = h.published[h.rng.IntN(n)]
+			message := h.rng.IntN(n)
+			if h.rng.IntN(2) == 0 { // about the oldest one that is kept
+				message = min(n-1, max(0, n-len(kept)-2)+h.rng.IntN(4))
+			}
+			m.start.Offset = h.published[message]
 		}
 		since.Position = m.start
 		want = len(kept) - countUpTo(kept, m.start.Offset)
