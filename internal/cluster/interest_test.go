@@ -113,3 +113,28 @@ func TestInterestAgainstModel(t *testing.T) {
 		assert.Equal(t, len(want), i.Len())
 	})
 }
+
+// TestInterestIsConfirmed holds that a topic is effective from its confirmation until it is unsubscribed
+// from, and that one which Next has not returned cannot be confirmed.
+func TestInterestIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := cluster.NewInterest[string](delay)
+		assert.False(t, i.Add("a"))
+		i.Confirm([]string{"a", "unknown"})
+		assert.Empty(t, i.ConfirmAll())
+		assert.False(t, i.Add("a"))
+		_, _, _ = i.Next(10)
+		assert.False(t, i.Add("a"))
+		assert.Equal(t, []string{"a"}, i.ConfirmAll())
+		assert.True(t, i.Add("a"))
+		for range 4 {
+			i.Remove("a")
+		}
+		assert.True(t, i.Has("a"))
+		<-time.After(delay)
+		_, remove, _ := i.Next(10)
+		assert.Equal(t, []string{"a"}, remove)
+		assert.False(t, i.Has("a"))
+		assert.False(t, i.Add("a"))
+	})
+}

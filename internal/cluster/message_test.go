@@ -101,3 +101,21 @@ func FuzzMessage(f *testing.F) {
 		assert.LessOrEqual(t, len(m.Payload)+len(m.Origin)+len(m.Key)+len(m.Exclude), len(b))
 	})
 }
+
+// TestStoredPayload holds that a stored notification comes back with its place, and that other bytes are
+// refused or harmless.
+func TestStoredPayload(t *testing.T) {
+	for _, place := range []int{1, 5, 300} {
+		b := cluster.AppendStored([]byte("before"), []byte(`{"a":1}`), place)[len("before"):]
+		notify, got, ok := cluster.CutStored(b)
+		assert.Equal(t, place <= len(b), ok) // a place outside of the message
+		if ok {
+			assert.Equal(t, `{"a":1}`, string(notify))
+			assert.Equal(t, place, got)
+		}
+	}
+	for _, bad := range []string{"", "\xff", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x7f{}"} {
+		_, _, ok := cluster.CutStored([]byte(bad))
+		assert.False(t, ok, "%q", bad)
+	}
+}
