@@ -39,7 +39,7 @@ export interface InRoom {
 export interface Position {
   /**
    * Epoch names the history. It is another one after the room has ended and begun again, and
-   * after a restart of the server.
+   * after a restart of the server, or of the store of a HistoryBroker.
    */
   epoch: string;
   /**
