@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ type nodeConfig struct {
 	Rooms         int           // in which it publishes
 	Every         time.Duration // between the messages in a room
 	Window        time.Duration // of a drain
+	Heartbeat     time.Duration // of the node; 0 for 500 ms
+	Presence      bool          // of each room that is joined
 	History       int           // messages in the history of each room; 0 for none
 }
 
@@ -80,6 +83,7 @@ type nodeState struct {
 	Clients   int
 	Rooms     int // with members
 	Nodes     int // that are alive, with this one
+	Present   int // users that are present in room 0
 	Cluster   ws.ClusterStats
 }
 
@@ -132,13 +136,17 @@ func (n *node) open() error {
 	}
 	n.manager, err = ws.NewManager(
 		ws.WithListenAddr("tcp://"+n.cfg.Address), ws.WithBroker(broker),
-		ws.WithCluster(ws.ClusterConfig{Name: n.cfg.Name, Heartbeat: 500 * time.Millisecond}),
+		ws.WithCluster(ws.ClusterConfig{Name: n.cfg.Name, Heartbeat: cmp.Or(n.cfg.Heartbeat, 500*time.Millisecond)}),
 		ws.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))),
 		ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
+			var options []ws.ClientOption
 			if r.URL.Query().Get("notice") == "1" {
-				return []ws.ClientOption{ws.WithReconnectNotice()}, nil
+				options = append(options, ws.WithReconnectNotice())
 			}
-			return nil, nil
+			if user := r.URL.Query().Get("user"); user != "" {
+				options = append(options, ws.WithUser(user))
+			}
+			return options, nil
 		}))
 	if err != nil {
 		return err
@@ -153,11 +161,14 @@ func (n *node) open() error {
 	return ws.HandleJoin(n.manager, func(*ws.Client, string) ([]ws.RoomOption, error) { return n.roomOptions(), nil })
 }
 
-func (n *node) roomOptions() []ws.RoomOption {
-	if n.cfg.History == 0 {
-		return nil
+func (n *node) roomOptions() (options []ws.RoomOption) {
+	if n.cfg.History > 0 {
+		options = append(options, ws.WithHistory(ws.History{Size: n.cfg.History, Bytes: 1 << 20}))
 	}
-	return []ws.RoomOption{ws.WithHistory(ws.History{Size: n.cfg.History, Bytes: 1 << 20})}
+	if n.cfg.Presence {
+		options = append(options, ws.WithPresence(ws.Presence{List: true}))
+	}
+	return options
 }
 
 // publish publishes in a room. A number is used until it is accepted; in a room with a history, where
@@ -222,10 +233,12 @@ func (n *node) state() nodeState {
 		}
 		return true
 	})
+	present, _ := n.manager.RoomPresence(roomName(0)) // zero without
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return nodeState{
 		Publisher: n.publisher, Last: n.last, Unsure: n.unsure, Refused: int(n.refused.Load()), Failed: int(n.failed.Load()),
-		Clients: n.manager.GetClientCount(), Rooms: rooms, Nodes: len(n.manager.Nodes()), Cluster: n.manager.Stats().Cluster,
+		Clients: n.manager.GetClientCount(), Rooms: rooms, Nodes: len(n.manager.Nodes()), Present: present.Users,
+		Cluster: n.manager.Stats().Cluster,
 	}
 }
