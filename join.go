@@ -43,6 +43,7 @@ func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 	for errors.Is(err, errWaits) && e.later == nil {
 		w := e.wait
 		if err = w.wait(); err == nil {
+			e.reads = w.entering.reads
 			joined, err = c.joinRoomNow(id, e)
 		}
 		w.release()

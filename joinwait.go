@@ -8,12 +8,13 @@ import (
 // joinWait is a join that waits until the node has read the history of the room from the store.
 type joinWait struct {
 	// Immutable.
-	history  *roomHistory
-	client   *Client
-	room     string
-	entering *entering
-	timer    *time.Timer // ends the wait
-	done     chan error  // holds the result if entering.later is nil
+	history *roomHistory
+	client  *Client
+	room    string
+	timer   *time.Timer // ends the wait
+	done    chan error  // holds the result if entering.later is nil
+
+	entering entering // a copy, so that a join that does not wait allocates none
 
 	asked bool // the read that is under way began while it waited; guarded by roomHistory.mu
 }
@@ -63,7 +64,8 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 		return ErrTooManyRooms
 	}
 	effective := n.interest.Add(s.topic())
-	w := &joinWait{history: h, client: c, room: s.room, entering: e, done: make(chan error, 1)}
+	e.wait = nil // the one before
+	w := &joinWait{history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
 	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
 	s.waits[c], e.wait = w, w
 	n.stores.add(h)
@@ -158,7 +160,7 @@ func (w *joinWait) end(err error) {
 	}
 	defer w.release()
 	if err == nil {
-		_, err = w.client.joinRoom(w.room, w.entering)
+		_, err = w.client.joinRoom(w.room, &w.entering)
 	}
 	if err != nil && !errors.Is(err, errWaits) {
 		w.entering.later(err)
