@@ -162,7 +162,7 @@ func (s *simCluster) settle() {
 func TestPartsConverge(t *testing.T) {
 	for seed := range uint64(50) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			s := &simCluster{t: t, rng: rand.New(rand.NewPCG(seed, 1)), version: 1} // 1 is that of an empty part
+			s := &simCluster{t: t, rng: rand.New(rand.NewPCG(seed, 1)), version: 1} // an empty part has 1
 			s.start()
 			for range 400 {
 				n := s.nodes[s.rng.IntN(len(s.nodes))]
