@@ -142,19 +142,29 @@ func (l *link) connected() {
 // ping waits until the server has read all that was written so far, and reports whether it has. A
 // server that does not answer in time is given up.
 func (l *link) ping() bool {
+	for {
+		err := l.pingOnce()
+		if !errors.Is(err, context.Canceled) || len(l.calls) > 0 || l.broker.dialer.ctx.Err() != nil {
+			return err == nil
+		}
+		// The call that has ended it was run before: possibly it is the caller of ping.
+	}
+}
+
+func (l *link) pingOnce() error {
 	ctx, cancel := context.WithTimeout(l.broker.dialer.ctx, l.broker.cfg.Timeout)
 	defer cancel()
 	l.cancel.Store(&cancel)
 	defer l.cancel.Store(nil)
 	if len(l.calls) > 0 {
-		return false
+		return ErrDown
 	}
 	err := l.nc.FlushWithContext(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		l.down(nats.ErrTimeout)
 		_ = l.nc.ForceReconnect() // an error is the end of the connection
 	}
-	return err == nil
+	return err
 }
 
 // confirm forgets the messages that the server has read. A connection that is not the one of the
