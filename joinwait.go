@@ -14,7 +14,9 @@ type joinWait struct {
 	timer   *time.Timer // ends the wait
 	done    chan error  // holds the result if entering.later is nil
 
-	entering entering // a copy, so that a join that does not wait allocates none
+	// A copy, so that a join that does not wait allocates none. Only its reads change: the goroutine
+	// that has taken the wait counts them.
+	entering entering
 
 	asked bool // the read that is under way began while it waited; guarded by roomHistory.mu
 }

@@ -270,7 +270,7 @@ func TestPermissionsOfHistories(t *testing.T) {
 	}
 }
 
-// TestMessagesOfOthers publishes on the channel of a history what is no message.
+// TestMessagesOfOthers publishes bytes that are no message on the channel of a history.
 func TestMessagesOfOthers(t *testing.T) {
 	s := newServer(t)
 	n := newNode(t, "a")

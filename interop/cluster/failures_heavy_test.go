@@ -33,7 +33,7 @@ const (
 type failure struct {
 	name string
 	ci   bool // CI runs it
-	// happen lets it happen, and returns the time at which all is as before, but for what is dead.
+	// happen causes the failure, and returns the time of its end: all but a dead process is as before.
 	happen func(t *testing.T, x *experiment) time.Time
 }
 
