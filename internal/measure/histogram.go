@@ -55,15 +55,16 @@ type TimeCounts struct {
 	Sum     time.Duration
 }
 
-// Observe counts weight events that took d each.
+// Observe counts weight events that took d each. It adds to the sum first, so that the sum of a
+// snapshot has all events that its buckets have.
 func (h *Times) Observe(d time.Duration, weight uint64) {
 	d = max(d, 0)
 	i := 0
 	for i < len(timeBounds) && d > timeBounds[i] {
 		i++
 	}
-	h.buckets[i].Add(weight)
 	h.sum.Add(int64(d) * int64(weight))
+	h.buckets[i].Add(weight)
 }
 
 // Note counts the time since the beginning of s, if that was taken. It returns a
@@ -108,14 +109,14 @@ type SizeCounts struct {
 	Sum     uint64
 }
 
-// Observe counts n bytes.
+// Observe counts n bytes, in the order of Times.Observe.
 func (h *Sizes) Observe(n int) {
 	i := 0
 	for i < len(sizeBounds) && n > sizeBounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
 	h.sum.Add(uint64(n))
+	h.buckets[i].Add(1)
 }
 
 // Counts returns a snapshot.
