@@ -87,7 +87,7 @@ func TestKilledServerOfCluster(t *testing.T) {
 				processes = append(processes, newProcess(t, c))
 				urls, routes = append(urls, urlOf(c.Port)), append(routes, c.ClusterPort)
 			}
-			brokers, nodes := three(t, urls, natsbroker.Config{PingInterval: 100 * time.Millisecond, Timeout: time.Second})
+			brokers, nodes := three(t, urls, natsbroker.Config{PingInterval: 500 * time.Millisecond, Timeout: 5 * time.Second})
 			topics := rooms(1000)
 			for _, b := range brokers { // a busy machine does not answer pings in time
 				eventually(t, func() bool { return b.Subscribe(topics) == nil }, "no subscriptions")

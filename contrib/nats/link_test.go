@@ -45,7 +45,10 @@ func TestServerRestart(t *testing.T) {
 		require.NoError(t, a.Publish(topic, []byte("x")))
 	}
 	for _, topic := range topics[1:] {
-		eventually(t, func() bool { return bn.count(topic) == 1 || bn.lost[topic] > 0 }, topic.Name)
+		eventually(t, func() (told bool) {
+			bn.read(func() { told = len(bn.received[topic]) == 1 || bn.lost[topic] > 0 })
+			return told
+		}, topic.Name)
 	}
 	require.Zero(t, bn.count(topics[0]), "the topic was removed")
 	require.Equal(t, 2, bn.ups)
@@ -61,7 +64,7 @@ func TestNoMessageOvertakesTheState(t *testing.T) {
 	n.onReceive = func(_ ws.Topic, msg string) { n.log = append(n.log, msg) }
 	b := connect(t, n, natsbroker.Config{Servers: []string{s.ClientURL()}})
 	s = restart(t, s, o)
-	publisher, err := nats.Connect(s.ClientURL())
+	publisher, err := nats.Connect(s.ClientURL(), nats.Timeout(patience))
 	require.NoError(t, err)
 	defer publisher.Close()
 	received := natsbroker.InMsgs(b)
@@ -71,7 +74,7 @@ func TestNoMessageOvertakesTheState(t *testing.T) {
 	eventually(t, func() bool { return natsbroker.Waiting(b) < int(natsbroker.InMsgs(b)-received) }, "no message is taken")
 	close(n.rest)
 	eventually(t, func() bool { return n.count(ws.Topic{Kind: ws.TopicAll}) > 0 }, "no message")
-	require.Equal(t, []string{"up", "up", "x"}, n.log[:3])
+	n.read(func() { require.Equal(t, []string{"up", "up", "x"}, n.log[:3]) })
 }
 
 func TestNoServerAtTheStart(t *testing.T) {
@@ -141,7 +144,7 @@ func TestStoppedServer(t *testing.T) {
 	server := newProcess(t, c)
 	n := newNode(t, "a")
 	b := connect(t, n, natsbroker.Config{
-		Servers: []string{urlOf(c.Port)}, PingInterval: 50 * time.Millisecond, Timeout: 500 * time.Millisecond,
+		Servers: []string{urlOf(c.Port)}, PingInterval: time.Second, Timeout: 3 * time.Second,
 	})
 	server.signal(syscall.SIGSTOP)
 	sent := 0
@@ -154,10 +157,12 @@ func TestStoppedServer(t *testing.T) {
 	server.kill()
 	newProcess(t, c)
 	eventually(t, n.isUp, "not up again")
-	for i := range sent {
-		require.Contains(t, n.unconfirmed, room(fmt.Sprint(i)), "%d messages were sent", sent)
-	}
-	require.Equal(t, []string{"up", "unconfirmed", "up"}, n.log[:3])
+	n.read(func() {
+		for i := range sent {
+			require.Contains(t, n.unconfirmed, room(fmt.Sprint(i)), "%d messages were sent", sent)
+		}
+		require.Equal(t, []string{"up", "unconfirmed", "up"}, n.log[:3])
+	})
 }
 
 func TestContinuedServer(t *testing.T) {

@@ -1,11 +1,13 @@
 package natsbroker_test
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +39,7 @@ type node struct {
 	t    *testing.T
 	id   string
 	hold chan struct{} // if set, Receive waits until it is closed
+	held atomic.Int64  // calls of Receive that have come to wait for hold
 	rest chan struct{} // if set, SetState(false) waits until it is closed
 
 	mu          sync.Mutex
@@ -73,6 +76,7 @@ func (n *node) Logger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func (n *node) Receive(topic ws.Topic, msg []byte) {
 	if n.hold != nil {
+		n.held.Add(1)
 		<-n.hold
 	}
 	n.lock()
@@ -177,12 +181,18 @@ func (n *node) total() (count int) {
 
 func room(name string) ws.Topic { return ws.Topic{Kind: ws.TopicRoom, Name: name} }
 
+// withDefaults sets what is zero: a short wait between connections, and times that do not end the
+// connection to a server that a busy machine holds up.
+func withDefaults(cfg natsbroker.Config) natsbroker.Config {
+	cfg.ReconnectWait = cmp.Or(cfg.ReconnectWait, 20*time.Millisecond)
+	cfg.PingInterval = cmp.Or(cfg.PingInterval, patience/6)
+	cfg.Timeout = cmp.Or(cfg.Timeout, patience/3)
+	return cfg
+}
+
 func newBroker(t *testing.T, cfg natsbroker.Config) *natsbroker.Broker {
 	t.Helper()
-	if cfg.ReconnectWait == 0 {
-		cfg.ReconnectWait = 20 * time.Millisecond
-	}
-	b, err := natsbroker.New(cfg)
+	b, err := natsbroker.New(withDefaults(cfg))
 	require.NoError(t, err)
 	return b
 }

@@ -23,7 +23,7 @@ func storeManagers(t *testing.T, url string) ([]*harness.Server, []*harness.Memb
 	var members []*harness.Member
 	for range 3 {
 		b, err := natsbroker.NewWithHistory(
-			natsbroker.Config{Servers: []string{url}, ReconnectWait: 10 * time.Millisecond},
+			withDefaults(natsbroker.Config{Servers: []string{url}, ReconnectWait: 10 * time.Millisecond}),
 			natsbroker.HistoryConfig{Streams: 1})
 		require.NoError(t, err)
 		m := harness.Start(t, ws.WithBroker(b))

@@ -34,8 +34,7 @@ func managersWith(t *testing.T, heartbeat time.Duration, urls ...string) []*mana
 	t.Helper()
 	var all []*manager
 	for _, u := range urls {
-		b, err := natsbroker.New(natsbroker.Config{Servers: []string{u}, ReconnectWait: 10 * time.Millisecond})
-		require.NoError(t, err)
+		b := newBroker(t, natsbroker.Config{Servers: []string{u}, ReconnectWait: 10 * time.Millisecond})
 		opts := []ws.Option{
 			ws.WithAuthenticate(harness.ByQuery), ws.WithMaxRoomsPerClient(0), ws.WithBroker(b),
 			ws.WithCluster(ws.ClusterConfig{Heartbeat: heartbeat}),

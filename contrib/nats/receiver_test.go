@@ -27,6 +27,7 @@ func TestSlowConsumer(t *testing.T) {
 	}
 	other := connect(t, newNode(t, "b"), natsbroker.Config{Servers: []string{s.ClientURL()}})
 	require.NoError(t, other.Publish(calm, nil))
+	eventually(t, func() bool { return n.held.Load() == 1 }, "the receiver does not wait for the node")
 	const count = 1000
 	for i := range count {
 		require.NoError(t, other.Publish(busy, []byte(strconv.Itoa(i))))
@@ -40,6 +41,7 @@ func TestSlowConsumer(t *testing.T) {
 		return n.lost[tail] == 1 && n.lost[busy] > 0
 	}, "the loss is not reported")
 	require.Equal(t, 1, n.count(calm))
+	eventually(t, func() bool { return natsbroker.Waiting(b) == 0 }, "messages stay")
 
 	require.NoError(t, other.Publish(busy, []byte(strconv.Itoa(count))))
 	eventually(t, func() bool {
@@ -104,7 +106,7 @@ func TestDropsWithoutNotice(t *testing.T) {
 	require.NoError(t, b.Subscribe([]ws.Topic{busy, tail}))
 	other := connect(t, newNode(t, "b"), natsbroker.Config{Servers: []string{s.ClientURL()}})
 	require.NoError(t, other.Publish(busy, nil))
-	eventually(t, func() bool { return natsbroker.Waiting(b) == 0 }, "the receiver does not wait for the node")
+	eventually(t, func() bool { return n.held.Load() == 1 }, "the receiver does not wait for the node")
 	reported := func() (count int) {
 		n.read(func() { count = n.lost[tail] })
 		return count

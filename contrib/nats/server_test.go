@@ -3,6 +3,7 @@ package natsbroker_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,12 +46,18 @@ func restart(t *testing.T, s *natsserver.Server, o natsserver.Options) *natsserv
 	return newServer(t, o)
 }
 
-// freePort returns a port on which nobody listens, below the ports that the kernel gives to
-// clients, so that none of them takes it before the server does, or while it is down.
+// givenPorts are the ports that freePort has returned.
+var givenPorts sync.Map
+
+// freePort returns a port on which nobody listens, another one for each call, below the ports that
+// the kernel gives to clients, so that nobody takes it before the server does, or while it is down.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
 		port := 10_000 + rand.IntN(22_000)
+		if _, given := givenPorts.LoadOrStore(port, nil); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			require.NoError(t, l.Close())
 			return port
@@ -169,9 +177,22 @@ func newProcess(t *testing.T, c processConfig) *process {
 	return p
 }
 
+// signal sends a signal. It returns from SIGSTOP when all threads of the process have stopped.
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(s))
+	if s != syscall.SIGSTOP {
+		return
+	}
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			require.NoError(p.t, err)
+			require.True(p.t, status.Stopped())
+			return
+		}
+	}
 }
 
 // kill ends the process at once, a stopped one too.

@@ -13,6 +13,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -156,6 +157,7 @@ func TestBrokenRoute(t *testing.T) {
 	eventually(t, routes(0), "the route is not broken")
 	require.NoError(t, m[0].BroadcastToRoom("r", []byte("lost"), nil))
 	harness.Eventually(t, func() bool { return m[0].Stats().Cluster.QueuedBytes == 0 }, "not sent")
+	m[0].await(ws.TopicAll, "") // its server has read the message
 	r.setBroken(false)
 	awaitHole(t, m[0], m[1], c, "r")
 	for _, m := range m {

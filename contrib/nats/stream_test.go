@@ -18,10 +18,10 @@ import (
 // admin returns a connection that manages streams.
 func admin(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(patience))
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(patience))
 	require.NoError(t, err)
 	return js
 }
@@ -246,14 +246,14 @@ func TestKilledCluster(t *testing.T) {
 	require.Greater(t, begun.Offset, lost.Offset)
 }
 
-// first appends a message as soon as the cluster has a leader.
+// first appends a message as soon as the cluster has a leader, whose election takes long on a busy machine.
 func (c *storeCluster) first(b *natsbroker.HistoryBroker) (p ws.Position) {
 	c.t.Helper()
-	eventually(c.t, func() (ok bool) {
+	require.Eventually(c.t, func() (ok bool) {
 		var err error
 		p, err = b.Append(c.t.Context(), "r", []byte("first"), keep)
 		return err == nil
-	}, "no store")
+	}, 3*patience, 5*time.Millisecond, "no store")
 	return p
 }
 
@@ -269,10 +269,11 @@ func (c *storeCluster) appendUntilKilled(brokers []*natsbroker.HistoryBroker, se
 			for i := 0; ; i++ {
 				text := fmt.Sprint(p, " ", i)
 				after := false
+				<-time.After(time.Millisecond) // also of a broker that has no connection at the moment
 				select {
 				case <-killed:
 					after = true
-				case <-time.After(time.Millisecond):
+				default:
 				}
 				pos, err := b.Append(c.t.Context(), "r", []byte(text), keep)
 				mu.Lock()
@@ -293,10 +294,19 @@ func (c *storeCluster) appendUntilKilled(brokers []*natsbroker.HistoryBroker, se
 	return appended
 }
 
-// verify compares the store with the messages that were appended.
+// verify compares the store with the messages that were appended. A broker may have no connection
+// yet, and a replica may lack the last messages for a moment.
 func (c *storeCluster) verify(brokers []*natsbroker.HistoryBroker, first ws.Position, appended map[string]ws.Position) {
 	c.t.Helper()
+	newest := first.Offset
+	for _, p := range appended {
+		newest = max(newest, p.Offset)
+	}
 	for _, b := range brokers {
+		eventually(c.t, func() bool {
+			page, err := b.Read(c.t.Context(), "r", newest-1, 1)
+			return err == nil && page.Top >= newest && len(page.Messages) > 0
+		}, "the newest message is missing")
 		msgs, base := readAll(c.t, b, "r", first.Offset, 100)
 		require.Equal(c.t, first.Offset, base)
 		found := make(map[string]bool)
