@@ -14,7 +14,7 @@ import (
 )
 
 // patience is the longest time that goroutines and descriptors may take to end.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // Main runs the tests and exits. Call it from TestMain.
 func Main(m *testing.M) {
