@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"testing"
@@ -23,13 +25,19 @@ func needIPv6(t *testing.T) {
 	_ = l.Close()
 }
 
-// freePort returns a port that nobody has.
+// freePort returns a port that nobody has. It is below the ports that the kernel gives to others
+// meanwhile.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().(*net.TCPAddr).Port
+	for range 1000 {
+		port := 10_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	require.Fail(t, "no port is free")
+	return 0
 }
 
 // Families are those of package net, whether the port is given or not.
@@ -55,17 +63,18 @@ func TestListenFamilies(t *testing.T) {
 		for _, port := range []int{0, freePort(t)} {
 			t.Run(fmt.Sprintf(tt.addr, port), func(t *testing.T) {
 				addr := fmt.Sprintf(tt.addr, port)
+				want := map[string]bool{"127.0.0.1": tt.v4, "::1": tt.v6}
 				s := harness.Start(t, ws.WithListenAddr(addr), ws.WithLoops(3))
-				bound := s.Addr().(*net.TCPAddr)
-				if port != 0 {
-					require.Equal(t, port, bound.Port)
-				}
-				for host, want := range map[string]bool{"127.0.0.1": tt.v4, "::1": tt.v6} {
-					nc, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(bound.Port)))
-					if assert.Equal(t, want, err == nil, "%s: %v", host, err) && want {
-						_ = nc.Close()
+				for range 2 { // another process may have the port that the kernel gives, in the other family
+					if port != 0 || maps.Equal(want, reached(s)) {
+						break
 					}
+					s = harness.Start(t, ws.WithListenAddr(addr), ws.WithLoops(3))
 				}
+				if port != 0 {
+					require.Equal(t, port, s.Addr().(*net.TCPAddr).Port)
+				}
+				assert.Equal(t, want, reached(s))
 				c := s.Dial(harness.Native) // to the address that Addr returns
 				s.RangeClients(func(sc *ws.Client) bool {
 					assert.Equal(t, c.LocalAddr().(*net.TCPAddr).AddrPort().Port(), uint16(portOf(t, sc.RemoteAddr())))
@@ -75,6 +84,18 @@ func TestListenFamilies(t *testing.T) {
 			})
 		}
 	}
+}
+
+// reached reports which addresses of this machine reach the port of s.
+func reached(s *harness.Server) map[string]bool {
+	ok := make(map[string]bool)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		nc, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(s.Addr().(*net.TCPAddr).Port)))
+		if ok[host] = err == nil; err == nil {
+			_ = nc.Close()
+		}
+	}
+	return ok
 }
 
 func portOf(t *testing.T, addr string) int {
