@@ -128,7 +128,7 @@ func hostility(t *testing.T, each int) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			s := startScenario(t, ws.WithHandlerMode(ws.Inline), func(c *ws.Config) {
-				c.HandshakeTimeout = 300 * time.Millisecond
+				c.HandshakeTimeout = 2 * time.Second // for the witness, on a busy machine too
 				c.CloseTimeout = 300 * time.Millisecond
 				c.HeartbeatInterval = 200 * time.Millisecond
 				c.HeartbeatTimeout = 3 * time.Second // the witness lives, on a busy machine too
