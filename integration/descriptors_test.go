@@ -161,7 +161,7 @@ func (s *scarceServer) dial(addr string, secure bool) (net.Conn, error) {
 	if strings.HasPrefix(addr, "/") {
 		network = "unix"
 	}
-	d := gobwas.Dialer{Timeout: harness.Patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	d := gobwas.Dialer{Timeout: 4 * harness.Patience, NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil && secure {
 			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
@@ -173,7 +173,7 @@ func (s *scarceServer) dial(addr string, secure bool) (net.Conn, error) {
 		return nil, err
 	}
 	s.t.Cleanup(func() { _ = nc.Close() })
-	return nc, nc.SetDeadline(time.Now().Add(2 * harness.Patience))
+	return nc, nc.SetDeadline(time.Now().Add(10 * harness.Patience))
 }
 
 // clients connects n clients, half of them through net/http.
@@ -243,11 +243,13 @@ func TestIdleConnectionsToNetHTTPDoNotEndTheLoops(t *testing.T) {
 		episodes := func() int { return strings.Count(s.log.String(), "descriptors run out") }
 		pace := time.NewTicker(20 * time.Millisecond)
 		defer pace.Stop()
-		for range 1000 {
+		for i := range 3000 { // a minute
 			if episodes() > 0 {
 				break
 			}
-			come() // net/http may take a while for the idle ones
+			if i < 50 || i%50 == 0 { // no more clients than there are descriptors when the idle ones have gone
+				come() // net/http may take a while for the idle ones
+			}
 			<-pace.C
 		}
 		s.echo(healthy)

@@ -29,7 +29,8 @@ func TestScenarioDrainUnderLoad(t *testing.T) {
 func drainUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	const clients, publishers = 200, 4
 	handled := make([]atomic.Int64, clients)
-	s := startScenario(t, ws.WithHandlerMode(mode), ws.WithMessageQueueSize(1<<20), harness.WithDeepQueue)
+	s := startScenario(t, ws.WithHandlerMode(mode), ws.WithMessageQueueSize(1<<20), harness.WithDeepQueue,
+		func(c *ws.Config) { c.CloseTimeout = harness.Patience })
 	s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) {
 		handled[c.UserID].Add(1)
 		if err := c.SendBinary(payload); err != nil {

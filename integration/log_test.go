@@ -177,7 +177,7 @@ func TestLogStacks(t *testing.T) {
 	c.WriteRaw(harness.UpgradeRequest("/ws", ""))
 	resp, _ := c.ReadResponse()
 	require.Equal(t, 500, resp.StatusCode)
-	assert.Contains(t, log.String(), "authenticatePanicking")
+	harness.Eventually(t, func() bool { return strings.Contains(log.String(), "authenticatePanicking") }, "not in the log")
 }
 
 //go:noinline

@@ -36,6 +36,7 @@ func newManager(t testing.TB, opts ...ws.Option) *ws.Manager {
 		c.HeartbeatInterval = 1000 * time.Hour // so that pings come only where a scenario wants them
 		c.HeartbeatTimeout = 2000 * time.Hour
 		c.CloseTimeout = 20 * time.Second
+		c.WriteTimeout = 10 * harness.Patience
 		c.Broadcast.Timeout = harness.Patience
 		c.Logger = slog.New(slog.DiscardHandler)
 		c.Authenticate = authenticate
@@ -76,7 +77,7 @@ func endsInTime(t testing.TB, what string, fn func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(harness.Patience):
+	case <-time.After(4 * harness.Patience):
 		stacks := make([]byte, 1<<20)
 		t.Fatalf("%s hangs\n%s", what, stacks[:runtime.Stack(stacks, true)])
 	}
