@@ -27,9 +27,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// eventually waits for a condition, and gives up after 10 seconds.
+// eventually waits for a condition, and gives up after a minute.
 func eventually(condition func() bool) bool {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !condition() {
 		if time.Now().After(deadline) {
 			return false

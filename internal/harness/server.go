@@ -38,6 +38,7 @@ func Options() []ws.Option {
 		c.Loops = 2
 		c.HeartbeatInterval = 1000 * time.Hour // so that no ping comes between what a test expects
 		c.HeartbeatTimeout = 2000 * time.Hour
+		c.LoopStallThreshold = 0       // so that a pause of a busy machine is not logged
 		c.HighWaterAge = 0             // so that only the messages of a test make a client slow
 		c.CloseTimeout = Patience      // for clients that read much before the close frame
 		c.WriteTimeout = 10 * Patience // for clients that stall while a busy machine does other things

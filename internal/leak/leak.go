@@ -33,12 +33,12 @@ func Main(m *testing.M) {
 // nothingLeft waits until there are no more goroutines and descriptors than before. If they do
 // not end, it prints the surplus and returns false.
 func nothingLeft(goroutines, descriptors int) bool {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		t.CloseIdleConnections()
-	}
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for deadline := time.Now().Add(patience); ; <-poll.C {
+		if t, ok := http.DefaultTransport.(*http.Transport); ok {
+			t.CloseIdleConnections()
+		}
 		left, open := Goroutines(), Descriptors()
 		if len(left) <= goroutines && open <= descriptors {
 			return true
