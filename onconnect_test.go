@@ -112,7 +112,11 @@ func TestOnConnectFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-				s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 300 * time.Millisecond },
+				timeout := harness.Patience
+				if name == "timeout" {
+					timeout = 2 * time.Second // for the request, too, on a busy machine
+				}
+				s := harness.Start(t, ws.WithHandshakeTimeout(timeout),
 					ws.WithOnConnect(func(c *ws.Client) error {
 						_ = c.SendBytes([]byte("before"))
 						return tc.fn(c)

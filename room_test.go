@@ -282,8 +282,9 @@ func TestDisconnectLeavesRooms(t *testing.T) {
 }
 
 func TestEmptyRoomTTL(t *testing.T) {
+	const ttl = time.Second // longer than a busy machine needs between CreateRoom and JoinRoom
 	s := harness.Start(t, func(c *ws.Config) {
-		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, 50*time.Millisecond
+		c.Room.CleanupInterval, c.Room.EmptyRoomTTL = 5*time.Millisecond, ttl
 	})
 	began := time.Now()
 	_, err := s.CreateRoom("never used", nil)
@@ -295,11 +296,11 @@ func TestEmptyRoomTTL(t *testing.T) {
 		require.NoError(t, sc.JoinRoom(room))
 	}
 	harness.Eventually(t, func() bool { _, ok := s.GetRoom("never used"); return !ok }, "the room stays")
-	assert.GreaterOrEqual(t, time.Since(began), 50*time.Millisecond)
+	assert.GreaterOrEqual(t, time.Since(began), ttl)
 	left := time.Now()
 	sc.LeaveRoom("left")
 	harness.Eventually(t, func() bool { _, ok := s.GetRoom("left"); return !ok }, "the room stays")
-	assert.GreaterOrEqual(t, time.Since(left), 50*time.Millisecond)
+	assert.GreaterOrEqual(t, time.Since(left), ttl)
 	assert.Equal(t, 1, s.GetRoomCount(), "a room with a member stays")
 	c.Abort()
 	harness.Eventually(t, func() bool { return s.GetRoomCount() == 0 }, "the room stays")
@@ -399,7 +400,7 @@ func TestBroadcastTimeout(t *testing.T) {
 // On an event loop a publisher never waits, and messages that it may not lose are kept.
 func TestPublishFromTheLoop(t *testing.T) {
 	s := harness.Start(t, harness.OneBlockingLoop, func(c *ws.Config) {
-		c.Broadcast.QueueSize, c.MessageQueueSize = 8, 1000
+		c.Broadcast.QueueSize, c.Broadcast.Timeout, c.MessageQueueSize = 8, harness.Patience, 1000
 	})
 	type result struct {
 		sent int
@@ -431,7 +432,7 @@ func TestPublishFromTheLoop(t *testing.T) {
 	c.Send(harness.Request("flood", "1", ""))
 	r := harness.Receive(t, results, "the handler did not return")
 	require.ErrorIs(t, r.err, ws.ErrChannelFull)
-	assert.Less(t, r.took, 2*time.Second)
+	assert.Less(t, r.took, harness.Patience/2)
 	assert.Positive(t, r.sent)
 	for i := range r.sent {
 		c.Expect(fmt.Sprint("direct ", i), fmt.Sprint("room ", i))
@@ -474,7 +475,7 @@ func TestRoomEnds(t *testing.T) {
 	require.NoError(t, err)
 	ended("empty", ws.EventRoomEnded)
 	require.NoError(t, sc.JoinRoom("empty"))
-	assert.Equal(t, 1, r.Get("members empty"), "a room of the same ID")
+	harness.Eventually(t, func() bool { return r.Get("members empty") == 1 }, "a room of the same ID")
 	c.Abort()
 	ended("empty", ws.EventRoomLeft, ws.EventRoomEnded)
 }
@@ -519,17 +520,23 @@ func TestEmptyRoomMemory(t *testing.T) {
 	const rooms = 20_000
 	for _, loops := range []int{1, 64, 256} {
 		t.Run(fmt.Sprint("loops=", loops), func(t *testing.T) {
-			m, err := ws.NewManager(ws.WithLoops(loops), ws.WithRoomShards(64))
-			require.NoError(t, err)
-			before := liveHeap()
-			for i := range rooms {
-				_, err := m.CreateRoom(strconv.Itoa(i), nil)
+			var each int64
+			for range 5 { // the rest of another test may take memory meanwhile
+				m, err := ws.NewManager(ws.WithLoops(loops), ws.WithRoomShards(64))
 				require.NoError(t, err)
+				before := liveHeap()
+				for i := range rooms {
+					_, err := m.CreateRoom(strconv.Itoa(i), nil)
+					require.NoError(t, err)
+				}
+				each = (liveHeap() - before) / rooms
+				t.Logf("%d B", each)
+				require.Equal(t, rooms, m.GetRoomCount())
+				if each < 290 { // 243
+					break
+				}
 			}
-			each := (liveHeap() - before) / rooms
-			t.Logf("%d B", each)
-			assert.Less(t, each, int64(290)) // 243
-			assert.Equal(t, rooms, m.GetRoomCount())
+			assert.Less(t, each, int64(290))
 		})
 	}
 }

@@ -52,7 +52,7 @@ func TestStallsOfHandlers(t *testing.T) {
 func TestOnStallMayDoAnything(t *testing.T) {
 	log, called, released := new(harness.Buffer), make(chan struct{}), make(chan struct{})
 	var m *ws.Manager
-	m = harness.NewManager(t, ws.WithLoopStallThreshold(500*time.Millisecond), ws.WithHandlerMode(ws.Inline),
+	m = harness.NewManager(t, ws.WithLoopStallThreshold(time.Second), ws.WithHandlerMode(ws.Inline),
 		ws.WithLogger(slog.New(slog.NewTextHandler(log, nil))), ws.WithOnStall(func(ws.Stall) {
 			close(released)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second) // the client does not answer

@@ -215,7 +215,7 @@ func TestAuthenticateBlocks(t *testing.T) {
 // Authenticate runs under the handshake timeout.
 func TestAuthenticateTimesOut(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-		s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 100 * time.Millisecond },
+		s := harness.Start(t, ws.WithHandshakeTimeout(time.Second),
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 				<-r.Context().Done()
 				if r.URL.Query().Has("stubborn") {
@@ -449,7 +449,7 @@ func TestEarlyBytes(t *testing.T) {
 
 // A client that does not finish its request is refused in time.
 func TestHandshakeTimeout(t *testing.T) {
-	s := harness.Start(t, func(c *ws.Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+	s := harness.Start(t, ws.WithHandshakeTimeout(time.Second))
 	for _, begin := range []string{"", "GET /ws HTTP/1.1\r\nHost"} {
 		c := s.DialTCP(harness.Native)
 		c.WriteRaw(begin)
@@ -556,14 +556,14 @@ func TestAdmission(t *testing.T) {
 // has waited for HandshakeTimeout, and only then.
 func TestAdmissionWithinHandshakeTimeout(t *testing.T) {
 	s := harness.Start(t, ws.WithAdmission(ws.Admission{PerSecond: 0.001}), func(c *ws.Config) {
-		c.HandshakeTimeout = 300 * time.Millisecond
+		c.HandshakeTimeout = 2 * time.Second
 	})
 	s.Dial(harness.NetHTTP)
 	require.NoError(t, harness.Receive(t, s.Upgrades, "HandleUpgrade"))
 	began := time.Now()
 	_, err := s.TryDial(harness.NetHTTP)
 	require.ErrorContains(t, err, "503")
-	require.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(began), 2*time.Second)
 	var refusal *ws.HandshakeError
 	require.ErrorAs(t, harness.Receive(t, s.Upgrades, "HandleUpgrade"), &refusal)
 	require.Equal(t, http.StatusServiceUnavailable, refusal.Status)
