@@ -24,10 +24,15 @@ var quickCluster = ws.WithCluster(ws.ClusterConfig{
 	Heartbeat: 200 * time.Millisecond, UnsubscribeDelay: 10 * time.Millisecond,
 })
 
+// steadyCluster is quickCluster for tests in which no node dies: a pause of the machine is no death.
+var steadyCluster = ws.WithCluster(ws.ClusterConfig{
+	Heartbeat: 2 * time.Second, UnsubscribeDelay: 10 * time.Millisecond,
+})
+
 // startPresentNodes returns nodes whose clients may join any room, which has the presence.
-func startPresentNodes(t *testing.T, count int, p ws.Presence) []clusterNode {
+func startPresentNodes(t *testing.T, count int, p ws.Presence, cluster ws.Option) []clusterNode {
 	t.Helper()
-	nodes := startNodes(t, count, quickCluster)
+	nodes := startNodes(t, count, cluster)
 	for _, n := range nodes {
 		handlePresence(t, n.Server, p)
 	}
@@ -58,7 +63,7 @@ func (n clusterNode) awaitPresent(names string) {
 // nodes.
 func TestPresenceOfNodes(t *testing.T) {
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
-		nodes := startPresentNodes(t, 3, fast)
+		nodes := startPresentNodes(t, 3, fast, steadyCluster)
 		var clients []*watcher
 		for i, n := range nodes {
 			clients = append(clients, enter(n.Server, w, fmt.Sprint("user=", 1+i)))
@@ -89,7 +94,7 @@ func TestPresenceOfNodes(t *testing.T) {
 func TestPresenceMovesBetweenNodes(t *testing.T) {
 	p := fast
 	p.LeaveHold = time.Hour
-	nodes := startPresentNodes(t, 3, p)
+	nodes := startPresentNodes(t, 3, p, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	var moving []*watcher
 	for i := range 5 {
@@ -119,7 +124,7 @@ func TestPresenceMovesBetweenNodes(t *testing.T) {
 func TestPresenceOfStoppedNode(t *testing.T) {
 	p := fast
 	p.LeaveHold = 300 * time.Millisecond
-	nodes := startPresentNodes(t, 2, p)
+	nodes := startPresentNodes(t, 2, p, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -134,7 +139,7 @@ func TestPresenceOfStoppedNode(t *testing.T) {
 func TestPresenceOfDeadNode(t *testing.T) {
 	p := fast
 	p.LeaveHold = time.Hour
-	nodes := startPresentNodes(t, 3, p)
+	nodes := startPresentNodes(t, 3, p, quickCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -159,7 +164,7 @@ func TestPresenceOfDeadNode(t *testing.T) {
 func TestPresenceOfReplacedNode(t *testing.T) {
 	p := fast
 	p.LeaveHold = time.Hour
-	nodes := startPresentNodes(t, 2, p)
+	nodes := startPresentNodes(t, 2, p, quickCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -174,7 +179,7 @@ func TestPresenceOfReplacedNode(t *testing.T) {
 // TestPresenceWithoutLink holds that the users of other nodes stay while the own link is down, and that
 // all changes of that time follow.
 func TestPresenceWithoutLink(t *testing.T) {
-	nodes := startPresentNodes(t, 2, fast)
+	nodes := startPresentNodes(t, 2, fast, quickCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	bob := enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -195,7 +200,7 @@ func TestPresenceWithoutLink(t *testing.T) {
 
 // TestPresenceLost holds that lost messages are made good.
 func TestPresenceLost(t *testing.T) {
-	nodes := startPresentNodes(t, 2, fast)
+	nodes := startPresentNodes(t, 2, fast, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	bob := enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -211,14 +216,14 @@ func TestPresenceLost(t *testing.T) {
 
 // TestPresenceRefusesMalformed holds that malformed messages are counted, and change nothing.
 func TestPresenceRefusesMalformed(t *testing.T) {
-	nodes := startPresentNodes(t, 2, fast)
+	nodes := startPresentNodes(t, 2, fast, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	harness.Eventually(t, func() bool { return len(nodes[0].Nodes()) == 2 }, "the nodes do not know each other")
+	nodes[0].awaitTopic(ws.Topic{Kind: ws.TopicRoom, Name: "r"}, true)
 	for _, kind := range []cluster.Kind{cluster.Presence, cluster.PresencePage} {
 		msg := cluster.Message{Kind: kind, Origin: []byte(nodes[1].id()), Payload: []byte{1}}
 		nodes[0].hub.Publish(ws.Topic{Kind: ws.TopicRoom, Name: "r"}, msg.Append(nil))
 	}
-	nodes[0].awaitTopic(ws.Topic{Kind: ws.TopicRoom, Name: "r"}, true)
 	harness.Eventually(t, func() bool { return nodes[0].Stats().Cluster.Malformed == 2 }, "not counted")
 	enter(nodes[1].Server, harness.Native, "user=2")
 	ann.sees("1 2")
@@ -229,7 +234,7 @@ func TestPresenceRefusesMalformed(t *testing.T) {
 func TestPresenceOfNodesRandom(t *testing.T) {
 	p := fast
 	p.LeaveHold = 50 * time.Millisecond
-	nodes := startPresentNodes(t, 3, p)
+	nodes := startPresentNodes(t, 3, p, steadyCluster)
 	var watchers []*watcher
 	for i, n := range nodes {
 		watchers = append(watchers, enter(n.Server, harness.Native, fmt.Sprint("user=", 1+i)))
