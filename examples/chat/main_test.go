@@ -24,23 +24,28 @@ var anywhere = addresses{page: "127.0.0.1:0", native: "127.0.0.1:0"}
 
 func TestShutdownClosesClientsWithGoingAway(t *testing.T) {
 	s := startServer(t, anywhere, options{history: 10})
-	states := make(chan client.State, 100)
+	type change struct {
+		addr string
+		client.State
+	}
+	states := make(chan change, 1000)
 	for _, addr := range []string{s.page, s.native} {
-		p := s.enter(t, "Ada", "lobby", atAddress(addr), client.WithOnState(func(state client.State) { states <- state }))
+		p := s.enter(t, "Ada", "lobby", atAddress(addr), client.WithOnState(func(state client.State) {
+			states <- change{addr, state}
+		}))
 		p.say("hello")
 	}
 	s.stop()
 	require.NoError(t, s.wait())
-	for lost := 0; lost < 2; {
+	lost := make(map[string]bool)
+	for !lost[s.page] || !lost[s.native] {
 		state := receive(t, states)
-		if state.Phase != client.Waiting {
+		if state.Phase != client.Waiting || lost[state.addr] { // it connects again, in vain
 			continue
 		}
 		var closed *client.CloseError
 		require.ErrorAs(t, state.Err, &closed)
-		if closed.Code == 1001 {
-			lost++
-		}
+		lost[state.addr] = closed.Code == 1001
 	}
 }
 

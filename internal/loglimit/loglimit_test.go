@@ -130,25 +130,27 @@ func (c counted) LogValue() slog.Value {
 }
 
 func TestStack(t *testing.T) {
-	l, b := newLogger(slog.HandlerOptions{Level: slog.LevelInfo})
-	var n int
-	panics := func() {
-		defer func() {
-			_ = recover()
-			l.Error("panic", loglimit.Stack(), slog.Any("counted", counted{&n}))
-		}()
-		panic("oops")
-	}
-	for range 100 {
-		panics()
-	}
-	got := lines(b)
-	assert.Len(t, got, 10)
-	assert.Contains(t, got[0], "TestStack.func1", "the function that has panicked")
-	assert.Equal(t, 10, n)
-	l.Debug("not enabled", slog.Any("counted", counted{&n}))
-	assert.Equal(t, 10, n)
-	assert.Empty(t, lines(b))
+	synctest.Test(t, func(t *testing.T) { // the messages come within a second
+		l, b := newLogger(slog.HandlerOptions{Level: slog.LevelInfo})
+		var n int
+		panics := func() {
+			defer func() {
+				_ = recover()
+				l.Error("panic", loglimit.Stack(), slog.Any("counted", counted{&n}))
+			}()
+			panic("oops")
+		}
+		for range 100 {
+			panics()
+		}
+		got := lines(b)
+		assert.Len(t, got, 10)
+		assert.Contains(t, got[0], "TestStack.func1.1", "the function that has panicked")
+		assert.Equal(t, 10, n)
+		l.Debug("not enabled", slog.Any("counted", counted{&n}))
+		assert.Equal(t, 10, n)
+		assert.Empty(t, lines(b))
+	})
 }
 
 // panicking panics in the chosen methods.
