@@ -110,6 +110,7 @@ func TestClusterPublishes(t *testing.T) {
 func TestClusterInterest(t *testing.T) {
 	t.Parallel()
 	n := startNodes(t, 1, ws.WithCluster(ws.ClusterConfig{UnsubscribeDelay: 10 * time.Millisecond}))[0]
+	n.awaitTopic(ws.Topic{Kind: ws.TopicNode, Name: "nodes"}, true)
 	base := len(n.link.Topics())
 	var clients []*ws.Client
 	var conns []*harness.Client
