@@ -17,17 +17,14 @@ import (
 )
 
 // keep bounds the histories of tests that do not test the bounds.
-var keep = ws.History{Size: 10_000, Bytes: 1 << 30, TTL: time.Minute}
+var keep = ws.History{Size: 10_000, Bytes: 1 << 30, TTL: 10 * time.Minute}
 
 func history(room string) ws.Topic { return ws.Topic{Kind: ws.TopicHistory, Name: room} }
 
 // connectHistory starts a HistoryBroker and waits for its connection.
 func connectHistory(t testing.TB, n *node, cfg redisbroker.Config) *redisbroker.HistoryBroker {
 	t.Helper()
-	if cfg.ReconnectWait == 0 {
-		cfg.ReconnectWait = 20 * time.Millisecond
-	}
-	b, err := redisbroker.NewHistoryBroker(cfg)
+	b, err := redisbroker.NewHistoryBroker(withDefaults(cfg))
 	require.NoError(t, err)
 	require.NoError(t, b.Start(n))
 	t.Cleanup(func() { stop(t, n, b.Broker) })
@@ -65,7 +62,7 @@ func read(t testing.TB, b *redisbroker.HistoryBroker, room string, after uint64,
 		require.Equal(t, page.Base+1+uint64(i), msg.Offset, "a hole")
 		require.LessOrEqual(t, msg.Offset, page.Top)
 		require.GreaterOrEqual(t, msg.Age, time.Duration(0))
-		require.Less(t, msg.Age, patience)
+		require.Less(t, msg.Age, keep.TTL)
 	}
 	if len(page.Messages) == 0 {
 		require.Equal(t, page.Top, page.Base)

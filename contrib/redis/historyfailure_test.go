@@ -219,7 +219,7 @@ func TestHistoriesOfStoppedServer(t *testing.T) {
 	cfg := s.config()
 	cfg.Timeout = time.Hour
 	patient := connectHistory(t, newNode(t, "patient"), cfg)
-	cfg.PingInterval, cfg.Timeout = 100*time.Millisecond, time.Second
+	cfg.PingInterval, cfg.Timeout = 500*time.Millisecond, 5*time.Second
 	b := connectHistory(t, n, cfg)
 	s.signal(syscall.SIGSTOP)
 	ctx, cancel := context.WithCancel(t.Context())

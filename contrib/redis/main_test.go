@@ -1,6 +1,7 @@
 package redisbroker_test
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -147,12 +148,18 @@ func (n *node) count(topic ws.Topic) (count int) {
 
 func room(name string) ws.Topic { return ws.Topic{Kind: ws.TopicRoom, Name: name} }
 
+// withDefaults sets what is zero: a short wait between connections, and times that do not end the
+// connection to a server that a busy machine holds up.
+func withDefaults(cfg redisbroker.Config) redisbroker.Config {
+	cfg.ReconnectWait = cmp.Or(cfg.ReconnectWait, 20*time.Millisecond)
+	cfg.PingInterval = cmp.Or(cfg.PingInterval, patience/6)
+	cfg.Timeout = cmp.Or(cfg.Timeout, patience/3)
+	return cfg
+}
+
 func newBroker(t *testing.T, cfg redisbroker.Config) *redisbroker.Broker {
 	t.Helper()
-	if cfg.ReconnectWait == 0 {
-		cfg.ReconnectWait = 20 * time.Millisecond
-	}
-	b, err := redisbroker.New(cfg)
+	b, err := redisbroker.New(withDefaults(cfg))
 	require.NoError(t, err)
 	return b
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qi-realtime/ws"
-	redisbroker "github.com/qi-realtime/ws/contrib/redis"
 	"github.com/qi-realtime/ws/internal/harness"
 )
 
@@ -30,8 +29,7 @@ func managers(t *testing.T, s *server, count int) []*manager {
 	for range count {
 		cfg := s.config()
 		cfg.ReconnectWait = 10 * time.Millisecond
-		b, err := redisbroker.New(cfg)
-		require.NoError(t, err)
+		b := newBroker(t, cfg)
 		opts := []ws.Option{ws.WithAuthenticate(harness.ByQuery), ws.WithMaxRoomsPerClient(0), ws.WithBroker(b)}
 		all = append(all, &manager{harness.Start(t, opts...), s})
 	}

@@ -23,7 +23,7 @@ func historyManagers(t *testing.T, s *server, count int) []*manager {
 	for range count {
 		cfg := s.config()
 		cfg.ReconnectWait = 10 * time.Millisecond
-		b, err := redisbroker.NewHistoryBroker(cfg)
+		b, err := redisbroker.NewHistoryBroker(withDefaults(cfg))
 		require.NoError(t, err)
 		m := &manager{harness.Start(t, ws.WithAuthenticate(harness.ByQuery), ws.WithBroker(b)), s}
 		require.NoError(t, ws.HandleJoin(m.Manager, func(*ws.Client, string) ([]ws.RoomOption, error) {

@@ -3,6 +3,7 @@ package redisbroker_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -81,9 +82,22 @@ func (s *server) start() bool {
 	return false
 }
 
+// signal sends a signal. It returns from SIGSTOP when all threads of the process have stopped.
 func (s *server) signal(sig syscall.Signal) {
 	s.t.Helper()
 	require.NoError(s.t, s.cmd.Process.Signal(sig))
+	if sig != syscall.SIGSTOP {
+		return
+	}
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			require.NoError(s.t, err)
+			require.True(s.t, status.Stopped())
+			return
+		}
+	}
 }
 
 // kill ends the process at once, a stopped one too.
@@ -97,6 +111,7 @@ func (s *server) do(args ...string) string {
 	s.t.Helper()
 	c, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{s.address()}, ForceSingleClient: true, DisableCache: true,
+		Dialer: net.Dialer{Timeout: patience}, ConnWriteTimeout: 2 * patience,
 	})
 	require.NoError(s.t, err)
 	defer c.Close()
@@ -127,7 +142,7 @@ func newSentinel(t testing.TB, primary *server) *server {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
 	text := fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1\n", primary.port) +
-		"sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
+		"sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n"
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	return newServerWithFile(t, []string{file}, "--sentinel")
 }

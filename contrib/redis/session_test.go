@@ -60,12 +60,13 @@ func TestKilledServer(t *testing.T) {
 func TestStoppedServer(t *testing.T) {
 	s := newServer(t)
 	cfg := s.config()
-	cfg.PingInterval, cfg.Timeout = 100*time.Millisecond, time.Second
+	cfg.PingInterval, cfg.Timeout = 500*time.Millisecond, 5*time.Second
 	a, b, an, bn := pair(t, cfg)
 	sent, silent := room("sent"), room("silent")
 	require.NoError(t, b.Subscribe([]ws.Topic{sent, silent}))
 	require.NoError(t, a.Publish(silent, nil))
 	eventually(t, func() bool { return bn.count(silent) == 1 }, "no message")
+	s.do("PING") // the server has also answered the publisher
 	s.signal(syscall.SIGSTOP)
 	for i := range 10 {
 		require.NoError(t, a.Publish(sent, []byte(strconv.Itoa(i))))
