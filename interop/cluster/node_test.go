@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"sync"
@@ -237,7 +238,8 @@ func (n *node) state() nodeState {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return nodeState{
-		Publisher: n.publisher, Last: n.last, Unsure: n.unsure, Refused: int(n.refused.Load()), Failed: int(n.failed.Load()),
+		Publisher: n.publisher, Last: maps.Clone(n.last), Unsure: maps.Clone(n.unsure),
+		Refused: int(n.refused.Load()), Failed: int(n.failed.Load()),
 		Clients: n.manager.GetClientCount(), Rooms: rooms, Nodes: len(n.manager.Nodes()), Present: present.Users,
 		Cluster: n.manager.Stats().Cluster,
 	}
