@@ -32,10 +32,10 @@ func startNodes(t *testing.T, count int, opts ...ws.Option) []clusterNode {
 	hub := wstest.NewHub()
 	var nodes []clusterNode
 	for range count {
-		nodes = append(nodes, startNode(t, hub, opts...))
-	}
-	for _, n := range nodes {
+		n := startNode(t, hub, opts...)
 		n.awaitLink()
+		n.awaitTopic(ws.Topic{Kind: ws.TopicNode, Name: "nodes"}, true)
+		nodes = append(nodes, n)
 	}
 	return nodes
 }

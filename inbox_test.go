@@ -321,12 +321,18 @@ func TestInboxMaxDevices(t *testing.T) {
 	c := dialDevice(s, harness.Native)
 	c.Send(harness.Request("ws.join", "1", `{"room":"@user:42","device":"c"}`))
 	c.ExpectReply("1", 429, "too many devices")
+	waitForClients := func(n int) { // those that have gone have left the inbox by then
+		t.Helper()
+		harness.Eventually(t, func() bool { return s.GetClientCount() == n }, "%d clients", n)
+	}
 	waitForDevices(s, 2)
 	join("a", 1).Close()
+	waitForClients(3)
 	waitForDevices(s, 2)
 	a.Close()
-	waitForDevices(s, 1)
+	waitForClients(2)
 	b.Close()
+	waitForClients(1)
 	waitForDevices(s, 0)
 	c.Join(`"device":"c"`) // in place of a
 	c.TakeUpTo(4)

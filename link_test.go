@@ -38,6 +38,7 @@ func TestLinkDown(t *testing.T) {
 	assert.EqualValues(t, 5, nodes[0].Stats().Cluster.Refused)
 	nodes[0].link.Mend()
 	expectGap(near, "", "r")
+	nodes[0].awaitLink() // the gaps may come a moment before
 	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("after"), nil))
 	near.Expect("after")
 }
@@ -95,6 +96,9 @@ func TestTooLargeForBroker(t *testing.T) {
 	a, b := startNode(t, hub, opts), startNode(t, hub, opts)
 	a.awaitLink()
 	b.awaitLink()
+	for _, n := range []clusterNode{a, b} { // a node that is heard late is a loss
+		harness.Eventually(t, func() bool { return len(n.Nodes()) == 2 }, "the nodes do not know each other")
+	}
 	near, far := a.join("r"), b.join("r")
 	large := make([]byte, 1000)
 	require.NoError(t, a.BroadcastToRoom("r", large, nil))

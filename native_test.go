@@ -233,11 +233,11 @@ func TestHandshakeTimeoutOfASlowSender(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			from := time.Now()
 			c := s.DialTCP(harness.Native)
 			answered := make(chan struct{})
 			var resp *http.Response
 			var err error
-			from := time.Now()
 			go func() { // ends with the answer, which the connection's deadline bounds
 				defer close(answered)
 				resp, err = http.ReadResponse(c.R, nil)

@@ -17,21 +17,23 @@ func TestNodes(t *testing.T) {
 	cluster := ws.WithCluster(ws.ClusterConfig{Name: "east", Heartbeat: 500 * time.Millisecond})
 	nodes := startNodes(t, 3, cluster)
 	nodes[0].join("r")
-	for _, n := range nodes {
+	var lists [3][]ws.Node
+	for i, n := range nodes {
 		harness.Eventually(t, func() bool {
 			list := n.Nodes()
+			lists[i] = list
 			return len(list) == 3 && list[0].Clients == 1 && list[0].Rooms == 1
 		}, "the nodes do not know each other")
 	}
-	list := nodes[1].Nodes()
+	list := lists[1]
 	assert.False(t, list[0].Self)
 	assert.True(t, list[1].Self)
 	for i, node := range list {
 		assert.Equal(t, "east", node.Name)
-		assert.Equal(t, nodes[0].Nodes()[i].ID, node.ID)
+		assert.Equal(t, lists[0][i].ID, node.ID)
 		assert.False(t, node.Draining)
 	}
-	assert.Equal(t, 3, nodes[1].Stats().Cluster.Nodes)
+	harness.Eventually(t, func() bool { return nodes[1].Stats().Cluster.Nodes == 3 }, "a node is not counted")
 	nodes[2].link.Die()
 	for _, n := range nodes[:2] {
 		harness.Eventually(t, func() bool { return len(n.Nodes()) == 2 }, "the dead node stays")

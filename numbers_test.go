@@ -77,9 +77,18 @@ func TestBrokenRoute(t *testing.T) {
 	nodes := startNodes(t, 2, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
 	far, other := nodes[1].join("r"), nodes[1].join("other")
 	awaitCover(nodes[0], nodes[1], far, "r")
-	nodes[1].link.Drop(func(ws.Topic) bool { return true })
+	var beats atomic.Int32
+	nodes[1].link.Drop(func(topic ws.Topic) bool {
+		if topic.Kind == ws.TopicNode {
+			beats.Add(1)
+		}
+		return true
+	})
 	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("lost"), nil))
-	harness.Eventually(t, func() bool { return len(nodes[1].Nodes()) == 1 }, "the node is still known")
+	harness.Eventually(t, func() bool { return nodes[0].Stats().Cluster.QueuedBytes == 0 }, "not sent")
+	harness.Eventually(t, func() bool { // the sum with the message is dropped, too
+		return len(nodes[1].Nodes()) == 1 && beats.Load() >= 12
+	}, "the node is still known")
 	nodes[1].link.Drop(nil)
 	expectGap(far, "", "r")
 	expectGap(other, "", "other")
