@@ -344,7 +344,7 @@ func TestFact06And07SharedFramesArriveWholeAtStalledReaders(t *testing.T) {
 }
 
 func TestFact08TheLastFrameBeforeACloseArrives(t *testing.T) {
-	s := start(t, func(cfg *engine.Config, _ *server) { cfg.QueueBytes = 1 << 30 })
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.QueueBytes, cfg.CloseTimeout = 1<<30, patience })
 	c := s.dial()
 	p := s.peer(0)
 	const frames, size = 64, 256 << 10 // more than the socket's buffers take
@@ -390,7 +390,7 @@ func (s *server) endOf(n int) engine.CloseInfo {
 }
 
 func TestFact09StopClosesWithAFrameAndRefusesNewConnections(t *testing.T) {
-	s := start(t, nil)
+	s := start(t, func(cfg *engine.Config, _ *server) { cfg.CloseTimeout = patience })
 	const n = 20
 	var clients []*client
 	for i := range n {
@@ -448,11 +448,11 @@ func TestFact11TimersComeFromTheWheel(t *testing.T) {
 	})
 	t.Run("any byte counts as life", func(t *testing.T) {
 		s := start(t, func(cfg *engine.Config, _ *server) {
-			cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 50*time.Millisecond, time.Second
+			cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 50*time.Millisecond, 5*time.Second
 		})
 		c := s.dial()
 		message := frame(gobwas.OpText, "a message that trickles in")
-		pace := time.NewTicker(50 * time.Millisecond) // the whole is slower than the timeout
+		pace := time.NewTicker(200 * time.Millisecond) // the whole is slower than the timeout
 		defer pace.Stop()
 		for i := range len(message) { // bytes, not runes
 			c.raw(message[i : i+1])

@@ -80,7 +80,7 @@ func testConfig() engine.Config {
 		HeartbeatInterval:  1000 * time.Hour, // no ping comes between the expected frames
 		HeartbeatTimeout:   2000 * time.Hour,
 		CloseTimeout:       3 * time.Second,
-		BroadcastTimeout:   2 * time.Second,
+		BroadcastTimeout:   patience,
 		Logger:             slog.New(slog.DiscardHandler),
 	}
 }

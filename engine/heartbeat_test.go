@@ -171,12 +171,13 @@ func expectPings(t *testing.T, clients []*answering, n int64) (closed int) {
 
 // The heartbeat of the tests in which the server pauses.
 func quickHeartbeat(cfg *engine.Config, _ *server) {
-	cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 200*time.Millisecond, time.Second
+	cfg.HeartbeatInterval, cfg.HeartbeatTimeout = 500*time.Millisecond, 3*time.Second
 }
 
 // TestPauseOfTheProcess starts a process of its own with this test, and stops
 // it for three times the read timeout.
 func TestPauseOfTheProcess(t *testing.T) {
+	t.Parallel()
 	const child = "WS_TEST_PAUSED_SERVER"
 	if os.Getenv(child) != "" {
 		s := start(t, quickHeartbeat)
@@ -195,7 +196,7 @@ func TestPauseOfTheProcess(t *testing.T) {
 	clients := dialPaused(t, readAddress(t, out), 100)
 	require.Zero(t, expectPings(t, clients, 2), "closed before the pause")
 	must(t, cmd.Process.Signal(unix.SIGSTOP))
-	<-time.After(3 * time.Second) // the pause
+	<-time.After(9 * time.Second) // the pause
 	must(t, cmd.Process.Signal(unix.SIGCONT))
 	assert.Zero(t, expectPings(t, clients, 3), "healthy clients were closed")
 	for _, a := range clients {
@@ -238,10 +239,11 @@ func dialPaused(t *testing.T, addr string, n int) (clients []*answering) {
 // An inline handler that holds its loop for twice the read timeout ends no
 // client of that loop.
 func TestPauseByAnInlineHandler(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(cfg *engine.Config, s *server) {
 		quickHeartbeat(cfg, s)
 		cfg.Loops = 1
-		s.onMessage = func(*peer, codec.Opcode, []byte) { <-time.After(2 * time.Second) }
+		s.onMessage = func(*peer, codec.Opcode, []byte) { <-time.After(6 * time.Second) }
 	})
 	clients := s.dialAnswering(50)
 	require.Zero(t, expectPings(t, clients, 2), "closed before the pause")

@@ -180,7 +180,8 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 // TestDrainHearsTheClient has a client send messages after it could have read the close frame.
 func TestDrainHearsTheClient(t *testing.T) {
 	heard := make(chan string, 10)
-	s := start(t, func(_ *engine.Config, s *server) {
+	s := start(t, func(cfg *engine.Config, s *server) {
+		cfg.CloseTimeout = patience
 		s.onMessage = func(_ *peer, _ codec.Opcode, payload []byte) { heard <- string(payload) }
 	})
 	c := s.dial()

@@ -26,6 +26,7 @@ func TestPausedConnectionCostsNothing(t *testing.T) {
 	c.send("this one pauses")
 	shard := s.Shards()[0]
 	s.eventually(func() bool { return shard.Stats().Paused == 1 }, "not paused")
+	onLoop(shard, func(*engine.Shard) {}) // the callback that pauses is over
 	p := s.peer(0)
 	before, cpu := shard.Stats(), processTime(t)
 	written := floodFor(t, c, 300*time.Millisecond)

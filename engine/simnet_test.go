@@ -287,6 +287,7 @@ func TestSimnetStops(t *testing.T) {
 	m.eventually(func() bool { return m.closed.Load() == 99 }, "those that answer are not closed")
 	cancel()
 	require.ErrorIs(t, <-stopped, context.Canceled)
+	<-m.Stopped()
 	for peer := range 100 {
 		if peer != 3 {
 			require.Equal(t, []string{"close 1001 bye"}, m.take(peer))

@@ -32,6 +32,7 @@ func TestUnsentBytesAreBounded(t *testing.T) {
 			since := time.Now()
 			s := start(t, func(cfg *engine.Config, _ *server) {
 				cfg.Loops, cfg.UnsentBytes, cfg.NoReadiness = 1, bound, unknown
+				cfg.HandshakeTimeout = time.Hour // a minute may pass within a handshake
 				cfg.Now = func() time.Time { return since.Add(time.Duration(later.Load())) }
 			})
 			sh := s.Shards()[0]
@@ -69,6 +70,7 @@ func TestSocketBuffers(t *testing.T) {
 	s.dial()
 	s.enroll("tcp", "127.0.0.1:0")
 	s.serve()
+	s.peer(2)
 	s.enroll("unix", t.TempDir()+"/socket")
 	for n := range 3 {
 		assert.Equal(t, 2*20_000, s.option(n, unix.SOL_SOCKET, unix.SO_RCVBUF), "Linux doubles it")

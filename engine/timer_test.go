@@ -26,7 +26,7 @@ func TestDeadlinesWaitForUnreadBytes(t *testing.T) {
 }
 
 func testLateLoop(t *testing.T, offLoop bool) {
-	const timeout = time.Second
+	const timeout = 3 * time.Second
 	held, release := make(chan struct{}), make(chan struct{})
 	s := start(t, func(cfg *engine.Config, s *server) {
 		cfg.Loops, cfg.HandshakeTimeout, cfg.CloseTimeout = 1, timeout, timeout
@@ -63,7 +63,7 @@ func testLateLoop(t *testing.T, offLoop bool) {
 // wait.
 func TestSendAnswerToAHeldLoop(t *testing.T) {
 	s := start(t, func(cfg *engine.Config, _ *server) {
-		cfg.Loops, cfg.BroadcastQueueSize, cfg.BroadcastTimeout = 1, 4, time.Minute
+		cfg.Loops, cfg.BroadcastQueueSize, cfg.BroadcastTimeout = 1, 4, time.Hour
 	})
 	c := s.dial()
 	conn, sh := &s.peer(0).conn, s.Shards()[0]
@@ -78,7 +78,7 @@ func TestSendAnswerToAHeldLoop(t *testing.T) {
 	select {
 	case err := <-sent:
 		assert.NoError(t, err)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("the sender waits for the loop")
 		defer func() { <-sent }()
 	}

@@ -124,8 +124,8 @@ func TestTLSTricklersGiveWay(t *testing.T) {
 			s.eventually(func() bool { return cutOff.Load() > 0 }, "no handshake has given way")
 			return
 		case <-step.C:
-			offset.Add(int64(10 * time.Second))
-			elapsed += 10 * time.Second
+			offset.Add(int64(5 * time.Second))
+			elapsed += 5 * time.Second
 		}
 	}
 	require.Fail(t, "the newcomer waits")
@@ -134,7 +134,7 @@ func TestTLSTricklersGiveWay(t *testing.T) {
 // A slow client may take longer as long as no other client needs its place.
 func TestTLSSlowClientGetsIn(t *testing.T) {
 	s := startTLS(t, func(cfg *engine.Config, _ *server) {
-		cfg.TLSHandshakes, cfg.HandshakeTimeout = 1, 4*time.Second
+		cfg.TLSHandshakes, cfg.HandshakeTimeout = 1, 7*time.Second
 	})
 	plain := s.dialTCP()
 	plain.Conn = slowConn{plain.Conn}

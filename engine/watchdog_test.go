@@ -118,13 +118,13 @@ func TestStallIsReportedOnce(t *testing.T) {
 	const threshold = stallTime
 	onBothNetworks(t, threshold, func(t *testing.T, s *stallServer, send func(string), echo func()) {
 		loop := s.peer(0).conn.Shard()
+		began := time.Now()
 		send("block")
 		<-s.entered
-		began := time.Now()
 		st := receiveStall(t, s)
 		assert.Equal(t, loop.Index(), st.Loop)
 		assert.GreaterOrEqual(t, st.Held, threshold)
-		assert.LessOrEqual(t, st.Held, time.Since(began)+time.Second)
+		assert.LessOrEqual(t, st.Held, time.Since(began))
 		assert.Contains(t, st.Stack, "holdLoop")
 		assert.Contains(t, st.Stack, "watchdog_test.go:")
 		assert.NotContains(t, st.Stack, "TestStallIsReportedOnce", "the stack of another goroutine")
@@ -286,7 +286,7 @@ func TestStoppedProcessIsNoStall(t *testing.T) {
 	const child = "WS_TEST_STOPPED_SERVER"
 	if os.Getenv(child) != "" {
 		s := new(stallServer)
-		s.server = start(t, s.configure(500*time.Millisecond))
+		s.server = start(t, s.configure(1500*time.Millisecond))
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -310,7 +310,7 @@ func TestStoppedProcessIsNoStall(t *testing.T) {
 	readAddress(t, out)
 	for range 3 {
 		must(t, cmd.Process.Signal(unix.SIGSTOP))
-		<-time.After(time.Second)
+		<-time.After(2 * time.Second)
 		must(t, cmd.Process.Signal(unix.SIGCONT))
 		<-time.After(200 * time.Millisecond)
 	}
