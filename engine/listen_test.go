@@ -35,7 +35,9 @@ func TestFact10ASecondListenerOnThePortIsRefused(t *testing.T) {
 }
 
 func TestFact10AListenerComesBackAfterARestart(t *testing.T) {
-	first := start(t, nil)
+	first := start(t, func(cfg *engine.Config, _ *server) {
+		cfg.ListenAddr = "tcp://127.0.0.99:0" // no other test takes the port meanwhile
+	})
 	c := first.dial()
 	first.peer(0).conn.Close(codec.CloseNormal, "") // our side closes first and waits in TIME_WAIT
 	c.expectClose(codec.CloseNormal)
