@@ -31,7 +31,7 @@ func TestStuckAuthenticate(t *testing.T) {
 		gate := make(chan struct{})
 		release := sync.OnceFunc(func() { close(gate) })
 		defer release()
-		s := harness.Start(t, func(c *ws.Config) { c.Workers, c.HandshakeTimeout = workers, 2*time.Second },
+		s := harness.Start(t, func(c *ws.Config) { c.Workers, c.HandshakeTimeout = workers, 5*time.Second },
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
 				if r.URL.RawQuery == "stuck" {
 					<-gate
@@ -135,6 +135,7 @@ func TestAuthenticateDeadlineCountsFromAccept(t *testing.T) {
 	c := s.DialTCP(harness.Native)
 	head := harness.UpgradeRequest("/ws", "")
 	c.WriteRaw(head[:20])
+	harness.Eventually(t, func() bool { return s.Stats().Total.Connections == 1 }, "not accepted")
 	time.Sleep(late) //nolint:forbidigo // the time that is to be counted
 	c.WriteRaw(head[20:])
 	assert.Less(t, harness.Receive(t, left, "Authenticate does not run"), timeout-late+time.Second)
