@@ -53,7 +53,7 @@ func TestMovesInPlainRooms(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(time.Duration(r.IntN(1000)) * time.Microsecond):
+				case <-time.After(time.Duration(r.IntN(8000)) * time.Microsecond):
 				}
 				published++
 				_, err := s.PublishEvent(context.Background(), "plain", "number", published)

@@ -26,11 +26,11 @@ import (
 func pausedClient(s *harness.Endpoint) (c *harness.Client, sc *ws.Client, release func()) {
 	s.T.Helper()
 	entered, release := harness.RegisterBlock(s.T.(*testing.T), s.Manager)
-	c = s.Connect()
 	var burst []string
 	for id := range 500 {
 		burst = append(burst, harness.BlockMessage(id))
 	}
+	c = s.Connect()
 	c.Send(burst...)
 	harness.Receive(s.T, entered, "not called")
 	harness.Eventually(s.T, func() bool { return s.Stats().Total.Paused == 1 }, "not paused")
@@ -138,10 +138,12 @@ func TestFlowEarlyMessages(t *testing.T) {
 
 // Pings still go to a paused client, which is not called silent: it is not read.
 func TestFlowPausedIsAlive(t *testing.T) {
+	t.Parallel()
+	const timeout = 3 * time.Second
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
-		s := start(ws.WithHeartbeatInterval(50*time.Millisecond), ws.WithHeartbeatTimeout(150*time.Millisecond))
+		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(timeout))
 		c, sc, release := pausedClient(s)
-		for range 20 { // pings, for a second
+		for began := time.Now(); time.Since(began) < timeout*3/2; {
 			require.Equal(t, gobwas.OpPing, c.ReadFrame().Header.OpCode)
 		}
 		assert.False(t, sc.IsClosed())
@@ -158,7 +160,7 @@ func TestFlowPausedIsAlive(t *testing.T) {
 func TestFlowPausedAndStalled(t *testing.T) {
 	t.Parallel()
 	harness.OnEachTransportAndMode(t, func(t *testing.T, _ ws.HandlerMode, start func(...ws.Option) *harness.Endpoint) {
-		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(time.Second))
+		s := start(ws.WithHeartbeatInterval(100*time.Millisecond), ws.WithHeartbeatTimeout(3*time.Second))
 		require.NoError(t, ws.Handle(s.Manager, "get", func(*ws.Client, *ordered) (*string, error) {
 			answer := strings.Repeat("a", 64<<10)
 			return &answer, nil

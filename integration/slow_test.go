@@ -111,7 +111,7 @@ func TestScenarioTricklingReader(t *testing.T) {
 	}
 	pace := time.NewTicker(time.Second)
 	defer pace.Stop()
-	for second := 0; second < seconds; {
+	for second := 0; second < seconds || s.Stats().Total.Drops.Full == 0; {
 		publish()
 		select {
 		case <-pace.C:
@@ -208,7 +208,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatReadsOn(t *testing.T) {
 // The same, and the client never reads: it ends at the close timeout, and the queued messages are
 // counted.
 func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
-	const queue, size, timeout = 64, 2048, 300 * time.Millisecond
+	const queue, size, timeout = 64, 2048, 3 * time.Second
 	s := startScenario(t, ws.WithMessageQueueSize(queue), func(c *ws.Config) { c.CloseTimeout = timeout })
 	closed := disconnections(s)
 	swarm := newSwarm(t)
@@ -219,7 +219,7 @@ func TestScenarioCloseOfAClientWithAFullQueueThatNeverReads(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, r.send(gobwas.OpClose, gobwas.NewCloseFrameBody(4001, "")))
 	end := harness.Receive(t, closed, "the event")
-	assert.GreaterOrEqual(t, time.Since(began), timeout*8/10, "it has its time to read") // ticks are a tenth
+	assert.GreaterOrEqual(t, time.Since(began), timeout/3, "it has its time to read") // the clock may be late
 	assert.Equal(t, 4001, end.Code)
 	assert.True(t, end.Remote)
 	expectEmpty(s, r)

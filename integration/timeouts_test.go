@@ -30,7 +30,7 @@ func TestMessageTimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
-				s := start(ws.WithMessageTimeout(time.Second))
+				s := start(ws.WithMessageTimeout(1500 * time.Millisecond))
 				harness.RegisterGreetings(t, s.Manager)
 				c := s.Connect()
 				began := time.Now()
@@ -61,7 +61,7 @@ func TestMessageTimeout(t *testing.T) {
 func TestMessageTimeoutSparesOthers(t *testing.T) {
 	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
-		const timeout, messages = 1500 * time.Millisecond, 8
+		const timeout, messages = 3 * time.Second, 8
 		s := start(ws.WithMessageTimeout(timeout), func(c *ws.Config) { c.MailboxSize = 1 })
 		s.HandleRaw(func(c *ws.Client, op ws.Opcode, payload []byte) {
 			time.Sleep(timeout / 5) //nolint:forbidigo // a slow handler
