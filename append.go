@@ -87,10 +87,8 @@ type forgets struct {
 	rooms map[string]chan struct{} // closed when the last one has ended; guarded by mu
 }
 
-// begin returns the end of the removal before, or nil, and the function that ends this one.
-func (f *forgets) begin(room string) (before <-chan struct{}, end func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// beginLocked returns the end of the removal before, or nil, and the function that ends this one.
+func (f *forgets) beginLocked(room string) (before <-chan struct{}, end func()) {
 	before = f.rooms[room]
 	done := make(chan struct{})
 	f.rooms[room] = done
@@ -135,8 +133,12 @@ func (n *node) forget(room string) {
 	if n == nil || n.store == nil {
 		return
 	}
-	before, end := n.forgets.begin(room)
-	if !n.jobs.Submit(&forgetTask{n, room, before, end}) {
+	n.forgets.mu.Lock()
+	before, end := n.forgets.beginLocked(room)
+	// With the lock, so that the tasks of a room are queued in their order.
+	submitted := n.jobs.Submit(&forgetTask{n, room, before, end})
+	n.forgets.mu.Unlock()
+	if !submitted {
 		end()
 	}
 }

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,4 +88,21 @@ func TestStoredOptions(t *testing.T) {
 		}, late.Gaps[0])
 		take(late, 7, 8, 9)
 	}
+}
+
+// TestDeleteRoomFromManySides holds that removals of one history that are asked for at the same time
+// wait for each other in their order: Shutdown ends.
+func TestDeleteRoomFromManySides(t *testing.T) {
+	t.Parallel()
+	n := storedNodes(t, 1, ws.History{})[0]
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for range 5000 {
+				n.DeleteRoom("r")
+			}
+		})
+	}
+	all.Wait()
+	n.Stop()
 }
