@@ -94,7 +94,7 @@ test("random schedules of cuts while the connections move", async (t) => {
 test("a room is read without a break while its connection moves", async (t) => {
   const proxy = await Proxy.start(servers.moving);
   t.after(() => proxy.stop());
-  const client = open(proxy.url, { ...settings, probe: 0 });
+  const client = open(proxy.url, { ...settings, probe: 0, connectTimeout: 60_000 });
   const publisher = open(servers.moving, { WebSocket, timeout: 0 });
   const since = await publisher.request("publish", { room: "moved", n: 1 });
   const states = [];
@@ -117,7 +117,7 @@ test("a room without a history is read without a break, too", async (t) => {
   const proxy = await Proxy.start(servers.moving);
   t.after(() => proxy.stop());
   proxy.lag = 10;
-  const client = open(proxy.url, { ...settings, probe: 0 });
+  const client = open(proxy.url, { ...settings, probe: 0, connectTimeout: 60_000 });
   const publisher = open(servers.moving, { WebSocket, timeout: 0 });
   const states = [];
   const numbers = [];
@@ -175,7 +175,7 @@ test("another server has another epoch, and the client goes on there", async (t)
 test("a rate limit delays the joins of many rooms", async (t) => {
   const proxy = await Proxy.start(servers.strict);
   t.after(() => proxy.stop());
-  const client = open(proxy.url, { ...settings, probe: 0 });
+  const client = open(proxy.url, { ...settings, probe: 0, connectTimeout: 60_000 });
   const states = [];
   client.onState(({ name }) => states.push(name));
   const rooms = Array.from({ length: 30 }, (_, i) => client.room(`many-${i}`));
@@ -193,7 +193,7 @@ test("a rejoin that the server refuses with 503 is sent again", async (t) => {
   t.after(() => proxy.stop());
   const publisher = open(servers.main, settings);
   const since = await publisher.request("publish", { room: "busy", n: 1 });
-  const client = open(proxy.url, settings);
+  const client = open(proxy.url, { ...settings, probe: 0, connectTimeout: 60_000 });
   const room = client.room("busy", { since });
   const log = new Log(room, since);
   await room.joined;

@@ -119,7 +119,7 @@ test("an older server, which answers ws.ping with 404, is alive", async () => {
     });
   });
   await new Promise((resolve) => server.once("listening", resolve));
-  const c = connect(`ws://127.0.0.1:${server.address().port}/`, { WebSocket, probe: 100 });
+  const c = connect(`ws://127.0.0.1:${server.address().port}/`, { WebSocket, probe: 1_000 });
   await until(() => pings >= 5, "5 pings");
   assert.equal(connections, 1);
   assert.equal(c.state.name, "open");
