@@ -453,9 +453,11 @@ const tests = {
     await ada.page.getByText("Earlier messages are not shown").waitFor({ state: "attached" });
     const rest = await ada.page.locator("#log").evaluate((e) => e.scrollHeight - e.scrollTop - e.clientHeight);
     assert.ok(rest < 2, `the newest message is in view: ${rest}`);
-    await ada.page.locator("#log").evaluate((e) => (e.scrollTop -= 900));
+    await ada.page.locator("#log").evaluate((e) => new Promise((done) => {
+      e.addEventListener("scroll", done, { once: true }); // the page has heard it before
+      e.scrollTop -= 900;
+    }));
     const place = () => ada.page.locator(".text", { hasText: "message 1985" }).evaluate((e) => e.getBoundingClientRect().top);
-    await ada.page.waitForTimeout(100); // the scroll event comes with the next frame
     const before = await place();
     await Promise.all(range(2001, 2050).map((text) => bot.say(text)));
     await ada.page.getByRole("button", { name: "50 new messages" }).waitFor();

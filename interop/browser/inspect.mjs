@@ -65,7 +65,7 @@ async function open(name, options = {}, path = "") {
   page.on("pageerror", (error) => complaints.push(`${name}: ${error.stack}`));
   page.on("console", (message) => {
     const [, status] = message.text().match(/status of (4\d\d)/) ?? [];
-    if (message.type() !== "error" || (serverIsDown && /ERR_CONNECTION/.test(message.text()))) return;
+    if (message.type() !== "error" || (serverIsDown && /net::ERR_/.test(message.text()))) return;
     if (status) refusals.push(status);
     else complaints.push(`${name}: ${message.text()}`);
   });

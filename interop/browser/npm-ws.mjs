@@ -5,7 +5,7 @@ import { once } from "node:events";
 import WebSocket from "ws";
 import { ChatServer, runTests, within } from "./server.mjs";
 
-const WAIT = 20_000;
+const WAIT = 60_000;
 const MIB = 1 << 20;
 
 const server = await ChatServer.create("-rate", "0");

@@ -31,19 +31,19 @@ export class ChatServer {
     const args = ["-addr", `127.0.0.1:${this.page}`, "-native", `tcp://127.0.0.1:${this.native}`, ...this.more];
     this.process = spawn(binary, args, { stdio: ["ignore", "inherit", "inherit"] });
     this.exited = once(this.process, "exit");
-    for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(50)) {
+    for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(50)) {
       if (this.process.exitCode !== null) throw new Error(`chat exited with ${this.process.exitCode}`);
       const pages = [`http://127.0.0.1:${this.page}/`, `http://127.0.0.1:${this.native}/healthz`];
       const answers = await Promise.all(pages.map((url) => fetch(url).then((r) => r.ok).catch(() => false)));
       if (answers.every(Boolean)) return;
     }
-    throw new Error("chat did not start within 20 s");
+    throw new Error("chat did not start within a minute");
   }
 
   // signal sends SIGTERM or SIGKILL and resolves with the exit code, null after SIGKILL.
   async signal(name) {
     this.process.kill(name);
-    const [code] = await within(20_000, this.exited, `exit after ${name}`);
+    const [code] = await within(60_000, this.exited, `exit after ${name}`);
     return code;
   }
 }
@@ -85,7 +85,7 @@ export class EchoServers {
     echo.process = spawn(binary, args, { stdio: ["pipe", "pipe", "inherit"] });
     echo.exited = once(echo.process, "exit");
     const lines = createInterface(echo.process.stdout);
-    const [line] = await within(20_000, once(lines, "line"), "list of servers");
+    const [line] = await within(60_000, once(lines, "line"), "list of servers");
     Object.assign(echo, JSON.parse(line)); // servers, certificate
     return echo;
   }
@@ -93,7 +93,7 @@ export class EchoServers {
   // stop resolves once the servers have ended, in order.
   async stop() {
     this.process.stdin.end();
-    const [code] = await within(20_000, this.exited, "end of the echo servers");
+    const [code] = await within(60_000, this.exited, "end of the echo servers");
     if (code !== 0) throw new Error(`the echo servers exited with ${code}`);
   }
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for anything.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // message is one message, received whole.
 type message struct {
