@@ -264,7 +264,9 @@ func TestScenarioSlowReadersHarmNobody(t *testing.T) {
 		return members*published == int(stats.Total.MessagesOut+stats.Total.Drops.Full)+queued/(size+4)
 	}, "of %d messages to each member, some are neither sent, dropped nor queued", published)
 	assert.Positive(t, stats.Total.Drops.Full)
-	harness.Eventually(t, func() bool { return meter.dropped.Load() == int64(stats.Total.Drops.Full) }, "drops reach the metrics")
+	harness.Eventually(t, func() bool {
+		return meter.dropped.Load() == int64(stats.Total.Drops.Full)
+	}, "drops reach the metrics")
 	// Frames are shared; if each slow reader had its own copies, that were its queue.
 	grown := int64(heapInUse()) - int64(heap)
 	t.Logf("%d messages, %d drops, %d bytes queued for %d slow readers, heap grew by %d bytes",
