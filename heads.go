@@ -49,6 +49,7 @@ func (n *node) restore() {
 			n.read(topic.Name, true)
 		}
 	}
+	n.endSubscribing(nil)
 	n.doubtAll()
 }
 

@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// joinWait is a join that waits until the node has read the history of the room from the store.
+// joinWait is a join that waits until the node has read the history of the room from the store, or until
+// it is subscribed to the room, see subscribing.
 type joinWait struct {
 	// Immutable.
-	history *roomHistory
+	node    *node
+	history *roomHistory // nil if it waits for the subscription
 	client  *Client
 	room    string
 	timer   *time.Timer // ends the wait
@@ -22,7 +24,7 @@ type joinWait struct {
 }
 
 // errWaits says that a join waits, see entering.wait.
-var errWaits = errors.New("ws: the join waits for the history")
+var errWaits = errors.New("ws: the join waits")
 
 // joinTimeout bounds the wait of a join for the store.
 const joinTimeout = 10 * time.Second
@@ -67,7 +69,7 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 	}
 	effective := n.interest.Add(s.topic())
 	e.wait = nil // the one before
-	w := &joinWait{history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
+	w := &joinWait{node: n, history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
 	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
 	s.waits[c], e.wait = w, w
 	n.stores.add(h)
@@ -91,15 +93,23 @@ func (n *node) mayWait(c *Client) bool {
 	return true
 }
 
-// release is the reverse of waitLocked, when the client has joined, or will not.
+// topic returns the topic whose subscription the wait holds.
+func (w *joinWait) topic() Topic {
+	if w.history == nil {
+		return Topic{TopicRoom, w.room}
+	}
+	return w.history.stored.topic()
+}
+
+// release ends what the wait holds, when the client has joined, or will not.
 func (w *joinWait) release() {
-	n := w.history.stored.node
+	n := w.node
 	n.waits.Lock()
 	if n.waits.of[w.client]--; n.waits.of[w.client] == 0 {
 		delete(n.waits.of, w.client)
 	}
 	n.waits.Unlock()
-	n.interest.Remove(w.history.stored.topic())
+	n.interest.Remove(w.topic())
 }
 
 // takeWaits removes all joins that wait, after a read, if one was under way. roomHistory.mu is held.
@@ -116,14 +126,21 @@ func (s *storedHistory) takeWaits() (waits []*joinWait) {
 
 // expire ends a wait that was too long.
 func (w *joinWait) expire() {
-	if w.take() {
-		w.end(w.history.stored.node.refuse())
+	switch {
+	case !w.take():
+	case w.history == nil:
+		w.end(nil)
+	default:
+		w.end(w.node.refuse())
 	}
 }
 
 // take removes the wait, and reports whether it was there.
 func (w *joinWait) take() bool {
 	h := w.history
+	if h == nil {
+		return w.node.subscribing.take(w.client, w.room, w) != nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stored.waits[w.client] != w {
@@ -185,17 +202,25 @@ func (w *joinWait) wait() error {
 }
 
 // cancelWait ends the wait of a client that leaves the room before it has joined.
-func (c *Client) cancelWait(r *roomEntry) {
-	h := r.Data().history
-	if !h.isStored() {
+func (c *Client) cancelWait(id string) {
+	n := c.manager.node
+	if n == nil {
 		return
 	}
+	if w := n.subscribing.take(c, id, nil); w != nil {
+		n.resume([]*joinWait{w}, errLeft)
+	}
+	r, ok := c.manager.rooms.Get(id)
+	if !ok || !r.Data().history.isStored() {
+		return
+	}
+	h := r.Data().history
 	h.mu.Lock()
 	w := h.stored.waits[c]
 	delete(h.stored.waits, c)
 	h.mu.Unlock()
 	if w != nil {
-		h.stored.node.resume([]*joinWait{w}, errLeft)
+		n.resume([]*joinWait{w}, errLeft)
 	}
 }
 
