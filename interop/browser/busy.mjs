@@ -9,6 +9,7 @@ const LIMIT = 3;
 const echo = await EchoServers.start("-per-address", String(LIMIT));
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--ignore-certificate-errors",
@@ -38,7 +39,7 @@ for (const server of echo.servers) {
       sockets[0].close();
       await gone;
       let again;
-      for (let i = 0; i < 50 && !again; i++) { // the server may see the end a little later than the page
+      for (const end = Date.now() + 60_000; !again && Date.now() < end; ) { // the server may see the end a little later than the page
         again = (await visit()).socket;
         if (!again) await new Promise((done) => setTimeout(done, 100));
       }

@@ -23,6 +23,7 @@ const server = await ChatServer.create("-history", String(HISTORY), "-rate", "0"
 const direct = `127.0.0.1:${server.page}`;
 const browser = await chromium.launch({
   executablePath: EXECUTABLE,
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -88,6 +89,22 @@ class Tab {
 
   status(text) {
     return this.page.getByRole("status").getByText(text).waitFor();
+  }
+
+  // notes has the page keep the texts of its notices from now on: each is shown for a few seconds only.
+  notes() {
+    return this.page.evaluate(() => {
+      globalThis.notes = [];
+      const notice = document.getElementById("notice");
+      new MutationObserver((changes) => {
+        for (const { addedNodes } of changes) for (const { textContent } of addedNodes) notes.push(textContent);
+      }).observe(notice, { childList: true });
+    });
+  }
+
+  // noted waits until the page has shown this notice.
+  noted(text) {
+    return this.page.waitForFunction((text) => notes.includes(text), text);
   }
 
   screenshot(name) {
@@ -200,15 +217,14 @@ const tests = {
     const zoe = await Tab.open("zoe", { room: "presence" });
     await ada.sees("Ada", "Bob", "zoe");
     await one.close();
-    const left = ada.page.getByText("zoe left").waitFor(); // it is shown for 3 s
+    await ada.notes();
     await zoe.page.getByRole("button", { name: "Leave" }).click();
-    await left;
+    await ada.noted("zoe left");
     await ada.sees("Ada", "Bob");
     await two.close();
     await ada.sees("Ada");
-    const joined = ada.page.getByText("zoe joined").waitFor();
     await zoe.join("presence");
-    await joined;
+    await ada.noted("zoe joined");
     await ada.sees("Ada", "zoe");
     await Promise.all([ada.close(), zoe.close()]);
   },
@@ -266,12 +282,12 @@ const tests = {
     for (const text of ["after nothing", "after one's own", "after another's"]) {
       if (text === "after another's") await bot.say("hello");
       if (text === "after another's") await ada.shows("hello");
-      proxy.delay = 700;
+      const release = proxy.hold();
       await ada.say(text);
       await ada.page.locator("#outbox .bubble", { hasText: text }).waitFor();
       const before = await place(text);
+      release();
       await ada.page.locator("#lines .bubble", { hasText: text }).waitFor();
-      proxy.delay = 0;
       const after = await place(text);
       if (text !== "after nothing") assert.deepEqual({ ...after, left: undefined }, before, text);
     }

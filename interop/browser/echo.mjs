@@ -8,6 +8,7 @@ const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const echo = await EchoServers.start();
 const browser = await chromium.launch({
   executablePath: EXECUTABLE,
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--ignore-certificate-errors",
@@ -18,7 +19,7 @@ const browser = await chromium.launch({
 // A page over HTTP may open both ws: and wss: connections, one over HTTPS only the latter.
 const host = echo.servers.find((s) => s.nethttp && !s.tls);
 const page = await browser.newPage({ ignoreHTTPSErrors: true });
-page.setDefaultTimeout(30_000);
+page.setDefaultTimeout(60_000);
 await page.goto(host.url.replace("ws", "http").replace("/ws", "/"));
 
 // What the page offers to the functions that run in it.

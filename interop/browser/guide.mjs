@@ -11,6 +11,7 @@ const [, code] = guide.match(/```js\n(.*?)```/s);
 const server = await ChatServer.create();
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  timeout: 90_000,
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
 const page = await browser.newPage();

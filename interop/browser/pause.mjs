@@ -11,6 +11,7 @@ const CHUNKS = 512; // 8 MiB
 const echo = await EchoServers.start();
 const browser = await chromium.launch({
   executablePath: EXECUTABLE,
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--ignore-certificate-errors",
@@ -26,7 +27,7 @@ await page.goto(host.url.replace("ws", "http").replace("/ws", "/"));
 
 // upload runs in the page, and resolves with what the page has seen. How much the kernel's socket
 // buffers take differs: while the handler sleeps and they have taken all, the page sends more.
-function upload([url, chunk, chunks]) {
+function upload([url, chunk, chunks, seconds]) {
   return new Promise((resolve) => {
     const socket = new WebSocket(url);
     const seen = { samples: [], sleptAt: 0, sent: 0, answered: 0, wrong: 0 };
@@ -43,7 +44,7 @@ function upload([url, chunk, chunks]) {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       from = performance.now();
-      socket.send("sleep 2s");
+      socket.send(`sleep ${seconds}s`);
       send();
       sample();
       timer = setInterval(() => {
@@ -73,22 +74,30 @@ function upload([url, chunk, chunks]) {
 }
 
 const MIB = 1 << 20;
+
+// waits uploads while the handler sleeps, and returns whether the page has seen at last that the server does not read.
+async function waits(server, seconds) {
+  const seen = await page.evaluate(upload, [server.url, CHUNK, CHUNKS, seconds]);
+  const line = seen.samples.map(({ ms, buffered }) => `${ms} ms ${(buffered / MIB).toFixed(2)}`).join(", ");
+  console.log(`      bufferedAmount in MiB: ${line}; ${seen.answered} of ${seen.sent} answered, closed with ${seen.code} after ${seen.ms} ms`);
+  assert.equal(seen.code, 1000);
+  assert.equal(seen.wasClean, true);
+  assert.equal(seen.answered, seen.sent);
+  assert.equal(seen.wrong, 0, "answers out of order or damaged");
+  assert.ok(seen.sleptAt >= seconds * 1000, `the handler's answer came after ${seen.sleptAt} ms`);
+  const asleep = seen.samples.filter(({ ms }) => ms <= seen.sleptAt);
+  assert.ok(asleep.every(({ state }) => state === 1), "the connection stays open");
+  const settled = asleep.filter(({ ms }) => ms > seen.sleptAt - 500);
+  assert.equal(seen.samples.at(-1).buffered, 0);
+  return settled.every(({ buffered }) => buffered > 0);
+}
+
 const tests = {};
 for (const server of echo.servers.filter((s) => s.compression === "")) {
   tests[`${server.name}: the page waits with its upload`] = async () => {
-    const seen = await page.evaluate(upload, [server.url, CHUNK, CHUNKS]);
-    const line = seen.samples.map(({ ms, buffered }) => `${ms} ms ${(buffered / MIB).toFixed(2)}`).join(", ");
-    console.log(`      bufferedAmount in MiB: ${line}; ${seen.answered} of ${seen.sent} answered, closed with ${seen.code} after ${seen.ms} ms`);
-    assert.equal(seen.code, 1000);
-    assert.equal(seen.wasClean, true);
-    assert.equal(seen.answered, seen.sent);
-    assert.equal(seen.wrong, 0, "answers out of order or damaged");
-    assert.ok(seen.sleptAt >= 2000, `the handler's answer came after ${seen.sleptAt} ms`);
-    const asleep = seen.samples.filter(({ ms }) => ms <= seen.sleptAt);
-    assert.ok(asleep.every(({ state }) => state === 1), "the connection stays open");
-    const settled = asleep.filter(({ ms }) => ms > seen.sleptAt - 500);
-    assert.ok(settled.every(({ buffered }) => buffered > 0), "the page sees that the server does not read");
-    assert.equal(seen.samples.at(-1).buffered, 0);
+    // A busy machine may still take the upload when the handler is done. Then it sleeps for longer.
+    for (const seconds of [2, 4, 8]) if (await waits(server, seconds)) return;
+    assert.fail("the page does not see that the server does not read");
   };
 }
 

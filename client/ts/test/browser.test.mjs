@@ -24,6 +24,7 @@ before(async () => {
   await once(pages, "listening");
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    timeout: 90_000,
     args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
   });
 });

@@ -12,6 +12,7 @@ export class Proxy {
   /** The number of connections that were accepted. */
   count = 0;
   #pairs = new Set();
+  #held = undefined; // a promise while no piece passes
 
   static async start(url) {
     const proxy = new Proxy();
@@ -37,13 +38,23 @@ export class Proxy {
       from.on("data", (data) => {
         const delay = this.delay + lag;
         const due = delay > 0 && new Promise((resolve) => setTimeout(resolve, delay));
-        earlier = earlier.then(() => due).then(() => pass(pair, to, data));
+        earlier = earlier.then(() => due).then(() => this.#held).then(() => pass(pair, to, data));
       });
       from.on("close", () => {
         if (!pair.silent) to.destroy();
         if (to.destroyed) this.#pairs.delete(pair);
       });
     }
+  }
+
+  // hold keeps all pieces, in both directions, until the function that it returns is called.
+  hold() {
+    let release;
+    this.#held = new Promise((resolve) => (release = resolve));
+    return () => {
+      this.#held = undefined;
+      release();
+    };
   }
 
   // cut ends all connections. How: "drop" with a FIN to both sides, "reset" with an RST, "half" passes half of the next piece

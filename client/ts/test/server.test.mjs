@@ -93,7 +93,7 @@ test("many timeouts ask for a sign of life once", async () => {
 
 for (const how of ["drop", "reset", "half", "silent"]) {
   test(`${how}: a request that was sent is lost, an idempotent one is sent again`, async () => {
-    const c = open(`${proxy.url}?user=${how}`, { probe: how === "silent" ? 1_000 : 30_000 });
+    const c = open(`${proxy.url}?user=${how}`, { probe: how === "silent" ? 5_000 : 30_000 });
     await c.request("echo", 1);
     const count = () => c.request("count", { key: how }, { idempotent: true });
     let kept;
