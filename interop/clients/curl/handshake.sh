@@ -9,7 +9,7 @@ mkfifo "$work/stdin"
 "$ECHO_BINARY" <"$work/stdin" >"$work/list" &
 server=$!
 exec 8>"$work/stdin" # the server ends when this is closed
-for _ in $(seq 200); do
+for _ in $(seq 1200); do
   [[ -s $work/list ]] && break
   sleep 0.05
 done
@@ -28,7 +28,7 @@ readonly HANDSHAKE=(-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-Web
 # stays open, so get ends curl after the blank line.
 get() {
   : >"$work/head"
-  curl --silent --http1.1 --no-buffer --max-time 20 --cacert "$work/cert.pem" \
+  curl --silent --http1.1 --no-buffer --max-time 60 --cacert "$work/cert.pem" \
     --dump-header "$work/head" --output /dev/null "$@" &
   local curl=$!
   until grep -q '^.$' "$work/head" || ! kill -0 "$curl" 2>/dev/null; do sleep 0.01; done

@@ -208,7 +208,7 @@ func (s *Server) listen(identity *Identity) error {
 
 // Close stops the server and waits for its end.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var err error
 	if s.web != nil {

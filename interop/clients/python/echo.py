@@ -13,7 +13,7 @@ import traceback
 import websockets
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-WAIT = 20
+WAIT = 60
 MIB = 1 << 20
 
 MESSAGES = [
@@ -59,6 +59,7 @@ class Tests:
         if self.server["tls"]:
             options["ssl"] = self.context
         options.setdefault("max_size", 4 * MIB)
+        options.setdefault("ping_timeout", WAIT)
         return websockets.connect(self.server["url"] + query, open_timeout=WAIT, close_timeout=WAIT, **options)
 
     async def echo(self, offer):
@@ -142,7 +143,7 @@ async def main(servers, context):
             for offer in OFFERS if test.__code__.co_argcount == 2 else [None]:
                 label = f"{server['name']}: {name}" + (f", {offer}" if offer else "")
                 try:
-                    await asyncio.wait_for(test(tests, *([offer] if offer else [])), 60)
+                    await asyncio.wait_for(test(tests, *([offer] if offer else [])), 3 * WAIT)
                     passed += 1
                 except Exception:
                     failed += 1
