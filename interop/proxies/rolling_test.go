@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mostDrains bounds the drains until each server has had one at its pace. A busy machine delays some.
+// mostDrains bounds the drains until each server has had one at its pace. A busy machine delays
+// some.
 const mostDrains = 10
 
 // rollout is a rolling restart under load.
@@ -157,7 +158,7 @@ func (r rollout) used(t *testing.T, x *proxy, program program, s *service) {
 	}, "the proxy does not use the server again")
 }
 
-// spread tells whether n clients moved from one server at its pace.
+// spread returns whether n clients moved from one server at its pace.
 func (r rollout) spread(t *testing.T, moves []move, n int) bool {
 	t.Helper()
 	paced := true
