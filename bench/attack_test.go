@@ -20,7 +20,7 @@ func TestAttack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, append([]string{"attack", "-share", "0.1", "-duration", "500ms"}, args...)...)
+			results := runBench(t, append([]string{"attack", "-share", "0.1", "-duration", "1s"}, args...)...)
 			require.Len(t, results, 3)
 			for i := range 2 {
 				clients, server, attackers := results[0].Rows[i], results[1].Rows[i], results[2].Rows[i]

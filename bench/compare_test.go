@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,13 +17,17 @@ import (
 // TestCompare compares with two small peers, built from bench/peers.
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	results := runBench(t, "compare", "-peers", "gorilla,gobwas", "-conns", "60", "-rounds", "1", "-quiet", "10ms")
+	args := []string{"compare", "-peers", "gorilla,gobwas", "-conns", "60", "-rounds", "1", "-quiet", "10ms"}
+	results := runBench(t, args...)
 	loads := []string{
 		"idle", "echo1", "echo16", "echo-rate", "json1", "json16", "fanout-8", "fanout-64", "fanout-rate", "rooms", "slow",
 	}
 	require.Len(t, results, len(loads)+1)
 	for i, load := range loads {
 		got := results[i]
+		for d := time.Second; d < 20*time.Second && behind(got.Rows); d *= 2 { // the machine was busy
+			got = runBench(t, append(args, "-load", load, "-duration", d.String())...)[0]
+		}
 		assert.Equal(t, "compare-"+load, got.Command)
 		names := []string{"ws", "gorilla", "gobwas"}
 		if strings.HasPrefix(load, "json") {
@@ -49,6 +54,13 @@ func TestCompare(t *testing.T) {
 		assert.InDelta(t, 1, got.Rows[0]["ratio"], 1e-9)
 	}
 	require.Len(t, results[len(loads)].Rows, 2*len(loads)+2) // idle and slow have three measures
+}
+
+// behind reports whether a library did not get the rate that was due.
+func behind(rows []map[string]any) bool {
+	return slices.ContainsFunc(rows, func(row map[string]any) bool {
+		return strings.HasSuffix(row["status"].(string), " that were due")
+	})
 }
 
 // TestComparePeerFails has a peer that starts no server.

@@ -52,7 +52,7 @@ func TestPacedDrain(t *testing.T) {
 			assert.Greater(t, row["gap_ms"], 0.0)
 			assert.Greater(t, row["messages"], 0.0)
 			assert.GreaterOrEqual(t, row["requests"], 300.0)
-			assert.GreaterOrEqual(t, row["slots_s"], 2.5) // a busy machine takes longer
+			assert.GreaterOrEqual(t, row["slots_s"], 1.5) // the first may come late, or all
 		})
 	}
 }

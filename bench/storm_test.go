@@ -20,7 +20,7 @@ func TestStorm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			results := runBench(t, append([]string{"storm", "-conns", "200", "-staying", "20", "-rate", "100"}, args...)...)
+			results := runBench(t, append([]string{"storm", "-conns", "200", "-staying", "20", "-rate", "400"}, args...)...)
 			require.Len(t, results, 2)
 			require.Len(t, results[0].Rows, 4)
 			for i, row := range results[0].Rows {
@@ -31,7 +31,7 @@ func TestStorm(t *testing.T) {
 				assert.GreaterOrEqual(t, row["p99_ms"], row["p90_ms"])
 				if name == "paced" {
 					assert.GreaterOrEqual(t, row["all_ms"], 1000*(200-20)/400.0)
-					assert.Greater(t, row["waiting_most"], 100.0)
+					assert.Greater(t, row["waiting_most"], 50.0) // one of two loops may begin late
 					assert.Greater(t, row["rest_ms"], 0.0)
 					assert.Zero(t, row["refused"])
 				}

@@ -70,7 +70,7 @@ func (p *process) eventually(what string, cond func(r *control.Report) bool) {
 	require.Eventually(p.t, func() bool {
 		r = p.call(control.Command{Name: "report"})
 		return cond(&r)
-	}, 10*time.Second, 5*time.Millisecond, "%s: %+v", what, &r)
+	}, time.Minute, 5*time.Millisecond, "%s: %+v", what, &r)
 }
 
 func (p *process) dial(n int) []*websocket.Conn {
@@ -83,7 +83,7 @@ func (p *process) dial(n int) []*websocket.Conn {
 		c, resp, err := dialer.DialContext(p.t.Context(), "ws://"+p.Native+"/ws", nil)
 		require.NoError(p.t, err)
 		require.NoError(p.t, resp.Body.Close())
-		require.NoError(p.t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(p.t, c.SetReadDeadline(time.Now().Add(2*time.Minute)))
 		p.t.Cleanup(func() { _ = c.Close() })
 		conns[i] = c
 	}
