@@ -75,8 +75,6 @@ type node struct {
 	peers    peers
 	counts   nodeCounts
 
-	subscribing subscribing
-
 	// For rooms with a history.
 	jobs     *pool.Workers
 	ctx      context.Context // of calls of the store
@@ -129,7 +127,6 @@ func newNode(cfg *Config) *node {
 	n.stores.list = make(map[*roomHistory]struct{})
 	n.forgets.rooms = make(map[string]chan struct{})
 	n.waits.of = make(map[*Client]int)
-	n.subscribing.waits = make(map[string]map[*Client]*joinWait)
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
 	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)
@@ -197,7 +194,6 @@ func (n *node) stop() {
 func (n *node) stopStore() {
 	n.cancel()
 	_ = n.jobs.Close(context.Background()) // its tasks end with n.ctx
-	n.endSubscribing(ErrManagerStopped)
 	for _, h := range n.stores.all() {
 		h.mu.Lock()
 		waits := h.stored.takeWaits()
@@ -243,12 +239,10 @@ func (n *node) subscribeTo(topics []Topic) {
 	n.interest.Subscribed(topics)
 	if err != nil { // the next connection has the topics
 		n.refuseWaits(topics)
-		n.subscribed(topics)
 		return
 	}
 	n.interest.Confirm(topics)
 	n.confirm(topics)
-	n.subscribed(topics)
 }
 
 // subscribeStep is the greatest number of topics of one call of the broker.

@@ -49,7 +49,6 @@ func (n *node) restore() {
 			n.read(topic.Name, true)
 		}
 	}
-	n.endSubscribing(nil)
 	n.doubtAll()
 }
 

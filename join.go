@@ -34,11 +34,10 @@ type entering struct {
 	wait       *joinWait     // the last one, after errWaits
 	waitsUntil time.Duration // on the clock of the engine; 0 before the first wait
 	reads      int           // reads of the store while it has waited
-	subscribed bool          // it waits for no subscription any more
 }
 
 // joinRoom is joinRoomNow, and waits for the store if the history is not loaded. With entering.later
-// it returns errWaits in place of that, and goes on later; likewise while the node subscribes.
+// it returns errWaits in place of that, and goes on later.
 func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 	joined, err := c.joinRoomNow(id, e)
 	for errors.Is(err, errWaits) && e.later == nil {
@@ -83,13 +82,7 @@ func (c *Client) joinRoomNow(id string, e *entering) (Joined, error) {
 func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err = c.mayJoinLocked(id); err == nil {
-		var held bool
-		if held, err = c.subscribeLocked(id, e); held {
-			defer c.manager.node.interest.Remove(Topic{TopicRoom, id}) // the room has added it by then
-		}
-	}
-	for err == nil {
+	for err = c.mayJoinLocked(id); err == nil; {
 		r, isNew, failed := c.manager.roomToEnter(id, e)
 		if err = failed; err != nil {
 			break

@@ -5,12 +5,10 @@ import (
 	"time"
 )
 
-// joinWait is a join that waits until the node has read the history of the room from the store, or until
-// it is subscribed to the room, see subscribing.
+// joinWait is a join that waits until the node has read the history of the room from the store.
 type joinWait struct {
 	// Immutable.
-	node    *node
-	history *roomHistory // nil if it waits for the subscription
+	history *roomHistory
 	client  *Client
 	room    string
 	timer   *time.Timer // ends the wait
@@ -24,7 +22,7 @@ type joinWait struct {
 }
 
 // errWaits says that a join waits, see entering.wait.
-var errWaits = errors.New("ws: the join waits")
+var errWaits = errors.New("ws: the join waits for the history")
 
 // joinTimeout bounds the wait of a join for the store.
 const joinTimeout = 10 * time.Second
@@ -69,7 +67,7 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 	}
 	effective := n.interest.Add(s.topic())
 	e.wait = nil // the one before
-	w := &joinWait{node: n, history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
+	w := &joinWait{history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
 	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
 	s.waits[c], e.wait = w, w
 	n.stores.add(h)
@@ -93,23 +91,15 @@ func (n *node) mayWait(c *Client) bool {
 	return true
 }
 
-// topic returns the topic whose subscription the wait holds.
-func (w *joinWait) topic() Topic {
-	if w.history == nil {
-		return Topic{TopicRoom, w.room}
-	}
-	return w.history.stored.topic()
-}
-
-// release ends what the wait holds, when the client has joined, or will not.
+// release is the reverse of waitLocked, when the client has joined, or will not.
 func (w *joinWait) release() {
-	n := w.node
+	n := w.history.stored.node
 	n.waits.Lock()
 	if n.waits.of[w.client]--; n.waits.of[w.client] == 0 {
 		delete(n.waits.of, w.client)
 	}
 	n.waits.Unlock()
-	n.interest.Remove(w.topic())
+	n.interest.Remove(w.history.stored.topic())
 }
 
 // takeWaits removes all joins that wait, after a read, if one was under way. roomHistory.mu is held.
@@ -126,21 +116,14 @@ func (s *storedHistory) takeWaits() (waits []*joinWait) {
 
 // expire ends a wait that was too long.
 func (w *joinWait) expire() {
-	switch {
-	case !w.take():
-	case w.history == nil:
-		w.end(nil)
-	default:
-		w.end(w.node.refuse())
+	if w.take() {
+		w.end(w.history.stored.node.refuse())
 	}
 }
 
 // take removes the wait, and reports whether it was there.
 func (w *joinWait) take() bool {
 	h := w.history
-	if h == nil {
-		return w.node.subscribing.take(w.client, w.room, w) != nil
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stored.waits[w.client] != w {
@@ -202,25 +185,17 @@ func (w *joinWait) wait() error {
 }
 
 // cancelWait ends the wait of a client that leaves the room before it has joined.
-func (c *Client) cancelWait(id string) {
-	n := c.manager.node
-	if n == nil {
-		return
-	}
-	if w := n.subscribing.take(c, id, nil); w != nil {
-		n.resume([]*joinWait{w}, errLeft)
-	}
-	r, ok := c.manager.rooms.Get(id)
-	if !ok || !r.Data().history.isStored() {
-		return
-	}
+func (c *Client) cancelWait(r *roomEntry) {
 	h := r.Data().history
+	if !h.isStored() {
+		return
+	}
 	h.mu.Lock()
 	w := h.stored.waits[c]
 	delete(h.stored.waits, c)
 	h.mu.Unlock()
 	if w != nil {
-		n.resume([]*joinWait{w}, errLeft)
+		h.stored.node.resume([]*joinWait{w}, errLeft)
 	}
 }
 

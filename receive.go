@@ -33,8 +33,6 @@ func (n brokerNode) SetState(up bool, err error) {
 	n.link.Wake()
 	if up {
 		n.manager.presences.linkUp()
-	} else {
-		n.endSubscribing(nil)
 	}
 	switch logger := n.Logger(); {
 	case up:

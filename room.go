@@ -276,16 +276,16 @@ func (m *Manager) endEmptyRooms(now time.Time) {
 // LeaveRoom ends the membership, and never waits. It has no effect on a client that is not in
 // the room. Messages that were published before are still delivered.
 func (c *Client) LeaveRoom(id string) {
-	if !c.conn.Opened() {
+	r, ok := c.manager.rooms.Get(id)
+	if !ok || !c.conn.Opened() {
 		return
 	}
-	if r, ok := c.manager.rooms.Get(id); ok {
-		if left, ended := c.exitRoom(r); left {
-			c.left(r, ended)
-			return
-		}
+	left, ended := c.exitRoom(r)
+	if left {
+		c.left(r, ended)
+	} else {
+		c.cancelWait(r)
 	}
-	c.cancelWait(id)
 }
 
 // left reports to Metrics that c has left r, and that r has ended if ended is set.
