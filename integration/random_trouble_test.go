@@ -94,8 +94,8 @@ func (r *randomRun) anyWay(rnd *rand.Rand) harness.Way {
 	return harness.NetHTTP
 }
 
-// takeDescriptors opens silent connections until the server has no descriptors for a moment. One
-// worker at a time does so.
+// takeDescriptors opens silent connections until the server has no descriptors for a moment, the
+// first time for as long as it takes the server to see it. One worker at a time does so.
 func (w *worker) takeDescriptors() {
 	if !w.scarce || !w.crowd.TryLock() {
 		return
@@ -107,6 +107,8 @@ func (w *worker) takeDescriptors() {
 			crowd = append(crowd, fd)
 		}
 	}
+	soon(w.T, func() bool { return w.Stats().Accept.Descriptors.Times > 0 },
+		"seed %d: descriptors do not run out", w.seed)
 	time.Sleep(holds) //nolint:forbidigo // the server is to find no descriptor for a while
 	for _, fd := range crowd {
 		_ = unix.Close(fd)
