@@ -160,7 +160,8 @@ func TestDrain(t *testing.T) {
 		var users sync.WaitGroup
 		stop := make(chan struct{})
 		for i := range clients {
-			opts := []client.Option{client.WithDialer(at.dial), client.WithOnState(func(s client.State) {
+			long := client.WithHandshakeTimeout(harness.Patience) // another attempt would be another state
+			opts := []client.Option{long, client.WithDialer(at.dial), client.WithOnState(func(s client.State) {
 				list, _ := states.LoadOrStore(i, new([]client.Phase))
 				*list.(*[]client.Phase) = append(*list.(*[]client.Phase), s.Phase)
 			})}

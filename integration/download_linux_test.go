@@ -66,7 +66,7 @@ type slowDownload struct {
 }
 
 const (
-	downloadTimeout = 2 * time.Second
+	downloadTimeout = 3 * time.Second
 	downloadRate    = 400_000
 	downloadBytes   = int(3 * downloadTimeout / time.Second * downloadRate)
 )

@@ -37,6 +37,7 @@ func shutdownUnderLoad(t *testing.T, mode ws.HandlerMode) {
 	s := startScenario(t, ws.WithHandlerMode(mode), func(c *ws.Config) {
 		c.Broadcast.QueueSize = 64
 		c.MailboxSize = 1 << 20
+		c.CloseTimeout = harness.Patience // all clients answer, be it slowly
 	})
 	var opened, closed atomic.Int64
 	s.Subscribe(ws.EventClientConnected, func(ws.Event) { opened.Add(1) })

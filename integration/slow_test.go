@@ -105,6 +105,9 @@ func TestScenarioTricklingReader(t *testing.T) {
 	read := func(n int) {
 		b := make([]byte, n)
 		n, err := unix.Read(fd, b)
+		for err == unix.EINTR {
+			n, err = unix.Read(fd, b)
+		}
 		require.NoError(t, err)
 		require.Positive(t, n, "the server hung up")
 		stream = append(stream, b[:n]...)

@@ -89,7 +89,7 @@ func TestMessageTimeoutSparesOthers(t *testing.T) {
 func TestWriteTimeout(t *testing.T) {
 	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
-		s := start(ws.WithWriteTimeout(2*time.Second), ws.WithSocketBuffers(0, 64<<10), harness.WithDeepQueue)
+		s := start(ws.WithWriteTimeout(3*time.Second), ws.WithSocketBuffers(0, 64<<10), harness.WithDeepQueue)
 		closed := s.Events(ws.EventClientDisconnected)
 		stuck, slow := s.Connect(), s.Connect()
 		var read atomic.Int64
@@ -106,7 +106,7 @@ func TestWriteTimeout(t *testing.T) {
 		}()
 		message := make([]byte, 256<<10)
 		s.RangeClients(func(c *ws.Client) bool {
-			for range 16 { // the slow client reads for 10 s
+			for range 96 { // the slow client reads for a minute
 				assert.NoError(t, c.SendBinary(message))
 			}
 			return true

@@ -18,10 +18,9 @@ import (
 )
 
 // soon is harness.Eventually for goroutines other than the test's: it reports whether the condition
-// holds in time, and marks the test as failed if not. Its patience is half of Patience, so that it
-// fails before the test gives up on the goroutine.
+// holds in time, and marks the test as failed if not.
 func soon(t testing.TB, condition func() bool, format string, args ...any) bool {
-	deadline := time.Now().Add(harness.Patience / 2)
+	deadline := time.Now().Add(harness.Patience)
 	poll := time.NewTicker(100 * time.Microsecond)
 	defer poll.Stop()
 	for ; !condition(); <-poll.C {
