@@ -5,6 +5,7 @@ package integration_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -45,12 +46,12 @@ func TestScenarioHeavySlowMembers(t *testing.T) {
 			},
 		},
 		{
-			name: "messages expire", lose: losesTheExpired,
-			message: func(int) []ws.MessageOption { return []ws.MessageOption{ws.TTL(4 * time.Second)} },
+			name: "messages expire", lose: losesTheExpired, rate: 20, // so that none expires for a healthy member
+			message: func(int) []ws.MessageOption { return []ws.MessageOption{ws.TTL(10 * time.Second)} },
 		},
 	}
 	for _, plan := range plans {
-		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, 50, 20*time.Second
+		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, cmp.Or(plan.rate, 50), 20*time.Second
 		t.Run(plan.name, func(t *testing.T) { slowMembers(t, plan) })
 	}
 }
