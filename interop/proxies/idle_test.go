@@ -12,7 +12,7 @@ import (
 
 // proxyTimeout is the time after which the proxies of these tests end a connection on which
 // nothing passes.
-const proxyTimeout = 3 * time.Second
+const proxyTimeout = 6 * time.Second
 
 // onEachScheme runs test with a client of each scheme, in parallel.
 func (x *proxy) onEachScheme(t *testing.T, test func(t *testing.T, c *client)) {

@@ -2,15 +2,19 @@ package proxies_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/qi-realtime/ws"
 )
 
 // A reload of the proxy under many connections ends none of them and refuses no new one.
 func TestReload(t *testing.T) {
 	const connections = 1000
 	behindEach(t, func(t *testing.T, p *product, start startFunc) {
-		b := start(t)
+		// Clients that wait for the others answer no pings.
+		b := start(t, ws.WithHeartbeatTimeout(10*time.Minute))
 		x := p.start(t, b.addr, setup{})
 		clients := make([]*client, connections)
 		for i := range clients {
