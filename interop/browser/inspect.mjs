@@ -47,6 +47,7 @@ const server = new Server();
 await server.start();
 const browser = await chromium.launch({
   executablePath: EXECUTABLE,
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

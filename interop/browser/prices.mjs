@@ -27,6 +27,7 @@ const [url] = line.match(/http:\S+/);
 
 const browser = await chromium.launch({
   executablePath: EXECUTABLE,
+  timeout: 90_000,
   headless: true,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -24,6 +24,7 @@ test("a page with hooks shows a room, and goes on after a cut", async () => {
   await once(pages, "listening");
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    timeout: 90_000,
     args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
   });
   const publisher = connect(servers.main, { WebSocket });
