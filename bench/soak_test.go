@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -35,7 +36,18 @@ func runSoak(t *testing.T, args ...string) (tables map[string][]map[string]any, 
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	tables, err := runSoak(t)
+	assertSoaked(t, tables)
+	if errors.As(err, new(*command.VerdictError)) { // on a busy machine, what a cycle leaves varies
+		tables, err = runSoak(t)
+		assertSoaked(t, tables)
+	}
 	require.NoError(t, err)
+}
+
+// assertSoaked asserts that all loads ran, and nothing was lost.
+func assertSoaked(t *testing.T, tables map[string][]map[string]any) {
+	t.Helper()
+	require.NotEmpty(t, tables["soak"])
 	row := tables["soak"][0]
 	for _, key := range []string{"missing", "disordered", "lost", "closed"} {
 		assert.Zero(t, row[key], key)

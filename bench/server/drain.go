@@ -28,7 +28,13 @@ func (s *server) Drain(c *control.Command) error {
 	if err := errors.Join(m.Shutdown(ctx), <-s.run); err != nil {
 		return err
 	}
-	return s.start(ws.WithListenAddr("tcp://" + addr.String()))
+	for {
+		err := s.start(ws.WithListenAddr("tcp://" + addr.String()))
+		if !errors.Is(err, unix.EADDRINUSE) || ctx.Err() != nil {
+			return err
+		}
+		<-time.After(10 * time.Millisecond) // a connection of others has the port for a while
+	}
 }
 
 // leakedBytes is how much of the heap is lost with each connection.
