@@ -100,7 +100,12 @@ func (c *crowd) churn(ctx context.Context, rate float64, d time.Duration) (uint6
 	absent := func() (n int, events uint64) {
 		counts := make([]int, len(c.work))
 		all := make([]uint64, len(c.work))
-		c.Each(func(i int, _ *load.Loop) { counts[i], all[i] = len(c.work[i].absent), c.work[i].events })
+		c.Each(func(i int, _ *load.Loop) {
+			t := c.work[i]
+			if counts[i], all[i] = len(t.absent), t.events; t.due < t.until {
+				counts[i]++ // a late loop has events left: they must not come after a reset
+			}
+		})
 		for i := range counts {
 			n, events = n+counts[i], events+all[i]
 		}
