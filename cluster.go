@@ -84,7 +84,7 @@ type node struct {
 	checkNow chan struct{} // holds a token when checkStores has something to do
 	waits    struct {
 		sync.Mutex
-		of map[*Client]int // joins that wait; guarded by the mutex
+		of map[*Client]map[string]*joinWait // joins that wait, by room; guarded by the mutex
 	}
 
 	// Atomic.
@@ -126,7 +126,7 @@ func newNode(cfg *Config) *node {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.stores.list = make(map[*roomHistory]struct{})
 	n.forgets.rooms = make(map[string]chan struct{})
-	n.waits.of = make(map[*Client]int)
+	n.waits.of = make(map[*Client]map[string]*joinWait)
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
 	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)

@@ -82,7 +82,7 @@ func (c *Client) joinRoomNow(id string, e *entering) (Joined, error) {
 func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for err = c.mayJoinLocked(id); err == nil; {
+	for err = firstError(e.wait.goOnLocked(), c.mayJoinLocked(id)); err == nil; {
 		r, isNew, failed := c.manager.roomToEnter(id, e)
 		if err = failed; err != nil {
 			break

@@ -19,6 +19,8 @@ type joinWait struct {
 	entering entering
 
 	asked bool // the read that is under way began while it waited; guarded by roomHistory.mu
+
+	left bool // the client has left the room, and does not join any more; guarded by Client.mu
 }
 
 // errWaits says that a join waits, see entering.wait.
@@ -68,6 +70,8 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 	effective := n.interest.Add(s.topic())
 	e.wait = nil // the one before
 	w := &joinWait{history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
+	w.entering.wait = w
+	w.note()
 	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
 	s.waits[c], e.wait = w, w
 	n.stores.add(h)
@@ -79,27 +83,58 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 	return errWaits
 }
 
-// mayWait counts one more wait of c, unless c is in as many rooms as it may be. Client.mu is held.
+// mayWait reports whether c is in fewer rooms than it may be, with those that it waits for. Client.mu is
+// held.
 func (n *node) mayWait(c *Client) bool {
 	_, rooms := c.roomLocked("")
 	n.waits.Lock()
 	defer n.waits.Unlock()
-	if most := n.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms+n.waits.of[c] >= most {
-		return false
+	most := n.manager.cfg.Room.MaxRoomsPerClient
+	return most <= 0 || rooms+len(n.waits.of[c]) < most
+}
+
+// note notes the wait, until the join goes on or has failed.
+func (w *joinWait) note() {
+	n := w.history.stored.node
+	n.waits.Lock()
+	defer n.waits.Unlock()
+	of := n.waits.of[w.client]
+	if of == nil {
+		of = make(map[string]*joinWait)
+		n.waits.of[w.client] = of
 	}
-	n.waits.of[c]++
-	return true
+	of[w.room] = w
+}
+
+// unnote is the reverse of note. Another wait of the client for the room stays.
+func (w *joinWait) unnote() {
+	n := w.history.stored.node
+	n.waits.Lock()
+	defer n.waits.Unlock()
+	if of := n.waits.of[w.client]; of[w.room] == w {
+		if delete(of, w.room); len(of) == 0 {
+			delete(n.waits.of, w.client)
+		}
+	}
+}
+
+// goOnLocked ends the wait of a join that goes on, with Client.mu held. It returns errLeft if the client
+// has left the room meanwhile.
+func (w *joinWait) goOnLocked() error {
+	if w == nil {
+		return nil
+	}
+	w.unnote()
+	if w.left {
+		return errLeft
+	}
+	return nil
 }
 
 // release is the reverse of waitLocked, when the client has joined, or will not.
 func (w *joinWait) release() {
-	n := w.history.stored.node
-	n.waits.Lock()
-	if n.waits.of[w.client]--; n.waits.of[w.client] == 0 {
-		delete(n.waits.of, w.client)
-	}
-	n.waits.Unlock()
-	n.interest.Remove(w.history.stored.topic())
+	w.unnote()
+	w.history.stored.node.interest.Remove(w.history.stored.topic())
 }
 
 // takeWaits removes all joins that wait, after a read, if one was under way. roomHistory.mu is held.
@@ -160,10 +195,10 @@ func (w *joinWait) end(err error) {
 		w.done <- err
 		return
 	}
-	defer w.release()
 	if err == nil {
 		_, err = w.client.joinRoom(w.room, &w.entering)
 	}
+	w.release()
 	if err != nil && !errors.Is(err, errWaits) {
 		w.entering.later(err)
 		w.client.manager.endUnusedRoom(w.room)
@@ -184,18 +219,23 @@ func (w *joinWait) wait() error {
 	return <-w.done
 }
 
-// cancelWait ends the wait of a client that leaves the room before it has joined.
-func (c *Client) cancelWait(r *roomEntry) {
-	h := r.Data().history
-	if !h.isStored() {
+// cancelWait ends the wait of a client that leaves the room before it has joined. A join that goes on
+// at the same time has made the client a member before, or finds that it has left.
+func (c *Client) cancelWait(id string) {
+	n := c.manager.node
+	if n == nil {
 		return
 	}
-	h.mu.Lock()
-	w := h.stored.waits[c]
-	delete(h.stored.waits, c)
-	h.mu.Unlock()
+	c.mu.Lock()
+	n.waits.Lock()
+	w := n.waits.of[c][id]
+	n.waits.Unlock()
 	if w != nil {
-		h.stored.node.resume([]*joinWait{w}, errLeft)
+		w.left = true
+	}
+	c.mu.Unlock()
+	if w != nil && w.take() {
+		n.resume([]*joinWait{w}, errLeft)
 	}
 }
 

@@ -154,3 +154,25 @@ func TestStopEndsJoins(t *testing.T) {
 	require.ErrorIs(t, harness.Receive(t, errs, "JoinRoom does not return"), ws.ErrManagerStopped)
 	harness.Receive(t, stopped, "the node does not stop")
 }
+
+// TestLeaveOfAJoinThatWaits holds that a client is in no room that it has left, whenever its leave meets
+// its join.
+func TestLeaveOfAJoinThatWaits(t *testing.T) {
+	t.Parallel()
+	n := storedNodes(t, 1, ws.History{}, func(c *ws.Config) { c.Room.MaxRoomsPerClient = 1 })[0]
+	c, sc := n.DialClient(harness.Native)
+	for i := range 300 {
+		release := n.link.HoldReads()
+		id := strconv.Itoa(i)
+		c.Send(harness.Request("ws.join", "j"+id, fmt.Sprintf(`{"room":"r%d"}`, i)))
+		if i%2 == 0 {
+			release()
+		}
+		c.Send(harness.Request("ws.leave", "l"+id, fmt.Sprintf(`{"room":"r%d"}`, i)))
+		release()
+		for range 2 {
+			c.ReadEnvelope()
+		}
+		require.Empty(t, sc.GetRooms(), "round %d", i)
+	}
+}

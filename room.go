@@ -276,15 +276,16 @@ func (m *Manager) endEmptyRooms(now time.Time) {
 // LeaveRoom ends the membership, and never waits. It has no effect on a client that is not in
 // the room. Messages that were published before are still delivered.
 func (c *Client) LeaveRoom(id string) {
-	r, ok := c.manager.rooms.Get(id)
-	if !ok || !c.conn.Opened() {
+	if !c.conn.Opened() {
 		return
 	}
-	left, ended := c.exitRoom(r)
-	if left {
+	c.cancelWait(id)
+	r, ok := c.manager.rooms.Get(id)
+	if !ok {
+		return
+	}
+	if left, ended := c.exitRoom(r); left {
 		c.left(r, ended)
-	} else {
-		c.cancelWait(r)
 	}
 }
 
