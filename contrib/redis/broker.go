@@ -77,6 +77,7 @@ func (b *Broker) run() {
 		err := s.run()
 		b.active.Store(nil)
 		s.cancel(err)
+		s.shut() // no message comes after SetState(false)
 		b.down(err)
 		s.close()
 		select {

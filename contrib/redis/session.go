@@ -264,11 +264,15 @@ func (s *session) publish(batch []message) (err error) {
 	return err
 }
 
-// close ends the connections, and waits until nobody calls the node any more.
-func (s *session) close() {
+// shut lets no message reach the node any more.
+func (s *session) shut() {
 	s.gate.Lock()
+	defer s.gate.Unlock()
 	s.open = false
-	s.gate.Unlock()
+}
+
+// close ends the connections, and waits until nobody calls the node any more. shut comes before.
+func (s *session) close() {
 	s.broker.detach()
 	for _, part := range s.parts {
 		part.Close()
