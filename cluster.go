@@ -75,6 +75,10 @@ type node struct {
 	peers    peers
 	counts   nodeCounts
 
+	subscribing subscribing
+	waits       joinWaits
+	joins       *pool.Workers // let joins go on that have waited
+
 	// For rooms with a history.
 	jobs     *pool.Workers
 	ctx      context.Context // of calls of the store
@@ -82,10 +86,6 @@ type node struct {
 	stores   storedRooms
 	forgets  forgets
 	checkNow chan struct{} // holds a token when checkStores has something to do
-	waits    struct {
-		sync.Mutex
-		of map[*Client]map[string]*joinWait // joins that wait, by room; guarded by the mutex
-	}
 
 	// Atomic.
 	up      atomic.Bool  // the link is up
@@ -127,6 +127,7 @@ func newNode(cfg *Config) *node {
 	n.stores.list = make(map[*roomHistory]struct{})
 	n.forgets.rooms = make(map[string]chan struct{})
 	n.waits.of = make(map[*Client]map[string]*joinWait)
+	n.subscribing.waits = make(map[string]map[*joinWait]struct{})
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
 	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)
@@ -170,7 +171,7 @@ func (n *node) stop() {
 		started := n.started
 		n.mu.Unlock()
 		n.link.Close()
-		defer n.stopStore()
+		defer n.stopWork()
 		if !started {
 			return
 		}
@@ -190,16 +191,18 @@ func (n *node) stop() {
 	})
 }
 
-// stopStore ends the work for histories.
-func (n *node) stopStore() {
+// stopWork ends the work for histories, and the joins that wait.
+func (n *node) stopWork() {
 	n.cancel()
 	_ = n.jobs.Close(context.Background()) // its tasks end with n.ctx
+	n.endSubscribing(ErrManagerStopped)
 	for _, h := range n.stores.all() {
 		h.mu.Lock()
 		waits := h.stored.takeWaits()
 		h.mu.Unlock()
 		n.resume(waits, ErrManagerStopped)
 	}
+	_ = n.joins.Close(context.Background())
 }
 
 // subscribe keeps the subscriptions equal to the interest.
@@ -239,10 +242,12 @@ func (n *node) subscribeTo(topics []Topic) {
 	n.interest.Subscribed(topics)
 	if err != nil { // the next connection has the topics
 		n.refuseWaits(topics)
+		n.endSubscribingTo(topics)
 		return
 	}
 	n.interest.Confirm(topics)
 	n.confirm(topics)
+	n.endSubscribingTo(topics)
 }
 
 // subscribeStep is the greatest number of topics of one call of the broker.

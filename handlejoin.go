@@ -26,7 +26,9 @@ import (
 // In place of since, "last":n asks for the newest n messages; "strict":true asks for an error with
 // code 409 in place of a gap. "device":"phone" names the device in an inbox. A client that joins the
 // inbox of another user gets code 403, and authorize is not called. The response comes before the
-// first message of the room. It has only the room if that has no history. docs/delivery.md describes the messages.
+// first message of the room. It has only the room if that has no history. On a node of a cluster
+// it comes when the messages of the other nodes reach the room: the first join of a room on the node waits for the
+// subscription, for 5 s at most. docs/delivery.md describes the messages.
 func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption, error), opts ...RouteOption) error {
 	if authorize == nil {
 		return invalid("HandleJoin", "authorize must not be nil")
@@ -145,7 +147,7 @@ type joinAnswer struct {
 // lateAnswer returns the function that answers msg with an error after its handler has returned; nil
 // if no join has to wait.
 func lateAnswer(c *Client, msg *Message) func(error) {
-	if n := c.manager.node; n == nil || n.store == nil {
+	if c.manager.node == nil {
 		return nil
 	}
 	answered := &Message{Type: msg.Type, Event: eventJoin, RequestID: msg.RequestID, trace: msg.traceID()}

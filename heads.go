@@ -44,11 +44,13 @@ func (n *node) read(room string, unsure bool) {
 
 // restore follows a new connection to the broker.
 func (n *node) restore() {
-	for _, topic := range n.interest.ConfirmAll() {
+	topics := n.interest.ConfirmAll()
+	for _, topic := range topics {
 		if topic.Kind == TopicHistory {
 			n.read(topic.Name, true)
 		}
 	}
+	n.endSubscribingTo(topics)
 	n.doubtAll()
 }
 

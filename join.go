@@ -34,10 +34,11 @@ type entering struct {
 	wait       *joinWait     // the last one, after errWaits
 	waitsUntil time.Duration // on the clock of the engine; 0 before the first wait
 	reads      int           // reads of the store while it has waited
+	subscribed bool          // it waits for no subscription any more
 }
 
 // joinRoom is joinRoomNow, and waits for the store if the history is not loaded. With entering.later
-// it returns errWaits in place of that, and goes on later.
+// it returns errWaits in place of that, and goes on later; likewise while the node subscribes.
 func (c *Client) joinRoom(id string, e *entering) (Joined, error) {
 	joined, err := c.joinRoomNow(id, e)
 	for errors.Is(err, errWaits) && e.later == nil {
@@ -82,7 +83,13 @@ func (c *Client) joinRoomNow(id string, e *entering) (Joined, error) {
 func (c *Client) enterRoom(id string, reservation engine.Reservation, e *entering) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for err = firstError(e.wait.goOnLocked(), c.mayJoinLocked(id)); err == nil; {
+	if err = firstError(e.wait.goOnLocked(), c.mayJoinLocked(id)); err == nil {
+		var held bool
+		if held, err = c.subscribeLocked(id, e); held {
+			defer c.manager.node.interest.Remove(Topic{TopicRoom, id}) // the room has added it by then
+		}
+	}
+	for err == nil {
 		r, isNew, failed := c.manager.roomToEnter(id, e)
 		if err = failed; err != nil {
 			break

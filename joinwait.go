@@ -2,13 +2,16 @@ package ws
 
 import (
 	"errors"
+	"sync"
 	"time"
 )
 
-// joinWait is a join that waits until the node has read the history of the room from the store.
+// joinWait is a join that waits until the node has read the history of the room from the store, or until
+// it is subscribed to the room, see subscribing.
 type joinWait struct {
 	// Immutable.
-	history *roomHistory
+	node    *node
+	history *roomHistory // nil if it waits for the subscription
 	client  *Client
 	room    string
 	timer   *time.Timer // ends the wait
@@ -24,7 +27,7 @@ type joinWait struct {
 }
 
 // errWaits says that a join waits, see entering.wait.
-var errWaits = errors.New("ws: the join waits for the history")
+var errWaits = errors.New("ws: the join waits")
 
 // joinTimeout bounds the wait of a join for the store.
 const joinTimeout = 10 * time.Second
@@ -62,14 +65,13 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 		return n.refuse()
 	case e.later == nil && n.manager.engine.OnLoop():
 		return ErrOnEventLoop
-	case s.waits[c] != nil:
-		return ErrAlreadyInRoom
-	case !n.mayWait(c):
-		return ErrTooManyRooms
+	}
+	if err := n.mayWait(c, s.room); err != nil {
+		return err
 	}
 	effective := n.interest.Add(s.topic())
 	e.wait = nil // the one before
-	w := &joinWait{history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
+	w := &joinWait{node: n, history: h, client: c, room: s.room, entering: *e, done: make(chan error, 1)}
 	w.entering.wait = w
 	w.note()
 	w.timer = time.AfterFunc(e.waitsUntil-now, w.expire)
@@ -83,37 +85,49 @@ func (h *roomHistory) waitLocked(c *Client, e *entering) error {
 	return errWaits
 }
 
-// mayWait reports whether c is in fewer rooms than it may be, with those that it waits for. Client.mu is
-// held.
-func (n *node) mayWait(c *Client) bool {
+// joinWaits are the joins of each client that wait, by room.
+type joinWaits struct {
+	sync.Mutex
+	of map[*Client]map[string]*joinWait // guarded by the mutex
+}
+
+// mayWait returns an error if c already waits for the room, or is in as many rooms as it may be, with
+// those that it waits for. Client.mu is held.
+func (n *node) mayWait(c *Client, id string) error {
 	_, rooms := c.roomLocked("")
 	n.waits.Lock()
 	defer n.waits.Unlock()
-	most := n.manager.cfg.Room.MaxRoomsPerClient
-	return most <= 0 || rooms+len(n.waits.of[c]) < most
+	of := n.waits.of[c]
+	if of[id] != nil {
+		return ErrAlreadyInRoom
+	}
+	if most := n.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms+len(of) >= most {
+		return ErrTooManyRooms
+	}
+	return nil
 }
 
 // note notes the wait, until the join goes on or has failed.
 func (w *joinWait) note() {
-	n := w.history.stored.node
-	n.waits.Lock()
-	defer n.waits.Unlock()
-	of := n.waits.of[w.client]
+	waits := &w.node.waits
+	waits.Lock()
+	defer waits.Unlock()
+	of := waits.of[w.client]
 	if of == nil {
 		of = make(map[string]*joinWait)
-		n.waits.of[w.client] = of
+		waits.of[w.client] = of
 	}
 	of[w.room] = w
 }
 
 // unnote is the reverse of note. Another wait of the client for the room stays.
 func (w *joinWait) unnote() {
-	n := w.history.stored.node
-	n.waits.Lock()
-	defer n.waits.Unlock()
-	if of := n.waits.of[w.client]; of[w.room] == w {
+	waits := &w.node.waits
+	waits.Lock()
+	defer waits.Unlock()
+	if of := waits.of[w.client]; of[w.room] == w {
 		if delete(of, w.room); len(of) == 0 {
-			delete(n.waits.of, w.client)
+			delete(waits.of, w.client)
 		}
 	}
 }
@@ -131,10 +145,18 @@ func (w *joinWait) goOnLocked() error {
 	return nil
 }
 
-// release is the reverse of waitLocked, when the client has joined, or will not.
+// topic returns the topic whose interest the wait holds.
+func (w *joinWait) topic() Topic {
+	if w.history == nil {
+		return Topic{TopicRoom, w.room}
+	}
+	return w.history.stored.topic()
+}
+
+// release ends what the wait holds, when the client has joined, or will not.
 func (w *joinWait) release() {
 	w.unnote()
-	w.history.stored.node.interest.Remove(w.history.stored.topic())
+	w.node.interest.Remove(w.topic())
 }
 
 // takeWaits removes all joins that wait, after a read, if one was under way. roomHistory.mu is held.
@@ -151,14 +173,21 @@ func (s *storedHistory) takeWaits() (waits []*joinWait) {
 
 // expire ends a wait that was too long.
 func (w *joinWait) expire() {
-	if w.take() {
-		w.end(w.history.stored.node.refuse())
+	switch {
+	case !w.take():
+	case w.history == nil:
+		w.node.resume([]*joinWait{w}, nil) // without the subscription
+	default:
+		w.end(w.node.refuse())
 	}
 }
 
 // take removes the wait, and reports whether it was there.
 func (w *joinWait) take() bool {
 	h := w.history
+	if h == nil {
+		return w.node.subscribing.take(w)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stored.waits[w.client] != w {
@@ -170,23 +199,26 @@ func (w *joinWait) take() bool {
 
 // resume lets joins go on that were removed from the waits, or ends them with an error.
 func (n *node) resume(waits []*joinWait, err error) {
-	if len(waits) > 0 && !n.jobs.Submit(&resumeTask{waits, err}) {
-		(&resumeTask{waits, ErrManagerStopped}).Run()
+	for _, w := range waits {
+		if !n.joins.Submit(&resumeTask{w, err}) {
+			(&resumeTask{w, ErrManagerStopped}).Run()
+		}
 	}
 }
 
-// resumeTask lets joins go on.
+// joinWorkers is the number of goroutines that let joins go on. They never wait for the store.
+const joinWorkers = 8
+
+// resumeTask lets a join go on.
 type resumeTask struct {
-	waits []*joinWait
-	err   error
+	wait *joinWait
+	err  error
 }
 
 // Run implements pool.Task.
 func (t *resumeTask) Run() {
-	for _, w := range t.waits {
-		w.timer.Stop()
-		w.end(t.err)
-	}
+	t.wait.timer.Stop()
+	t.wait.end(t.err)
 }
 
 // end ends the wait: the client tries again, or gets the error.
@@ -230,11 +262,14 @@ func (c *Client) cancelWait(id string) {
 	n.waits.Lock()
 	w := n.waits.of[c][id]
 	n.waits.Unlock()
+	taken := false
 	if w != nil {
 		w.left = true
+		w.unnote()
+		taken = w.take()
 	}
 	c.mu.Unlock()
-	if w != nil && w.take() {
+	if taken {
 		n.resume([]*joinWait{w}, errLeft)
 	}
 }

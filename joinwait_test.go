@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -174,5 +175,31 @@ func TestLeaveOfAJoinThatWaits(t *testing.T) {
 			c.ReadEnvelope()
 		}
 		require.Empty(t, sc.GetRooms(), "round %d", i)
+	}
+}
+
+// TestLeaveMeetsJoinsOfManySides holds that each JoinRoom returns, whenever joins of one client meet leaves.
+func TestLeaveMeetsJoinsOfManySides(t *testing.T) {
+	t.Parallel()
+	n := storedNodes(t, 1, ws.History{})[0]
+	_, sc := n.DialClient(harness.Native)
+	for i := range 30 {
+		release := n.link.HoldReads()
+		room := strconv.Itoa(i)
+		_, err := n.CreateRoom(room, nil, ws.WithHistory(ws.History{}))
+		require.NoError(t, err)
+		ended := make(chan struct{}, 4)
+		for range cap(ended) {
+			go func() { // until it has waited
+				for errors.Is(sc.JoinRoom(room), ws.ErrAlreadyInRoom) {
+				}
+				ended <- struct{}{}
+			}()
+		}
+		harness.Eventually(t, func() bool {
+			sc.LeaveRoom(room)
+			return len(ended) == cap(ended)
+		}, "round %d: a JoinRoom never returns", i)
+		release()
 	}
 }

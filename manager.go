@@ -125,6 +125,7 @@ func NewManager(opts ...Option) (*Manager, error) {
 	if n != nil {
 		n.manager = m
 		n.jobs = pool.NewWorkers(storeWorkers, m.reportPanic)
+		n.joins = pool.NewWorkers(joinWorkers, m.reportPanic)
 	}
 	return m, nil
 }

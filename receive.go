@@ -33,6 +33,8 @@ func (n brokerNode) SetState(up bool, err error) {
 	n.link.Wake()
 	if up {
 		n.manager.presences.linkUp()
+	} else {
+		n.endSubscribing(nil)
 	}
 	switch logger := n.Logger(); {
 	case up:

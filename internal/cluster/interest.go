@@ -61,6 +61,14 @@ func (i *Interest[K]) Add(topic K) (effective bool) {
 	return s.effective
 }
 
+// Effective reports whether the subscription to the topic is.
+func (i *Interest[K]) Effective(topic K) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[topic]
+	return s != nil && s.effective
+}
+
 // Confirm says that the subscription to the topics is effective.
 func (i *Interest[K]) Confirm(topics []K) {
 	i.mu.Lock()

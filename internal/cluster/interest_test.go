@@ -125,7 +125,9 @@ func TestInterestIsConfirmed(t *testing.T) {
 		assert.False(t, i.Add("a"))
 		_, _, _ = i.Next(10)
 		assert.False(t, i.Add("a"))
+		assert.False(t, i.Effective("a"))
 		assert.Equal(t, []string{"a"}, i.ConfirmAll())
+		assert.True(t, i.Effective("a"))
 		assert.True(t, i.Add("a"))
 		for range 4 {
 			i.Remove("a")
@@ -135,6 +137,7 @@ func TestInterestIsConfirmed(t *testing.T) {
 		_, remove, _ := i.Next(10)
 		assert.Equal(t, []string{"a"}, remove)
 		assert.False(t, i.Has("a"))
+		assert.False(t, i.Effective("a"))
 		assert.False(t, i.Add("a"))
 	})
 }
