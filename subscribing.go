@@ -25,10 +25,19 @@ const subscribeTimeout = 5 * time.Second
 // Only joins by HandleJoin wait, because they hold up no goroutine.
 func (c *Client) subscribeLocked(id string, e *entering) (held bool, err error) {
 	n := c.manager.node
-	if n == nil || e.later == nil || e.subscribed || n.readsRoom(id, e) {
+	if n == nil || e.later == nil || e.subscribed {
 		return false, nil
 	}
-	topic := Topic{TopicRoom, strings.Clone(id)} // id may be a part of a message
+	r, ok := c.manager.rooms.Get(id)
+	if ok && r.Data().history.isStored() || !ok && e.makesHistory() {
+		return false, nil
+	}
+	if ok {
+		id = r.ID()
+	} else {
+		id = strings.Clone(id) // it may be a part of a message
+	}
+	topic := Topic{TopicRoom, id}
 	if !n.interest.Add(topic) {
 		err = n.awaitSubscription(c, topic, e)
 	}
@@ -100,11 +109,8 @@ func (s *subscribing) take(w *joinWait) bool {
 	return true
 }
 
-// readsRoom reports whether the history of the room is in the store.
-func (n *node) readsRoom(id string, e *entering) bool {
-	if r, ok := n.manager.rooms.Get(id); ok {
-		return r.Data().history.isStored()
-	}
+// makesHistory reports whether a room that the join creates has a history.
+func (e *entering) makesHistory() bool {
 	var o roomOptions
 	for _, opt := range e.options {
 		opt(&o)
