@@ -395,8 +395,8 @@ func fill(s *harness.Server, sc *ws.Client) (sent int) {
 	return sent
 }
 
-// fillAgain fills the sockets that have taken all of their queue after they were full, because the
-// kernel was late with its work. It counts what it sends, by client.
+// fillAgain fills the sockets again that have taken all of their queue after they were full: the
+// kernel may make room late. It adds the messages of each client to sent.
 func fillAgain(s *harness.Server, clients []*ws.Client, sent []int) {
 	s.T.Helper()
 	for full := false; !full; {

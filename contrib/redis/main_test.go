@@ -148,8 +148,8 @@ func (n *node) count(topic ws.Topic) (count int) {
 
 func room(name string) ws.Topic { return ws.Topic{Kind: ws.TopicRoom, Name: name} }
 
-// withDefaults sets what is zero: a short wait between connections, and times that do not end the
-// connection to a server that a busy machine holds up.
+// withDefaults sets the fields that are zero: to a short wait between connections, and to timeouts
+// within which also a server on a busy machine answers.
 func withDefaults(cfg redisbroker.Config) redisbroker.Config {
 	cfg.ReconnectWait = cmp.Or(cfg.ReconnectWait, 20*time.Millisecond)
 	cfg.PingInterval = cmp.Or(cfg.PingInterval, patience/6)

@@ -56,7 +56,7 @@ func TestLinkStopsAndGoesOn(t *testing.T) {
 				read += n
 			}
 		}()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the bubble's clock, as below
 		l.set("a", 0)
 		synctest.Wait()
 		stopped := read
@@ -68,7 +68,7 @@ func TestLinkStopsAndGoesOn(t *testing.T) {
 		l.set("b", maxRate) // another page
 		l.set("a", 500)
 		l.set("a", 1000)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the bubble's clock, as below
 		synctest.Wait()
 		assert.InDelta(t, 1000, read-stopped, 101)
 
