@@ -1,7 +1,7 @@
 // Command cluster is a chat on three nodes behind a balancer, with a NATS server for messages
 // between the nodes. All run in this process.
 //
-//	cd examples/cluster && GOWORK=off go run .
+//	go run ./examples/cluster
 //
 // Then open http://localhost:8080 in several tabs.
 package main
