@@ -32,11 +32,8 @@ func (n *node) publishStored(ctx context.Context, h *roomHistory, notify []byte,
 	defer cancel()
 	buf := pool.GetBuffer()
 	defer pool.PutBuffer(buf)
-	payload := pool.GetBuffer()
-	defer pool.PutBuffer(payload)
-	payload.B = cluster.AppendStored(payload.B[:0], notify, place)
-	msg := cluster.Message{Kind: cluster.Stored, Origin: n.origin, Payload: payload.B}
-	buf.B = msg.Append(buf.B[:0])
+	head := cluster.Message{Kind: cluster.Stored, Origin: n.origin} // its payload follows
+	buf.B = cluster.AppendStored(head.Append(buf.B[:0]), notify, place)
 	err := n.forgets.await(bounded, s.room)
 	var at Position
 	if err == nil {

@@ -182,8 +182,8 @@ func CutClose(b []byte) (code uint16, reason string, ok bool) {
 	return binary.BigEndian.Uint16(b), string(b[2:]), true
 }
 
-// AppendStored appends the payload of Stored to b: the JSON of a notification, and the place at which
-// the offset of the message goes, in bytes before the end.
+// AppendStored appends the payload of Stored to b, an encoded message without one: the JSON of a
+// notification, and the place at which the offset of the message goes, in bytes before the end.
 func AppendStored(b, notify []byte, place int) []byte {
 	return append(binary.AppendUvarint(b, uint64(place)), notify...)
 }
