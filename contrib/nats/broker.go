@@ -247,21 +247,41 @@ func (b *Broker) Close(ctx context.Context) error {
 	return nil
 }
 
-// flush waits until the server has read all that was written so far.
+// flush waits until the server has read all that was written so far. It returns ErrDown if the
+// connection changes meanwhile.
 func (b *Broker) flush(ctx context.Context) error {
-	var cancel context.CancelFunc
-	if _, ok := ctx.Deadline(); ok {
-		ctx, cancel = context.WithCancel(ctx)
-	} else {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, b.cfg.Timeout)
+		defer cancel()
 	}
+	conn := b.gate.opened.Load()
+	for {
+		err := b.flushOnce(ctx)
+		switch {
+		case b.gate.current.Load() != conn:
+			return ErrDown
+		case ctx.Err() != nil, !errors.Is(err, context.Canceled):
+			return err
+		}
+		// The link has ended it. Possibly nats.go has reported an earlier connection late.
+	}
+}
+
+// flushOnce is flush, but ends with context.Canceled when nats.go reports a change of the connection.
+func (b *Broker) flushOnce(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b.flushing.Store(&cancel)
-	if !b.nc.Load().IsConnected() {
-		return ErrDown
-	}
 	done := make(chan error, 1)
-	go func() { done <- b.nc.Load().FlushWithContext(ctx) }() // a write ends with Config.Timeout
+	go func() { // until ctx ends; a write ends with Config.Timeout
+		nc := b.nc.Load()
+		if !nc.IsConnected() {
+			done <- ErrDown
+			return
+		}
+		done <- nc.FlushWithContext(ctx)
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -2,6 +2,7 @@ package natsbroker_test
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,24 @@ func TestCallsAfterClose(t *testing.T) {
 	require.ErrorIs(t, a.Close(t.Context()), natsbroker.ErrClosed)
 	require.ErrorIs(t, a.Publish(room("r"), nil), natsbroker.ErrDown)
 	require.ErrorIs(t, a.Subscribe(rooms(1)), natsbroker.ErrDown)
+}
+
+// TestLateReportDuringClose lets nats.go report a connection while Close waits for a stopped server.
+func TestLateReportDuringClose(t *testing.T) {
+	c := processConfig{Port: freePort(t)}
+	server := newProcess(t, c)
+	cfg := natsbroker.Config{Servers: []string{urlOf(c.Port)}, PingInterval: patience}
+	bn := newNode(t, "b")
+	a, b := connect(t, newNode(t, "a"), cfg), connect(t, bn, cfg)
+	require.NoError(t, b.Subscribe(rooms(1)))
+	server.signal(syscall.SIGSTOP)
+	require.NoError(t, a.Publish(rooms(1)[0], []byte("last")))
+	closed := make(chan error, 1)
+	go func() { closed <- a.Close(t.Context()) }()
+	eventually(t, func() bool { return natsbroker.ReportLate(a) }, "Close does not wait")
+	server.signal(syscall.SIGCONT)
+	require.NoError(t, <-closed)
+	eventually(t, func() bool { return bn.count(rooms(1)[0]) == 1 }, "no message")
 }
 
 func TestPrefixesPartClusters(t *testing.T) {

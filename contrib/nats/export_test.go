@@ -49,5 +49,15 @@ func Reconnects(b *Broker) int { return int(b.nc.Load().Stats().Reconnects) }
 // Connected reports whether nats.go has a connection.
 func Connected(b *Broker) bool { return b.nc.Load().IsConnected() }
 
+// ReportLate has the link note a new connection, as nats.go does some time after it has made one. It
+// returns false before Close waits for the server.
+func ReportLate(b *Broker) bool {
+	if b.flushing.Load() == nil {
+		return false
+	}
+	b.options.ReconnectedCB(b.nc.Load())
+	return true
+}
+
 // OutMsgs returns the number of messages that were sent.
 func OutMsgs(b *Broker) uint64 { return b.nc.Load().Stats().OutMsgs }
