@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type wholeLoad struct {
 	published, deliveries, in, out             uint64
 	missing, disordered, dropped, gaps, errors uint64
 	repairs                                    uint64
+	broken                                     string // see members; "" for none
 }
 
 // snapshot holds the counters of all processes.
@@ -192,8 +194,22 @@ func (c *nodes) finish(ctx context.Context, f *figures, began *snapshot) error {
 		return err
 	}
 	w.add(began, &ended)
+	w.broken = c.takeBroken()
 	f.near, f.far = c.latencies()
 	return nil
+}
+
+// takeBroken returns the first message that did not follow, of one loop with such a message, and
+// forgets those of all loops. It returns "" if there was none.
+func (c *nodes) takeBroken() (broken string) {
+	for node, g := range c.gens {
+		broken = cmp.Or(append([]string{broken}, perLoop(g, func(i int) (first string) {
+			m := c.work[node][i]
+			first, m.broken = m.broken, ""
+			return first
+		})...)...)
+	}
+	return broken
 }
 
 // settled returns a snapshot in which the counts of the broker do not grow any more: they lag.

@@ -22,6 +22,7 @@ type members struct {
 	near, far result.Histogram // latency within a node, and across nodes
 	joined    int              // members of rooms with a history
 	gaps      uint64           // notifications of gaps
+	broken    string           // the first message of a history that does not follow the one before
 }
 
 func newMembers(c *workload.Completions) *members {
@@ -49,6 +50,7 @@ var (
 	codeKey   = []byte(`"code":`)
 	offsetKey = []byte(`"offset":`)
 	prevKey   = []byte(`"prev":`)
+	nextKey   = []byte(`"next":`)
 	seqKey    = []byte(`"seq":`)
 	sentKey   = []byte(`"sent":`)
 )
@@ -66,17 +68,24 @@ func (m *members) text(l *load.Loop, c *load.Conn, b []byte, now int64) {
 		}
 		m.joined++
 		c.Next = load.Number(b, offsetKey) + 1
-	case !l.Whole, bytes.HasPrefix(b, gap):
+	case !l.Whole:
 		m.gaps++
+	case bytes.HasPrefix(b, gap):
+		m.gaps++
+		c.Next = load.Number(b, nextKey)
 	}
 }
 
-// stored handles a message of a history: it has to follow the one before.
+// stored handles a message of a history: it has to follow the one before. A plain message, without an
+// offset, does not.
 func (m *members) stored(l *load.Loop, c *load.Conn, b []byte, now int64) {
 	offset := load.Number(b, offsetKey)
 	prev := offset - 1
 	if bytes.Contains(b, prevKey) {
 		prev = load.Number(b, prevKey)
+	}
+	if m.broken == "" && (offset < c.Next || prev >= c.Next) {
+		m.broken = fmt.Sprintf("a message does not follow offset %d: %.*s", c.Next-1, brokenBytes, b)
 	}
 	switch {
 	case offset < c.Next:
@@ -92,6 +101,9 @@ func (m *members) stored(l *load.Loop, c *load.Conn, b []byte, now int64) {
 		m.Take(l, c.Room, seq, int64(sent), now)
 	}
 }
+
+// brokenBytes is the length of the shown part of a message that does not follow.
+const brokenBytes = 120
 
 // joinFrame returns the masked request to join a room with a history.
 func joinFrame(room int32) []byte {

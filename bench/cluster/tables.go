@@ -105,6 +105,9 @@ func (t *tables) add(k kind, c *nodes, f *figures) {
 		float64(f.bytesOut)/seconds/1e6,
 		quantile(f.near, 0.5), quantile(f.near, 0.99), quantile(f.far, 0.5), quantile(f.far, 0.99),
 		w.missing, w.disordered, w.dropped, w.gaps, w.repairs, w.errors)
+	if w.broken != "" {
+		t.of[k.id()].Notes = append(t.of[k.id()].Notes, name+": "+w.broken)
+	}
 }
 
 func loadText(f *figures) string {
