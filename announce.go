@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
@@ -90,7 +89,8 @@ func (p *roomPresence) run() {
 
 // announcement is the news of one run, for all members and for newcomers. Immutable.
 type announcement struct {
-	newcomers []*Client
+	newcomers []*Client // that need the list or the numbers
+	behind    []behind
 	state     bool // all members need the list or the numbers
 	list      bool // not the numbers
 	numbers   presenceNumbers
@@ -110,6 +110,7 @@ type presenceNumbers struct {
 // presencePageOf is the data of ws.presence with one page of the list.
 type presencePageOf struct {
 	Snapshot bool          `json:"snapshot"`
+	Epoch    string        `json:"epoch"`
 	Version  uint64        `json:"version"`
 	Page     int           `json:"page"`
 	Pages    int           `json:"pages"`
@@ -119,36 +120,57 @@ type presencePageOf struct {
 
 // presenceDiff is the data of ws.presence with the changes of the list.
 type presenceDiff struct {
+	Epoch   string        `json:"epoch"`
 	Version uint64        `json:"version"`
 	Users   int           `json:"users"`
 	Joins   []PresentUser `json:"joins,omitempty"`
 	Leaves  []PresentUser `json:"leaves,omitempty"`
 }
 
+// behind is a member that needs the changes alone: those before the news.
+type behind struct {
+	client *Client
+	diffs  []*Prepared
+}
+
 // announceLocked returns the news. Beyond MaxList the members get the numbers, until the users are
 // clearly fewer, because each change between the two costs a whole list for all.
 func (p *roomPresence) announceLocked() (n announcement) {
-	n.newcomers = slices.Collect(maps.Keys(p.news))
-	clear(p.news)
 	users := p.view.Users()
 	over := p.cfg.List && (users > p.cfg.MaxList || p.over && users > p.cfg.MaxList*9/10)
 	n.state, n.list = p.reset || over != p.over, p.cfg.List && !over
 	p.over, p.reset = over, false
+	p.sortNewsLocked(&n)
 	n.joins, n.leaves = p.view.Take()
 	n.numbers = p.numbersLocked()
 	if !n.list {
 		n.state = n.state || n.numbers != p.told
 		p.told = n.numbers
+		p.version++ // no list that a client has gets the changes
 		return n
 	}
 	if n.state || len(n.joins)+len(n.leaves) > 0 {
 		p.version++
 	}
-	n.diff = presenceDiff{Version: p.version, Users: users}
+	n.diff = presenceDiff{Epoch: p.epoch, Version: p.version, Users: users}
 	if n.state || len(n.newcomers) > 0 {
 		n.users = p.usersLocked(users)
 	}
 	return n
+}
+
+// sortNewsLocked takes the members to bring up to date.
+func (p *roomPresence) sortNewsLocked(n *announcement) {
+	for c, has := range p.news {
+		if has.Epoch == p.epoch && n.list && !n.state {
+			if diffs, ok := p.diffs.Between(has.Version, p.version); ok {
+				n.behind = append(n.behind, behind{c, diffs})
+				continue
+			}
+		}
+		n.newcomers = append(n.newcomers, c)
+	}
+	clear(p.news)
 }
 
 func (p *roomPresence) numbersLocked() presenceNumbers {
@@ -164,7 +186,13 @@ func (n *announcement) send(p *roomPresence) bool {
 		return true // its members leave
 	}
 	newcomers := slices.DeleteFunc(n.newcomers, func(c *Client) bool { return !c.isIn(r) })
-	for _, prepared := range n.forAll(p.id) {
+	for _, b := range n.behind {
+		if b.client.isIn(r) {
+			p.all.resumed.Add(1)
+			b.client.sendAll(b.diffs)
+		}
+	}
+	for _, prepared := range n.forAll(p) {
 		to := &publication{prepared: prepared}
 		to.in(r)
 		if _, err := m.publishHere(context.Background(), to); err != nil {
@@ -178,11 +206,16 @@ func (n *announcement) send(p *roomPresence) bool {
 	state := n.forOne(p.id)
 	for _, c := range newcomers {
 		p.all.snapshots.Add(1)
-		for _, prepared := range state {
-			_ = c.SendPrepared(prepared) // a member that misses a part asks again
-		}
+		c.sendAll(state)
 	}
 	return true
+}
+
+// sendAll sends messages to a member, which asks again if it misses one.
+func (c *Client) sendAll(messages []*Prepared) {
+	for _, prepared := range messages {
+		_ = c.SendPrepared(prepared)
+	}
 }
 
 // isIn reports whether the client is a member of r. Then its table has the client, or will have it
@@ -194,17 +227,19 @@ func (c *Client) isIn(r *roomEntry) bool {
 	return mem != nil && mem.Room() == r
 }
 
-// forAll returns the notifications for all members.
-func (n *announcement) forAll(room string) []*Prepared {
+// forAll returns the notifications for all members. The changes are kept.
+func (n *announcement) forAll(p *roomPresence) []*Prepared {
 	switch {
 	case n.state:
-		return n.forOne(room)
+		return n.forOne(p.id)
 	case !n.list || len(n.joins)+len(n.leaves) == 0:
 		return nil
 	}
 	diff := n.diff
 	diff.Joins, diff.Leaves = presentUsers(n.joins), presentUsers(n.leaves)
-	return []*Prepared{notification(room, diff, "")}
+	prepared := notification(p.id, diff, "")
+	p.diffs.Add(diff.Version, prepared, prepared.frame.Len(), diff.Users)
+	return []*Prepared{prepared}
 }
 
 // forOne returns the notifications with the whole list, or with the numbers.
@@ -214,7 +249,8 @@ func (n *announcement) forOne(room string) (pages []*Prepared) {
 	}
 	users := presentUsers(n.users)
 	page := presencePageOf{
-		Snapshot: true, Version: n.diff.Version, Pages: max(1, (len(users)+presencePage-1)/presencePage), Users: n.diff.Users,
+		Snapshot: true, Epoch: n.diff.Epoch, Version: n.diff.Version, Users: n.diff.Users,
+		Pages: max(1, (len(users)+presencePage-1)/presencePage),
 	}
 	for page.Page = range page.Pages {
 		count := min(len(users), presencePage)
@@ -236,14 +272,23 @@ func notification(room string, data any, conflateKey string) *Prepared {
 	return &Prepared{newFrame(OpText, payload, h), h}
 }
 
-// answerPresence is the handler of ws.presence: the list or the numbers follow the response.
+// presenceRequest is the data of ws.presence.
+type presenceRequest struct {
+	Room     string           `json:"room"`
+	Presence *PresenceVersion `json:"presence"`
+}
+
+// answerPresence is the handler of ws.presence: the changes, the list or the numbers follow the response.
 func answerPresence(c *Client, msg *Message) error {
-	req, err := decode[leaveRequest](msg)
+	req, err := decode[presenceRequest](msg)
 	if err != nil {
 		return err
 	}
+	if err := req.Presence.check(); err != nil {
+		return err
+	}
 	p := c.manager.presences.get(req.Room)
-	if p == nil || !p.show(c) {
+	if p == nil || !p.show(c, req.Presence.orZero()) {
 		return NewClientError(404, "not in a room with presence")
 	}
 	return respond[struct{}](c, msg, nil)

@@ -222,6 +222,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "presence_rooms", Help: "rooms with users that are present, also held ones"}, func(st *Stats) float64 { return float64(st.Presence.Rooms) }},
 	{Figure{Name: "presence_published_total", Help: "notifications of presence to all members of a room", Counter: true}, func(st *Stats) float64 { return float64(st.Presence.Published) }},
 	{Figure{Name: "presence_snapshots_total", Help: "lists or numbers of present users that were sent to one member", Counter: true}, func(st *Stats) float64 { return float64(st.Presence.Snapshots) }},
+	{Figure{Name: "presence_resumed_total", Help: "members that came back, or had missed a notification, and got the changes alone", Counter: true}, func(st *Stats) float64 { return float64(st.Presence.Resumed) }},
 	{Figure{Name: "cluster_up", Help: "the link to the broker is up"}, func(st *Stats) float64 { return boolFigure(st.Cluster.Up) }},
 	{Figure{Name: "cluster_nodes", Help: "nodes of the cluster that are alive, this one included"}, func(st *Stats) float64 { return float64(st.Cluster.Nodes) }},
 	{Figure{Name: "cluster_topics", Help: "rooms and users that this node subscribes to at the broker"}, func(st *Stats) float64 { return float64(st.Cluster.Topics) }},

@@ -24,11 +24,13 @@ import (
 //	  "data":{"room":"r1","epoch":"k3Q9","offset":1063,"replaying":22}}
 //
 // In place of since, "last":n asks for the newest n messages; "strict":true asks for an error with
-// code 409 in place of a gap. "device":"phone" names the device in an inbox. A client that joins the
-// inbox of another user gets code 403, and authorize is not called. The response comes before the
-// first message of the room. It has only the room if that has no history. On a node of a cluster
-// it comes when the messages of the other nodes reach the room: the first join of a room on the node waits for the
-// subscription, for 5 s at most. docs/delivery.md describes the messages.
+// code 409 in place of a gap. "device":"phone" names the device in an inbox.
+// "presence":{"epoch":"Zk3P","version":7} names the list of the room's users that the client has, see
+// Since. A client that joins the inbox of another user gets code 403, and authorize is not called. The
+// response comes before the first message of the room. It has only the room if that has no history.
+// On a node of a cluster it comes when the messages of the other nodes reach the room: the first
+// join of a room on the node waits for the subscription, for 5 s at most. docs/delivery.md describes
+// the messages.
 func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption, error), opts ...RouteOption) error {
 	if authorize == nil {
 		return invalid("HandleJoin", "authorize must not be nil")
@@ -85,6 +87,8 @@ type joinRequest struct {
 	Since  *Position `json:"since"`
 	Last   int       `json:"last"`
 	Strict bool      `json:"strict"`
+
+	Presence *PresenceVersion `json:"presence"`
 }
 
 // ackRequest is the data of ws.ack.
@@ -127,11 +131,11 @@ func (r *joinRequest) check() error {
 	case r.Since != nil && r.Since.Epoch == "":
 		return NewClientError(400, "invalid data: since.epoch is missing")
 	}
-	return nil
+	return r.Presence.check()
 }
 
 func (r *joinRequest) since() Since {
-	s := Since{Last: r.Last, Strict: r.Strict, Device: r.Device}
+	s := Since{Last: r.Last, Strict: r.Strict, Device: r.Device, Presence: r.Presence.orZero()}
 	if r.Since != nil {
 		s.Position = *r.Since
 	}

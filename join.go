@@ -171,6 +171,9 @@ func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *en
 	} else {
 		reservation.Post(&historyJoin{mem, st, e.answer})
 	}
+	if e.since.Presence != (PresenceVersion{}) {
+		c.manager.presences.resume(r.ID(), c, e.since.Presence)
+	}
 	e.joined = Joined{r.ID(), st.position, st.replaying, st.lost}
 	return nil
 }
@@ -191,6 +194,9 @@ type Since struct {
 	Device string
 	// Strict refuses the join with ErrPositionLost if messages after Position are lost.
 	Strict bool
+	// Presence is the list of the users that the client has in a room WithPresence: if this node has kept
+	// the changes since then, the client gets these in place of the whole list.
+	Presence PresenceVersion
 }
 
 // Joined is the result of JoinRoomFrom. Immutable.

@@ -35,7 +35,9 @@ func (s *sharing) needParts(now time.Duration) {
 }
 
 // dropPartsLocked forgets the other nodes when the last member here has gone.
+// Later changes, which begin without their users, are of no use to a client with the list of before.
 func (p *roomPresence) dropPartsLocked() {
+	p.version++
 	p.view.RemoveParts()
 	p.share.askAll, p.share.asks, p.share.leaving = false, nil, nil
 }

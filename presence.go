@@ -51,8 +51,9 @@ func (p Presence) withDefaults() Presence {
 
 // WithPresence makes the room report who is present: to its members by the notification ws.presence,
 // and to the application by Manager.RoomPresence. A user with several connections is present once
-// (WithUserID, WithUser); a client without a user counts as a user of its own. docs/presence.md
-// describes the notifications and their cost.
+// (WithUserID, WithUser); a client without a user counts as a user of its own. A client that comes back with
+// its list, see PresenceVersion, gets the changes alone. docs/presence.md describes the notifications and
+// their cost.
 func WithPresence(p Presence) RoomOption {
 	return func(o *roomOptions) { o.presence = &p }
 }
@@ -64,6 +65,34 @@ type PresentUser struct {
 	User string `json:"user,omitempty"`
 	// Client is the ID of a client without a user.
 	Client string `json:"client,omitempty"`
+}
+
+// PresenceVersion names the list of the users of a room that a client has, with the epoch and the version
+// of the notifications ws.presence. Each node begins an epoch of its own when the room gets its first
+// user there. The zero value is no list. Immutable.
+type PresenceVersion struct {
+	Epoch   string `json:"epoch"`
+	Version uint64 `json:"version"`
+}
+
+// check returns the error of a client that names a list in part.
+func (v *PresenceVersion) check() error {
+	switch {
+	case v == nil:
+	case v.Epoch == "":
+		return NewClientError(400, "invalid data: presence.epoch is missing")
+	case v.Version == 0:
+		return NewClientError(400, "invalid data: presence.version is missing")
+	}
+	return nil
+}
+
+// orZero returns the zero value for nil.
+func (v *PresenceVersion) orZero() PresenceVersion {
+	if v == nil {
+		return PresenceVersion{}
+	}
+	return *v
 }
 
 // RoomPresence is the presence of a room. Immutable.
@@ -138,8 +167,11 @@ func (w *watch) deleted(id string) {
 // roomPresence is the presence of the rooms of one ID. Safe for concurrent use.
 type roomPresence struct {
 	// Immutable.
-	all *presences
-	id  string
+	all   *presences
+	id    string
+	epoch string // of the versions
+
+	diffs presence.Diffs[*Prepared] // notifications to all; for the goroutine of presences alone
 
 	// Guarded by presences.mu.
 	at    time.Duration // of the next run
@@ -149,11 +181,11 @@ type roomPresence struct {
 	// Guarded by mu.
 	cfg     Presence // of the newest Room
 	view    *presence.View
-	clients map[*Client]string // the members, with their users
-	news    map[*Client]bool   // members that have not got the list or the numbers yet
-	told    presenceNumbers    // the numbers that the members know of
-	version uint64             // of the list
-	ranAt   time.Duration      // time of the last notification to all
+	clients map[*Client]string          // the members, with their users
+	news    map[*Client]PresenceVersion // members to bring up to date, with the lists that they have
+	told    presenceNumbers             // the numbers that the members know of
+	version uint64                      // grows with each change that the members were told
+	ranAt   time.Duration               // time of the last notification to all
 	share   sharing
 	reset   bool // all members need the list or the numbers
 	over    bool // MaxList is exceeded
@@ -195,7 +227,7 @@ func (p *roomPresence) join(c *Client, cfg Presence) bool {
 	key := c.presenceKeyLocked()
 	p.clients[c] = key
 	p.view.Join(key)
-	p.news[c] = true
+	p.news[c] = PresenceVersion{}
 	if p.all.node != nil && len(p.clients) == 1 {
 		p.share.needParts(p.all.now())
 	}
@@ -232,14 +264,15 @@ func (p *roomPresence) endHolds() {
 	p.scheduleLocked()
 }
 
-// show lets a member get the list or the numbers again. It returns false for another client.
-func (p *roomPresence) show(c *Client) bool {
+// show brings a member up to date that has that list: it gets the changes since then, or else the list
+// or the numbers. It returns false for another client.
+func (p *roomPresence) show(c *Client, has PresenceVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.clients[c]; !ok {
 		return false
 	}
-	p.news[c] = true
+	p.news[c] = has
 	p.scheduleLocked()
 	return true
 }

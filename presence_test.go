@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type presenceData struct {
 	Clients   int              `json:"clients"`
 	Truncated bool             `json:"truncated"`
 	Snapshot  bool             `json:"snapshot"`
+	Epoch     string           `json:"epoch"`
 	Version   uint64           `json:"version"`
 	Page      int              `json:"page"`
 	Pages     int              `json:"pages"`
@@ -37,14 +39,35 @@ type watcher struct {
 	*harness.Client
 	room    string
 	users   map[ws.PresentUser]bool // nil while it has no whole list
-	version uint64
-	pages   int // of the list, so far
+	at      ws.PresenceVersion
+	resumed bool // it has named its list: changes may come twice, or ahead of those that it lacks
+	pages   int  // of the list, so far
+	taken   int  // bytes of ws.presence
+	seen    map[ws.PresenceVersion]string
 	last    presenceData
 	news    []string // "+user" and "-user" of all diffs
 	other   []string // other messages
 }
 
-func watch(c *harness.Client, room string) *watcher { return &watcher{Client: c, room: room} }
+func watch(c *harness.Client, room string) *watcher {
+	return &watcher{Client: c, room: room, seen: map[ws.PresenceVersion]string{}}
+}
+
+// has returns the field with the watcher's list.
+func (w *watcher) has() string {
+	b, err := json.Marshal(w.at)
+	require.NoError(w.T, err)
+	return `"presence":` + string(b)
+}
+
+// resume joins the room on another connection, with the list.
+func (w *watcher) resume(c *harness.Client) *watcher {
+	next := watch(c, w.room)
+	next.users, next.at, next.resumed = maps.Clone(w.users), w.at, true
+	next.Send(harness.Request("ws.join", "q", fmt.Sprintf(`{"room":%q,%s}`, w.room, w.has())))
+	next.untilAnswer()
+	return next
+}
 
 // take reads one message.
 func (w *watcher) take() {
@@ -62,7 +85,11 @@ func (w *watcher) take() {
 	require.Equal(w.T, w.room, msg.Room)
 	var d presenceData
 	require.NoError(w.T, json.Unmarshal(msg.Data, &d), "%s", msg.Data)
+	w.taken += len(f.Payload)
 	w.follow(&d)
+	if w.users != nil && len(w.users) == w.last.Users {
+		w.seen[w.at] = w.names()
+	}
 }
 
 func (w *watcher) follow(d *presenceData) {
@@ -77,9 +104,15 @@ func (w *watcher) follow(d *presenceData) {
 		return
 	case w.users == nil:
 		return // it came before the list
+	case w.resumed && (d.Epoch != w.at.Epoch || d.Version > w.at.Version+1):
+		w.Send(harness.Request("ws.presence", "hole", fmt.Sprintf(`{"room":%q,%s}`, w.room, w.has())))
+		return
+	case w.resumed && d.Version <= w.at.Version:
+		return
 	}
-	require.Equal(w.T, w.version+1, d.Version)
-	w.version = d.Version
+	require.Equal(w.T, ws.PresenceVersion{Epoch: w.at.Epoch, Version: w.at.Version + 1},
+		ws.PresenceVersion{Epoch: d.Epoch, Version: d.Version})
+	w.at.Version = d.Version
 	for _, u := range d.Joins {
 		require.False(w.T, w.users[u], "%v joins twice", u)
 		w.users[u] = true
@@ -96,10 +129,11 @@ func (w *watcher) follow(d *presenceData) {
 func (w *watcher) followPage(d *presenceData) {
 	w.T.Helper()
 	if d.Page == 0 {
-		w.users, w.version, w.pages = map[ws.PresentUser]bool{}, d.Version, 0
+		w.users, w.pages = map[ws.PresentUser]bool{}, 0
+		w.at = ws.PresenceVersion{Epoch: d.Epoch, Version: d.Version}
 	}
 	require.Equal(w.T, w.pages, d.Page)
-	require.Equal(w.T, w.version, d.Version)
+	require.Equal(w.T, w.at, ws.PresenceVersion{Epoch: d.Epoch, Version: d.Version})
 	require.LessOrEqual(w.T, len(d.Members), 500)
 	w.pages++
 	for _, u := range d.Members {
@@ -171,6 +205,12 @@ func enter(s *harness.Server, w harness.Way, query ...string) *watcher {
 func (w *watcher) ask(event string) {
 	w.T.Helper()
 	w.Send(harness.Request(event, "q", fmt.Sprintf(`{"room":%q}`, w.room)))
+	w.untilAnswer()
+}
+
+// untilAnswer reads until the response.
+func (w *watcher) untilAnswer() {
+	w.T.Helper()
 	before := len(w.other)
 	w.until(func() bool {
 		return slices.ContainsFunc(w.other[before:], func(msg string) bool {
@@ -349,7 +389,7 @@ func TestPresenceAgain(t *testing.T) {
 	stranger.ExpectReply("q", 404, "not in a room with presence")
 }
 
-// TestPresenceWithHistory holds that a client that resumes gets a new list, and that the
+// TestPresenceWithHistory holds that a client that resumes without its list gets a new one, and that the
 // notifications have no offset.
 func TestPresenceWithHistory(t *testing.T) {
 	s := harness.Start(t, ws.WithAuthenticate(harness.ByQuery))

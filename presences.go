@@ -2,6 +2,7 @@ package ws
 
 import (
 	"container/heap"
+	"crypto/rand"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ type presences struct {
 
 	published atomic.Uint64 // notifications to all members of a room
 	snapshots atomic.Uint64 // lists and numbers for one member
+	resumed   atomic.Uint64 // members that needed the changes alone
 
 	versions atomic.Uint64 // of the deltas of this node
 	upAt     atomic.Int64  // time of the last connection to the broker
@@ -48,10 +50,20 @@ func (a *presences) get(id string) *roomPresence {
 	return a.rooms[id]
 }
 
+// resume notes the list that a new member has. Client.mu is held.
+func (a *presences) resume(id string, c *Client, has PresenceVersion) {
+	if p := a.get(id); p != nil {
+		p.show(c, has)
+	}
+}
+
 func (a *presences) stats() PresenceStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return PresenceStats{Rooms: len(a.rooms), Published: a.published.Load(), Snapshots: a.snapshots.Load()}
+	return PresenceStats{
+		Rooms: len(a.rooms), Published: a.published.Load(), Snapshots: a.snapshots.Load(),
+		Resumed: a.resumed.Load(),
+	}
 }
 
 // begin returns the presence of the rooms of that ID, and begins a missing one.
@@ -61,8 +73,9 @@ func (a *presences) begin(id string) *roomPresence {
 	p := a.rooms[id]
 	if p == nil {
 		p = &roomPresence{
-			all: a, id: id, place: -1, ranAt: -time.Hour, view: presence.NewView(a.node != nil),
-			clients: make(map[*Client]string), news: make(map[*Client]bool),
+			all: a, id: id, epoch: rand.Text()[:12], place: -1, ranAt: -time.Hour,
+			view:    presence.NewView(a.node != nil),
+			clients: make(map[*Client]string), news: make(map[*Client]PresenceVersion),
 		}
 		a.rooms[id] = p
 		if a.node != nil {

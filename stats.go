@@ -207,6 +207,7 @@ type PresenceStats struct {
 	Rooms     int    // rooms with users that are present, also held ones
 	Published uint64 // notifications of presence to all members of a room
 	Snapshots uint64 // lists or numbers of present users that were sent to one member
+	Resumed   uint64 // members that came back, or had missed a notification, and got the changes alone
 }
 
 // RestStats is the waits of new connections for one reason.
