@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,7 +131,7 @@ func newNode(cfg *Config) *node {
 	n.subscribing.waits = make(map[string]map[*joinWait]struct{})
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
-	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.subscribedSince)
+	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.wantedSince)
 	n.peers.seen = make(map[string]peer)
 	n.interest.Add(nodesTopic)
 	return n
@@ -238,12 +239,13 @@ func (n *node) subscribe() {
 
 // subscribeTo subscribes to topics.
 func (n *node) subscribeTo(topics []Topic) {
-	err := n.broker.Subscribe(topics)
-	n.interest.Subscribed(topics)
-	if err != nil { // the next connection has the topics
+	if err := n.broker.Subscribe(topics); err != nil { // the next connection has the topics
 		n.refuseWaits(topics)
 		n.endSubscribingTo(topics)
 		return
+	}
+	if slices.Contains(topics, nodesTopic) {
+		n.numbers.watch.Listen()
 	}
 	n.interest.Confirm(topics)
 	n.confirm(topics)
@@ -257,7 +259,7 @@ const subscribeStep = 1000
 func (n *node) joined(r *roomEntry, members int) {
 	if n != nil && members == 1 {
 		r.Data().losses.Store(n.losses.count.Load())
-		n.interest.Add(Topic{TopicRoom, r.ID()})
+		n.interest.Begin(Topic{TopicRoom, r.ID()})
 		if h := r.Data().history; h.isStored() {
 			n.interest.Add(h.stored.topic())
 		}
@@ -277,7 +279,7 @@ func (n *node) left(r *roomEntry, members int) {
 // online notes the first device of a user. It is called with the lock of the user's devices held.
 func (n *node) online(u user) {
 	if n != nil {
-		n.interest.Add(Topic{TopicUser, u.String()})
+		n.interest.Begin(Topic{TopicUser, u.String()})
 	}
 }
 

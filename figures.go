@@ -235,7 +235,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "cluster_received_total", Help: "messages of other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Received) }},
 	{Figure{Name: "cluster_unwanted_total", Help: "messages of other nodes for which there was no client", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unwanted) }},
 	{Figure{Name: "cluster_undelivered_total", Help: "messages of other nodes that were not delivered, because the ring of an event loop stayed full", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Undelivered) }},
-	{Figure{Name: "cluster_holes_total", Help: "losses between the nodes that the broker has not reported", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Holes) }},
+	{Figure{Name: "cluster_holes_total", Help: "losses between the nodes that the broker has not reported, but for new subscriptions", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Holes) }},
 	{Figure{Name: "cluster_malformed_total", Help: "messages of the broker that no node of this version has sent", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Malformed) }},
 	{Figure{Name: "cluster_loads_total", Help: "histories of rooms that were read from the store as a whole", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Loads) }},
 	{Figure{Name: "cluster_repairs_total", Help: "answers of the store with messages that had not come by themselves", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Repairs) }},

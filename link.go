@@ -105,7 +105,7 @@ func (n *node) reserve(topic Topic, p *publication) (outbound, error) {
 }
 
 func (n *node) reserveMessage(topic Topic, msg *cluster.Message) (outbound, error) {
-	msg.Origin, msg.Round = n.origin, unnumbered(topic)
+	msg.Origin, msg.Stamp = n.origin, unstamped(topic)
 	b := pool.GetBuffer()
 	b.B = msg.Append(b.B[:0])
 	out := outbound{topic, b, len(b.B) + outboundCost, measure.Now(), n.owed.Count()}
@@ -243,7 +243,7 @@ func (n *node) publishNow(topic Topic, msg *cluster.Message) error {
 	if topic.Kind == TopicNode {
 		return n.broker.Publish(topic, msg.Append(nil))
 	}
-	msg.Round = unnumbered(topic)
+	msg.Stamp = unstamped(topic)
 	return n.publishNumbered(topic, msg.Append(nil))
 }
 

@@ -63,8 +63,7 @@ func (n *node) beat() {
 	}
 	n.askLimit()
 	n.sum()
-	msg := cluster.Message{Kind: cluster.Beat, Payload: payload}
-	msg.Round, msg.Number = n.numbers.sent.Round()
+	msg := cluster.Message{Kind: cluster.Beat, Stamp: n.numbers.sent.Round(), Payload: payload}
 	_ = n.publishNow(nodesTopic, &msg) // the next one follows
 }
 

@@ -11,9 +11,16 @@ import (
 type numbers struct {
 	// Confined to the goroutine of node.send.
 	sent *cluster.Numbers
-	sums [][]byte // the last ones
+	sums []sum // the last ones
 
 	watch *cluster.Watch
+}
+
+// sum is the sum of a round. Immutable.
+type sum struct {
+	round   uint32
+	ended   time.Time
+	payload []byte
 }
 
 // keptSums is the number of sums that are sent again after a break of the link.
@@ -30,16 +37,16 @@ func keyOf(t Topic) cluster.Key { return cluster.Key{Kind: uint8(t.Kind), Name: 
 
 func topicOf(k cluster.Key) Topic { return Topic{TopicKind(k.Kind), k.Name} }
 
-// unnumbered returns the round of a message that gets its number when it is sent.
-func unnumbered(topic Topic) (round uint32) {
+// unstamped returns the place of the stamp that a message gets when it is sent.
+func unstamped(topic Topic) (st cluster.Stamp) {
 	if topic.Kind != TopicNode {
-		round = 1
+		st.Round = 1
 	}
-	return round
+	return st
 }
 
-// subscribedSince returns the time from which on the node is subscribed to the topic.
-func (n *node) subscribedSince(topic Topic) (time.Time, bool) {
+// wantedSince returns the time since which there are clients of the topic.
+func (n *node) wantedSince(topic Topic) (time.Time, bool) {
 	if topic.Kind == TopicAll {
 		return time.Time{}, true
 	}
@@ -52,8 +59,7 @@ func (n *node) publishNumbered(topic Topic, msg []byte) error {
 		return n.broker.Publish(topic, msg)
 	}
 	k := keyOf(topic)
-	round, number := n.numbers.sent.Next(k)
-	cluster.SetNumber(msg, round, number)
+	cluster.SetStamp(msg, n.numbers.sent.Next(k))
 	if err := n.broker.Publish(topic, msg); err != nil {
 		n.numbers.sent.Undo(k)
 		return err
@@ -70,36 +76,35 @@ func (n *node) sum() {
 	if !n.up.Load() {
 		return
 	}
-	b := n.numbers.end(n.origin)
+	s := &n.numbers
+	first := s.end()
 	if n.repeat.Swap(false) {
-		for _, b := range n.numbers.sums {
-			cluster.SumAgain(b)
-			_ = n.broker.Publish(nodesTopic, b)
-		}
-	} else if b != nil {
-		_ = n.broker.Publish(nodesTopic, b) // with an error, it comes again with the next connection
+		first = 0
+	}
+	for _, sum := range s.sums[first:] {
+		// With an error, it comes again with the next connection.
+		_ = n.publishNow(nodesTopic, &cluster.Message{
+			Kind: cluster.Sum, Stamp: s.sent.StampOf(sum.round, sum.ended), Payload: sum.payload,
+		})
 	}
 }
 
-// end returns the message with the sum of a round, or nil if there is no message in it.
-func (s *numbers) end(origin []byte) []byte {
-	round, topics := s.sent.Round()
-	if topics == 0 {
-		return nil
+// end ends the round, if there are messages in it, and returns the place of the first new sum.
+func (s *numbers) end() (first int) {
+	if s.sent.Topics() > 0 {
+		if len(s.sums) == keptSums {
+			s.sums = s.sums[1:]
+		}
+		round := s.sent.Round().Round
+		s.sums = append(s.sums, sum{round, time.Now(), s.sent.End()})
+		return len(s.sums) - 1
 	}
-	msg := cluster.Message{Kind: cluster.Sum, Origin: origin, Round: round, Payload: s.sent.End()}
-	b := msg.Append(nil)
-	if len(s.sums) == keptSums {
-		s.sums = s.sums[1:]
-	}
-	s.sums = append(s.sums, b)
-	return b
+	return len(s.sums)
 }
 
 // publishLostAll informs the other nodes of a loss on all topics, in place of the sum of the round.
 func (n *node) publishLostAll() error {
-	round, _ := n.numbers.sent.Round()
-	err := n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.LostAll, Round: round})
+	err := n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.LostAll, Stamp: n.numbers.sent.Round()})
 	if err == nil {
 		_ = n.numbers.sent.End()
 	}
@@ -109,27 +114,27 @@ func (n *node) publishLostAll() error {
 // noteNumber looks at the number of a message of another node, and notes the losses that it shows.
 func (n *node) noteNumber(topic Topic, in *cluster.Message) {
 	w := n.numbers.watch
-	if in.Round == 0 || (topic == nodesTopic) != isNodes(in.Kind) {
+	if in.Stamp.Round == 0 || (topic == nodesTopic) != isNodes(in.Kind) {
 		return
 	}
 	switch in.Kind {
 	case cluster.Beat:
-		n.noteHoles(nil, w.Beat(in.Origin, in.Round, in.Number))
+		n.noteBroken(w.Beat(in.Origin, in.Stamp))
 	case cluster.Sum:
-		lost, all, err := w.Sum(in.Origin, in.Round, in.Number != 0, in.Payload)
+		broken, err := w.Sum(in.Origin, in.Stamp, in.Payload)
 		if err != nil {
 			n.counts.malformed.Add(1)
 		}
-		n.noteHoles(lost, all)
+		n.noteBroken(broken)
 	case cluster.LostAll:
-		w.SumLost(in.Origin, in.Round)
+		w.SumLost(in.Origin, in.Stamp.Round)
 	case cluster.Lost: // whose gap follows
 		k := keyOf(topic)
-		w.Told(in.Origin, in.Round, k)
-		_ = w.Message(in.Origin, in.Round, in.Number, k)
+		w.Told(in.Origin, in.Stamp.Round, k)
+		_ = w.Message(in.Origin, in.Stamp, k)
 	default:
-		if w.Message(in.Origin, in.Round, in.Number, keyOf(topic)) {
-			n.counts.holes.Add(1)
+		if w.Message(in.Origin, in.Stamp, keyOf(topic)) {
+			n.countHole(topic)
 			n.loseNow(topic)
 		}
 	}
@@ -147,24 +152,36 @@ func (n *node) findLosses() {
 	for {
 		select {
 		case <-ticker.C:
-			n.noteHoles(n.numbers.watch.Due(), false)
+			n.noteHoles(n.numbers.watch.Due())
 		case <-n.ending:
 			return
 		}
 	}
 }
 
-// noteHoles notes losses that the numbers of messages have shown: on topics, or on all.
-func (n *node) noteHoles(lost []cluster.Key, all bool) {
-	if all {
+// noteBroken notes that messages of all topics are possibly lost, if broken is true.
+func (n *node) noteBroken(broken bool) {
+	if broken {
 		n.counts.holes.Add(1)
 		n.loseAll()
 	}
+}
+
+// noteHoles notes the losses on topics that the numbers of messages have shown.
+func (n *node) noteHoles(lost []cluster.Key) {
 	for _, k := range lost {
-		n.counts.holes.Add(1)
 		topic := topicOf(k)
+		n.countHole(topic)
 		if topic.Kind != TopicUser || n.gapOfUser(userNamed(topic.Name)) != nil {
 			n.lose(topic)
 		}
+	}
+}
+
+// countHole counts a loss on a topic, unless the subscription is so new that the message may have been sent
+// before it.
+func (n *node) countHole(topic Topic) {
+	if topic.Kind == TopicAll || n.interest.EffectiveFor(topic) > 3*n.manager.cfg.Cluster.Heartbeat {
+		n.counts.holes.Add(1)
 	}
 }

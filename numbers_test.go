@@ -14,6 +14,7 @@ import (
 
 	"github.com/qi-realtime/ws"
 	"github.com/qi-realtime/ws/internal/harness"
+	"github.com/qi-realtime/ws/wstest"
 )
 
 func ofRoom(name string) func(ws.Topic) bool {
@@ -69,6 +70,56 @@ func TestSilentLoss(t *testing.T) {
 	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("found"), nil))
 	far.Expect("found")
 	harness.Eventually(t, func() bool { return nodes[1].Stats().Cluster.Holes == 6 }, "not counted")
+}
+
+// TestLossBeforeTheSubscription holds that clients learn of the messages of other nodes that were published after
+// JoinRoom has returned, or the user has connected, and before the node was subscribed; and of no earlier
+// ones.
+func TestLossBeforeTheSubscription(t *testing.T) {
+	t.Parallel()
+	hub, beats := wstest.NewHub(), ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond})
+	other := startNode(t, hub, beats)
+	other.awaitLink()
+	publish := func(room, text string) {
+		t.Helper()
+		require.NoError(t, other.BroadcastToRoom(room, []byte(text), nil))
+		harness.Eventually(t, func() bool { return other.Stats().Cluster.QueuedBytes == 0 }, "not sent")
+	}
+	n, link := slowNode(t, hub, beats)
+	harness.Eventually(t, func() bool { return len(n.Nodes()) == 2 && len(other.Nodes()) == 2 }, "not met")
+	gaps := n.Stats().Cluster.Gaps
+	publishBefore := func(room string) { // and the sum with the message comes before the join
+		before := n.Stats().Cluster.Received
+		publish(room, "before")
+		harness.Eventually(t, func() bool { return n.Stats().Cluster.Received >= before+3 }, "no heartbeats")
+	}
+	publishBefore("r")
+	far, sc := n.DialClient(harness.Native)
+	require.NoError(t, sc.JoinRoom("r"))
+	harness.Receive(t, link.asked, "no subscription")
+	publish("r", "lost")
+	link.held <- struct{}{}
+	n.awaitTopic(ws.Topic{Kind: ws.TopicRoom, Name: "r"}, true)
+	expectGap(far, "r")
+	awaitCover(other, n, far, "r")
+
+	user, _ := n.DialClient(harness.Native, "user=7")
+	harness.Receive(t, link.asked, "no subscription")
+	require.NoError(t, other.BroadcastToUser(7, []byte("lost")))
+	harness.Eventually(t, func() bool { return other.Stats().Cluster.QueuedBytes == 0 }, "not sent")
+	link.held <- struct{}{}
+	expectGap(user, "")
+
+	publishBefore("s")
+	quiet, sc := n.DialClient(harness.Native)
+	require.NoError(t, sc.JoinRoom("s"))
+	harness.Receive(t, link.asked, "no subscription")
+	link.release()
+	n.awaitTopic(ws.Topic{Kind: ws.TopicRoom, Name: "s"}, true)
+	awaitCover(other, n, quiet, "s")
+	st := n.Stats().Cluster
+	assert.EqualValues(t, gaps+2, st.Gaps)
+	assert.Zero(t, st.Holes, "it is no fault of the broker")
 }
 
 // TestBrokenRoute holds that all rooms have a gap when nothing has come from another node for a while.

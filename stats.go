@@ -195,7 +195,7 @@ type ClusterStats struct {
 	Received    uint64 // messages of other nodes
 	Unwanted    uint64 // messages of other nodes for which there was no client
 	Undelivered uint64 // messages of other nodes that were not delivered, because the ring of an event loop stayed full
-	Holes       uint64 // losses between the nodes that the broker has not reported
+	Holes       uint64 // losses between the nodes that the broker has not reported, but for new subscriptions
 	Malformed   uint64 // messages of the broker that no node of this version has sent
 	Loads       uint64 // histories of rooms that were read from the store as a whole
 	Repairs     uint64 // answers of the store with messages that had not come by themselves

@@ -15,7 +15,7 @@ import (
 	"github.com/qi-realtime/ws/wstest"
 )
 
-// slowLink is a link whose subscriptions to rooms wait.
+// slowLink is a link whose subscriptions to rooms and users wait.
 type slowLink struct {
 	*wstest.Link
 	asked   chan struct{} // gets a token when a call waits
@@ -24,7 +24,7 @@ type slowLink struct {
 }
 
 func (l slowLink) Subscribe(topics []ws.Topic) error {
-	if slices.ContainsFunc(topics, func(t ws.Topic) bool { return t.Kind == ws.TopicRoom }) {
+	if slices.ContainsFunc(topics, func(t ws.Topic) bool { return t.Kind == ws.TopicRoom || t.Kind == ws.TopicUser }) {
 		select {
 		case l.asked <- struct{}{}:
 		default:

@@ -23,9 +23,9 @@ type Interest[K comparable] struct {
 type topicState struct {
 	wants      int       // callers of Add less those of Remove
 	subscribed bool      // Next has returned it
-	effective  bool      // since it was returned, Confirm had it
+	effective  time.Time // of the first Confirm since then; zero before
 	listed     bool      // it is in wanted
-	since      time.Time // of Subscribed; zero before
+	since      time.Time // of the last Begin; zero before
 	leaves     uint32    // counts Remove of the last one, so that an older entry of left is known
 }
 
@@ -47,6 +47,17 @@ func NewInterest[K comparable](delay time.Duration) *Interest[K] {
 func (i *Interest[K]) Add(topic K) (effective bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	return !i.addLocked(topic).effective.IsZero()
+}
+
+// Begin is Add for clients that want all messages of the topic from now on.
+func (i *Interest[K]) Begin(topic K) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.addLocked(topic).since = i.now()
+}
+
+func (i *Interest[K]) addLocked(topic K) *topicState {
 	s := i.topics[topic]
 	if s == nil {
 		s = new(topicState)
@@ -58,7 +69,7 @@ func (i *Interest[K]) Add(topic K) (effective bool) {
 		i.wanted = append(i.wanted, topic)
 		i.wake()
 	}
-	return s.effective
+	return s
 }
 
 // Effective reports whether the subscription to the topic is.
@@ -66,17 +77,34 @@ func (i *Interest[K]) Effective(topic K) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	s := i.topics[topic]
-	return s != nil && s.effective
+	return s != nil && !s.effective.IsZero()
+}
+
+// EffectiveFor returns the time for which the subscription to the topic has been effective; 0 if it is not.
+func (i *Interest[K]) EffectiveFor(topic K) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if s := i.topics[topic]; s != nil && !s.effective.IsZero() {
+		return i.now().Sub(s.effective)
+	}
+	return 0
 }
 
 // Confirm says that the subscription to the topics is effective.
 func (i *Interest[K]) Confirm(topics []K) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	now := i.now()
 	for _, topic := range topics {
 		if s := i.topics[topic]; s != nil {
-			s.effective = s.subscribed
+			s.confirm(now)
 		}
+	}
+}
+
+func (s *topicState) confirm(now time.Time) {
+	if s.subscribed && s.effective.IsZero() {
+		s.effective = now
 	}
 }
 
@@ -84,9 +112,10 @@ func (i *Interest[K]) Confirm(topics []K) {
 func (i *Interest[K]) ConfirmAll() (topics []K) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	now := i.now()
 	for topic, s := range i.topics {
 		if s.subscribed {
-			s.effective = true
+			s.confirm(now)
 			topics = append(topics, topic)
 		}
 	}
@@ -178,19 +207,7 @@ func (i *Interest[K]) waitLocked(now time.Time) time.Duration {
 	return -1
 }
 
-// Subscribed notes that topics which Next has returned are subscribed to.
-func (i *Interest[K]) Subscribed(topics []K) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	now := i.now()
-	for _, topic := range topics {
-		if s := i.topics[topic]; s != nil && s.subscribed {
-			s.since = now
-		}
-	}
-}
-
-// Since returns the time from which on the topic is subscribed to, if it is.
+// Since returns the time of the last Begin, if there was one.
 func (i *Interest[K]) Since(topic K) (time.Time, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -141,3 +141,34 @@ func TestInterestIsConfirmed(t *testing.T) {
 		assert.False(t, i.Add("a"))
 	})
 }
+
+// TestInterestSince holds that the times are those of the newest clients of a topic, and of the first
+// confirmation of its subscription.
+func TestInterestSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := cluster.NewInterest[string](delay)
+		i.Add("a")
+		_, ok := i.Since("a")
+		assert.False(t, ok, "nobody has begun")
+		i.Begin("a")
+		began := time.Now()
+		i.Confirm([]string{"a"})
+		assert.Zero(t, i.EffectiveFor("a"), "it is not subscribed to yet")
+		<-time.After(time.Second)
+		i.Next(10)
+		i.Confirm([]string{"a"})
+		<-time.After(time.Second)
+		i.ConfirmAll()
+		assert.Equal(t, time.Second, i.EffectiveFor("a"))
+		since, ok := i.Since("a")
+		assert.True(t, ok)
+		assert.Equal(t, began, since)
+		i.Remove("a")
+		i.Begin("a")
+		since, _ = i.Since("a")
+		assert.Equal(t, time.Now(), since)
+		_, ok = i.Since("b")
+		assert.False(t, ok)
+		assert.Zero(t, i.EffectiveFor("b"))
+	})
+}

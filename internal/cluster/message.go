@@ -37,11 +37,8 @@ type Message struct {
 	High   bool // high priority
 	// TTL is the longest time for which the message may wait; 0 has no end.
 	TTL time.Duration
-	// Round and Number are those of Numbers. A Beat has its round, and the number of topics in it; a
-	// LostAll is in place of the sum of its round; a Sum has the number 1 if it is sent again. Round
-	// is 0 without.
-	Round   uint32
-	Number  uint32
+	// Stamp is the one of Numbers; without one, its Round is 0.
+	Stamp   Stamp
 	Origin  []byte // ID of the node that sent it; 1 to MaxID bytes
 	Key     []byte // conflation key; empty without
 	Exclude []byte // ID of a client that does not get it; empty without
@@ -61,7 +58,7 @@ const (
 	flagTTL
 	flagKey
 	flagExclude
-	flagNumber
+	flagStamp
 	allFlags = 1<<iota - 1
 )
 
@@ -71,15 +68,16 @@ const ttlOffset = 3
 // ErrMalformed says that bytes are no message of a version and kind that this node knows.
 var ErrMalformed = errors.New("cluster: malformed message")
 
-// Append appends the encoded message to b: version, kind, flags, TTL, round and number, origin, key,
+// Append appends the encoded message to b: version, kind, flags, TTL, stamp, origin, key,
 // excluded client, payload. The parts that the flags do not name are left out.
 func (m *Message) Append(b []byte) []byte {
 	b = append(b, version, byte(m.Kind), m.flags())
 	if m.TTL != 0 {
 		b = binary.BigEndian.AppendUint64(b, uint64(m.TTL))
 	}
-	if m.Round != 0 {
-		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, m.Round), m.Number)
+	if m.Stamp.Round != 0 {
+		b = append(b, make([]byte, stampSize)...)
+		putStamp(b[len(b)-stampSize:], m.Stamp)
 	}
 	b = appendBytes(b, m.Origin)
 	if len(m.Key) > 0 {
@@ -92,7 +90,7 @@ func (m *Message) Append(b []byte) []byte {
 }
 
 func (m *Message) flags() (flags byte) {
-	for i, set := range [...]bool{m.Binary, m.High, m.TTL != 0, len(m.Key) > 0, len(m.Exclude) > 0, m.Round != 0} {
+	for i, set := range [...]bool{m.Binary, m.High, m.TTL != 0, len(m.Key) > 0, len(m.Exclude) > 0, m.Stamp.Round != 0} {
 		if set {
 			flags |= 1 << i
 		}
@@ -115,18 +113,23 @@ func Age(b []byte, waited time.Duration) bool {
 	return true
 }
 
-// SetNumber sets the round and the number of an encoded message that has them.
-func SetNumber(b []byte, round, number uint32) {
+// SetStamp sets the stamp of an encoded message that has one.
+func SetStamp(b []byte, st Stamp) {
 	at := b[ttlOffset:]
 	if b[2]&flagTTL != 0 {
 		at = at[8:]
 	}
-	binary.BigEndian.PutUint32(at, round)
-	binary.BigEndian.PutUint32(at[4:], number)
+	putStamp(at, st)
 }
 
-// SumAgain notes in an encoded Sum that it is sent again.
-func SumAgain(b []byte) { binary.BigEndian.PutUint32(b[ttlOffset+4:], 1) }
+// stampSize is the size of an encoded Stamp.
+const stampSize = 16
+
+func putStamp(b []byte, st Stamp) {
+	for i, v := range [...]uint32{st.Round, st.Number, st.At, st.Before} {
+		binary.BigEndian.PutUint32(b[4*i:], v)
+	}
+}
 
 // Decode decodes b, to which the message then refers. The error is ErrMalformed, and the message then
 // undefined.
@@ -138,7 +141,7 @@ func (m *Message) Decode(b []byte) error {
 	flags := b[2]
 	m.Kind, m.Binary, m.High = Kind(b[1]), flags&flagBinary != 0, flags&flagHigh != 0
 	b = b[ttlOffset:]
-	ok := m.cutNumbers(flags, &b) && cutBytes(&m.Origin, &b) && len(m.Origin) <= MaxID
+	ok := m.cutFixed(flags, &b) && cutBytes(&m.Origin, &b) && len(m.Origin) <= MaxID
 	if flags&flagKey != 0 {
 		ok = ok && cutBytes(&m.Key, &b)
 	}
@@ -152,19 +155,20 @@ func (m *Message) Decode(b []byte) error {
 	return nil
 }
 
-// cutNumbers cuts the parts of fixed size off the beginning of b.
-func (m *Message) cutNumbers(flags byte, b *[]byte) bool {
+// cutFixed cuts the parts of fixed size off the beginning of b.
+func (m *Message) cutFixed(flags byte, b *[]byte) bool {
 	if flags&flagTTL != 0 {
 		if len(*b) < 8 || int64(binary.BigEndian.Uint64(*b)) <= 0 {
 			return false
 		}
 		m.TTL, *b = time.Duration(binary.BigEndian.Uint64(*b)), (*b)[8:]
 	}
-	if flags&flagNumber != 0 {
-		if len(*b) < 8 || binary.BigEndian.Uint32(*b) == 0 {
+	if flags&flagStamp != 0 {
+		if len(*b) < stampSize || binary.BigEndian.Uint32(*b) == 0 {
 			return false
 		}
-		m.Round, m.Number, *b = binary.BigEndian.Uint32(*b), binary.BigEndian.Uint32((*b)[4:]), (*b)[8:]
+		part := func(i int) uint32 { return binary.BigEndian.Uint32((*b)[4*i:]) }
+		m.Stamp, *b = Stamp{part(0), part(1), part(2), part(3)}, (*b)[stampSize:]
 	}
 	return true
 }

@@ -16,7 +16,8 @@ var messages = map[string]cluster.Message{
 	"empty": {Kind: cluster.Publish, Origin: []byte("n1"), Payload: []byte{}},
 	"whole": {
 		Kind: cluster.Publish, Binary: true, High: true, TTL: time.Second, Origin: []byte("n1"),
-		Round: 7, Number: 1 << 31, Key: []byte("key"), Exclude: []byte("client"), Payload: bytes.Repeat([]byte{0xff}, 300),
+		Stamp: cluster.Stamp{Round: 7, Number: 1 << 31, At: 1<<32 - 1, Before: 9}, Key: []byte("key"),
+		Exclude: []byte("client"), Payload: bytes.Repeat([]byte{0xff}, 300),
 	},
 	"long parts": {
 		Kind: cluster.Publish, Origin: bytes.Repeat([]byte("n"), cluster.MaxID),
@@ -51,7 +52,8 @@ func TestMessageRefuses(t *testing.T) {
 		"huge length":      "\x01\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\x7fx",
 		"TTL 0":            "\x01\x01\x04\x00\x00\x00\x00\x00\x00\x00\x00\x01nx",
 		"negative TTL":     "\x01\x01\x04\xff\x00\x00\x00\x00\x00\x00\x00\x01nx",
-		"round 0":          "\x01\x01\x20\x00\x00\x00\x00\x00\x00\x00\x00\x01nx",
+		"round 0":          "\x01\x01\x20\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x01\x01nx",
+		"truncated stamp":  "\x01\x01\x20\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x01\x01nx",
 		"truncated client": "\x01\x01\x10\x01n\x05abc",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,14 +76,15 @@ func TestAge(t *testing.T) {
 	assert.False(t, cluster.Age(negative.Append(nil), 0))
 }
 
-func TestSetNumber(t *testing.T) {
+func TestSetStamp(t *testing.T) {
 	for _, ttl := range []time.Duration{0, time.Second} {
-		m := cluster.Message{Kind: cluster.Publish, TTL: ttl, Round: 1, Origin: []byte("n"), Payload: []byte("p")}
+		m := cluster.Message{Kind: cluster.Publish, TTL: ttl, Stamp: cluster.Stamp{Round: 1}, Origin: []byte("n")}
+		m.Payload = []byte("p")
 		b := m.Append(nil)
-		cluster.SetNumber(b, 2, 3)
+		m.Stamp = cluster.Stamp{Round: 2, Number: 3, At: 4, Before: 5}
+		cluster.SetStamp(b, m.Stamp)
 		var got cluster.Message
 		require.NoError(t, got.Decode(b))
-		m.Round, m.Number = 2, 3
 		assert.Equal(t, m, got)
 	}
 }

@@ -3,6 +3,8 @@ package cluster_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -10,24 +12,31 @@ import (
 )
 
 func TestNumbersOfRounds(t *testing.T) {
-	n := cluster.NewNumbers()
-	next := func(k cluster.Key, round, number uint32) {
-		t.Helper()
-		gotRound, got := n.Next(k)
-		assert.Equal(t, [2]uint32{round, number}, [2]uint32{gotRound, got})
-	}
-	room, user := cluster.Key{Kind: 1, Name: "a"}, cluster.Key{Kind: 2, Name: "a"}
-	next(room, 1, 1)
-	next(room, 1, 2)
-	next(user, 1, 1)
-	n.Undo(room)
-	next(room, 1, 2)
-	round, topics := n.Round()
-	assert.Equal(t, [2]uint32{1, 2}, [2]uint32{round, topics})
-	assert.Len(t, n.End(), 8)
-	next(room, 2, 1)
-	n.Undo(room)
-	assert.Empty(t, n.End(), "nothing was sent")
+	synctest.Test(t, func(t *testing.T) {
+		n := cluster.NewNumbers()
+		const ms = 1000 // in microseconds
+		next := func(k cluster.Key, want cluster.Stamp) {
+			t.Helper()
+			assert.Equal(t, want, n.Next(k))
+		}
+		room, user := cluster.Key{Kind: 1, Name: "a"}, cluster.Key{Kind: 2, Name: "a"}
+		next(room, cluster.Stamp{Round: 1, Number: 1})
+		<-time.After(5 * time.Millisecond)
+		next(room, cluster.Stamp{Round: 1, Number: 2, At: 5 * ms, Before: 5 * ms})
+		<-time.After(time.Millisecond)
+		next(user, cluster.Stamp{Round: 1, Number: 1, At: 6 * ms})
+		n.Undo(room)
+		next(room, cluster.Stamp{Round: 1, Number: 2, At: 6 * ms, Before: 6 * ms})
+		assert.Equal(t, 2, n.Topics())
+		assert.Equal(t, cluster.Stamp{Round: 1, At: 6 * ms, Before: 6 * ms}, n.Round())
+		assert.Len(t, n.End(), 11)
+		next(room, cluster.Stamp{Round: 2, Number: 1, At: 6 * ms})
+		n.Undo(room)
+		assert.Len(t, n.End(), 1, "nothing was sent")
+		ended := time.Now()
+		<-time.After(time.Hour)
+		assert.Equal(t, cluster.Stamp{Round: 2, At: 3600*1000*ms + 6*ms, Before: 900 * 1000 * ms}, n.StampOf(2, ended))
+	})
 }
 
 func TestNumbersAreBounded(t *testing.T) {

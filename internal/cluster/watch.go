@@ -5,23 +5,24 @@ import (
 	"time"
 )
 
-// Watch finds the messages of other nodes that have not come, by their Numbers. It looks at a topic
-// from the first round that begins half a heartbeat after its subscription, since it cannot know which
-// of the messages before that were for this node. Safe for concurrent use.
+// Watch finds the messages of other nodes that have not come, by their Stamps. A message is missed if it
+// was possibly sent after this node wanted its topic. Safe for concurrent use.
 type Watch struct {
 	beat  time.Duration
-	since func(Key) (time.Time, bool) // the time of the subscription, if there is one
+	since func(Key) (time.Time, bool) // the time since which the topic is wanted, if it is
+	epoch time.Time                   // of the clock of this node
 
 	mu    sync.Mutex
 	up    time.Time          // of the last Reset; guarded by mu
+	hears time.Time          // of the last Listen; guarded by mu
 	nodes map[string]*sender // guarded by mu
 }
 
 // sender is another node.
 type sender struct {
-	next   uint32    // the round whose sum comes next; 0 if that is not known yet
-	began  time.Time // a time after which the first message of that round was sent; zero if not known
+	next   uint32 // the round whose sum comes next; 0 if that is not known yet
 	heard  time.Time
+	clock  clock
 	rounds map[uint32]*round
 }
 
@@ -35,7 +36,6 @@ type round struct {
 type count struct {
 	last uint32 // number of the last message that has come
 	want uint32 // number of the last message that was sent
-	hole bool   // one before last has not come
 	told bool   // the loss of all before the next message is known
 }
 
@@ -45,10 +45,10 @@ const (
 	keepSender = time.Hour // time for which a silent node is remembered
 )
 
-// NewWatch returns a Watch for nodes that send a heartbeat each beat. since returns the time from which
-// on this node is subscribed to a topic; it must not call the Watch.
+// NewWatch returns a Watch for nodes that send a heartbeat each beat. since returns the time since which
+// this node wants the messages of a topic; it must not call the Watch.
 func NewWatch(beat time.Duration, since func(Key) (time.Time, bool)) *Watch {
-	return &Watch{beat: beat, since: since, nodes: make(map[string]*sender)}
+	return &Watch{beat: beat, since: since, epoch: time.Now(), nodes: make(map[string]*sender)}
 }
 
 // Reset begins anew: messages up to now may be missing, and all is known of them.
@@ -56,19 +56,30 @@ func (w *Watch) Reset() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.up = time.Now()
-	clear(w.nodes)
+	for _, s := range w.nodes {
+		s.next = 0
+		clear(s.rounds)
+	}
+}
+
+// Listen notes that the heartbeats and sums of all nodes come from now on.
+func (w *Watch) Listen() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hears = time.Now()
 }
 
 // Message notes a message of a topic, and reports whether one before it is lost. Those of a topic and
 // node come in their order.
-func (w *Watch) Message(node []byte, roundNumber, number uint32, k Key) (lost bool) {
+func (w *Watch) Message(node []byte, st Stamp, k Key) (lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.senderLocked(node)
 	if s == nil {
 		return false
 	}
-	r := s.round(roundNumber)
+	at := s.clock.before(w.epoch, time.Now(), st)
+	r := s.round(st.Round)
 	if r == nil {
 		return false
 	}
@@ -82,63 +93,60 @@ func (w *Watch) Message(node []byte, roundNumber, number uint32, k Key) (lost bo
 		c = new(count)
 		r.topics[k] = c
 	}
-	if number > c.last+1 && !c.told {
-		lost = roundNumber == s.next && w.coversLocked(s, k) || summed && w.keptLocked(r, k)
-		c.hole = c.hole || !lost
-	}
-	c.last, c.told = max(c.last, number), false
+	lost = st.Number > c.last+1 && !c.told && w.wantsLocked(k, at)
+	c.last, c.told = max(c.last, st.Number), false
 	if summed && c.last >= c.want {
 		delete(r.topics, k)
 	}
 	return lost
 }
 
-// Beat notes a heartbeat with the node's round and the number of topics in it, and reports whether
-// messages of all topics are possibly lost, because the sum of an earlier round has not come.
-func (w *Watch) Beat(node []byte, roundNumber, topics uint32) (lost bool) {
+// Beat notes a heartbeat with the stamp of the node's round, and reports whether messages of all topics
+// are possibly lost, because the sum of an earlier round has not come.
+func (w *Watch) Beat(node []byte, st Stamp) (lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.senderLocked(node)
-	return s != nil && w.hearLocked(s, roundNumber, topics == 0)
+	if s == nil {
+		return false
+	}
+	return w.hearLocked(s, st.Round, s.clock.before(w.epoch, time.Now(), st))
 }
 
-// Sum notes the sum of a round, and returns the topics with losses, and whether messages of all topics
-// are possibly lost. again says that the node has sent it again, because it has connected anew.
-func (w *Watch) Sum(node []byte, roundNumber uint32, again bool, sum []byte) (lost []Key, all bool, err error) {
+// Sum notes the sum of a round, and reports whether messages of all topics are possibly lost, because
+// the sum of an earlier round has not come.
+func (w *Watch) Sum(node []byte, st Stamp, sum []byte) (lost bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.senderLocked(node)
-	if s == nil || roundNumber < s.next { // it comes again after each break
-		return nil, false, nil
+	if s == nil || st.Round < s.next { // it comes again after each break
+		return false, nil
 	}
-	expected := s.next != 0 || !again
-	all = w.hearLocked(s, roundNumber, false) && expected
-	before := s.rounds[roundNumber]
+	now := time.Now()
+	ended := s.clock.before(w.epoch, now, st)
+	length, ok := cutAge(&sum)
+	if !ok {
+		return false, ErrMalformed
+	}
+	lost = w.hearLocked(s, st.Round, ended.Add(-length))
+	before := s.rounds[st.Round]
 	missing := make(map[Key]*count)
 	for len(sum) > 0 {
-		k, last, ok := cutSum(&sum)
+		t, ok := cutTotal(&sum)
 		if !ok {
-			return nil, all, ErrMalformed
+			return lost, ErrMalformed
 		}
-		c := before.of(k)
-		switch {
-		case c.told || c.last >= last && !c.hole || !w.coversLocked(s, k):
-		case c.hole:
-			lost = append(lost, k)
-		default: // it may be on another way than the sum
-			c.want = last
-			missing[k] = c
+		c := before.of(t.Key)
+		if !c.told && c.last < t.last && w.wantsLocked(t.Key, ended.Add(-t.age)) {
+			c.want = t.last // it may be on another way than the sum
+			missing[t.Key] = c
 		}
 	}
-	now, began := time.Now(), s.began
-	if !again {
-		began = now
-	}
-	s.begin(roundNumber+1, began)
+	s.begin(st.Round + 1)
 	if len(missing) > 0 {
-		s.rounds[roundNumber] = &round{missing, now.Add(w.beat)}
+		s.rounds[st.Round] = &round{missing, now.Add(w.beat)}
 	}
-	return lost, all, nil
+	return lost, nil
 }
 
 // SumLost notes that messages of a round are lost on all topics.
@@ -151,7 +159,7 @@ func (w *Watch) SumLost(node []byte, roundNumber uint32) {
 				delete(s.rounds, n)
 			}
 		}
-		s.begin(roundNumber+1, time.Now())
+		s.begin(roundNumber + 1)
 	}
 }
 
@@ -164,10 +172,12 @@ func (w *Watch) Told(node []byte, roundNumber uint32, k Key) {
 	if s == nil {
 		return
 	}
-	if s.next != 0 && roundNumber >= s.next && roundNumber-s.next < maxRounds {
-		for n := s.next; n <= roundNumber; n++ {
-			_ = s.round(n)
-		}
+	first := s.next
+	if first == 0 || roundNumber < first || roundNumber-first >= maxRounds {
+		first = roundNumber
+	}
+	for i := range roundNumber - first + 1 {
+		_ = s.round(first + i)
 	}
 	s.told(k)
 }
@@ -177,7 +187,9 @@ func (w *Watch) Forgive(k Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.nodes {
-		_ = s.round(s.next)
+		if s.next != 0 {
+			_ = s.round(s.next)
+		}
 		s.told(k)
 	}
 }
@@ -193,7 +205,7 @@ func (w *Watch) Due() (lost []Key) {
 				continue
 			}
 			for k := range r.topics {
-				if w.keptLocked(r, k) {
+				if w.wantsLocked(k, r.due.Add(-w.beat)) { // those who wanted it then, and not others
 					lost = append(lost, k)
 				}
 			}
@@ -216,50 +228,44 @@ func (w *Watch) senderLocked(node []byte) *sender {
 	return s
 }
 
-// hearLocked notes the round of a node. fresh says that it has no message yet. It reports whether there
-// were sums that have not come.
-func (w *Watch) hearLocked(s *sender, roundNumber uint32, fresh bool) (lost bool) {
-	now := time.Now()
-	s.heard = now
+// hearLocked notes the round of a node, and the time of its begin. It reports whether there were sums
+// that have not come.
+func (w *Watch) hearLocked(s *sender, roundNumber uint32, began time.Time) (lost bool) {
+	s.heard = time.Now()
 	switch {
-	case s.next == 0: // a node greets a new one at once
-		lost = (roundNumber > 1 || !fresh) && now.Sub(w.up) > 2*w.beat
+	case s.next == 0:
+		lost = roundNumber > 1 && began.After(later(w.up, w.hears).Add(w.beat/4))
 	case roundNumber <= s.next:
 		return false
 	default:
 		lost = true
-	}
-	if !fresh {
-		now = time.Time{}
 	}
 	for n, r := range s.rounds {
 		if n < roundNumber && r.due.IsZero() {
 			delete(s.rounds, n)
 		}
 	}
-	s.begin(roundNumber, now)
+	s.begin(roundNumber)
 	return lost
 }
 
-// coversLocked reports whether this node gets all messages of the topic in the round s.next.
-func (w *Watch) coversLocked(s *sender, k Key) bool {
+// wantsLocked reports whether this node wants a message of the topic that was sent at that time.
+func (w *Watch) wantsLocked(k Key, sent time.Time) bool {
 	since, ok := w.since(k)
-	if since.Before(w.up) {
-		since = w.up
-	}
-	return ok && since.Add(w.beat/2).Before(s.began)
+	return ok && !sent.Before(later(since, w.up))
 }
 
-// keptLocked reports whether the topic has been subscribed to since the sum of the round.
-func (w *Watch) keptLocked(r *round, k Key) bool {
-	since, ok := w.since(k)
-	return ok && since.Before(r.due.Add(-w.beat))
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // begin notes the round whose sum comes next.
-func (s *sender) begin(n uint32, at time.Time) {
+func (s *sender) begin(n uint32) {
 	delete(s.rounds, s.next)
-	s.next, s.began = n, at
+	s.next = n
 }
 
 // round returns the round of a message, or nil if nothing is expected of it any more.
@@ -270,7 +276,7 @@ func (s *sender) round(n uint32) *round {
 	}
 	if len(s.rounds) >= maxRounds { // its sums do not come
 		clear(s.rounds)
-		s.begin(n, time.Time{})
+		s.begin(n)
 	}
 	r = &round{topics: make(map[Key]*count)}
 	s.rounds[n] = r
