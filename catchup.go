@@ -31,8 +31,8 @@ const (
 	// meanwhile, or the server has restarted, or the offset is beyond the newest message.
 	GapEpoch GapReason = "epoch"
 	// GapBroker says that messages of other nodes were possibly lost, because the link to the Broker
-	// broke, here or at their node, or was full. The members of a room without a history get it with
-	// an empty Epoch; without a room it stands for messages to users and to all clients.
+	// broke, here or at their node, or was full. It has an empty Epoch, and stands for messages without
+	// an offset; without a room it stands for messages to users and to all clients.
 	GapBroker GapReason = "broker"
 )
 

@@ -37,6 +37,9 @@ func startNodes(t *testing.T, count int, opts ...ws.Option) []clusterNode {
 		n.awaitTopic(ws.Topic{Kind: ws.TopicNode, Name: "nodes"}, true)
 		nodes = append(nodes, n)
 	}
+	for _, n := range nodes { // before that, a loss may be found that the broker reports, too
+		harness.Eventually(t, func() bool { return len(n.Nodes()) >= count }, "not met")
+	}
 	return nodes
 }
 

@@ -31,6 +31,9 @@ func (n *node) publish(ctx context.Context, p *publication) (Delivery, error) {
 		return n.manager.publishHere(ctx, p) // to nobody
 	}
 	topic := p.topic()
+	if p.room != nil {
+		p.room.Data().notePlain()
+	}
 	out, err := n.reserve(topic, p)
 	switch {
 	case err == nil:

@@ -156,6 +156,13 @@ func (n *node) reportAll(wait func(time.Duration) bool) (done bool) {
 
 func (n *node) knows(r *roomEntry) bool { return r.Data().losses.Load() == n.losses.count.Load() }
 
+// notePlain notes that there are messages outside the history, if that is in a store.
+func (d *roomData) notePlain() {
+	if d.history.isStored() && !d.plain.Load() {
+		d.plain.Store(true)
+	}
+}
+
 // reportTo publishes a gap in r, unless its members know of the last loss.
 func (n *node) reportTo(r *roomEntry) error {
 	if n.knows(r) {
@@ -167,8 +174,7 @@ func (n *node) reportTo(r *roomEntry) error {
 	if n.knows(r) {
 		return nil
 	}
-	if r.Data().history.isStored() { // it is repaired
-		r.Data().losses.Store(count)
+	if r.Data().history.isStored() && !r.Data().plain.Load() { // the gap comes ahead of the first plain message
 		return nil
 	}
 	if err := n.publishGap(&publication{}, r); err != nil {

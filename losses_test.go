@@ -143,3 +143,44 @@ func TestManyUnconfirmedTopics(t *testing.T) {
 	nodes[0].link.Mend()
 	expectGap(far, "", "r")
 }
+
+// TestGapBesideStoredHistory holds that a break is a gap in a room with a stored history for the messages outside
+// the history: at once if the node knows of such messages, and otherwise ahead of the first one.
+func TestGapBesideStoredHistory(t *testing.T) {
+	t.Parallel()
+	nodes := storedNodes(t, 2, ws.History{})
+	far := nodes[1].member("r")
+	far.Join("")
+	cut := func() {
+		nodes[1].link.Cut()
+		nodes[1].link.Mend()
+		nodes[1].awaitLink()
+		expectGap(far.Client, "")
+	}
+	plain := func(n clusterNode, text string) {
+		require.NoError(t, n.BroadcastToRoom("r", []byte(text), nil))
+	}
+	cut()
+	nodes[0].say(1)
+	take(far, 1)
+	plain(nodes[0], "first")
+	expectGap(far.Client, "r")
+	far.Expect("first")
+	plain(nodes[0], "second")
+	far.Expect("second")
+	nodes[1].link.Cut()
+	nodes[1].link.Mend()
+	expectGap(far.Client, "", "r")
+	nodes[0].say(2)
+	take(far, 2)
+
+	own := storedNode(t, nodes[0].hub, ws.History{})
+	own.awaitLink()
+	near := own.member("r")
+	near.Join("")
+	plain(own, "own")
+	near.Expect("own")
+	own.link.Cut()
+	own.link.Mend()
+	expectGap(near.Client, "", "r")
+}

@@ -128,6 +128,7 @@ func (n *node) deliverTo(topic Topic, p *publication) error {
 		if !ok || r.Len() == 0 {
 			return errUnwanted
 		}
+		r.Data().notePlain()
 		if err := n.reportTo(r); err != nil {
 			return err
 		}

@@ -50,6 +50,7 @@ type roomData struct {
 	drops     engine.Drops
 	published meter
 	losses    atomic.Uint32 // count of node.losses that the members know of
+	plain     atomic.Bool   // beside a stored history it has messages that are not of it
 }
 
 // Room is a set of clients that messages are published to. Safe for concurrent
