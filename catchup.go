@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/envelope"
 )
@@ -47,112 +48,161 @@ type RoomGap struct {
 	Reason GapReason `json:"reason"`
 }
 
-// gapFrame returns the notification of a gap.
-func gapFrame(g *RoomGap, policy engine.Policy) *engine.Frame {
+// notification returns the message by which a client learns of the gap.
+func (g *RoomGap) notification() []byte {
 	data, err := json.Marshal(g)
 	if err != nil {
 		panic(err) // never for this type
 	}
 	n := envelope.Notify{Event: eventGap, Room: g.Room, Data: data}
 	payload, _ := n.Append(nil)
-	return newFrame(OpText, payload, engine.Handling{Policy: policy})
+	return payload
 }
 
-// catchUp brings a member that is behind to the newest message of its room. The member gets
-// nothing from the fan-out meanwhile; it reads the history, catchUpStep messages at a time, each
-// time its queue is below the low-water mark. So it waits like any slow client, and costs one
-// catchUp in place of a queue. A catchUp outlasts the end of its room, because a member gets all
+// cursor is the place of a member that is behind: the offset of the last message that it has got, and
+// the reason for a gap behind that. The table of the room holds it, in 8 bytes. Immutable.
+type cursor uint64
+
+// newCursor returns the cursor behind the message of that offset. The reason of gaps is GapExpired
+// if returned is set, else GapSlow.
+func newCursor(offset uint64, returned bool) cursor {
+	c := cursor(offset << 1)
+	if returned {
+		c++
+	}
+	return c
+}
+
+func (c cursor) offset() uint64 { return uint64(c >> 1) }
+
+func (c cursor) reason() GapReason {
+	if c&1 != 0 {
+		return GapExpired
+	}
+	return GapSlow
+}
+
+// catchUps holds the cursors of the members of one loop that are behind in ended rooms. Those of
+// others are in the table of their room. A member stays behind when its room ends, because it gets all
 // that was published before.
-//
-// Loop-confined: use only on the event loop that owns the member.
-type catchUp struct {
-	mem    *membership
-	cursor uint64    // offset of the last message that the member has got
-	gap    *RoomGap  // to be told first, or nil
-	reason GapReason // of gaps that are found
-	ended  bool      // the member has left
-}
-
-// catchUpStep is the greatest number of messages that a member gets in one step.
-const catchUpStep = 64
-
-// catchUps holds the members of one loop that are behind, in all rooms, also ended ones.
 //
 // Loop-confined: use only on the event loop that owns the members.
 type catchUps struct {
-	members map[place]*catchUp // nil if there are none
-	_       [56]byte           // each loop writes a cache line of its own
+	ended map[place]endedPlace // nil if there are none
+	_     [56]byte             // each loop writes a cache line of its own
 }
 
 // place is a client in the room of that ID. A client that joins a room leaves the ended one of the
-// same ID, so it has one catchUp there. Immutable.
+// same ID, so it is behind in one of them. Immutable.
 type place struct {
 	client *Client
 	room   string
 }
 
+// endedPlace is a member of an ended room with its cursor. Immutable.
+type endedPlace struct {
+	mem *membership
+	at  cursor
+}
+
 func placeOf(mem *membership) place { return place{mem.Value, mem.Room().ID()} }
 
-// begin marks the member of u as behind. It has got the messages up to the cursor.
-func (l *catchUps) begin(u *catchUp) {
-	if l.members == nil {
-		l.members = make(map[place]*catchUp)
+// find returns the cursor of a member that is behind.
+func (l *catchUps) find(mem *membership) (at cursor, behind bool) {
+	if at, behind := mem.Room().CursorInLoop(mem); behind {
+		return cursor(at), true
 	}
-	l.members[placeOf(u.mem)] = u
-	u.mem.Room().SetBehindInLoop(u.mem, true)
-	u.mem.Room().Data().history.setBehindInLoop(u.mem, true, u.cursor)
+	if len(l.ended) == 0 {
+		return 0, false
+	}
+	e := l.ended[placeOf(mem)]
+	return e.at, e.mem == mem
 }
 
-// end is the reverse of begin. It has no effect on a member that is not behind.
+// set marks the member, which is in the table of its room, as behind, or moves the cursor of one
+// that is behind.
+func (l *catchUps) set(mem *membership, at cursor) {
+	mem.Room().SetCursorInLoop(mem, uint64(at))
+	if len(l.ended) > 0 && l.ended[placeOf(mem)].mem == mem {
+		l.ended[placeOf(mem)] = endedPlace{mem, at}
+	}
+	mem.Room().Data().history.setBehindInLoop(mem, true, at.offset())
+}
+
+// keep holds the cursor of a member that was behind in a room that ends.
+func (l *catchUps) keep(mem *membership, at uint64) {
+	if l.ended == nil {
+		l.ended = make(map[place]endedPlace)
+	}
+	l.ended[placeOf(mem)] = endedPlace{mem, cursor(at)}
+}
+
+// end is the reverse of set. The room of mem has a history.
 func (l *catchUps) end(mem *membership) {
-	if u := l.members[placeOf(mem)]; u != nil && u.mem == mem {
-		l.forget(u)
+	mem.Room().DropCursorInLoop(mem)
+	if len(l.ended) > 0 && l.ended[placeOf(mem)].mem == mem {
+		l.forget(placeOf(mem))
 	}
+	mem.Room().Data().history.setBehindInLoop(mem, false, 0)
 }
 
-// endOlder ends the catchUp in an ended room of the same ID as the room of mem, which joins: its
+// endOlder ends the catching up in an ended room of the same ID as the room of mem, which joins: its
 // messages must not come among those of the new room.
 func (l *catchUps) endOlder(mem *membership) {
-	if len(l.members) == 0 {
-		return
-	}
-	if u := l.members[placeOf(mem)]; u != nil && u.mem != mem {
-		l.forget(u)
+	if len(l.ended) > 0 {
+		l.forget(placeOf(mem))
 	}
 }
 
-func (l *catchUps) forget(u *catchUp) {
-	u.ended = true
-	delete(l.members, placeOf(u.mem))
-	if len(l.members) == 0 {
-		l.members = nil
+func (l *catchUps) forget(p place) {
+	if delete(l.ended, p); len(l.ended) == 0 {
+		l.ended = nil
 	}
-	u.mem.Room().SetBehindInLoop(u.mem, false)
-	u.mem.Room().Data().history.setBehindInLoop(u.mem, false, 0)
 }
 
 // catchUpsInLoop returns the members behind on the client's loop.
 func (c *Client) catchUpsInLoop() *catchUps { return &c.manager.catchUps[c.conn.Shard().Index()] }
 
-// forgetCatchUpInLoop ends the catchUp of a member that leaves, if there is one.
-func (c *Client) forgetCatchUpInLoop(mem *membership) {
+// endCatchUpInLoop ends the catching up of a member that leaves, if it is behind.
+func (c *Client) endCatchUpInLoop(mem *membership) {
 	if mem.Room().Data().history != nil {
 		c.catchUpsInLoop().end(mem)
 	}
 }
 
+// catchUp is the task that brings a member that is behind to the newest message of its room. The
+// member gets nothing from the fan-out meanwhile; it reads the history, catchUpStep messages at a
+// time, each time its queue is below the low-water mark. So it waits like any slow client, with a
+// cursor in place of a queue.
+//
+// Loop-confined: use only on the event loop that owns the member.
+type catchUp membership
+
+// catchUpStep is the greatest number of messages that a member gets in one step.
+const catchUpStep = 64
+
+// beginCatchUpInLoop marks mem as behind, with a cursor, and lets it read.
+func beginCatchUpInLoop(mem *membership, at cursor) {
+	mem.Value.catchUpsInLoop().set(mem, at)
+	mem.Value.conn.RunWhenLowInLoop((*catchUp)(mem))
+}
+
 // RunInLoop sends the next messages.
-func (u *catchUp) RunInLoop(s *engine.Shard) {
-	h := u.mem.Room().Data().history
-	conn := &u.mem.Value.conn
+func (t *catchUp) RunInLoop(s *engine.Shard) {
+	mem := (*membership)(t)
+	l, conn := mem.Value.catchUpsInLoop(), &mem.Value.conn
+	at, behind := l.find(mem)
+	if !behind {
+		return // it has left
+	}
+	h := mem.Room().Data().history
 	switch {
-	case u.ended:
-	case !conn.TakesDataInLoop(), u.step(s, h):
-		if walk := &u.mem.Value.manager.walks[s.Index()]; !walk.waits(u, s) {
-			u.mem.Value.catchUpsInLoop().end(u.mem)
+	case !conn.TakesDataInLoop(), h.stepInLoop(s, mem, at):
+		if walk := &mem.Value.manager.walks[s.Index()]; !walk.waits(mem, s) {
+			l.end(mem)
 		}
 	default:
-		conn.RunWhenLowInLoop(u)
+		conn.RunWhenLowInLoop(t)
 	}
 }
 
@@ -189,57 +239,48 @@ func (p *keptPart) gap(room string, cursor, top uint64, reason GapReason) *RoomG
 	return nil
 }
 
-// step sends up to catchUpStep messages, and reports whether the member has got all up to the
+// stepInLoop sends up to catchUpStep messages, and reports whether the member has got all up to the
 // newest one that the loop has begun to fan out. Later ones come to it by the fan-out.
-func (u *catchUp) step(s *engine.Shard, h *roomHistory) (done bool) {
+func (h *roomHistory) stepInLoop(s *engine.Shard, mem *membership, at cursor) (done bool) {
 	var buf [catchUpStep]keptFrame
-	m := u.mem.Value.manager
-	conn := &u.mem.Value.conn
-	if u.gap != nil && !u.mem.Value.tellGapInLoop(u.gap, engine.CatchUp) {
-		return false
-	}
-	u.gap = nil
-	top := h.tops[s.Index()]
-	part := h.after(u.cursor, top, buf[:0], m.engine.Clock())
+	c := mem.Value
+	top, reached := h.tops[s.Index()], at.offset()
+	part := h.after(reached, top, buf[:0], c.manager.engine.Clock())
 	if top < part.shift { // a new epoch: all members fall behind when the loop learns of it
 		return true
 	}
-	if gap := part.gap(u.mem.Room().ID(), u.cursor, top, u.reason); gap != nil {
-		if !u.mem.Value.tellGapInLoop(gap, engine.CatchUp) {
+	if gap := part.gap(mem.Room().ID(), reached, top, at.reason()); gap != nil {
+		f := newFrame(OpText, gap.notification(), engine.Handling{Policy: engine.CatchUp})
+		if !c.conn.DeliverInLoop(f) {
 			return false
 		}
-		u.cursor = gap.Next - 1 + part.shift
+		c.noteGap(gap)
+		reached = gap.Next - 1 + part.shift
 	}
-	kept := part.frames
-	u.reason = GapSlow
 	sent, variants := 0, false
-	for i := range kept {
-		if !conn.DeliverInLoop(kept[i].Message) {
+	for _, kept := range part.frames {
+		if !c.conn.DeliverInLoop(kept.Message) {
 			break
 		}
 		sent++
-		u.cursor = kept[i].Offset
-		variants = variants || kept[i].Message.HasVariants()
+		reached = kept.Offset
+		variants = variants || kept.Message.HasVariants()
 		if s.NoteDeliveryInLoop() {
 			break
 		}
 	}
 	h.all.replayed.Add(uint64(sent))
-	h.setBehindInLoop(u.mem, true, u.cursor)
+	c.catchUpsInLoop().set(mem, newCursor(reached, false))
 	if variants {
-		h.weigh(kept[0].Offset, u.cursor)
+		h.weigh(part.frames[0].Offset, reached)
 	}
-	return u.cursor == top
+	return reached == top
 }
 
-// tellGapInLoop sends a gap, and reports whether the queue has taken it.
-func (c *Client) tellGapInLoop(g *RoomGap, policy engine.Policy) bool {
-	if !c.conn.DeliverInLoop(gapFrame(g, policy)) {
-		return false
-	}
+// noteGap reports a gap that the client is told of to the application.
+func (c *Client) noteGap(g *RoomGap) {
 	c.manager.histories.gaps.Add(1)
 	c.manager.EventBus.publish(EventRoomGap, c, *g)
-	return true
 }
 
 // historyJoin is the joinTask of a room with a history, and of a join that the library answers.
@@ -294,17 +335,18 @@ func startWithout(room string, since *Since) (st joinStart) {
 }
 
 func (t *historyJoin) RunInLoop(s *engine.Shard) {
-	r := t.mem.Room()
-	t.mem.Value.catchUpsInLoop().endOlder(t.mem)
+	r, c := t.mem.Room(), t.mem.Value
+	c.catchUpsInLoop().endOlder(t.mem)
 	if t.answer != nil {
-		t.answer.sendInLoop(t.mem.Value, r.ID(), &t.start)
+		t.answer.sendInLoop(c, r.ID(), &t.start)
 	}
-	inserted := r.InsertInLoop(t.mem)
-	h := r.Data().history
-	switch {
-	case h == nil && t.start.gap != nil:
-		t.mem.Value.tellGapInLoop(t.start.gap, 0)
-	case h != nil:
+	inserted, h := r.InsertInLoop(t.mem), r.Data().history
+	if g := t.start.gap; g != nil && (inserted || h == nil) {
+		if c.conn.AnswerInLoop(codec.OpText, g.notification()) == nil {
+			c.noteGap(g)
+		}
+	}
+	if h != nil {
 		h.joinInLoop(s, t, inserted)
 	}
 }
@@ -315,12 +357,9 @@ func (h *roomHistory) joinInLoop(s *engine.Shard, t *historyJoin, inserted bool)
 	h.setTopInLoop(s.Index(), top)
 	switch {
 	case !inserted:
-		return
-	case t.start.cursor == top && t.start.gap == nil:
+	case t.start.cursor == top:
 		h.setBehindInLoop(t.mem, false, 0)
-		return
+	default:
+		beginCatchUpInLoop(t.mem, newCursor(t.start.cursor, true))
 	}
-	u := &catchUp{mem: t.mem, cursor: t.start.cursor, gap: t.start.gap, reason: GapExpired}
-	t.mem.Value.catchUpsInLoop().begin(u)
-	t.mem.Value.conn.RunWhenLowInLoop(u)
 }

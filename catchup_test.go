@@ -484,3 +484,42 @@ func TestInlineHandlersOfHistory(t *testing.T) {
 		}
 	})
 }
+
+// A client that is behind joins a new room of the ID before DeleteRoom has reached the loops: no
+// message of the ended room comes among those of the new one.
+func TestRejoinBeforeTheOldRoomIsTakenApart(t *testing.T) {
+	const old, fresh = 60, 3
+	s := startSim(t, 1, byID)
+	publish := func(messages int, text string) {
+		for range messages {
+			_, err := s.PublishEvent(context.Background(), "r", "n", text)
+			require.NoError(t, err)
+		}
+		s.net.Wait()
+	}
+	for _, text := range []string{"old", "new"} {
+		_, err := s.CreateRoom("r", nil, ws.WithHistory(ws.History{}))
+		require.NoError(t, err)
+		s.join(0, ws.Since{})
+		if text == "old" {
+			s.net.Stall(0)
+			publish(old, text)
+			ws.TakeRoomOut(s.Manager, "r")
+		}
+	}
+	s.net.Resume(0)
+	s.net.Wait()
+	publish(fresh, "new")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var got []string
+	for _, payload := range s.received[0] {
+		var msg harness.RoomMessage
+		require.NoError(t, json.Unmarshal([]byte(payload), &msg))
+		got = append(got, string(msg.Data))
+	}
+	require.Less(t, len(got), old, "it was behind")
+	queued := len(got) - fresh
+	assert.Equal(t, slices.Repeat([]string{`"new"`}, fresh), got[queued:])
+	assert.NotContains(t, got[:queued], `"new"`)
+}

@@ -212,3 +212,6 @@ func storedFrame(m *Manager, room string, offset uint64) *engine.Frame {
 	}
 	return newFrame(OpText, payload, engine.Handling{Policy: engine.CatchUp, Scope: &r.Data().drops})
 }
+
+// TakeRoomOut is the first step of DeleteRoom: the room has ended, and its members do not know yet.
+func TakeRoomOut(m *Manager, id string) { m.rooms.Delete(id) }

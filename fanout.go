@@ -111,11 +111,11 @@ func (b *broadcast) complete() {
 //
 // Loop-confined: use only on the event loop that owns the clients.
 type fanOutWalk struct {
-	task *broadcast // nil between two broadcasts
-	next int        // the first recipient that was not visited
-	from uint64     // position of the members that are not behind, in a room with a history
-	done []*catchUp // members of the room that are behind until the walk ends; see waits
-	runs bool       // false after a panic
+	task *broadcast    // nil between two broadcasts
+	next int           // the first recipient that was not visited
+	from uint64        // position of the members that are not behind, in a room with a history
+	done []*membership // of the room, that are behind until the walk ends; see waits
+	runs bool          // false after a panic
 
 	_ [15]byte // each loop writes a cache line of its own
 }
@@ -146,7 +146,7 @@ func (w *fanOutWalk) goOn(s *engine.Shard) {
 	s.SuspendInLoop(w.task)
 	if b := w.task; b.offset != 0 {
 		mem := b.room.TableInLoop(s.Index())[w.next-1]
-		mem.Value.catchUpsInLoop().begin(&catchUp{mem: mem, cursor: w.from})
+		mem.Value.catchUpsInLoop().set(mem, newCursor(w.from, false))
 		mem.Value.Abort()
 	}
 }
@@ -166,15 +166,15 @@ func (w *fanOutWalk) begin(s *engine.Shard, b *broadcast) {
 	}
 }
 
-// waits reports whether u has to stay in its place in the table: a message that is not of the
-// history goes to all members, and the walk has not come past those behind. u then runs again when
-// the walk has ended.
-func (w *fanOutWalk) waits(u *catchUp, s *engine.Shard) bool {
-	r := u.mem.Room()
+// waits reports whether mem has to stay in its place in the table: a message that is not of the
+// history goes to all members, and the walk has not come past those behind. Its catchUp then runs
+// again when the walk has ended.
+func (w *fanOutWalk) waits(mem *membership, s *engine.Shard) bool {
+	r := mem.Room()
 	if w.task == nil || w.task.room != r || w.next >= r.BehindInLoop(s.Index()) {
 		return false
 	}
-	w.done = append(w.done, u)
+	w.done = append(w.done, mem)
 	return true
 }
 
@@ -182,8 +182,8 @@ func (w *fanOutWalk) waits(u *catchUp, s *engine.Shard) bool {
 func (w *fanOutWalk) end() {
 	done := w.done
 	*w = fanOutWalk{}
-	for _, u := range done {
-		u.mem.Value.conn.RunWhenLowInLoop(u)
+	for _, mem := range done {
+		mem.Value.conn.RunWhenLowInLoop((*catchUp)(mem))
 	}
 }
 
@@ -220,16 +220,9 @@ func (w *fanOutWalk) members(s *engine.Shard) (n fanOutCount, done bool) {
 
 // fallBehind leaves a member that has not taken the message to its catchUp.
 func (w *fanOutWalk) fallBehind(mem *membership) {
-	conn := &mem.Value.conn
-	if !conn.TakesDataInLoop() {
-		return // it is closing, and so leaves the room
+	if mem.Value.conn.TakesDataInLoop() { // otherwise it is closing, and so leaves the room
+		beginCatchUpInLoop(mem, newCursor(w.from, !w.follows()))
 	}
-	u := &catchUp{mem: mem, cursor: w.from, reason: GapSlow}
-	if !w.follows() {
-		u.reason = GapExpired
-	}
-	mem.Value.catchUpsInLoop().begin(u)
-	conn.RunWhenLowInLoop(u)
 }
 
 // devices delivers to the devices of the task that are on the loop. done is false if the

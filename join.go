@@ -119,8 +119,8 @@ func (c *Client) mayJoinLocked(id string) error {
 	if old != nil && !old.Room().Deleted() {
 		return ErrAlreadyInRoom
 	}
-	if old != nil { // DeleteRoom has not reached this member yet
-		c.leaveDeletedLocked(old.Room())
+	if old != nil { // DeleteRoom has not reached this member yet; see rejoin
+		old.Room().Leave(old)
 		rooms--
 	}
 	if most := c.manager.cfg.Room.MaxRoomsPerClient; most > 0 && rooms >= most {
@@ -162,20 +162,31 @@ func (c *Client) enterLocked(r *roomEntry, reservation engine.Reservation, e *en
 	if err != nil {
 		return err
 	}
+	task := c.joinTaskLocked(mem, st, e.answer)
 	c.addRoomLocked(mem)
 	if inbox {
 		h.enterInboxLocked(mem, c.conn.Shard().Index(), e.since.Device, st.cursor)
 	}
-	if h == nil && e.answer == nil && st.gap == nil {
-		reservation.Post((*joinTask)(mem))
-	} else {
-		reservation.Post(&historyJoin{mem, st, e.answer})
-	}
+	reservation.Post(task)
 	if e.since.Presence != (PresenceVersion{}) {
 		c.manager.presences.resume(r.ID(), c, e.since.Presence)
 	}
 	e.joined = Joined{r.ID(), st.position, st.replaying, st.lost}
 	return nil
+}
+
+// joinTaskLocked returns the task that brings a new member to its loop. It ends the client's
+// membership in an ended room of the same ID.
+func (c *Client) joinTaskLocked(mem *membership, st joinStart, answer *joinAnswer) (task engine.Task) {
+	task = (*joinTask)(mem)
+	if mem.Room().Data().history != nil || answer != nil || st.gap != nil {
+		task = &historyJoin{mem, st, answer}
+	}
+	if old, _ := c.roomLocked(mem.Room().ID()); old != nil {
+		c.leaveDeletedLocked(old.Room())
+		task = &rejoin{old, task}
+	}
+	return task
 }
 
 // Since is the place in the history of a room at which a client joins. The zero value is live: the
@@ -219,6 +230,18 @@ type Joined struct {
 // returned. HandleJoin answers before them. Safe for concurrent use.
 func (c *Client) JoinRoomFrom(id string, since Since, opts ...RoomOption) (Joined, error) {
 	return c.joinRoom(id, &entering{since: since, options: opts})
+}
+
+// rejoin is the task of a client that joins a room while it is in an ended one of the same ID, which
+// DeleteRoom has not taken it out of yet. It leaves that one first.
+type rejoin struct {
+	old  *membership
+	join engine.Task
+}
+
+func (t *rejoin) RunInLoop(s *engine.Shard) {
+	(*leaveTask)(t.old).RunInLoop(s)
+	t.join.RunInLoop(s)
 }
 
 // joinTask inserts a member into the table of its loop.

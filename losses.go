@@ -222,7 +222,7 @@ func (n *node) publishGap(p *publication, r *roomEntry) error {
 		gap.Room = r.ID()
 		p.in(r)
 	}
-	p.prepared = &Prepared{frame: gapFrame(&gap, engine.Policy(0))}
+	p.prepared = &Prepared{frame: newFrame(OpText, gap.notification(), engine.Handling{})}
 	if _, err := n.manager.publishHere(context.Background(), p); err != nil {
 		return err
 	}

@@ -230,15 +230,15 @@ func (m *Manager) deleteHere(id string) {
 	if !ok {
 		return
 	}
+	t := &dissolveTask{m, r}
+	for loop := range r.Loops {
+		m.engine.Shards()[loop].Post(t) // before a member leaves, and so may join a new room of the ID
+	}
 	for _, c := range r.Members() {
 		c.leaveDeleted(r)
 	}
 	m.histories.end(r.Data().history)
 	r.Data().presence.deleted(id)
-	t := &dissolveTask{r}
-	for loop := range r.Loops {
-		m.engine.Shards()[loop].Post(t)
-	}
 	m.roomChanged(id)
 }
 
@@ -249,10 +249,14 @@ func (m *Manager) roomChanged(id string) {
 }
 
 // dissolveTask empties a deleted room's table on a loop.
-type dissolveTask struct{ room *roomEntry }
+type dissolveTask struct {
+	manager *Manager
+	room    *roomEntry
+}
 
 func (t *dissolveTask) RunInLoop(s *engine.Shard) {
-	for !t.room.DissolveSomeInLoop(s.Index(), dissolveStep) {
+	keep := t.manager.catchUps[s.Index()].keep
+	for !t.room.DissolveSomeInLoop(s.Index(), dissolveStep, keep) {
 		s.NoteWorkInLoop(dissolveStep * dissolveWork)
 		if s.OutOfTimeInLoop() {
 			s.SuspendInLoop(t)
@@ -363,7 +367,7 @@ func (c *Client) leaveAllInLoop() {
 	walk := &c.manager.walks[c.conn.Shard().Index()]
 	for _, mem := range rooms {
 		walk.remove(mem)
-		c.forgetCatchUpInLoop(mem)
+		c.endCatchUpInLoop(mem)
 		ended := c.manager.leaveRoster(mem)
 		c.left(mem.Room(), ended)
 	}
@@ -391,6 +395,6 @@ type leaveTask membership
 
 func (t *leaveTask) RunInLoop(*engine.Shard) {
 	mem := (*membership)(t)
-	mem.Value.forgetCatchUpInLoop(mem)
+	mem.Value.endCatchUpInLoop(mem)
 	mem.Room().RemoveInLoop(mem)
 }

@@ -22,6 +22,7 @@ type queue struct {
 	begun   uint32        // tick since which current, or frames that nothing overtakes, wait for a full socket; 0 if none
 	marks   [dataLanes]marks
 	stall   stall
+	low     []Task // of RunWhenLowInLoop, that wait
 }
 
 // tally counts frames of a lane, and their bytes, against its bounds.

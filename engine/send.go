@@ -211,7 +211,6 @@ type spaceWait struct {
 	frames uint64 // to be queued: 1, or 0 for a waiter that queues nothing
 	bytes  int
 	brief  bool // the waiter gives up if the socket is full
-	low    bool // for a queue below the low-water mark
 
 	canceled bool // loop-confined; the waiter has given up
 }
@@ -226,10 +225,7 @@ func (c *Conn) AwaitSpace(w SpaceWaiter) {
 // ready reports whether the wait is over.
 func (w *spaceWait) ready() bool {
 	c := w.conn
-	switch {
-	case w.low:
-		return c.lowInLoop()
-	case w.canceled || !c.takesDataInLoop() || (w.brief && c.is(blocked)):
+	if w.canceled || !c.takesDataInLoop() || (w.brief && c.is(blocked)) {
 		return true
 	}
 	return !c.shard.eng.bounds[w.lane].exceeded(c.queued[w.lane].Load() + w.frames<<queuedShift + uint64(w.bytes))
@@ -265,33 +261,34 @@ func (c *Conn) markForStored() *[dataLanes]bounds {
 }
 
 // RunWhenLowInLoop runs t, which queues stored frames for c, on the loop of c when the queue of c
-// is below the low-water mark, or below storedFrames if c is blocked, or c takes no more data. If
-// that is so already, t runs when it is its turn among the replays; see runReplays.
+// is below the low-water mark, or below storedFrames if c is blocked, or c takes no more data. t then
+// runs when it is its turn among the replays; see runReplays. A wait costs the queue 16 bytes.
 func (c *Conn) RunWhenLowInLoop(t Task) {
-	if s := c.shard; c.lowInLoop() {
-		s.replays = append(s.replays, t)
-		s.wakeUp()
-	} else {
-		s.addSpaceWait(&spaceWait{conn: c, waiter: &replay{s, t}, low: true})
+	if c.lowInLoop() {
+		c.shard.replays = append(c.shard.replays, t)
+		c.shard.wakeUp()
+		return
 	}
+	c.out.low = append(c.out.low, t)
 }
 
-// lowInLoop reports whether a wait of RunWhenLowInLoop is over.
-func (c *Conn) lowInLoop() bool { return !c.takesDataInLoop() || !c.above(c.markForStored()) }
+// lowInLoop reports whether a wait of RunWhenLowInLoop is over. A connection without a queue waits for
+// nothing, because frames in transit to its loop may never come.
+func (c *Conn) lowInLoop() bool {
+	return !c.takesDataInLoop() || c.out == nil || !c.above(c.markForStored())
+}
 
 // TakesDataInLoop reports whether messages may still be queued.
 func (c *Conn) TakesDataInLoop() bool { return c.takesDataInLoop() }
 
-// replay is a SpaceWaiter that posts itself as a task, which enters the replays of its loop.
-type replay struct {
-	shard *Shard
-	task  Task
+// endLowWaits makes the tasks of RunWhenLowInLoop replays of the loop. c has a queue.
+func (c *Conn) endLowWaits() {
+	if s, q := c.shard, c.out; len(q.low) > 0 {
+		s.replays = append(s.replays, q.low...)
+		q.low = nil
+		s.wakeUp()
+	}
 }
-
-// OnSpace implements SpaceWaiter.
-func (r *replay) OnSpace() { r.shard.postUrgent(r) }
-
-func (r *replay) RunInLoop(s *Shard) { s.replays = append(s.replays, r.task) }
 
 // AbandonTask implements Abandoner.
 func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }
@@ -299,6 +296,9 @@ func (w *spaceWait) AbandonTask(*Shard) { w.waiter.OnSpace() }
 // noteSpace notifies the waiters that c's queue has become shorter or c has
 // ended.
 func (s *Shard) noteSpace(c *Conn) {
+	if c.out != nil && c.lowInLoop() {
+		c.endLowWaits()
+	}
 	if c.is(pausedByQueue) && !c.exceeded() {
 		c.unpause(pausedByQueue)
 	}

@@ -133,6 +133,44 @@ func TestReplaysTakeTurns(t *testing.T) {
 	assert.Less(t, most, engine.MaxReplaying)
 }
 
+// A task of RunWhenLowInLoop runs at once without a queue, and otherwise when the peer reads on or its
+// connection ends.
+func TestReplaysWaitForTheirConnection(t *testing.T) {
+	m := startSimnet(t, func(cfg *engine.Config, _ *server) { cfg.Loops = 1 })
+	m.connect(2)
+	f := engine.NewFrame(codec.OpText, []byte("stored"), engine.Handling{Policy: engine.CatchUp})
+	sh, ran := m.Shards()[0], [2]atomic.Int64{}
+	wait := func() {
+		onLoop(sh, func(*engine.Shard) {
+			for peer := range ran {
+				m.peer(peer).conn.RunWhenLowInLoop(taskFunc(func(*engine.Shard) { ran[peer].Add(1) }))
+			}
+		})
+		m.Wait()
+	}
+	runs := func() [2]int64 { return [2]int64{ran[0].Load(), ran[1].Load()} }
+	wait()
+	require.Equal(t, [2]int64{1, 1}, runs())
+	for peer := range ran {
+		m.Stall(peer)
+		m.Wait()
+		onLoop(sh, func(*engine.Shard) { m.peer(peer).conn.DeliverInLoop(f) })
+		m.Wait()
+		onLoop(sh, func(*engine.Shard) {
+			for m.peer(peer).conn.DeliverInLoop(f) {
+				continue
+			}
+		})
+	}
+	wait()
+	wait()
+	require.Equal(t, [2]int64{1, 1}, runs(), "their sockets are full")
+	m.Resume(0)
+	m.HangUp(1)
+	m.Wait()
+	require.Equal(t, [2]int64{3, 3}, runs())
+}
+
 // Any number of simultaneous closes lets other connections be served meanwhile.
 func TestClosingManyTakesTurns(t *testing.T) {
 	const conns = 1000

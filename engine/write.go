@@ -287,6 +287,7 @@ func (t *writableTask) RunInLoop(s *Shard) {
 
 // putQueue releases c's queue.
 func (s *Shard) putQueue(c *Conn) {
+	c.endLowWaits()
 	s.free.put(c.out)
 	c.out = nil
 }

@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,8 +14,9 @@ type behindSim struct {
 	rng *rand.Rand
 	r   *intRoom
 
-	pending []*intMember        // joined, not inserted
-	behind  map[*intMember]bool // all that are in the table
+	pending []*intMember          // joined, not inserted
+	behind  map[*intMember]uint64 // cursors of all that are in the table; 0 for one that is not behind
+	cursor  uint64                // of the last one that fell behind
 
 	walking bool
 	visited int                 // by the walk
@@ -60,9 +62,16 @@ func (s *behindSim) walk() {
 	}
 }
 
+// setBehind lets mem fall behind or move on, or is the reverse.
 func (s *behindSim) setBehind(mem *intMember, behind bool) {
-	s.r.SetBehindInLoop(mem, behind)
-	s.behind[mem] = behind
+	if !behind {
+		s.r.DropCursorInLoop(mem)
+		s.behind[mem] = 0
+		return
+	}
+	s.cursor++
+	s.r.SetCursorInLoop(mem, s.cursor)
+	s.behind[mem] = s.cursor
 }
 
 // between does what may happen while a walk is suspended.
@@ -73,8 +82,10 @@ func (s *behindSim) between() {
 	case s.rng.IntN(6) == 0:
 		s.visited = s.r.RemoveVisitedInLoop(mem, s.visited)
 		s.gone(mem)
-	case s.behind[mem] && s.visited >= s.r.BehindInLoop(0):
+	case s.behind[mem] > 0 && s.visited >= s.r.BehindInLoop(0):
 		s.setBehind(mem, false)
+	case s.behind[mem] > 0:
+		s.setBehind(mem, true)
 	}
 }
 
@@ -89,9 +100,9 @@ func (s *behindSim) outside() {
 	case op < 6 && len(s.pending) > 0:
 		n := s.rng.IntN(len(s.pending))
 		for _, joined := range s.pending[:n] {
-			s.r.SetBehindInLoop(joined, true) // not in the table, so without effect
+			s.r.SetCursorInLoop(joined, 1) // not in the table, so without effect
 			require.True(s.t, s.r.InsertInLoop(joined))
-			s.behind[joined] = false
+			s.behind[joined] = 0
 		}
 		s.pending = s.pending[n:]
 	case mem == nil:
@@ -108,7 +119,10 @@ func (s *behindSim) outside() {
 func (s *behindSim) gone(mem *intMember) {
 	delete(s.behind, mem)
 	delete(s.due, mem)
-	s.r.SetBehindInLoop(mem, s.rng.IntN(2) == 0)
+	s.r.SetCursorInLoop(mem, 1)
+	s.r.DropCursorInLoop(mem)
+	_, behind := s.r.CursorInLoop(mem)
+	require.False(s.t, behind)
 	require.False(s.t, s.r.RemoveInLoop(mem))
 	require.Equal(s.t, s.visited, s.r.RemoveVisitedInLoop(mem, s.visited))
 }
@@ -120,8 +134,11 @@ func (s *behindSim) check() {
 	for i, mem := range list {
 		want, ok := s.behind[mem]
 		require.True(s.t, ok)
-		require.Equal(s.t, want, i < s.r.BehindInLoop(0), "place %d", i)
-		if want {
+		cursor, isBehind := s.r.CursorInLoop(mem)
+		require.Equal(s.t, want, cursor, "place %d", i)
+		require.Equal(s.t, want > 0, isBehind)
+		require.Equal(s.t, isBehind, i < s.r.BehindInLoop(0), "place %d", i)
+		if isBehind {
 			behind++
 		}
 		if s.walking && i < s.visited {
@@ -129,21 +146,30 @@ func (s *behindSim) check() {
 		}
 	}
 	require.Equal(s.t, behind, s.r.BehindInLoop(0))
+	require.LessOrEqual(s.t, s.r.CursorsCap(0), max(64, 4*behind), "one behind is 8 bytes")
 }
 
 // dissolve empties the room in steps, with members that go meanwhile.
 func (s *behindSim) dissolve() {
 	for empty := false; !empty; {
-		empty = s.r.DissolveSomeInLoop(0, s.rng.IntN(4))
-		kept := map[*intMember]bool{}
+		left := map[*intMember]uint64{}
+		empty = s.r.DissolveSomeInLoop(0, s.rng.IntN(4), func(mem *intMember, cursor uint64) { left[mem] = cursor })
+		kept := map[*intMember]uint64{}
 		for _, mem := range s.r.TableInLoop(0) {
 			kept[mem] = s.behind[mem]
+		}
+		for mem, cursor := range s.behind {
+			if _, ok := kept[mem]; !ok {
+				require.Equal(s.t, cursor, left[mem])
+			}
+			_, reported := left[mem]
+			require.Equal(s.t, cursor > 0 && !slices.Contains(s.r.TableInLoop(0), mem), reported)
 		}
 		s.behind = kept
 		s.check()
 		require.Equal(s.t, empty, len(kept) == 0)
 		if mem := s.pick(); mem != nil && s.rng.IntN(2) == 0 {
-			s.setBehind(mem, !s.behind[mem])
+			s.setBehind(mem, s.behind[mem] == 0)
 		}
 	}
 	for _, mem := range s.pending {
@@ -158,7 +184,7 @@ func (s *behindSim) dissolve() {
 func TestBehindAgainstMaps(t *testing.T) {
 	for seed := range uint64(25) {
 		s := &behindSim{
-			t: t, rng: rand.New(rand.NewPCG(seed, 3)), r: newRoom(t, 1, 0), behind: map[*intMember]bool{},
+			t: t, rng: rand.New(rand.NewPCG(seed, 3)), r: newRoom(t, 1, 0), behind: map[*intMember]uint64{},
 		}
 		for range 300 {
 			switch {
@@ -176,4 +202,27 @@ func TestBehindAgainstMaps(t *testing.T) {
 		}
 		s.dissolve()
 	}
+}
+
+// A member that is behind costs 8 bytes, and one that is not costs none.
+func TestMemoryOfMembersBehind(t *testing.T) {
+	const members = 1024
+	r := newRoom(t, 1, 0)
+	for i := range members {
+		require.True(t, r.InsertInLoop(join(t, r, i, 0)))
+	}
+	require.Zero(t, r.CursorsCap(0))
+	for i, mem := range r.TableInLoop(0) {
+		r.SetCursorInLoop(mem, uint64(i))
+	}
+	require.Equal(t, members, r.BehindInLoop(0))
+	require.Less(t, r.CursorsCap(0), 2*members)
+	for _, mem := range r.TableInLoop(0) {
+		r.SetCursorInLoop(mem, 7)
+		require.Equal(t, members, r.BehindInLoop(0))
+	}
+	for r.BehindInLoop(0) > 0 {
+		r.DropCursorInLoop(r.TableInLoop(0)[0])
+	}
+	require.Zero(t, r.CursorsCap(0))
 }

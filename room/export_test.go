@@ -1,6 +1,9 @@
 package room
 
-import "time"
+import (
+	"time"
+	"unsafe"
+)
 
 // DeleteCandidate is the second half of DeleteEmpty for one room that the first half found.
 func (d *Directory[M, D]) DeleteCandidate(candidate *Room[M, D], now time.Time, ttl time.Duration) bool {
@@ -21,3 +24,14 @@ func (r *Room[M, D]) RosterCap() int {
 	defer r.mu.RUnlock()
 	return cap(r.roster)
 }
+
+// CursorsCap returns the capacity of the loop's cursors.
+func (r *Room[M, D]) CursorsCap(loop int) int {
+	if t := r.tableInLoop(loop); t != nil && t.behind != nil {
+		return cap(t.behind.list)
+	}
+	return 0
+}
+
+// TableSize returns the memory of a table without its members.
+func TableSize() uintptr { return unsafe.Sizeof(table[*int, struct{}]{}) }

@@ -13,6 +13,7 @@ import (
 
 func TestMemberSize(t *testing.T) {
 	assert.LessOrEqual(t, unsafe.Sizeof(room.Member[*int, roomData]{}), uintptr(24))
+	assert.LessOrEqual(t, room.TableSize(), uintptr(48), "a room on a loop, without members behind")
 }
 
 func newRoom(t testing.TB, loops, maxSize int) *room.Room[int, roomData] {

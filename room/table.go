@@ -11,7 +11,7 @@ type table[M, D any] struct {
 	room      *Room[M, D]     // immutable
 	entries   atomic.Int32    // members whose entry is or will be in the table; raised with room.mu held
 	dissolved bool            // the table was emptied for good
-	behind    int32           // members at the front that are behind; see SetBehindInLoop
+	behind    *cursors        // of the members behind, the first of members; nil if there are none
 	members   []*Member[M, D] // the members behind, then the others; each part in no order
 }
 
@@ -131,7 +131,7 @@ func (r *Room[M, D]) RemoveInLoop(mem *Member[M, D]) bool {
 // the last of the smaller part takes the place that becomes free, then the last of the larger
 // part takes its place, then the last of all.
 func (t *table[M, D]) remove(mem *Member[M, D], visited int) int {
-	parts := [2]int32{t.behind, int32(visited)}
+	parts := [2]int32{t.lag(), int32(visited)}
 	inner, outer := 0, 1
 	if parts[inner] > parts[outer] {
 		inner, outer = outer, inner
@@ -142,17 +142,23 @@ func (t *table[M, D]) remove(mem *Member[M, D], visited int) int {
 			t.swap(mem.tablePos, parts[part])
 		}
 	}
-	t.behind = parts[0]
 	last := len(t.members) - 1
 	t.swap(mem.tablePos, int32(last))
+	t.cut(parts[0])
 	t.members = truncate(t.members, last)
 	return int(parts[1])
 }
 
+// swap exchanges two members, and their cursors if both are behind. A member that comes out of the
+// part behind loses its cursor with cut.
 func (t *table[M, D]) swap(i, j int32) {
 	a, b := t.members[i], t.members[j]
 	t.members[i], t.members[j] = b, a
 	a.tablePos, b.tablePos = j, i
+	if max(i, j) < t.lag() {
+		list := t.behind.list
+		list[i], list[j] = list[j], list[i]
+	}
 }
 
 // RemoveVisitedInLoop is RemoveInLoop within a walk through the table that has visited the
@@ -169,53 +175,28 @@ func (r *Room[M, D]) RemoveVisitedInLoop(mem *Member[M, D], n int) int {
 	return n
 }
 
-// BehindInLoop returns the number of members at the front of TableInLoop that are behind.
-// Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) BehindInLoop(loop int) int {
-	if t := r.tableInLoop(loop); t != nil {
-		return int(t.behind)
-	}
-	return 0
-}
-
-// SetBehindInLoop marks mem as behind, or not: the caller delivers to the members behind in
-// another way. The members behind are the first of the table. A walk that has visited n entries,
-// at least those behind, has still visited them afterwards if it has visited mem, or if mem was
-// behind. It must not be called within a walk that has not visited all members behind. A member
-// that is not in the table stays as it is.
-// Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) SetBehindInLoop(mem *Member[M, D], behind bool) {
-	r.mustOwn(mem)
-	t := mem.table
-	if mem.tablePos < 0 || behind == (mem.tablePos < t.behind) {
-		return
-	}
-	if behind {
-		t.swap(mem.tablePos, t.behind)
-		t.behind++
-		return
-	}
-	t.behind--
-	t.swap(mem.tablePos, t.behind)
-}
-
 // DissolveSomeInLoop empties the loop's table of a deleted room in steps, and for good: a later
-// InsertInLoop adds no member. It removes at most n members and reports whether the table is
-// empty. It does not touch the roster.
+// InsertInLoop adds no member. It removes at most n members, calls left with each that was behind
+// and its cursor, and reports whether the table is empty. It does not touch the roster.
 // Loop-confined: use only on the event loop that owns the connection.
-func (r *Room[M, D]) DissolveSomeInLoop(loop, n int) (empty bool) {
+func (r *Room[M, D]) DissolveSomeInLoop(loop, n int, left func(*Member[M, D], uint64)) (empty bool) {
 	t := r.tableInLoop(loop)
 	if t == nil {
 		return true
 	}
 	t.dissolved = true
 	for ; n > 0 && len(t.members) > 0; n-- {
-		r.RemoveInLoop(t.members[len(t.members)-1])
+		mem := t.members[len(t.members)-1]
+		cursor, behind := r.CursorInLoop(mem)
+		r.RemoveInLoop(mem)
+		if behind {
+			left(mem, cursor)
+		}
 	}
 	return len(t.members) == 0
 }
 
-// TableInLoop returns the members of the loop: those behind (see SetBehindInLoop), then the
+// TableInLoop returns the members of the loop: those behind (see SetCursorInLoop), then the
 // others, each part in no order. The slice is borrowed until the
 // next InsertInLoop or RemoveInLoop on this room and loop. To remove while it walks, code
 // takes the last entry of a fresh TableInLoop until the table is empty.
@@ -234,7 +215,7 @@ const minShrinkCap = 64
 // array. Once three quarters of the array are unused, truncate moves s to an array of half the
 // size, so that a large room that has become small gives its memory back. Halving at a quarter
 // keeps the cost of copying constant for each removal.
-func truncate[T any](s []*T, n int) []*T {
+func truncate[T any](s []T, n int) []T {
 	if n == 0 {
 		return nil
 	}
@@ -243,5 +224,5 @@ func truncate[T any](s []*T, n int) []*T {
 	if cap(s) <= minShrinkCap || n >= cap(s)/4 {
 		return s
 	}
-	return append(make([]*T, 0, cap(s)/2), s...)
+	return append(make([]T, 0, cap(s)/2), s...)
 }
