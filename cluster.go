@@ -31,8 +31,8 @@ type ClusterConfig struct {
 	// member has left, or to a user without devices. Default 2 s.
 	UnsubscribeDelay time.Duration
 	// Heartbeat is the interval at which the node reports to the others, for Manager.Nodes. A node
-	// without a report for four intervals is gone. It should be the same on all nodes.
-	// Default 2 s.
+	// without a report for four intervals is gone; after 15, its last messages count as possibly
+	// lost. It should be the same on all nodes. Default 2 s.
 	Heartbeat time.Duration
 }
 

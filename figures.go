@@ -227,7 +227,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "cluster_nodes", Help: "nodes of the cluster that are alive, this one included"}, func(st *Stats) float64 { return float64(st.Cluster.Nodes) }},
 	{Figure{Name: "cluster_topics", Help: "rooms and users that this node subscribes to at the broker"}, func(st *Stats) float64 { return float64(st.Cluster.Topics) }},
 	{Figure{Name: "cluster_queued_bytes", Help: "bytes that wait for the link to the broker, for ClusterConfig.QueueBytes"}, func(st *Stats) float64 { return float64(st.Cluster.QueuedBytes) }},
-	{Figure{Name: "cluster_breaks_total", Help: "losses that concern all topics; each connection to the broker is one", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Breaks) }},
+	{Figure{Name: "cluster_breaks_total", Help: "losses that concern all topics; each connection to the broker is one, and each dead node", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Breaks) }},
 	{Figure{Name: "cluster_gaps_total", Help: "gaps that were published, because messages of other nodes were possibly lost", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Gaps) }},
 	{Figure{Name: "cluster_published_total", Help: "messages that the broker has taken for other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Published) }},
 	{Figure{Name: "cluster_unsent_total", Help: "messages for other nodes that the broker has not taken, because the link broke", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unsent) }},

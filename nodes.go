@@ -28,6 +28,10 @@ const (
 	maxNodes    = 4096 // nodes that are remembered
 	maxNodeName = 256
 	missedBeats = 4 // heartbeats that a node may miss
+	// goneBeats is the number of missed heartbeats after which a node that has said nothing of its end is
+	// believed to be dead, and its last messages possibly lost with it. A node that was only held up for some
+	// seconds is back by then.
+	goneBeats = 15
 )
 
 // Nodes returns the nodes of the cluster that are alive, this one included, oldest first; nil without
@@ -56,7 +60,9 @@ func (n *node) describe() Node {
 
 // beat reports this node to the others. The goroutine of send calls it.
 func (n *node) beat() {
-	n.peers.forget(missedBeats * n.manager.cfg.Cluster.Heartbeat)
+	if n.up.Load() && n.peers.forget(goneBeats*n.manager.cfg.Cluster.Heartbeat) {
+		n.loseAll()
+	}
 	payload, err := json.Marshal(n.describe())
 	if err != nil {
 		panic(err) // never for this type
@@ -75,7 +81,7 @@ func (n *node) noteBeat(id string, payload []byte) {
 		return
 	}
 	other.ID = id
-	if n.peers.add(other) {
+	if n.peers.add(other, missedBeats*n.manager.cfg.Cluster.Heartbeat) {
 		n.greet.Store(true)
 		n.link.Wake()
 		n.manager.presences.met(id)
@@ -85,6 +91,7 @@ func (n *node) noteBeat(id string, payload []byte) {
 // peers holds the other nodes. Safe for concurrent use.
 type peers struct {
 	mu   sync.Mutex
+	up   time.Time       // of the last connection to the broker; guarded by mu
 	seen map[string]peer // guarded by mu
 }
 
@@ -94,16 +101,23 @@ type peer struct {
 	at time.Time
 }
 
-// add notes a heartbeat, and reports whether the node is new.
-func (p *peers) add(node Node) (added bool) {
+// connected notes a new connection to the broker, on which the heartbeats have yet to come.
+func (p *peers) connected() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, known := p.seen[node.ID]
+	p.up = time.Now()
+}
+
+// add notes a heartbeat, and reports whether the node is new, or was silent for d.
+func (p *peers) add(node Node, d time.Duration) (added bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, known := p.seen[node.ID]
 	if !known && len(p.seen) >= maxNodes {
 		return false
 	}
 	p.seen[node.ID] = peer{node, time.Now()}
-	return !known
+	return !known || time.Since(before.at) > d
 }
 
 func (p *peers) remove(id string) {
@@ -112,15 +126,20 @@ func (p *peers) remove(id string) {
 	delete(p.seen, id)
 }
 
-// forget removes the nodes without a heartbeat for d.
-func (p *peers) forget(d time.Duration) {
+// forget removes the nodes without a heartbeat for d, and reports whether there were any.
+func (p *peers) forget(d time.Duration) (gone bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if time.Since(p.up) <= d {
+		return false
+	}
 	for id, other := range p.seen {
 		if time.Since(other.at) > d {
 			delete(p.seen, id)
+			gone = true
 		}
 	}
+	return gone
 }
 
 // alive returns the nodes with a heartbeat within d.

@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,28 @@ func TestNodes(t *testing.T) {
 	nodes[2].link.Cut()
 	nodes[2].link.Mend()
 	harness.Eventually(t, func() bool { return len(nodes[0].Nodes()) == 3 }, "the node does not come back")
+}
+
+// TestGapOfDeadNode holds that the last messages of a node that vanishes are a gap, because they are possibly lost
+// with it, and that a node which stops is none.
+func TestGapOfDeadNode(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
+	far := nodes[0].join("r")
+	nodes[1].Stop()
+	harness.Eventually(t, func() bool { return len(nodes[0].Nodes()) == 2 }, "the node is still known")
+	var beats atomic.Int32
+	nodes[0].link.Drop(func(topic ws.Topic) bool {
+		if topic.Kind == ws.TopicNode {
+			beats.Add(1)
+		}
+		return false
+	})
+	harness.Eventually(t, func() bool { return beats.Load() >= 20 }, "no heartbeats")
+	assert.EqualValues(t, 1, nodes[0].Stats().Cluster.Breaks)
+	nodes[2].link.Die()
+	expectGap(far, "", "r")
+	assert.EqualValues(t, 2, nodes[0].Stats().Cluster.Breaks)
 }
 
 // TestNodesWithoutBroker holds that a manager without a broker has no nodes.

@@ -22,6 +22,7 @@ func (n brokerNode) Logger() *slog.Logger { return n.manager.cfg.Logger }
 func (n brokerNode) SetState(up bool, err error) {
 	if up {
 		n.askLimit()
+		n.peers.connected()
 		n.numbers.watch.Reset()
 		n.loseAll()
 		n.repeat.Store(true)

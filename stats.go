@@ -187,7 +187,7 @@ type ClusterStats struct {
 	Nodes       int    // nodes of the cluster that are alive, this one included
 	Topics      int    // rooms and users that this node subscribes to at the broker
 	QueuedBytes int64  // bytes that wait for the link to the broker, for ClusterConfig.QueueBytes
-	Breaks      uint64 // losses that concern all topics; each connection to the broker is one
+	Breaks      uint64 // losses that concern all topics; each connection to the broker is one, and each dead node
 	Gaps        uint64 // gaps that were published, because messages of other nodes were possibly lost
 	Published   uint64 // messages that the broker has taken for other nodes
 	Unsent      uint64 // messages for other nodes that the broker has not taken, because the link broke
