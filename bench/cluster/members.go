@@ -72,7 +72,9 @@ func (m *members) text(l *load.Loop, c *load.Conn, b []byte, now int64) {
 		m.gaps++
 	case bytes.HasPrefix(b, gap):
 		m.gaps++
-		c.Next = load.Number(b, nextKey)
+		if next := load.Number(b, nextKey); next > 0 { // 0 is a gap of plain messages
+			c.Next = next
+		}
 	}
 }
 

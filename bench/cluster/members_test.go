@@ -18,6 +18,7 @@ const (
 	ninth   = `{"type":"notify","event":"n","offset":9,"prev":7,"data":{}}`
 	plain   = `{"type":"notify","event":"n","data":{}}`
 	lost    = `{"type":"notify","event":"ws.gap","data":{"epoch":"e","after":6,"next":8,"reason":"slow"}}`
+	others  = `{"type":"notify","event":"ws.gap","data":{"epoch":"","after":0,"next":0,"reason":"broker"}}`
 )
 
 // TestBroken asserts that the first message that does not follow the one before is shown.
@@ -30,6 +31,7 @@ func TestBroken(t *testing.T) {
 	}{
 		{"in order", []string{seventh, ninth}, 0, ""},
 		{"behind a gap", []string{lost, ninth}, 0, ""},
+		{"behind a gap of plain messages", []string{seventh, others, ninth}, 0, ""},
 		{"missing", []string{ninth}, 0, "a message does not follow offset 6: " + ninth},
 		{"twice", []string{seventh, seventh, plain}, 2, "a message does not follow offset 7: " + seventh},
 		{"plain", []string{plain, seventh, ninth}, 1, "a message does not follow offset 6: " + plain},
