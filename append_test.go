@@ -63,6 +63,23 @@ func TestRoomThatIsPublishedToStays(t *testing.T) {
 	harness.Eventually(t, func() bool { return n.GetRoomCount() == 0 }, "a silent room stays")
 }
 
+// TestRoomOfJoinThatIsPublishedToStays holds that a room that a join has created does not end with its
+// last member while a message that the node has published in it is on its way from the store.
+func TestRoomOfJoinThatIsPublishedToStays(t *testing.T) {
+	t.Parallel()
+	n := storedNodes(t, 1, ws.History{})[0]
+	m := n.member("joined")
+	m.Join("")
+	n.link.LoseStored(1)
+	first, err := n.PublishEvent(context.Background(), "joined", "n", 1)
+	require.NoError(t, err)
+	m.Send(harness.Request("ws.leave", "leave", `{"room":"joined"}`))
+	m.ExpectReply("leave", 200, "success")
+	second, err := n.PublishEvent(context.Background(), "joined", "n", 2)
+	require.NoError(t, err)
+	assert.Equal(t, ws.Position{Epoch: first.Epoch, Offset: first.Offset + 1}, second)
+}
+
 // TestStoredOptions holds that a history takes no options that exclude members, and that the bounds of
 // the room hold in the log and in the store.
 func TestStoredOptions(t *testing.T) {

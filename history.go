@@ -134,10 +134,10 @@ func (m *Manager) endUnused(r *roomEntry) (ended bool) {
 }
 
 // unusedLocked reports whether nothing was published in the room, as far as this node knows, and no
-// join waits.
+// join waits. A message that this node has published is possibly still on its way from the store.
 func (h *roomHistory) unusedLocked() bool {
 	s := h.stored
-	return h.log.Top() == h.shift && (s == nil || !s.busy && len(s.waits) == 0)
+	return h.log.Top() == h.shift && (s == nil || !s.busy && len(s.waits) == 0 && !s.isUsed())
 }
 
 // keep returns the time for which the room stays when it is empty; h may be nil. endInbox ends the
