@@ -230,7 +230,7 @@ var managerFigures = []figure[Stats]{
 	{Figure{Name: "cluster_breaks_total", Help: "losses that concern all topics; each connection to the broker is one, and each dead node", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Breaks) }},
 	{Figure{Name: "cluster_gaps_total", Help: "gaps that were published, because messages of other nodes were possibly lost", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Gaps) }},
 	{Figure{Name: "cluster_published_total", Help: "messages that the broker has taken for other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Published) }},
-	{Figure{Name: "cluster_unsent_total", Help: "messages for other nodes that the broker has not taken, because the link broke", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unsent) }},
+	{Figure{Name: "cluster_unsent_total", Help: "messages for other nodes that the broker has not taken, because the link broke or was held up", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unsent) }},
 	{Figure{Name: "cluster_refused_total", Help: "messages for other nodes that were refused, because the link was down or its queue full", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Refused) }},
 	{Figure{Name: "cluster_received_total", Help: "messages of other nodes", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Received) }},
 	{Figure{Name: "cluster_unwanted_total", Help: "messages of other nodes for which there was no client", Counter: true}, func(st *Stats) float64 { return float64(st.Cluster.Unwanted) }},

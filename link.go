@@ -205,7 +205,13 @@ func (n *node) send() {
 func (n *node) sendOne(out *outbound) {
 	defer n.link.Release(out.size)
 	defer pool.PutBuffer(out.buffer)
-	if !cluster.Age(out.buffer.B, measure.Now()-out.at) {
+	waited := measure.Now() - out.at
+	if !cluster.Age(out.buffer.B, waited) {
+		return
+	}
+	if waited > n.gone() {
+		n.counts.unsent.Add(1)
+		n.oweNow(out.topic)
 		return
 	}
 	if n.owesNow.Load() || n.owed.Since(out.owed) || !n.link.Full() {

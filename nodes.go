@@ -30,9 +30,13 @@ const (
 	missedBeats = 4 // heartbeats that a node may miss
 	// goneBeats is the number of missed heartbeats after which a node that has said nothing of its end is
 	// believed to be dead, and its last messages possibly lost with it. A node that was only held up for some
-	// seconds is back by then.
+	// seconds is back by then. Messages that have waited for so long are not sent any more: clients
+	// who have read them on this node have possibly moved to another one.
 	goneBeats = 15
 )
+
+// gone is the time of goneBeats.
+func (n *node) gone() time.Duration { return goneBeats * n.manager.cfg.Cluster.Heartbeat }
 
 // Nodes returns the nodes of the cluster that are alive, this one included, oldest first; nil without
 // a Broker. Other nodes are known by their heartbeats: a new one after a moment, and one that has
@@ -60,7 +64,7 @@ func (n *node) describe() Node {
 
 // beat reports this node to the others. The goroutine of send calls it.
 func (n *node) beat() {
-	if n.up.Load() && n.peers.forget(goneBeats*n.manager.cfg.Cluster.Heartbeat) {
+	if n.up.Load() && n.peers.forget(n.gone()) {
 		n.loseAll()
 	}
 	payload, err := json.Marshal(n.describe())

@@ -67,6 +67,27 @@ func TestGapOfDeadNode(t *testing.T) {
 	assert.EqualValues(t, 2, nodes[0].Stats().Cluster.Breaks)
 }
 
+// TestLateMessages holds that messages which have waited for the link until the others have given the node up are a
+// gap.
+func TestLateMessages(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 2, ws.WithCluster(ws.ClusterConfig{Heartbeat: 200 * time.Millisecond}))
+	far := nodes[1].join("r")
+	nodes[0].link.Stall()
+	for _, text := range []string{"under way", "late", "late"} {
+		require.NoError(t, nodes[0].BroadcastToRoom("r", []byte(text), nil))
+	}
+	sent := time.Now()
+	expectGap(far, "", "r")
+	<-time.After(time.Until(sent.Add(3100 * time.Millisecond))) // 15 heartbeats, and a little
+	nodes[0].link.Release()
+	far.Expect("under way")
+	expectGap(far, "r")
+	require.NoError(t, nodes[0].BroadcastToRoom("r", []byte("after"), nil))
+	far.Expect("after")
+	assert.EqualValues(t, 2, nodes[0].Stats().Cluster.Unsent)
+}
+
 // TestNodesWithoutBroker holds that a manager without a broker has no nodes.
 func TestNodesWithoutBroker(t *testing.T) {
 	t.Parallel()

@@ -190,7 +190,7 @@ type ClusterStats struct {
 	Breaks      uint64 // losses that concern all topics; each connection to the broker is one, and each dead node
 	Gaps        uint64 // gaps that were published, because messages of other nodes were possibly lost
 	Published   uint64 // messages that the broker has taken for other nodes
-	Unsent      uint64 // messages for other nodes that the broker has not taken, because the link broke
+	Unsent      uint64 // messages for other nodes that the broker has not taken, because the link broke or was held up
 	Refused     uint64 // messages for other nodes that were refused, because the link was down or its queue full
 	Received    uint64 // messages of other nodes
 	Unwanted    uint64 // messages of other nodes for which there was no client
