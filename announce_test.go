@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -162,6 +163,65 @@ func TestPresenceResumeElsewhere(t *testing.T) {
 	bob.sees("3")
 	assert.NotEqual(t, epoch, bob.at.Epoch)
 	assert.Zero(t, nodes[0].Stats().Presence.Resumed)
+}
+
+// TestPresenceWithStoredHistory holds that a client which comes back gets the messages and the changes of
+// presence that it has missed, that a node which dies takes its users with it, and that both go on
+// when it comes back.
+func TestPresenceWithStoredHistory(t *testing.T) {
+	t.Parallel()
+	options := []ws.RoomOption{ws.WithPresence(held), ws.WithHistory(ws.History{})}
+	nodes := startNodes(t, 3, quickCluster)
+	for _, n := range nodes {
+		_, err := n.CreateRoom("r", nil, options...)
+		require.NoError(t, err)
+		require.NoError(t, ws.HandleJoin(n.Manager, func(*ws.Client, string) ([]ws.RoomOption, error) {
+			return options, nil
+		}))
+	}
+	publish := func(n clusterNode, v int) ws.Position {
+		at, err := n.PublishEvent(context.Background(), "r", "e", v)
+		require.NoError(t, err)
+		return at
+	}
+	got := func(w *watcher, v int) {
+		data := fmt.Sprintf(`"data":%d,`, v)
+		w.until(func() bool {
+			return slices.ContainsFunc(w.other, func(msg string) bool { return strings.Contains(msg, data) })
+		})
+	}
+	ann, bob := enter(nodes[0].Server, harness.Native, "user=1"), enter(nodes[0].Server, harness.Native, "user=2")
+	carl := enter(nodes[1].Server, harness.Native, "user=3")
+	bob.sees("1 2 3")
+	at := publish(nodes[1], 1)
+	got(bob, 1)
+	bob.Abort()
+	publish(nodes[2], 2)
+	enter(nodes[2].Server, harness.Native, "user=4")
+	ann.sees("1 2 3 4")
+
+	users, has := bob.users, bob.at
+	bob = watch(nodes[0].Dial(harness.Native, "user=2"), "r")
+	bob.users, bob.at, bob.resumed = users, has, true
+	bob.Send(harness.Request("ws.join", "q", fmt.Sprintf(
+		`{"room":"r","since":{"epoch":%q,"offset":%d},%s}`, at.Epoch, at.Offset, bob.has())))
+	bob.sees("1 2 3 4")
+	got(bob, 2)
+	assert.Len(t, bob.other, 2, "the answer, and the message that it has missed")
+	assert.NotZero(t, nodes[0].Stats().Presence.Resumed)
+
+	nodes[1].link.Die()
+	ann.sees("1 2 4")
+	bob.sees("1 2 4")
+	publish(nodes[2], 3)
+	got(bob, 3)
+	nodes[1].link.Cut()
+	nodes[1].link.Mend()
+	ann.sees("1 2 3 4")
+	got(carl, 3)
+	carl.ask("ws.leave")
+	ann.sees("1 2 4")
+	bob.sees("1 2 4")
 }
 
 // wander cuts the connection of w again and again. It comes back with its list or without, and asks for
