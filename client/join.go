@@ -22,8 +22,11 @@ type joinData struct {
 	Since  *Position `json:"since,omitempty"`
 	Last   int       `json:"last,omitempty"`
 	Strict bool      `json:"strict,omitempty"`
+	// Presence is set with each join.
+	Presence *PresenceVersion `json:"presence,omitempty"`
 
-	autoAck bool
+	autoAck  bool
+	presence func() PresenceVersion // or nil
 }
 
 // JoinOption changes a join.
@@ -38,6 +41,17 @@ func Last(n int) JoinOption { return func(d *joinData) { d.Last = n } }
 // Strict lets the join fail with code 409 if a message behind the position is lost, instead of a
 // gap. It holds for later joins after a reconnect, too: see OnLost.
 func Strict() JoinOption { return func(d *joinData) { d.Strict = true } }
+
+// PresenceVersion is a version of the list of users in a room, from the notifications ws.presence.
+type PresenceVersion struct {
+	Epoch   string `json:"epoch"`
+	Version uint64 `json:"version"`
+}
+
+// Presence names the list of users that the application has, with each join, also after a
+// reconnect; fn returns the zero PresenceVersion without one. If the server has kept the changes since
+// then, it sends these in place of the list. fn must return at once and must not use the client.
+func Presence(fn func() PresenceVersion) JoinOption { return func(d *joinData) { d.presence = fn } }
 
 // Joined is the server's answer to a join. Epoch is empty in a room without history. Immutable.
 type Joined struct {
@@ -120,6 +134,16 @@ func (c *Client) joinLocked() {
 	}
 }
 
+// setPresence sets the list of users that the application has, if it has one.
+func (d *joinData) setPresence(has func() PresenceVersion) {
+	if has == nil {
+		return
+	}
+	if v := has(); v != (PresenceVersion{}) {
+		d.Presence = &v
+	}
+}
+
 // sendJoinLocked asks for the room on l, with the position if it is certain.
 func (r *roomState) sendJoinLocked(l *link) {
 	data := r.options
@@ -130,6 +154,7 @@ func (r *roomState) sendJoinLocked(l *link) {
 			data.Since, data.Strict = &since, r.options.Strict
 		}
 	}
+	data.setPresence(r.options.presence)
 	term, since := r.term, data.Since
 	if !r.c.askLocked(l, eventJoin, data, func(a answer) {
 		l.joins--

@@ -75,6 +75,14 @@ func (st *stage) join(ctx context.Context, c *call) (object, error) {
 	if c.AutoAck {
 		opts = append(opts, client.AutoAck())
 	}
+	if c.Presence {
+		opts = append(opts, client.Presence(func() (v client.PresenceVersion) {
+			if has := st.list.Load(); has != nil {
+				v = *has
+			}
+			return v
+		}))
+	}
 	joined, err := st.c.Room(c.Room).Join(ctx, opts...)
 	return object{"joined": joined}, err
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,7 @@ type call struct {
 	Strict     bool             `json:"strict"`
 	Device     string           `json:"device"`
 	AutoAck    bool             `json:"auto_ack"`
+	Presence   bool             `json:"presence"`
 	Offset     int64            `json:"offset"`
 }
 
@@ -117,6 +119,7 @@ type stage struct {
 	c       *client.Client
 	bound   object
 	cancels map[string]context.CancelFunc
+	list    atomic.Pointer[client.PresenceVersion] // of the last ws.presence
 
 	mu      sync.Mutex
 	out     outputs     // guarded by mu
@@ -208,6 +211,11 @@ func (st *stage) note(list *[]object, o object) {
 }
 
 func (st *stage) onNotify(n client.Notify) {
+	if n.Event == "ws.presence" {
+		var v client.PresenceVersion
+		require.NoError(st.t, json.Unmarshal(n.Data, &v))
+		st.list.Store(&v)
+	}
 	o := object{"event": n.Event}
 	if n.Room != "" {
 		o["room"] = n.Room

@@ -118,12 +118,15 @@ export class Room<A extends APIShape = AnyAPI> {
 
   /** @internal */
   join(link: Link): void {
-    const { device, last, strict } = this.#options;
+    const { device, last, strict, presence } = this.#options;
     const since = this.position;
     const again = this.#first || this.#epoch !== undefined; // else a room without history
     this.target = link;
     this.before = this.source;
-    const request = { room: this.id, device, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined };
+    const request = {
+      room: this.id, device, since, last: again && !since ? last : undefined, strict: (again && strict) || undefined,
+      presence: presence?.(),
+    };
     link.joins++;
     this.#port.ask(link, "ws.join", request, (error, data) => {
       link.joins--;

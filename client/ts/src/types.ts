@@ -160,4 +160,15 @@ export interface RoomOptions {
   device?: string;
   /** Acknowledge each message of an inbox when the functions that read it have returned. Default: call `ack()`. */
   autoAck?: boolean;
+  /**
+   * Called with each join, also after a reconnect: the version of the list of users that the application has from `ws.presence`,
+   * undefined without one. If the server has kept the changes since then, it sends these in place of the list.
+   */
+  presence?: () => PresenceVersion | undefined;
+}
+
+/** A version of the list of users in a room. */
+export interface PresenceVersion {
+  epoch: string;
+  version: number;
 }

@@ -88,7 +88,7 @@ export class Runner {
     }));
     this.#state(c.state);
     c.onState((state) => this.#state(state));
-    for (const event of ["hello", "chat.message", ...(this.#options.events ?? [])]) {
+    for (const event of ["hello", "chat.message", "ws.presence", ...(this.#options.events ?? [])]) {
       c.on(event, (data, info) => {
         if (!info.room) this.#out.messages.push(clean({ event, data }));
       });
@@ -154,8 +154,10 @@ export class Runner {
     this.#sent(as, this.#client.notify(event, data));
   }
 
-  join({ as, room: id, device, since, last, strict, auto_ack: autoAck }) {
-    const room = this.#client.room(id, { device, since, last, strict, autoAck });
+  join({ as, room: id, device, since, last, strict, auto_ack: autoAck, presence }) {
+    let list;
+    const room = this.#client.room(id, { device, since, last, strict, autoAck, presence: presence && (() => list) });
+    if (presence) room.on("ws.presence", ({ epoch, version }) => { list = { epoch, version }; });
     // the room of the first call
     if (this.#rooms.get(id) === room) return void this.#out.results.push({ of: as, error: "joined" });
     this.#rooms.set(id, room);
@@ -173,7 +175,7 @@ export class Runner {
 
   #listen(room) {
     const heard = (event) => (data, { offset }) => this.#out.messages.push(clean({ room: room.id, event, offset, data }));
-    for (const event of ["hello", "chat.message", ...(this.#options.events ?? [])]) room.on(event, heard(event));
+    for (const event of ["hello", "chat.message", "ws.presence", ...(this.#options.events ?? [])]) room.on(event, heard(event));
     room.onGap(({ lost, ...gap }) => {
       assert.equal(lost, gap.next && gap.reason !== "epoch" ? gap.next - gap.after - 1 : undefined);
       this.#out.messages.push({ gap });
