@@ -185,6 +185,7 @@ func (n *node) send() {
 			continue
 		}
 		if n.link.Ended() {
+			n.sendOwed()
 			n.sum()
 			_ = n.publishNow(nodesTopic, &cluster.Message{Kind: cluster.Bye}) // otherwise the others notice late
 			close(n.sent)
