@@ -172,6 +172,9 @@ func (n *node) noteHoles(lost []cluster.Key) {
 	for _, k := range lost {
 		topic := topicOf(k)
 		n.countHole(topic)
+		if topic.Kind == TopicRoom {
+			n.manager.presences.lost(topic.Name)
+		}
 		if topic.Kind != TopicUser || n.gapOfUser(userNamed(topic.Name)) != nil {
 			n.lose(topic)
 		}

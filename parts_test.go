@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +213,28 @@ func TestPresenceLost(t *testing.T) {
 	}
 	bob.ask("ws.leave")
 	nodes[0].awaitPresent("1 3 4 5 6 7")
+}
+
+// TestPresenceLostInSilence holds that users whose join was lost are seen when the sum of its node shows the
+// loss, also without a later message.
+func TestPresenceLostInSilence(t *testing.T) {
+	nodes := startPresentNodes(t, 2, fast, quickCluster)
+	far := enter(nodes[1].Server, harness.Native, "user=1")
+	near := enter(nodes[0].Server, harness.Native, "user=2")
+	far.sees("1 2")
+	near.sees("1 2")
+	var lost atomic.Int32
+	nodes[1].link.Drop(func(topic ws.Topic) bool {
+		if topic.Kind == ws.TopicRoom {
+			lost.Add(1)
+			return true
+		}
+		return false
+	})
+	enter(nodes[0].Server, harness.Native, "user=3")
+	harness.Eventually(t, func() bool { return lost.Load() > 0 }, "nothing was sent")
+	nodes[1].link.Drop(nil)
+	far.sees("1 2 3")
 }
 
 // TestPresenceRefusesMalformed holds that malformed messages are counted, and change nothing.

@@ -3,7 +3,8 @@ package cluster
 import "time"
 
 // clock estimates the times at which another node has sent its messages: never too early, and too late by
-// the time on the way of its fastest message of late. Not safe for concurrent use.
+// the time on the way of its fastest message of late. A machine whose clock has stood still, because it
+// was suspended, has too early ones for two periods. Not safe for concurrent use.
 type clock struct {
 	// The smallest differences of the time at which a message came and its Stamp.At, modulo 2^32:
 	// of this period, and of the one before.
