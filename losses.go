@@ -138,7 +138,7 @@ func (n *node) reportAll(wait func(time.Duration) bool) (done bool) {
 	told := 0
 	n.manager.rooms.Range(func(r *roomEntry) bool {
 		members := r.Len()
-		if members == 0 || n.knows(r) {
+		if members == 0 || n.knows(r) || r.Data().isRepaired() {
 			return true
 		}
 		if n.reportTo(r) != nil {
@@ -158,10 +158,14 @@ func (n *node) knows(r *roomEntry) bool { return r.Data().losses.Load() == n.los
 
 // notePlain notes that there are messages outside the history, if that is in a store.
 func (d *roomData) notePlain() {
-	if d.history.isStored() && !d.plain.Load() {
+	if d.isRepaired() {
 		d.plain.Store(true)
 	}
 }
+
+// isRepaired reports whether all messages that the node knows of are in a store, so that losses are made good.
+// The gap then comes ahead of the first plain message.
+func (d *roomData) isRepaired() bool { return d.history.isStored() && !d.plain.Load() }
 
 // reportTo publishes a gap in r, unless its members know of the last loss.
 func (n *node) reportTo(r *roomEntry) error {
@@ -174,7 +178,7 @@ func (n *node) reportTo(r *roomEntry) error {
 	if n.knows(r) {
 		return nil
 	}
-	if r.Data().history.isStored() && !r.Data().plain.Load() { // the gap comes ahead of the first plain message
+	if r.Data().isRepaired() {
 		return nil
 	}
 	if err := n.publishGap(&publication{}, r); err != nil {
