@@ -16,7 +16,8 @@ import (
 // ring of the client's event loop stays full. It waits for the ring, for
 // BroadcastConfig.Timeout at most, unless it is called on an event loop. With an error it
 // has no effect. The client receives all messages that are published to the room after
-// JoinRoom has returned.
+// JoinRoom has returned; those of other nodes from the node's subscription on, and a gap for
+// earlier ones.
 func (c *Client) JoinRoom(id string) error {
 	_, err := c.joinRoom(id, &entering{})
 	return err

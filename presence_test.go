@@ -40,7 +40,7 @@ type watcher struct {
 	room    string
 	users   map[ws.PresentUser]bool // nil while it has no whole list
 	at      ws.PresenceVersion
-	resumed bool // it has named its list: changes may come twice, or ahead of those that it lacks
+	resumed bool // it has named its list, so a change may come twice, or too early
 	pages   int  // of the list, so far
 	taken   int  // bytes of ws.presence
 	seen    map[ws.PresenceVersion]string

@@ -166,7 +166,7 @@ func (n *network) run(d time.Duration, each func()) {
 	}
 }
 
-// connect makes a new connection: what is on its way is lost, and known.
+// connect makes a new connection. The messages on their way are lost, and the Watch is told.
 func (n *network) connect() {
 	for _, m := range n.sent {
 		m.missed = m.missed && m.at.Add(found).Before(time.Now())
