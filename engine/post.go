@@ -110,12 +110,17 @@ func (e *Engine) ReserveAll(ctx context.Context, targets []*Shard) (Reservations
 // holds one lock while it takes the number and calls Post: then each loop runs the
 // tasks in the order of the numbers.
 func (r Reservations) Post(t Task) {
-	for _, s := range r.targets {
-		if r.poster != nil {
+	if r.poster != nil {
+		for _, s := range r.targets {
 			_ = r.poster.postInLoop(s, t) // succeeds, because there was space for all
-		} else {
-			s.put(t)
 		}
+		return
+	}
+	for _, s := range r.targets {
+		s.noteOwn(s.in.ring.put(t))
+	}
+	for _, s := range r.targets { // a loop that is woken may take the caller's processor
+		s.announce()
 	}
 }
 
