@@ -16,6 +16,7 @@ const (
 	eventGap   = "ws.gap"
 	eventAck   = "ws.ack"
 	eventPing  = "ws.ping"
+	eventSync  = "ws.sync"
 )
 
 // GapReason is the reason for a gap in the messages of a room.

@@ -76,6 +76,7 @@ type node struct {
 	peers    peers
 	counts   nodeCounts
 
+	syncs       syncs
 	subscribing subscribing
 	waits       joinWaits
 	joins       *pool.Workers // let joins go on that have waited
@@ -90,6 +91,7 @@ type node struct {
 
 	// Atomic.
 	up      atomic.Bool  // the link is up
+	listens atomic.Bool  // the heartbeats of other nodes come
 	greet   atomic.Bool  // the other nodes want a heartbeat now
 	repeat  atomic.Bool  // the last sums are to be sent again
 	most    atomic.Int64 // bytes of a message; 0 has no end
@@ -131,6 +133,7 @@ func newNode(cfg *Config) *node {
 	n.subscribing.waits = make(map[string]map[*joinWait]struct{})
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
+	n.syncs = newSyncs()
 	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.wantedSince)
 	n.peers.seen = make(map[string]peer)
 	n.interest.Add(nodesTopic)
@@ -151,7 +154,7 @@ func (n *node) start() error {
 		return err
 	}
 	n.started = true
-	runs := []func(){n.send, n.subscribe, n.reportLosses, n.findLosses}
+	runs := []func(){n.send, n.subscribe, n.reportLosses, n.findLosses, n.answerSyncs}
 	if n.store != nil {
 		runs = append(runs, n.checkStores)
 	}
@@ -246,6 +249,8 @@ func (n *node) subscribeTo(topics []Topic) {
 	}
 	if slices.Contains(topics, nodesTopic) {
 		n.numbers.watch.Listen()
+		n.listens.Store(true)
+		n.link.Wake()
 	}
 	n.interest.Confirm(topics)
 	n.confirm(topics)

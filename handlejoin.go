@@ -11,8 +11,11 @@ import (
 )
 
 // HandleJoin registers handlers of the events ws.join and ws.leave, by which clients join rooms
-// from a position; of ws.ack, see Inbox; of ws.presence, see WithPresence; and of ws.ping, by which a client
-// finds out whether its connection still works: the response has no data.
+// from a position; of ws.ack, see Inbox; of ws.presence, see WithPresence; of ws.ping, by which a client
+// finds out whether its connection still works: the response has no data; and of ws.sync, whose response,
+// without data, comes behind all messages for the client that were published before, on any node of a
+// cluster, or behind a gap. A client that moves to another connection uses it; eight may wait, and another one
+// gets code 429.
 //
 // authorize decides, for each join, whether the client may be in the room, and
 // returns the options with which a missing room is created. The client reads its error as it
@@ -72,6 +75,9 @@ func HandleJoin(m *Manager, authorize func(c *Client, room string) ([]RoomOption
 		return err
 	}
 	if err := m.Register(eventPresence, answerPresence, opts...); err != nil {
+		return err
+	}
+	if err := m.Register(eventSync, answerSync, opts...); err != nil {
 		return err
 	}
 	return m.Register(eventPing, answerPing, opts...)

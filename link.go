@@ -46,6 +46,7 @@ func (n *node) publish(ctx context.Context, p *publication) (Delivery, error) {
 	default:
 		return Delivery{}, err
 	}
+	defer n.syncs.flights.End(n.syncs.flights.Begin())
 	delivery, err := n.manager.publishHere(ctx, p)
 	if err != nil {
 		n.link.Release(out.size)
@@ -171,7 +172,7 @@ func (n *node) send() {
 	beat := time.NewTicker(n.manager.cfg.Cluster.Heartbeat)
 	defer beat.Stop()
 	for {
-		if n.greet.Load() && n.up.Load() {
+		if n.greet.Load() && n.up.Load() && n.listens.Load() { // the others answer the first heartbeat
 			n.greet.Store(false)
 			n.beat()
 		}
@@ -217,6 +218,9 @@ func (n *node) sendOne(out *outbound) {
 	}
 	if n.owesNow.Load() || n.owed.Since(out.owed) || !n.link.Full() {
 		n.sendOwed()
+	}
+	if cluster.KindOf(out.buffer.B) == cluster.Synced {
+		n.endRound(out.buffer.B)
 	}
 	if !n.up.Load() || n.publishNumbered(out.topic, out.buffer.B) != nil {
 		n.counts.unsent.Add(1)

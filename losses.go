@@ -17,6 +17,7 @@ type losses struct {
 	news chan struct{} // holds a token when reportLosses has something to do
 
 	// Atomic.
+	noted atomic.Uint64 // losses on any topics whose gap may be later
 	count atomic.Uint32 // losses on all topics
 	known atomic.Uint32 // the count that all clients know of, for messages to users and to all
 	gaps  atomic.Uint64 // gaps that were published
@@ -29,6 +30,7 @@ type losses struct {
 // loseAll notes a loss on all topics.
 func (n *node) loseAll() {
 	l := &n.losses
+	l.noted.Add(1)
 	count := l.count.Add(1)
 	if n.manager.GetClientCount() == 0 {
 		l.known.Store(count)
@@ -47,6 +49,7 @@ func (n *node) wakeReport() {
 // lose notes a loss on one topic: its clients do not know of the last loss any more.
 func (n *node) lose(topic Topic) {
 	l := &n.losses
+	l.noted.Add(1)
 	l.mu.Lock() // a gap that is being posted may come too early for this loss
 	defer l.mu.Unlock()
 	before := l.count.Load() - 1

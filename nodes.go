@@ -3,6 +3,7 @@ package ws
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -122,6 +123,20 @@ func (p *peers) add(node Node, d time.Duration) (added bool) {
 	}
 	p.seen[node.ID] = peer{node, time.Now()}
 	return !known || time.Since(before.at) > d
+}
+
+// ids returns the IDs of all nodes that have not said that they stop.
+func (p *peers) ids() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.seen))
+}
+
+func (p *peers) knows(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known := p.seen[id]
+	return known
 }
 
 func (p *peers) remove(id string) {

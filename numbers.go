@@ -152,7 +152,9 @@ func (n *node) findLosses() {
 	for {
 		select {
 		case <-ticker.C:
+			flight := n.syncs.flights.Begin()
 			n.noteHoles(n.numbers.watch.Due())
+			n.syncs.flights.End(flight)
 		case <-n.ending:
 			return
 		}

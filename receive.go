@@ -68,6 +68,7 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 		return
 	}
 	n.counts.received.Add(1)
+	defer n.syncs.flights.End(n.syncs.flights.Begin())
 	n.noteNumber(topic, &in)
 	switch in.Kind {
 	case cluster.Publish:
@@ -88,6 +89,10 @@ func (n brokerNode) Receive(topic Topic, msg []byte) {
 		n.manager.presences.stopped(string(in.Origin))
 	case cluster.Presence, cluster.PresencePage, cluster.PresenceAsk:
 		n.manager.presences.receive(topic, &in)
+	case cluster.SyncAsk:
+		n.noteSyncAsk(string(in.Origin), in.Payload)
+	case cluster.Synced:
+		n.noteSynced(string(in.Origin), in.Payload)
 	case cluster.Stored: // it comes to ReceiveStored only
 		n.counts.malformed.Add(1)
 	}

@@ -27,7 +27,10 @@ const (
 	PresencePage // users of a room on a node; a presence.Page
 	PresenceAsk  // a node wants the users of a room; Payload is its ID if it is not the topic's
 
-	maxKind = PresenceAsk
+	SyncAsk // a node wants a Synced from all others; Payload is the number of the question
+	Synced  // all that a node has published before a SyncAsk is sent; see AppendSynced
+
+	maxKind = Synced
 )
 
 // Message is one message between nodes. Not safe for concurrent use.
@@ -131,6 +134,9 @@ func putStamp(b []byte, st Stamp) {
 	}
 }
 
+// KindOf returns the kind of an encoded message.
+func KindOf(b []byte) Kind { return Kind(b[1]) }
+
 // Decode decodes b, to which the message then refers. The error is ErrMalformed, and the message then
 // undefined.
 func (m *Message) Decode(b []byte) error {
@@ -184,6 +190,23 @@ func CutClose(b []byte) (code uint16, reason string, ok bool) {
 		return 0, "", false
 	}
 	return binary.BigEndian.Uint16(b), string(b[2:]), true
+}
+
+// AppendSynced appends the payload of Synced to b: the number of the question, and the last round with a message
+// that was published before it.
+func AppendSynced(b []byte, number uint64, round uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, number), round)
+}
+
+// SetSyncedRound sets the round of an encoded Synced.
+func SetSyncedRound(b []byte, round uint32) { binary.BigEndian.PutUint32(b[len(b)-4:], round) }
+
+// CutSynced is the reverse of AppendSynced.
+func CutSynced(b []byte) (number uint64, round uint32, ok bool) {
+	if len(b) != 12 {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]), true
 }
 
 // AppendStored appends the payload of Stored to b, an encoded message without one: the JSON of a

@@ -218,6 +218,28 @@ func (w *Watch) Due() (lost []Key) {
 	return lost
 }
 
+// Settled reports whether all messages of a node up to the end of the round have come, or their loss is
+// known. Round 0 stands for the last one whose sum has come.
+func (w *Watch) Settled(node string, roundNumber uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.nodes[node]
+	if s == nil {
+		return roundNumber == 0
+	}
+	if roundNumber != 0 && roundNumber >= s.next {
+		return false
+	}
+	for n, r := range s.rounds {
+		if n <= roundNumber || roundNumber == 0 {
+			if !r.due.IsZero() && len(r.topics) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // senderLocked returns nil if there are too many nodes.
 func (w *Watch) senderLocked(node []byte) *sender {
 	s := w.nodes[string(node)]

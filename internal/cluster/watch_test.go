@@ -295,6 +295,55 @@ func TestWatchFindsEachLoss(t *testing.T) {
 	require.Greater(t, missed, 500)
 }
 
+// TestWatchSettles holds that a round is settled only when each message that was sent before its end has come,
+// or its loss is found, and that each round is settled in that time.
+func TestWatchSettles(t *testing.T) {
+	waited := 0
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork(t, seed)
+			topics := 1 + n.rng.IntN(20)
+			for i := range topics {
+				n.join(keyOf(i), true)
+			}
+			n.drop = func(k cluster.Key) bool { return k.Kind != 0 && n.rng.IntN(50) == 0 }
+			type question struct {
+				round uint32
+				at    time.Time
+			}
+			var open []question
+			step := func() {
+				open = slices.DeleteFunc(open, func(q question) bool {
+					if !n.watch.Settled("node", q.round) {
+						waited++
+						require.Less(t, time.Since(q.at), found, "seed %d: a round is never settled", seed)
+						return false
+					}
+					for _, m := range n.sent {
+						known := m.came || !m.missed || n.isFound(m)
+						require.True(t, known || m.at.After(q.at), "seed %d: not settled: %v", seed, m)
+					}
+					return true
+				})
+			}
+			n.run(10*beat, func() {
+				step()
+				n.publish(keyOf(n.rng.IntN(topics)))
+				if n.rng.IntN(20) == 0 {
+					n.beat()
+					open = append(open, question{n.numbers.Round().Round - 1, time.Now()})
+				}
+			})
+			n.run(3*beat, step)
+			require.Empty(t, open)
+		})
+	}
+	require.Positive(t, waited)
+	w := cluster.NewWatch(beat, func(cluster.Key) (time.Time, bool) { return time.Time{}, true })
+	assert.True(t, w.Settled("silent", 0))
+	assert.False(t, w.Settled("unheard", 1))
+}
+
 // TestWatchFindsBrokenWay holds that a node from which nothing comes for a while is a loss on all topics, if
 // it has sent something.
 func TestWatchFindsBrokenWay(t *testing.T) {
