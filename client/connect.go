@@ -63,11 +63,15 @@ func (c *Client) linkOpened(l *link) bool {
 	if l == c.current {
 		c.setStateLocked(State{Phase: Open})
 	}
+	if o := c.overlap; l == c.next {
+		c.syncLocked(l, func() {
+			o.synced = true
+			c.switchLocked()
+		})
+	}
 	c.joinLocked()
 	if l == c.current {
 		c.flushLocked()
-	} else {
-		c.switchLocked()
 	}
 	return true
 }
@@ -112,6 +116,7 @@ func (c *Client) currentEndedLocked(l *link, err error) {
 		c.setStateLocked(State{Phase: Waiting, RetryAt: time.Now().Add(d.after), Err: err})
 		c.retryLocked(d.after, c.dialLocked)
 	case c.current.open:
+		c.reportMoveLocked()
 		c.joinLocked()
 		c.releaseLocked()
 		c.flushLocked()
@@ -163,7 +168,7 @@ func (c *Client) nextEndedLocked(l *link) {
 // switchLocked begins to replace the current connection, if the next one has joined all rooms.
 func (c *Client) switchLocked() {
 	l := c.next
-	if l == nil || !l.open || l.joins > 0 {
+	if l == nil || !l.open || l.joins > 0 || !c.overlap.synced {
 		return
 	}
 	if !slices.ContainsFunc(c.joined, func(r *roomState) bool { return r.target != l }) {

@@ -38,7 +38,7 @@ const (
 	eventLeave     = "ws.leave"
 	eventGap       = "ws.gap"
 	eventAck       = "ws.ack"
-	eventPing      = "ws.ping"
+	eventSync      = "ws.sync"
 	eventReconnect = "ws.reconnect"
 )
 

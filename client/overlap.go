@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/json"
 	"hash/maphash"
 	"slices"
 	"time"
@@ -23,11 +24,14 @@ func (m plain) isGap() bool { return m.in != nil && m.in.Event == eventGap }
 
 // overlap is the time of a move in which both connections may carry the same message. An offset
 // shows the second copy; a message without one is compared by its bytes. Until the old connection has
-// answered a ping that was sent after the last join on the new one, all messages are taken from the old
+// answered a ws.sync that was sent after the last join on the new one, all messages are taken from the old
 // one, and those of the new one wait. Guarded by Client.mu.
 type overlap struct {
-	seed    maphash.Seed
-	drained bool     // the ping was sent on the old connection
+	seed maphash.Seed
+	// synced: the new connection has answered a ws.sync. What it carries before that was published before, so
+	// the old connection brings it, or has brought it before the move.
+	synced  bool
+	drained bool     // the ws.sync was sent on the old connection
 	seen    []uint64 // taken from the old connection, not read from the new one
 	held    []held   // read from the new connection, not from the old one
 }
@@ -87,7 +91,7 @@ func (c *Client) plainLocked(l *link, room *roomState, m plain, payload []byte) 
 // messages the oldest is left to the old connection.
 func (c *Client) holdLocked(hash uint64, m plain) {
 	o := c.overlap
-	if o.takeSeen(hash) {
+	if o.takeSeen(hash) || !o.synced && !m.isGap() {
 		return
 	}
 	o.held = append(o.held, held{hash, m})
@@ -113,7 +117,7 @@ func (c *Client) deliverLocked(m plain) {
 }
 
 // drainLocked asks the old connection for the end of its messages, after the last join on the new
-// one: each message that was published before that join comes before the answer.
+// one: each message that was published before comes before the answer, or a gap.
 func (c *Client) drainLocked() {
 	o, old, l := c.overlap, c.current, c.next
 	if o.drained {
@@ -125,10 +129,13 @@ func (c *Client) drainLocked() {
 			c.takeOverLocked()
 		}
 	}
-	c.pingLocked(old, takeOver)
+	c.syncLocked(old, takeOver)
 	old.grace = time.AfterFunc(graceTime, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if c.next == l {
+			c.reportMoveLocked()
+		}
 		takeOver()
 		if old != c.current { // otherwise the new one has failed
 			old.closeLocked(codec.CloseNormal)
@@ -136,9 +143,25 @@ func (c *Client) drainLocked() {
 	})
 }
 
-// pingLocked calls fn when the server has answered a request on l.
-func (c *Client) pingLocked(l *link, fn func()) {
-	c.askLocked(l, eventPing, nil, func(a answer) {
+// reportMoveLocked reports a gap without a room, and one in the rooms without a history: the old connection has
+// possibly not brought all of its messages.
+func (c *Client) reportMoveLocked() {
+	c.handlers.deliverLocked(c, Notify{Event: eventGap, Data: json.RawMessage(gapOfMove)})
+	for _, r := range c.joined {
+		if r.source != nil && !r.cursor.known {
+			r.reportLocked(Gap{Reason: gapMoved})
+		}
+	}
+}
+
+const (
+	gapMoved  = "moved"
+	gapOfMove = `{"epoch":"","after":0,"next":0,"reason":"` + gapMoved + `"}`
+)
+
+// syncLocked calls fn when the server has answered a ws.sync on l, behind all that was published before.
+func (c *Client) syncLocked(l *link, fn func()) {
+	c.askLocked(l, eventSync, nil, func(a answer) {
 		if a.err == nil {
 			fn()
 		}
@@ -166,7 +189,7 @@ func (c *Client) releaseLocked() {
 		c.overlap = nil
 		return
 	}
-	c.pingLocked(c.current, func() {
+	c.syncLocked(c.current, func() {
 		if c.overlap == o {
 			c.overlap = nil
 		}

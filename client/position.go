@@ -18,7 +18,8 @@ type Gap struct {
 	Next  int64  // 0 if messages without an offset are lost
 	// Reason is "expired": the history no longer has the messages. "slow": this client was too
 	// slow. "epoch": the history has begun anew. "broker": messages were possibly lost between
-	// servers. "unknown": a message is missing, and the server has not named it.
+	// servers. "moved": messages were possibly lost with the old connection in a move. "unknown": a message is
+	// missing, and the server has not named it.
 	Reason string
 }
 

@@ -188,6 +188,7 @@ func (st *stage) listen(s *script) {
 			st.c.Room(m.Room).On(m.Event, st.onNotify)
 		}
 	}
+	st.c.On("ws.gap", st.onNotify)
 	for _, name := range []string{"r1", "r2", "plain", "strict", "@user:42"} {
 		room := st.c.Room(name)
 		room.OnGap(func(g client.Gap) {

@@ -23,7 +23,7 @@ export const closed = (): WsError => new WsError("closed", "the client is closed
 export class Calls {
   readonly #calls = new Map<string, Call>();
   /** Request IDs begin with it: those of two pages of one user must differ. */
-  readonly #prefix = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("") + "-";
+  readonly #prefix = crypto.getRandomValues(new Uint32Array(4)).join("-") + "-";
   #lastID = 0;
 
   /** Sends a request on link; without one, it waits for flush. Returns its ID. */

@@ -179,7 +179,9 @@ export class Client<A extends APIShape = AnyAPI> {
     link.after("stable", STABLE, () => (this.#failures = 0));
     this.#listen(link);
     const first = !this.#live;
+    const overlap = this.#overlap;
     if (first) this.#begin(link);
+    else this.#sync(link, () => (overlap!.phase = 1));
     this.#joins.send();
     this.#calls.flush(this.#live);
     this.#settle();
@@ -254,7 +256,7 @@ export class Client<A extends APIShape = AnyAPI> {
     }
     if (link !== this.#next) return false;
     if (!overlap || (room && room.before !== this.#live)) return true;
-    if (overlap.isNew(text)) overlap.hold(text, m);
+    if (overlap.isNew(text) && (overlap.phase || m.event === "ws.gap")) overlap.hold(text);
     return false;
   }
 
@@ -280,17 +282,31 @@ export class Client<A extends APIShape = AnyAPI> {
     const live = this.#live;
     const next = this.#next;
     const overlap = this.#overlap;
-    if (live && next?.opened && overlap && !overlap.drained && this.#joins.doneOn(next)) {
-      overlap.drained = true;
+    if (live && next?.opened && overlap?.phase === 1 && this.#joins.doneOn(next)) {
+      overlap.phase = 2;
       const done = (): void => void (this.#next === next && this.#takeOver(live, next));
-      this.#calls.send(live, "ws.ping", undefined, false, (error) => error?.code === "lost" || done());
+      this.#sync(live, done);
       live.after("move", MOVE, () => {
+        if (this.#next === next) this.#report();
         done();
         if (live !== this.#live) this.#lost(live, 1000, ""); // else the new connection has failed
       });
     }
     const old = this.#old;
     if (old && !this.#calls.waitFor(old)) this.#lost(old, 1000, "");
+  }
+
+  /** Calls done when the server has answered, behind all that was published before, or the connection is lost. */
+  #sync(link: Link, done: () => void): void {
+    this.#calls.send(link, "ws.sync", undefined, false, done);
+  }
+
+  /** Reports a gap where the old connection has not brought all of its messages. */
+  #report(): void {
+    const data = { epoch: "", after: 0, next: 0, reason: "moved" };
+    for (const { id: room, position } of [{} as Partial<Room>, ...this.#rooms.values()]) {
+      if (!position) this.#deliver({ event: "ws.gap", data, room });
+    }
   }
 
   #takeOver(old: Link, next: Link): void {
@@ -303,11 +319,11 @@ export class Client<A extends APIShape = AnyAPI> {
   /** Delivers the messages of the new connection that have waited for the old one. */
   #release(link: Link): void {
     const overlap = this.#overlap;
-    for (let m; this.#overlap && (m = overlap!.next()); ) this.#deliver(m);
+    for (let text; this.#overlap && (text = overlap!.next()); ) this.#deliver(JSON.parse(text));
     if (!this.#overlap) return; // closed by the application's function
     const end = (): void => void (this.#overlap === overlap && (this.#overlap = undefined));
     if (overlap!.done) end();
-    else this.#calls.send(link, "ws.ping", undefined, false, end);
+    else this.#sync(link, end);
   }
 
   /** Handles the end of a connection. */
@@ -354,6 +370,7 @@ export class Client<A extends APIShape = AnyAPI> {
   #advance(next: Link, lost: Link): void {
     const { opened } = next;
     if (opened) {
+      this.#report();
       this.#begin(next);
       this.#joins.send();
     }

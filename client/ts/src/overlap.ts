@@ -3,42 +3,51 @@ const MAX = 1_024;
 
 /**
  * The messages without an offset that both connections of a move may carry. Only their texts show that two are the same. All
- * are taken from the old connection, until it has answered a request that was sent after the last join on the new one.
+ * are taken from the old connection, until it has answered a ws.sync that was sent after the last join on the new one.
  */
 export class Overlap {
-  /** Whether this request was sent. */
-  drained = false;
+  /**
+   * 0 until the new connection has answered a ws.sync: what it carries before that was published before, so the old one brings
+   * it, or has brought it before the move. 2 when the old one was asked, after the last join.
+   */
+  phase = 0;
   /** Taken from the old connection, not read from the new one. */
   readonly #seen: string[] = [];
   /** Read from the new connection, not from the old one. */
-  readonly #held: { text: string; m: any }[] = [];
+  readonly #held: string[] = [];
 
   /** Notes a message of the old connection. */
   old(text: string): void {
-    const i = this.#held.findIndex((h) => h.text === text);
-    if (i >= 0) this.#held.splice(i, 1);
-    else if (this.#seen.push(text) > MAX) this.#seen.shift();
+    if (!take(this.#held, text)) add(this.#seen, text);
   }
 
   /** Whether the old connection has not brought this message of the new one. */
   isNew(text: string): boolean {
-    const i = this.#seen.indexOf(text);
-    if (i >= 0) this.#seen.splice(i, 1);
-    return i < 0;
+    return !take(this.#seen, text);
   }
 
   /** Keeps a message of the new connection. Of too many the oldest is left to the old connection. */
-  hold(text: string, m: any): void {
-    if (this.#held.push({ text, m }) > MAX) this.#held.shift();
+  hold(text: string): void {
+    add(this.#held, text);
   }
 
   /** The oldest message that is kept. */
-  next(): any {
-    return this.#held.shift()?.m;
+  next(): string | undefined {
+    return this.#held.shift();
   }
 
   /** Whether the new connection has repeated all that the old one has brought. */
   get done(): boolean {
     return !this.#seen.length;
   }
+}
+
+function add(list: string[], text: string): void {
+  if (list.push(text) > MAX) list.shift();
+}
+
+/** Removes text, and returns whether it was there. */
+function take(list: string[], text: string): boolean {
+  const i = list.indexOf(text);
+  return i >= 0 && !!list.splice(i, 1);
 }

@@ -41,7 +41,8 @@ export interface Gap {
   next: number;
   /**
    * "expired": the history has moved on while the client was away. "slow": the client was too slow. "epoch": the history began
-   * anew, and `after` counts in the old epoch. "broker": messages were possibly lost between servers. "unknown": the server did not name the loss.
+   * anew, and `after` counts in the old epoch. "broker": messages were possibly lost between servers. "moved": messages were
+   * possibly lost with the old connection, when the client moved to a new one. "unknown": the server did not name the loss.
    */
   reason: string;
   /** The number of offsets in the gap, undefined if the epoch changed or the messages have no offsets. With some stores fewer messages are missing. */

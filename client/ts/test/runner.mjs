@@ -88,7 +88,7 @@ export class Runner {
     }));
     this.#state(c.state);
     c.onState((state) => this.#state(state));
-    for (const event of ["hello", "chat.message", "ws.presence", ...(this.#options.events ?? [])]) {
+    for (const event of ["hello", "chat.message", "ws.presence", "ws.gap", ...(this.#options.events ?? [])]) {
       c.on(event, (data, info) => {
         if (!info.room) this.#out.messages.push(clean({ event, data }));
       });
