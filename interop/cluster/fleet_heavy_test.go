@@ -21,9 +21,6 @@ func (f *fleet) goHome(t *testing.T, publishers []string) {
 		m.mu.Unlock()
 	}
 	f.recover(t, publishers, time.Now())
-	for _, m := range f.members {
-		m.note(func(r *record) { r.attempt = time.Time{} }) // moves are over
-	}
 }
 
 // complete waits until each client has read the last message of each publisher, or a gap or cut

@@ -57,6 +57,7 @@ type member struct {
 	mu      sync.Mutex
 	record  *record  // guarded by mu
 	conn    net.Conn // the last one; guarded by mu
+	open    bool     // the client has a connection; guarded by mu
 	current int      // index of its address; guarded by mu
 	goHome  bool     // guarded by mu
 	lost    error    // the end of its membership; guarded by mu
@@ -144,13 +145,13 @@ func (m *member) note(f func(r *record)) {
 
 // state notes the ends of connections.
 func (m *member) state(s client.State) {
-	if s.Phase != client.Waiting && s.Phase != client.Closed {
-		return
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.open && s.Phase != client.Open {
+		m.record.cut(time.Now())
 	}
-	m.note(func(r *record) { r.cut(time.Now()) })
+	m.open = s.Phase == client.Open
 	if _, ok := errors.AsType[*client.HandshakeError](s.Err); ok {
-		m.mu.Lock()
-		defer m.mu.Unlock()
 		m.refused++
 	}
 }

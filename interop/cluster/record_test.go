@@ -11,14 +11,9 @@ import (
 	"github.com/qi-realtime/ws/client"
 )
 
-const (
-	// settling is the time after the begin of a membership in which the subscription of the node
-	// may not be effective yet.
-	settling = 5 * time.Second
-	// moving is the time after an attempt to connect in which a client may take its messages from two
-	// nodes. A message that is on its way between these may be lost or come twice (docs/clients.md).
-	moving = 15 * time.Second
-)
+// settling is the time after the begin of a membership in which the subscription of the node may not be
+// effective yet.
+const settling = 5 * time.Second
 
 // tally counts the experiences of clients.
 type tally struct {
@@ -28,12 +23,10 @@ type tally struct {
 
 	LostWhileCut int
 	LostInGap    int
-	LostInMove   int // from one connection to the next without a cut
-	TwiceInMove  int
 
 	// Broken promises.
 	Silent     int // lost for none of these reasons
-	Duplicates int // otherwise, or messages out of order
+	Duplicates int // or messages out of order
 }
 
 // add adds the counts of another tally, times sign.
@@ -43,8 +36,6 @@ func (t *tally) add(o tally, sign int) {
 	t.Gaps += sign * o.Gaps
 	t.LostWhileCut += sign * o.LostWhileCut
 	t.LostInGap += sign * o.LostInGap
-	t.LostInMove += sign * o.LostInMove
-	t.TwiceInMove += sign * o.TwiceInMove
 	t.Silent += sign * o.Silent
 	t.Duplicates += sign * o.Duplicates
 }
@@ -54,8 +45,7 @@ type record struct {
 	tally
 
 	publishers map[string]*heard
-	unsure     time.Time // of the last cut, gap or attempt
-	attempt    time.Time // of the last attempt to connect
+	unsure     time.Time // of the last cut, gap or attempt to connect
 	faults     []string
 
 	// history is set for a room with a history: then a loss has to lie in a gap, and no message comes
@@ -80,7 +70,7 @@ type heard struct {
 }
 
 func newRecord(now time.Time) *record {
-	return &record{publishers: make(map[string]*heard), unsure: now, attempt: now}
+	return &record{publishers: make(map[string]*heard), unsure: now}
 }
 
 // cut notes that there is no connection any more.
@@ -96,7 +86,7 @@ func (r *record) gap(now time.Time) {
 }
 
 // connecting notes an attempt to connect.
-func (r *record) connecting(now time.Time) { r.attempt, r.unsure = now, now }
+func (r *record) connecting(now time.Time) { r.unsure = now }
 
 // read checks a message. The position is zero in a room without a history.
 func (r *record) read(m message, at client.Position, now time.Time) {
@@ -118,21 +108,18 @@ func (r *record) read(m message, at client.Position, now time.Time) {
 	}
 	missing := m.N - h.n - 1
 	switch {
-	case missing < 0 && !r.history && h.cuts == r.Cuts && now.Sub(r.attempt) < moving:
-		r.TwiceInMove++
-		return
 	case missing < 0:
 		r.Duplicates++
 		r.fault("%s: %d came after %d", m.Publisher, m.N, h.n)
 		return
 	case missing > 0:
-		r.lose(h, missing, now, m)
+		r.lose(h, missing, m)
 	}
 	*h = heard{m.N, m.Sent, r.Cuts, r.Gaps}
 }
 
 // lose finds the reason why messages before m are missing.
-func (r *record) lose(h *heard, missing int, now time.Time, m message) {
+func (r *record) lose(h *heard, missing int, m message) {
 	switch {
 	case h.cuts < r.Cuts && !r.history:
 		r.LostWhileCut += missing
@@ -142,8 +129,6 @@ func (r *record) lose(h *heard, missing int, now time.Time, m message) {
 		}
 	case h.gaps < r.Gaps:
 		r.LostInGap += missing
-	case now.Sub(r.attempt) < moving:
-		r.LostInMove += missing
 	default:
 		r.Silent += missing
 		r.fault("%s: %d follows %d, without a gap", m.Publisher, m.N, h.n)
@@ -204,9 +189,8 @@ func TestRecord(t *testing.T) {
 		"cut":               {[]any{1, "cut", 4}, tally{Received: 2, Cuts: 1, LostWhileCut: 2}},
 		"after a cut":       {[]any{1, "cut", 4, 6}, tally{Received: 3, Cuts: 1, LostWhileCut: 2, Silent: 1}},
 		"cut and gap":       {[]any{1, "cut", "gap", 4}, tally{Received: 2, Cuts: 1, Gaps: 1, LostWhileCut: 2}},
-		"move":              {[]any{1, "connecting", 3}, tally{Received: 2, LostInMove: 1}},
-		"move, long ago":    {[]any{1, "connecting", "wait", 3}, tally{Received: 2, Silent: 1}},
-		"twice in a move":   {[]any{1, 2, "connecting", 2, 3}, tally{Received: 4, TwiceInMove: 1}},
+		"move":              {[]any{1, "connecting", 3}, tally{Received: 2, Silent: 1}},
+		"twice in a move":   {[]any{1, 2, "connecting", 2, 3}, tally{Received: 4, Duplicates: 1}},
 		"twice after a cut": {[]any{1, 2, "connecting", "cut", 2, 3}, tally{Received: 4, Cuts: 1, Duplicates: 1}},
 		"twice":             {[]any{1, 2, 2, 3}, tally{Received: 4, Duplicates: 1}},
 		"order":             {[]any{1, "gap", 3, 2, 4}, tally{Received: 4, Gaps: 1, LostInGap: 1, Duplicates: 1}},
@@ -218,7 +202,7 @@ func TestRecord(t *testing.T) {
 			now := time.Now()
 			r := newRecord(now)
 			started := now
-			now = now.Add(moving)
+			now = now.Add(2 * settling)
 			for _, word := range c.words {
 				switch word {
 				case "gap":
@@ -228,7 +212,7 @@ func TestRecord(t *testing.T) {
 				case "connecting":
 					r.connecting(now)
 				case "wait":
-					now = now.Add(moving)
+					now = now.Add(2 * settling)
 				case "start":
 					started = now
 				case "history":
