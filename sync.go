@@ -206,18 +206,10 @@ func (n *node) replySyncs() {
 		return
 	}
 	for id, number := range asked {
-		n.pushSync(Topic{TopicNode, id}, &cluster.Message{
+		_ = n.post(Topic{TopicNode, id}, &cluster.Message{ // without it, the question fails
 			Kind: cluster.Synced, Payload: cluster.AppendSynced(nil, number, 0), // the round follows
 		})
 	}
-}
-
-// pushSync queues a message of syncs, also if the queue is full.
-func (n *node) pushSync(topic Topic, msg *cluster.Message) {
-	msg.Origin = n.origin
-	b := pool.GetBuffer()
-	b.B = msg.Append(b.B[:0])
-	n.link.Push(outbound{topic: topic, buffer: b, at: measure.Now(), owed: n.owed.Count()})
 }
 
 // endRound ends the round before an answer to another node, and enters its number. The goroutine of
@@ -246,8 +238,12 @@ func (n *node) askSync() {
 	for _, id := range n.peers.ids() {
 		a.peers[id] = nil
 	}
-	if len(a.peers) > 0 {
-		n.pushSync(nodesTopic, &cluster.Message{Kind: cluster.SyncAsk, Payload: binary.AppendUvarint(nil, a.number)})
+	if len(a.peers) == 0 {
+		return
+	}
+	err := n.post(nodesTopic, &cluster.Message{Kind: cluster.SyncAsk, Payload: binary.AppendUvarint(nil, a.number)})
+	if err != nil {
+		a.until = 0
 	}
 }
 
