@@ -188,6 +188,7 @@ func upgradeStatuses(s *harness.Server, n int) map[int]int {
 }
 
 func TestPoliteRefusals(t *testing.T) {
+	t.Parallel()
 	for name, admission := range map[string]ws.Admission{
 		"PerIP":            {PerIP: 1e-6, PerIPBurst: 1},
 		"PerIPConnections": {PerIPConnections: 1},
@@ -220,6 +221,7 @@ func TestPoliteRefusals(t *testing.T) {
 
 // TestPoliteRefusalOfALateTurn covers a turn of PerSecond that does not come in time.
 func TestPoliteRefusalOfALateTurn(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		t.Parallel()
 		s := start(ws.WithAdmission(ws.Admission{PerSecond: 1e-6, Burst: 1, Polite: 10}),
@@ -299,6 +301,7 @@ func TestPoliteRefusesOtherRequestsByStatus(t *testing.T) {
 // TestRefusalsOfARequestCountForTheirTime asserts that all ways out of a handshake end the
 // count of the address.
 func TestRefusalsOfARequestCountForTheirTime(t *testing.T) {
+	t.Parallel()
 	onEachEntry(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithAdmission(ws.Admission{PerIPConnections: 1000}), ws.WithMaxConnections(2),
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {

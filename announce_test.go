@@ -115,6 +115,7 @@ func TestPresenceResumeIsRefused(t *testing.T) {
 // TestPresenceResumeNumbers holds that a client with a list gets the numbers when there is no list any
 // more, and the list when there is one again.
 func TestPresenceResumeNumbers(t *testing.T) {
+	t.Parallel()
 	p := held
 	p.MaxList = 10
 	s := startPresence(t, p)
@@ -143,6 +144,7 @@ func TestPresenceResumeNumbers(t *testing.T) {
 // TestPresenceResumeElsewhere holds that a client with the list of another node gets the whole list, as
 // one whose room has ended meanwhile.
 func TestPresenceResumeElsewhere(t *testing.T) {
+	t.Parallel()
 	p := held
 	p.LeaveHold = -1
 	nodes := startPresentNodes(t, 2, p, steadyCluster)

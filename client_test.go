@@ -398,6 +398,7 @@ func TestClientFromManyGoroutines(t *testing.T) {
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
+		t.Parallel()
 		s := harness.Start(t, ws.WithHeartbeatInterval(20*time.Millisecond), ws.WithHeartbeatTimeout(10*time.Second))
 		ends := s.Events(ws.EventClientDisconnected)
 		alive, aliveClient := s.DialClient(w)

@@ -82,6 +82,7 @@ func TestDrain(t *testing.T) {
 
 // A load balancer reads 503 at once, and clients still come during the grace.
 func TestDrainGrace(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t)
 		get := func(path string) (int, string) {
@@ -122,6 +123,7 @@ func TestDrainGrace(t *testing.T) {
 
 // A client that understands the notice opens its new connection first.
 func TestDrainNotice(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		s := start(func(c *ws.Config) {
 			c.Authenticate = func(r *http.Request) ([]ws.ClientOption, error) {
@@ -256,6 +258,7 @@ func TestDrainPace(t *testing.T) {
 
 // A client that reads nothing is closed by the timeout, and the others do not wait for it.
 func TestDrainOfAStalledClient(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t, harness.WithDeepQueue, ws.WithCloseTimeout(6*time.Second))
 		_, stalled := s.DialClient(w)
@@ -381,6 +384,7 @@ func TestDrainDuringHandshakes(t *testing.T) {
 
 // A connection ends by itself at the end of its lifetime, and the server goes on.
 func TestMaxLifetime(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(...ws.Option) *harness.Endpoint) {
 		const most, jitter = 1500 * time.Millisecond, 500 * time.Millisecond
 		s := start(ws.WithMaxLifetime(most, jitter))

@@ -128,6 +128,7 @@ func TestUnknownEventsAreNoHistograms(t *testing.T) {
 
 // The pong to a ping of the heartbeat measures the round trip, once.
 func TestRoundTripHistogram(t *testing.T) {
+	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
 		s := start(ws.WithHeartbeatInterval(time.Second), ws.WithHeartbeatTimeout(2*time.Minute))
 		c := s.Connect()

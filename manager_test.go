@@ -86,6 +86,7 @@ func TestShutdownFlushesQueues(t *testing.T) {
 
 // A client that says nothing holds up Shutdown no longer than its context.
 func TestShutdownOfASilentClient(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t)
 		ends := s.Events(ws.EventClientDisconnected)

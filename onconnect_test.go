@@ -95,6 +95,7 @@ func TestOnConnectComesFirst(t *testing.T) {
 
 // An error closes with the code of a CloseError, and with 1008 otherwise, behind sent messages.
 func TestOnConnectFails(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		fn     func(*ws.Client) error
 		code   int

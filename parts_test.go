@@ -123,6 +123,7 @@ func TestPresenceMovesBetweenNodes(t *testing.T) {
 
 // TestPresenceOfStoppedNode holds that the users of a node that was shut down leave after LeaveHold.
 func TestPresenceOfStoppedNode(t *testing.T) {
+	t.Parallel()
 	p := fast
 	p.LeaveHold = 300 * time.Millisecond
 	nodes := startPresentNodes(t, 2, p, steadyCluster)
@@ -201,6 +202,7 @@ func TestPresenceWithoutLink(t *testing.T) {
 
 // TestPresenceLost holds that lost messages are made good.
 func TestPresenceLost(t *testing.T) {
+	t.Parallel()
 	nodes := startPresentNodes(t, 2, fast, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	bob := enter(nodes[1].Server, harness.Native, "user=2")
@@ -239,6 +241,7 @@ func TestPresenceLostInSilence(t *testing.T) {
 
 // TestPresenceRefusesMalformed holds that malformed messages are counted, and change nothing.
 func TestPresenceRefusesMalformed(t *testing.T) {
+	t.Parallel()
 	nodes := startPresentNodes(t, 2, fast, steadyCluster)
 	ann := enter(nodes[0].Server, harness.Native, "user=1")
 	harness.Eventually(t, func() bool { return len(nodes[0].Nodes()) == 2 }, "the nodes do not know each other")

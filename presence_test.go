@@ -348,6 +348,7 @@ func TestPresenceHoldOutlivesRoom(t *testing.T) {
 // TestPresenceMaxList holds that beyond MaxList members get the numbers, and the list again when
 // there are clearly fewer.
 func TestPresenceMaxList(t *testing.T) {
+	t.Parallel()
 	p := fast
 	p.MaxList = 10
 	s := startPresence(t, p)

@@ -192,6 +192,7 @@ func (s *simRoom) publish(messages int) {
 }
 
 func TestUndeliveredExpired(t *testing.T) {
+	t.Parallel()
 	s := startInboxSim(t, 2, ws.Inbox{TTL: 100 * time.Second})
 	l := watchLosses(s.Manager)
 	a, _ := s.device(0)
@@ -212,6 +213,7 @@ func TestUndeliveredExpired(t *testing.T) {
 
 // A device that was away for the TTL is forgotten: messages do not wait for it.
 func TestInboxForgetsADevice(t *testing.T) {
+	t.Parallel()
 	s := startInboxSim(t, 2, ws.Inbox{TTL: 100 * time.Second})
 	l := watchLosses(s.Manager)
 	a, _ := s.device(0)
@@ -234,6 +236,7 @@ func TestInboxForgetsADevice(t *testing.T) {
 
 // An inbox ends when it was not used for its TTL, and not earlier.
 func TestInboxEnds(t *testing.T) {
+	t.Parallel()
 	s := startInboxSim(t, 1, ws.Inbox{TTL: 100 * time.Second}, func(c *ws.Config) { c.Room.EmptyRoomTTL = 0 })
 	position := func() ws.Position {
 		at, _ := s.RoomPosition("@user:42")

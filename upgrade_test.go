@@ -214,6 +214,7 @@ func TestAuthenticateBlocks(t *testing.T) {
 
 // Authenticate runs under the handshake timeout.
 func TestAuthenticateTimesOut(t *testing.T) {
+	t.Parallel()
 	harness.OnBothWays(t, func(t *testing.T, w harness.Way) {
 		s := harness.Start(t, ws.WithHandshakeTimeout(time.Second),
 			ws.WithAuthenticate(func(r *http.Request) ([]ws.ClientOption, error) {
@@ -449,6 +450,7 @@ func TestEarlyBytes(t *testing.T) {
 
 // A client that does not finish its request is refused in time.
 func TestHandshakeTimeout(t *testing.T) {
+	t.Parallel()
 	s := harness.Start(t, ws.WithHandshakeTimeout(time.Second))
 	for _, begin := range []string{"", "GET /ws HTTP/1.1\r\nHost"} {
 		c := s.DialTCP(harness.Native)
@@ -555,6 +557,7 @@ func TestAdmission(t *testing.T) {
 // TestAdmissionWithinHandshakeTimeout asserts that HandleUpgrade refuses when it
 // has waited for HandshakeTimeout, and only then.
 func TestAdmissionWithinHandshakeTimeout(t *testing.T) {
+	t.Parallel()
 	s := harness.Start(t, ws.WithAdmission(ws.Admission{PerSecond: 0.001}), func(c *ws.Config) {
 		c.HandshakeTimeout = 2 * time.Second
 	})
