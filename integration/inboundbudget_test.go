@@ -18,6 +18,7 @@ import (
 func TestInboundBudget(t *testing.T) {
 	t.Parallel()
 	harness.OnEachTransport(t, func(t *testing.T, start func(opts ...ws.Option) *harness.Endpoint) {
+		t.Parallel()
 		const budget, clients, size = 2 << 20, 24, 400 << 10
 		s := start(ws.WithInboundBudget(budget), ws.WithMessageTimeout(3*time.Second))
 		s.HandleRaw(func(c *ws.Client, _ ws.Opcode, payload []byte) { _ = c.SendBytes(payload[:1]) })
