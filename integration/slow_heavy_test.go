@@ -51,7 +51,7 @@ func TestScenarioHeavySlowMembers(t *testing.T) {
 		},
 	}
 	for _, plan := range plans {
-		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, cmp.Or(plan.rate, 50), 20*time.Second
+		plan.members, plan.slowEvery, plan.rate, plan.length = 10_000, 20, cmp.Or(plan.rate, 50), 12*time.Second
 		t.Run(plan.name, func(t *testing.T) { slowMembers(t, plan) })
 	}
 }
