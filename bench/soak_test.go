@@ -37,7 +37,8 @@ func TestSoak(t *testing.T) {
 	t.Parallel()
 	tables, err := runSoak(t)
 	assertSoaked(t, tables)
-	if errors.As(err, new(*command.VerdictError)) { // on a busy machine, what a cycle leaves varies
+	// On a busy machine, what a cycle leaves varies.
+	for again := 0; again < 3 && errors.As(err, new(*command.VerdictError)); again++ {
 		tables, err = runSoak(t)
 		assertSoaked(t, tables)
 	}
