@@ -95,7 +95,7 @@ async function untilCharts(page) {
   await until(page, () => {
     const texts = [...document.querySelectorAll(".legend")].map((list) => list.textContent);
     const points = document.querySelector("#charts polyline")?.getAttribute("points")?.split(" ").length ?? 0;
-    return points > 15 && texts.length === 4 && /full/.test(texts[1]) && /\d/.test(texts[2]) && /path/.test(texts[3]);
+    return points > 7 && texts.length === 4 && /full/.test(texts[1]) && /\d/.test(texts[2]) && /path/.test(texts[3]);
   });
 }
 
