@@ -250,3 +250,23 @@ func TestPanicInAFanOut(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkPublish publishes to ten members on a Simnet, without a Broker.
+func BenchmarkPublish(b *testing.B) {
+	const batch = 64
+	r := startSimulatedRoom(b, 10)
+	for _, c := range r.clients {
+		require.NoError(b, c.JoinRoom("r"))
+	}
+	msg := make([]byte, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range batch {
+			if err := r.BroadcastToRoom("r", msg, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		r.Wait()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/publish")
+}

@@ -29,9 +29,13 @@ func (r *Room[M, D]) loopTables() []loopTable[M, D] {
 	return nil
 }
 
-// find returns the place of the loop's table in list, or the place for it.
+// find returns the place of the loop's table in list, or the place for it. It goes through the list,
+// which has an entry for each loop at most: up to about 100 that is faster than slices.BinarySearchFunc.
 func find[M, D any](list []loopTable[M, D], loop int) (i int, found bool) {
-	return slices.BinarySearchFunc(list, loop, func(t loopTable[M, D], loop int) int { return t.loop - loop })
+	for i < len(list) && list[i].loop < loop {
+		i++
+	}
+	return i, i < len(list) && list[i].loop == loop
 }
 
 // tableInLoop returns the table of the loop, or nil.
