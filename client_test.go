@@ -469,8 +469,8 @@ func TestDefaultMessageSizeLimit(t *testing.T) {
 
 // Each idle connection costs a Client.
 func TestClientSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(192))
-	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(224), "with a rate limit")
+	assert.LessOrEqual(t, unsafe.Sizeof(ws.Client{}), uintptr(176))
+	assert.LessOrEqual(t, ws.LimitedClientSize, uintptr(208), "with a rate limit")
 }
 
 // TestManyRooms joins and leaves rooms at random, beside a plain list.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/qi-realtime/ws/codec"
 	"github.com/qi-realtime/ws/engine"
@@ -18,6 +19,16 @@ type engineObserver Manager
 
 // NewConn returns the connection of a new client.
 func (h *engineHandler) NewConn() *engine.Conn { return &(*Manager)(h).newClient().conn }
+
+// Owner returns the client of a connection as the connection calls it. With a RateLimit each
+// client is part of a limitedClient; see newClient.
+func (h *engineHandler) Owner(conn *engine.Conn) engine.Owner {
+	o := (*clientOwner)(ownerOf(conn))
+	if h.limits != nil {
+		return (*limitedClient)(unsafe.Pointer(o)) // o is its first field
+	}
+	return o
+}
 
 // Abandon forgets a client that Admit has accepted and whose connection never opened.
 func (h *engineHandler) Abandon(conn *engine.Conn) { h.clients.abandon(ownerOf(conn)) }
@@ -60,9 +71,9 @@ func (o *engineObserver) OnInvalid(conn *engine.Conn, err error) {
 // Go runs fn on a worker, unless ctx ends before a worker is free.
 func (h *engineHandler) Go(ctx context.Context, fn func()) bool { return h.auth.start(ctx, fn) }
 
-// ownerOf returns the client of a connection.
+// ownerOf returns the client of a connection, which lies within it.
 func ownerOf(conn *engine.Conn) *Client {
-	return conn.Owner().(interface{ client() *Client }).client()
+	return (*Client)(unsafe.Add(unsafe.Pointer(conn), -int(unsafe.Offsetof(Client{}.conn))))
 }
 
 // clientOwner is the Client as its connection calls it (engine.Owner).

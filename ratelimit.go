@@ -170,7 +170,7 @@ func (l *limiter) exhausted(lim *limits) bool { return l.refused > float32(lim.t
 
 // limitedClient is a Client of a manager with a RateLimit, as its connection calls it. The
 // limiter is here so that clients without a limit neither hold it nor check for it. It must
-// stay within 224 bytes, which a test holds.
+// stay within 208 bytes, which a test holds. All clients of the manager are of this type.
 type limitedClient struct {
 	clientOwner
 	limiter limiter // loop-confined

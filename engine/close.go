@@ -151,7 +151,7 @@ func (c *Conn) fail(code codec.CloseCode, err error) {
 // answers to the earlier messages, and after CloseTimeout at the latest.
 func (c *Conn) endInOrder(end CloseInfo) {
 	s := c.shard
-	ready := c.owner.OnEnding()
+	ready := c.owner().OnEnding()
 	if ready && s.rest == nil && s.in.emptyInLoop() {
 		c.actOnEnd(end)
 		return
@@ -213,7 +213,7 @@ func (c *Conn) beginCloseInLoop(end CloseInfo) {
 	if end.Code != codec.CloseAbnormal {
 		c.pushLast(codec.AppendClose(nil, end.Code, end.Reason))
 	}
-	c.owner.OnClosing()
+	c.owner().OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
@@ -322,7 +322,7 @@ func (c *Conn) closeDisconnected() {
 	c.unpause(pausedFlags)
 	s.noteSpace(c)
 	c.pushLast(codec.AppendClose(nil, c.end().Code, c.end().Reason))
-	c.owner.OnClosing()
+	c.owner().OnClosing()
 	s.wheel.schedule(c, s.eng.after(s.eng.cfg.CloseTimeout))
 }
 
@@ -380,7 +380,7 @@ func (s *Shard) detach(c *Conn, err error) {
 		end := *c.end()
 		s.stats.closes.of(end.Code).add(1)
 		end.taken = 0
-		c.owner.OnClose(end)
+		c.owner().OnClose(end)
 	}
 	if lost {
 		s.eng.observer.OnReadError()

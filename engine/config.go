@@ -102,9 +102,12 @@ type Decision struct {
 // Handler makes connections and decides on upgrade requests. Safe for concurrent
 // use: all loops call its methods.
 type Handler interface {
-	// NewConn returns the connection for a peer that was just accepted, with
-	// its owner set. It runs on the event loop.
+	// NewConn returns the connection for a peer that was just accepted. It runs
+	// on the event loop.
 	NewConn() *Conn
+	// Owner returns the owner of c, in which c is embedded: a Conn holds no reference
+	// to it, which would take 16 bytes of each idle connection.
+	Owner(c *Conn) Owner
 	// TurnAway reports that the limits of its address refuse a peer, before anything
 	// is read from it: err is ErrAddressRate or ErrAddressFull. If it returns true, the
 	// peer's request is read nevertheless, and Screen refuses it. It runs on the event

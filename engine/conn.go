@@ -36,8 +36,9 @@ type Owner interface {
 }
 
 // Conn is one connection, tied to one event loop for life. Embed it by value in
-// its Owner and call Init before use; an idle connection then costs this struct
-// and gnet's own state. A test holds it within 128 bytes.
+// its Owner, which Handler.Owner finds by the address of the Conn; an idle
+// connection then costs this struct and gnet's own state. A test holds it within
+// 112 bytes.
 //
 // Its methods are the life of one connection: reading, queueing, writing, closing.
 // State that the connections of a loop share is the shard's.
@@ -47,7 +48,6 @@ type Owner interface {
 // the lazy state, because senders use them off the loop. The others are loop-confined.
 type Conn struct {
 	// Immutable after the connection is attached to its loop, peer after its request is read.
-	owner Owner
 	shard *Shard
 	gc    netConn
 	fd    int32
@@ -158,9 +158,6 @@ func (c *Conn) updateLazy(change func(*lazyState)) {
 	}
 }
 
-// Init sets the owner. It must be called before the connection is used.
-func (c *Conn) Init(owner Owner) { c.owner = owner }
-
 // attach makes c, or a new connection if c is nil, the owner of gc's traffic.
 func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action gnet.Action) {
 	s.enter()
@@ -207,8 +204,8 @@ func (s *Shard) attach(gc netConn, c *Conn, from *enrolling, a arrival) (action 
 	return gnet.None
 }
 
-// Owner returns the owner that Init has set.
-func (c *Conn) Owner() Owner { return c.owner }
+// owner returns the owner of c, which must be attached. Safe for concurrent use.
+func (c *Conn) owner() Owner { return c.shard.eng.handler.Owner(c) }
 
 // Opened reports whether the connection is or was open.
 func (c *Conn) Opened() bool {

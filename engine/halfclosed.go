@@ -24,7 +24,7 @@ func (s *Shard) keepHalfClosed(c *Conn, err error) bool {
 	if !errors.Is(err, io.EOF) || c.state.Load() != stateOpen || c.is(pendingClose) || s.eng.halting.Load() {
 		return false
 	}
-	ready := c.owner.OnEnding() && s.rest == nil && s.in.emptyInLoop() && c.out == nil
+	ready := c.owner().OnEnding() && s.rest == nil && s.in.emptyInLoop() && c.out == nil
 	if ready || !mayRead(int(c.fd)) {
 		return false
 	}

@@ -172,7 +172,7 @@ func (c *Conn) open(response []byte, began time.Time) {
 	// The first ping comes at a random time within the interval, to spread the
 	// pings of many connections that came at once.
 	s.wheel.schedule(c, c.beforeEnd(s.eng.after(s.eng.jitter())))
-	c.owner.OnOpen()
+	c.owner().OnOpen()
 	if s.eng.draining.Load() {
 		c.beginCloseInLoop(s.eng.drainEnd)
 	}

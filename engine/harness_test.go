@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	gobwas "github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
@@ -53,7 +54,7 @@ type server struct {
 	peers []*peer // guarded by mu
 }
 
-// peer is one connection's owner.
+// peer is one connection's owner. Its conn comes first; see server.Owner.
 type peer struct {
 	conn engine.Conn
 	srv  *server
@@ -125,12 +126,13 @@ func (s *server) NewConn() *engine.Conn {
 		s.newConn()
 	}
 	p := &peer{srv: s, ends: make(chan engine.CloseInfo, 1)}
-	p.conn.Init(p)
 	if s.deflate != nil {
 		p.conn.SetDeflate(*s.deflate)
 	}
 	return &p.conn
 }
+
+func (s *server) Owner(c *engine.Conn) engine.Owner { return (*peer)(unsafe.Pointer(c)) }
 
 func (s *server) TurnAway(addr netip.Addr, err error) bool {
 	return s.turnAway != nil && s.turnAway(addr, err)

@@ -200,7 +200,7 @@ func (c *Conn) decodeHeld() {
 // endHeld acts on the held end of a resumed connection. It returns true if the
 // bytes behind the end are decoded next.
 func (c *Conn) endHeld(end *CloseInfo) bool {
-	if end.retires && !c.owner.OnEnding() {
+	if end.retires && !c.owner().OnEnding() {
 		c.pause(pausedByOwner) // it was resumed because its owner can take more messages
 		return false
 	}

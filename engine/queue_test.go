@@ -277,7 +277,7 @@ func (m *queueModel) check() {
 
 // TestConnSize holds the budget in the comment of Conn.
 func TestConnSize(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(128))
+	assert.LessOrEqual(t, unsafe.Sizeof(engine.Conn{}), uintptr(112))
 	assert.LessOrEqual(t, unsafe.Sizeof(engine.Queue{}), uintptr(352), "a connection with frames, or blocked")
 }
 

@@ -129,7 +129,7 @@ func (c *Conn) handle(m codec.Message) {
 func (c *Conn) handOver(m codec.Message) {
 	s := c.shard
 	s.reading = c
-	c.owner.OnMessage(m.Op, m.Payload)
+	c.owner().OnMessage(m.Op, m.Payload)
 	s.reading = nil
 	if c.is(blocked) && c.exceeded() {
 		c.pause(pausedByQueue)

@@ -234,7 +234,7 @@ func (c *Conn) reserveReply(f *Frame) bool {
 
 // reserveHandled is reserveReply for a sender off the loops under DropNewest.
 func (c *Conn) reserveHandled(f *Frame) bool {
-	if f.lane != LaneNormal || c.exceeded() || !c.owner.Handling() {
+	if f.lane != LaneNormal || c.exceeded() || !c.owner().Handling() {
 		return false
 	}
 	c.forceReserve(f)

@@ -59,7 +59,7 @@ func (c *Conn) retire(r *Retirement) {
 // leave closes c behind the answers to the messages that it has handed over.
 func (c *Conn) leave(r *Retirement) {
 	s := c.shard
-	if c.owner.OnEnding() {
+	if c.owner().OnEnding() {
 		c.closeRetired(r)
 		return
 	}

@@ -313,7 +313,6 @@ func TestSimnetTakesNoSockets(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	var p peer
-	p.conn.Init(&p)
 	require.ErrorContains(t, m.Enroll(t.Context(), &p.conn, ours, engine.Decision{}, nil), "no sockets")
 }
 
