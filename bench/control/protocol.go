@@ -199,6 +199,7 @@ type Report struct {
 	ReadCalls   uint64        // read, recv and the like, by the kernel's count
 	WriteCalls  uint64        // write, writev and the like, by the kernel's count
 	RSS         uint64
+	Anonymous   uint64 // RSS without pages of files; 0 if the kernel does not say it
 	PeakRSS     uint64 // since its start, or the last mark
 	HeapAlloc   uint64
 	HeapInuse   uint64

@@ -95,6 +95,7 @@ func (o *IdleRun) Run(ctx context.Context, s *command.Session) ([]*result.Table,
 			{"heap_inuse_bytes", "heap in use B", "%.0f"},
 			{"rss_bytes", "RSS B", "%.0f"},
 			{"rss_bytes_ends", "(ends)", "%.0f"},
+			{"anonymous_bytes", "of it anonymous", "%.0f"},
 			{"accept_us", "accept and upgrade µs", "%.1f"},
 		}, Charts: []result.Chart{{
 			Kind: report.Bars, Title: "Memory for each connection", X: []string{"path"},
@@ -132,7 +133,7 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 		return err
 	}
 	defer stop()
-	var n, heap, inuse, rss, objects []float64
+	var n, heap, inuse, rss, anonymous, objects []float64
 	var accepting time.Duration
 	for _, conns := range counts {
 		if err := s.Part.Together(); err != nil {
@@ -153,6 +154,7 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 		}
 		n, heap, inuse = append(n, float64(conns)), append(heap, float64(r.HeapAlloc)), append(inuse, float64(r.HeapInuse))
 		rss, objects = append(rss, float64(r.RSS)), append(objects, float64(r.Objects))
+		anonymous = append(anonymous, float64(r.Anonymous))
 		steps.Add(path, result.SumOf(conns), result.SumOf(float64(r.HeapAlloc)/1024),
 			result.SumOf(float64(r.HeapInuse)/1024), result.SumOf(float64(r.RSS)/1024),
 			result.SumOf(r.Goroutines), result.MeanOf(result.Micros(spent)/added, added))
@@ -165,7 +167,8 @@ func (o *IdleRun) path(ctx context.Context, s *command.Session, path string, cou
 	weight := float64(last)
 	mean := func(v float64) result.Cell { return result.MeanOf(v, weight) }
 	slopes.Add(path, mean(slope(n, heap)), mean(ends(n, heap)), mean(slope(n, objects)), mean(slope(n, inuse)),
-		mean(slope(n, rss)), mean(ends(n, rss)), mean(result.Micros(accepting)/weight))
+		mean(slope(n, rss)), mean(ends(n, rss)), mean(slope(n, anonymous)),
+		mean(result.Micros(accepting)/weight))
 	return g.Err()
 }
 
