@@ -247,14 +247,18 @@ func (n *node) subscribeTo(topics []Topic) {
 		n.endSubscribingTo(topics)
 		return
 	}
-	if slices.Contains(topics, nodesTopic) {
-		n.numbers.watch.Listen()
-		n.listens.Store(true)
-		n.link.Wake()
-	}
+	n.listen(topics)
 	n.interest.Confirm(topics)
 	n.confirm(topics)
 	n.endSubscribingTo(topics)
+}
+
+// listen notes that the topics are effective: with that of the nodes, their heartbeats come from now on.
+func (n *node) listen(topics []Topic) {
+	if slices.Contains(topics, nodesTopic) && !n.listens.Swap(true) {
+		n.numbers.watch.Listen()
+		n.link.Wake()
+	}
 }
 
 // subscribeStep is the greatest number of topics of one call of the broker.

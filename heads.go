@@ -45,6 +45,7 @@ func (n *node) read(room string, unsure bool) {
 // restore follows a new connection to the broker.
 func (n *node) restore() {
 	topics := n.interest.ConfirmAll()
+	n.listen(topics)
 	for _, topic := range topics {
 		if topic.Kind == TopicHistory {
 			n.read(topic.Name, true)
