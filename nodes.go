@@ -3,7 +3,6 @@ package ws
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -125,11 +124,16 @@ func (p *peers) add(node Node, d time.Duration) (added bool) {
 	return !known || time.Since(before.at) > d
 }
 
-// ids returns the IDs of all nodes that have not said that they stop.
-func (p *peers) ids() []string {
+// all returns the IDs of all nodes that have not said that they stop, and whether one of them was silent
+// for d.
+func (p *peers) all(d time.Duration) (ids []string, silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.seen))
+	for id, other := range p.seen {
+		ids = append(ids, id)
+		silent = silent || time.Since(other.at) > d
+	}
+	return ids, silent
 }
 
 func (p *peers) knows(id string) bool {

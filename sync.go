@@ -229,21 +229,23 @@ func (n *node) askSync() {
 	}
 	s.lastAsk = now
 	s.number++
+	beat := n.manager.cfg.Cluster.Heartbeat
 	a := &syncAsk{
-		number: s.number, until: now + n.manager.cfg.Cluster.Heartbeat, losses: n.losses.noted.Load(), waits: s.waiting,
+		number: s.number, until: now + beat/2, losses: n.losses.noted.Load(), waits: s.waiting,
 		peers: make(map[string]*uint32),
 	}
 	s.waiting = nil
 	s.asks = append(s.asks, a)
-	for _, id := range n.peers.ids() {
+	ids, silent := n.peers.all(2 * beat)
+	for _, id := range ids {
 		a.peers[id] = nil
 	}
-	if len(a.peers) == 0 {
+	if len(ids) == 0 {
 		return
 	}
 	err := n.post(nodesTopic, &cluster.Message{Kind: cluster.SyncAsk, Payload: binary.AppendUvarint(nil, a.number)})
-	if err != nil {
-		a.until = 0
+	if err != nil || silent {
+		a.until = 0 // it fails at once
 	}
 }
 
