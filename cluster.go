@@ -253,7 +253,7 @@ func (n *node) subscribeTo(topics []Topic) {
 	n.endSubscribingTo(topics)
 }
 
-// listen notes that the topics are effective: with that of the nodes, their heartbeats come from now on.
+// listen notes that the topics are effective: the heartbeats of other nodes come when nodesTopic is.
 func (n *node) listen(topics []Topic) {
 	if slices.Contains(topics, nodesTopic) && !n.listens.Swap(true) {
 		n.numbers.watch.Listen()
