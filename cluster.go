@@ -134,7 +134,7 @@ func newNode(cfg *Config) *node {
 	n.checkNow = make(chan struct{}, 1)
 	n.losses.news = make(chan struct{}, 1)
 	n.syncs = newSyncs()
-	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.wantedSince)
+	n.numbers = newNumbers(cfg.Cluster.Heartbeat, n.wantedSince, n.interest.Asked)
 	n.peers.seen = make(map[string]peer)
 	n.interest.Add(nodesTopic)
 	return n

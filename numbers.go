@@ -26,10 +26,12 @@ type sum struct {
 // keptSums is the number of sums that are sent again after a break of the link.
 const keptSums = 16
 
-func newNumbers(heartbeat time.Duration, since func(Topic) (time.Time, bool)) numbers {
+func newNumbers(heartbeat time.Duration, since, asked func(Topic) (time.Time, bool)) numbers {
 	return numbers{
-		sent:  cluster.NewNumbers(),
-		watch: cluster.NewWatch(heartbeat, func(k cluster.Key) (time.Time, bool) { return since(topicOf(k)) }),
+		sent: cluster.NewNumbers(),
+		watch: cluster.NewWatch(heartbeat,
+			func(k cluster.Key) (time.Time, bool) { return since(topicOf(k)) },
+			func(k cluster.Key) (time.Time, bool) { return asked(topicOf(k)) }),
 	}
 }
 

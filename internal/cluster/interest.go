@@ -23,6 +23,7 @@ type Interest[K comparable] struct {
 type topicState struct {
 	wants      int       // callers of Add less those of Remove
 	subscribed bool      // Next has returned it
+	asked      time.Time // when it did
 	effective  time.Time // of the first Confirm since then; zero before
 	listed     bool      // it is in wanted
 	since      time.Time // of the last Begin; zero before
@@ -185,7 +186,7 @@ func (i *Interest[K]) nextWantedLocked(most int) (subscribe []K) {
 		}
 		s.listed = false
 		if s.wants > 0 {
-			s.subscribed = true
+			s.subscribed, s.asked = true, i.now()
 			subscribe = append(subscribe, i.wanted[n])
 		}
 	}
@@ -216,6 +217,17 @@ func (i *Interest[K]) Since(topic K) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return s.since, true
+}
+
+// Asked returns the time at which Next has returned the topic, if it did.
+func (i *Interest[K]) Asked(topic K) (time.Time, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.topics[topic]
+	if s == nil || !s.subscribed {
+		return time.Time{}, false
+	}
+	return s.asked, true
 }
 
 // Has reports whether the topic is wanted or subscribed to.

@@ -10,6 +10,7 @@ import (
 type Watch struct {
 	beat  time.Duration
 	since func(Key) (time.Time, bool) // the time since which the topic is wanted, if it is
+	asked func(Key) (time.Time, bool) // the time of its subscription, if there is one
 	epoch time.Time                   // of the clock of this node
 
 	mu    sync.Mutex
@@ -30,6 +31,7 @@ type sender struct {
 type round struct {
 	topics map[Key]*count
 	due    time.Time // when the missing messages are lost; zero before the sum
+	late   time.Time // when those do not come any more that nobody wants
 }
 
 // count is a topic in a round.
@@ -37,6 +39,7 @@ type count struct {
 	last uint32 // number of the last message that has come
 	want uint32 // number of the last message that was sent
 	told bool   // the loss of all before the next message is known
+	free bool   // those that are missing in the sum were sent before the topic was wanted: no loss
 }
 
 const (
@@ -46,9 +49,10 @@ const (
 )
 
 // NewWatch returns a Watch for nodes that send a heartbeat each beat. since returns the time since which
-// this node wants the messages of a topic; it must not call the Watch.
-func NewWatch(beat time.Duration, since func(Key) (time.Time, bool)) *Watch {
-	return &Watch{beat: beat, since: since, epoch: time.Now(), nodes: make(map[string]*sender)}
+// this node wants the messages of a topic, and asked the time since which it asks the broker for them;
+// they must not call the Watch.
+func NewWatch(beat time.Duration, since, asked func(Key) (time.Time, bool)) *Watch {
+	return &Watch{beat: beat, since: since, asked: asked, epoch: time.Now(), nodes: make(map[string]*sender)}
 }
 
 // Reset begins anew: messages up to now may be missing, and all is known of them.
@@ -136,15 +140,16 @@ func (w *Watch) Sum(node []byte, st Stamp, sum []byte) (lost bool, err error) {
 		if !ok {
 			return lost, ErrMalformed
 		}
-		c := before.of(t.Key)
-		if !c.told && c.last < t.last && w.wantsLocked(t.Key, ended.Add(-t.age)) {
+		c, at := before.of(t.Key), ended.Add(-t.age)
+		c.free = !w.wantsLocked(t.Key, at)
+		if !c.told && c.last < t.last && (!c.free || w.comesLocked(t.Key, at)) {
 			c.want = t.last // it may be on another way than the sum
 			missing[t.Key] = c
 		}
 	}
 	s.begin(st.Round + 1)
 	if len(missing) > 0 {
-		s.rounds[st.Round] = &round{missing, now.Add(w.beat)}
+		s.rounds[st.Round] = &round{missing, now.Add(w.beat), now.Add(w.beat / 4)}
 	}
 	return lost, nil
 }
@@ -204,8 +209,8 @@ func (w *Watch) Due() (lost []Key) {
 			if r.due.IsZero() || now.Before(r.due) {
 				continue
 			}
-			for k := range r.topics {
-				if w.wantsLocked(k, r.due.Add(-w.beat)) { // those who wanted it then, and not others
+			for k, c := range r.topics {
+				if !c.free && w.wantsLocked(k, r.due.Add(-w.beat)) { // those who wanted it then, and not others
 					lost = append(lost, k)
 				}
 			}
@@ -218,8 +223,8 @@ func (w *Watch) Due() (lost []Key) {
 	return lost
 }
 
-// Settled reports whether all messages of a node up to the end of the round have come, or their loss is
-// known. Round 0 stands for the last one whose sum has come.
+// Settled reports whether all messages of a node up to the end of the round have come, also those that were sent
+// before somebody wanted them, or their loss is known. Round 0 stands for the last one whose sum has come.
 func (w *Watch) Settled(node string, roundNumber uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -230,14 +235,26 @@ func (w *Watch) Settled(node string, roundNumber uint32) bool {
 	if roundNumber != 0 && roundNumber >= s.next {
 		return false
 	}
+	now := time.Now()
 	for n, r := range s.rounds {
-		if n <= roundNumber || roundNumber == 0 {
-			if !r.due.IsZero() && len(r.topics) > 0 {
-				return false
-			}
+		if (n <= roundNumber || roundNumber == 0) && r.waits(now) {
+			return false
 		}
 	}
 	return true
+}
+
+// waits reports whether messages of a round whose sum has come are on their way.
+func (r *round) waits(now time.Time) bool {
+	if r.due.IsZero() {
+		return false
+	}
+	for _, c := range r.topics {
+		if !c.free || now.Before(r.late) {
+			return true
+		}
+	}
+	return false
 }
 
 // senderLocked returns nil if there are too many nodes.
@@ -275,6 +292,12 @@ func (w *Watch) hearLocked(s *sender, roundNumber uint32, began time.Time) (lost
 func (w *Watch) wantsLocked(k Key, sent time.Time) bool {
 	since, ok := w.since(k)
 	return ok && !sent.Before(later(since, w.up))
+}
+
+// comesLocked reports whether a message of the topic that was sent at that time possibly comes.
+func (w *Watch) comesLocked(k Key, sent time.Time) bool {
+	asked, ok := w.asked(k)
+	return ok && !sent.Before(later(asked, w.up))
 }
 
 func later(a, b time.Time) time.Time {

@@ -69,11 +69,16 @@ func newNetwork(t *testing.T, seed uint64) *network {
 	n.watch = cluster.NewWatch(beat, func(k cluster.Key) (time.Time, bool) {
 		since, ok := n.wanted[k]
 		return since, ok
+	}, func(k cluster.Key) (time.Time, bool) {
+		asked, ok := n.subs[k]
+		return asked, ok
 	})
 	n.connect()
 	n.beat()
 	return n
 }
+
+func always(cluster.Key) (time.Time, bool) { return time.Time{}, true }
 
 func keyOf(i int) cluster.Key { return cluster.Key{Kind: 1, Name: strconv.Itoa(i)} }
 
@@ -339,7 +344,7 @@ func TestWatchSettles(t *testing.T) {
 		})
 	}
 	require.Positive(t, waited)
-	w := cluster.NewWatch(beat, func(cluster.Key) (time.Time, bool) { return time.Time{}, true })
+	w := cluster.NewWatch(beat, always, always)
 	assert.True(t, w.Settled("silent", 0))
 	assert.False(t, w.Settled("unheard", 1))
 }
@@ -375,7 +380,7 @@ func TestWatchFindsBrokenWay(t *testing.T) {
 // begun after this node could hear it, because the sum before is missing.
 func TestWatchOfLateNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := cluster.NewWatch(beat, func(cluster.Key) (time.Time, bool) { return time.Time{}, true })
+		w := cluster.NewWatch(beat, always, always)
 		heard := func(node string, round uint32, began time.Duration) bool {
 			return w.Beat([]byte(node), cluster.Stamp{Round: round, Before: uint32(began.Microseconds())})
 		}
@@ -441,7 +446,7 @@ func TestWatchKnowsReportedLosses(t *testing.T) {
 
 // TestWatchIsBounded holds that many nodes and rounds without a sum do no harm.
 func TestWatchIsBounded(t *testing.T) {
-	w := cluster.NewWatch(beat, func(cluster.Key) (time.Time, bool) { return time.Time{}, true })
+	w := cluster.NewWatch(beat, always, always)
 	w.Reset()
 	for i := range 10_000 {
 		w.Message([]byte(strconv.Itoa(i)), cluster.Stamp{Round: 1, Number: 1}, keyOf(0))
@@ -460,7 +465,7 @@ func BenchmarkNumbers(b *testing.B) {
 	for _, topics := range []int{1, 1000} {
 		b.Run("topics="+strconv.Itoa(topics), func(b *testing.B) {
 			n := cluster.NewNumbers()
-			w := cluster.NewWatch(beat, func(cluster.Key) (time.Time, bool) { return time.Time{}, true })
+			w := cluster.NewWatch(beat, always, always)
 			keys := make([]cluster.Key, topics)
 			for i := range keys {
 				keys[i] = cluster.Key{Kind: 1, Name: "room " + strconv.Itoa(i)}
