@@ -135,12 +135,21 @@ func (c *Client) noticeLocked(l *link, data json.RawMessage) {
 		RetryMS int64 `json:"retry_ms"`
 	}
 	_ = json.Unmarshal(data, &notice) // at once, if the server says nothing
-	c.retryLocked(retryTime(notice.RetryMS), func() {
-		if c.current.open && !c.current.closing {
-			c.next, c.overlap = c.newLinkLocked(), &overlap{seed: maphash.MakeSeed()}
-		}
-	})
+	c.retryLocked(retryTime(notice.RetryMS), c.moveLocked)
 }
+
+// moveLocked begins a move, but not before the end of the last one.
+func (c *Client) moveLocked() {
+	switch {
+	case c.overlap != nil:
+		c.retryLocked(movePoll, c.moveLocked)
+	case c.current.open && !c.current.closing:
+		c.next, c.overlap = c.newLinkLocked(), &overlap{seed: maphash.MakeSeed()}
+	}
+}
+
+// movePoll is the time between two looks at the end of the last move.
+const movePoll = 50 * time.Millisecond
 
 // nextEndedLocked stays on the current connection, if it still reads all rooms with a history that
 // it has joined.

@@ -46,7 +46,7 @@ export class Client<A extends APIShape = AnyAPI> {
 
   constructor(url: URLSource, options: ConnectOptions = {}) {
     const Socket = options.WebSocket ?? globalThis.WebSocket;
-    if (!Socket) throw new TypeError("there is no global WebSocket: set options.WebSocket");
+    if (!Socket) throw new TypeError("no WebSocket: set options.WebSocket");
     this.#Socket = Socket;
     this.#url = url;
     this.#options = options;
@@ -111,7 +111,7 @@ export class Client<A extends APIShape = AnyAPI> {
     signal?.throwIfAborted();
     if (this.#state.name === "closed") throw closed();
     if (!this.#live && this.#calls.queued >= (this.#options.queue ?? 256)) {
-      throw new WsError("full", "too many requests wait for a connection");
+      throw new WsError("full", "too many requests wait");
     }
     this.#calls.request(this.#live, event, data, timeout, signal, idempotent, resolve, (error, timedOut) => {
       reject(error);
@@ -240,8 +240,13 @@ export class Client<A extends APIShape = AnyAPI> {
       if (this.#isNew(link, room, m, text)) this.#deliver(m);
     } else if (link === this.#live && !link.moving && (this.#options.notice ?? true)) {
       link.moving = true;
-      this.#timer = setTimeout(() => void this.#open(), retryIn(m.data) ?? 0);
+      this.#move(retryIn(m.data));
     }
+  }
+
+  /** Begins a move after ms, but not before the end of the last one. */
+  #move(ms?: number): void {
+    this.#timer = setTimeout(() => (this.#overlap ? this.#move(50) : void this.#open()), ms);
   }
 
   /** Whether a message without an offset is to be delivered now. */
