@@ -28,18 +28,21 @@ func answerSync(c *Client, msg *Message) error {
 	return nil
 }
 
-// syncWait is a ws.sync without its answer yet.
+// syncWait is a ws.sync without its answer yet. Immutable once it is posted.
 type syncWait struct {
 	client *Client
 	answer *joinAnswer
-	failed bool // messages of other nodes are possibly lost; set before the post
+	gaps   []RoomGap // that come before the answer
 }
 
 // RunInLoop sends the answer, behind the messages that were posted to the loop before.
 func (w *syncWait) RunInLoop(*engine.Shard) {
 	c := w.client
-	if w.failed {
-		c.tellLossInLoop()
+	for _, g := range w.gaps {
+		if c.conn.AnswerInLoop(codec.OpText, g.notification()) == nil {
+			c.manager.node.losses.gaps.Add(1)
+			c.manager.EventBus.publish(EventRoomGap, c, g)
+		}
 	}
 	r := success(w.answer.requestID, w.answer.trace)
 	buf := pool.GetBuffer()
@@ -48,22 +51,20 @@ func (w *syncWait) RunInLoop(*engine.Shard) {
 	_ = c.sent(c.conn.AnswerInLoop(codec.OpText, buf.B)) // fails only for a client that is closing
 }
 
-// tellLossInLoop sends a gap for each room whose messages are in no store, and one without a room.
-func (c *Client) tellLossInLoop() {
-	gaps := []RoomGap{{Reason: GapBroker}}
+// gapsFor returns the gaps that a client has to read before it leaves: those whose turn has yet to come, or,
+// with all, one in each of its rooms whose messages are in no store, and one without a room.
+func (n *node) gapsFor(c *Client, all bool) (gaps []RoomGap) {
+	if all || n.losses.known.Load() != n.losses.count.Load() {
+		gaps = append(gaps, RoomGap{Reason: GapBroker})
+	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for mem := range c.roomsLocked() {
-		if r := mem.Room(); !r.Data().isRepaired() {
+		if r := mem.Room(); (all || !n.knows(r)) && !r.Data().isRepaired() {
 			gaps = append(gaps, RoomGap{Room: r.ID(), Reason: GapBroker})
 		}
 	}
-	c.mu.Unlock()
-	for _, g := range gaps {
-		if c.conn.AnswerInLoop(codec.OpText, g.notification()) == nil {
-			c.manager.node.losses.gaps.Add(1)
-			c.manager.EventBus.publish(EventRoomGap, c, g)
-		}
-	}
+	return gaps
 }
 
 // syncs are the requests ws.sync that wait for other nodes, and the questions between nodes that answer
@@ -259,7 +260,7 @@ func (n *node) endSyncs() {
 		failed := n.syncFailed(a)
 		n.syncs.forget(a.waits)
 		for _, w := range a.waits {
-			w.failed = failed
+			w.gaps = n.gapsFor(w.client, failed)
 			w.client.conn.Shard().Post(w)
 		}
 	}

@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"encoding/json"
 	"strconv"
 	"sync"
 	"testing"
@@ -213,4 +214,37 @@ func TestSyncIsBounded(t *testing.T) {
 	}
 	member.Send(syncRequest)
 	member.ExpectReply("sync", 200, "success")
+}
+
+// TestSyncTellsOfEarlierLosses holds that the client reads the gaps of an earlier loss ahead of the answer, also those
+// whose turn has yet to come.
+func TestSyncTellsOfEarlierLosses(t *testing.T) {
+	t.Parallel()
+	n := startNodes(t, 1, harness.WithDeepQueue, func(c *ws.Config) { c.Room.MaxRoomsPerClient = 0 })[0]
+	withJoin(t, n.Manager)
+	member, sc := n.DialClient(harness.Native)
+	const rooms = 3000
+	for i := range rooms {
+		require.NoError(t, sc.JoinRoom(strconv.Itoa(i)))
+	}
+	before := n.Stats().Cluster.Breaks
+	n.link.Cut()
+	n.link.Mend()
+	harness.Eventually(t, func() bool { return n.Stats().Cluster.Breaks > before }, "no loss")
+	n.awaitLink()
+	member.Send(syncRequest)
+	told := make(map[string]bool)
+	for {
+		var e struct {
+			Event, Room string
+			RequestID   string `json:"request_id"`
+		}
+		require.NoError(t, json.Unmarshal(member.Next().Payload, &e))
+		if e.RequestID == "sync" {
+			break
+		}
+		require.Equal(t, "ws.gap", e.Event)
+		told[e.Room] = true
+	}
+	assert.Equal(t, rooms+1, len(told)) // not Len, which prints all of them
 }
