@@ -124,16 +124,19 @@ func (p *peers) add(node Node, d time.Duration) (added bool) {
 	return !known || time.Since(before.at) > d
 }
 
-// all returns the IDs of all nodes that have not said that they stop, and whether one of them was silent
-// for d.
-func (p *peers) all(d time.Duration) (ids []string, silent bool) {
+// heard returns the IDs of the nodes with a heartbeat within d, and whether there are others that have not
+// said that they stop.
+func (p *peers) heard(d time.Duration) (ids []string, others bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, other := range p.seen {
-		ids = append(ids, id)
-		silent = silent || time.Since(other.at) > d
+		if time.Since(other.at) <= d {
+			ids = append(ids, id)
+		} else {
+			others = true
+		}
 	}
-	return ids, silent
+	return ids, others
 }
 
 func (p *peers) knows(id string) bool {

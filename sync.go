@@ -91,6 +91,7 @@ type syncAsk struct {
 	number uint64
 	until  time.Duration // on measure.Now
 	losses uint64        // losses.noted at the question
+	silent bool          // a node has said nothing for two heartbeats: it is not asked, and the question fails
 	waits  []*syncWait
 
 	peers map[string]*uint32 // those that are not settled, with the round of their answer; guarded by syncs.mu
@@ -237,7 +238,8 @@ func (n *node) askSync() {
 	}
 	s.waiting = nil
 	s.asks = append(s.asks, a)
-	ids, silent := n.peers.all(2 * beat)
+	var ids []string
+	ids, a.silent = n.peers.heard(2 * beat)
 	for _, id := range ids {
 		a.peers[id] = nil
 	}
@@ -245,7 +247,7 @@ func (n *node) askSync() {
 		return
 	}
 	err := n.post(nodesTopic, &cluster.Message{Kind: cluster.SyncAsk, Payload: binary.AppendUvarint(nil, a.number)})
-	if err != nil || silent {
+	if err != nil {
 		a.until = 0 // it fails at once
 	}
 }
@@ -257,7 +259,7 @@ func (n *node) endSyncs() {
 		return
 	}
 	for _, a := range ended {
-		failed := n.syncFailed(a)
+		failed := a.silent || n.losses.noted.Load() != a.losses || n.isOver(a)
 		n.syncs.forget(a.waits)
 		for _, w := range a.waits {
 			w.gaps = n.gapsFor(w.client, failed)
@@ -272,7 +274,7 @@ func (n *node) takeAsks() (ended []*syncAsk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asks = slices.DeleteFunc(s.asks, func(a *syncAsk) bool {
-		if !n.settledLocked(a) && !n.syncFailed(a) {
+		if !n.settledLocked(a) && !n.isOver(a) { // also after a loss: the other messages must not come twice
 			return false
 		}
 		ended = append(ended, a)
@@ -281,10 +283,8 @@ func (n *node) takeAsks() (ended []*syncAsk) {
 	return ended
 }
 
-// syncFailed reports whether messages are possibly lost that a question waits for.
-func (n *node) syncFailed(a *syncAsk) bool {
-	return !n.up.Load() || measure.Now() > a.until || n.losses.noted.Load() != a.losses
-}
+// isOver reports whether a question has waited for long enough.
+func (n *node) isOver(a *syncAsk) bool { return !n.up.Load() || measure.Now() > a.until }
 
 // settledLocked reports whether all has come that the other nodes had published before the question.
 // syncs.mu is held.

@@ -246,7 +246,7 @@ func (x *experiment) observe(t *testing.T, r *report, f failure) {
 // report is the table of the results.
 type report struct{ rows []string }
 
-const heading = "failure|clients cut|read|lost while cut|gaps read|lost in gaps|" +
+const heading = "failure|clients cut|read|lost while cut|gaps read|lost in gaps|twice in gaps|" +
 	"died with the node|refused publishes|silent, twice|all again after: median|longest"
 
 // newReport prints the table at the end of the test.
@@ -264,7 +264,7 @@ func newReport(t *testing.T) *report {
 }
 
 func (r *report) add(broker, name string, c tally, died, refused int, again recovery) {
-	r.rows = append(r.rows, fmt.Sprintf("%s: %s|%d|%d|%d|%d|%d|%d|%d|%d, %d|%.1f s|%.1f s",
-		broker, name, c.Cuts, c.Received, c.LostWhileCut, c.Gaps, c.LostInGap, died, refused,
+	r.rows = append(r.rows, fmt.Sprintf("%s: %s|%d|%d|%d|%d|%d|%d|%d|%d|%d, %d|%.1f s|%.1f s",
+		broker, name, c.Cuts, c.Received, c.LostWhileCut, c.Gaps, c.LostInGap, c.TwiceInGap, died, refused,
 		c.Silent, c.Duplicates, again.median.Seconds(), again.longest.Seconds()))
 }

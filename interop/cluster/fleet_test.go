@@ -117,6 +117,7 @@ func (f *fleet) add(t *testing.T, i int, room string) *member {
 			t.Errorf("the server has not named a loss: %+v", g)
 		}
 	})
+	c.On("ws.gap", func(client.Notify) { m.note(func(r *record) { r.gapInMove = true }) })
 	r.OnLost(func(err error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
