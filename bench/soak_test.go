@@ -37,8 +37,7 @@ func TestSoak(t *testing.T) {
 	t.Parallel()
 	tables, err := runSoak(t)
 	assertSoaked(t, tables)
-	// On a busy machine, what a cycle leaves varies.
-	for again := 0; again < 3 && errors.As(err, new(*command.VerdictError)); again++ {
+	if errors.As(err, new(*command.VerdictError)) { // on a busy machine, what a cycle leaves varies
 		tables, err = runSoak(t)
 		assertSoaked(t, tables)
 	}
