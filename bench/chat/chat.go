@@ -38,8 +38,8 @@ type traffic struct {
 	shares  [2]float64 // of the events that are messages, and these or changes of room
 	due     int64      // of the next event
 	until   int64      // no event from then on
-	message []byte     // control.PublishByte, room, stamp, padding
-	absent  []int32    // connections that are about to reconnect
+	message *load.PublishPayload
+	absent  []int32 // connections that are about to reconnect
 
 	sent, moved, reconnected uint64
 }
@@ -47,7 +47,7 @@ type traffic struct {
 func newTraffic(o *Options, l int) *traffic {
 	random := rand.New(rand.NewPCG(uint64(o.Conns), uint64(l)))
 	return &traffic{
-		random: random, until: load.Never, message: append([]byte{control.PublishByte}, make([]byte, 4+o.Size)...),
+		random: random, until: load.Never, message: load.NewPublishPayload(o.Size),
 		zipf: rand.NewZipf(random, roomSkew, 1, uint64(o.Rooms-1)),
 	}
 }
@@ -190,9 +190,7 @@ func (t *traffic) event(l *load.Loop, index int32, now int64) {
 	switch kind := t.random.Float64(); {
 	case kind < t.shares[0]:
 		t.sent++
-		binary.LittleEndian.PutUint32(t.message[1:], uint32(c.Room))
-		binary.LittleEndian.PutUint64(t.message[5+8:], uint64(t.due)) // the server numbers it
-		l.Out = append(l.Out, load.MaskedFrame(load.OpBinary, t.message)...)
+		l.Out = t.message.Append(l.Out, c.Room, t.due)
 		if l.Measures(t.due) {
 			l.Late.Record(now - t.due)
 		}

@@ -4,6 +4,7 @@ package load
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -40,6 +41,32 @@ func (b *BinaryPayload) Stamp(f *Frame) (seq uint64, due int64, ok bool) {
 		return 0, 0, false
 	}
 	return f.Seq(), f.Sent(), true
+}
+
+// PublishPayload is a message that the server publishes (control.PublishByte): a room's
+// number, a stamp, padding. Immutable after NewPublishPayload.
+type PublishPayload struct {
+	template []byte
+	size     int
+}
+
+// NewPublishPayload returns messages whose members get size bytes, at least control.StampBytes.
+func NewPublishPayload(size int) *PublishPayload {
+	message := append([]byte{control.PublishByte}, make([]byte, 4+size)...)
+	return &PublishPayload{MaskedFrame(OpBinary, message), len(message)}
+}
+
+// Append appends a message to a room. The server writes its number into the stamp.
+func (p *PublishPayload) Append(dst []byte, room int32, due int64) []byte {
+	at := len(dst) + len(p.template) - p.size
+	dst = append(dst, p.template...)
+	head := [1 + 4 + control.StampBytes]byte{control.PublishByte}
+	binary.LittleEndian.PutUint32(head[1:], uint32(room))
+	binary.LittleEndian.PutUint64(head[5+8:], uint64(due))
+	for i, c := range head {
+		dst[at+i] = c ^ Mask[i&3]
+	}
+	return dst
 }
 
 // JSONPayload is a request of the event "echo". Its numbers have JSONDigits digits

@@ -3,6 +3,7 @@
 package load
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -45,5 +46,16 @@ func TestJSONPayload(t *testing.T) {
 	for _, wrong := range []string{"", `{"seq":1,"sent":2}`, `"seq":1000000000000000007,"sent":100000000000000000`} {
 		_, _, ok := new(JSONPayload).Stamp(&Frame{Head: []byte(wrong)})
 		assert.False(t, ok, wrong)
+	}
+}
+
+// TestPublishPayload asserts that a message has its room and its time.
+func TestPublishPayload(t *testing.T) {
+	for _, size := range []int{control.StampBytes, 512, 70_000} {
+		message := append([]byte{control.PublishByte}, make([]byte, 4+size)...)
+		binary.LittleEndian.PutUint32(message[1:], 77)
+		binary.LittleEndian.PutUint64(message[5+8:], 1234567890123)
+		got := NewPublishPayload(size).Append([]byte("before"), 77, 1234567890123)
+		assert.Equal(t, append([]byte("before"), MaskedFrame(OpBinary, message)...), got)
 	}
 }
