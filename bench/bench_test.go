@@ -93,6 +93,8 @@ func TestCommands(t *testing.T) {
 		"rooms":       {"fanout", "-conns", "55", "-rooms", "10", "-sweep", "-rounds", "2"},
 		"rooms, rate": {"fanout", "-conns", "55", "-rooms", "10", "-rate", "300,500"},
 		"one member":  {"fanout", "-conns", "1"},
+		"by client":   {"fanout", "-conns", "55", "-rooms", "10", "-sweep", "-by-client", "-client-loops", "3"},
+		"its rate":    {"latency", "-conns", "55", "-rooms", "10", "-rate", "300,500", "-by-client"},
 		"three loops": {"fanout", "-conns", "50", "-client-loops", "3", "-loops", "3"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,7 +155,7 @@ func TestStalled(t *testing.T) {
 	for name, args := range map[string][]string{
 		"fanout":  {"fanout", "-sweep=false"},
 		"latency": {"latency", "-rate", "300"},
-		"rooms":   {"fanout", "-rooms", "4", "-rate", "400"},
+		"rooms":   {"fanout", "-rooms", "4", "-rate", "400", "-by-client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -277,6 +279,7 @@ func TestArguments(t *testing.T) {
 		"no such load":       {"compare", "-load", "echo16,tango"},
 		"no peers":           {"compare", "-peers-binary", "/nowhere/peers"},
 		"no rooms":           {"fanout", "-rooms", "0"},
+		"two uses of a tick": {"fanout", "-by-client", "-trickle", "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Error(t, bench(t.Context(), args, new(bytes.Buffer)))

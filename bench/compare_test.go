@@ -56,6 +56,25 @@ func TestCompare(t *testing.T) {
 	require.Len(t, results[len(loads)].Rows, 2*len(loads)+2) // idle and slow have three measures
 }
 
+// TestCompareByClient lets a client publish to members beside others that stall.
+func TestCompareByClient(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "peers")
+	require.NoError(t, os.WriteFile(none, []byte("#!/bin/sh\n"), 0o700))
+	args := []string{"compare", "-peers-binary", none, "-load", "slow", "-conns", "60", "-rounds", "1", "-by-client"}
+	got := runBench(t, args...)[0]
+	for d := time.Second; d < 20*time.Second && behind(got.Rows); d *= 2 { // the machine was busy
+		got = runBench(t, append(args, "-duration", d.String())...)[0]
+	}
+	require.Len(t, got.Rows, 2)
+	for _, row := range got.Rows {
+		assert.Equal(t, "ok", row["status"], row["library"])
+		assertClean(t, row)
+		assert.Greater(t, row["p99_us"], 0.0, row["library"])
+		assert.Zero(t, row["ended"], row["library"])
+	}
+}
+
 // behind reports whether a library did not get the rate that was due.
 func behind(rows []map[string]any) bool {
 	return slices.ContainsFunc(rows, func(row map[string]any) bool {

@@ -65,6 +65,12 @@ func OutstandingFlag(fs *flag.FlagSet, outstanding *int) {
 	fs.IntVar(outstanding, "outstanding", *outstanding, "fanout, cluster: publishes that not all members have received")
 }
 
+// ByClientFlag declares -by-client.
+func ByClientFlag(fs *flag.FlagSet, byClient *bool) {
+	fs.BoolVar(byClient, "by-client", *byClient,
+		"fanout, latency, compare: a client publishes through an inline handler, not the server itself")
+}
+
 // StepsFlag declares -steps.
 func StepsFlag(fs *flag.FlagSet, steps *string) {
 	fs.StringVar(steps, "steps", *steps,

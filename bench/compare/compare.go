@@ -43,7 +43,7 @@ type runner struct {
 	conns, size, rounds int
 	loads               string
 	quiet               time.Duration
-	join                bool
+	join, byClient      bool
 	load.Timing
 	contenders.Options
 }
@@ -60,6 +60,7 @@ func (o *runner) Flags(fs *flag.FlagSet) {
 	command.SizeFlag(fs, &o.size)
 	command.RoundsFlag(fs, &o.rounds)
 	command.IdleFlags(fs, &o.quiet, &o.join)
+	command.ByClientFlag(fs, &o.byClient)
 	o.Timing.Flags(fs)
 	o.Options.Flags(fs)
 	fs.StringVar(&o.loads, "load", o.loads, "compare: `loads` such as echo16,fanout-8, or all")
@@ -87,7 +88,7 @@ func (o *runner) echo(conns int, inflights, modes, rates string) *workload.EchoR
 func (o *runner) fanout(conns, rooms, outstanding int, rates string) *workload.FanoutRun {
 	r := workload.NewFanoutRun()
 	r.Conns, r.Size, r.Timing = conns, o.size, o.Timing
-	r.Rooms, r.Outstanding, r.Rates = rooms, outstanding, rates
+	r.Rooms, r.Outstanding, r.Rates, r.ByClient = rooms, outstanding, rates, o.byClient
 	return r
 }
 
@@ -187,7 +188,7 @@ var compareLoads = []compareLoad{
 		command: func(o *runner, conns int) command.Func {
 			timing := o.Timing
 			timing.Duration *= 2 // as latency does
-			return (&stalledRun{conns, o.size, timing}).run
+			return (&stalledRun{conns, o.size, o.byClient, timing}).run
 		},
 	},
 }
@@ -248,6 +249,9 @@ func (o *runner) Run(ctx context.Context, s *command.Session) ([]*result.Table, 
 		s.Progress.Expect(o.rounds*len(load.contenders(libraries)), o.Warmup+o.Duration+3*time.Second)
 	}
 	for _, load := range loads {
+		if o.byClient && load.rooms {
+			load.about += ", published by a client"
+		}
 		c := newComparison(load, load.contenders(libraries))
 		if err := c.run(ctx, s, o); err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/qi-realtime/ws/bench/load"
 	"github.com/qi-realtime/ws/bench/result"
 	"github.com/qi-realtime/ws/bench/server"
+	"github.com/qi-realtime/ws/bench/workload"
 )
 
 const (
@@ -49,18 +50,20 @@ const stalledPercent = 5
 // while the others get theirs at a fixed rate.
 type stalledRun struct {
 	conns, size int
+	byClient    bool
 	load.Timing
 }
 
 func (o *stalledRun) run(ctx context.Context, s *command.Session) ([]*result.Table, error) {
-	srv, g, stop, err := s.Start(ctx, s.Path, o.conns, control.Config{}, func(int) load.Traffic { return receiving{} })
+	srv, g, stop, err := s.Start(ctx, s.Path, o.conns+1, control.Config{}, func(int) load.Traffic { return receiving{} })
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	g.ChooseStalled(func(n int) bool { return n%stalledEvery == 0 })
+	// Connection 0 is no member: it may publish.
+	g.ChooseStalled(func(n int) bool { return n%stalledEvery == 1 })
 	g.Each(func(_ int, l *load.Loop) { l.MayEnd = true })
-	if err := g.Connect(ctx, o.conns); err != nil {
+	if err := g.Connect(ctx, o.conns+1); err != nil {
 		return nil, err
 	}
 	g.Stall()
@@ -78,7 +81,7 @@ func (o *stalledRun) run(ctx context.Context, s *command.Session) ([]*result.Tab
 	if err := joinSome(ctx, g, srv, false, filled.Published, o.reading()); err != nil {
 		return nil, err
 	}
-	return o.load(ctx, srv, g, idle.RSS, filled.Published)
+	return o.load(ctx, srv, g, idle.RSS)
 }
 
 // joinSome makes the stalled members join, or the others, which expect message
@@ -90,7 +93,7 @@ func joinSome(ctx context.Context, g *load.Generator, srv *server.Process,
 	join := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, 0))
 	g.Each(func(_ int, l *load.Loop) {
 		for index := range l.Conns {
-			if l.Stalls(index) == stalled {
+			if l.Number(index) > 0 && l.Stalls(index) == stalled {
 				l.Conns[index].Next = next
 				l.Send(int32(index), join)
 			}
@@ -124,20 +127,21 @@ func (o *stalledRun) reading() int { return o.conns - (o.conns+stalledEvery-1)/s
 
 // load publishes at the rate, and measures.
 func (o *stalledRun) load(ctx context.Context, srv *server.Process, g *load.Generator,
-	idleRSS, before uint64,
+	idleRSS uint64,
 ) ([]*result.Table, error) {
-	if _, err := srv.Call(control.Command{Name: "publish", Size: o.size, Rate: stalledRate}); err != nil {
+	publisher := workload.NewPublisher(srv, g, o.byClient)
+	if _, err := publisher.Begin(control.Command{Name: "publish", Size: o.size, Rate: stalledRate}); err != nil {
 		return nil, err
 	}
 	w, err := g.Measure(ctx, srv, &o.Timing)
 	if err != nil {
 		return nil, err
 	}
-	ended, err := srv.Call(control.Command{Name: "stop"})
+	_, published, err := publisher.End()
 	if err != nil {
 		return nil, err
 	}
-	want := (ended.Published - before) * uint64(o.reading())
+	want := published * uint64(o.reading())
 	for since, seen := time.Now(), uint64(0); seen < want && time.Since(since) < load.Patience; {
 		if t := g.Sum(); t.Messages > seen {
 			since, seen = time.Now(), t.Messages
@@ -166,7 +170,7 @@ func (o *stalledRun) load(ctx context.Context, srv *server.Process, g *load.Gene
 	}}
 	t.Add(w.PerSecond(w.Client.Messages), w.ServerMicros(), w.PerMessage(float64(w.Server.WriteCalls)),
 		result.Micros(w.RTT.Quantile(0.5)), result.Micros(w.RTT.Quantile(0.99)),
-		(float64(settled.RSS)-float64(idleRSS))/(1<<20), o.conns-settled.Clients, settled.Dropped,
+		(float64(settled.RSS)-float64(idleRSS))/(1<<20), o.conns+1-settled.Clients, settled.Dropped,
 		want-min(want, got.Messages-got.Disordered), got.Disordered)
 	return []*result.Table{t}, g.Err()
 }

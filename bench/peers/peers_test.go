@@ -173,6 +173,38 @@ func TestRooms(t *testing.T) {
 	})
 }
 
+// TestPublishOfClient has a client that is no member publish to two rooms in turn: each
+// member gets its room's messages in order, with their time.
+func TestPublishOfClient(t *testing.T) {
+	each(t, func(t *testing.T, library string) {
+		p := startProcess(t, library, control.Config{})
+		cs := p.dial(7)
+		members, client := cs[:6], cs[6]
+		for i, c := range members {
+			join := binary.LittleEndian.AppendUint32([]byte{control.JoinByte}, uint32(i%2))
+			require.NoError(t, c.WriteMessage(websocket.BinaryMessage, join))
+		}
+		p.eventually("joined", func(r *control.Report) bool { return r.Members == len(members) })
+		const rounds = 20
+		for due := range uint64(2 * rounds) {
+			message := binary.LittleEndian.AppendUint32([]byte{control.PublishByte}, uint32(due%2))
+			message = binary.LittleEndian.AppendUint64(message, 0)
+			message = binary.LittleEndian.AppendUint64(message, due)
+			require.NoError(t, client.WriteMessage(websocket.BinaryMessage, append(message, make([]byte, 600)...)))
+		}
+		for i, c := range members {
+			for seq := range uint64(rounds) {
+				_, got, err := c.ReadMessage()
+				require.NoError(t, err, "member %d, message %d", i, seq)
+				require.Len(t, got, control.StampBytes+600)
+				require.Equal(t, seq, binary.LittleEndian.Uint64(got), "member %d", i)
+				require.Equal(t, 2*seq+uint64(i%2), binary.LittleEndian.Uint64(got[8:]), "member %d", i)
+			}
+		}
+		p.eventually("published", func(r *control.Report) bool { return r.Published == 2*rounds })
+	})
+}
+
 func TestJSON(t *testing.T) {
 	p := startProcess(t, "gorilla", control.Config{Mode: control.JSON})
 	c := p.dial(1)[0]

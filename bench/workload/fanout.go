@@ -20,10 +20,10 @@ import (
 var FanoutCommand = command.Command{
 	Name:  "fanout",
 	About: "deliveries per second to one room or many, at full speed or at a fixed rate",
-	Help: `A publisher in the server sends to rooms of many members at full speed: it keeps
-some publishes outstanding that not all members have received. It counts
-deliveries a second, the server's CPU time and writes for each, and the time to
-the last member; nothing may be missing, disordered or dropped.`,
+	Help: `A publisher in the server, or a client with -by-client, sends to rooms of many
+members at full speed: it keeps some publishes outstanding that not all members have
+received. It counts deliveries a second, the server's CPU time and writes for each, and
+the time to the last member; nothing may be missing, disordered or dropped.`,
 	Example: "bench fanout -conns 10000 -sweep -html fanout.html",
 	Procs:   true,
 	New:     func() command.Runner { return NewFanoutRun() },
@@ -37,6 +37,7 @@ type FanoutRun struct {
 	stalled, trickle    float64 // percent
 	sweep, compare      bool
 	placed              bool
+	ByClient            bool
 	load.Timing
 }
 
@@ -59,6 +60,7 @@ func (o *FanoutRun) roomFlags(fs *flag.FlagSet) {
 	command.RoomsFlag(fs, &o.Rooms)
 	command.RatesFlag(fs, &o.Rates)
 	command.SlowFlags(fs, &o.stalled, &o.trickle)
+	command.ByClientFlag(fs, &o.ByClient)
 	o.Timing.Flags(fs)
 	fs.BoolVar(&o.sweep, "sweep", o.sweep, "fanout: 1, 4, 16 and 64 outstanding")
 	fs.BoolVar(&o.placed, "placed", o.placed, "fanout, latency: the members of a room share an event loop (WithPlacement)")
@@ -70,6 +72,9 @@ func (o *FanoutRun) roomFlags(fs *flag.FlagSet) {
 func (o *FanoutRun) Validate(s *command.Session) error {
 	if s.Procs > 1 && o.compare {
 		return errors.New("bench: -procs works without -compare")
+	}
+	if o.ByClient && o.trickle > 0 {
+		return errors.New("bench: -by-client works without -trickle")
 	}
 	return cmp.Or(command.ValidSize(o.Size), command.AtLeast("-rounds", o.rounds, 1),
 		command.AtLeast("-rooms", o.Rooms, 1),
@@ -131,10 +136,22 @@ func (o *FanoutRun) Run(ctx context.Context, s *command.Session) ([]*result.Tabl
 			Y: []string{"p50_ms", "p90_ms", "p99_ms", "p999_ms", "p9999_ms"}, Axis: "ms",
 		}}, t.table.Charts...)
 	}
+	o.nameClient(t.table)
 	if err := o.addLoads(t); err != nil {
 		return nil, err
 	}
 	return t.tables(ctx)
+}
+
+// nameClient says in the table that a client publishes, and how late it sends.
+func (o *FanoutRun) nameClient(t *result.Table) {
+	if !o.ByClient {
+		return
+	}
+	t.Title += ", published by a client"
+	if o.Rates != "" {
+		t.Columns = append(t.Columns, result.Column{"late_p99_ms", "sent late p99 ms", "%.2f"})
+	}
 }
 
 // addLoads adds the loads that the flags ask for.
@@ -166,7 +183,7 @@ func (o *FanoutRun) row(path string, r *room, c control.Command, w *outcome) []a
 		load = c.Rate
 	}
 	n := float64(max(w.Client.Messages, 1))
-	return []any{
+	row := []any{
 		path, result.SumOf(o.Conns), result.SumOf(o.Rooms), result.SumOf(r.stalled), result.SumOf(r.trickling), load, c.Size,
 		result.SumOf(w.PerSecond(w.Client.Messages)), result.MeanOf(w.ServerMicros(), n),
 		result.MeanOf(result.Micros(w.Client.CPU)/n, n),
@@ -177,4 +194,8 @@ func (o *FanoutRun) row(path string, r *room, c control.Command, w *outcome) []a
 		result.MillisOf(w.Last, 0.5), result.MillisOf(w.Last, 0.99), result.MillisOf(w.Last, 0.999),
 		result.SumOf(w.missing), result.SumOf(w.disordered), result.SumOf(w.dropped), result.SumOf(w.rssGrowth),
 	}
+	if o.ByClient && c.Rate > 0 {
+		row = append(row, result.MillisOf(w.Late, 0.99))
+	}
+	return row
 }

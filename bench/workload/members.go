@@ -22,11 +22,12 @@ const (
 // have it. Safe for concurrent use.
 type Completions struct {
 	// control are loops whose connection 0 carries the acknowledgements; rooms take them in turn.
-	control []*load.Loop
-	ack     bool
-	window  uint64
-	loops   []int32        // of each room: the loops with members that read
-	done    []atomic.Int32 // see slot
+	control   []*load.Loop
+	ack       bool
+	publisher *clientPublisher // gets no acknowledgements: it answers; or nil
+	window    uint64
+	loops     []int32        // of each room: the loops with members that read
+	done      []atomic.Int32 // see slot
 }
 
 // NewCompletions returns one for as many rooms, and for as many publishes to all of them that not all
@@ -134,13 +135,17 @@ func (m *Members) complete(l *load.Loop, room int32, seq uint64, now int64) {
 }
 
 // acknowledge lets Done send the publisher the acknowledgement of seq, which every
-// member has.
+// member has; or the message that a client publishes then.
 func (m *Members) acknowledge(room int32, seq uint64) {
 	if m.acks == nil {
 		m.acks = make([][]byte, len(m.control))
 	}
+	to := &m.acks[int(room)%len(m.control)]
+	if m.publisher != nil {
+		*to = m.publisher.answer(*to, m.sent[m.slot(room, seq)])
+		return
+	}
 	body := binary.LittleEndian.AppendUint64([]byte{control.AckByte}, seq)
 	frame := load.MaskedFrame(load.OpBinary, binary.LittleEndian.AppendUint32(body, uint32(room)))
-	to := &m.acks[int(room)%len(m.control)]
 	*to = append(*to, frame...)
 }

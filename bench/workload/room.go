@@ -21,6 +21,7 @@ import (
 type room struct {
 	srv       *server.Process
 	g         *load.Generator
+	publisher Publisher
 	stop      func()
 	stalled   int    // members that do not read
 	trickling int    // members that read a few bytes now and then
@@ -37,6 +38,7 @@ type roomSetup struct {
 	size        int     // of a message, in bytes
 	ack         bool    // they acknowledge
 	placed      bool    // those of a room share an event loop
+	byClient    bool    // connection 0 publishes, not the server itself
 	outstanding int     // publishes that not all members have received
 	stalled     float64 // percent that never read
 	trickling   float64 // percent that read a few bytes now and then
@@ -76,12 +78,14 @@ func joinRooms(ctx context.Context, s *command.Session, srv *server.Process, set
 		g.Authenticate(setup.firstUser)
 	}
 	comp.Control(g.Loops[0])
+	publisher := NewPublisher(srv, g, setup.byClient)
+	comp.publisher, _ = publisher.(*clientPublisher)
 	// Connection 0 is the control connection. The slow ones are spread evenly
 	// over the others.
 	stalled := evenly(setup.conns, setup.stalled+setup.trickling)
 	stalls := func(n int) bool { return n > 0 && stalled[n-1] }
 	r := &room{
-		srv: srv, g: g, stop: g.Stop, reading: make([]int, setup.rooms),
+		srv: srv, g: g, publisher: publisher, stop: g.Stop, reading: make([]int, setup.rooms),
 		trickling: int(float64(setup.conns) * setup.trickling / 100),
 	}
 	rooms := spread(setup.conns, setup.rooms)
@@ -230,7 +234,7 @@ type outcome struct {
 // published is delivered to the members that read.
 func (r *room) publish(ctx context.Context, o *load.Timing, c control.Command) (*outcome, error) {
 	before := r.g.Sum()
-	began, err := r.srv.Call(c)
+	began, err := r.publisher.Begin(c)
 	if err != nil {
 		return nil, err
 	}
@@ -238,12 +242,12 @@ func (r *room) publish(ctx context.Context, o *load.Timing, c control.Command) (
 	if err != nil {
 		return nil, err
 	}
-	ended, err := r.srv.Call(control.Command{Name: "stop"})
+	ended, published, err := r.publisher.End()
 	if err != nil {
 		return nil, err
 	}
 	out := &outcome{Window: w, dropped: ended.Dropped - began.Dropped, rssGrowth: int64(ended.RSS) - int64(r.rss)}
-	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
+	out.missing, out.disordered, err = r.deliver(ctx, before, r.published+published)
 	out.Collect(r.g)
 	return out, err
 }

@@ -45,7 +45,7 @@ func (t *roomTest) step(load string) {
 func (t *roomTest) run(ctx context.Context, stalled, trickling float64, rounds int) ([]*outcome, error) {
 	r, err := openRoom(ctx, t.s, roomSetup{
 		conns: t.Conns, rooms: t.Rooms, size: t.Size, outstanding: t.Outstanding,
-		ack: t.Rates == "", placed: t.placed, stalled: stalled, trickling: trickling,
+		ack: t.Rates == "", placed: t.placed, byClient: t.ByClient, stalled: stalled, trickling: trickling,
 	})
 	if err != nil {
 		return nil, err

@@ -323,7 +323,7 @@ func (s *storms) awaitRooms(ctx context.Context, st *storm) (*control.Report, er
 // beside runs a load on the room while do runs; the latencies are of that time.
 func (r *room) beside(ctx context.Context, publish control.Command, do func() error) (*outcome, error) {
 	before := r.g.Sum()
-	began, err := r.srv.Call(publish)
+	began, err := r.publisher.Begin(publish)
 	if err != nil {
 		return nil, err
 	}
@@ -332,12 +332,12 @@ func (r *room) beside(ctx context.Context, publish control.Command, do func() er
 		return nil, err
 	}
 	r.g.End()
-	ended, err := r.srv.Call(control.Command{Name: "stop"})
+	ended, published, err := r.publisher.End()
 	if err != nil {
 		return nil, err
 	}
 	out := &outcome{Window: &load.Window{}, dropped: ended.Dropped - began.Dropped}
-	out.missing, out.disordered, err = r.deliver(ctx, before, ended.Published)
+	out.missing, out.disordered, err = r.deliver(ctx, before, r.published+published)
 	out.Collect(r.g)
 	return out, err
 }
