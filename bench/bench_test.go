@@ -241,10 +241,10 @@ func TestSim(t *testing.T) {
 		assert.Greater(t, memory[i]["heap_bytes_room"], memory[i]["heap_bytes"])
 		n := float64(max(1, least/int(conns)))
 		// All of 2x3 publishes to one room one by one, of batches, of rooms of 1,000
-		// and of 10; and the messages that the stalled clients held.
+		// and twice of 10; and the messages that the stalled clients held.
 		batches := float64(batch * max(1, least/batch/int(conns)))
 		queued := conns / stalledShare * float64(ws.DefaultConfig().MessageQueueSize)
-		assert.InDelta(t, conns*(6*n+batches+2*n)+queued, work[i]["deliveries"], 0)
+		assert.InDelta(t, conns*(6*n+batches+3*n)+queued, work[i]["deliveries"], 0)
 		assert.InDelta(t, conns*n, work[i]["pings"], 0)
 		assert.Zero(t, work[i]["dropped"])
 		for key, value := range work[i] {
@@ -253,7 +253,7 @@ func TestSim(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, ratios, 8+15)
+	require.Len(t, ratios, 8+16)
 	for _, row := range ratios {
 		assert.Greater(t, row["ratio"], 0.0, row["metric"])
 	}

@@ -3,8 +3,10 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"github.com/qi-realtime/ws"
@@ -119,7 +121,8 @@ func (s *simulation) fanOutAll() (err error) {
 	return err
 }
 
-// fanOutMany publishes to all of many rooms, large ones and then small ones.
+// fanOutMany publishes to all of many rooms: large ones, small ones of clients in random
+// order, and small ones whose members share a loop, as with WithPlacement.
 func (s *simulation) fanOutMany() (err error) {
 	n := rounds(s.Conns)
 	publish := func(name string, members int) (float64, error) {
@@ -131,16 +134,33 @@ func (s *simulation) fanOutMany() (err error) {
 			return err
 		}
 	}
-	if err = s.joinAll("small", smallRoom); err != nil {
+	small := func(name string) (nanos float64, err error) {
+		if err = s.joinAll(name, smallRoom); err != nil {
+			return 0, err
+		}
+		s.net.Wait()
+		if nanos, err = publish(name, smallRoom); err != nil {
+			return 0, err
+		}
+		for i := range s.simRooms(smallRoom) {
+			s.manager.DeleteRoom(simRoom(name, i))
+		}
+		s.net.Wait()
+		return nanos, nil
+	}
+	if s.step.SmallNanos, err = small("small"); err != nil {
 		return err
 	}
-	s.net.Wait()
-	if s.step.SmallNanos, err = publish("small", smallRoom); err != nil {
-		return err
+	s.sortByLoop()
+	s.step.PlacedNanos, err = small("placed")
+	return err
+}
+
+// sortByLoop keeps the order of the clients of one loop.
+func (s *simulation) sortByLoop() {
+	loops := make(map[*ws.Client]int, s.Conns)
+	for _, c := range s.clients {
+		loops[c] = c.Info().Loop
 	}
-	for i := range s.simRooms(smallRoom) {
-		s.manager.DeleteRoom(simRoom("small", i))
-	}
-	s.net.Wait()
-	return nil
+	slices.SortStableFunc(s.clients, func(a, b *ws.Client) int { return cmp.Compare(loops[a], loops[b]) })
 }

@@ -139,6 +139,11 @@ var workMetrics = []metric{
 		func(s *step) float64 { return s.SmallNanos },
 	},
 	{
+		result.Column{"placed_ns", "placed on one loop", "%.0f"},
+		"delivery, rooms of 10 placed on one loop", "ns",
+		func(s *step) float64 { return s.PlacedNanos },
+	},
+	{
 		result.Column{"stalled_ns", "to stalled", "%.0f"},
 		"delivery to a stalled client", "ns",
 		func(s *step) float64 { return s.StalledNanos },

@@ -59,6 +59,7 @@ type step struct {
 	ShuffledNanos          float64 // the same as OneNanos, members in a random order
 	StalledNanos           float64 // to clients that do not read
 	LargeNanos, SmallNanos float64 // many rooms
+	PlacedNanos            float64 // small rooms whose members share a loop
 	PingNanos              float64
 	PingCores              float64 // of a core, for the pings of all
 
