@@ -47,7 +47,7 @@ func (a *advice) lines(rounds int) (lines []string) {
 			fmt.Sprintf("CPU time of the server for a delivery with all of these, measured again: %s.", a.confirmed.cpuGain))
 	}
 	if a.confirmed != nil && a.confirmed.good() && a.setting.spare > 0 {
-		lines = append(lines, fmt.Sprintf("Run with GOMAXPROCS %d higher: an idle processor spares Go's scheduler work.",
+		lines = append(lines, fmt.Sprintf("Run with GOMAXPROCS %d higher: another idle processor spares Go's scheduler work.",
 			a.setting.spare))
 	}
 	if len(options) == 0 {
