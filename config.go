@@ -278,6 +278,14 @@ type Config struct {
 	// two; 0, the default, is 4 for each loop, rounded up.
 	RoomShards int
 
+	// KeepGOMAXPROCS makes Run leave GOMAXPROCS as it is. An event loop keeps a processor
+	// of Go's scheduler while it waits, so with as many loops as processors the other
+	// goroutines of the process wait, too: up to 10 ms for bytes from a database. So Run
+	// raises GOMAXPROCS by one, unless it is larger than the number of loops of the process
+	// already, or the environment sets it; the end of Run takes that back. From Run on, Go
+	// does not follow changes of the CPU limit of a container any more. Default false.
+	KeepGOMAXPROCS bool
+
 	// BatchedWrites says whether an event loop writes to many sockets in one system call,
 	// with io_uring. Default Auto.
 	BatchedWrites BatchedWrites

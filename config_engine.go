@@ -49,6 +49,7 @@ func (c *Config) engine() engine.Config {
 		MaxLifetimeJitter:         c.MaxLifetimeJitter,
 		HeartbeatTimeout:          c.HeartbeatTimeout,
 		CloseTimeout:              c.CloseTimeout,
+		KeepGOMAXPROCS:            c.KeepGOMAXPROCS,
 		BatchedWrites:             engine.BatchedWrites(c.BatchedWrites),
 		BroadcastTimeout:          c.Broadcast.Timeout,
 		LoopStallThreshold:        c.LoopStallThreshold,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/qi-realtime/ws/codec"
+	"github.com/qi-realtime/ws/engine"
 	"github.com/qi-realtime/ws/internal/loglimit"
 )
 
@@ -199,7 +200,7 @@ const maxLoops = 256
 func (c *Config) withDefaults() Config {
 	cfg := *c
 	if cfg.Loops == 0 {
-		cfg.Loops = min(runtime.GOMAXPROCS(0), maxLoops)
+		cfg.Loops = min(engine.Processors(), maxLoops)
 	}
 	if cfg.RoomShards == 0 {
 		for cfg.RoomShards = 1; cfg.RoomShards < 4*cfg.Loops; {
@@ -210,7 +211,7 @@ func (c *Config) withDefaults() Config {
 		cfg.Broadcast.BatchSize = defaultBatchSize
 	}
 	if cfg.Workers == 0 {
-		cfg.Workers = 256 * runtime.GOMAXPROCS(0)
+		cfg.Workers = 256 * engine.Processors()
 	}
 	if cfg.ListenAddr != "" && !strings.Contains(cfg.ListenAddr, "://") {
 		cfg.ListenAddr = "tcp://" + cfg.ListenAddr

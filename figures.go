@@ -33,6 +33,7 @@ func loopStats(st engine.ShardStats) LoopStats {
 		InboxLen:     st.InboxLen,
 		OldestWait:   st.OldestWait,
 		WakeUps:      st.WakeUps,
+		Waits:        st.Waits,
 		Busy:         st.Busy,
 		Stalls:       st.Stalls,
 		LongestStall: st.LongestStall,
@@ -75,6 +76,7 @@ func (st *LoopStats) Add(o *LoopStats) {
 	st.InboxLen += o.InboxLen
 	st.OldestWait = max(st.OldestWait, o.OldestWait)
 	st.WakeUps += o.WakeUps
+	st.Waits += o.Waits
 	st.Busy += o.Busy
 	st.Stalls += o.Stalls
 	st.LongestStall = max(st.LongestStall, o.LongestStall)
@@ -270,6 +272,7 @@ var loopFigures = []figure[LoopStats]{
 	{Figure{Name: "loop_inbox_len", Help: "tasks waiting in the inbox"}, func(st *LoopStats) float64 { return float64(st.InboxLen) }},
 	{Figure{Name: "loop_oldest_wait_seconds", Help: "least age of the oldest message that waits for a full socket; measured 4 times a second"}, func(st *LoopStats) float64 { return st.OldestWait.Seconds() }},
 	{Figure{Name: "loop_wake_ups_total", Help: "times the loop was woken for its inbox", Counter: true}, func(st *LoopStats) float64 { return float64(st.WakeUps) }},
+	{Figure{Name: "loop_waits_total", Help: "times the loop waited for events by itself, not in gnet; see Config.KeepGOMAXPROCS", Counter: true}, func(st *LoopStats) float64 { return float64(st.Waits) }},
 	{Figure{Name: "loop_busy_seconds_total", Help: "total time in which the loop worked", Counter: true}, func(st *LoopStats) float64 { return st.Busy.Seconds() }},
 	{Figure{Name: "loop_stalls_total", Help: "callbacks that held the loop for LoopStallThreshold", Counter: true}, func(st *LoopStats) float64 { return float64(st.Stalls) }},
 	{Figure{Name: "loop_longest_stall_seconds", Help: "longest time for which one of them has held the loop"}, func(st *LoopStats) float64 { return st.LongestStall.Seconds() }},

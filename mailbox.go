@@ -72,6 +72,7 @@ var mailboxPool = sync.Pool{New: func() any { return new(mailbox) }}
 func (c *Client) enqueue(op Opcode, payload []byte, workers *pool.Workers, s measure.Sample) {
 	buf := pool.GetBuffer()
 	buf.B = append(buf.B[:0], payload...)
+	c.conn.HandOverInLoop()
 	if full := c.put(inboundMessage{op: op, buf: buf, workers: workers, sample: s}); full {
 		c.conn.PauseInLoop()
 	}

@@ -76,6 +76,7 @@ type LoopStats struct {
 	// message that replaced another by its conflation key has the age of the first.
 	OldestWait time.Duration // least age of the oldest message that waits for a full socket; measured 4 times a second
 	WakeUps    uint64        // times the loop was woken for its inbox
+	Waits      uint64        // times the loop waited for events by itself, not in gnet; see Config.KeepGOMAXPROCS
 	// Busy is the time in which the loop worked: its callbacks, and up to 20 µs of each gap between
 	// two of them, in which it reads sockets or begins to wait. A loop whose Busy grows by a second
 	// each second has no time left. A callback that runs counts up to now.

@@ -121,7 +121,7 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 		}
 	}
 	for _, l := range e.loops {
-		if l.wake != nil {
+		if l.waker.Load() != nil {
 			continue
 		}
 		if err := e.enrollWaker(func(ctx context.Context, c net.Conn) error {
@@ -139,7 +139,7 @@ func (e *Engine) bindAll(enroll func(context.Context, net.Conn) error) error {
 func (e *Engine) bindReadiness() {
 	fds := make([]int, len(e.loops))
 	for i, l := range e.loops {
-		fds[i] = l.wake.loopFD
+		fds[i] = l.waker.Load().loopFD
 	}
 	found, err := []readiness(nil), errNoReadiness
 	if !e.cfg.NoReadiness {

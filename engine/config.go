@@ -59,6 +59,7 @@ type Config struct {
 	Retirement                Retirement    // at the end of a lifetime
 	HeartbeatTimeout          time.Duration // silence after which a connection is dead; see heartbeat.go
 	CloseTimeout              time.Duration // duration of the close handshake
+	KeepGOMAXPROCS            bool          // Run does not raise GOMAXPROCS
 	BatchedWrites             BatchedWrites // whether a loop writes to many sockets in one system call
 	BroadcastTimeout          time.Duration // longest wait of a publisher for space in a ring
 	LoopStallThreshold        time.Duration // time after which a callback that holds a loop is a stall; 0 is never

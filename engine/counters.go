@@ -172,6 +172,7 @@ type shardStats struct {
 	inboxLen     counter
 	oldestWait   counter
 	wakeUps      counter
+	waits        counter
 	busy         counter
 	stalls       counter
 	longestStall counter
@@ -213,6 +214,7 @@ type ShardStats struct {
 	InboxLen     int                // tasks waiting in the inbox
 	OldestWait   time.Duration      // least age of the oldest message that waits for a full socket; measured 4 times a second
 	WakeUps      uint64             // times the loop was woken for its inbox
+	Waits        uint64             // times the loop waited for events by itself, not in gnet; see Config.KeepGOMAXPROCS
 	Busy         time.Duration      // total time in which the loop worked
 	Stalls       uint64             // callbacks that held the loop for LoopStallThreshold
 	LongestStall time.Duration      // longest time for which one of them has held the loop
@@ -254,6 +256,7 @@ func (st *shardStats) snapshot() ShardStats {
 		InboxLen:     int(st.inboxLen.Load()),
 		OldestWait:   time.Duration(st.oldestWait.Load()),
 		WakeUps:      uint64(st.wakeUps.Load()),
+		Waits:        uint64(st.waits.Load()),
 		Busy:         time.Duration(st.busy.Load()),
 		Stalls:       uint64(st.stalls.Load()),
 		LongestStall: time.Duration(st.longestStall.Load()),
@@ -296,6 +299,7 @@ func (st *ShardStats) Add(o *ShardStats) {
 	st.InboxLen += o.InboxLen
 	st.OldestWait = max(st.OldestWait, o.OldestWait)
 	st.WakeUps += o.WakeUps
+	st.Waits += o.Waits
 	st.Busy += o.Busy
 	st.Stalls += o.Stalls
 	st.LongestStall = max(st.LongestStall, o.LongestStall)

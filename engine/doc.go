@@ -14,6 +14,7 @@
 //	errors.go           the errors
 //	boot.go             the start of gnet's loops; the waker of each loop
 //	gnet.go             gnet's callbacks and settings
+//	processors.go       the processor that is kept for other goroutines
 //	goexit.go           a handler that ends the goroutine of its loop
 //	drain.go            Stop and the end of the loops
 //	paceddrain.go       the drain with a pace
@@ -62,6 +63,7 @@
 //	read.go             from received bytes to messages
 //	pause.go            backpressure on the peer; HoldInLoop
 //	readiness*.go       the events that the loop's epoll waits for
+//	wait*.go            the wait of a loop for events, in place of gnet's
 //	inflate.go          compressed messages, in steps
 //
 // Outbound:

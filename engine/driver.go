@@ -11,14 +11,18 @@ import (
 // driver is the network below one shard: a loop that runs it, and the sockets
 // of its connections. There are two: gnetLoop, and simLoop of a Simnet.
 //
-// Execute, Enroll and yield are safe for concurrent use. Loop-confined
+// Execute, Enroll, wake and yield are safe for concurrent use. Loop-confined
 // otherwise: use only on the event loop that owns the connection.
 type driver interface {
 	eventLoop
 	sockets
+	// wake makes the loop take a turn at the shard's inbox.
+	wake()
 	// yield requests another turn of the shard, after the connections that are
 	// ready are served.
 	yield()
+	// await may wait for events of the loop, at the end of a callback.
+	await()
 	// canPause reports whether unwatch has an effect.
 	canPause() bool
 	// unwatch stops the loop from reading c, and watch takes it back.

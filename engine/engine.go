@@ -73,6 +73,7 @@ type Engine struct {
 	draining      atomic.Bool
 	paced         atomic.Pointer[pacedDrain] // nil before BeginDrain
 	halting       atomic.Bool
+	ownWaits      atomic.Bool // whether loops wait by themselves; see loopWait
 
 	arrivals  arrivals
 	enrolls   sync.WaitGroup // calls of Enroll; none is added after draining
@@ -177,15 +178,7 @@ func (e *Engine) Run() error {
 		defer e.handshakes.close()
 	}
 	e.began = e.cfg.Now()
-	var err error
-	switch {
-	case e.cfg.Simnet != nil:
-		err = e.runSimnet()
-	case e.cfg.ListenAddr != "" && !e.listensOnUnix():
-		err = e.runListening()
-	default:
-		err = e.runEnrolling()
-	}
+	err := e.runLoops()
 	e.accept.end()
 	e.closeServed()
 	asked := e.setHalting()
@@ -201,6 +194,19 @@ func (e *Engine) Run() error {
 		return errors.New("ws: the event loops ended unasked (descriptors exhausted?)")
 	}
 	return nil
+}
+
+// runLoops runs the loops until they end.
+func (e *Engine) runLoops() error {
+	if e.cfg.Simnet != nil {
+		return e.runSimnet()
+	}
+	e.joinProcessors()
+	defer e.leaveProcessors()
+	if e.cfg.ListenAddr != "" && !e.listensOnUnix() {
+		return e.runListening()
+	}
+	return e.runEnrolling()
 }
 
 // openWritable makes the writability pollers, before the loops start.

@@ -79,3 +79,11 @@ func (s *Shard) EnrollLate(fd int, err error) error {
 	result <- gnet.RegisteredResult{Err: err}
 	return s.place().enrollLate(result, fd, arrival{})
 }
+
+// EventFDs returns the eventfd of each loop, -1 for an unknown one.
+func (e *Engine) EventFDs() (fds []int) {
+	for _, l := range e.loops {
+		fds = append(fds, l.ready.Load().eventFD)
+	}
+	return fds
+}

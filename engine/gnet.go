@@ -48,11 +48,11 @@ func (ev *events) opened(gc gnet.Conn) (out []byte, action gnet.Action) {
 	l := e.bind(gc.EventLoop())
 	switch from := gc.Context().(type) {
 	case *wakerEnd:
-		if l.wake != nil {
+		if l.waker.Load() != nil {
 			return nil, gnet.Close
 		}
-		l.wake = from.waker
-		l.wake.loopFD, l.wake.loopEnd = gc.Fd(), gc
+		from.waker.loopFD, from.waker.loopEnd = gc.Fd(), gc
+		l.waker.Store(from.waker)
 		return nil, gnet.None
 	case *Conn:
 		if gc.Fd() < e.accept.limit() {
@@ -98,10 +98,14 @@ func (ev *events) traffic(gc gnet.Conn) (action gnet.Action) {
 		if e.halting.Load() {
 			return gnet.Shutdown
 		}
-		e.bind(gc.EventLoop()).shard.turn()
+		l := e.bind(gc.EventLoop())
+		l.shard.turn()
+		l.await()
 		return gnet.None
 	}
+	l := c.shard.driver // c may move to another loop
 	c.traffic()
+	l.await()
 	return gnet.None
 }
 

@@ -14,13 +14,14 @@ import (
 
 // gnetLoop is the driver of a shard on one of gnet's event loops.
 //
-// Execute, Enroll and yield are safe for concurrent use. Loop-confined
+// Execute, Enroll, wake and yield are safe for concurrent use. Loop-confined
 // otherwise: use only on the event loop that owns the connection.
 type gnetLoop struct {
 	// Immutable once the loop is bound.
 	eventLoop
 	shard *Shard
-	wake  *waker
+
+	waker atomic.Pointer[waker] // set once, while the engine boots
 
 	writable *writablePoller // set before the loops start, closed after they have ended
 
@@ -30,6 +31,7 @@ type gnetLoop struct {
 	// be paused. It is set once, before Engine.Started.
 	listener atomic.Pointer[loopListener]
 
+	wait       loopWait
 	connFields connFields // loop-confined
 }
 
@@ -40,8 +42,8 @@ func newGnetLoop(s *Shard) *gnetLoop {
 }
 
 func (l *gnetLoop) yield() {
-	if l.wake != nil {
-		l.wake.yield()
+	if w := l.waker.Load(); w != nil {
+		w.yield()
 		return
 	}
 	go func() { // ends at once; only while the engine boots
@@ -64,8 +66,8 @@ func (l *gnetLoop) ended() {
 		cancel()
 		_ = eng.Stop(ended) // does not wait
 	}
-	if l.wake != nil {
-		_ = l.wake.loopEnd.EventLoop().Close(l.wake.loopEnd)
+	if w := l.waker.Load(); w != nil {
+		_ = w.loopEnd.EventLoop().Close(w.loopEnd)
 	}
 }
 

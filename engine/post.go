@@ -201,7 +201,7 @@ func (s *Shard) wakeUp() {
 	s.eng.gate.RLock()
 	defer s.eng.gate.RUnlock()
 	if !s.eng.halting.Load() {
-		_ = s.driver.Execute(context.Background(), s) // fails only once the engine has stopped
+		s.driver.wake()
 	}
 }
 

@@ -20,6 +20,11 @@ type readiness struct {
 	epfd      int   // -1 if unknown
 	listeners []int // listening sockets registered with epfd
 
+	// eventFD is the eventfd with which gnet wakes its loop, and eventFDEvents are the
+	// events for which epfd waits on it. -1 if unknown.
+	eventFD       int
+	eventFDEvents uint32
+
 	// From this tick on, accepted connections have inherited the bound of
 	// unsent bytes from the listeners.
 	inherited     bool
@@ -27,7 +32,7 @@ type readiness struct {
 }
 
 // noReadiness is the readiness of a loop whose epoll is unknown.
-var noReadiness = readiness{epfd: -1}
+var noReadiness = readiness{epfd: -1, eventFD: -1}
 
 // known reports whether the methods have an effect.
 func (r *readiness) known() bool { return r.epfd >= 0 }

@@ -64,6 +64,7 @@ func findReadiness(fds []int) ([]readiness, error) {
 					errNoReadiness, fd, events)
 			}
 			found[i] = readiness{epfd: epfd, listeners: listening(targets)}
+			found[i].findEventFD(targets)
 		}
 	}
 	for i, fd := range fds {
@@ -126,4 +127,19 @@ func listening(targets map[int]uint32) (fds []int) {
 		}
 	}
 	return fds
+}
+
+// findEventFD finds the one eventfd among targets: gnet registers it edge-triggered.
+func (r *readiness) findEventFD(targets map[int]uint32) {
+	r.eventFD = -1
+	for fd, events := range targets {
+		if events&unix.EPOLLET == 0 {
+			continue
+		}
+		if r.eventFD >= 0 {
+			r.eventFD = -1
+			return
+		}
+		r.eventFD, r.eventFDEvents = fd, events
+	}
 }

@@ -53,6 +53,8 @@ type Shard struct {
 	iov      []unix.Iovec // scratch for writev
 	deflated []byte       // scratch for one compressed message
 
+	handedOver bool // a callback has given work to another goroutine, which may wait for this processor
+
 	ended bool // a handler has ended the loop's goroutine
 
 	stats shardStats

@@ -342,6 +342,9 @@ func (l *simLoop) canPause() bool      { return true }
 func (l *simLoop) unwatch(*Conn) error { return nil }
 func (l *simLoop) watch(*Conn) error   { return nil }
 
+func (l *simLoop) await() {}
+func (l *simLoop) wake()  { l.yield() }
+
 // yield implements driver. The loop handles all events in one order.
 func (l *simLoop) yield()                      { _ = l.Execute(context.Background(), l.shard) }
 func (l *simLoop) ended()                      {}

@@ -54,6 +54,7 @@ func (e *Engine) tick() {
 	if e.handshakes != nil {
 		e.handshakes.relieve()
 	}
+	e.allowWaits()
 	select {
 	case <-e.started:
 		for _, s := range e.shards {
