@@ -375,10 +375,10 @@ func (s *Shard) detach(c *Conn, err error) {
 	s.eng.Uncount(c)
 	s.stats.connections.add(^uint64(0))
 	if c.is(opened) {
-		s.stats.closed.add(1)
 		s.countEnd(c)
 		end := *c.end()
 		s.stats.closes.of(end.Code).add(1)
+		s.stats.closed.add(1) // behind its parts, so that none is missing when it is read
 		end.taken = 0
 		c.owner().OnClose(end)
 	}
