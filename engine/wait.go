@@ -29,17 +29,23 @@ const (
 // The loop waits so only while the process has more processors than loops. Without an
 // idle processor the call of the scheduler costs little, and other goroutines need it.
 //
-// Loop-confined, except for waiting.
+// Loop-confined, except for state.
 type loopWait struct {
-	// waiting is true while the loop waits, or is about to. Whoever has set
-	// inbox.awake then ends the wait, in place of the waker.
-	waiting atomic.Bool
+	// state decides how a goroutine that has set inbox.awake makes the loop take its turn.
+	state atomic.Uint32
 
 	poll    eventPoll
 	took    bool          // poll took an event of the eventfd out of the epoll
 	skip    int           // callbacks without a wait, because gnet has other events to bring
 	yielded time.Duration // when the loop last called the scheduler
 }
+
+// The states of a loopWait.
+const (
+	notWaiting = iota // the waker makes the loop take a turn
+	yielding          // the loop looks at its inbox before it waits
+	waiting           // a kick ends the wait, and the loop looks at its inbox
+)
 
 // allowWaits decides whether loops wait by themselves from now on. The environment
 // overrules it, for tests and measurements.
@@ -65,11 +71,8 @@ func (l *gnetLoop) await() {
 		return
 	}
 	began := s.work.ended
-	if s.handedOver || began-w.yielded > yieldInterval {
-		s.handedOver, w.yielded = false, began
-		runtime.Gosched()
-	}
 	for s.mayWait() {
+		w.letOthersRun(s)
 		s.stats.waits.add(1)
 		others, kicked := w.once(s, r)
 		w.took = w.took || kicked
@@ -94,11 +97,22 @@ func (s *Shard) mayWait() bool {
 	return !s.in.awake.Load() && s.enrolls.Load() == 0 && !s.eng.halting.Load()
 }
 
+// letOthersRun calls the scheduler, if a callback has given work to another goroutine or
+// the last call was long ago.
+func (w *loopWait) letOthersRun(s *Shard) {
+	if !s.handedOver && s.work.ended-w.yielded <= yieldInterval {
+		return
+	}
+	s.handedOver, w.yielded = false, s.work.ended
+	w.state.Store(yielding)
+	runtime.Gosched()
+}
+
 // once waits once. It returns the number of descriptors that have events for gnet, and
 // whether the loop's eventfd has one.
 func (w *loopWait) once(s *Shard, r *readiness) (others int, kicked bool) {
-	w.waiting.Store(true)
-	defer w.waiting.Store(false)
+	w.state.Store(waiting)
+	defer w.state.Store(notWaiting)
 	if !s.mayWait() {
 		return 0, false
 	}
@@ -107,9 +121,15 @@ func (w *loopWait) once(s *Shard, r *readiness) (others int, kicked bool) {
 
 // wake makes the loop take a turn at the inbox. Safe for concurrent use.
 func (l *gnetLoop) wake() {
-	if !l.wait.waiting.Load() || l.ready.Load().kick() != nil {
-		l.yield()
+	switch l.wait.state.Load() {
+	case yielding:
+		return
+	case waiting:
+		if l.ready.Load().kick() == nil {
+			return
+		}
 	}
+	l.yield()
 }
 
 // HandOverInLoop records that the running callback gives work to another goroutine.
