@@ -115,7 +115,7 @@ func TestTune(t *testing.T) {
 			}
 			want := []string{
 				"-2 8 64 1024", "batch2 8 16 1024", "batch2 8 256 1024",
-				"gomaxprocs2 8 64 1024", "gomaxprocs2 8 64 1024",
+				"gomaxprocs2 8 64 1024",
 				"loops1 8 64 1024", "ring2 8 64 256", "ring2 8 64 4096",
 			}
 			if strings.Contains(name, "many") {
