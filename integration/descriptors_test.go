@@ -65,30 +65,38 @@ const scarceChild = "WS_TEST_SCARCE_DESCRIPTORS"
 // that listens on addr. In that process it does not return.
 func startScarce(t *testing.T, limit int, addr string, secure bool) *scarceServer {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestScarceServer$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %t %s", scarceChild, limit, secure, addr))
 	s := &scarceServer{t: t, secure: secure, log: &scarceLog{}}
-	cmd.Stderr = s.log
-	in, err := cmd.StdinPipe()
+	_, out := startChild(t, "TestScarceServer", s.log, fmt.Sprintf("%s=%d %t %s", scarceChild, limit, secure, addr))
+	_, err := fmt.Fscan(out, &s.native, &s.http)
+	require.NoError(t, err, "%s", s.log)
+	return s
+}
+
+// startChild runs a test in a process of its own, until the end of its input at the end of
+// this test. It returns its input and its output.
+func startChild(t *testing.T, test string, log io.Writer, env ...string) (in io.Writer, out *bufio.Reader) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = log
+	to, err := cmd.StdinPipe()
 	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
+	from, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = in.Close()
+		_ = to.Close()
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		select {
 		case err := <-ended:
-			assert.NoError(t, err, "%s", s.log)
+			assert.NoError(t, err, "%s", log)
 		case <-time.After(harness.Patience):
 			_ = cmd.Process.Kill()
-			t.Errorf("the server does not end\n%s", s.log)
+			t.Errorf("the server does not end\n%s", log)
 		}
 	})
-	_, err = fmt.Fscan(bufio.NewReader(out), &s.native, &s.http)
-	require.NoError(t, err, "%s", s.log)
-	return s
+	return to, bufio.NewReader(from)
 }
 
 // TestScarceServer is the server process.
