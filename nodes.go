@@ -46,7 +46,8 @@ func (m *Manager) Nodes() []Node {
 	if m.node == nil {
 		return nil
 	}
-	nodes := append(m.node.peers.alive(missedBeats*m.cfg.Cluster.Heartbeat), m.node.describe())
+	nodes, _ := m.node.peers.alive(missedBeats * m.cfg.Cluster.Heartbeat)
+	nodes = append(nodes, m.node.describe())
 	slices.SortFunc(nodes, func(a, b Node) int {
 		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
 	})
@@ -124,21 +125,6 @@ func (p *peers) add(node Node, d time.Duration) (added bool) {
 	return !known || time.Since(before.at) > d
 }
 
-// heard returns the IDs of the nodes with a heartbeat within d, and whether there are others that have not
-// said that they stop.
-func (p *peers) heard(d time.Duration) (ids []string, others bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for id, other := range p.seen {
-		if time.Since(other.at) <= d {
-			ids = append(ids, id)
-		} else {
-			others = true
-		}
-	}
-	return ids, others
-}
-
 func (p *peers) knows(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,15 +154,17 @@ func (p *peers) forget(d time.Duration) (gone bool) {
 	return gone
 }
 
-// alive returns the nodes with a heartbeat within d.
-func (p *peers) alive(d time.Duration) []Node {
+// alive returns the nodes with a heartbeat within d, and whether there are others that have not said that
+// they stop.
+func (p *peers) alive(d time.Duration) (nodes []Node, others bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var nodes []Node
 	for _, other := range p.seen {
 		if time.Since(other.at) <= d {
 			nodes = append(nodes, other.Node)
+		} else {
+			others = true
 		}
 	}
-	return nodes
+	return nodes, others
 }

@@ -352,7 +352,8 @@ func (a *presences) prune() {
 		return
 	}
 	alive := make(map[string]bool)
-	for _, node := range a.node.peers.alive(death) {
+	nodes, _ := a.node.peers.alive(death)
+	for _, node := range nodes {
 		alive[node.ID] = true
 	}
 	a.mu.Lock()

@@ -238,12 +238,12 @@ func (n *node) askSync() {
 	}
 	s.waiting = nil
 	s.asks = append(s.asks, a)
-	var ids []string
-	ids, a.silent = n.peers.heard(2 * beat)
-	for _, id := range ids {
-		a.peers[id] = nil
+	var nodes []Node
+	nodes, a.silent = n.peers.alive(2 * beat)
+	for _, other := range nodes {
+		a.peers[other.ID] = nil
 	}
-	if len(ids) == 0 {
+	if len(nodes) == 0 {
 		return
 	}
 	err := n.post(nodesTopic, &cluster.Message{Kind: cluster.SyncAsk, Payload: binary.AppendUvarint(nil, a.number)})
