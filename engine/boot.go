@@ -176,8 +176,8 @@ func awaitEnroll(result <-chan gnet.RegisteredResult, err error, ended <-chan st
 
 // waker is a socket pair with one end in the shard's loop, as a connection. A
 // byte written to the other end comes as traffic: after the loop has served the
-// ready connections. In this way a loop with work left yields to them, and
-// learns that it must end.
+// ready connections. In this way a loop with work left yields to them, one that
+// works or that waits in gnet learns of its inbox, and that it must end.
 type waker struct {
 	fd      int       // the end we write to
 	loopFD  int       // the end that the loop reads; set when the loop has it

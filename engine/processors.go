@@ -7,9 +7,9 @@ import (
 )
 
 // processors keeps one of Go's processors (GOMAXPROCS) for the goroutines beside the
-// event loops of all engines. A loop keeps its processor while it waits for events, because gnet waits
-// in a system call, and the scheduler takes the processor back late: if no other is
-// idle, after up to 10 ms, in which no goroutine learns that its socket is readable.
+// event loops of all engines. A loop keeps its processor while it waits for events in a
+// system call, and the scheduler takes the processor back late: if no other is idle,
+// after up to 10 ms, in which no goroutine learns that its socket is readable.
 var processors struct {
 	mu     sync.Mutex
 	loops  int // of all running engines; guarded by mu

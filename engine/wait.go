@@ -35,7 +35,6 @@ type loopWait struct {
 	state atomic.Uint32
 
 	poll    eventPoll
-	took    bool          // poll took an event of the eventfd out of the epoll
 	skip    int           // callbacks without a wait, because gnet has other events to bring
 	yielded time.Duration // when the loop last called the scheduler
 }
@@ -70,12 +69,12 @@ func (l *gnetLoop) await() {
 		w.skip--
 		return
 	}
-	began := s.work.ended
+	began, took := s.work.ended, false // whether poll took an event of the eventfd out of the epoll
 	for s.mayWait() {
 		w.letOthersRun(s)
 		s.stats.waits.add(1)
 		others, kicked := w.once(s, r)
-		w.took = w.took || kicked
+		took = took || kicked
 		posted := s.in.awake.Load()
 		if posted {
 			s.guardedTurn()
@@ -85,8 +84,7 @@ func (l *gnetLoop) await() {
 			break
 		}
 	}
-	if w.took { // perhaps gnet has kicked as well
-		w.took = false
+	if took { // perhaps gnet has kicked as well
 		r.kickAgain()
 	}
 }

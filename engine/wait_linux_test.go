@@ -77,6 +77,7 @@ func TestOwnWaitsMissNoPost(t *testing.T) {
 					t.Errorf("task %d of poster %d did not run", n, i)
 					return
 				}
+				// Busy: a timer would come too late for the end of a wait.
 				for until := time.Now().Add(time.Duration(random.IntN(3)) * 500 * time.Microsecond); time.Now().Before(until); {
 				}
 			}
